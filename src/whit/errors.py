@@ -1,0 +1,81 @@
+"""Every error that whit raises for a user.
+
+    WhitError                exit code 3
+    ├── InputError           exit code 2: something given was wrong; holds all problems found
+    │   ├── RecipeError      a recipe's keys or values
+    │   ├── SourceError      a model named as file.py:Class or notebook.ipynb:Class
+    │   ├── ModelError       a model that cannot be built, or whose output has the wrong shape
+    │   ├── DataError        a data set that is missing, damaged or does not fit
+    │   └── BudgetRefused    the model can never keep its budget; holds the violations
+    └── RunFailed            exit code 3: the run itself went wrong
+        └── Diverged         a loss that is no longer a finite number
+
+A message says what was given, what is allowed, and what to do. `assert` is for our own
+invariants and never reaches a user.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from whit.budget import Violation
+
+
+class WhitError(Exception):
+    """Base of all errors meant for users; `exit_code` is what the command line returns."""
+
+    exit_code = 3
+
+
+class InputError(WhitError):
+    """Something given was wrong. `problems` holds one sentence for each, all found at once."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]):
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        assert self.problems, "an InputError needs at least one problem"
+        super().__init__("\n".join(self.problems))
+
+
+class RecipeError(InputError):
+    """A recipe's keys or values are wrong."""
+
+
+class SourceError(InputError):
+    """A model named as `file.py:Class` or `notebook.ipynb:Class` cannot be loaded."""
+
+
+class ModelError(InputError):
+    """A model cannot be built, or gives an output of the wrong shape."""
+
+
+class DataError(InputError):
+    """A data set is missing, damaged, or does not fit the recipe."""
+
+
+class BudgetRefused(InputError):
+    """The model can never keep its budget, so nothing was trained; `violations` says why."""
+
+    def __init__(self, violations: Sequence[Violation]):
+        self.violations = tuple(violations)
+        super().__init__([violation.message for violation in violations])
+
+
+class RunFailed(WhitError):
+    """The run itself went wrong: it diverged, the disk was full, the folder was lost."""
+
+    exit_code = 3
+
+
+class Diverged(RunFailed):
+    """The loss is no longer a finite number."""
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the nearest of `allowed`, or an empty string."""
+    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
