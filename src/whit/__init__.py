@@ -1,0 +1,90 @@
+"""whit: train image classifiers that keep a budget, and judge them honestly.
+
+    recipe = whit.load_recipe("sprint")
+    print(whit.plan(recipe))
+    result = whit.train(recipe, seed=0)
+    print(whit.audit(result.folder))
+
+torch is imported at the first call that needs it, not with the package.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whit.errors import BudgetRefused as BudgetRefused
+from whit.errors import InputError as InputError
+from whit.errors import RunFailed as RunFailed
+from whit.errors import WhitError as WhitError
+from whit.recipe import Recipe as Recipe
+from whit.recipe import load_recipe as load_recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from whit.judge import Judgement
+    from whit.planning import Plan
+    from whit.record import RunResult
+
+__all__ = [
+    "BudgetRefused",
+    "InputError",
+    "Recipe",
+    "RunFailed",
+    "WhitError",
+    "audit",
+    "load_recipe",
+    "plan",
+    "train",
+]
+
+
+def plan(recipe: Recipe | str | Path, model: nn.Module | None = None) -> Plan:
+    """Say what a recipe will cost; reads no images. `model` may stand in for the recipe's."""
+    from whit import planning
+
+    return planning.plan(_as_recipe(recipe), model)
+
+
+def train(
+    recipe: Recipe | str | Path,
+    model: nn.Module | None = None,
+    *,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Train a recipe, or a model of your own by its recipe, and judge it.
+
+    Leaves a run folder. Raises BudgetRefused when the model can never keep the budget,
+    InputError for anything given wrong, RunFailed when the run itself goes wrong.
+    """
+    from rich.console import Console
+
+    from whit import planning
+    from whit.progress import watch_on
+    from whit.run import run
+
+    return run(
+        planning.plan(_as_recipe(recipe), model),
+        model=model,
+        seed=seed,
+        out=Path(out) if out is not None else None,
+        device=device,
+        threads=threads,
+        watch=watch_on(Console(), quiet),
+    )
+
+
+def audit(target: str | Path | nn.Module, recipe: Recipe | str | Path | None = None) -> Judgement:
+    """Judge a run folder, recipe, `file.py:Class`, `notebook.ipynb:Class`, weights, or a model."""
+    from whit.judge import judge
+
+    return judge(target, None if recipe is None else _as_recipe(recipe))
+
+
+def _as_recipe(recipe: Recipe | str | Path) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)

@@ -5,8 +5,8 @@
     │   ├── RecipeError      a recipe's keys or values
     │   ├── SourceError      a model named as file.py:Class or notebook.ipynb:Class
     │   ├── ModelError       a model that cannot be built, or whose output has the wrong shape
-    │   ├── DataError        a data set that is missing, damaged or does not fit
-    │   └── BudgetRefused    the model can never keep its budget; holds the violations
+    │   └── DataError        a data set that is missing, damaged or does not fit
+    ├── BudgetRefused        exit code 1: the model can never keep its budget; holds the violations
     └── RunFailed            exit code 3: the run itself went wrong
         └── Diverged         a loss that is no longer a finite number
 
@@ -57,12 +57,14 @@ class DataError(InputError):
     """A data set is missing, damaged, or does not fit the recipe."""
 
 
-class BudgetRefused(InputError):
+class BudgetRefused(WhitError):
     """The model can never keep its budget, so nothing was trained; `violations` says why."""
+
+    exit_code = 1
 
     def __init__(self, violations: Sequence[Violation]):
         self.violations = tuple(violations)
-        super().__init__([violation.message for violation in violations])
+        super().__init__("\n".join(violation.message for violation in violations))
 
 
 class RunFailed(WhitError):

@@ -1,0 +1,5 @@
+"""`python -m whit` is `whit`."""
+
+from whit.cli import main
+
+main()

@@ -1,0 +1,95 @@
+"""Running a stranger's model without leaving a trace on it: copy, modes, random numbers."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+SEED = 20_000  # any fixed number: an audit of one model is always the same
+
+
+def copied(model: nn.Module) -> tuple[nn.Module, str | None]:
+    """Return a copy of `model` on the CPU, or the model itself and a note saying why."""
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        return model, f"the model cannot be copied ({type(error).__name__}); it was run itself"
+    tensors = [*twin.parameters(), *twin.buffers()]
+    if any(
+        tensor.is_meta for tensor in tensors if not isinstance(tensor, UninitializedTensorMixin)
+    ):
+        twin.to_empty(device="cpu")
+        with torch.no_grad():
+            for tensor in (*twin.parameters(), *twin.buffers()):
+                tensor.fill_(0.5)
+    return twin.cpu(), None
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put back modes, parameters and buffers of `model`, and every global random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    kept: list[tuple[Tensor, int, Tensor]] = []
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not isinstance(tensor, UninitializedTensorMixin) and not tensor.is_meta:
+            kept.append((tensor, tensor._version, tensor.detach().clone()))
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    graded, fast = torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.backends.mha.set_fastpath_enabled(False)  # one fused operation tells nothing
+            with _uncompiled():
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.set_grad_enabled(graded)
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for tensor, version, value in kept:
+                if tensor._version != version:
+                    tensor.copy_(value)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled modules as plain Python. Without dynamo, slow to import, there are none."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def set_mode(models: tuple[nn.Module, nn.Module], training: bool) -> None:
+    """Set the mode of the copy and of the original, which closures of the copy may call."""
+    torch.manual_seed(SEED)
+    random.seed(SEED)
+    np.random.seed(SEED)
+    for model in dict.fromkeys(models):
+        model.train(training)
+
+
+def tiny_batch(
+    model: nn.Module, image_shape: tuple[int, int, int], batch: int, draw: int
+) -> Tensor:
+    """Return `batch` random images in the model's floating type, (N, C, H, W)."""
+    floating = (
+        tensor.dtype
+        for tensor in model.parameters()
+        if not isinstance(tensor, UninitializedTensorMixin) and tensor.is_floating_point()
+    )
+    generator = torch.Generator().manual_seed(SEED + draw)
+    images = torch.randn(batch, *image_shape, generator=generator)
+    return images.to(next(floating, torch.float32))

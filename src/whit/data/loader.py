@@ -1,0 +1,77 @@
+"""Batches of training images, ready for the model."""
+
+# N images, C channels, H W pixels
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from whit.data.augment import random_affines, warp
+from whit.data.splits import Split
+from whit.recipe import AugmentSpec
+from whit.streams import stream_seed
+
+
+class Normalise:
+    """(pixel / 255 - mean) / std per channel, as one multiply and one add."""
+
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str = "cpu"
+    ):
+        self.mean, self.std = mean, std
+        shape = (1, len(mean), 1, 1)
+        scale = [1 / (255 * s) for s in std]
+        offset = [-m / s for m, s in zip(mean, std, strict=True)]
+        self.scale = torch.tensor(scale, device=device).view(shape)
+        self.offset = torch.tensor(offset, device=device).view(shape)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Pixels 0..255 as float (N, C, H, W) to model input, in place."""
+        return images.mul_(self.scale).add_(self.offset)
+
+
+class Loader:
+    """Shuffled, warped, normalised batches of one split; the last one is kept, however small.
+
+    Order and warps of an epoch depend on (seed, epoch) only. The split lies on the device as
+    uint8, so a batch is one gather.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        normalise: Normalise,
+        augment: AugmentSpec | None = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        self.images = split.images.to(device)  # (N, C, H, W) uint8
+        self.labels = split.labels.to(device)  # (N,) int64
+        self.batch_size = batch_size
+        self.normalise = normalise
+        self.augment = None if augment is None or augment.is_identity else augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels): (N, C, H, W) float32 channels-last and (N,) int64."""
+        order = torch.randperm(len(self.labels), generator=self._generator("shuffle", epoch))
+        warps = self._generator("warp", epoch)
+        for chosen in order.to(self.labels.device).split(self.batch_size):
+            images = self.images[chosen].float()
+            if self.augment:
+                images = warp(images, random_affines(len(chosen), self.augment, warps))
+            images = self.normalise(images).contiguous(memory_format=torch.channels_last)
+            yield images, self.labels[chosen]
+
+    def _generator(self, purpose: str, epoch: int) -> torch.Generator:
+        seed = stream_seed(self.seed, purpose, epoch)  # type: ignore[arg-type]
+        return torch.Generator().manual_seed(seed)

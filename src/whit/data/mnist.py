@@ -1,0 +1,66 @@
+"""MNIST, shipped with whit; every byte is checked at every load.
+
+The SHA-256 are those of the unpacked files, as published by Yann LeCun, Corinna Cortes and
+Christopher J.C. Burges; credit and licence: mnist/LICENSE.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from whit.data.assembly import Part, as_labels, as_nchw
+from whit.data.files import open_file
+from whit.data.idx import parse_idx
+from whit.data.splits import SplitName
+from whit.errors import DataError
+
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+
+def read_mnist(folder: Path | None = None) -> dict[SplitName, Part]:
+    """Return train (60,000 images) and test (10,000) from the shipped files, or from `folder`.
+
+    Raises DataError if any unpacked byte differs from the published files.
+    """
+    if folder is None:
+        with as_file(files("whit.data") / "mnist") as shipped:
+            return read_mnist(shipped)
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    problems: list[str] = []
+    for name, wanted in SHA256.items():
+        try:
+            arrays[name] = _read_verified(folder / f"{name}.gz", wanted)
+        except DataError as error:
+            problems += [f"{problem}; reinstall whit to mend it" for problem in error.problems]
+    if problems:
+        raise DataError(problems)
+    parts: dict[SplitName, Part] = {}
+    prefixes: tuple[tuple[SplitName, str], ...] = (("train", "train"), ("test", "t10k"))
+    for split, prefix in prefixes:
+        images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+        parts[split] = Part(
+            as_nchw(arrays[images], images), as_labels(arrays[labels], labels), images, labels
+        )
+    return parts
+
+
+def _read_verified(path: Path, wanted: str) -> npt.NDArray[Any]:
+    with open_file(path, path.parent) as file:
+        header, values = parse_idx(file, str(path))
+    digest = hashlib.sha256(header.raw)
+    digest.update(values.data)
+    if digest.hexdigest() != wanted:
+        raise DataError(
+            f"{path}: wanted SHA-256 {wanted} of the unpacked file, found {digest.hexdigest()}"
+        )
+    return values

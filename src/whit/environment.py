@@ -1,0 +1,106 @@
+"""Where a run happened: versions, processor, threads, and the state of whit's own code."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whit.errors import InputError
+
+
+def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
+    """Return what decides whether a run can be repeated to the byte, and what to cite."""
+    capabilities = torch.cpu.get_capabilities()
+    features = sorted(name for name, present in capabilities.items() if present is True)
+    return {
+        "whit": metadata.version("whit"),
+        "code": code_state(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": metadata.version("numpy"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": str(capabilities.get("cpu_name") or platform.processor() or "unknown"),
+        "processor_features": features,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "seed": seed,
+        "command": sys.argv,
+    }
+
+
+def code_state() -> dict[str, Any]:
+    """Return the commit of the checkout that whit runs from, and whether it was changed.
+
+    Both are None for an installed package.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        # Records and notes do not change what a run does; the package's own files do.
+        dirty = bool(_git(root, "status", "--porcelain", "--", "src", "pyproject.toml"))
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": dirty}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return `cpu`, `cuda` or `cuda:N`. Raises InputError for one that is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: not a device. Allowed: cpu, cuda, cuda:0, cuda:1, ...")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise InputError(f"--device {name}: this machine or this torch has no CUDA. Use cpu.")
+        if (device.index or 0) >= count:
+            raise InputError(f"--device {name}: only {count} CUDA devices are here, from cuda:0.")
+    return device
+
+
+def choose_threads(threads: int | None) -> int:
+    """Return the number of threads to compute with. Raises InputError outside 1 to 4 x cores."""
+    if threads is None:
+        return torch.get_num_threads()
+    most = 4 * (os.cpu_count() or 1)
+    if not 1 <= threads <= most:
+        raise InputError(f"--threads {threads}: allowed on this machine are 1 to {most}.")
+    return threads
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory instead of giving it back to the system at every step.
+
+    A step frees and takes the same tens of megabytes; giving them back costs a page fault for
+    each 4 kB, up to half of a step's time. Elsewhere than on glibc this does nothing. The
+    numbers of the options are those of <malloc.h>.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 64 << 20)

@@ -1,0 +1,48 @@
+"""Judging a model on a split, image by image."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from whit.data.loader import Normalise
+from whit.data.splits import Split
+from whit.record import Evaluation
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    normalise: Normalise,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 500,
+) -> Evaluation:
+    """Return correct, total and mean loss over every image of `split`, in fp32.
+
+    The last batch is kept, however small; the images that were judged are counted and must be
+    the split's. The model is left in the mode it was in.
+    """
+    started = time.perf_counter()
+    was_training = model.training
+    model.eval()
+    wrong: list[int] = []
+    total = 0
+    loss = 0.0
+    for first in range(0, len(split), batch_size):
+        images = split.images[first : first + batch_size].to(device).float()
+        labels = split.labels[first : first + batch_size].to(device)
+        images = normalise(images).contiguous(memory_format=torch.channels_last)
+        logits = model(images)  # (N, K)
+        missed = (logits.argmax(1) != labels).nonzero().flatten()
+        wrong += (missed + first).tolist()
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        total += len(labels)
+    model.train(was_training)
+    assert total == len(split), f"evaluated {total} of {len(split)} images"
+    seconds = time.perf_counter() - started
+    return Evaluation(split.name, total - len(wrong), total, loss / total, seconds, tuple(wrong))

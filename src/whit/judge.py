@@ -1,0 +1,163 @@
+"""The third judgement: recomputed from what is there, believing no record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from whit.audit import Audit, audit_model
+from whit.budget import Usage, Verdict, Violation, percent
+from whit.data.datasets import describe_dataset, load_dataset
+from whit.errors import InputError
+from whit.evaluation import evaluate
+from whit.models.source import is_source
+from whit.planning import fresh_model, plan
+from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe
+from whit.record import RunRecord, read_run, verdict_text
+from whit.run import data_normalise
+from whit.weights import load_weights, sha256
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A model's layers, what is known of its training, and the verdict on both.
+
+    `mismatches` are statements of a run folder that its own weights or log contradict; one is
+    enough for the verdict `missed`.
+    """
+
+    recipe: Recipe
+    audit: Audit
+    usage: Usage
+    mismatches: tuple[Violation, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        return self.recipe.budget.limits().violations(self.usage) + self.mismatches
+
+    @property
+    def verdict(self) -> Verdict:
+        return "missed" if self.mismatches else self.recipe.budget.limits().verdict(self.usage)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.audit.to_json(),
+            "violations": [violation.to_json() for violation in self.violations],
+            "verdict": self.verdict,
+            "notes": [*self.audit.notes, *self.notes],
+        }
+
+    def table(self, width: int = 100) -> str:
+        lines = [self.audit.table(width), "", verdict_text(self.recipe.budget.limits(), self.usage)]
+        if self.mismatches:
+            lines.append("The record does not hold (verdict: missed):")
+            lines += [f"  - {mismatch.message}" for mismatch in self.mismatches]
+        lines += [f"Note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def judge(target: str | Path | nn.Module, recipe: Recipe | None = None) -> Judgement:
+    """Judge a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
+    with its recipe, or a model in Python.
+
+    Without a recipe of its own a model is judged by the flagship's data and budget. Raises
+    InputError when the target is none of these.
+    """
+    if isinstance(target, nn.Module):
+        return _judge_model(target, recipe, type(target).__name__)
+    path = Path(target)
+    if is_source(str(target)):
+        base = recipe or load_recipe(FLAGSHIP)
+        base = base.model_copy(update={"model": ModelSpec(name=str(target))})
+        image_shape, classes, _ = describe_dataset(base.data.name)
+        return _judge_model(fresh_model(base, image_shape, classes), base, str(target), recipe)
+    if path.suffix == ".safetensors":
+        if recipe is None:
+            raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
+        return _judge_weights(path, recipe)
+    if path.is_dir():
+        return _judge_run(read_run(path))
+    planned = plan(load_recipe(target))
+    return Judgement(planned.recipe, planned.audit, planned.usage)
+
+
+def _judge_model(
+    model: nn.Module, recipe: Recipe | None, name: str, given: Recipe | None = None
+) -> Judgement:
+    base = recipe or load_recipe(FLAGSHIP)
+    image_shape, classes, _ = describe_dataset(base.data.name)
+    audit = audit_model(model, image_shape, classes, name=name)
+    usage = Usage(params=audit.params.total, kinds=audit.kinds)
+    notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
+    if audit.output_problem:
+        notes.append(audit.output_problem)
+    return Judgement(base, audit, usage, notes=tuple(notes))
+
+
+def _judge_weights(path: Path, recipe: Recipe) -> Judgement:
+    image_shape, classes, _ = describe_dataset(recipe.data.name)
+    model = fresh_model(recipe, image_shape, classes)
+    load_weights(model, path)
+    audit = audit_model(model, image_shape, classes, name=recipe.model.name)
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    test = evaluate(model, dataset.test, data_normalise(recipe, dataset, torch.device("cpu")))
+    usage = Usage(
+        params=audit.params.total,
+        correct=test.correct,
+        total=test.total,
+        kinds=audit.kinds,
+        leaked=dataset.overlap,
+    )
+    return Judgement(recipe, audit, usage)
+
+
+def _judge_run(run: RunRecord) -> Judgement:
+    weights = run.path / "weights.safetensors"
+    if run.result is None or not weights.is_file():
+        raise InputError(f"{run.path}: the run did not finish, so there is nothing to judge yet.")
+    judgement = _judge_weights(weights, run.recipe)
+    if not run.log:
+        raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
+    _, _, num_images = describe_dataset(run.recipe.data.name)
+    epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
+    usage = replace(judgement.usage, epochs=epochs)
+    found = _mismatches(run, usage, sha256(weights.read_bytes()))
+    return replace(judgement, usage=usage, mismatches=tuple(found))
+
+
+def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Violation]:
+    """Compare what result.json says with what weights and log give."""
+    result = run.result or {}
+    test = result.get("test") or {}
+    found: list[Violation] = []
+
+    def compare(rule: str, said: object, is_so: object, what: str) -> None:
+        if said != is_so:
+            message = f"{run.path.name}: {what}: result.json says {said}, it is {is_so}."
+            found.append(Violation(f"record {rule}", str(said), str(is_so), message))
+
+    compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
+    compare("params", result.get("params"), usage.params, "parameters")
+    compare("epochs", result.get("epochs"), float(usage.epochs or 0), "epochs in the log")
+    if test.get("correct") is not None:
+        assert usage.correct is not None
+        assert usage.total is not None
+        said = f"{test['correct']}/{test.get('total')}"
+        compare("accuracy", said, f"{usage.correct}/{usage.total}", "correct by these weights")
+        shown = percent(usage.correct, usage.total)
+        if isinstance(test.get("accuracy"), float) and test["accuracy"] > float(shown) + 0.01:
+            compare("rounding", test["accuracy"], float(shown), "accuracy in percent")
+    last = run.log[-1].evaluations
+    logged = [e for e in last if e.split == "test"]
+    if logged and test.get("correct") is not None:
+        compare("last epoch", test["correct"], logged[0].correct, "correct at the last epoch")
+    return found

@@ -1,0 +1,157 @@
+"""What a recipe will cost, said before any data is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import nn
+
+from whit.audit import Audit, audit_model
+from whit.budget import Usage, Verdict, Violation
+from whit.data.datasets import describe_dataset
+from whit.errors import InputError, ModelError
+from whit.models.registry import build_model
+from whit.recipe import Recipe
+from whit.record import verdict_text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe with its model audited, its steps counted and its budget judged.
+
+    `num_train` counts the images of the training split, those held out for `val` left out.
+    """
+
+    recipe: Recipe
+    audit: Audit
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_train // self.recipe.train.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps_per_epoch * self.recipe.train.epochs
+
+    @property
+    def num_images(self) -> int:
+        return self.num_train * self.recipe.train.epochs
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            params=self.audit.params.total,
+            epochs=Fraction(self.num_images, self.num_train),
+            kinds=self.audit.kinds,
+        )
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        return self.recipe.budget.limits().violations(self.usage)
+
+    @property
+    def refusals(self) -> tuple[Violation, ...]:
+        """The violations that no training can mend: parameters and layers."""
+        return tuple(violation for violation in self.violations if violation.rule != "epochs")
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.recipe.budget.limits().verdict(self.usage)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.audit.to_json(),
+            "steps": self.num_steps,
+            "images": self.num_images,
+            "violations": [violation.to_json() for violation in self.violations],
+            "verdict": self.verdict,
+        }
+
+    def table(self, width: int = 100) -> str:
+        """Return the layer table, the steps and the predicted verdict in `width` columns."""
+        train = self.recipe.train
+        shape = "x".join(map(str, self.image_shape))
+        lines = [
+            f"{self.recipe.name}: {self.recipe.model.name} on {self.recipe.data.name} "
+            f"({shape}, {self.num_classes} classes)",
+            "",
+            self.audit.table(width),
+            "",
+            f"{train.epochs} epochs of {self.num_train:,} images in batches of "
+            f"{train.batch_size}: {self.steps_per_epoch:,} steps each, {self.num_steps:,} in all.",
+            "",
+            verdict_text(self.recipe.budget.limits(), self.usage),
+        ]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        verdict = escape(verdict_text(self.recipe.budget.limits(), self.usage))
+        return f"{self.audit._repr_html_()}<pre>{verdict}</pre>"
+
+
+def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
+    """Plan a recipe, or a recipe for a model of your own; reads no images.
+
+    Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
+    data set is not there, InputError when batch or validation sizes do not fit it.
+    """
+    image_shape, num_classes, num_images = describe_dataset(recipe.data.name)
+    problems = []
+    if recipe.data.val >= num_images:
+        problems.append(
+            f"data.val = {recipe.data.val}: the training data has only {num_images} images."
+        )
+    if recipe.data.mean is not None and len(recipe.data.mean) != image_shape[0]:
+        problems.append(
+            f"data.mean has {len(recipe.data.mean)} numbers, the images {image_shape[0]} channels."
+        )
+    num_train = num_images - recipe.data.val
+    if recipe.train.batch_size > num_train > 0:
+        problems.append(
+            f"train.batch_size = {recipe.train.batch_size}: the training split has only "
+            f"{num_train} images."
+        )
+    audit = None
+    try:
+        if model is None:
+            model = fresh_model(recipe, image_shape, num_classes)
+        audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
+        if audit.output_problem:
+            problems.append(f"{recipe.model.name}: {audit.output_problem}")
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise ModelError(problems)
+    assert audit is not None
+    return Plan(recipe, audit, image_shape, num_classes, num_train)
+
+
+def fresh_model(
+    recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0
+) -> nn.Module:
+    """Build the recipe's model with the initial weights of `seed`; lazy layers get their shapes.
+
+    The caller's random state is left as it was.
+    """
+    from whit.streams import stream_seed
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "weights"))
+        model = build_model(recipe.model, image_shape[0], num_classes)
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+            was_training = model.training
+            with torch.no_grad():
+                model.eval()(torch.zeros(2, *image_shape))
+            model.train(was_training)
+    return model

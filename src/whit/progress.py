@@ -1,0 +1,100 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from whit.planning import Plan
+from whit.record import EpochRecord, RunFolder
+from whit.run import Watch
+from whit.training import Batches, Tally
+
+# Seconds between two looks of the bar; drawing it takes about a millisecond.
+_REFRESH = 0.2
+
+
+class Lines(Watch):
+    """Plain lines: the layer table first, then one line an epoch, and its evaluations."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.epochs = 0
+
+    def started(self, plan: Plan, folder: RunFolder) -> None:
+        self.epochs = plan.recipe.train.epochs
+        self.say(plan.table(self.console.width))
+        threads = torch.get_num_threads()
+        self.say(f"\nTraining on {threads} thread{'s' if threads > 1 else ''} into {folder.path}\n")
+
+    def trained(self, record: EpochRecord) -> None:
+        rate = record.total / record.seconds
+        self.say(
+            f"Epoch {record.epoch}/{self.epochs}: loss {record.loss:.4f}, "
+            f"{record.seconds:.1f} s, {rate:,.0f} images/s"
+        )
+        for evaluation in record.evaluations:
+            self.say(str(evaluation))
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Bar(Lines):
+    """The same lines, with a bar under them: loss, batch, images per second and time left."""
+
+    def batches(self, epoch: int, batches: Batches, tally: Tally) -> Batches:
+        narrow = self.console.width < 80
+        progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=8 if narrow else 24),
+            TextColumn("{task.percentage:>3.0f}% loss={task.fields[loss]}"),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+            auto_refresh=False,  # no second thread beside the training
+            transient=True,
+        )
+        return self._shown(progress, epoch, batches, tally)
+
+    def _shown(
+        self, progress: Progress, epoch: int, batches: Batches, tally: Tally
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        size = getattr(self, "epoch_images", 0)
+        narrow = self.console.width < 80
+        task = progress.add_task(
+            "", total=size, epoch=f"{epoch}/{self.epochs}", loss="-", rate="", left=""
+        )
+        started = looked = time.perf_counter()
+        with progress:
+            for step, batch in enumerate(batches):
+                yield batch
+                now = time.perf_counter()
+                if now - looked < _REFRESH:
+                    continue
+                looked = now
+                rate = tally.total / (now - started)
+                left = (size - tally.total) / rate
+                progress.update(
+                    task,
+                    completed=tally.total,
+                    loss=f"{tally.last_loss:.4f}",
+                    rate=f"{rate:,.0f}/s" if narrow else f"batch {step} {rate:,.0f} images/s",
+                    left=f"{left:.0f} s left",
+                )
+                progress.refresh()
+
+    def started(self, plan: Plan, folder: RunFolder) -> None:
+        self.epoch_images = plan.num_train
+        super().started(plan, folder)
+
+
+def watch_on(console: Console, quiet: bool) -> Watch:
+    """Return who looks on: nobody when quiet, a bar on a terminal, lines elsewhere."""
+    if quiet:
+        return Watch()
+    return Bar(console) if console.is_terminal else Lines(console)

@@ -1,0 +1,367 @@
+"""A recipe: everything that decides a run, as one frozen value read from TOML.
+
+Unknown and wrong keys are refused all at once, each with the nearest right name. The sizes of
+a model are free keys of `[model]`; the model's own builder checks them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from whit.budget import LAYER_KINDS, Budget, Limit
+from whit.errors import RecipeError, did_you_mean
+from whit.schedule import PiecewiseLinear
+from whit.toml_text import toml_key, toml_value
+
+FLAGSHIP = "sprint"
+
+Count = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Real = Annotated[float, Field(strict=True)]  # an int is fine, text is not
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class Part(BaseModel):
+    """A table of a recipe: frozen, complete, without unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+
+class ModelSpec(BaseModel):
+    """`name` in the registry, or `path/file.py:Class`; every other key is an argument."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: Annotated[str, Field(min_length=1, max_length=500)]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.__pydantic_extra__ or {})
+
+
+class DataSpec(Part):
+    """Which images. `val` training images are held out, in proportion to their classes.
+
+    `mean` and `std` are per channel in units of pixel / 255; None takes them from the training
+    split.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=500)] = "mnist"
+    val: Count = 0
+    mean: tuple[Real, ...] | None = None
+    std: tuple[Annotated[Real, Field(gt=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> DataSpec:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together: give both, or neither")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError("mean and std need one number per channel, equally many")
+        return self
+
+
+class AugmentSpec(Part):
+    """One random affine warp per image and epoch; each range is symmetric about no change."""
+
+    rotate: Annotated[Real, Field(ge=0, le=180)] = 0.0  # degrees, either way
+    shift: Annotated[Real, Field(ge=0, le=100)] = 0.0  # pixels, either way, each axis
+    scale: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # fraction, larger or smaller
+    shear: Annotated[Real, Field(ge=0, lt=90)] = 0.0  # degrees, either way
+
+    @property
+    def is_identity(self) -> bool:
+        return not (self.rotate or self.shift or self.scale or self.shear)
+
+
+class OptimSpec(Part):
+    """The optimiser. `lr` is the peak rate per step; `[schedule]` multiplies it.
+
+    `weight_decay` acts on convolution and linear weights only, never on norms and biases.
+    `bias_lr` multiplies the rate of BatchNorm's biases.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[Real, Field(gt=0, le=1000)] = 0.1
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9  # sgd
+    nesterov: Flag = False  # sgd
+    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = (
+        0.9,
+        0.99,
+    )  # adamw
+    eps: Annotated[Real, Field(gt=0, le=1)] = 1e-8  # adamw
+    weight_decay: Annotated[Real, Field(ge=0, le=1000)] = 0.0
+    bias_lr: Annotated[Real, Field(gt=0, le=1000)] = 1.0
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> OptimSpec:
+        if self.name == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class ScheduleSpec(Part):
+    """Straight lines between (progress, scale); progress is images seen / images planned."""
+
+    progress: tuple[Annotated[Real, Field(ge=0, le=1)], ...] = (0.0, 0.25, 1.0)
+    scale: tuple[Annotated[Real, Field(ge=0, le=1000)], ...] = (0.1, 1.0, 0.0)
+
+    @model_validator(mode="after")
+    def _points(self) -> ScheduleSpec:
+        if len(self.progress) != len(self.scale) or not self.progress:
+            raise ValueError("progress and scale need equally many numbers, at least one")
+        if any(a >= b for a, b in zip(self.progress, self.progress[1:], strict=False)):
+            raise ValueError("progress must rise from each point to the next")
+        return self
+
+    def multiplier(self) -> PiecewiseLinear:
+        return PiecewiseLinear(self.progress, self.scale)
+
+
+class AverageSpec(Part):
+    """Weight averaging: an exponential mean over steps with `decay`, from progress `start` on.
+
+    decay 0 is off. The averaged weights replace the trained ones after the last epoch.
+    """
+
+    decay: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # per step
+    start: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # progress
+
+
+class TrainSpec(Part):
+    """The training itself. `evaluate` says which split is read after each epoch.
+
+    The test split is read once, after the last epoch; `evaluate = "test"` reads it after every
+    one, as the published systems did, and the record says so; `test = false` leaves it alone,
+    for tuning, and the verdict open. `precision = "auto"` is bf16 on a processor with bf16
+    instructions, else fp32.
+    """
+
+    epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 10
+    batch_size: Positive = 128
+    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["fp32", "bf16", "auto"] = "auto"
+    evaluate: Literal["none", "val", "test"] = "none"
+    test: Flag = True
+
+    @model_validator(mode="after")
+    def _test_or_not(self) -> TrainSpec:
+        if self.evaluate == "test" and not self.test:
+            raise ValueError('evaluate = "test" reads the test split, test = false forbids it')
+        return self
+
+
+class BudgetSpec(Part):
+    """Limits as text (`"< 20000"`), so that inclusive and exclusive are never confused."""
+
+    params: str | None = None
+    epochs: str | None = None
+    accuracy: str | None = None  # percent, test split, last epoch
+    require: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+
+    @field_validator("params", "epochs", "accuracy", mode="before")
+    @classmethod
+    def _limit(cls, value: object, info: Any) -> object:
+        if value is None:
+            return None
+        example = {"params": "< 20000", "epochs": "< 20", "accuracy": ">= 99.40"}[info.field_name]
+        if not isinstance(value, str):
+            raise ValueError(f"a limit is text with its sign, such as {example!r}")
+        try:
+            limit = Limit.parse(value)
+        except ValueError:
+            raise ValueError(f"a limit is a sign and a number, such as {example!r}") from None
+        if limit.sign[0] != example[0]:
+            raise ValueError(f"the sign must be {example[0]} or {example[0]}=, as in {example!r}")
+        if info.field_name == "accuracy" and limit.value > 100:
+            raise ValueError("accuracy is in percent, at most 100")
+        return str(limit)
+
+    @field_validator("require", "forbid")
+    @classmethod
+    def _kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [kind for kind in kinds if kind not in LAYER_KINDS]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is not a layer kind.{did_you_mean(unknown[0], LAYER_KINDS)} "
+                f"Allowed: {', '.join(LAYER_KINDS)}"
+            )
+        return kinds
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> BudgetSpec:
+        both = sorted(set(self.require) & set(self.forbid))
+        if both:
+            raise ValueError(f"{both[0]!r} is both required and forbidden")
+        return self
+
+    def limits(self) -> Budget:
+        def limit(text: str | None) -> Limit | None:
+            return None if text is None else Limit.parse(text)
+
+        return Budget(
+            limit(self.params), limit(self.epochs), limit(self.accuracy), self.require, self.forbid
+        )
+
+
+class Recipe(Part):
+    """One way to train one model; equal recipes with equal seeds give equal weights."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    description: Annotated[str, Field(max_length=500)] = ""
+    model: ModelSpec
+    data: DataSpec = DataSpec()
+    augment: AugmentSpec = AugmentSpec()
+    train: TrainSpec = TrainSpec()
+    optim: OptimSpec = OptimSpec()
+    schedule: ScheduleSpec = ScheduleSpec()
+    average: AverageSpec = AverageSpec()
+    budget: BudgetSpec = BudgetSpec()
+
+    @model_validator(mode="after")
+    def _val_to_evaluate(self) -> Recipe:
+        if self.train.evaluate == "val" and self.data.name == "mnist" and not self.data.val:
+            raise ValueError('train.evaluate = "val" needs data.val above 0, such as 5000')
+        return self
+
+    def to_toml(self) -> str:
+        """Return the complete recipe, defaults written out; `parse` gives back an equal one."""
+        top, tables = [], []
+        for key, value in self.model_dump(exclude_none=True).items():
+            if isinstance(value, dict):
+                lines = [f"{toml_key(k)} = {toml_value(v)}" for k, v in value.items()]
+                tables.append("\n".join([f"[{key}]", *lines]))
+            else:
+                top.append(f"{key} = {toml_value(value)}")
+        return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+    def changed(self, changes: Sequence[str]) -> Recipe:
+        """Return the recipe with `key=value` changes, such as `train.epochs=5`.
+
+        Values are TOML; what is not TOML is taken as text. Raises RecipeError for unknown keys
+        and wrong values, all at once.
+        """
+        if not changes:
+            return self
+        tables = self.model_dump(exclude_none=True)
+        problems = []
+        for change in changes:
+            key, equals, text = change.partition("=")
+            path = key.strip().split(".")
+            if not equals or not all(path):
+                problems.append(f"--set {change}: expected key=value, such as train.epochs=5.")
+                continue
+            table: Any = tables
+            for step in path[:-1]:
+                table = table.setdefault(step, {}) if isinstance(table, dict) else None
+            if not isinstance(table, dict):
+                problems.append(f"--set {change}: {'.'.join(path[:-1])} is not a table.")
+                continue
+            table[path[-1]] = _toml_or_text(text.strip())
+        recipe = _validated(tables, "--set", problems)
+        assert recipe is not None
+        return recipe
+
+
+def parse_recipe(text: str, source: str) -> Recipe:
+    """Read a recipe from TOML; `source` names it in messages. Raises RecipeError."""
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"{source}: not valid TOML: {error}.") from None
+    return _validated(tables, source, [])
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Return a shipped recipe by name, or one read from a `.toml` file or a run folder.
+
+    Raises RecipeError when there is none, it cannot be read, or its content is wrong.
+    """
+    shipped = shipped_recipes()
+    if str(name_or_path) in shipped:
+        return parse_recipe(shipped[str(name_or_path)], str(name_or_path))
+    path = Path(name_or_path)
+    if path.is_dir() and (path / "recipe.toml").is_file():
+        path = path / "recipe.toml"
+    if not path.exists():
+        raise RecipeError(
+            f"No recipe {str(name_or_path)!r}: it is neither a shipped recipe nor a file."
+            f"{did_you_mean(str(name_or_path), shipped)} `whit recipes` lists the shipped ones."
+        )
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise RecipeError(f"{path}: larger than 1 MB, so it is not a recipe.")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file in UTF-8.") from None
+    return parse_recipe(text, str(path))
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the text of every recipe in the package, by name, the flagship first."""
+    folder = resources.files("whit") / "recipes"
+    texts = {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    }
+    return {name: texts[name] for name in sorted(texts, key=lambda name: (name != FLAGSHIP, name))}
+
+
+def _validated(tables: Mapping[str, Any], source: str, problems: list[str]) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(tables)
+    except ValidationError as error:
+        problems = [*problems, *(_sentence(source, item) for item in error.errors())]
+    if problems:
+        raise RecipeError(problems)
+    return recipe
+
+
+def _sentence(source: str, item: Any) -> str:
+    """Turn one of pydantic's findings into a sentence with key, value, and what is allowed."""
+    where = [part for part in item["loc"] if isinstance(part, str)]
+    key = ".".join(where) or "recipe"
+    if item["type"] == "extra_forbidden":
+        allowed = _keys_at(where[:-1])
+        near = did_you_mean(where[-1], allowed)
+        return f"{source}: unknown key {key}.{near} Allowed here: {', '.join(allowed)}."
+    if item["type"] == "missing":
+        return f"{source}: {key} is missing."
+    said = item["msg"].removeprefix("Value error, ")
+    said = said[0].lower() + said[1:]
+    given = item["input"]
+    shown = "" if isinstance(given, dict | BaseModel) else f" = {_shorten(given)}"
+    return f"{source}: {key}{shown}: {said}."
+
+
+def _keys_at(where: Sequence[str]) -> list[str]:
+    part: type[BaseModel] = Recipe
+    for step in where:
+        inner = part.model_fields[step].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        part = inner
+    return list(part.model_fields)
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _toml_or_text(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,290 @@
+"""What a run leaves behind: records as values, and the folder that holds them.
+
+    runs/<name>-<seed>-<stamp>/
+        recipe.toml          complete, defaults written out
+        environment.json     versions, processor, threads, code state
+        log.jsonl            one record an epoch
+        result.json          written last: a folder without it is an unfinished run
+        weights.safetensors  after the last epoch
+        audit.txt            the layer table and the verdict
+
+Every file is written beside its name and then renamed, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
+from whit.errors import InputError, RunFailed
+from whit.recipe import Recipe, parse_recipe
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One reading of a split. `loss` is the mean cross-entropy in nats per image.
+
+    `wrong` holds the places in the split of the images that were not right.
+    """
+
+    split: str
+    correct: int
+    total: int
+    loss: float
+    seconds: float = 0.0
+    wrong: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def accuracy(self) -> float:
+        """Percent, never rounded up."""
+        return floor_percent(self.correct, self.total)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.split.capitalize()} set: Average loss: {self.loss:.4f}, "
+            f"Accuracy: {self.correct}/{self.total} ({percent(self.correct, self.total)}%)"
+        )
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training; `correct` counts the training images as the model saw them."""
+
+    epoch: int
+    images_seen: int  # since the run began
+    steps: int  # since the run began
+    lr: float  # at the last step
+    loss: float  # mean over the epoch's images, nats
+    correct: int
+    total: int
+    seconds: float  # training alone
+    evaluations: tuple[Evaluation, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of the log; which images were wrong stands in the result alone."""
+        value = asdict(self)
+        for evaluation in value["evaluations"]:
+            del evaluation["wrong"]
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> EpochRecord:
+        evaluations = tuple(Evaluation(**item) for item in value["evaluations"])
+        return cls(**{**value, "evaluations": evaluations})
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What `result.json` says, and what it was judged by."""
+
+    verdict: Verdict
+    violations: tuple[Violation, ...]
+    params: int
+    epochs: Fraction
+    test: Evaluation | None  # None when the recipe leaves the test split alone
+    test_reads: int
+    best: tuple[int, Evaluation] | None  # epoch, on the split that was read most often
+    seconds_train: float
+    seconds_total: float
+    images_seen: int
+    seed: int
+    weights_sha256: str
+    notes: tuple[str, ...] = ()
+    budget: Budget = field(default_factory=Budget, compare=False)
+    usage: Usage = field(default_factory=Usage, compare=False)
+    folder: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        test: dict[str, Any] = {"correct": None, "total": None, "accuracy": None, "loss": None}
+        if self.test:
+            test = {
+                "correct": self.test.correct,
+                "total": self.test.total,
+                "accuracy": self.test.accuracy,
+                "loss": self.test.loss,
+                "wrong": list(self.test.wrong),
+            }
+        best = None
+        if self.best:
+            epoch, evaluation = self.best
+            best = {"epoch": epoch, "correct": evaluation.correct, "split": evaluation.split}
+        return {
+            "verdict": self.verdict,
+            "violations": [violation.to_json() for violation in self.violations],
+            "params": self.params,
+            "epochs": json_number(self.epochs),
+            "test": {
+                **test,
+                "reads": self.test_reads,
+                "selected_on_test": self.usage.selected_on_test,
+            },
+            "best_epoch": best,
+            "seconds": {"train": self.seconds_train, "total": self.seconds_total},
+            "images_seen": self.images_seen,
+            "seed": self.seed,
+            "weights_sha256": self.weights_sha256,
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        lines = [verdict_text(self.budget, self.usage)]
+        if self.best and self.best[0] != self.epochs:
+            epoch, evaluation = self.best
+            lines.append(
+                f"Best epoch on {evaluation.split}: {epoch}, "
+                f"{evaluation.correct}/{evaluation.total} "
+                "(shown only: the last epoch is judged)."
+            )
+        lines += [f"Note: {note}" for note in self.notes]
+        lines.append(
+            f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
+            f"({self.seconds_total:.1f} s in all), seed {self.seed}."
+        )
+        if self.folder:
+            lines.append(f"Run folder: {self.folder}")
+        return "\n".join(lines)
+
+
+def verdict_text(budget: Budget, usage: Usage) -> str:
+    """Return the budget as a small table with each value beside its limit, then the verdict."""
+    rows = budget.rows(usage)
+    if not rows:
+        return "Verdict: met. The recipe sets no limits."
+    cells = [("budget", "limit", "value", "")]
+    for rule, limit, value, kept in rows:
+        cells.append((rule, limit, value, {True: "kept", False: "MISSED", None: "open"}[kept]))
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    verdict = budget.verdict(usage)
+    lines.append(f"Verdict: {verdict}.")
+    lines += [f"  - {violation.message}" for violation in budget.violations(usage)]
+    return "\n".join(lines)
+
+
+class RunFolder:
+    """The only writer of a run folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path | None, name: str, seed: int) -> RunFolder:
+        """Make `out`, or a new folder under `runs/`. Raises InputError when it is there."""
+        path = out or Path("runs") / f"{name}-{seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        if out is None:
+            stem, again = path, 1
+            while path.exists():
+                again += 1
+                path = stem.with_name(f"{stem.name}-{again}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise InputError(
+                f"--out {path}: already there, and a run never overwrites: "
+                "name a folder that does not exist, or leave --out away."
+            ) from None
+        except OSError as error:
+            raise InputError(f"--out {path}: cannot be made: {error.strerror}.") from None
+        return cls(path)
+
+    def write_text(self, name: str, text: str) -> None:
+        self.write_bytes(name, text.encode())
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a whole file or none. Raises RunFailed naming the file."""
+        target, beside = self.path / name, self.path / f".{name}.tmp"
+        try:
+            with beside.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            beside.replace(target)
+        except OSError as error:
+            raise self._failed(name, error) from None
+
+    def append_log(self, record: EpochRecord) -> None:
+        try:
+            with (self.path / "log.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record.to_json()) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise self._failed("log.jsonl", error) from None
+
+    def _failed(self, name: str, error: OSError) -> RunFailed:
+        return RunFailed(
+            f"{self.path / name}: cannot be written: {error.strerror}. "
+            "What was written before is kept; free space there or name another --out."
+        )
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder as read back; `result` is None for a run that did not finish."""
+
+    path: Path
+    recipe: Recipe
+    environment: dict[str, Any]
+    log: tuple[EpochRecord, ...]
+    result: dict[str, Any] | None
+
+    @property
+    def seed(self) -> int | None:
+        return self.environment.get("seed")
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
+    if not (path / "recipe.toml").is_file():
+        raise InputError(f"{path}: not a run folder (no recipe.toml in it).")
+    try:
+        recipe = parse_recipe(
+            (path / "recipe.toml").read_text(encoding="utf-8"), str(path / "recipe.toml")
+        )
+        environment = _read_json(path / "environment.json") or {}
+        result = _read_json(path / "result.json")
+        log_file = path / "log.jsonl"
+        lines = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}.") from None
+    try:
+        log = tuple(EpochRecord.from_json(json.loads(line)) for line in lines)
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{path / 'log.jsonl'}: damaged: not one record a line.") from None
+    return RunRecord(path, recipe, environment, log, result)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: damaged: not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged: not a JSON object.")
+    return value
+
+
+def find_runs(roots: Sequence[Path]) -> list[Path]:
+    """Return the run folders at or directly under `roots`, by name."""
+    found = []
+    for root in roots:
+        if (root / "recipe.toml").is_file():
+            found.append(root)
+        elif root.is_dir():
+            found += [p for p in sorted(root.iterdir()) if (p / "recipe.toml").is_file()]
+    return found

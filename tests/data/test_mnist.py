@@ -1,0 +1,117 @@
+"""The shipped MNIST is the published one, whole and quick; any changed byte is found.
+
+pytest tests/data/test_mnist.py
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from make import problems
+
+from whit.data.cut import choose
+from whit.data.datasets import DATASETS, describe_dataset, load_dataset
+from whit.data.mnist import SHA256, read_mnist
+from whit.data.splits import Dataset, normalisation
+from whit.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Dataset:
+    return load_dataset("mnist", val=5000)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(str(files("whit.data") / "mnist"), tmp_path / "mnist")
+    return tmp_path / "mnist"
+
+
+def test_its_shape_and_sizes(mnist: Dataset) -> None:
+    assert mnist.image_shape == (1, 28, 28)
+    assert mnist.classes == tuple("0123456789")
+    assert mnist.val is not None
+    assert [len(split) for split in mnist.splits] == [55_000, 5_000, 10_000]
+    assert mnist.train.images.is_contiguous()
+    assert mnist.overlap == 0
+    assert mnist.notes == ()
+
+
+def test_its_first_labels_and_counts(mnist: Dataset) -> None:
+    assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert torch.bincount(mnist.test.labels).tolist() == counts
+
+
+def test_the_val_cut_is_fixed(mnist: Dataset) -> None:
+    """A changed sum here means that every val result recorded so far is of other images."""
+    chosen = choose(load_dataset("mnist").train, 5000, "val")
+    digest = hashlib.sha256(chosen.numpy().astype("<i8").tobytes()).hexdigest()
+    assert digest == "34bc9db36eeeabc266a2fac04227fffa42d3a8d57622209f27e3e80d5a2b9d38"
+    assert mnist.val is not None
+    counts = [494, 562, 496, 511, 487, 452, 493, 522, 487, 496]
+    assert torch.bincount(mnist.val.labels).tolist() == counts
+
+
+def test_its_normalisation_is_the_well_known_one() -> None:
+    mean, std = normalisation(load_dataset("mnist").train)
+    assert mean == pytest.approx((0.1306604762738429,), abs=1e-15)
+    assert std == pytest.approx((0.30810780385646264,), abs=1e-15)
+
+
+def test_it_loads_in_half_a_second_of_one_core() -> None:
+    seconds = []
+    for _ in range(2):
+        start = time.process_time()
+        load_dataset("mnist")
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.5
+
+
+def test_the_facts_agree_with_the_files(mnist: Dataset) -> None:
+    facts = DATASETS["mnist"]
+    assert describe_dataset("mnist") == ((1, 28, 28), 10, 60_000)
+    assert (facts.image_shape, facts.classes) == (mnist.image_shape, mnist.classes)
+    assert (facts.num_train, facts.num_test) == (60_000, len(mnist.test))
+    assert facts.num_classes == 10
+
+
+def test_a_changed_pixel_or_label_is_named_with_both_sums(copy: Path) -> None:
+    path = copy / "t10k-labels-idx1-ubyte.gz"
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[1000] = (data[1000] + 1) % 10
+    path.write_bytes(gzip.compress(bytes(data)))
+    with pytest.raises(DataError) as caught:
+        read_mnist(copy)
+    message = problems(caught.value)
+    assert "t10k-labels-idx1-ubyte.gz" in message
+    assert SHA256["t10k-labels-idx1-ubyte"] in message
+    assert hashlib.sha256(data).hexdigest() in message
+
+
+def test_all_damaged_files_are_named_at_once(copy: Path) -> None:
+    flipped = copy / "t10k-images-idx3-ubyte.gz"
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 4
+    flipped.write_bytes(data)
+    short = copy / "train-labels-idx1-ubyte.gz"
+    short.write_bytes(short.read_bytes()[:-100])
+    (copy / "t10k-labels-idx1-ubyte.gz").unlink()
+    shutil.copy(short, copy / "train-images-idx3-ubyte.gz")
+    with pytest.raises(DataError) as caught:
+        read_mnist(copy)
+    assert len(caught.value.problems) == 4
+    assert all(name in problems(caught.value) for name in SHA256)
+
+
+def test_the_licence_lies_beside_the_data() -> None:
+    text = (files("whit.data") / "mnist" / "LICENSE.md").read_text()
+    assert all(name in text and digest in text for name, digest in SHA256.items())
+    assert all(word in text for word in ("LeCun", "Cortes", "Burges", "CC BY-SA 3.0"))
