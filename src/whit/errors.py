@@ -7,8 +7,9 @@
     │   ├── ModelError       a model that cannot be built, or whose output has the wrong shape
     │   └── DataError        a data set that is missing, damaged or does not fit
     ├── BudgetRefused        exit code 1: the model can never keep its budget; holds the violations
-    └── RunFailed            exit code 3: the run itself went wrong
-        └── Diverged         a loss that is no longer a finite number
+    ├── RunFailed            exit code 3: the run itself went wrong
+    │   └── Diverged         a loss that is no longer a finite number
+    └── Interrupted          exit code 130 or 143: somebody stopped the run
 
 A message says what was given, what is allowed, and what to do. `assert` is for our own
 invariants and never reaches a user.
@@ -75,6 +76,14 @@ class RunFailed(WhitError):
 
 class Diverged(RunFailed):
     """The loss is no longer a finite number."""
+
+
+class Interrupted(WhitError):
+    """Somebody stopped the run, with Ctrl-C (130) or SIGTERM (143)."""
+
+    def __init__(self, message: str, exit_code: int):
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

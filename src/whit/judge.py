@@ -65,12 +65,15 @@ class Judgement:
         return self.table()
 
 
-def judge(target: str | Path | nn.Module, recipe: Recipe | None = None) -> Judgement:
+def judge(
+    target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
+) -> Judgement:
     """Judge a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
-    Without a recipe of its own a model is judged by the flagship's data and budget. Raises
-    InputError when the target is none of these.
+    Without a recipe of its own a model is judged by the flagship's data and budget. `model` is
+    the network of a run folder or `.safetensors` that no recipe can build; the weights are put
+    into it. Raises InputError when the target is none of these.
     """
     if isinstance(target, nn.Module):
         return _judge_model(target, recipe, type(target).__name__)
@@ -83,9 +86,9 @@ def judge(target: str | Path | nn.Module, recipe: Recipe | None = None) -> Judge
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
-        return _judge_weights(path, recipe)
+        return _judge_weights(path, recipe, model)
     if path.is_dir():
-        return _judge_run(read_run(path))
+        return _judge_run(read_run(path), model)
     planned = plan(load_recipe(target))
     return Judgement(planned.recipe, planned.audit, planned.usage)
 
@@ -103,12 +106,14 @@ def _judge_model(
     return Judgement(base, audit, usage, notes=tuple(notes))
 
 
-def _judge_weights(path: Path, recipe: Recipe) -> Judgement:
+def _judge_weights(path: Path, recipe: Recipe, model: nn.Module | None) -> Judgement:
     image_shape, classes, _ = describe_dataset(recipe.data.name)
-    model = fresh_model(recipe, image_shape, classes)
+    if model is None:
+        model = fresh_model(recipe, image_shape, classes)
     load_weights(model, path)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     test = evaluate(model, dataset.test, data_normalise(recipe, dataset, torch.device("cpu")))
     usage = Usage(
         params=audit.params.total,
@@ -120,11 +125,11 @@ def _judge_weights(path: Path, recipe: Recipe) -> Judgement:
     return Judgement(recipe, audit, usage)
 
 
-def _judge_run(run: RunRecord) -> Judgement:
+def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
     weights = run.path / "weights.safetensors"
     if run.result is None or not weights.is_file():
         raise InputError(f"{run.path}: the run did not finish, so there is nothing to judge yet.")
-    judgement = _judge_weights(weights, run.recipe)
+    judgement = _judge_weights(weights, run.recipe, model)
     if not run.log:
         raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
     _, _, num_images = describe_dataset(run.recipe.data.name)

@@ -13,9 +13,10 @@ from whit.audit import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation
 from whit.data.datasets import describe_dataset
 from whit.errors import InputError, ModelError
-from whit.models.registry import build_model
+from whit.models.registry import build_model, given_in_python
 from whit.recipe import Recipe
 from whit.record import verdict_text
+from whit.streams import stream_seed
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
             f"train.batch_size = {recipe.train.batch_size}: the training split has only "
             f"{num_train} images."
         )
+    if model is not None:
+        recipe = recipe.model_copy(update={"model": given_in_python(model)})
     audit = None
     try:
         if model is None:
@@ -144,8 +147,6 @@ def fresh_model(
 
     The caller's random state is left as it was.
     """
-    from whit.streams import stream_seed
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "weights"))
         model = build_model(recipe.model, image_shape[0], num_classes)

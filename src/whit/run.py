@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import nn
@@ -19,7 +24,7 @@ from whit.environment import (
     describe_environment,
     keep_freed_memory,
 )
-from whit.errors import BudgetRefused, DataError, ModelError
+from whit.errors import BudgetRefused, DataError, Interrupted, ModelError
 from whit.evaluation import evaluate
 from whit.planning import Plan, fresh_model
 from whit.recipe import Recipe
@@ -86,17 +91,19 @@ def run(
 
     records: list[EpochRecord] = []
     test_reads = 0
-    for record in train(model, loader, recipe, seed, watch.batches):
-        is_last = record.epoch == recipe.train.epochs
-        splits = [dataset.val] if recipe.train.evaluate == "val" and dataset.val else []
-        if recipe.train.evaluate == "test" or (is_last and recipe.train.test):
-            splits.append(dataset.test)
-            test_reads += 1
-        readings = tuple(evaluate(model, split, normalise, device=chosen) for split in splits)
-        record = replace(record, evaluations=readings)
-        folder.append_log(record)
-        watch.trained(record)
-        records.append(record)
+    # A signal becomes an exception of ours, so that what is written so far stays whole.
+    with _stopped_by_signals(folder):
+        for record in train(model, loader, recipe, seed, watch.batches):
+            is_last = record.epoch == recipe.train.epochs
+            splits = [dataset.val] if recipe.train.evaluate == "val" and dataset.val else []
+            if recipe.train.evaluate == "test" or (is_last and recipe.train.test):
+                splits.append(dataset.test)
+                test_reads += 1
+            readings = tuple(evaluate(model, split, normalise, device=chosen) for split in splits)
+            record = replace(record, evaluations=readings)
+            folder.append_log(record)
+            watch.trained(record)
+            records.append(record)
 
     weights = save_weights(model)
     folder.write_bytes("weights.safetensors", weights)
@@ -131,6 +138,26 @@ def run(
     folder.write_text("audit.txt", f"{plan.audit.table(100)}\n\n{result}\n")
     folder.write_json("result.json", result.to_json())
     return result
+
+
+@contextmanager
+def _stopped_by_signals(folder: RunFolder) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name}. Every finished epoch is in "
+            f"{folder.path / 'log.jsonl'}; there is no result, and no claim.",
+            128 + number,
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python hands signals to the main thread alone
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def data_normalise(recipe: Recipe, dataset: Dataset, device: torch.device) -> Normalise:

@@ -46,7 +46,8 @@ def test_a_cut_keeps_proportions_and_loses_nothing(labels: list[int], share: flo
         assert part.labels.tolist() == [labels[index] for index in places]
     for label, count in counts.items():
         given_up = int((val.labels == label).sum())
-        assert abs(given_up - size * count / len(labels)) < 1
+        # Exactly 1 where a class of one image passed its place on.
+        assert abs(given_up - size * count / len(labels)) <= 1
         assert given_up < count
 
 

@@ -248,6 +248,18 @@ def declares_too_much(root: Path) -> list[str]:
     return [TRAIN_IMAGES, "memory"]
 
 
+def empty_but_huge(root: Path) -> list[str]:
+    (root / TRAIN_IMAGES).write_bytes(struct.pack(">IIII", 0x0803, 0, 2**32 - 1, 2**32 - 1))
+    return [TRAIN_IMAGES, "memory"]
+
+
+def mostly_a_hole(root: Path) -> list[str]:
+    header = struct.pack(">IIII", 0x0803, 30, 10_000, 10_000)
+    (root / TRAIN_IMAGES).write_bytes(header)
+    os.truncate(root / TRAIN_IMAGES, 16 + 30 * 10**8)
+    return [TRAIN_IMAGES, "bomb"]
+
+
 def several(root: Path) -> list[str]:
     return truncate(root) + trailing(root) + wrong_magic(root)
 
@@ -258,7 +270,8 @@ def several(root: Path) -> list[str]:
         truncate, trailing, empty_file, wrong_magic, wrong_type, missing, swapped_roles,
         swapped_splits, other_label("train", 200), other_label("train", 4),
         other_label("test", 3), other_size, one_class, no_images, no_pixels, two_channels,
-        two_sets, both_test_names, link_outside, pipe, folder_instead, declares_too_much, several,
+        two_sets, both_test_names, link_outside, pipe, folder_instead, declares_too_much,
+        empty_but_huge, mostly_a_hole, several,
     ],
 )  # fmt: skip
 def test_damage_is_refused_by_name(tmp_path: Path, damage: Callable[[Path], list[str]]) -> None:
@@ -316,20 +329,20 @@ def test_noise_is_refused(
         assert values.tobytes() == (head + data)[8:]
 
 
-@pytest.mark.parametrize("declared", [50_000_000, 200_000_000, 2**40])
+@pytest.mark.parametrize("declared", [4_000_000, 20_000_000, 2**40])
 def test_a_gzip_bomb_takes_no_memory(tmp_path: Path, declared: int) -> None:
-    """50 MB are within what may be unpacked; then the bomb must not go on after them."""
+    """4 MB are within what may be unpacked; then the bomb must not go on after them."""
     header = struct.pack(">II", 0x0801, min(declared, 2**32 - 1))
     if declared >= 2**32:
         header = struct.pack(">III", 0x0802, 2**20, declared >> 20)
     path = tmp_path / f"{TRAIN_LABELS}.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(header)
-        for _ in range(100):
+        for _ in range(20):
             file.write(bytes(1_000_000))
     tracemalloc.start()
     with pytest.raises(DataError, match=TRAIN_LABELS):
         read_idx(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 70_000_000
+    assert peak < 8_000_000

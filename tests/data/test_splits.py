@@ -63,9 +63,10 @@ def test_normalisation_equals_plain_arithmetic(
         average = sum(values) / len(values)
         variance = sum((value - average) ** 2 for value in values) / len(values)
         assert mean == float(average)
-        assert std == max(float(variance) ** 0.5, SMALLEST_STD) or abs(
-            std - float(variance) ** 0.5
-        ) <= 1e-15
+        assert (
+            std == max(float(variance) ** 0.5, SMALLEST_STD)
+            or abs(std - float(variance) ** 0.5) <= 1e-15
+        )
 
 
 def test_a_constant_channel_can_be_divided_by() -> None:

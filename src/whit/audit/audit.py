@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from whit.audit import table
+from whit.audit.effect import ignored, wake_zeros
 from whit.audit.layers import (
     Extent,
     Layer,
@@ -117,10 +119,13 @@ class _Examination:
         self.attributes = _plain_attributes(twin) | _plain_attributes(model)
         self.trace = self._run(training=False, registry=self.registry)
         self.in_training: dict[str, set[Place]] = {}
+        self.training_trace = Trace()
         self.updated: frozenset[int] | None = None  # None: the training pass failed
         if self.trace.failure is None:
             self._train()
-        self.from_image = self._made_from_image()
+        self.from_image: set[int] = set()  # entries that are no constants after all
+        self._follow_through_python()
+        self._single_image()
         self.without_effect = self._without_effect()
 
     def _materialise(self) -> None:
@@ -139,15 +144,14 @@ class _Examination:
         training: bool,
         registry: Registry,
         draw: int = 0,
-        disturbed: frozenset[int] = frozenset(),
-        strength: float = 1.0,
+        returning: frozenset[int] = frozenset(),
     ) -> Trace:
         set_mode(self.models, training)
         torch.manual_seed(torch.initial_seed() + draw)
         image = tiny_batch(self.twin, self.image_shape, BATCH, draw)
         known = self.names, self.attributes
         with torch.no_grad():
-            return record(self.twin, image, registry, *known, disturbed, strength)
+            return record(self.twin, image, registry, *known, returning)
 
     def _train(self) -> None:
         """Run as in training, again while a random mask has shown no zero."""
@@ -159,6 +163,7 @@ class _Examination:
                     None
                 )
                 return
+            self.training_trace = trace
             places = place_of(trace)
             for op in trace.ops:
                 updated |= op.updates
@@ -170,63 +175,65 @@ class _Examination:
                 break
         self.updated = frozenset(updated)
 
-    def _made_from_image(self) -> set[int]:
-        """Return constants that another image changes: made from it, past torch's sight."""
+    def _follow_through_python(self) -> None:
+        """Trace again if some constants change with the image: they are made from it.
+
+        That happens when values leave torch, as with `.numpy()`, and come back.
+        """
         if not self.trace.foreign or self.trace.failure is not None:
-            return set()
+            return
         again = self._run(False, Registry.of(self.twin, self.models[0]), draw=1)
-        first, second = list(self.trace.foreign.items()), list(again.foreign.values())
-        if len(first) != len(second):
-            return set()
-        made = {
-            entry
-            for (entry, tensor), other in zip(first, second, strict=True)
-            if tensor.shape != other.shape or not torch.equal(tensor, other)
-        }
+        pairs = zip(self.trace.foreign.values(), again.foreign.values(), strict=False)
+        made = frozenset(
+            number
+            for number, (one, other) in enumerate(pairs)
+            if one.shape != other.shape or not torch.equal(one, other)
+        )
         if made:
             self.notes[
                 "values computed from the image leave torch and come back: what happens between "
                 "cannot be seen"
             ] = None
-        return made
+            self.registry = Registry.of(self.twin, self.models[0])
+            self.trace = self._run(False, self.registry, returning=made)
+            entries = list(self.trace.foreign)
+            self.from_image = {entries[number] for number in made if number < len(entries)}
+
+    def _single_image(self) -> None:
+        """Note if the batch dimension is lost with one image, as a bare `squeeze()` does."""
+        if not isinstance(self.trace.output, Tensor):
+            return
+        set_mode(self.models, False)
+        try:
+            with torch.no_grad():
+                output = self.twin(tiny_batch(self.twin, self.image_shape, 1, 0))
+            shape, wanted = tuple(output.shape), (1, *self.trace.output.shape[1:])
+            if shape != wanted:
+                self.notes[f"for one image the output has shape {shape}, not {wanted}"] = None
+        except Exception as error:
+            self.notes[f"the forward pass fails for one image: {_brief(error)}"] = None
 
     def _without_effect(self) -> set[str]:
         """Return the kinds of layers that budgets ask for whose results the output ignores.
 
-        Data flow alone cannot tell: in `x + (d - d)` it goes through d. So all layers of a kind
-        get noise on their results, and the output must change.
+        Data flow alone cannot tell: in `x + (d - d)` it goes through d.
         """
         if self.updated is None or self.models[0] is self.models[1]:
             return set()
-        with torch.no_grad():  # a zero weight that training will move is no cheat
-            for parameter in self.twin.parameters():
-                if parameter.is_floating_point() and not parameter.any():
-                    parameter.uniform_(0.5, 1.0)
+        wake_zeros(self.twin)
         still: set[str] = set()
-        for training, asked in ((False, ("gap", "linear")), (True, ("batchnorm", "dropout"))):
-            if not any(self._present(kind) for kind in asked):
-                continue
-            plain = self._again(training)
-            for kind in asked:
-                at = {number for number, op in enumerate(plain.ops) if op.live and op.kind == kind}
-                if at and not any(
-                    _differ(plain.output, self._again(training, frozenset(at), strength).output)
-                    for strength in (1.0, 100.0)
-                ):
-                    still.add(kind)
-                    self.notes[f"{kind} has no effect on the output and does not count"] = None
+        for kind in ("gap", "linear", "batchnorm", "dropout"):
+            training = kind in ONLY_TRAINED
+            trace = self.training_trace if training else self.trace
+            numbers = frozenset(op.number for op in trace.ops if op.live and op.kind == kind)
+            if numbers and ignored(self.twin, partial(self._prepare, training), numbers):
+                still.add(kind)
+                self.notes[f"{kind} has no effect on the output and does not count"] = None
         return still
 
-    def _present(self, kind: str) -> bool:
-        return bool(self.in_training.get(kind)) or any(
-            op.kind == kind and op.live for op in self.trace.ops
-        )
-
-    def _again(
-        self, training: bool, disturbed: frozenset[int] = frozenset(), strength: float = 1.0
-    ) -> Trace:
-        registry = Registry.of(self.twin, self.models[0])
-        return self._run(training, registry, disturbed=disturbed, strength=strength)
+    def _prepare(self, training: bool) -> Tensor:
+        set_mode(self.models, training)
+        return tiny_batch(self.twin, self.image_shape, BATCH, 0)
 
     # --- what it shows -----------------------------------------------------------------
 
@@ -283,7 +290,7 @@ class _Examination:
             self.notes[problem] = None
         self._write_notes(counted, live, params)
         macs = None if failed or self.trace.uncounted else image_macs(self.trace.ops, BATCH)
-        assert macs is None or macs == sum(layer.macs or 0 for layer in layers) + self._unrowed()
+        assert macs is None or macs == sum(layer.macs or 0 for layer in layers)
         return Audit(
             params=params,
             macs=macs,
@@ -295,10 +302,6 @@ class _Examination:
             output_problem=self._output_problem(num_classes),
             name=name,
         )
-
-    def _unrowed(self) -> int:
-        """Return multiply-adds of weights with weights, which stand in no row of their own."""
-        return 0
 
     def _params(self, counted: set[int], live: set[int]) -> ParamCounts:
         trainable = frozen = buffers = unused = 0
@@ -369,17 +372,6 @@ class _Examination:
         if any((op.live and op.kind == "noise") or op.drawn for op in self.trace.ops if op.live):
             self.notes["random numbers are drawn in inference"] = None
         self.notes |= self.trace.notes
-
-
-def _differ(one: Any, other: Any) -> bool:
-    """Tell whether two outputs differ by more than rounding."""
-    pairs = zip(tree_leaves(one), tree_leaves(other), strict=False)
-    return any(
-        isinstance(a, Tensor)
-        and isinstance(b, Tensor)
-        and (a.shape != b.shape or not torch.allclose(a.double(), b.double(), 1e-5, 1e-5))
-        for a, b in pairs
-    )
 
 
 def _path(path: str) -> str:

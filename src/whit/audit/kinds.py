@@ -93,6 +93,7 @@ SIMPLE: dict[str, str] = {
     "mkldnn_rnn_layer": "rnn",
     "_trilinear": "linear",
     "_softmax": "softmax",
+    "_safe_softmax": "softmax",
     "_log_softmax": "softmax",
     "cat": "cat",
     "stack": "cat",

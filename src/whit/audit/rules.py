@@ -25,12 +25,15 @@ from whit.audit.sight import (
     UnknownSight,
     Window,
     contract,
+    image_sight,
     line,
     merge,
     plain_dims,
     whole,
 )
 
+# Operations that may leave positions out.
+PICKING = frozenset({"index", "index_select", "gather", "take", "masked_select", "index_put"})
 NEAR_ONE = 1e-3  # how far sum * factor may be from a true mean
 
 
@@ -101,8 +104,21 @@ def judge(call: Call) -> tuple[Finding, str | None]:
             raise UnknownSight("the operation is not known here")
         return rule(call, kind), None
     except UnknownSight as unknown:
-        lost = Sight(plain_dims(call.shape), None, cut=True)
-        return Finding(lost, kind), f"receptive field unknown from {call.name} on: {unknown}"
+        return Finding(_lost(call), kind), f"receptive field unknown from {call.name} on: {unknown}"
+
+
+def _lost(call: Call) -> Sight:
+    """Return what is left of a sight: positions stay positions, but what they see is unknown."""
+    before, dims = call.first.dims, plain_dims(call.shape)
+    picked = call.name in PICKING
+    if len(before) == len(dims) == 4 and any(run.axis == "h" for run in before[2]):
+        images, channels, height, width = call.shape
+        dims = image_sight((images, channels, height, width)).dims
+    elif call.shape == tuple(call.data[0].tensor.shape):
+        dims = before
+    else:
+        picked = True
+    return Sight(dims, None, cut=picked or call.first.cut)
 
 
 def kind_of(call: Call) -> str | None:
@@ -299,7 +315,7 @@ def _product(call: Call, kind: str | None) -> Finding:
         return Finding(merge([call.first], call.shape), kind)
     result = Sight(tuple(dims), None)
     if len(sights) == 2:
-        return Finding(replace(result, windows=_both(sights, met)), "matmul")
+        return Finding(replace(result, windows=_both(sights)), "matmul")
     result = replace(result, windows=_contracted(sights[0], met))
     weight = right if left.sight else left
     value = weight.same_value()
@@ -318,8 +334,10 @@ def _product(call: Call, kind: str | None) -> Finding:
     return Finding(result, kind)
 
 
-def _both(sights: list[Sight], met: Sequence[Run]) -> tuple[Window, Window]:
+def _both(sights: list[Sight]) -> tuple[Window, Window] | None:
     """Return windows of a product of two image-dependent tensors: all positions of both."""
+    if any(sight.windows is None for sight in sights):
+        return None
     windows = []
     for number in range(len(AXES)):
         ends = []
@@ -337,7 +355,7 @@ def _attention(call: Call, kind: str | None) -> Finding:
     query, value = call.by_tensor(call.args[0]), call.by_tensor(call.args[2])
     sights = [operand.sight for operand in call.data if operand.sight]
     dims = (*query.dims[:-1], value.dims[-1])
-    return Finding(Sight(dims, _both(sights, ())), kind)
+    return Finding(Sight(dims, _both(sights)), kind)
 
 
 # --- windows that slide: pooling, padding, sampling -----------------------------------------
@@ -676,7 +694,9 @@ _RULES: dict[str, Callable[[Call, str | None], Finding]] = {
         _reduce(1),
     ),
     **dict.fromkeys(("linalg_vector_norm", "norm"), _reduce(2)),
-    **dict.fromkeys(("_softmax", "_log_softmax", "cumsum", "cumprod", "logcumsumexp"), _mix(1)),
+    **dict.fromkeys(
+        ("_softmax", "_log_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp"), _mix(1)
+    ),
     **dict.fromkeys(("native_layer_norm", "_fused_rms_norm"), _layer_norm),
     "native_group_norm": _group_norm,
     **dict.fromkeys(("cat", "stack"), _cat),

@@ -80,8 +80,13 @@ class Sight:
 
     def jump(self, axis: str) -> Fraction:
         """Return input pixels between neighbouring positions; the last known where one is left."""
-        steps = [abs(run.step) for dim in self.dims for run in dim if run.axis == axis]
-        return min(steps) if steps else self.jumps[AXES.index(axis)]
+        found = [
+            (at == 1, abs(run.step))  # channels may hold positions too, as after an unshuffle
+            for at, dim in enumerate(self.dims)
+            for run in dim
+            if run.axis == axis
+        ]
+        return min(found)[1] if found else self.jumps[AXES.index(axis)]
 
 
 def plain_dims(shape: Iterable[int]) -> Dims:
@@ -174,10 +179,10 @@ def _merged_window(sights: list[Sight], number: int, axis: str) -> Window:
         window = sight.windows[number]
         runs = sight.runs(axis)
         if runs and not window.fixed:
-            moving.append((window, tuple(run.step for run in runs), runs))
+            moving.append((window, _lie(sight, axis), runs))
         else:
             still.append(window)
-    if len({steps for _, steps, _ in moving}) > 1:
+    if len({lie for _, lie, _ in moving}) > 1:
         raise UnknownSight("branches whose positions lie at different input pixels meet")
     windows = [window for window, _, _ in moving]
     if still and moving:
@@ -187,6 +192,16 @@ def _merged_window(sights: list[Sight], number: int, axis: str) -> Window:
             still.append(window)
         return replace(_hull(still), fixed=True)
     return _hull(windows) if moving else replace(_hull(still), fixed=any(w.fixed for w in still))
+
+
+def _lie(sight: Sight, axis: str) -> tuple[tuple[int, Fraction], ...]:
+    """Return where the runs of `axis` lie: dimension from the right, and step."""
+    return tuple(
+        (len(sight.dims) - at, run.step)
+        for at, dim in enumerate(sight.dims)
+        for run in dim
+        if run.axis == axis and run.size > 1
+    )
 
 
 def _hull(windows: list[Window]) -> Window:

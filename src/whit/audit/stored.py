@@ -77,16 +77,16 @@ class Registry:
             if isinstance(parameter, UninitializedTensorMixin):
                 registry.lazy.append(name)
                 continue
-            registry.add(name, parameter, PARAMETER, trainable=parameter.requires_grad)
-            registry._alias(registry.entries[-1].index, parameter, twins.get(name))
+            registry._add_twin(
+                name, parameter, twins.get(name), PARAMETER, trainable=parameter.requires_grad
+            )
         for path, module in model.named_modules():
             for leaf, buffer in module.named_buffers(recurse=False):
                 if isinstance(buffer, UninitializedTensorMixin):
                     continue
                 name = f"{path}.{leaf}".lstrip(".")
                 running = isinstance(module, _NormBase) and leaf in RUNNING
-                registry.add(name, buffer, BUFFER, running=running)
-                registry._alias(registry.entries[-1].index, buffer, twins.get(name))
+                registry._add_twin(name, buffer, twins.get(name), BUFFER, running=running)
         return registry
 
     def add(
@@ -94,14 +94,10 @@ class Registry:
         name: str,
         tensor: Tensor,
         role: str,
-        trainable: bool = False,
-        running: bool = False,
         literal: bool = False,
     ) -> Stored:
         """Add an entry for `tensor`; its count is the numbers that no earlier entry holds."""
-        entry = Stored(
-            len(self.entries), name, role, trainable, self._mark(tensor), running, literal
-        )
+        entry = Stored(len(self.entries), name, role, False, self._mark(tensor), False, literal)
         self.entries.append(entry)
         self._place(entry.index, tensor)
         return entry
@@ -116,11 +112,26 @@ class Registry:
         self._spans.setdefault(storage_key(tensor), []).append((*byte_span(tensor), index))
         self._alive.append(tensor)
 
-    def _alias(self, index: int, tensor: Tensor, twin: Tensor | None) -> None:
-        if twin is None or isinstance(twin, UninitializedTensorMixin) or twin is tensor:
-            return
-        if twin.device == tensor.device and storage_key(twin) != storage_key(tensor):
-            self._place(index, twin)
+    def _add_twin(
+        self,
+        name: str,
+        tensor: Tensor,
+        twin: Tensor | None,
+        role: str,
+        trainable: bool = False,
+        running: bool = False,
+    ) -> None:
+        """Add `tensor` of the copy, counted and also found by its twin in the original.
+
+        The original is counted: copying takes parameters apart that were views of one memory.
+        """
+        if twin is None or isinstance(twin, UninitializedTensorMixin):
+            twin = tensor
+        numbers, index = self._mark(twin), len(self.entries)
+        self.entries.append(Stored(index, name, role, trainable, numbers, running))
+        for place in {storage_key(tensor): tensor, storage_key(twin): twin}.values():
+            if not place.is_meta:
+                self._place(index, place)
 
     def _mark(self, tensor: Tensor) -> int:
         """Mark the places of `tensor` as counted; return how many were new."""

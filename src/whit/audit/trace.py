@@ -94,6 +94,7 @@ class Op:
     shape: tuple[int, ...]
     sight: Sight | None
     drawn: bool = False  # takes random numbers
+    number: int = 0  # place in the order of all aten operations, from 1
     undecided: bool = False  # a random mask that happened to have no zero
     live: bool = True
 
@@ -139,23 +140,26 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         registry: Registry,
         names: dict[int, str],
         attributes: dict[int, str],
-        disturbed: frozenset[int] = frozenset(),
-        strength: float = 1.0,
+        returning: frozenset[int] = frozenset(),
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self._registry = registry
         self._names = names  # id of module -> path
         self._attributes = attributes  # address -> name of a tensor kept as a plain attribute
-        self._disturbed = disturbed  # numbers of operations whose results get noise
-        self._strength = strength
-        self._noise = torch.Generator().manual_seed(1)
+        self._returning = returning  # numbers of constants that are in truth made from the image
         self._memory: dict[int, Memory] = {}
         self._frames: list[Frame] = []
         self._functions: list[Function] = []
         self._linear = 0
         self._clock = 0
+        self._count = 0  # of aten operations
         self._thread = threading.get_ident()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Answer torch: no need to shield this mode from dynamo, whose import takes seconds."""
+        return False
 
     # --- what is called ---------------------------------------------------------------
 
@@ -240,6 +244,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if threading.get_ident() != self._thread:
             return func(*args, **kwargs)
+        self._count += 1
         name = base_name(func)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         try:
@@ -248,10 +253,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._give_up(name, error)
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        if len(self.trace.ops) in self._disturbed:
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, Tensor) and leaf.is_floating_point():
-                    leaf += torch.randn(leaf.shape, generator=self._noise).to(leaf) * self._strength
         try:
             self._record(func, name, args, kwargs, inputs, operands, result)
         except Exception as error:
@@ -275,8 +276,21 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _found_constant(self, tensor: Tensor, literal: bool) -> None:
         kept = self._attributes.get(storage_key(tensor), "constant")
+        if len(self.trace.foreign) in self._returning:
+            self._return(tensor)
         entry = self._registry.add(kept, tensor, CONSTANT, literal=literal)
         self.trace.foreign[entry.index] = tensor
+
+    def _return(self, tensor: Tensor) -> None:
+        """Take in values that went from the image through Python: they may depend on anything."""
+        sight = Sight(plain_dims(tensor.shape), None, cut=True)
+        self._memory[storage_key(tensor)] = Memory(tensor, Layout.bind(sight, tensor))
+        known = frozenset(key for key, memory in self._memory.items() if memory.layout)
+        here, nothing = frozenset({storage_key(tensor)}), frozenset[int]()
+        self.trace.ops.append(
+            Op("python", None, 0, True, known, here, nothing, nothing, nothing, nothing, nothing,
+               None, None, self.tick(), tuple(tensor.shape), None)
+        )  # fmt: skip
 
     def _record(
         self,
@@ -322,6 +336,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "batchnorm" and not uses_batch_statistics(call):
                 kind = "scale"
             self.trace.uncounted |= name in UNCOUNTED
+        elif not is_view and multiply_adds(name, args, outputs[0]):
+            kind = "matmul"  # weights with weights: work, but no layer that mixes the image
         moved = self._statistics(name, args, range(3, 5)) if name in BATCH_NORMS else frozenset()
         frame, function = self._owner()
         self.trace.ops.append(
@@ -346,6 +362,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 shape=tuple(outputs[0].shape),
                 sight=sight,
                 drawn=drawn,
+                number=self._count,
                 undecided=undecided,
             )
         )
@@ -417,9 +434,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return kind, True
             if bool((distinct != 0).all()):
                 return "noise", False
-            per_image = operand.tensor.shape[0] == operand.tensor.numel()
-            features = used[0].tensor.numel() > operand.tensor.numel()
-            return ("droppath" if per_image and features else "dropout"), False
+            mask = operand.tensor
+            per_image = any(
+                mask.dim() == other.tensor.dim() and mask.numel() == mask.shape[0]
+                for other in used
+                if other.sight
+            )
+            return ("droppath" if per_image else "dropout"), False
         return kind, False
 
     def _remember(
@@ -505,14 +526,10 @@ def record(
     registry: Registry,
     names: dict[int, str],
     attributes: dict[int, str],
-    disturbed: frozenset[int] = frozenset(),
-    strength: float = 1.0,
+    returning: frozenset[int] = frozenset(),
 ) -> Trace:
-    """Run `forward` on `image`, (N, C, H, W), and return what happened, also if it failed.
-
-    Noise of size `strength` is added to the results of the operations numbered in `disturbed`.
-    """
-    recorder = Recorder(registry, names, attributes, disturbed, strength)
+    """Run `forward` on `image`, (N, C, H, W), and return what happened, also if it failed."""
+    recorder = Recorder(registry, names, attributes, returning)
     trace = recorder.trace
     try:
         with Hooks(recorder), Functions(recorder), recorder:

@@ -192,6 +192,14 @@ def _class_problems(
     train_from = parts["train"].labels_from
     if len(classes) < 2:
         problems.append(f"{train_from}: wanted at least 2 classes, found {len(classes)}")
+    problems += [
+        f"{train_from}: wanted names of classes in printable characters, found {name!r}"
+        for name in classes
+        if not name.isprintable()
+    ]
+    if len(set(classes)) < len(classes):
+        double = next(name for name in classes if list(classes).count(name) > 1)
+        problems.append(f"{train_from}: wanted different names of classes, found {double!r} twice")
     for key, part in parts.items():
         wrong = np.flatnonzero((part.labels < start) | (part.labels > last))
         if len(wrong):

@@ -8,7 +8,8 @@ generator, so it is the same in every run, on every machine, and for every order
 2. Within a class the images with the smallest SHA-256(purpose + SHA-256(image)) are taken.
 3. An image that occurs more than once, byte for byte, is never taken: so no copy of a val image
    is ever left in train.
-4. Every class keeps at least one image in train.
+4. Every class keeps at least one image in train; a place left over that it cannot fill goes to
+   the class with the next largest remainder.
 """
 
 from __future__ import annotations

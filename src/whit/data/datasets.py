@@ -76,7 +76,7 @@ def describe_dataset(name_or_path: str) -> Description:
         facts = DATASETS[name_or_path]
         return facts.image_shape, facts.num_classes, facts.num_train
     path = Path(name_or_path)
-    with _readable():
+    with _readable(path):
         match _kind(path):
             case "idx":
                 return describe_idx_folder(path)
@@ -93,7 +93,7 @@ def _load(name_or_path: str) -> Dataset:
         return assemble(name_or_path, "MNIST, shipped with whit", read_mnist(), classes)
     path = Path(name_or_path)
     name = Path(os.path.abspath(path)).stem
-    with _readable():
+    with _readable(path):
         match _kind(path):
             case "idx":
                 return assemble(name, f"IDX folder {path}", read_idx_folder(path))
@@ -123,9 +123,10 @@ def _kind(path: Path) -> Kind:
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     """Turn an error of the file system, as for a folder without permission, into a DataError."""
     try:
         yield
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        where = path if error.filename is None else error.filename
+        raise DataError(f"{where}: cannot be read: {error.strerror}") from error

@@ -6,6 +6,7 @@ declares is checked before memory is taken for it.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import zlib
@@ -20,9 +21,10 @@ from whit.errors import DataError
 # whit keeps the whole data set in memory: one array of a file may declare so many bytes.
 MAX_BYTES = 4 << 30
 
-# A packed array may unpack to FREE_BYTES, or to MAX_RATIO times its packed size. MNIST packs
-# 5 : 1, sorted labels some hundred to 1 (but they are small); a deflate bomb reaches 1000 : 1.
-FREE_BYTES = 64 << 20
+# An array may be MAX_RATIO times as large as it is on disk; FREE_BYTES may be in any case.
+# MNIST packs 5 : 1, sorted labels some hundred to 1 (but they are small); a deflate bomb
+# reaches 1000 : 1, and a file with holes has no limit.
+FREE_BYTES = 4 << 20
 MAX_RATIO = 100
 
 # Reading in pieces bounds what a decompressor may hold at once.
@@ -35,15 +37,20 @@ class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether `path`, with all links followed, lies in `root`."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
 def open_file(path: Path, root: Path) -> BinaryIO:
     """Open a regular file for reading.
 
     Raises DataError if it cannot be read, is a pipe or device, or leads outside `root` by a link.
     """
-    real, real_root = Path(os.path.realpath(path)), Path(os.path.realpath(root))
-    if not real.is_relative_to(real_root):
+    # Only the last step is looked at: the folders on the way are `root` or were checked.
+    if os.path.islink(path) and not is_inside(path, root):
         raise DataError(
-            f"{path}: wanted a file inside {root}, found a link to {real}; "
+            f"{path}: wanted a file inside {root}, found a link to {os.path.realpath(path)}; "
             "put the file itself there"
         )
     try:
@@ -51,11 +58,10 @@ def open_file(path: Path, root: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
-    file = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
+        os.close(descriptor)
         raise DataError(f"{path}: wanted a regular file, found a pipe, device or folder")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def file_size(file: BinaryIO) -> int:
@@ -63,20 +69,30 @@ def file_size(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def check_declared(name: str, declared: int, packed: int | None) -> None:
-    """Raise DataError if `declared` bytes are more than whit reads, or unpacks from `packed`.
+def disk_size(file: BinaryIO) -> int:
+    """Bytes that an open file takes on disk: fewer than it has if it is mostly a hole."""
+    status = os.fstat(file.fileno())
+    blocks = getattr(status, "st_blocks", 0)  # some file systems do not count them
+    return min(status.st_size, 512 * blocks) if blocks else status.st_size
 
-    `packed` is None for a plain file.
+
+def check_declared(name: str, shape: tuple[int, ...], itemsize: int, packed: int) -> None:
+    """Raise DataError if an array of `shape` is more than whit reads, or unpacks from `packed`.
+
+    packed: bytes on disk, of a packed file or a plain one
     """
+    # A size of 0 counts as 1: even an empty array cannot be made with the others too large.
+    declared = itemsize * math.prod(max(size, 1) for size in shape)
     if declared > MAX_BYTES:
         raise DataError(
             f"{name}: its header declares {declared:,} bytes; whit keeps a data set in memory "
             f"and reads at most {MAX_BYTES:,} bytes of one array; use fewer or smaller images"
         )
-    if packed is not None and declared > max(FREE_BYTES, MAX_RATIO * packed):
+    if declared > max(FREE_BYTES, MAX_RATIO * packed):
         raise DataError(
-            f"{name}: its header declares {declared:,} bytes packed into {packed:,}, more than "
-            f"{MAX_RATIO} to 1, as in a decompression bomb; if it is none, store it unpacked"
+            f"{name}: its header declares {declared:,} bytes, of which {packed:,} are on disk, "
+            f"more than {MAX_RATIO} to 1, as in a decompression bomb; if it is none, store it "
+            "unpacked"
         )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from whit.data.assembly import Part
-from whit.data.files import MAX_BYTES
+from whit.data.files import MAX_BYTES, is_inside
 from whit.data.picture import EXTENSIONS, read_picture, read_picture_shape
 from whit.data.splits import SplitName
 from whit.errors import DataError
@@ -165,6 +165,13 @@ def _list_split(folder: Path, root: Path) -> tuple[Listing, list[str]]:
             problems += outside
             continue
         images = sorted(path for path in entry.iterdir() if not _is_hidden(path))
+        # Such a name could not even be shown: it may hold bytes that are no text, or commands
+        # to a terminal.
+        problems += [
+            f"{folder}: wanted names in printable characters, found {path.name!r}; rename it"
+            for path in (entry, *images)
+            if not path.name.isprintable()
+        ]
         strange += [path for path in images if path.suffix.lower() not in EXTENSIONS]
         files[entry.name] = [path for path in images if path.suffix.lower() in EXTENSIONS]
         if not files[entry.name]:
@@ -182,9 +189,9 @@ def _list_split(folder: Path, root: Path) -> tuple[Listing, list[str]]:
 
 def _link_problems(folder: Path, root: Path) -> list[str]:
     """Return what is wrong with a folder that leads outside `root` by a link."""
-    real = Path(os.path.realpath(folder))
-    if real.is_relative_to(os.path.realpath(root)):
+    if is_inside(folder, root):
         return []
+    real = os.path.realpath(folder)
     return [f"{folder}: wanted a folder inside {root}, found a link to {real}; put it there"]
 
 

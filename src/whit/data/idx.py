@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from whit.data.files import Gunzip, Stream, check_declared, file_size, fill, open_file
+from whit.data.files import Gunzip, Stream, check_declared, disk_size, file_size, fill, open_file
 from whit.errors import DataError
 
 # Images and labels of the known sets are unsigned bytes; QMNIST's labels are 32-bit integers.
@@ -49,15 +49,15 @@ def read_idx(path: Path, root: Path | None = None) -> npt.NDArray[Any]:
 def read_idx_header(path: Path, root: Path | None = None) -> IdxHeader:
     """Return what one IDX file declares, without reading its values. Raises DataError."""
     with open_file(path, root or path.parent) as file:
-        return _parse_header(_unpacked(file, str(path))[0], str(path))
+        return _parse_header(_unpacked(file, str(path)), str(path))
 
 
 def parse_idx(file: BinaryIO, name: str) -> tuple[IdxHeader, npt.NDArray[Any]]:
     """Return the header and the values of an open file; `name` is what errors call it."""
-    stream, packed = _unpacked(file, name)
+    stream = _unpacked(file, name)
     header = _parse_header(stream, name)
-    check_declared(name, header.num_bytes, packed)
-    if packed is None:  # told from the file's size, before memory is taken for the values
+    check_declared(name, header.shape, header.dtype.itemsize, disk_size(file))
+    if stream is file:  # told from the file's size, before memory is taken for the values
         _check_length(name, header, file_size(file) - len(header.raw))
     values = np.empty(header.shape, header.dtype)
     length = fill(stream, values)
@@ -66,11 +66,11 @@ def parse_idx(file: BinaryIO, name: str) -> tuple[IdxHeader, npt.NDArray[Any]]:
     return header, values
 
 
-def _unpacked(file: BinaryIO, name: str) -> tuple[Stream, int | None]:
-    """Return a stream of the file's content and, if it is gzipped, its packed size."""
+def _unpacked(file: BinaryIO, name: str) -> Stream:
+    """Return a stream of the file's content: the file itself unless it is gzipped."""
     start = file.read(2)
     file.seek(0)
-    return (Gunzip(file, name), file_size(file)) if start == b"\x1f\x8b" else (file, None)
+    return Gunzip(file, name) if start == b"\x1f\x8b" else file
 
 
 def _parse_header(stream: Stream, name: str) -> IdxHeader:

@@ -22,7 +22,7 @@ from whit.data.files import PIECE, check_declared, fill
 from whit.errors import DataError
 
 _MAX_HEADER = 4096  # bytes; that of an array of numbers has 118
-_DTYPE = re.compile(r"['\"]descr['\"]\s*:\s*['\"]([<>|=]?(?:[?biuf][1248]?|U\d{1,4}))['\"]")
+_DTYPE = re.compile(r"['\"]descr['\"]\s*:\s*['\"]([<>|=]?(?:[?biuf][1248]?|U[1-9]\d{0,3}))['\"]")
 _ORDER = re.compile(r"['\"]fortran_order['\"]\s*:\s*(True|False)")
 _SHAPE = re.compile(r"['\"]shape['\"]\s*:\s*\(((?:\s*\d{1,15}\s*,?)*)\)")
 
@@ -65,20 +65,15 @@ def read_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str
 
 
 def read_npy(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, file_size: int, name: str
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, on_disk: int, name: str
 ) -> npt.NDArray[Any]:
-    """Return the values of one member of an archive of `file_size` bytes. Raises DataError."""
+    """Return the values of one member of an archive of `on_disk` bytes. Raises DataError."""
     with _open(archive, member, name) as stream:
         header, header_bytes = _guarded_header(stream, name)
-        packed = None
+        packed = on_disk
         if member.compress_type != zipfile.ZIP_STORED:
-            packed = min(member.compress_size, file_size)
-        elif header.num_bytes > file_size:
-            raise DataError(
-                f"{name}: its header declares {header.num_bytes:,} bytes, found a whole file of "
-                f"only {file_size:,}"
-            )
-        check_declared(name, header.num_bytes, packed)
+            packed = min(member.compress_size, on_disk)
+        check_declared(name, header.shape, header.dtype.itemsize, packed)
         values = np.empty(math.prod(header.shape), header.dtype)
         try:
             length = fill(stream, values) + len(stream.read(1))

@@ -11,6 +11,7 @@ Which pixels are accepted: pixels.py. Images are (N, H, W), (N, C, H, W) or (N, 
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,9 +30,9 @@ from whit.data.assembly import (
     class_names,
     nchw_shape,
 )
-from whit.data.files import file_size, open_file
+from whit.data.files import disk_size, open_file
 from whit.data.npy import BoundedFile, NpyHeader, read_npy, read_npy_header
-from whit.data.pixels import Pixels, as_bytes
+from whit.data.pixels import Pixels, as_bytes, check_pixel_type
 from whit.data.splits import SplitName
 from whit.errors import DataError
 
@@ -87,9 +88,21 @@ class Archive:
         """Return the values of an array. Raises DataError."""
         return read_npy(self._archive, self._members[name], self._size, self.label(name))
 
+    def words(self, name: str) -> list[Any]:
+        """Return an array of texts or numbers as a list. Raises DataError."""
+        values = self.read(name)
+        if values.dtype.kind == "U":
+            characters = values.view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))
+            if characters.max(initial=0) > sys.maxunicode:
+                raise DataError(f"{self.label(name)}: wanted text, found numbers beyond it")
+        words: list[Any] = values.tolist()
+        return words
+
     def images(self, name: str) -> Pixels:
         """Return images as uint8 (N, C, H, W); the shape is checked before they are read."""
-        nchw_shape(self.header(name).shape, self.label(name))
+        header = self.header(name)
+        nchw_shape(header.shape, self.label(name))
+        check_pixel_type(header.dtype, self.label(name))
         images: Pixels = as_nchw(as_bytes(self.read(name), self.label(name)), self.label(name))
         return images
 
@@ -105,7 +118,7 @@ class Archive:
             if name in self._members:
                 header = self.header(name)
                 if header.dtype.kind == "U" and len(header.shape) == 1:
-                    return tuple(str(value) for value in self.read(name))
+                    return tuple(self.words(name))
         return None
 
     def _find_keys(self) -> dict[tuple[SplitName | None, str], str]:
@@ -159,7 +172,7 @@ def open_npz(path: Path) -> Iterator[Archive]:
                 f"{path}: wanted an .npz file, found a damaged one ({error}); fetch it again"
             ) from error
         with archive:
-            yield Archive(path, archive, file_size(file))
+            yield Archive(path, archive, disk_size(file))
 
 
 def read_npz(path: Path) -> tuple[dict[SplitName, Part], tuple[str, ...] | None]:
@@ -226,17 +239,14 @@ def _split_codes(archive: Archive, name: str) -> npt.NDArray[np.int64]:
     wanted = f"{archive.label(name)}: wanted 0, 1, 2 or train, val, test for each image, found "
     if len(header.shape) != 1 or header.dtype.kind not in "iuU":
         raise DataError(f"{wanted}{header.dtype} of shape {header.shape}")
-    values, inverse = np.unique(archive.read(name), return_inverse=True)
-    codes = []
-    for value in values.tolist():
-        code = {"train": 0, "val": 1, "test": 2}.get(_SPLITS.get(str(value).lower(), "train"))
-        if isinstance(value, int) and value in (0, 1, 2):
-            code = value
-        elif str(value).lower() not in _SPLITS:
+    known: dict[Any, int] = {0: 0, 1: 1, 2: 2}
+    for word, split in _SPLITS.items():
+        known[word] = ("train", "val", "test").index(split)
+    values = [v.lower() if isinstance(v, str) else v for v in archive.words(name)]
+    for value in values:
+        if value not in known:
             raise DataError(f"{wanted}{value!r}")
-        codes.append(code)
-    result: npt.NDArray[np.int64] = np.array(codes, dtype=np.int64)[inverse]
-    return result
+    return np.array([known[value] for value in values], dtype=np.int64)
 
 
 def _parts_by_code(

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from whit.data.files import file_size, open_file
 from whit.data.pixels import Pixels
@@ -30,10 +32,10 @@ _MAX_FILE = 32 << 20  # bytes; an uncompressed image of MAX_PIXELS has half of i
 
 
 def read_picture_shape(path: Path, root: Path) -> tuple[int, int, int]:
-    """Return (C, H, W) from the header of an image file. Raises DataError."""
+    """Return (C, H, W) of an image file. Raises DataError."""
     with warnings.catch_warnings():
-        image = _open(path, root)
-        return _channels(image, path), image.height, image.width
+        image, channels = _open(path, root)
+        return channels, image.height, image.width
 
 
 def read_picture(path: Path, root: Path, wanted: tuple[int, int, int], first: Path) -> Pixels:
@@ -43,24 +45,38 @@ def read_picture(path: Path, root: Path, wanted: tuple[int, int, int], first: Pa
     DataError if the file is damaged, not of an accepted kind, leads outside `root`, or differs.
     """
     with warnings.catch_warnings():
-        image = _open(path, root)
-        channels = _channels(image, path)
+        image, channels = _open(path, root)
         found = (channels, image.height, image.width)
         if found != wanted:
             raise DataError(
                 f"{path}: wanted {_text(wanted)} (channels x height x width), as in {first}, "
                 f"found {_text(found)}; bring all images to one size and to grey or colour"
             )
-        try:
+        with _damage_named(path):
             return _decode(image, channels, path)
-        except DataError:
-            raise
-        except Exception as error:  # a decoder raises nearly anything on damaged data
-            raise DataError(f"{path}: wanted a whole image, found damage ({error})") from error
 
 
-def _open(path: Path, root: Path) -> Image.Image:
-    """Read the header of an image and refuse what is not accepted; nothing is decoded yet."""
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn what a decoder raises on damaged data, which is nearly anything, into a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: wanted at most {MAX_PIXELS:,} pixels ({error})") from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{path}: wanted an image ({', '.join(_FORMATS)}), found another file or damage"
+        ) from error
+    except Exception as error:
+        raise DataError(
+            f"{path}: wanted a whole image, found damage ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _open(path: Path, root: Path) -> tuple[Image.Image, int]:
+    """Return an image that is accepted, and its channels; its pixels are not yet decoded."""
     warnings.simplefilter("ignore")  # remarks on odd metadata, which is not used
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     with open_file(path, root) as file:
@@ -70,23 +86,17 @@ def _open(path: Path, root: Path) -> Image.Image:
                 f"{file_size(file):,}"
             )
         data = file.read()
-    try:
+    with _damage_named(path):
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        size = f"{image.width}x{image.height} pixels"
-        animated = bool(getattr(image, "is_animated", False))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: wanted at most {MAX_PIXELS:,} pixels ({error})") from error
-    except Exception as error:  # a decoder raises nearly anything on damaged data
-        raise DataError(
-            f"{path}: wanted an image ({', '.join(_FORMATS)}), found a damaged file or none"
-        ) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{path}: wanted at most {MAX_PIXELS:,} pixels, found {size}")
-    if animated:
-        raise DataError(f"{path}: wanted one image, found several frames; save one of them")
-    if _has_16_bits(image, data):
-        raise DataError(f"{path}: wanted 8 bits a channel, found 16 or more; save it with 8")
-    return image
+        if image.width * image.height > MAX_PIXELS:
+            raise DataError(
+                f"{path}: wanted at most {MAX_PIXELS:,} pixels, found {image.width}x{image.height}"
+            )
+        if getattr(image, "is_animated", False):
+            raise DataError(f"{path}: wanted one image, found several frames; save one of them")
+        if _has_16_bits(image, data):
+            raise DataError(f"{path}: wanted 8 bits a channel, found 16 or more; save it with 8")
+        return image, _channels(image, path)
 
 
 def _has_16_bits(image: Image.Image, data: bytes) -> bool:
@@ -102,7 +112,7 @@ def _has_16_bits(image: Image.Image, data: bytes) -> bool:
 
 
 def _channels(image: Image.Image, path: Path) -> int:
-    """Return 1 for a grey image and 3 for a colour one, told from the header."""
+    """Return 1 for a grey image and 3 for a colour one, told from its mode."""
     if image.mode in ("1", "L", "LA"):
         return 1
     if image.mode in ("RGB", "RGBA"):

@@ -27,6 +27,7 @@ def as_bytes(values: npt.NDArray[Any], name: str) -> Pixels:
         return values.astype(np.uint8, copy=False)
     if values.dtype.kind == "b":
         return values.astype(np.uint8) * np.uint8(255)
+    check_pixel_type(values.dtype, name)
     flat = values.reshape(-1, order="A")
     low, high = flat.min(), flat.max()
     scale = 255 if values.dtype.kind == "f" and high <= 1 else 1
@@ -36,7 +37,8 @@ def as_bytes(values: npt.NDArray[Any], name: str) -> Pixels:
         if values.dtype.kind == "f":
             piece = piece.astype(np.float64) * scale
             nearest = np.rint(piece)
-            exact = bool(np.all(np.abs(piece - nearest) < _tolerance(values.dtype)))
+            with np.errstate(invalid="ignore"):  # infinities are refused below
+                exact = bool(np.all(np.abs(piece - nearest) < _tolerance(values.dtype)))
             piece = nearest
         else:
             exact = True
@@ -49,6 +51,12 @@ def as_bytes(values: npt.NDArray[Any], name: str) -> Pixels:
         pixels[start : start + _PIECE] = piece
     fortran = values.flags.f_contiguous and not values.flags.c_contiguous
     return pixels.reshape(values.shape, order="F" if fortran else "C")
+
+
+def check_pixel_type(dtype: np.dtype[Any], name: str) -> None:
+    """Raise DataError unless pixels of this type could be accepted."""
+    if dtype.kind not in "biuf":
+        raise DataError(f"{name}: wanted pixels as numbers, found {dtype}")
 
 
 def _tolerance(dtype: np.dtype[Any]) -> float:

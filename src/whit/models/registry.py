@@ -43,6 +43,14 @@ MODELS: dict[str, Entry] = {
 }
 
 
+_PYTHON = "python:"
+
+
+def given_in_python(model: nn.Module) -> ModelSpec:
+    """Return the name under which a recipe keeps a model that it cannot build again."""
+    return ModelSpec(name=f"{_PYTHON}{type(model).__name__}")
+
+
 def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
     """Build a model with fresh weights from torch's global generator.
 
@@ -51,6 +59,11 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
     """
     if is_source(spec.name):
         return build_user_model(spec.name, spec.arguments)
+    if spec.name.startswith(_PYTHON):
+        raise ModelError(
+            f"model.name = {spec.name!r}: this model was given in Python and is not in a recipe; "
+            "give it again as model=..., or put its class in a file and name file.py:Class."
+        )
     entry = MODELS.get(spec.name)
     if entry is None:
         raise ModelError(

@@ -1,0 +1,46 @@
+# `make train` and `make test` do everything on a fresh machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help train test lint types slow benchmark published sprint clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --prefer-binary --editable .
+	@touch $@
+
+$(VENV)/tested: $(VENV)/installed
+	$(BIN)/pip install --quiet --prefer-binary --editable '.[test]'
+	@touch $@
+
+train: $(VENV)/installed  ## install, and train the flagship recipe on MNIST
+	$(BIN)/whit train
+
+test: $(VENV)/tested  ## install with test parts, and run all fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/tested  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/tested  ## mypy, strict
+	$(BIN)/mypy
+
+slow: $(VENV)/tested  ## tests that train for minutes or need Debian's dataset-fashion-mnist
+	$(BIN)/python -m pytest -m slow
+
+benchmark: $(VENV)/tested  ## ratios against the notebook loop; needs an idle machine, about 20 minutes
+	$(BIN)/python benchmarks/table.py
+
+published: $(VENV)/installed  ## train the five published systems, 3 seeds each; about two hours
+	$(BIN)/python records/reproduce.py published --seeds 3 --jobs 2
+
+sprint: $(VENV)/installed  ## the flagship's record: 10 seeds
+	$(BIN)/python records/reproduce.py sprint --seeds 10 --jobs 1
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build src/*.egg-info

@@ -1,0 +1,99 @@
+"""Data sets are told apart by content; whatever is none gets one message saying what is accepted.
+
+pytest tests/data/test_datasets.py, and with -m slow for Fashion-MNIST from Debian's package
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from make import npz_arrays as some_arrays
+from make import problems, write_folder, write_idx, write_npz
+
+from whit.data.datasets import describe_dataset, load_dataset
+from whit.errors import DataError
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.parametrize("act", [load_dataset, describe_dataset])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mnits", ["Did you mean 'mnist'?", "no such file"]),
+        ("", ["a folder without any"]),
+        ("nowhere/at/all", ["no such file", "IDX", ".npz", "CLASS"]),
+        ("a\0b", ["no such file"]),
+        ("x" * 5000, ["cannot be read", "too long"]),
+        ("empty", ["a folder without any"]),
+        ("text.npz", ["another kind of file"]),
+        ("idx/train-images-idx3-ubyte", ["wanted the folder"]),
+        ("folders", ["a folder without any"]),
+    ],
+)
+def test_what_is_no_data_set_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: object, name: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folders" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "text.npz").write_text("not a zip")
+    write_idx(tmp_path / "idx")
+    assert callable(act)
+    with pytest.raises(DataError) as caught:
+        act(name)
+    message = problems(caught.value)
+    assert all(word in message for word in words), message
+
+
+def test_every_kind_is_described_as_it_loads(tmp_path: Path) -> None:
+    paths = [
+        write_idx(tmp_path / "idx", packed=True),
+        write_npz(tmp_path / "some.npz", **some_arrays()),
+        write_folder(tmp_path / "split"),
+        write_folder(tmp_path / "whole", (), count=7),
+    ]
+    for path in paths:
+        dataset = load_dataset(str(path))
+        found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
+        assert describe_dataset(str(path)) == found
+
+
+def test_val_is_cut_from_train_alone(tmp_path: Path) -> None:
+    path = str(write_idx(tmp_path / "idx"))
+    whole, cut = load_dataset(path), load_dataset(path, val=6)
+    assert cut.val is not None
+    assert sorted(cut.train.digests + cut.val.digests) == sorted(whole.train.digests)
+    assert cut.test.fingerprint == whole.test.fingerprint
+    assert cut.val.labels.bincount().tolist() == [2, 2, 2]
+    for size in (-1, 28, 10**9):
+        with pytest.raises(DataError, match=f"val = {size:,}"):
+            load_dataset(path, val=size)
+
+
+def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
+    root = write_idx(tmp_path / "idx")
+    root.chmod(0)
+    try:
+        if os.access(root, os.R_OK):
+            pytest.skip("root may read everything")
+        with pytest.raises(DataError, match="cannot be read"):
+            load_dataset(str(root))
+    finally:
+        root.chmod(0o700)
+
+
+@pytest.mark.slow
+def test_fashion_mnist_of_debian_loads() -> None:
+    if not FASHION_MNIST.is_dir():
+        pytest.skip(f"{FASHION_MNIST} is not here: apt-get install dataset-fashion-mnist")
+    dataset = load_dataset(str(FASHION_MNIST), val=5000)
+    assert [len(split) for split in dataset.splits] == [55_000, 5_000, 10_000]
+    assert (dataset.image_shape, dataset.num_classes) == ((1, 28, 28), 10)
+    assert (dataset.name, dataset.overlap) == ("fashion-mnist", 0)
+    assert dataset.test.labels.bincount().tolist() == [1000] * 10
+    assert dataset.val is not None
+    assert dataset.val.labels.bincount().tolist() == [500] * 10
+    assert describe_dataset(str(FASHION_MNIST)) == ((1, 28, 28), 10, 60_000)
