@@ -2,6 +2,7 @@
 
 import random
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def test_nothing_is_changed() -> None:
     assert torch.is_grad_enabled()
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    assert [p.requires_grad for p in model.parameters()][0] is False
+    assert not model[0].weight.requires_grad
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -130,7 +131,8 @@ def test_strange_forwards(case: str) -> None:
 
 def test_script_module() -> None:
     parts = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    with pytest.warns(DeprecationWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         model = torch.jit.script(nn.Sequential(*parts, nn.Linear(4, 10)))
     found = audit_model(model, (1, 12, 12), 10)
     assert found.params.total == 98

@@ -101,7 +101,7 @@ def test_awkward_counts() -> None:
     assert (params.trainable, params.frozen, params.buffers) == (40 + 50 + 52 + 72, 144, 80)
     assert params.total == params.trainable + params.frozen + params.buffers
     assert params.unused == 50
-    assert audit.receptive_field == 12  # 7 rows and 5 columns, and 9 steps to the last position
+    assert audit.receptive_field == (16, 14)  # 7 rows and 5 columns, and 9 steps more each
     tall = next(layer for layer in audit.layers if layer.name == "tall")
     assert (tall.receptive_field, tall.jump) == ((7, 5), 1)
 

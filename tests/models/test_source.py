@@ -11,6 +11,7 @@ import dataclasses
 import dis
 import inspect
 import json
+import os
 import random
 import sys
 import textwrap
@@ -272,6 +273,8 @@ def test_a_missing_file_is_told_with_its_nearest_neighbour() -> None:
 def test_a_folder_a_wrong_suffix_and_a_missing_class_are_told() -> None:
     Path("folder.py").mkdir()
     assert problem("folder.py:Net") == "folder.py is a folder, not a file."
+    os.mkfifo("pipe.py")
+    assert problem("pipe.py:Net") == "pipe.py is not a file that can be read."
     write("net.txt", NET)
     assert problem("net.txt:Net") == (
         "net.txt: a model's file ends in .py or .ipynb, not in '.txt'."
@@ -340,6 +343,8 @@ def test_a_syntax_error_is_told_with_its_line() -> None:
     assert "syntax error" in problem("nul.py:Net")
     write("deep.py", f"class Net: pass\nx = {'(' * 500}{')' * 500}\n")
     assert problem("deep.py:Net").startswith("deep.py")
+    write("sum.py", f"class Net: pass\nx = {' + '.join('1' * 600)}\n")
+    assert problem("sum.py:Net") == "sum.py: something in it is nested too deeply to be read."
     write("deeper.py", f"class Net: pass\nx = {'-' * 5000}1\n")
     assert problem("deeper.py:Net").startswith("deeper.py")
 
@@ -584,6 +589,8 @@ def test_a_class_is_told_from_a_name_that_later_holds_its_model() -> None:
         (["c = {}", "for i in range(3): c[i] = i", "width = len(c)", NET], 3),
         (["width = 1", "for i in range(3):\n    width += i\n    print(i)", NET], 4),
         (["class C: pass", "C.width = 4", "width = C.width", NET], 4),
+        (["width = 1000 - 1996", "\n".join(["width += 1"] * 1000), NET], 4),
+        (["    import torch.nn as nn\n    width: int = 5\n    if width:\n        pass", NET], 5),
         # whole blocks, where the name is bound in one
         (["if True:\n    width = 2\nelse:\n    width = 4", NET], 2),
         (["try:\n    import nope_x\n    width = 1\nexcept ImportError:\n    width = 8", NET], 8),
@@ -731,7 +738,7 @@ def test_what_is_no_notebook_is_told() -> None:
         "net.ipynb is not a notebook: no JSON at line 2, column 17 (Expecting value)."
     )
     write("net.ipynb", "[" * 100_000)
-    assert problem("net.ipynb:Net").startswith("net.ipynb is not a notebook: ")
+    assert problem("net.ipynb:Net").startswith("net.ipynb")
     for content in (
         '{"nbformat": 4}',
         "[]",
@@ -766,6 +773,8 @@ def test_names_that_no_cell_defines_are_told_all_at_once() -> None:
         "Did you mean 'swihs'? A cell that may is not Python: net.ipynb, cell 4, line 2: syntax "
         "error, Missing parentheses in call to 'print'. Did you mean print(...)?: `print 'no'`",
     ]
+    notebook("from torch.nn import *", NET.replace("F.relu", "swish"))
+    assert "Net needs 'swish', and no cell defines it." in problem("net.ipynb:Net")
     notebook("count = count + 1", NET.replace("=4", "=count"))
     assert problem("net.ipynb:Net").startswith("net.ipynb, cell 1, line 1: Net needs 'count'")
     notebook("a = b", "b = a", NET.replace("=4", "=a"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from whit.audit.layers import Extent
 
 if TYPE_CHECKING:
-    from whit.audit.audit import Audit
+    from whit.audit.value import Audit
 
 HEADINGS = ("layer", "kind", "output", "params", "MACs", "field", "jump")
 LEFT = 3  # the first columns are aligned left, numbers right

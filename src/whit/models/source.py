@@ -114,12 +114,15 @@ def read_source(target: str) -> Source:
     such class, or (in a notebook) a name that the class needs and no cell defines.
     """
     path, name = _split(target)
-    if path.suffix.lower() == ".ipynb":
-        return _read_notebook(path, name)
-    text = _read_python(path)
-    statements = [_scan(node) for node in _parse(text, path).body]
-    _refuse_unknown_name(path, name, statements)
-    return Source(path, name, text)
+    try:
+        if path.suffix.lower() == ".ipynb":
+            return _read_notebook(path, name)
+        text = _read_python(path)
+        statements = [_scan(node) for node in _parse(text, path).body]
+        _refuse_unknown_name(path, name, statements)
+        return Source(path, name, text)
+    except RecursionError as error:
+        raise SourceError(f"{path}: something in it is nested too deeply to be read.") from error
 
 
 def source_text(target: str | Source) -> str:
@@ -632,16 +635,16 @@ def _code_cells(path: Path) -> Iterator[tuple[int, str]]:
             f"{path} is not a notebook: no JSON at line {error.lineno}, column {error.colno} "
             f"({error.msg})."
         ) from error
-    except RecursionError as error:
-        raise SourceError(f"{path} is not a notebook: its JSON is nested too deeply.") from error
     try:
         # Format 3 has a level more, the worksheets, and other words.
         sheets = [notebook] if "cells" in notebook else notebook["worksheets"]
         cells = [cell for sheet in sheets for cell in sheet["cells"]]
         metadata = notebook.get("metadata", {})
-        language = metadata.get("kernelspec", {}).get("language") or metadata.get(
-            "language_info", {}
-        ).get("name", "python")
+        language = (
+            metadata.get("kernelspec", {}).get("language")
+            or metadata.get("language_info", {}).get("name")
+            or "python"
+        )
         found = [
             (number, _joined(cell["source"] if "source" in cell else cell.get("input", "")))
             for number, cell in enumerate(cells, start=1)
@@ -673,8 +676,10 @@ def _without_magics(text: str) -> str:
     """
     lines = text.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
-    if lines[first].lstrip().startswith("%%"):
-        words = lines[first].lstrip()[2:].split()
+    margin = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+    lines = [line.removeprefix(margin) for line in lines]  # a pasted cell, as IPython reads it
+    if lines[first].startswith("%%"):
+        words = lines[first][2:].split()
         if not words or words[0] not in PYTHON_CELL_MAGICS:
             return "\n".join(f"# {line}" for line in lines)
         lines[first] = ""
@@ -746,18 +751,23 @@ class _Needs:
         self.now: dict[int, set[int]] = {}  # statement -> those that must have run before it
         self.later: dict[int, set[int]] = {}  # statement -> those that its functions need
         self.problems: list[str] = []
-        self._seen: set[tuple[int, int]] = set()
+        self._givers: dict[str, list[int]] = {}
+        for index, statement in enumerate(self.statements):
+            for given in statement.gives:
+                self._givers.setdefault(given, []).append(index)
+        self._stars = [i for i, statement in enumerate(self.statements) if statement.stars]
         root = self._root()
         changes = self._changes_after(root)
         end = max([root, *changes]) + 1  # the class is called after all that makes it
-        for index in [root, *changes]:
-            self._need(index, end)
+        self._follow([(index, end) for index in [root, *changes]])
         if self.problems:
             raise SourceError(list(dict.fromkeys(self.problems)))
 
     def in_order(self) -> list[Statement]:
         """Return the needed statements top to bottom, except where one needs a later one."""
         waiting = sorted(self.now)
+        if all(j < i for i in waiting for j in self.now[i] | self.later[i]):
+            return [self.statements[i] for i in waiting]  # as nearly always
         ordered = []
         while waiting:
             blocked = set(waiting)
@@ -804,28 +814,30 @@ class _Needs:
                 found.append(index)
         return found
 
-    def _need(self, index: int, called_at: int) -> None:
-        if (index, called_at) in self._seen:
-            return
-        self._seen.add((index, called_at))
-        statement = self.statements[index]
-        now = self.now.setdefault(index, set())
-        later = self.later.setdefault(index, set())
-        for read in statement.reads:
-            if read.later and read.root in statement.binds:
-                continue  # a function that calls itself, a class that names itself in super()
-            before = called_at if read.later else index
-            found = self._resolve(read, before, index)
-            (later if read.later else now).update(found)
-            for other in found:
-                self._need(other, before)
+    def _follow(self, waiting: list[tuple[int, int]]) -> None:
+        """Need statements, each called at a place in the notebook, and all that those need."""
+        seen = set()
+        while waiting:
+            index, called_at = waiting.pop()
+            if (index, called_at) in seen:
+                continue
+            seen.add((index, called_at))
+            now = self.now.setdefault(index, set())
+            later = self.later.setdefault(index, set())
+            for read in self.statements[index].reads:
+                if read.later and read.root in self.statements[index].binds:
+                    continue  # a function that calls itself, a class that names itself in super()
+                before = called_at if read.later else index
+                found = self._resolve(read, before, index)
+                (later if read.later else now).update(found)
+                waiting += [(other, before) for other in found]
 
     def _resolve(self, read: Read, before: int, reader: int) -> set[int]:
         """Return the statements that give a name its value, before a place in the notebook."""
         name = read.root
-        others = [i for i in range(len(self.statements)) if i != reader]
-        above = [i for i in others if i < before and name in self.statements[i].gives]
-        below = [i for i in others if i >= before and name in self.statements[i].binds]
+        givers = [i for i in self._givers.get(name, []) if i != reader]
+        above = [i for i in givers if i < before]
+        below = [i for i in givers if i >= before and name in self.statements[i].binds]
         sure = [i for i in above if self.statements[i].binds.get(name, True)]
         bound = [i for i in sure if name in self.statements[i].binds]
         if bound and self.statements[bound[-1]].is_import:
@@ -837,13 +849,12 @@ class _Needs:
             return set()
         if above:
             return {above[-1]}  # bound in a loop only
-        stars = [i for i in others if self.statements[i].stars]
-        known = [i for i in stars if any(_star_has(s, name) for s in self.statements[i].stars)]
-        if known or below or stars:
-            return {known[-1]} if known else {below[0]} if below else self._unknown(stars)
-        if not any(name in statement.sets for statement in self.statements):
+        known, unknown = self._star_imports(name)
+        if known or below:
+            return {known[-1]} if known else {below[0]}
+        if not unknown and not any(name in statement.sets for statement in self.statements):
             self._refuse(read, reader)
-        return set()
+        return set(unknown)
 
     def _imports(self, read: Read, imports: list[int]) -> set[int]:
         """Return the imports that a dotted name needs.
@@ -855,9 +866,16 @@ class _Needs:
         asked = {i for dotted, i in latest.items() if f"{read.dotted}.".startswith(f"{dotted}.")}
         return asked or {imports[-1]}
 
-    def _unknown(self, stars: list[int]) -> set[int]:
-        """Return the star imports that may bring a name, as what they bring is not known yet."""
-        return {i for i in stars if not all(s in sys.modules for s in self.statements[i].stars)}
+    def _star_imports(self, name: str) -> tuple[list[int], list[int]]:
+        """Return the star imports that bring a name, and those of which that is not known yet."""
+        known, unknown = [], []
+        for index in self._stars:
+            for module in self.statements[index].stars:
+                if module not in sys.modules:
+                    unknown.append(index)
+                elif _star_has(module, name):
+                    known.append(index)
+        return known, unknown
 
     def _refuse(self, read: Read, reader: int) -> None:
         statement = self.statements[reader]
@@ -874,9 +892,9 @@ class _Needs:
 
 def _star_has(module: str, name: str) -> bool:
     """Return whether a module that is already imported gives `name` to a star import."""
-    loaded = sys.modules.get(module)
+    loaded = sys.modules[module]
     public = getattr(loaded, "__all__", None)
-    return name in public if public is not None else hasattr(loaded, name)
+    return hasattr(loaded, name) if public is None else name in public
 
 
 # --- Names: what one statement binds, changes and reads ------------------------------------------

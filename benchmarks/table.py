@@ -1,0 +1,359 @@
+"""The table of speed: everything measured in turn, in one run, as ratios.
+
+    python benchmarks/table.py           all of it, about 15 minutes; writes benchmarks/RESULTS.md
+    python benchmarks/table.py --quick   fewer images and no repeats: to try the benchmark itself
+
+Nothing else may run on the machine meanwhile. Each measurement of a whole program is a process of
+its own; pairs are taken in turn (notebook, whit, notebook, whit) and the median of the ratios is
+shown, so a machine whose speed drifts changes both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from whit.data.loader import Loader, Normalise
+from whit.data.mnist import read_mnist
+from whit.data.splits import Split
+from whit.environment import keep_freed_memory
+from whit.optim import build_optimizer
+from whit.planning import fresh_model, plan
+from whit.recipe import Recipe, load_recipe
+from whit.training import autocast, has_bf16, train
+
+HERE = Path(__file__).parent
+RECORDS = HERE.parent / "records" / "published"
+MNIST = (1, 28, 28)
+TARGET = 9940  # of 10,000
+NOTEBOOK_STEPS = {  # about a third of an epoch
+    "published-17098": 600,
+    "published-16848": 150,
+    "published-19122": 300,
+    "published-19130": 600,
+    "published-15938": 150,
+}
+# Most that whit's epoch may take of the notebook's: (fp32, bf16).
+EPOCH_GOALS = {
+    "published-17098": (0.8, 0.65),
+    "published-16848": (0.8, 0.55),
+    "published-19122": (0.8, 0.55),
+    "published-19130": (0.8, None),
+    "published-15938": (0.8, None),
+}
+
+Row = tuple[str, str, str, str]  # what, measured, goal, kept
+
+
+def notebook_epoch(recipe: str, steps: int, workers: int = 0) -> float:
+    """Seconds that the notebook loop takes to train one epoch, from `steps` batches of it."""
+    command = [sys.executable, str(HERE / "notebook.py"), recipe, "--epochs", "1"]
+    command += ["--steps", str(steps), "--workers", str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("epoch 1:"))
+    images = int(line.split()[2].replace(",", ""))
+    seconds = float(line.split("training ")[1].split()[0])
+    return seconds * 60_000 / images
+
+
+def notebook_test_seconds(recipe: str) -> float:
+    """Seconds that the notebook loop takes to read the test split once."""
+    command = [sys.executable, str(HERE / "notebook.py"), recipe, "--epochs", "1", "--steps", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("epoch 1:"))
+    return float(line.split("test ")[1].split()[0])
+
+
+def whit_run(recipe: str, *changes: str) -> tuple[dict, list[dict], float, float]:
+    """Train in a fresh process. Returns result, log, whole seconds, and peak memory in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        command = [sys.executable, "-m", "whit", "train", recipe, "--quiet", "--out", str(out)]
+        for change in changes:
+            command += ["--set", change]
+        started = time.perf_counter()
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - started
+        assert os.waitstatus_to_exitcode(status) in (0, 1), command
+        result = json.loads((out / "result.json").read_text())
+        log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return result, log, seconds, usage.ru_maxrss / 1024
+
+
+def whit_epoch(recipe: str, precision: str) -> float:
+    changes = ["train.epochs=1", "train.evaluate=none", "train.test=false"]
+    _, log, _, _ = whit_run(recipe, *changes, f"train.precision={precision}")
+    return log[0]["seconds"]
+
+
+def epochs_rows(repeats: int, share: float, say: Callable[[str], None]) -> list[Row]:
+    """One epoch of whit against one of the notebook, on each published recipe."""
+    rows = []
+    precisions = ["fp32", "bf16"] if has_bf16() else ["fp32"]
+    for recipe, goals in EPOCH_GOALS.items():
+        steps = max(20, round(share * NOTEBOOK_STEPS[recipe]))
+        pairs = {precision: [] for precision in precisions}
+        for _ in range(repeats):
+            for precision in precisions:
+                theirs = notebook_epoch(recipe, steps)
+                ours = whit_epoch(recipe, precision)
+                pairs[precision].append((ours / theirs, ours, theirs))
+                say(f"{recipe} {precision}: whit {ours:.1f} s, notebook {theirs:.1f} s")
+        for precision, goal in zip(("fp32", "bf16"), goals, strict=True):
+            name = f"epoch of {recipe}, {precision}, whit / notebook"
+            if precision not in pairs:
+                if goal is not None:
+                    rows.append((name, "no bf16 instructions here", f"<= {goal}", "open"))
+                continue
+            ratios = [pair[0] for pair in pairs[precision]]
+            ratio = statistics.median(ratios)
+            ours = statistics.median(pair[1] for pair in pairs[precision])
+            theirs = statistics.median(pair[2] for pair in pairs[precision])
+            shown = (
+                f"{ratio:.2f} ({ours:.1f} s / {theirs:.1f} s; {min(ratios):.2f}-{max(ratios):.2f})"
+            )
+            kept = "" if goal is None else "yes" if ratio <= goal else "NO"
+            rows.append((name, shown, f"<= {goal}" if goal else "-", kept))
+    return rows
+
+
+def overhead(recipe: Recipe, images: int, repeats: int) -> float:
+    """Share of a training epoch that is not forward, backward or optimiser.
+
+    The bare loop takes the same batches, made before the clock starts, through the same steps.
+    """
+    split = Split("train", read_mnist().train.images[:images], read_mnist().train.labels[:images])
+    normalise = Normalise((0.1307,), (0.3081,))
+    precision = autocast(recipe.train.precision, "cpu")
+    one = recipe.changed(["train.epochs=1"])
+    shares = []
+    for repeat in range(repeats + 1):
+        model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
+        loader = Loader(split, recipe.train.batch_size, normalise, recipe.augment, seed=repeat)
+        batches = list(loader.epoch(1))
+        optimizer = build_optimizer(model, recipe.optim)
+        model.train()
+        started = time.perf_counter()
+        for batch, labels in batches:
+            with precision:
+                logits = model(batch)
+            loss = F.cross_entropy(
+                logits.float(), labels, label_smoothing=recipe.train.label_smoothing
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        bare = time.perf_counter() - started
+        whole = next(train(fresh_model_like(model), loader, one, repeat)).seconds
+        if repeat:  # the first pair warms up
+            shares.append(1 - bare / whole)
+    return statistics.median(shares)
+
+
+def fresh_model_like(model: torch.nn.Module) -> torch.nn.Module:
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    return model
+
+
+def overhead_rows(images: int, repeats: int, say: Callable[[str], None]) -> list[Row]:
+    rows = []
+    warp = ["augment.rotate=10.0", "augment.shift=2.0", "augment.scale=0.1", "augment.shear=5.0"]
+    cases = [
+        ("published-17098", [], 0.08, "no warps"),
+        ("published-16848", [], 0.08, "no warps"),
+        ("published-17098", warp, 0.15, "warps"),
+        ("published-16848", warp, 0.15, "warps"),
+        ("sprint", [], 0.15, "as shipped"),
+    ]
+    for name, changes, goal, what in cases:
+        share = overhead(load_recipe(name).changed(changes), images, repeats)
+        say(f"overhead of {name}, {what}: {100 * share:.1f} %")
+        kept = "yes" if share <= goal else "NO"
+        measured, limit = f"{100 * share:.1f} %", f"<= {100 * goal:.0f} %"
+        rows.append(
+            (f"outside forward, backward, optimiser: {name}, {what}", measured, limit, kept)
+        )
+    return rows
+
+
+def first_reached(recipe: str) -> float | None:
+    """Mean over the recorded seeds of the first epoch with >= 99.40 %; None if a seed never did."""
+    firsts = []
+    for log in sorted((RECORDS / recipe).glob("seed-*/log.jsonl")):
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        reached = [
+            row["epoch"] for row in rows for e in row["evaluations"] if e["correct"] >= TARGET
+        ]
+        if not reached:
+            return None
+        firsts.append(reached[0])
+    return statistics.mean(firsts) if firsts else None
+
+
+def flagship_rows(repeats: int, share: float, say: Callable[[str], None]) -> list[Row]:
+    """The flagship from start to end against the quickest notebook's way to 99.40 %."""
+    needed = {recipe: first_reached(recipe) for recipe in EPOCH_GOALS}
+    theirs = {}
+    for recipe, epochs in needed.items():
+        if epochs is None:
+            say(f"{recipe}: not every recorded seed reached 99.40 %")
+            continue
+        steps = max(20, round(share * NOTEBOOK_STEPS[recipe]))
+        epoch = notebook_epoch(recipe, steps) + notebook_test_seconds(recipe)
+        theirs[recipe] = epochs * epoch
+        say(f"{recipe}: {epochs:.1f} epochs of {epoch:.1f} s to first reach 99.40 %")
+    if not theirs:
+        return [("flagship / quickest notebook to 99.40 %", "no record of it", "<= 1/12", "open")]
+    quickest = min(theirs, key=theirs.__getitem__)
+    ratios, seconds, memories = [], [], []
+    for _ in range(repeats):
+        steps = max(20, round(share * NOTEBOOK_STEPS[quickest]))
+        epoch = notebook_epoch(quickest, steps) + notebook_test_seconds(quickest)
+        result, _, ours, memory = whit_run("sprint")
+        say(f"sprint: {ours:.1f} s, {result['test']['correct']} correct, {memory:.0f} MB")
+        ratios.append((needed[quickest] or 0) * epoch / ours)
+        seconds.append(ours)
+        memories.append(memory)
+    ratio = statistics.median(ratios)
+    memory = max(memories)
+    way = f"{quickest}, {needed[quickest]:.1f} epochs"
+    return [
+        (
+            f"flagship, process start to end / notebook to first 99.40 % ({way})",
+            f"1/{ratio:.1f} ({statistics.median(seconds):.1f} s)",
+            "<= 1/12",
+            "yes" if ratio >= 12 else "NO",
+        ),
+        ("peak memory of the flagship", f"{memory:.0f} MB", "< 1500 MB", _yes(memory < 1500)),
+    ]
+
+
+def memory_rows(say: Callable[[str], None]) -> list[Row]:
+    changes = ["train.epochs=1", "train.evaluate=none", "train.test=false"]
+    _, _, _, memory = whit_run("published-15938", *changes)
+    say(f"published-15938: {memory:.0f} MB")
+    name = "peak memory of published-15938, the largest maps"
+    return [(name, f"{memory:.0f} MB", "< 1500 MB", _yes(memory < 1500))]
+
+
+def start_rows(say: Callable[[str], None]) -> list[Row]:
+    rows = []
+    for words in (["--help"], ["recipes"], ["runs"]):
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            command = [sys.executable, "-X", "importtime", "-m", "whit", *words]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            times.append(time.perf_counter() - started)
+            imports_torch = any(line.endswith(" torch") for line in done.stderr.splitlines())
+        name = f"whit {' '.join(words)} imports torch"
+        shown = f"{'yes' if imports_torch else 'no'} ({statistics.median(times):.2f} s)"
+        rows.append((name, shown, "no", _yes(not imports_torch)))
+        say(f"{name}: {shown}")
+    return rows
+
+
+def matmul_rows(say: Callable[[str], None]) -> list[Row]:
+    """How far a training step is from this machine's best matrix multiplication."""
+    rows = []
+    for name in ("published-16848", "published-17098", "sprint"):
+        recipe = load_recipe(name)
+        precision = recipe.train.precision
+        dtype = torch.bfloat16 if precision != "fp32" and has_bf16() else torch.float32
+        best = best_matmul(dtype)
+        macs = plan(recipe).audit.macs
+        assert macs is not None
+        images = 6000
+        split = Split(
+            "train", read_mnist().train.images[:images], read_mnist().train.labels[:images]
+        )
+        model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
+        loader = Loader(
+            split, recipe.train.batch_size, Normalise((0.1307,), (0.3081,)), recipe.augment
+        )
+        records = list(train(model, loader, recipe.changed(["train.epochs=3"]), 0))
+        seconds = min(record.seconds for record in records)
+        # Forward, and about as much again for each of the two products of the backward pass.
+        reached = 3 * 2 * macs * images / seconds / 1e9
+        shown = f"{reached:.0f} of {best:.0f} GFLOP/s = {100 * reached / best:.0f} %"
+        rows.append((f"training step of {name} / best matrix product, {dtype}", shown, "-", ""))
+        say(f"{name}: {shown}")
+    return rows
+
+
+def best_matmul(dtype: torch.dtype) -> float:
+    """GFLOP/s of the quickest of some large matrix products."""
+    best = 0.0
+    for size in (512, 1024, 2048):
+        a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
+        for _ in range(8):
+            started = time.perf_counter()
+            a @ b
+            best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+def _yes(kept: bool) -> str:
+    return "yes" if kept else "NO"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    repeats, share, images = (1, 0.1, 3000) if quick else (3, 1.0, 15_000)
+    keep_freed_memory()
+
+    def say(text: str) -> None:
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+    rows = [
+        *start_rows(say),
+        *overhead_rows(images, repeats, say),
+        *matmul_rows(say),
+        *memory_rows(say),
+        *epochs_rows(repeats, share, say),
+        *flagship_rows(repeats, share, say),
+    ]
+    capabilities = torch.cpu.get_capabilities()
+    lines = [
+        "# Speed",
+        "",
+        "Command: `make benchmark`. Medians of pairs taken in turn; smallest and largest behind.",
+        "",
+        f"Machine: {capabilities.get('cpu_name')}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"torch {torch.__version__}.",
+        "",
+        "| what | measured | goal | kept |",
+        "|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"The benchmark itself peaked at "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB.",
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if not quick:
+        (HERE / "RESULTS.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
