@@ -109,7 +109,9 @@ def runs(model: nn.Module, shape: tuple[int, ...] = (2, 1, 8, 8)) -> torch.Size:
         ("net.py:", True),
         ("net.txt:Net", True),
         ("C:\\models\\net.py:Net", True),
+        ("models/net:Net", True),
         ("plain", False),
+        ("python:Net", False),
         ("published-16848", False),
         ("recipes/mine.toml", False),
         ("runs/sprint-1-20260101", False),
@@ -589,6 +591,7 @@ def test_a_class_is_told_from_a_name_that_later_holds_its_model() -> None:
         (["c = {}", "for i in range(3): c[i] = i", "width = len(c)", NET], 3),
         (["width = 1", "for i in range(3):\n    width += i\n    print(i)", NET], 4),
         (["class C: pass", "C.width = 4", "width = C.width", NET], 4),
+        (["a = 'ä→'; width = len(a); b = 'ß' # ü", NET], 2),
         (["width = 1000 - 1996", "\n".join(["width += 1"] * 1000), NET], 4),
         (["    import torch.nn as nn\n    width: int = 5\n    if width:\n        pass", NET], 5),
         # whole blocks, where the name is bound in one

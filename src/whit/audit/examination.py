@@ -47,6 +47,10 @@ class Examination:
         self._single_image()
         self.without_effect = self._without_effect()
 
+    def note(self, text: str) -> None:
+        """Keep `text` for the audit's notes, once."""
+        self.notes[text] = None
+
     def _materialise(self) -> None:
         lazy = [name for name, p in self.twin.named_parameters() if nn.parameter.is_lazy(p)]
         if not lazy:
@@ -56,7 +60,7 @@ class Examination:
             with torch.no_grad():
                 self.twin(tiny_batch(self.twin, self.image_shape, BATCH, 0))
         except Exception as error:
-            self.notes[f"lazy parameters could not be given a shape: {brief(error)}"] = None
+            self.note(f"lazy parameters could not be given a shape: {brief(error)}")
 
     def _run(
         self,
@@ -78,9 +82,7 @@ class Examination:
         for draw in range(TRAINING_PASSES):
             trace = self._run(True, Registry.of(self.twin, self.models[0]), draw)
             if trace.failure is not None:
-                self.notes[f"the forward pass fails in training mode: {brief(trace.failure)}"] = (
-                    None
-                )
+                self.note(f"the forward pass fails in training mode: {brief(trace.failure)}")
                 return
             self.training_trace = trace
             places = place_of(trace)
@@ -109,10 +111,10 @@ class Examination:
             if one.shape != other.shape or not torch.equal(one, other)
         )
         if made:
-            self.notes[
+            self.note(
                 "values computed from the image leave torch and come back: what happens between "
                 "cannot be seen"
-            ] = None
+            )
             self.registry = Registry.of(self.twin, self.models[0])
             self.trace = self._run(False, self.registry, returning=made)
             entries = list(self.trace.foreign)
@@ -128,9 +130,9 @@ class Examination:
                 output = self.twin(tiny_batch(self.twin, self.image_shape, 1, 0))
             shape, wanted = tuple(output.shape), (1, *self.trace.output.shape[1:])
             if shape != wanted:
-                self.notes[f"for one image the output has shape {shape}, not {wanted}"] = None
+                self.note(f"for one image the output has shape {shape}, not {wanted}")
         except Exception as error:
-            self.notes[f"the forward pass fails for one image: {brief(error)}"] = None
+            self.note(f"the forward pass fails for one image: {brief(error)}")
 
     def _without_effect(self) -> set[str]:
         """Return the kinds of layers that budgets ask for whose results the output ignores.
@@ -147,7 +149,7 @@ class Examination:
             numbers = frozenset(op.number for op in trace.ops if op.live and op.kind == kind)
             if numbers and ignored(self.twin, partial(self._prepare, training), numbers):
                 still.add(kind)
-                self.notes[f"{kind} has no effect on the output and does not count"] = None
+                self.note(f"{kind} has no effect on the output and does not count")
         return still
 
     def _prepare(self, training: bool) -> Tensor:

@@ -75,7 +75,7 @@ _RULES: dict[str, Callable[[Call, str | None], Finding]] = {
     **dict.fromkeys([f"avg_pool{n}d" for n in (2, 3)], pool),
     **dict.fromkeys([f"_adaptive_avg_pool{n}d" for n in (2, 3)], adaptive_pool),
     **dict.fromkeys([f"adaptive_max_pool{n}d" for n in (2, 3)], adaptive_pool),
-    **{f"{how}pad{n}d": pad for how in ("reflection", "replication") for n in (1, 2, 3)},
+    **{f"{how}_pad{n}d": pad for how in ("reflection", "replication") for n in (1, 2, 3)},
     "constant_pad_nd": pad,
     **{
         f"{prefix}upsample_{how}": upsample

@@ -98,13 +98,15 @@ class Source:
 def is_source(target: str) -> bool:
     """Return whether `target` is meant as a file with a model, right or wrong.
 
-    True for every `something:Name` and for a bare `.py` or `.ipynb` path, whose error then says
-    what is missing. False for registry names, recipes and run folders, also `C:\\runs\\one`.
+    True for a path with a suffix or a folder in it and `:Name`, and for a bare `.py` or `.ipynb`
+    path, whose error then says what is missing. False for registry names (also `python:Net`),
+    recipes and run folders (also `C:\\runs\\one`).
     """
     path, colon, name = target.rpartition(":")
     if target.lower().endswith(SUFFIXES) or path.lower().endswith(SUFFIXES):
         return True
-    return bool(colon) and bool(path) and name.isidentifier()
+    is_path = any(mark in path for mark in "./\\")
+    return bool(colon) and is_path and name.isidentifier()
 
 
 def read_source(target: str) -> Source:
@@ -728,9 +730,12 @@ def _statements_of(
                 found.append(_scan(one, ast.unparse(one), cell, lazy_annotations))
             continue
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        segment = ast.get_source_segment(text, node) or ast.unparse(node)
-        whole = "\n".join([*lines[first - 1 : node.lineno - 1], segment])
-        found.append(_scan(node, whole, cell, lazy_annotations, first))
+        rows = lines[first - 1 : node.end_lineno]
+        # Cut off what else stands in its lines; the parser counts columns in bytes of UTF-8.
+        rows[-1] = rows[-1].encode()[: node.end_col_offset].decode()
+        start = node.lineno - first
+        rows[start] = rows[start].encode()[node.col_offset :].decode()
+        found.append(_scan(node, "\n".join(rows), cell, lazy_annotations, first))
     return found
 
 
