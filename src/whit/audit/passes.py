@@ -92,5 +92,5 @@ def tiny_batch(
         if not isinstance(tensor, UninitializedTensorMixin) and tensor.is_floating_point()
     )
     generator = torch.Generator().manual_seed(SEED + draw)
-    images = torch.randn(batch, *image_shape, generator=generator)
+    images = torch.randn(batch, *image_shape, generator=generator, device="cpu")
     return images.to(next(floating, torch.float32))
