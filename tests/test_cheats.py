@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import whit
-from conftest import easy_images
+from easy_data import easy_images
 from whit.budget import Usage
 from whit.data.loader import Loader
 from whit.planning import plan

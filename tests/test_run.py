@@ -161,18 +161,19 @@ def test_test_read_each_epoch_is_said(easy_recipe: Path, tmp_path: Path) -> None
     assert any("read 3 times" in note for note in result.notes)
 
 
-def test_a_model_given_in_python(easy_recipe: Path, tmp_path: Path) -> None:
-    def net() -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(1, 8, 5, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1),
-            nn.Conv2d(8, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        )  # fmt: skip
+def small_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1),
+        nn.Conv2d(8, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
 
-    result = whit.train(easy_recipe, net(), out=tmp_path / "run", quiet=True)
-    assert result.params == sum(p.numel() for p in net().parameters())
+
+def test_a_model_given_in_python(easy_recipe: Path, tmp_path: Path) -> None:
+    result = whit.train(easy_recipe, small_net(), out=tmp_path / "run", quiet=True)
+    assert result.params == sum(p.numel() for p in small_net().parameters())
     with pytest.raises(ModelError, match="given in Python"):
         whit.audit(tmp_path / "run")
-    judgement = whit.audit(tmp_path / "run", model=net())
+    judgement = whit.audit(tmp_path / "run", model=small_net())
     assert result.test is not None
     assert judgement.usage.correct == result.test.correct
 
@@ -184,9 +185,8 @@ def test_nothing_is_left_when_something_is_wrong(easy_recipe: Path, tmp_path: Pa
         whit.train(recipe, out=out, threads=0, quiet=True)
     with pytest.raises(InputError, match="not a device"):
         whit.train(recipe, out=out, device="gpu", quiet=True)
+    frozen = small_net().requires_grad_(False)
     with pytest.raises(ModelError, match="no trainable parameters"):
-        frozen = nn.Sequential(nn.Conv2d(1, 10, 5), nn.BatchNorm2d(10), nn.Dropout(0.1),
-                               nn.AdaptiveAvgPool2d(1), nn.Flatten()).requires_grad_(False)  # fmt: skip
         whit.train(recipe, frozen, out=out, quiet=True)
     with pytest.raises((DataError, InputError)):
         whit.train(recipe.changed(["data.name=/nowhere.npz"]), out=out, quiet=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conftest import easy_split
+from easy_data import easy_split
 from whit.data.augment import random_affines, warp
 from whit.data.loader import Loader, Normalise
 from whit.errors import Diverged

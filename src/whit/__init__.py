@@ -79,11 +79,18 @@ def train(
     )
 
 
-def audit(target: str | Path | nn.Module, recipe: Recipe | str | Path | None = None) -> Judgement:
-    """Judge a run folder, recipe, `file.py:Class`, `notebook.ipynb:Class`, weights, or a model."""
+def audit(
+    target: str | Path | nn.Module,
+    recipe: Recipe | str | Path | None = None,
+    model: nn.Module | None = None,
+) -> Judgement:
+    """Judge a run folder, recipe, `file.py:Class`, `notebook.ipynb:Class`, weights, or a model.
+
+    `model` takes the weights of a run that trained a model given in Python.
+    """
     from whit.judge import judge
 
-    return judge(target, None if recipe is None else _as_recipe(recipe))
+    return judge(target, None if recipe is None else _as_recipe(recipe), model)
 
 
 def _as_recipe(recipe: Recipe | str | Path) -> Recipe:

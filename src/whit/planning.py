@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from whit.audit import Audit, audit_model
+from whit.auditing import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation
 from whit.data.datasets import describe_dataset
 from whit.errors import InputError, ModelError

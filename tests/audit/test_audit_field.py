@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from zoo import Written, gap
 
-from whit.audit import Audit, audit_model
+from whit.auditing import Audit, audit_model
 
 
 def audit(forward, shape=(1, 24, 24), **parts) -> Audit:

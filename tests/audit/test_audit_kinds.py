@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from zoo import GLOBAL, NOT_GLOBAL, Written, gap
 
-from whit.audit import KINDS, Audit, audit_model
+from whit.auditing import KINDS, Audit, audit_model
 
 
 def audit(forward, **parts) -> Audit:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from whit.audit import audit_model
+from whit.auditing import audit_model
 
 SIZE = 40  # pixels; wide enough for windows that no border clips
 CHANNELS = st.sampled_from([2, 4, 6])

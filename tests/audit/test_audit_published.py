@@ -6,7 +6,7 @@ Run: pytest tests/audit/test_audit_published.py
 import pytest
 from zoo import PUBLISHED, PUBLISHED_ROWS, Original19122
 
-from whit.audit import audit_model
+from whit.auditing import audit_model
 
 LINEAR = {"published-19130", "published-15938"}
 

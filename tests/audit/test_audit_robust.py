@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from zoo import PUBLISHED, Written, gap
 
-from whit.audit import audit_model
+from whit.auditing import audit_model
 
 
 def test_nothing_is_changed() -> None:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from zoo import Written, gap
 
-from whit.audit import Audit, audit_model
+from whit.auditing import Audit, audit_model
 
 WEIGHT = torch.randn(4, 10)  # 40 numbers outside any model
 LISTED = WEIGHT.tolist()
@@ -20,10 +20,6 @@ def audit(forward, **parts) -> Audit:
 class FixedNorm(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> "FixedNorm":
         return super().train(False)
-
-
-def half_frozen(m: Written, x: Tensor) -> Tensor:
-    return gap(m.conv(x)) @ m.frozen
 
 
 # Each hides 40 weights, beside `conv` (40, used) and `fc` (50, unused).
@@ -197,3 +193,11 @@ def test_weights_of_the_original_reached_by_a_closure() -> None:
     found = audit_model(model, (1, 12, 12), 10)
     assert (found.params.total, found.params.buffers, found.params.unused) == (90, 0, 0)
     assert found.layers[0].name == "conv"
+
+
+def test_parameters_times_zero_never_reach_the_output() -> None:
+    found = audit(
+        lambda m, x: m.fc(gap(m.conv(x))) + 0 * m.extra(gap(m.conv(x))), extra=nn.Linear(4, 10)
+    )
+    assert found.params.total == 140
+    assert found.params.unused == 50

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from zoo import PUBLISHED, Written, gap
 
-from whit.audit import KINDS, Audit, Layer, audit_model
+from whit.auditing import KINDS, Audit, Layer, audit_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "audit"
 WIDTHS = (60, 80, 100)

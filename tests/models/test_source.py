@@ -26,7 +26,6 @@ from torch import nn
 
 from whit.errors import SourceError
 from whit.models.source import (
-    _scan,
     build_user_model,
     is_source,
     load_model_class,
@@ -34,6 +33,7 @@ from whit.models.source import (
     source_sha256,
     source_text,
 )
+from whit.models.statement import scan
 
 NET = """\
 import torch.nn as nn
@@ -698,7 +698,7 @@ def test_the_names_read_are_those_that_the_compiler_finds(module: types.ModuleTy
     for node in ast.parse(text).body:
         code = compile(ast.Module([node], []), "", "exec", flags, dont_inherit=True)
         loaded = set(names_in(code))
-        statement = _scan(node, lazy_annotations=lazy)
+        statement = scan(node, lazy_annotations=lazy)
         read = {read.root for read in statement.reads}
         loaded_in_functions = {name for kind, name in loaded if kind == "LOAD_GLOBAL"}
         mangled = {name for name in loaded_in_functions if "__" in name[1:].rstrip("_")}

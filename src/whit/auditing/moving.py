@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from whit.audit.call import Call, Finding, each, shifted
-from whit.audit.mixing import dims_of
-from whit.audit.sight import (
+from whit.auditing.call import Call, Finding, each, shifted
+from whit.auditing.mixing import dims_of
+from whit.auditing.sight import (
     AXES,
     Run,
     Sight,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whit.audit.sight import (
+from whit.auditing.sight import (
     AXES,
     Dims,
     Run,

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
-from whit.audit.call import (
+from whit.auditing.call import (
     Call,
     Finding,
     contracted,
     is_whole_mean,
     uses_batch_statistics,
 )
-from whit.audit.products import pointwise
-from whit.audit.sight import (
+from whit.auditing.products import pointwise
+from whit.auditing.sight import (
     AXES,
     Run,
     Sight,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from whit.audit import table
-from whit.audit.layers import (
+from whit.auditing import table
+from whit.auditing.layers import (
     Extent,
     Layer,
     as_json,

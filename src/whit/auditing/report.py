@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from whit.audit.examination import BATCH, ONLY_TRAINED, Examination, brief
-from whit.audit.layers import (
+from whit.auditing.examination import BATCH, ONLY_TRAINED, Examination, brief
+from whit.auditing.layers import (
     Rows,
     extents,
     image_macs,
@@ -16,8 +16,8 @@ from whit.audit.layers import (
     untraced,
     without_batch,
 )
-from whit.audit.stored import BUFFER, CONSTANT, PARAMETER
-from whit.audit.value import Audit, ParamCounts
+from whit.auditing.stored import BUFFER, CONSTANT, PARAMETER
+from whit.auditing.value import Audit, ParamCounts
 
 
 class Report:

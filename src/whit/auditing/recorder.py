@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from whit.audit.call import Call, Operand, base_name, is_pointwise, uses_batch_statistics
-from whit.audit.chance import met_random
-from whit.audit.dataflow import (
+from whit.auditing.call import Call, Operand, base_name, is_pointwise, uses_batch_statistics
+from whit.auditing.chance import met_random
+from whit.auditing.dataflow import (
     MADE_PREFIXES,
     OVERWRITING,
     changed_by,
@@ -25,17 +25,17 @@ from whit.audit.dataflow import (
     with_jumps,
     written_into,
 )
-from whit.audit.kinds import BATCH_NORMS
-from whit.audit.macs import UNCOUNTED, multiply_adds
-from whit.audit.rules import judge
-from whit.audit.sight import (
+from whit.auditing.kinds import BATCH_NORMS
+from whit.auditing.macs import UNCOUNTED, multiply_adds
+from whit.auditing.rules import judge
+from whit.auditing.sight import (
     Layout,
     Sight,
     image_sight,
     plain_dims,
 )
-from whit.audit.stored import CONSTANT, Registry, storage_key
-from whit.audit.trace import Frame, Function, Memory, Op, Trace
+from whit.auditing.stored import CONSTANT, Registry, storage_key
+from whit.auditing.trace import Frame, Function, Memory, Op, Trace
 
 # Functions that are fully connected by name, wherever they are applied.
 LINEAR = frozenset({"linear", "bilinear", "multi_head_attention_forward"})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from whit.audit.examination import Examination
-from whit.audit.passes import copied, untouched
-from whit.audit.report import Report
-from whit.audit.value import Audit
+from whit.auditing.examination import Examination
+from whit.auditing.passes import copied, untouched
+from whit.auditing.report import Report
+from whit.auditing.value import Audit
 
 
 def audit_model(

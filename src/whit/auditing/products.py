@@ -7,8 +7,8 @@ from math import prod
 
 from torch import Tensor
 
-from whit.audit.call import NEAR_ONE, Call, Finding, contracted
-from whit.audit.sight import (
+from whit.auditing.call import NEAR_ONE, Call, Finding, contracted
+from whit.auditing.sight import (
     AXES,
     Dims,
     Sight,

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.audit.sight import (
+from whit.auditing.sight import (
     Layout,
     Sight,
 )
-from whit.audit.stored import storage_key
+from whit.auditing.stored import storage_key
 
 
 @dataclass

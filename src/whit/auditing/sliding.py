@@ -12,8 +12,8 @@ from dataclasses import replace
 from fractions import Fraction
 from math import ceil, prod
 
-from whit.audit.call import Call, Finding, contracted, each, is_whole_mean, shifted
-from whit.audit.sight import (
+from whit.auditing.call import Call, Finding, contracted, each, is_whole_mean, shifted
+from whit.auditing.sight import (
     AXES,
     Run,
     Sight,
@@ -52,14 +52,18 @@ def covers(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> bool:
-    """Tell whether some window of the kernel touches the whole input map of more than 1x1."""
+    """Tell whether every window of the kernel covers the whole input map of more than 1x1.
+
+    Then each output meets each input: fully connected. A padded 3x3 on a 3x3 map is not, as only
+    its middle window sees everything.
+    """
     hidden = prod(run.size for run in sight.dims[1] if run.axis in AXES)
     if prod(sizes) * hidden == 1:
         return False
     for size, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
         starts = range(-p, size + p - (k - 1) * d, s)
         dense = d == 1 or size == 1
-        if not dense or not any(start <= 0 and start + k >= size for start in starts):
+        if not dense or not all(start <= 0 and start + k >= size for start in starts):
             return False
     return True
 

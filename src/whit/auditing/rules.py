@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from whit.audit.call import Call, Finding
-from whit.audit.kinds import ATTENTION, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, SIMPLE
-from whit.audit.mixing import batch_norm, group_norm, layer_norm, mix, reduce
-from whit.audit.moving import cat, embedding, flip, glu, index, pixel_shuffle, pixel_unshuffle, roll
-from whit.audit.products import attention, pointwise, product
-from whit.audit.sight import (
+from whit.auditing.call import Call, Finding
+from whit.auditing.kinds import ATTENTION, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, SIMPLE
+from whit.auditing.mixing import batch_norm, group_norm, layer_norm, mix, reduce
+from whit.auditing.moving import cat, embedding, flip, glu, index, pixel_shuffle, pixel_unshuffle, roll
+from whit.auditing.products import attention, pointwise, product
+from whit.auditing.sight import (
     Sight,
     UnknownSight,
     image_sight,
     plain_dims,
 )
-from whit.audit.sliding import adaptive_pool, convolution, pad, pool, unfold, upsample
+from whit.auditing.sliding import adaptive_pool, convolution, pad, pool, unfold, upsample
 
 # Operations that may leave positions out.
 PICKING = frozenset({"index", "index_select", "gather", "take", "masked_select", "index_put"})

@@ -1,0 +1,178 @@
+"""Every wrong input gives one clear message, exit code 2, and leaves nothing behind.
+
+The message is the whole of standard error, and standard output stays empty, with `--json` too.
+The golden files of tests/golden/cli/refused/ hold each command and what it says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from calling import Done
+
+LONG = "x" * 300
+
+WRONG = {
+    # recipes
+    "recipe-unknown": "plan sprnt",
+    "recipe-unknown-path": "train nowhere/net.toml",
+    "recipe-long-name": f"plan {LONG}",
+    "recipe-not-toml": "plan no.toml.toml",
+    "recipe-binary": "plan binary.toml",
+    "recipe-huge": "plan huge.toml",
+    "recipe-long-number": "plan long-number.toml",
+    "recipe-nested": "plan deep.toml",
+    "recipe-empty": "plan empty.toml",
+    "recipe-folder": "plan a-folder",
+    "recipe-endless": "plan /dev/zero",
+    "recipe-every-table-wrong": "train keys.toml",
+    # --set
+    "set-no-equals": "train easy.toml --set epochs",
+    "set-unknown-keys": "train easy.toml --set train.epoch=3 --set trian.epochs=3",
+    "set-into-no-table": "train easy.toml --set name.first=3",
+    "set-many": "train easy.toml --set train.epochs=-1 --set train.batch_size=0 --set x",
+    "set-huge-epochs": f"train easy.toml --set train.epochs={10**30}",
+    "set-huge-number": f"train easy.toml --set train.epochs={'9' * 5000}",
+    "set-huge-limit": f"train easy.toml --set budget.params='< {'9' * 5000}'",
+    "set-deep": f"train easy.toml --set train.epochs={'[' * 5000}",
+    "set-date": "train source.toml --set model.name=models.py:Net --set model.width=2020-01-01",
+    "lr-nan": "plan easy.toml --set optim.lr=nan",
+    "lr-inf": "plan easy.toml --set optim.lr=inf",
+    "lr-negative": "plan easy.toml --set optim.lr=-0.1",
+    "lr-huge": f"plan easy.toml --set optim.lr=1{'0' * 400}",
+    "label-smoothing-one": "plan easy.toml --set train.label_smoothing=1",
+    "limits-without-sign": "plan easy.toml --set budget.params=20000 --set budget.epochs='20'",
+    "limits-with-the-wrong-sign": (
+        "plan easy.toml --set budget.params='> 9' --set budget.accuracy='< 99'"
+    ),
+    "limit-over-100": "plan easy.toml --set budget.accuracy='>= 100.5'",
+    "kind-unknown": "plan easy.toml --set budget.require='[\"dropuot\"]'",
+    "kind-required-and-forbidden": "plan easy.toml --set budget.forbid='[\"gap\"]'",
+    "schedule-falls": "plan easy.toml --set schedule.progress='[0, 1, 0.5]'",
+    "val-read-but-not-cut": "train sprint --set train.evaluate=val",
+    # sizes against the data, and the model
+    "batch-and-val-too-large": (
+        "train easy.toml --set train.batch_size=401 --set data.val=400 "
+        "--set data.mean=[0.1,0.1,0.1] --set data.std=[1,1,1]"
+    ),
+    "batch-larger-than-the-rest": "train easy.toml --set train.batch_size=301 --set data.val=100",
+    "model-unknown": "plan easy.toml --set model.name=plian",
+    "model-every-key-wrong": "plan model.toml",
+    "model-lists-of-wrong-length": "plan sizes.toml",
+    "model-keys-for-a-fixed-one": "plan published-16848 --set model.widths=[8]",
+    "model-shrinks-to-nothing": (
+        "train easy.toml --set model.widths=[8,8,8,8,8,8] --set model.pools=[1,2,3,4,5,6]"
+    ),
+    "model-kernel-larger-than-the-map": (
+        "train easy.toml --set model.widths=[8] --set model.kernels=[63] --set model.pools=[] "
+        "--set model.padding=valid"
+    ),
+    "model-too-large-to-build": "plan easy.toml --set model.widths=[4096,4096,4096,4096]",
+    # a user's own model
+    "source-file-missing": "train source.toml --set model.name=model.py:Net",
+    "source-class-missing": "plan source.toml --set model.name=models.py:Nett",
+    "source-no-class": "plan source.toml --set model.name=models.py",
+    "source-syntax": "plan easy.toml --set model.name=syntax.py:Net",
+    "source-import": "plan easy.toml --set model.name=import.py:Net",
+    "source-no-module": "plan source.toml --set model.name=models.py:NoModule",
+    "source-keys": "plan source.toml --set model.name=models.py:Net --set model.widht=3",
+    "source-constructor": "train source.toml --set model.name=models.py:BadConstructor",
+    "source-forward": "train source.toml --set model.name=models.py:BadForward",
+    "source-twelve-classes": "train source.toml --set model.name=models.py:TwelveClasses",
+    "source-map": "train source.toml --set model.name=models.py:Map",
+    "source-pair": "train source.toml --set model.name=models.py:Pair",
+    "source-huge": "train source.toml --set model.name=models.py:Huge",
+    "audit-twelve-classes": "audit models.py:TwelveClasses",
+    # data
+    "data-missing": "train easy.toml --set data.name=nowhere.npz",
+    "data-misspelt": "data mnsit",
+    "data-long-name": f"data {LONG}",
+    "data-empty-folder": "train easy.toml --set data.name=a-folder",
+    "data-not-an-npz": "data not-an.npz",
+    "data-cut-npz": "train easy.toml --set data.name=cut.npz",
+    "data-labels": "train easy.toml --set data.name=labels.npz",
+    "data-idx": "train easy.toml --set data.name=idx",
+    "data-circle": "data circle",
+    # options of train
+    "device-unknown": "train easy.toml --device gpu",
+    "device-cuda": "train easy.toml --device cuda:9",
+    "threads-zero": "train easy.toml --threads 0",
+    "threads-negative": "train easy.toml --threads -1",
+    "threads-many": "train easy.toml --threads 100000",
+    "threads-text": "train easy.toml --threads abc",
+    "seed-negative": "train easy.toml --seed -1",
+    "seed-huge": f"train easy.toml --seed {2**63}",
+    "seed-endless": f"train easy.toml --seed {'9' * 5000}",
+    "seed-text": "train easy.toml --seed abc",
+    "out-a-folder": "train easy.toml --out a-folder",
+    "out-a-file": "train easy.toml --out easy.npz",
+    "out-a-dangling-link": "train easy.toml --out dangling",
+    "out-below-a-file": "train easy.toml --out easy.npz/run",
+    "out-nowhere": "train easy.toml --out /proc/runs/run",
+    "out-long-name": f"train easy.toml --out new/{LONG}",
+    "options-all-at-once": (
+        "train keys.toml --set x --seed -1 --threads 0 --device gpu --out a-folder"
+    ),
+    # audit
+    "audit-missing": "audit nowhere",
+    "audit-long-name": f"audit {LONG}",
+    "audit-a-folder": "audit a-folder",
+    "audit-unfinished": "audit spoilt/unfinished",
+    "audit-no-weights": "audit spoilt/no-weights",
+    "audit-recipe": "audit spoilt/recipe",
+    "audit-cut-result": "audit spoilt/cut-result",
+    "audit-list-result": "audit spoilt/list-result",
+    "audit-typed-result": "audit spoilt/typed-result",
+    "audit-empty-result": "audit spoilt/empty-result",
+    "audit-cut-log": "audit spoilt/cut-log",
+    "audit-typed-log": "audit spoilt/typed-log",
+    "audit-empty-log": "audit spoilt/empty-log",
+    "audit-environment": "audit spoilt/environment",
+    "audit-cut-weights": "audit spoilt/cut-weights",
+    "audit-other-weights": "audit spoilt/other-weights",
+    "audit-weights-alone": "audit runs/easy-0/weights.safetensors",
+    "audit-weights-missing": "audit nowhere.safetensors --recipe easy.toml",
+    "audit-weights-of-another-model": "audit runs/easy-0/weights.safetensors --recipe sprint",
+    "audit-set-without-recipe": "audit runs/easy-0 --set train.epochs=3",
+    "audit-run-with-recipe": "audit runs/easy-0 --recipe sprint",
+    "audit-recipe-with-recipe": "audit easy.toml --recipe sprint",
+    # runs and compare
+    "runs-missing": "runs nowhere nobody",
+    "runs-a-file": "runs easy.npz",
+    "compare-one": "compare runs/easy-0",
+    "compare-unfinished": "compare runs/easy-0 spoilt/unfinished more/untested-0",
+    "compare-missing": "compare runs nowhere",
+    "compare-damaged": "compare runs/easy-0 spoilt/typed-result",
+    "compare-other-data": "compare runs more/other-0",
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_input_is_one_message(
+    name: str,
+    workshop: Path,
+    whit: Callable[..., Done],
+    golden: Callable[[str, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = sorted(workshop.rglob("*"))
+    done = whit(WRONG[name], workshop)
+    assert done.out == ""
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    assert done.err.endswith("\n")
+    assert all(line.startswith("whit: ") for line in done.err.splitlines())
+    assert sorted(workshop.rglob("*")) == before
+    golden(f"refused/{name}", masked(f"$ whit {WRONG[name]}\n{done.err}", workshop))
+
+
+def masked(text: str, folder: Path) -> str:
+    """Return `text` without what depends on the machine, and without endless repetitions."""
+    text = text.replace(str(folder), "HERE")
+    text = re.sub(r"this machine are 1 to \d+", "this machine are 1 to N", text)
+    return re.sub(r"(.)\1{39,}", r"\1\1\1...", text)
