@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -31,10 +37,13 @@ Sets = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
+# Numbers of more digits cost Python more than a moment, and are none that whit allows.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
+
 
 @app.command()
 def recipes(as_json: AsJson = False) -> None:
-    """List the shipped recipes with parameters, epochs and recorded accuracy."""
+    """List the shipped recipes, their sizes and recorded accuracy."""
     from whit.listing import recipe_rows, recipe_table
 
     rows = recipe_rows()
@@ -43,52 +52,61 @@ def recipes(as_json: AsJson = False) -> None:
 
 @app.command()
 def plan(recipe: RecipeName, set_: Sets = None, as_json: AsJson = False) -> None:
-    """Show a recipe's layers, steps and predicted verdict; reads no data."""
+    """Show a recipe's layers, steps and predicted verdict. Reads no data."""
     changed = _recipe(recipe, set_)
     from whit.planning import plan as make_plan
 
-    made = make_plan(changed)
+    with _alone(as_json):
+        made = make_plan(changed)
     _show(made.to_json(), made.table, as_json)
     _exit_by(made.verdict)
 
 
 @app.command()
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="[RECIPE]", help="A shipped name, or a path.")
-    ] = FLAGSHIP,
+    recipe: RecipeName = FLAGSHIP,
     set_: Sets = None,
-    seed: Annotated[int, typer.Option(help="Decides weights, order, warps and dropout.")] = 0,
+    seed: Annotated[
+        str, typer.Option(metavar="N", help="Decides weights, order, warps and dropout.")
+    ] = "0",
     out: Annotated[
-        Path | None, typer.Option(help="Run folder to make; by default one under runs/.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Run folder to make; by default one under runs/."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(help="Processor threads; by default one a core.")
+        str | None,
+        typer.Option(metavar="N", help="Processor threads; by default one a core."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a recipe, judge it, and leave a run folder."""
-    changed = _recipe(recipe, set_)
-    if not 0 <= seed < 2**63:
-        raise InputError(f"--seed {seed}: allowed are 0 to {2**63 - 1}.")
-    if out is not None and out.exists():
-        raise InputError(f"--out {out}: already there, and a run never overwrites.")
     from whit.environment import choose_device, choose_threads
     from whit.planning import plan as make_plan
     from whit.progress import watch_on
+    from whit.record import RunFolder
     from whit.run import run
 
-    _all_problems(lambda: choose_device(device), lambda: choose_threads(threads))
-    result = run(
-        make_plan(changed),
-        seed=seed,
-        out=out,
-        device=device,
-        threads=threads,
-        watch=watch_on(_console(), quiet or as_json),
+    def chosen_threads() -> int | None:
+        return None if threads is None else choose_threads(_whole_number("--threads", threads))
+
+    changed, number, count, _, _ = _all_of(
+        lambda: _recipe(recipe, set_),
+        lambda: _seed(seed),
+        chosen_threads,
+        lambda: choose_device(device),
+        lambda: None if out is None else RunFolder.refuse(out),
     )
+    with _alone(as_json):
+        result = run(
+            make_plan(changed),
+            seed=number,
+            out=out,
+            device=device,
+            threads=count,
+            watch=watch_on(_console(), quiet or as_json),
+        )
     _show(result.to_json(), lambda width: str(result), as_json)
     _exit_by(result.verdict)
 
@@ -103,18 +121,20 @@ def audit(
         ),
     ],
     recipe: Annotated[
-        str | None, typer.Option(help="Data, model sizes and budget to judge by.")
+        str | None,
+        typer.Option(metavar="RECIPE", help="Data, model sizes and budget to judge by."),
     ] = None,
     set_: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recompute layers and verdict from what is there, believing no record."""
+    """Recompute layers and verdict. Believes no record."""
     if set_ and recipe is None:
         raise InputError("--set changes a recipe: add --recipe RECIPE.")
     given = None if recipe is None else _recipe(recipe, set_)
     from whit.judge import judge
 
-    judgement = judge(target, given)
+    with _alone(as_json):
+        judgement = judge(target, given)
     _show(judgement.to_json(), judgement.table, as_json)
     _exit_by(judgement.verdict)
 
@@ -122,7 +142,7 @@ def audit(
 @app.command()
 def runs(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FOLDER]...", help="By default runs/.")
+        list[Path] | None, typer.Argument(metavar="FOLDER...", help="By default runs/.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -150,7 +170,7 @@ def compare(
 @app.command()
 def data(
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="A shipped data set, or a path.")
+        str, typer.Argument(metavar="NAME", help="A shipped data set, or a path.")
     ] = "mnist",
     as_json: AsJson = False,
 ) -> None:
@@ -178,25 +198,68 @@ def _recipe(name: str, changes: list[str] | None) -> Recipe:
     return load_recipe(name).changed(changes or [])
 
 
-def _all_problems(*checks: Callable[[], object]) -> None:
-    """Run every check, then raise all that was wrong at once."""
+def _seed(text: str) -> int:
+    seed = _whole_number("--seed", text)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed}: allowed are 0 to {2**63 - 1}.")
+    return seed
+
+
+def _whole_number(option: str, text: str) -> int:
+    if not _WHOLE_NUMBER.fullmatch(text):
+        shown = text if len(text) <= 30 else f"{text[:27]}..."
+        raise InputError(f"{option} {shown}: wanted a whole number of at most 20 digits.")
+    return int(text)
+
+
+def _all_of(*checks: Callable[[], Any]) -> list[Any]:
+    """Return what every check returns, or raise all that was wrong at once."""
+    found: list[Any] = []
     problems: list[str] = []
     for check in checks:
         try:
-            check()
+            found.append(check())
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
+    return found
+
+
+class _Output(Console):
+    """A console whose reader may go away, as that of `whit train | head` does: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _close(sys.stdout)
 
 
 def _console() -> Console:
+    if sys.stdout.isatty():
+        return _Output()
     # A pipe has no width: tables there are as wide as they are on a usual terminal.
-    return Console() if sys.stdout.isatty() else Console(width=100)
+    return _Output(width=100, force_terminal=False)
+
+
+def _alone(as_json: bool) -> AbstractContextManager[object]:
+    """With --json, send what a user's own model prints to standard error."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def _show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
-    typer.echo(json.dumps(value, indent=2) if as_json else table(_console().width))
+    _say(json.dumps(value, indent=2) if as_json else table(_console().width), sys.stdout)
+
+
+def _say(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        _close(stream)
+
+
+def _close(stream: TextIO) -> None:
+    """Let everything that is still printed go nowhere; Python flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _exit_by(verdict: str) -> None:
@@ -204,26 +267,57 @@ def _exit_by(verdict: str) -> None:
         raise typer.Exit(1)
 
 
+class _Stopped(BaseException):
+    """A signal outside a run; no `except Exception` of a user's model holds it up."""
+
+
+@contextmanager
+def _signals_stop() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stopped(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main() -> None:
     """Run the command line; every error meant for users becomes one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's character set lacks is no reason to fail.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    try:
+        with _signals_stop():
+            sys.exit(_run())
+    except _Stopped as stopped:
+        (number,) = stopped.args
+        _say(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
+        sys.exit(128 + number)
+
+
+def _run() -> int:
     try:
         app()
     except BudgetRefused as error:
-        print("whit: refused before training; the budget cannot be kept:", file=sys.stderr)
-        for violation in error.violations:
-            print(f"  - {violation.message}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        lines = ["refused before training; the budget cannot be kept:"]
+        lines += [f"  - {violation.message}" for violation in error.violations]
+        _say("whit: " + "\n".join(lines), sys.stderr)
+        return error.exit_code
     except InputError as error:
-        for problem in error.problems:
-            print(f"whit: {problem}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _say("\n".join(f"whit: {problem}" for problem in error.problems), sys.stderr)
+        return error.exit_code
     except WhitError as error:
-        print(f"whit: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe has gone, as `whit plan sprint | head` does.
-        sys.stderr.close()
-        sys.exit(0)
+        _say(f"whit: {error}", sys.stderr)
+        return error.exit_code
+    except Exception:
+        # Exit code 1 would say that a budget was missed.
+        _say(f"{traceback.format_exc()}whit: a fault in whit itself: please report it.", sys.stderr)
+        return 3
+    return 0
 
 
 if __name__ == "__main__":

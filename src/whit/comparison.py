@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
@@ -174,8 +175,8 @@ def weigh(a: Group, b: Group) -> Evidence:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Return the exact two-sided p-value for `only_a` against `only_b` discordant images."""
     n, least = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(n, k) for k in range(least + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    tail = sum(math.comb(n, k) for k in range(least + 1))
+    return min(1.0, float(Fraction(2 * tail, 2**n)))
 
 
 def permutation_p(a: list[float], b: list[float]) -> float:

@@ -20,6 +20,7 @@ from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
 
 FLAGSHIP = "sprint"
+LARGEST = 1_000_000  # bytes of a recipe
 
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -41,6 +42,16 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: Annotated[str, Field(min_length=1, max_length=500)]
+
+    @model_validator(mode="after")
+    def _writable(self) -> ModelSpec:
+        # TOML also reads dates, which no model takes and a run folder could not keep.
+        for key, value in self.arguments.items():
+            try:
+                toml_value(value)
+            except ValueError:
+                raise ValueError(f"{key} is neither text, number, flag, list nor table") from None
+        return self
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -177,11 +188,12 @@ class BudgetSpec(Part):
             raise ValueError(f"a limit is text with its sign, such as {example!r}")
         try:
             limit = Limit.parse(value)
+            reachable = limit.value <= 100  # thousands of digits are no number
         except ValueError:
             raise ValueError(f"a limit is a sign and a number, such as {example!r}") from None
         if limit.sign[0] != example[0]:
             raise ValueError(f"the sign must be {example[0]} or {example[0]}=, as in {example!r}")
-        if info.field_name == "accuracy" and limit.value > 100:
+        if info.field_name == "accuracy" and not reachable:
             raise ValueError("accuracy is in percent, at most 100")
         return str(limit)
 
@@ -275,8 +287,10 @@ def parse_recipe(text: str, source: str) -> Recipe:
     """Read a recipe from TOML; `source` names it in messages. Raises RecipeError."""
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source}: not valid TOML: {error}.") from None
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        raise RecipeError(f"{source}: a number too long or a list too deep to be read.") from None
     return _validated(tables, source, [])
 
 
@@ -289,22 +303,24 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if str(name_or_path) in shipped:
         return parse_recipe(shipped[str(name_or_path)], str(name_or_path))
     path = Path(name_or_path)
-    if path.is_dir() and (path / "recipe.toml").is_file():
-        path = path / "recipe.toml"
-    if not path.exists():
+    try:
+        if path.is_dir() and (path / "recipe.toml").is_file():
+            path = path / "recipe.toml"
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except FileNotFoundError:
         raise RecipeError(
             f"No recipe {str(name_or_path)!r}: it is neither a shipped recipe nor a file."
             f"{did_you_mean(str(name_or_path), shipped)} `whit recipes` lists the shipped ones."
-        )
-    try:
-        if path.stat().st_size > 1_000_000:
-            raise RecipeError(f"{path}: larger than 1 MB, so it is not a recipe.")
-        text = path.read_text(encoding="utf-8")
+        ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
+    if len(content) > LARGEST:
+        raise RecipeError(f"{path}: larger than 1 MB, so it is not a recipe.")
+    try:
+        return parse_recipe(content.decode(), str(path))
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not a text file in UTF-8.") from None
-    return parse_recipe(text, str(path))
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -363,5 +379,5 @@ def _shorten(value: object) -> str:
 def _toml_or_text(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # TOMLDecodeError is a ValueError
         return text

@@ -27,6 +27,9 @@ from whit.errors import InputError, RunFailed
 from whit.recipe import Recipe, parse_recipe
 
 
+_LONGEST_NAME = 255  # bytes; what file systems allow for one folder
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One reading of a split. `loss` is the mean cross-entropy in nats per image.
@@ -73,11 +76,6 @@ class EpochRecord:
         for evaluation in value["evaluations"]:
             del evaluation["wrong"]
         return value
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> EpochRecord:
-        evaluations = tuple(Evaluation(**item) for item in value["evaluations"])
-        return cls(**{**value, "evaluations": evaluations})
 
 
 @dataclass(frozen=True)
@@ -177,6 +175,22 @@ class RunFolder:
     def __init__(self, path: Path):
         self.path = path
 
+    @staticmethod
+    def refuse(out: Path) -> None:
+        """Raise InputError if no new folder can be made at `out`; makes nothing itself."""
+        if os.path.lexists(out):
+            raise InputError(
+                f"--out {out}: already there, and a run never overwrites: "
+                "name a folder that does not exist, or leave --out away."
+            )
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in out.parts):
+            raise InputError(f"--out {out}: a name in it is longer than {_LONGEST_NAME} bytes.")
+        above = next(place for place in out.absolute().parents if os.path.lexists(place))
+        if not above.is_dir():
+            raise InputError(f"--out {out}: {above} is not a folder.")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise InputError(f"--out {out}: no permission to write in {above}.")
+
     @classmethod
     def create(cls, out: Path | None, name: str, seed: int) -> RunFolder:
         """Make `out`, or a new folder under `runs/`. Raises InputError when it is there."""
@@ -186,13 +200,9 @@ class RunFolder:
             while path.exists():
                 again += 1
                 path = stem.with_name(f"{stem.name}-{again}")
+        cls.refuse(path)
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            raise InputError(
-                f"--out {path}: already there, and a run never overwrites: "
-                "name a folder that does not exist, or leave --out away."
-            ) from None
         except OSError as error:
             raise InputError(f"--out {path}: cannot be made: {error.strerror}.") from None
         return cls(path)

@@ -72,7 +72,7 @@ def train(
                 logits.float(), labels, label_smoothing=recipe.train.label_smoothing
             )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             tally.add(loss, logits, labels)
             if not math.isfinite(tally.last_loss):
                 raise Diverged(_diverged(tally.last_loss, steps + 1, epoch, optimizer))

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from whit.auditing.call import Call, Finding
 from whit.auditing.kinds import ATTENTION, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, SIMPLE
 from whit.auditing.mixing import batch_norm, group_norm, layer_norm, mix, reduce
-from whit.auditing.moving import cat, embedding, flip, glu, index, pixel_shuffle, pixel_unshuffle, roll
+from whit.auditing.moving import (
+    cat,
+    embedding,
+    flip,
+    glu,
+    index,
+    pixel_shuffle,
+    pixel_unshuffle,
+    roll,
+)
 from whit.auditing.products import attention, pointwise, product
 from whit.auditing.sight import (
     Sight,

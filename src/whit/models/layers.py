@@ -58,7 +58,9 @@ class GlobalAvgPool(nn.Module):
     """The mean over the whole map: (N, C, H, W) to (N, C)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.mean((2, 3))
+        # As (N, HW, C), so that the gradient comes back channels-last; from `mean((2, 3))` it
+        # comes back channels-first, which makes the layer before it ten times slower backward.
+        return images.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 _SHORT_NAMES = {

@@ -26,7 +26,8 @@ def published_17098(channels: int, classes: int) -> nn.Sequential:
     That ReLU matters: BatchNorm's output can be negative.
     """
     return in_order(
-        _conv(channels, 16, 1), _relu(), nn.BatchNorm2d(16), nn.MaxPool2d(2), Dropout(0.15), _relu(),
+        _conv(channels, 16, 1), _relu(), nn.BatchNorm2d(16), nn.MaxPool2d(2), Dropout(0.15),
+        _relu(),
         _conv(16, 32, 1), _relu(), nn.BatchNorm2d(32), nn.MaxPool2d(2), Dropout(0.15),
         _conv(32, 32), _relu(), nn.BatchNorm2d(32), Dropout(0.15),
         _conv(32, classes), GlobalAvgPool(),

@@ -1,6 +1,8 @@
 """A user's own model, named as `path/file.py:Class` or `path/notebook.ipynb:Class`.
 
     target --read_source--> Source (the code, as text) --load_model_class--> class --> nn.Module
+              │                                          │
+              pyfile, notebook, needs                    neighbours, failure, factory
 
 A user's file is code that they asked to run, and it runs with all their rights. Nothing else is
 ever imported by name: a target names a file, never a module on the path. What the file itself
@@ -148,7 +150,7 @@ def _classes_there(path: Path) -> str:
         if path.suffix.lower() == ".ipynb":
             return classes_sentence(Notebook.read(path).statements)
         return classes_sentence(_statements(read_python(path), path))
-    except SourceError:
+    except (SourceError, RecursionError):
         return ""
 
 
