@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,17 @@ from torch import nn
 from whit.auditing import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation, percent
 from whit.data.datasets import describe_dataset, load_dataset
-from whit.errors import InputError
+from whit.errors import InputError, did_you_mean
 from whit.evaluation import evaluate
 from whit.models.source import is_source
 from whit.planning import fresh_model, plan
-from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe
+from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import RunRecord, read_run, verdict_text
 from whit.run import data_normalise
 from whit.weights import load_weights, sha256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Judgement:
     """A model's layers, what is known of its training, and the verdict on both.
 
@@ -64,6 +66,12 @@ class Judgement:
     def __str__(self) -> str:
         return self.table()
 
+    __repr__ = __str__  # a prompt shows what print shows
+
+    def _repr_html_(self) -> str:
+        rest = self.table().removeprefix(self.audit.table(100)).lstrip("\n")
+        return f"{self.audit._repr_html_()}<pre>{escape(rest)}</pre>"
+
 
 def judge(
     target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
@@ -80,15 +88,23 @@ def judge(
     path = Path(target)
     if is_source(str(target)):
         base = recipe or load_recipe(FLAGSHIP)
-        base = base.model_copy(update={"model": ModelSpec(name=str(target))})
+        sizes = base.model.arguments if is_source(base.model.name) else {}
+        base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
         image_shape, classes, _ = describe_dataset(base.data.name)
         return _judge_model(fresh_model(base, image_shape, classes), base, str(target), recipe)
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
         return _judge_weights(path, recipe, model)
-    if path.is_dir():
+    if recipe is not None:
+        raise InputError(f"{target}: brings its own recipe: leave --recipe away.")
+    if os.path.isdir(path):
         return _judge_run(read_run(path), model)
+    if str(target) not in shipped_recipes() and not os.path.isfile(path):
+        raise InputError(
+            f"{target}: nothing there to audit: neither a run folder, a file nor a shipped recipe."
+            f"{did_you_mean(str(target), shipped_recipes())}"
+        )
     planned = plan(load_recipe(target))
     return Judgement(planned.recipe, planned.audit, planned.usage)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 from statistics import mean
@@ -65,7 +66,7 @@ def recipe_table(rows: list[dict[str, Any]], width: int) -> str:
 
 def run_rows(roots: list[Path]) -> list[dict[str, Any]]:
     """Return one row a run folder at or under `roots`, unfinished and damaged ones included."""
-    missing = [root for root in roots if not root.exists() and root != Path("runs")]
+    missing = [root for root in roots if not os.path.isdir(root) and root != Path("runs")]
     if missing:
         raise InputError([f"{root}: no such folder." for root in missing])
     rows = []

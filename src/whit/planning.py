@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from html import escape
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from whit.record import verdict_text
 from whit.streams import stream_seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A recipe with its model audited, its steps counted and its budget judged.
 
@@ -94,9 +95,9 @@ class Plan:
     def __str__(self) -> str:
         return self.table()
 
-    def _repr_html_(self) -> str:
-        from html import escape
+    __repr__ = __str__  # a prompt shows what print shows
 
+    def _repr_html_(self) -> str:
         verdict = escape(verdict_text(self.recipe.budget.limits(), self.usage))
         return f"{self.audit._repr_html_()}<pre>{verdict}</pre>"
 

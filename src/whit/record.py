@@ -19,8 +19,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
 from whit.errors import InputError, RunFailed
@@ -78,7 +81,7 @@ class EpochRecord:
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What `result.json` says, and what it was judged by."""
 
@@ -148,6 +151,8 @@ class RunResult:
         if self.folder:
             lines.append(f"Run folder: {self.folder}")
         return "\n".join(lines)
+
+    __repr__ = __str__  # a prompt or a notebook cell shows what print shows
 
 
 def verdict_text(budget: Budget, usage: Usage) -> str:
@@ -256,6 +261,42 @@ class RunRecord:
         return self.environment.get("seed")
 
 
+Natural = Annotated[int, Field(ge=0)]
+
+
+class _Stored(BaseModel):
+    """A part of `result.json` that others rely on; there may be more in it."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _StoredTest(_Stored):
+    correct: Natural | None
+    total: Annotated[int, Field(ge=1)] | None
+    wrong: list[int] = []
+
+    @model_validator(mode="after")
+    def _whole(self) -> _StoredTest:
+        if (self.correct is None) != (self.total is None):
+            raise ValueError("correct and total go together")
+        if self.correct is not None and self.total is not None and self.correct > self.total:
+            raise ValueError("more correct than there are")
+        return self
+
+
+class _StoredSeconds(_Stored):
+    total: float
+
+
+class _StoredResult(_Stored):
+    verdict: Verdict
+    params: Natural
+    epochs: float
+    test: _StoredTest
+    seconds: _StoredSeconds
+    weights_sha256: str
+
+
 def read_run(path: Path) -> RunRecord:
     """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
     if not (path / "recipe.toml").is_file():
@@ -271,10 +312,32 @@ def read_run(path: Path) -> RunRecord:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}.") from None
     try:
-        log = tuple(EpochRecord.from_json(json.loads(line)) for line in lines)
-    except (ValueError, TypeError, AttributeError):
-        raise InputError(f"{path / 'log.jsonl'}: damaged: not one record a line.") from None
-    return RunRecord(path, recipe, environment, log, result)
+        if result is not None:
+            _StoredResult.model_validate(result)
+    except ValidationError as error:
+        raise InputError(_damages(path / "result.json", error)) from None
+    log = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            log.append(_epoch_record().validate_json(line, strict=True))
+        except ValidationError as error:
+            raise InputError(_damages(path / f"log.jsonl, line {number}", error)) from None
+    return RunRecord(path, recipe, environment, tuple(log), result)
+
+
+@cache
+def _epoch_record() -> TypeAdapter[EpochRecord]:
+    return TypeAdapter(EpochRecord)
+
+
+def _damages(file: Path, error: ValidationError) -> list[str]:
+    """Return one sentence for each of pydantic's findings."""
+    found = []
+    for item in error.errors():
+        key = ".".join(map(str, item["loc"]))
+        said = item["msg"].removeprefix("Value error, ")
+        found.append(f"{file}: damaged: {f'{key}: ' if key else ''}{said[0].lower()}{said[1:]}.")
+    return found
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -86,7 +86,6 @@ WRONG = {
     "source-map": "train source.toml --set model.name=models.py:Map",
     "source-pair": "train source.toml --set model.name=models.py:Pair",
     "source-huge": "train source.toml --set model.name=models.py:Huge",
-    "audit-twelve-classes": "audit models.py:TwelveClasses",
     # data
     "data-missing": "train easy.toml --set data.name=nowhere.npz",
     "data-misspelt": "data mnsit",

@@ -60,16 +60,24 @@ from torch import nn
 class Net(nn.Module):
     def __init__(self, width=8, classes=10):
         super().__init__()
-        print("built by the user")
         self.conv = nn.Conv2d(1, width, 5, 2)
         self.norm = nn.BatchNorm2d(width)
         self.drop = nn.Dropout(0.05)
         self.last = nn.Conv2d(width, classes, 3)
 
     def forward(self, x):
-        print("called by whit")
         x = self.drop(torch.relu(self.norm(self.conv(x))))
         return self.last(x).mean((2, 3))
+
+
+class Talks(Net):
+    def __init__(self):
+        print("built")
+        super().__init__()
+
+    def forward(self, x):
+        print("called")
+        return super().forward(x)
 
 
 class TwelveClasses(Net):

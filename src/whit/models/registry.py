@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
@@ -45,6 +46,9 @@ MODELS: dict[str, Entry] = {
 
 _PYTHON = "python:"
 
+# Sizes that are each allowed can still multiply to more than a machine holds.
+MOST_PARAMS = 20_000_000
+
 
 def given_in_python(model: nn.Module) -> ModelSpec:
     """Return the name under which a recipe keeps a model that it cannot build again."""
@@ -74,6 +78,13 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
         sizes = entry.sizes.model_validate(spec.arguments)
     except ValidationError as error:
         raise ModelError([_sentence(entry, item) for item in error.errors()]) from None
+    with torch.device("meta"):  # shapes without numbers
+        count = sum(p.numel() for p in entry.build(sizes, channels, classes).parameters())
+    if count > MOST_PARAMS:
+        raise ModelError(
+            f"model.name = {spec.name!r}: {count:,} parameters with these sizes, more than the "
+            f"{MOST_PARAMS:,} that whit builds. Make it smaller."
+        )
     return entry.build(sizes, channels, classes)
 
 

@@ -1,0 +1,68 @@
+"""The public surface of the package, and the example that uses it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import whit
+from whit.planning import plan
+from whit.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_exported_names() -> None:
+    """Widening the surface is a decision, made by editing this test."""
+    assert whit.__all__ == [
+        "BudgetRefused",
+        "InputError",
+        "Recipe",
+        "RunFailed",
+        "WhitError",
+        "audit",
+        "load_recipe",
+        "plan",
+        "train",
+    ]
+    assert all(hasattr(whit, name) for name in whit.__all__)
+
+
+def test_submodules_do_not_hide_functions() -> None:
+    """A module named like a function would replace it when it is imported."""
+    names = {path.stem for path in (ROOT / "src" / "whit").iterdir()}
+    assert not names & set(whit.__all__)
+
+
+def test_values_print_well_at_a_prompt_and_in_a_notebook() -> None:
+    planned = plan(load_recipe("published-16848"))
+    assert repr(planned) == str(planned)
+    assert "Verdict: missed." in str(planned)
+    html = planned._repr_html_()
+    assert html.startswith("<")
+    assert "16,848" in html
+    judgement = whit.audit("published-16848")
+    assert "20 is not &lt; 20" in judgement._repr_html_()
+
+
+def test_import_whit_leaves_torch_alone() -> None:
+    code = "import sys, whit; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    example = ROOT / "examples" / "own_model.py"
+    command = [sys.executable, str(example)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert "Test set: Average loss" in done.stdout
+    assert "Verdict: " in done.stdout
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "result.json").is_file()
+    judgement = whit.audit(f"{example}:Net")
+    assert judgement.verdict == "open"
+    assert judgement.audit.params.total < 20_000
