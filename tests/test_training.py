@@ -137,6 +137,20 @@ def test_epochs_differ_in_order_and_can_be_replayed() -> None:
     assert not torch.equal(first, second)
 
 
+def test_warps_end_where_the_recipe_says() -> None:
+    """Two epochs of 200 images: until progress 0.74 is until batch 3 of the second epoch."""
+    augment = AugmentSpec(rotate=30.0, until=0.74)
+    split = easy_split("train", 200)
+    warped = Loader(split, 50, NORMALISE, augment, epochs=2, seed=0)
+    plain = Loader(split, 50, NORMALISE, epochs=2, seed=0)
+    equal = [
+        torch.equal(a, b)
+        for epoch in (1, 2)
+        for (a, _), (b, _) in zip(warped.epoch(epoch), plain.epoch(epoch), strict=True)
+    ]
+    assert equal == [False] * 6 + [True] * 2
+
+
 def plain_warp(image: Tensor, affine: Tensor) -> Tensor:
     """Bilinear, pixel by pixel, in the pixels about the centre that `warp` promises."""
     height, width = image.shape

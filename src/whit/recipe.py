@@ -80,12 +80,17 @@ class DataSpec(Part):
 
 
 class AugmentSpec(Part):
-    """One random affine warp per image and epoch; each range is symmetric about no change."""
+    """One random affine warp per image and epoch; each range is symmetric about no change.
+
+    From progress `until` on (images seen / images planned) images stay as they are, so that the
+    network ends on what it is judged on.
+    """
 
     rotate: Annotated[Real, Field(ge=0, le=180)] = 0.0  # degrees, either way
     shift: Annotated[Real, Field(ge=0, le=100)] = 0.0  # pixels, either way, each axis
     scale: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # fraction, larger or smaller
     shear: Annotated[Real, Field(ge=0, lt=90)] = 0.0  # degrees, either way
+    until: Annotated[Real, Field(gt=0, le=1)] = 1.0  # progress
 
     @property
     def is_identity(self) -> bool:
@@ -306,6 +311,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     try:
         if path.is_dir() and (path / "recipe.toml").is_file():
             path = path / "recipe.toml"
+        elif path.is_dir():
+            raise RecipeError(f"{path}: a folder without a recipe.toml in it.")
         with path.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except FileNotFoundError:
@@ -347,7 +354,7 @@ def _validated(tables: Mapping[str, Any], source: str, problems: list[str]) -> R
 def _sentence(source: str, item: Any) -> str:
     """Turn one of pydantic's findings into a sentence with key, value, and what is allowed."""
     where = [part for part in item["loc"] if isinstance(part, str)]
-    key = ".".join(where) or "recipe"
+    key = ".".join(where)
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(where[:-1])
         near = did_you_mean(where[-1], allowed)
@@ -355,10 +362,12 @@ def _sentence(source: str, item: Any) -> str:
     if item["type"] == "missing":
         return f"{source}: {key} is missing."
     said = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "string_pattern_mismatch":
+        said = "wanted 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
     said = said[0].lower() + said[1:]
     given = item["input"]
     shown = "" if isinstance(given, dict | BaseModel) else f" = {_shorten(given)}"
-    return f"{source}: {key}{shown}: {said}."
+    return ": ".join(part for part in (source, f"{key}{shown}", f"{said}.") if part)
 
 
 def _keys_at(where: Sequence[str]) -> list[str]:

@@ -81,7 +81,13 @@ def run(
         raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
     model.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = Loader(
-        dataset.train, recipe.train.batch_size, normalise, recipe.augment, seed=seed, device=chosen
+        dataset.train,
+        recipe.train.batch_size,
+        normalise,
+        recipe.augment,
+        epochs=recipe.train.epochs,
+        seed=seed,
+        device=chosen,
     )
 
     folder = RunFolder.create(out, recipe.name, seed)

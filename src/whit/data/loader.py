@@ -36,8 +36,8 @@ class Normalise:
 class Loader:
     """Shuffled, warped, normalised batches of one split; the last one is kept, however small.
 
-    Order and warps of an epoch depend on (seed, epoch) only. The split lies on the device as
-    uint8, so a batch is one gather.
+    Order and warps of an epoch depend on (seed, epoch) and the recipe only. The split lies on the
+    device as uint8, so a batch is one gather.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Loader:
         normalise: Normalise,
         augment: AugmentSpec | None = None,
         *,
+        epochs: int = 1,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ):
@@ -55,6 +56,7 @@ class Loader:
         self.batch_size = batch_size
         self.normalise = normalise
         self.augment = None if augment is None or augment.is_identity else augment
+        self.epochs = epochs  # planned: what the warps' progress is a share of
         self.seed = seed
 
     def __len__(self) -> int:
@@ -69,7 +71,8 @@ class Loader:
         for first in range(0, len(order), self.batch_size):
             chosen = order[first : first + self.batch_size]
             images = self.images[chosen].float()
-            if self.augment:
+            progress = (epoch - 1 + first / len(order)) / self.epochs
+            if self.augment and progress < self.augment.until:
                 images = warp(images, random_affines(len(chosen), self.augment, warps))
             images = self.normalise(images).contiguous(memory_format=torch.channels_last)
             yield images, self.labels[chosen]
