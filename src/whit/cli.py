@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train image classifiers that keep a budget of parameters, epochs and accuracy.",
     epilog="Exit codes: 0 budget met or work done, 1 budget missed, 2 bad input, "
-    "3 the run failed, 130 interrupted.",
+    "3 the run failed, 130 or 143 stopped.",
 )
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name, or a path.")]
@@ -107,7 +108,7 @@ def train(
             threads=count,
             watch=watch_on(_console(), quiet or as_json),
         )
-    _show(result.to_json(), lambda width: str(result), as_json)
+    _show(result.to_json(), result.text, as_json)
     _exit_by(result.verdict)
 
 
@@ -142,7 +143,7 @@ def audit(
 @app.command()
 def runs(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="FOLDER...", help="By default runs/.")
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="By default runs/.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +157,7 @@ def runs(
 @app.command()
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="A B...", help="Run folders, or folders of runs.")
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of runs.")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -179,7 +180,7 @@ def data(
     from whit.listing import dataset_facts, facts_table
 
     facts = dataset_facts(load_dataset(name))
-    _show(facts, lambda width: facts_table(facts), as_json)
+    _show(facts, lambda width: facts_table(facts, width), as_json)
 
 
 @app.callback(invoke_without_command=True)
@@ -287,9 +288,9 @@ def _signals_stop() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; every error meant for users becomes one message and an exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        # What a terminal's character set lacks is no reason to fail.
-        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's character set lacks, such as ×, is no reason to fail.
+        sys.stdout.reconfigure(errors="replace")
     try:
         with _signals_stop():
             sys.exit(_run())
@@ -301,7 +302,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        app()
+        app(prog_name="whit")  # also as `python -m whit`
     except BudgetRefused as error:
         lines = ["refused before training; the budget cannot be kept:"]
         lines += [f"  - {violation.message}" for violation in error.violations]
@@ -314,9 +315,10 @@ def _run() -> int:
         _say(f"whit: {error}", sys.stderr)
         return error.exit_code
     except Exception:
-        # Exit code 1 would say that a budget was missed.
-        _say(f"{traceback.format_exc()}whit: a fault in whit itself: please report it.", sys.stderr)
-        return 3
+        # Nobody foresaw it, so its lines are shown; exit code 1 would say "budget missed".
+        advice = "If they do not end in your own model, it is a fault of whit: please report it."
+        _say(f"{traceback.format_exc()}whit: failed as the lines above say. {advice}", sys.stderr)
+        return WhitError.exit_code
     return 0
 
 

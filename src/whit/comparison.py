@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.record import RunRecord, find_runs, read_run
-from whit.text_table import text_table
+from whit.text_table import text_table, wrapped
 
 # Above this many ways to deal the seeds out, a fixed random sample of them is taken.
 _MOST_DEALS = 20_000
@@ -115,8 +116,8 @@ class Comparison:
         if self.differences:
             head = ("recipe differs in", *(group.name for group in self.groups))
             body = [(key, *values) for key, values in self.differences]
-            parts.append(text_table([head, *body], "l" * len(head)))
-        parts.append("\n".join(str(evidence) for evidence in self.evidence))
+            parts.append(text_table([head, *body], "l" + "L" * len(self.groups), width))
+        parts += [wrapped(str(evidence), width) for evidence in self.evidence]
         return "\n\n".join(parts)
 
     def __str__(self) -> str:
@@ -126,27 +127,44 @@ class Comparison:
 def compare_runs(folders: list[Path]) -> Comparison:
     """Compare two or more run folders, or folders that hold runs of one recipe each.
 
-    Raises InputError for folders without a finished run and for runs judged on different tests.
+    Raises InputError for folders without a finished run, with runs of several recipes, and for
+    runs judged on different tests.
     """
     problems, groups = [], []
     if len(folders) < 2:
         problems.append("compare needs two run folders or more.")
+    names = [folder.name for folder in folders]
     for folder in folders:
+        if not os.path.isdir(folder):
+            problems.append(f"{folder}: no such folder.")
+            continue
         try:
             runs = [read_run(path) for path in find_runs([folder])]
         except InputError as error:
             problems += error.problems
             continue
         judged = [run for run in runs if run.result and run.result["test"]["correct"] is not None]
+        recipes = sorted({run.recipe.to_toml(): run.recipe.name for run in judged}.values())
         if not judged:
             problems.append(f"{folder}: no finished run in it that read the test split.")
+        elif len(recipes) > 1:
+            problems.append(
+                f"{folder}: runs of {len(recipes)} recipes ({', '.join(recipes)}): "
+                "name the run folders one by one."
+            )
         else:
-            groups.append(Group(folder.name or str(folder), tuple(judged)))
-    tests = {(group.runs[0].recipe.data.name, group.total) for group in groups}
+            name = folder.name if names.count(folder.name) == 1 else str(folder)
+            groups.append(Group(name or str(folder), tuple(judged)))
+    tests = {
+        (run.recipe.data.name, (run.result or {})["test"]["total"])
+        for group in groups
+        for run in group.runs
+    }
     if len(tests) > 1:
         problems.append(
             "the runs were judged on different test splits: "
             + ", ".join(f"{name} ({total} images)" for name, total in sorted(tests))
+            + "."
         )
     if problems:
         raise InputError(problems)

@@ -22,6 +22,7 @@ from whit.planning import fresh_model, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import RunRecord, read_run, verdict_text
 from whit.run import data_normalise
+from whit.text_table import wrapped
 from whit.weights import load_weights, sha256
 
 
@@ -56,11 +57,12 @@ class Judgement:
         }
 
     def table(self, width: int = 100) -> str:
-        lines = [self.audit.table(width), "", verdict_text(self.recipe.budget.limits(), self.usage)]
+        verdict = verdict_text(self.recipe.budget.limits(), self.usage, width)
+        lines = [self.audit.table(width), "", verdict]
         if self.mismatches:
             lines.append("The record does not hold (verdict: missed):")
-            lines += [f"  - {mismatch.message}" for mismatch in self.mismatches]
-        lines += [f"Note: {note}" for note in self.notes]
+            lines += [wrapped(f"  - {found.message}", width) for found in self.mismatches]
+        lines += [wrapped(f"Note: {note}", width) for note in self.notes]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -117,8 +119,8 @@ def _judge_model(
     audit = audit_model(model, image_shape, classes, name=name)
     usage = Usage(params=audit.params.total, kinds=audit.kinds)
     notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
-    if audit.output_problem:
-        notes.append(audit.output_problem)
+    if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
+        notes.append(f"{audit.output_problem}.")
     return Judgement(base, audit, usage, notes=tuple(notes))
 
 

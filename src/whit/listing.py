@@ -68,7 +68,8 @@ def run_rows(roots: list[Path]) -> list[dict[str, Any]]:
     """Return one row a run folder at or under `roots`, unfinished and damaged ones included."""
     missing = [root for root in roots if not os.path.isdir(root) and root != Path("runs")]
     if missing:
-        raise InputError([f"{root}: no such folder." for root in missing])
+        said = {True: "not a folder", False: "no such folder"}
+        raise InputError([f"{root}: {said[os.path.exists(root)]}." for root in missing])
     rows = []
     for path in find_runs(roots):
         row: dict[str, Any] = {"run": str(path), "recipe": None, "seed": None}
@@ -128,9 +129,9 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def facts_table(facts: dict[str, Any]) -> str:
+def facts_table(facts: dict[str, Any], width: int) -> str:
     rows = [("fact", "value")]
     for name, value in facts.items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        rows.append((name, shown if len(shown) <= 100 else shown[:97] + "..."))
-    return text_table(rows, "ll")
+        rows.append((name, shown))
+    return text_table(rows, "lL", width)

@@ -18,6 +18,7 @@ from whit.models.registry import build_model, given_in_python
 from whit.recipe import Recipe
 from whit.record import verdict_text
 from whit.streams import stream_seed
+from whit.text_table import wrapped
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,16 +80,23 @@ class Plan:
         """Return the layer table, the steps and the predicted verdict in `width` columns."""
         train = self.recipe.train
         shape = "x".join(map(str, self.image_shape))
-        lines = [
+        title = (
             f"{self.recipe.name}: {self.recipe.model.name} on {self.recipe.data.name} "
-            f"({shape}, {self.num_classes} classes)",
+            f"({shape}, {self.num_classes} classes)"
+        )
+        steps = (
+            f"{train.epochs} epoch{'s' if train.epochs > 1 else ''} of {self.num_train:,} images "
+            f"in batches of {train.batch_size}: {self.steps_per_epoch:,} steps each, "
+            f"{self.num_steps:,} in all."
+        )
+        lines = [
+            wrapped(title, width),
             "",
             self.audit.table(width),
             "",
-            f"{train.epochs} epochs of {self.num_train:,} images in batches of "
-            f"{train.batch_size}: {self.steps_per_epoch:,} steps each, {self.num_steps:,} in all.",
+            wrapped(steps, width),
             "",
-            verdict_text(self.recipe.budget.limits(), self.usage),
+            verdict_text(self.recipe.budget.limits(), self.usage, width),
         ]
         return "\n".join(lines)
 
@@ -132,7 +140,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
             model = fresh_model(recipe, image_shape, num_classes)
         audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
         if audit.output_problem:
-            problems.append(f"{recipe.model.name}: {audit.output_problem}")
+            problems.append(f"{recipe.model.name}: {audit.output_problem}.")
     except InputError as error:
         problems += error.problems
     if problems:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from whit.planning import Plan
 from whit.record import EpochRecord, RunFolder
 from whit.run import Watch
+from whit.text_table import wrapped
 from whit.training import Batches, Tally
 
 # Seconds between two looks of the bar; drawing it takes about a millisecond.
@@ -27,7 +28,7 @@ class Lines(Watch):
 
     def started(self, plan: Plan, folder: RunFolder) -> None:
         self.epochs = plan.recipe.train.epochs
-        self.say(plan.table(self.console.width))
+        self.console.out(plan.table(self.console.width), highlight=False)
         threads = torch.get_num_threads()
         self.say(f"\nTraining on {threads} thread{'s' if threads > 1 else ''} into {folder.path}\n")
 
@@ -41,7 +42,7 @@ class Lines(Watch):
             self.say(str(evaluation))
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.out(wrapped(text, self.console.width), highlight=False)
 
 
 class Bar(Lines):

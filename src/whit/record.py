@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
 from whit.errors import InputError, RunFailed
 from whit.recipe import Recipe, parse_recipe
-
+from whit.text_table import wrapped
 
 _LONGEST_NAME = 255  # bytes; what file systems allow for one folder
 
@@ -109,7 +110,7 @@ class RunResult:
                 "correct": self.test.correct,
                 "total": self.test.total,
                 "accuracy": self.test.accuracy,
-                "loss": self.test.loss,
+                "loss": self.test.loss if isfinite(self.test.loss) else None,  # JSON has no NaN
                 "wrong": list(self.test.wrong),
             }
         best = None
@@ -134,28 +135,34 @@ class RunResult:
             "notes": list(self.notes),
         }
 
-    def __str__(self) -> str:
-        lines = [verdict_text(self.budget, self.usage)]
+    def text(self, width: int = 100) -> str:
+        """Return the verdict and what a reader must know beside it, in `width` columns."""
+        lines = [verdict_text(self.budget, self.usage, width)]
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
-            lines.append(
+            said = (
                 f"Best epoch on {evaluation.split}: {epoch}, "
                 f"{evaluation.correct}/{evaluation.total} "
                 "(shown only: the last epoch is judged)."
             )
-        lines += [f"Note: {note}" for note in self.notes]
-        lines.append(
+            lines.append(wrapped(said, width))
+        lines += [wrapped(f"Note: {note}", width) for note in self.notes]
+        said = (
             f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
             f"({self.seconds_total:.1f} s in all), seed {self.seed}."
         )
+        lines.append(wrapped(said, width))
         if self.folder:
             lines.append(f"Run folder: {self.folder}")
         return "\n".join(lines)
 
+    def __str__(self) -> str:
+        return self.text()
+
     __repr__ = __str__  # a prompt or a notebook cell shows what print shows
 
 
-def verdict_text(budget: Budget, usage: Usage) -> str:
+def verdict_text(budget: Budget, usage: Usage, width: int = 100) -> str:
     """Return the budget as a small table with each value beside its limit, then the verdict."""
     rows = budget.rows(usage)
     if not rows:
@@ -170,7 +177,7 @@ def verdict_text(budget: Budget, usage: Usage) -> str:
     ]
     verdict = budget.verdict(usage)
     lines.append(f"Verdict: {verdict}.")
-    lines += [f"  - {violation.message}" for violation in budget.violations(usage)]
+    lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(usage)]
     return "\n".join(lines)
 
 
@@ -273,7 +280,7 @@ class _Stored(BaseModel):
 class _StoredTest(_Stored):
     correct: Natural | None
     total: Annotated[int, Field(ge=1)] | None
-    wrong: list[int] = []
+    wrong: list[int] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> _StoredTest:
@@ -281,6 +288,8 @@ class _StoredTest(_Stored):
             raise ValueError("correct and total go together")
         if self.correct is not None and self.total is not None and self.correct > self.total:
             raise ValueError("more correct than there are")
+        if self.correct is not None and self.wrong is None:
+            raise ValueError("which images were wrong is missing")
         return self
 
 
@@ -335,8 +344,11 @@ def _damages(file: Path, error: ValidationError) -> list[str]:
     found = []
     for item in error.errors():
         key = ".".join(map(str, item["loc"]))
-        said = item["msg"].removeprefix("Value error, ")
-        found.append(f"{file}: damaged: {f'{key}: ' if key else ''}{said[0].lower()}{said[1:]}.")
+        said = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}.get(
+            item["type"], item["msg"].removeprefix("Value error, ")
+        )
+        parts = (f"{file}", "damaged", key, f"{said[0].lower()}{said[1:]}.")
+        found.append(": ".join(part for part in parts if part))
     return found
 
 

@@ -1,24 +1,27 @@
-"""Aligned text tables for a terminal of any width."""
+"""Aligned text tables and wrapped sentences for a terminal of any width."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+
+_SHORTEST = 12  # columns; a shortened cell still tells one from another
 
 
 def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = None) -> str:
     """Return rows as aligned columns, the first row as the head.
 
     `align` has one letter a column: `l`, `r`, or `L` for a left-aligned column that is
-    shortened with an ellipsis when the table is wider than `width`; without such a column, or
-    when shortening does not suffice, lines keep their length.
+    shortened with an ellipsis when the table is wider than `width`, the widest first; without
+    such a column, or when shortening does not suffice, lines keep their length.
     """
     assert all(len(row) == len(align) for row in rows)
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
-    if width is not None and "L" in align:
-        flexible = align.index("L")
-        over = sum(widths) + 2 * (len(widths) - 1) - width
-        if over > 0:
-            widths[flexible] = max(12, widths[flexible] - over)
+    flexible = [i for i, side in enumerate(align) if side == "L" and widths[i] > _SHORTEST]
+    while width is not None and flexible and sum(widths) + 2 * (len(widths) - 1) > width:
+        widest = max(flexible, key=lambda i: widths[i])
+        widths[widest] -= 1
+        flexible = [i for i in flexible if widths[i] > _SHORTEST]
     lines = []
     for row in rows:
         cells = []
@@ -27,4 +30,20 @@ def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = No
             cells.append(shown.rjust(room) if side == "r" else shown.ljust(room))
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return `text` with lines longer than `width` broken at blanks; no word is ever broken."""
+    lines = []
+    for line in text.split("\n"):
+        indent = "    " if line.startswith("  - ") else "  "
+        parts = textwrap.wrap(
+            line,
+            max(width, 20),
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines += parts or [""]
     return "\n".join(lines)

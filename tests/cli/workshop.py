@@ -1,9 +1,9 @@
 """A folder with one good recipe, its data and its runs, and with everything that can be wrong.
 
-    easy.toml, easy.npz            good, trained in a second
-    runs/easy-0, runs/easy-1       finished runs of it
-    models.py                      models of a user, most of them wrong
-    anything else                  wrong as its name says
+easy.toml, easy.npz            good, trained in a second
+runs/easy-0, runs/easy-1       finished runs of it
+models.py                      models of a user, most of them wrong
+anything else                  wrong as its name says
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from easy_data import easy_images
 from safetensors.torch import load, save
 
+from easy_data import easy_images
 from whit.planning import plan
 from whit.recipe import load_recipe
 from whit.run import run
@@ -53,6 +53,9 @@ require = ["batchnorm", "dropout", "gap"]
 MODELS = '''\
 """Models of a user."""
 
+import sys
+import time
+
 import torch
 from torch import nn
 
@@ -78,6 +81,13 @@ class Talks(Net):
     def forward(self, x):
         print("called")
         return super().forward(x)
+
+
+class Sleeps(Net):
+    def __init__(self):
+        super().__init__()
+        print("asleep", file=sys.stderr, flush=True)
+        time.sleep(60)
 
 
 class TwelveClasses(Net):
@@ -114,9 +124,13 @@ class NoModule:
     pass
 '''
 
+SOURCE = EASY.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"models.py:Net"')
+
 FILES: dict[str, str | bytes] = {
     "easy.toml": EASY,
-    "source.toml": EASY.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"models.py:Net"'),
+    "wider.toml": EASY.replace("[8, 16]", "[12, 16]"),
+    "source.toml": SOURCE,
+    "sleeps.toml": SOURCE.replace("Net", "Sleeps"),
     "models.py": MODELS,
     "no.toml.toml": "name easy\n",
     "binary.toml": bytes(range(256)),
@@ -155,7 +169,7 @@ name = "plain"
 widths = [0, 8, 70000]
 kernels = [5, 3]
 pools = [4]
-pading = "same"
+pading = [0]
 dropout = 1
 """,
     "sizes.toml": """\
@@ -203,11 +217,12 @@ def _runs(folder: Path) -> None:
     try:
         recipe = load_recipe("easy.toml")
         for seed in (0, 1):
-            run(plan(recipe), seed=seed, out=Path(f"runs/easy-{seed}"))
+            run(plan(recipe), seed=seed, threads=1, out=Path(f"runs/easy-{seed}"))
         other = recipe.changed(["data.name=other.npz", "name=other", "train.epochs=1"])
-        run(plan(other), out=Path("more/other-0"))
+        run(plan(other), threads=1, out=Path("more/other-0"))
+        run(plan(recipe.changed(["name=third"])), threads=1, out=Path("mixed/third-0"))
         untested = recipe.changed(["train.test=false", "name=untested", "train.epochs=1"])
-        run(plan(untested), out=Path("more/untested-0"))
+        run(plan(untested), threads=1, out=Path("more/untested-0"))
     finally:
         os.chdir(before)
 
@@ -218,6 +233,7 @@ def _runs(folder: Path) -> None:
         file = spoilt(name) / "result.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
+    shutil.copytree(folder / "runs" / "easy-0", folder / "mixed" / "easy-0")
     (spoilt("unfinished") / "result.json").unlink()
     (spoilt("no-weights") / "weights.safetensors").unlink()
     (spoilt("recipe") / "recipe.toml").write_text("name = 3\n")
@@ -227,7 +243,8 @@ def _runs(folder: Path) -> None:
     result("empty-result", test={"correct": 90, "total": 0})
     log = spoilt("cut-log") / "log.jsonl"
     log.write_text(log.read_text()[:-40])
-    (spoilt("typed-log") / "log.jsonl").write_text(log.read_text().splitlines()[0].replace("400", '"x"'))
+    first = log.read_text().splitlines()[0]
+    (spoilt("typed-log") / "log.jsonl").write_text(first.replace("400", '"x"'))
     (spoilt("empty-log") / "log.jsonl").write_text("")
     (spoilt("environment") / "environment.json").write_text("seed: 3")
     weights = spoilt("cut-weights") / "weights.safetensors"

@@ -16,6 +16,7 @@ from whit.models.layers import Dropout, GlobalAvgPool, in_order
 Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Kernel = Annotated[int, Field(strict=True, ge=1, le=63)]
 Stride = Annotated[int, Field(strict=True, ge=1, le=16)]
+Padding = Annotated[int, Field(strict=True, ge=0, le=31)]
 Block = Annotated[int, Field(strict=True, ge=1)]
 
 
@@ -24,7 +25,7 @@ class PlainSizes(BaseModel):
 
     `kernels` defaults to 5 for the first block and 3 for the others, `strides` to 1. `pools`
     names the blocks (from 1) that hold a 2x2 max-pool; by default the first and the third.
-    `padding` is "same" (half the kernel) or "valid" (none).
+    `paddings` defaults to half the kernel, which keeps the size of the map.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -33,14 +34,14 @@ class PlainSizes(BaseModel):
     kernels: tuple[Kernel, ...] | None = None
     strides: tuple[Stride, ...] | None = None
     pools: tuple[Block, ...] | None = None
-    padding: Literal["same", "valid"] = "same"
+    paddings: tuple[Padding, ...] | None = None
     dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.05
     head: Literal["linear", "conv"] = "linear"
 
     @model_validator(mode="after")
     def _one_for_each_block(self) -> PlainSizes:
         blocks = len(self.widths)
-        for name in ("kernels", "strides"):
+        for name in ("kernels", "strides", "paddings"):
             given = getattr(self, name)
             if given is not None and len(given) != blocks:
                 raise ValueError(f"{name} has {len(given)} numbers for {blocks} widths")
@@ -54,13 +55,12 @@ def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Sequential:
     blocks = len(sizes.widths)
     kernels = sizes.kernels or (5, *[3] * (blocks - 1))
     strides = sizes.strides or (1,) * blocks
+    paddings = sizes.paddings or tuple(kernel // 2 for kernel in kernels)
     pools = sizes.pools if sizes.pools is not None else (1, 3)
     layers: list[nn.Module] = []
     inputs = channels
-    for block, (width, kernel, stride) in enumerate(
-        zip(sizes.widths, kernels, strides, strict=True), start=1
-    ):
-        padding = kernel // 2 if sizes.padding == "same" else 0
+    rows = zip(sizes.widths, kernels, strides, paddings, strict=True)
+    for block, (width, kernel, stride, padding) in enumerate(rows, start=1):
         # No bias: BatchNorm takes out the mean that a bias would add.
         layers.append(nn.Conv2d(inputs, width, kernel, stride, padding, bias=False))
         if block in pools:

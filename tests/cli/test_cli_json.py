@@ -1,0 +1,87 @@
+"""With `--json` standard output is exactly one JSON value, whatever a user's own model prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import Done
+
+AUDIT = {"params", "macs", "receptive_field", "layers", "violations", "verdict"}
+PARAMS = {"total", "trainable", "frozen", "buffers", "unused"}
+LAYER = {"name", "kind", "output_shape", "params", "macs", "receptive_field", "jump"}
+VIOLATION = {"rule", "limit", "value", "message"}
+TALKS = "source.toml --set model.name=models.py:Talks"
+
+
+def parsed(done: Done) -> Any:
+    """The value on standard output; NaN and Infinity are no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(done.out, parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("line", "more"),
+    [
+        ("plan sprint", {"steps", "images"}),
+        ("plan published-17098", {"steps", "images"}),
+        (f"plan {TALKS}", {"steps", "images"}),
+        ("audit sprint", {"notes"}),
+        ("audit models.py:Talks", {"notes"}),
+        ("audit models.py:BadForward", {"notes"}),
+        ("audit runs/easy-0", {"notes"}),
+        ("audit runs/easy-0/weights.safetensors --recipe easy.toml", {"notes"}),
+    ],
+)
+def test_plan_and_audit(
+    line: str, more: set[str], workshop: Path, whit: Callable[..., Done]
+) -> None:
+    done = whit(f"{line} --json", workshop)
+    value = parsed(done)
+    assert set(value) == AUDIT | more
+    assert set(value["params"]) == PARAMS
+    assert all(set(layer) == LAYER for layer in value["layers"])
+    assert all(set(violation) == VIOLATION for violation in value["violations"])
+    assert done.code == (value["verdict"] == "missed")
+    assert bool(value["violations"]) == (value["verdict"] == "missed")
+
+
+def test_train(workshop: Path, whit: Callable[..., Done], tmp_path: Path) -> None:
+    done = whit(f"train {TALKS} --set train.epochs=1 --json --out {tmp_path / 'r'}", workshop)
+    assert "built" in done.err
+    assert "called" in done.err
+    value = parsed(done)
+    assert value == json.loads((tmp_path / "r" / "result.json").read_text())
+    wanted = {"verdict", "violations", "params", "epochs", "test", "best_epoch", "seconds"}
+    assert wanted | {"images_seen", "seed", "weights_sha256"} <= set(value)
+    assert {"correct", "total", "accuracy", "loss", "reads"} <= set(value["test"])
+    assert {"epoch", "correct"} <= set(value["best_epoch"])
+    assert set(value["seconds"]) == {"train", "total"}
+
+
+def test_what_a_model_prints_is_seen_without_json(
+    workshop: Path, whit: Callable[..., Done]
+) -> None:
+    assert "called\n" in whit(f"plan {TALKS}", workshop).out
+
+
+def test_lists(workshop: Path, whit: Callable[..., Done]) -> None:
+    rows = parsed(whit("recipes --json", workshop))
+    assert rows[0]["name"] == "sprint"
+    assert {"name", "params", "epochs", "accuracy"} <= set(rows[0])
+    rows = parsed(whit("runs runs spoilt --json", workshop))
+    verdicts = {row["run"]: row["verdict"] for row in rows}
+    assert verdicts["runs/easy-0"] == "met"
+    assert verdicts["spoilt/unfinished"] == "unfinished"
+    assert verdicts["spoilt/typed-result"] == "damaged"
+    assert parsed(whit("runs a-folder --json", workshop)) == []
+    value = parsed(whit("compare runs/easy-0 runs/easy-1 --json", workshop))
+    assert set(value) == {"runs", "differences", "evidence"}
+    facts = parsed(whit("data easy.npz --json", workshop))
+    assert (facts["train"], facts["val"], facts["test"]) == (400, 0, 100)

@@ -1,0 +1,210 @@
+"""What a person reads: help, tables, the verdict and the lines of a run, held by golden files.
+
+On a terminal no line is wider than the terminal; a pipe has no width and gets 100 columns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from calling import Done
+from masks import without_times
+from rich.console import Console
+
+from whit.budget import Usage
+from whit.recipe import load_recipe
+from whit.record import Evaluation, RunResult
+
+WIDTHS = (60, 80, 100)
+
+
+@pytest.fixture
+def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Give standard output a width, as a terminal has."""
+
+    def set_to(width: int) -> None:
+        monkeypatch.setattr("whit.cli._console", lambda: Console(width=width))
+
+    return set_to
+
+
+@pytest.fixture
+def records(workshop: Path, tmp_path: Path) -> Path:
+    """Folders `wide` and `narrow` with runs of invented results, and `odd` with broken ones."""
+
+    def add(place: str, recipe: str, correct: int, seconds: float) -> None:
+        folder = Path(shutil.copytree(workshop / "runs" / "easy-0", tmp_path / place))
+        text = (folder / "recipe.toml").read_text()
+        (folder / "recipe.toml").write_text(text.replace("[8, 16]", recipe))
+        result = json.loads((folder / "result.json").read_text())
+        result["test"] |= {"correct": correct, "wrong": list(range(100 - correct))}
+        result["seconds"]["total"] = seconds
+        (folder / "result.json").write_text(json.dumps(result))
+
+    for seed, correct in enumerate((97, 98, 99, 98)):
+        add(f"narrow/easy-{seed}-20260101T000000Z", "[8, 16]", correct, 1.5)
+    for seed, correct in enumerate((99, 100, 100, 100)):
+        add(f"wide/easy-{seed}-20260101T000000Z", "[12, 16]", correct, 2.5)
+    add("odd/stopped", "[8, 16]", 90, 1.0)
+    (tmp_path / "odd/stopped/result.json").unlink()
+    add("odd/damaged", "[8, 16]", 90, 1.0)
+    (tmp_path / "odd/damaged/log.jsonl").write_text("{")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "verb", ["", "recipes", "plan", "train", "audit", "runs", "compare", "data"]
+)
+def test_help(verb: str, whit: Callable[..., Done], golden: Callable[[str, str], None]) -> None:
+    done = whit(f"{verb} --help")
+    assert (done.code, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= 80
+    usage, _, rest = done.out.partition("\n")
+    assert usage.startswith(f"Usage: whit {verb}".rstrip())
+    # How typer marks arguments and whether it names their types differs between its versions.
+    golden(f"help/{verb or 'whit'}", re.sub(r" <\S+>", "", rest))
+
+
+def test_every_recipe_is_listed_with_what_records_hold(
+    whit: Callable[..., Done],
+    golden: Callable[[str, str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    recorded = {
+        "sprint": {"params": 18346, "correct": [9945, 9950]},
+        "published-16848": {"params": 16848, "correct": [9939]},
+    }
+    (tmp_path / "recipes" / "recorded.json").write_text(json.dumps(recorded))
+    files = SimpleNamespace(files=lambda package: tmp_path)
+    monkeypatch.setattr("whit.listing.resources", files)
+    golden("recipes", whit("recipes").out)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("recipe", "code"), [("sprint", 0), ("published-16848", 1)])
+def test_a_plan_fits_the_terminal(
+    recipe: str,
+    code: int,
+    width: int,
+    whit: Callable[..., Done],
+    golden: Callable[[str, str], None],
+    columns: Callable[[int], None],
+) -> None:
+    columns(width)
+    done = whit(f"plan {recipe}")
+    assert (done.code, done.err) == (code, "")
+    assert max(map(len, done.out.splitlines())) <= width
+    golden(f"plan-{recipe}-{width}", done.out)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_run_in_plain_lines(
+    width: int,
+    workshop: Path,
+    whit: Callable[..., Done],
+    golden: Callable[[str, str], None],
+    columns: Callable[[int], None],
+    tmp_path: Path,
+) -> None:
+    columns(width)
+    for name in ("easy.toml", "easy.npz"):
+        shutil.copy(workshop / name, tmp_path)
+    changes = "--set train.epochs=2 --set budget.accuracy='>= 1' --threads 1 --out run"
+    done = whit(f"train easy.toml {changes}", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= width
+    golden(f"run-{width}", without_times(done.out))
+
+
+def test_quiet_prints_the_verdict_only(
+    workshop: Path, whit: Callable[..., Done], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = whit(f"train easy.toml --quiet --threads 1 --out {out}", workshop)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("budget ")
+    assert "\nVerdict: met.\n" in done.out
+    assert done.out.endswith(f"Run folder: {out}\n")
+    assert "Epoch" not in done.out
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_verdict_in_plain_words(width: int, golden: Callable[[str, str], None]) -> None:
+    budget = load_recipe("sprint").budget.limits()
+    budget = replace(budget, forbid=("linear",))
+    kinds = frozenset({"conv", "batchnorm", "gap", "linear"})
+    usage = Usage(20_000, Fraction(20), 9939, 10_000, kinds, leaked=3)
+    test = Evaluation("test", 9939, 10_000, 0.0212)
+    result = RunResult(
+        verdict=budget.verdict(usage),
+        violations=budget.violations(usage),
+        params=20_000,
+        epochs=Fraction(20),
+        test=test,
+        test_reads=20,
+        best=(17, replace(test, correct=9948)),
+        seconds_train=61.25,
+        seconds_total=70.5,
+        images_seen=1_200_000,
+        seed=7,
+        weights_sha256="0" * 64,
+        notes=("the test split was read 20 times, after each epoch; nothing was selected on it.",),
+        budget=budget,
+        usage=usage,
+        folder=Path("runs/sprint-7-20260101T000000Z"),
+    )
+    text = result.text(width)
+    assert max(map(len, text.splitlines())) <= width
+    golden(f"verdict-{width}", text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("runs", "runs narrow wide odd"),
+        ("compare-folders", "compare narrow wide"),
+        (
+            "compare-runs",
+            "compare narrow/easy-0-20260101T000000Z wide/easy-0-20260101T000000Z",
+        ),
+    ],
+)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_runs_side_by_side(
+    name: str,
+    line: str,
+    width: int,
+    records: Path,
+    whit: Callable[..., Done],
+    golden: Callable[[str, str], None],
+    columns: Callable[[int], None],
+) -> None:
+    columns(width)
+    done = whit(line, records)
+    assert (done.code, done.err) == (0, "")
+    assert max(map(len, done.out.splitlines())) <= width
+    golden(f"{name}-{width}", done.out)
+
+
+def test_no_runs_yet(whit: Callable[..., Done], tmp_path: Path) -> None:
+    assert whit("runs", tmp_path).out == "No runs here yet. `whit train` makes one.\n"
+
+
+def test_an_audit_of_a_run_and_of_its_weights(
+    workshop: Path, whit: Callable[..., Done], golden: Callable[[str, str], None]
+) -> None:
+    done = whit("audit runs/easy-0", workshop)
+    assert (done.code, done.err) == (0, "")
+    golden("audit-run", without_times(done.out))
+    done = whit("audit models.py:TwelveClasses --recipe source.toml", workshop)
+    golden("audit-source", done.out)

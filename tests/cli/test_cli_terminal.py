@@ -1,0 +1,196 @@
+"""On a terminal, in a pipe, and when somebody stops it: the command line as a process.
+
+On a terminal of 60 columns nothing wraps and the bar is gone after each epoch. A pipe gets plain
+lines, and the work goes on when its reader leaves. Ctrl-C and SIGTERM end with one message.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from calling import Done
+from rich.console import Console
+from screen import Screen
+
+from whit.progress import Bar
+from whit.training import Tally
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+SLOW = "--set train.batch_size=2 --threads 1"  # an epoch long enough for the bar to move
+WHIT = [sys.executable, "-m", "whit"]
+
+
+def started(line: str, folder: Path) -> subprocess.Popen[str]:
+    """Start whit with its output in pipes."""
+    return subprocess.Popen(
+        [*WHIT, *line.split()],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def on_terminal(line: str, folder: Path, width: int, stop_after: bytes) -> tuple[int, Screen]:
+    """Run whit on a terminal of its own, with SIGINT once it has said `stop_after`."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "COLUMNS"}
+    process = subprocess.Popen(
+        [*WHIT, *line.split()],
+        cwd=folder,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said, stopped = b"", False
+    while True:
+        try:
+            part = os.read(ours, 1 << 16)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not part:
+            break
+        said += part
+        if stop_after in said and not stopped:
+            process.send_signal(signal.SIGINT)
+            stopped = True
+    os.close(ours)
+    screen = Screen(width)
+    screen.write(said.decode())
+    return process.wait(), screen
+
+
+def test_a_terminal_of_60_columns_until_control_c(workshop: Path, tmp_path: Path) -> None:
+    line = f"train easy.toml {SLOW} --set train.epochs=1000 --out {tmp_path}/r"
+    code, screen = on_terminal(line, workshop, 60, stop_after=b"epoch 3/")
+    assert code == 130, screen.text
+    # Paths are never cut; nothing else is wider than the terminal.
+    assert [text for text in screen.wrapped if str(tmp_path) not in text] == []
+    assert len(screen.bars) > 3
+    assert "━" not in screen.text
+    assert screen.cursor_shown
+    *_, first, second, said = screen.text.splitlines()
+    assert first.startswith("Epoch 1/1000: ")
+    assert second.startswith("Epoch 2/1000: ")
+    assert said.startswith("whit: stopped by SIGINT. ")
+    assert f"{tmp_path}/r/log.jsonl" in said
+    assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("width", [30, 40, 50, 60, 79, 80, 100, 200])
+def test_the_bar_never_exceeds_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whit.progress._REFRESH", 0.0)
+    file = io.StringIO()
+    bar = Bar(Console(width=width, force_terminal=True, file=file, _environ={"TERM": "xterm"}))
+    bar.epochs, bar.epoch_images = 100_000, 10_000_000
+    tally = Tally(last_loss=123.4567)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for _ in range(4):
+            tally.total += 2_500_000
+            yield torch.zeros(1), torch.zeros(1)
+
+    assert len(list(bar.batches(99_999, batches(), tally))) == 4
+    screen = Screen(width)
+    screen.write(file.getvalue())
+    assert screen.wrapped == []
+    assert screen.text == ""
+    assert screen.cursor_shown
+
+
+def test_a_pipe_gets_no_control_sequences(
+    workshop: Path, tmp_path: Path, whit: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    done = whit(f"train easy.toml --threads 1 --out {tmp_path}/r", workshop)
+    assert done.code == 0
+    assert "\x1b" not in done.out + done.err
+    assert "\r" not in done.out + done.err
+
+
+def test_a_reader_who_leaves_changes_nothing(workshop: Path, tmp_path: Path) -> None:
+    processes = [
+        started("plan easy.toml", workshop),
+        started(f"train easy.toml --threads 1 --out {tmp_path}/r", workshop),
+    ]
+    codes = []
+    for process in processes:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+        process.stderr.close()
+        codes.append(process.wait())
+    assert codes == [0, 0]
+    assert (tmp_path / "r" / "result.json").is_file()
+
+
+def test_a_stopped_run_says_what_it_kept(workshop: Path, tmp_path: Path) -> None:
+    process = started(
+        f"train easy.toml --set train.epochs=1000 --threads 1 --out {tmp_path}/r", workshop
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("Epoch 2/"):
+            break
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert said.count("\n") == 1
+    assert said.startswith("whit: stopped by SIGTERM. ")
+    assert f"{tmp_path}/r/log.jsonl" in said
+    assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) >= 2
+    assert not (tmp_path / "r" / "result.json").exists()
+
+
+def test_stopped_before_anything_is_made(workshop: Path, tmp_path: Path) -> None:
+    process = started(f"train sleeps.toml --out {tmp_path}/r", workshop)
+    assert process.stderr
+    assert process.stderr.readline() == "asleep\n"
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=60)
+    assert (process.returncode, out, said) == (130, "", "whit: stopped by SIGINT.\n")
+    assert not (tmp_path / "r").exists()
+
+
+def test_verbs_without_numbers_start_without_torch(workshop: Path) -> None:
+    lines = ["--help", "--version", "train --help", "recipes", "runs runs", "runs --json"]
+    lines += ["compare runs/easy-0 runs/easy-1", "plan sprnt", "compare runs nowhere"]
+    code = f"""
+import sys
+from whit.cli import main
+for line in {lines!r}:
+    sys.argv = ["whit", *line.split()]
+    try:
+        main()
+    except SystemExit:
+        pass
+    assert "torch" not in sys.modules, line
+    assert "numpy" not in sys.modules, line
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=workshop, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_character_set_without_our_signs_is_no_fault(workshop: Path) -> None:
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [*WHIT, "runs", "runs"]
+    done = subprocess.run(command, cwd=workshop, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0
