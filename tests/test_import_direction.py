@@ -10,7 +10,17 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "whit"
 
 LAYERS = [
-    {"errors", "budget", "schedule", "streams", "toml_text", "text_table", "recipe", "record"},
+    {
+        "errors",
+        "budget",
+        "schedule",
+        "streams",
+        "toml_text",
+        "text_table",
+        "recipe",
+        "record",
+        "run_folder",
+    },
     {"data", "models", "optim", "weights", "environment"},
     {"auditing"},
     {"planning"},
@@ -21,7 +31,17 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Values may use each other in this order; everywhere else siblings do not know each other.
-VALUES = ["errors", "text_table", "toml_text", "streams", "schedule", "budget", "recipe", "record"]
+VALUES = [
+    "errors",
+    "text_table",
+    "toml_text",
+    "streams",
+    "schedule",
+    "budget",
+    "recipe",
+    "record",
+    "run_folder",
+]
 
 
 def part_of(path: Path) -> str:

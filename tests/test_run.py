@@ -18,8 +18,8 @@ import whit
 from whit.errors import BudgetRefused, DataError, InputError, ModelError
 from whit.judge import judge
 from whit.planning import plan
-from whit.record import find_runs, read_run
 from whit.run import run
+from whit.run_folder import find_runs, read_run
 
 FILES = {
     "recipe.toml",

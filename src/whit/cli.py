@@ -86,8 +86,8 @@ def train(
     from whit.environment import choose_device, choose_threads
     from whit.planning import plan as make_plan
     from whit.progress import watch_on
-    from whit.record import RunFolder
     from whit.run import run
+    from whit.run_folder import RunFolder
 
     def chosen_threads() -> int | None:
         return None if threads is None else choose_threads(_whole_number("--threads", threads))

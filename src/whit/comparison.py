@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from whit.errors import InputError
-from whit.record import RunRecord, find_runs, read_run
+from whit.run_folder import RunRecord, find_runs, read_run
 from whit.text_table import text_table, wrapped
 
 # Above this many ways to deal the seeds out, a fixed random sample of them is taken.

@@ -20,8 +20,9 @@ from whit.evaluation import evaluate
 from whit.models.source import is_source
 from whit.planning import fresh_model, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
-from whit.record import RunRecord, read_run, verdict_text
+from whit.record import verdict_text
 from whit.run import data_normalise
+from whit.run_folder import RunRecord, read_run
 from whit.text_table import wrapped
 from whit.weights import load_weights, sha256
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from whit.budget import percent
 from whit.errors import InputError
 from whit.recipe import parse_recipe, shipped_recipes
-from whit.record import find_runs, read_run
+from whit.run_folder import find_runs, read_run
 from whit.text_table import text_table
 
 if TYPE_CHECKING:

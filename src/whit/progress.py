@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from whit.planning import Plan
-from whit.record import EpochRecord, RunFolder
+from whit.record import EpochRecord
 from whit.run import Watch
+from whit.run_folder import RunFolder
 from whit.text_table import wrapped
 from whit.training import Batches, Tally
 

@@ -17,18 +17,27 @@ from torch import nn
 
 from whit.data.datasets import load_dataset
 from whit.data.loader import Loader, Normalise
-from whit.data.splits import Dataset, normalisation
+from whit.data.splits import Dataset, Split, normalisation
 from whit.environment import (
     choose_device,
     choose_threads,
     describe_environment,
     keep_freed_memory,
 )
-from whit.errors import BudgetRefused, DataError, Interrupted, ModelError
+from whit.errors import (
+    BudgetRefused,
+    DataError,
+    InputError,
+    Interrupted,
+    ModelError,
+    RunFailed,
+    WhitError,
+)
 from whit.evaluation import evaluate
 from whit.planning import Plan, fresh_model
 from whit.recipe import Recipe
-from whit.record import EpochRecord, Evaluation, RunFolder, RunResult
+from whit.record import EpochRecord, Evaluation, RunResult
+from whit.run_folder import RunFolder
 from whit.training import Batches, Tally, train
 from whit.weights import save_weights, sha256
 
@@ -67,13 +76,18 @@ def run(
     watch = watch or Watch()
     recipe = plan.recipe
     if plan.refusals:
-        raise BudgetRefused(plan.refusals)
+        raise BudgetRefused(plan.violations)  # all at once, the epochs with them
     chosen = choose_device(device)
     torch.set_num_threads(choose_threads(threads))
     keep_freed_memory()
 
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     _same_as_planned(dataset, plan)
+    if recipe.train.evaluate == "val" and dataset.val is None:
+        raise InputError(
+            f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
+            "give data.val, such as 1000."
+        )
     normalise = data_normalise(recipe, dataset, chosen)
     if model is None:
         model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
@@ -91,59 +105,85 @@ def run(
     )
 
     folder = RunFolder.create(out, recipe.name, seed)
-    folder.write_text("recipe.toml", recipe.to_toml())
-    folder.write_json("environment.json", describe_environment(chosen, seed))
-    watch.started(plan, folder)
-
-    records: list[EpochRecord] = []
-    test_reads = 0
-    # A signal becomes an exception of ours, so that what is written so far stays whole.
     with _stopped_by_signals(folder):
-        for record in train(model, loader, recipe, seed, watch.batches):
-            is_last = record.epoch == recipe.train.epochs
-            splits = [dataset.val] if recipe.train.evaluate == "val" and dataset.val else []
-            if recipe.train.evaluate == "test" or (is_last and recipe.train.test):
-                splits.append(dataset.test)
-                test_reads += 1
-            readings = tuple(evaluate(model, split, normalise, device=chosen) for split in splits)
-            record = replace(record, evaluations=readings)
-            folder.append_log(record)
-            watch.trained(record)
-            records.append(record)
+        folder.write_text("recipe.toml", recipe.to_toml())
+        folder.write_json("environment.json", describe_environment(chosen, seed))
+        watch.started(plan, folder)
+        records: list[EpochRecord] = []
+        with _failures_named(recipe, folder):
+            for record in train(model, loader, recipe, seed, watch.batches):
+                readings = tuple(
+                    evaluate(model, split, normalise, device=chosen)
+                    for split in _splits_after(record.epoch, recipe, dataset)
+                )
+                record = replace(record, evaluations=readings)
+                folder.append_log(record)
+                watch.trained(record)
+                records.append(record)
+        weights = save_weights(model)
+        folder.write_bytes("weights.safetensors", weights)
+        result = _judged(plan, dataset, records, seed, weights)
+        result = replace(result, folder=folder.path, seconds_total=time.perf_counter() - started)
+        folder.write_text("audit.txt", f"{plan.audit.table(100)}\n\n{result}\n")
+        folder.write_json("result.json", result.to_json())
+    return result
 
-    weights = save_weights(model)
-    folder.write_bytes("weights.safetensors", weights)
-    tests = [reading for reading in records[-1].evaluations if reading.split == "test"]
-    test = tests[0] if tests else None
+
+def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
+    """The splits to read after an epoch; the only place that hands out the test split."""
+    splits = [dataset.val] if recipe.train.evaluate == "val" and dataset.val else []
+    is_last = epoch == recipe.train.epochs
+    if recipe.train.evaluate == "test" or (is_last and recipe.train.test):
+        splits.append(dataset.test)
+    return splits
+
+
+def _judged(
+    plan: Plan, dataset: Dataset, records: list[EpochRecord], seed: int, weights: bytes
+) -> RunResult:
+    """Judge what was measured: images really seen, test images really right."""
+    last = records[-1]
+    test = next((reading for reading in last.evaluations if reading.split == "test"), None)
     usage = replace(
         plan.usage,
-        epochs=Fraction(records[-1].images_seen, len(dataset.train)),
+        epochs=Fraction(last.images_seen, len(dataset.train)),
         correct=test.correct if test else None,
         total=test.total if test else None,
         leaked=dataset.overlap,
     )
-    budget = recipe.budget.limits()
-    result = RunResult(
+    budget = plan.recipe.budget.limits()
+    reads = sum(r.split == "test" for record in records for r in record.evaluations)
+    return RunResult(
         verdict=budget.verdict(usage),
         violations=budget.violations(usage),
         params=plan.audit.params.total,
-        epochs=usage.epochs or Fraction(0),
+        epochs=Fraction(last.images_seen, len(dataset.train)),
         test=test,
-        test_reads=test_reads,
+        test_reads=reads,
         best=best_epoch(records),
         seconds_train=sum(record.seconds for record in records),
-        seconds_total=time.perf_counter() - started,
-        images_seen=records[-1].images_seen,
+        seconds_total=0.0,
+        images_seen=last.images_seen,
         seed=seed,
         weights_sha256=sha256(weights),
-        notes=notes(recipe, test_reads, dataset),
+        notes=_notes(reads, dataset),
         budget=budget,
         usage=usage,
-        folder=folder.path,
     )
-    folder.write_text("audit.txt", f"{plan.audit.table(100)}\n\n{result}\n")
-    folder.write_json("result.json", result.to_json())
-    return result
+
+
+@contextmanager
+def _failures_named(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
+    """A model that fails in the middle of training is the user's to mend: say where and why."""
+    try:
+        yield
+    except WhitError:
+        raise
+    except Exception as error:
+        raise RunFailed(
+            f"{recipe.model.name} failed while training: {type(error).__name__}: {error} "
+            f"Every finished epoch is in {folder.path / 'log.jsonl'}."
+        ) from error
 
 
 @contextmanager
@@ -185,17 +225,13 @@ def best_epoch(records: list[EpochRecord]) -> tuple[int, Evaluation] | None:
     return max(candidates, key=lambda item: (item[1].correct, -item[0]))
 
 
-def notes(recipe: Recipe, test_reads: int, dataset: Dataset) -> tuple[str, ...]:
-    """Return what a reader of the result must know beside its numbers."""
-    found = []
+def _notes(test_reads: int, dataset: Dataset) -> tuple[str, ...]:
+    """What a reader of the result must know beside its numbers."""
+    found = list(dataset.notes)
     if test_reads > 1:
         found.append(
             f"the test split was read {test_reads} times, after each epoch; "
             "nothing was selected on it."
-        )
-    if dataset.overlap:
-        found.append(
-            f"{dataset.overlap:,} test images also stand in the training data, byte for byte."
         )
     return tuple(found)
 
