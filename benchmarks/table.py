@@ -318,8 +318,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    repeats, share, images = (1, 0.1, 3000) if quick else (3, 1.0, 15_000)
+    parser.add_argument("--repeats", type=int, default=3, help="pairs taken of each measurement")
+    given = parser.parse_args()
+    quick = given.quick
+    repeats, share, images = (1, 0.1, 3000) if quick else (given.repeats, 1.0, 12_800)
     keep_freed_memory()
 
     def say(text: str) -> None:
@@ -337,7 +339,8 @@ def main() -> None:
     lines = [
         "# Speed",
         "",
-        "Command: `make benchmark`. Medians of pairs taken in turn; smallest and largest behind.",
+        f"Command: `python benchmarks/table.py --repeats {repeats}`. Medians of pairs taken in turn; "
+        "smallest and largest behind.",
         "",
         f"Machine: {capabilities.get('cpu_name')}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "

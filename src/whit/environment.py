@@ -48,8 +48,10 @@ def code_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        # Records and notes do not change what a run does; the package's own files do.
-        dirty = bool(_git(root, "status", "--porcelain", "--", "src", "pyproject.toml"))
+        # Records and notes do not change what a run does; the package's own files do, but for
+        # the accuracies that `whit recipes` shows, which are written from records.
+        watched = ("src", "pyproject.toml", ":!src/whit/recipes/recorded.json")
+        dirty = bool(_git(root, "status", "--porcelain", "--", *watched))
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": dirty}
