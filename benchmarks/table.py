@@ -20,23 +20,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
+from whit.data.datasets import load_dataset
 from whit.data.loader import Loader, Normalise
-from whit.data.mnist import read_mnist
 from whit.data.splits import Split
 from whit.environment import keep_freed_memory
-from whit.optim import build_optimizer
+from whit.optim import build_optimizer, set_lr
 from whit.planning import fresh_model, plan
 from whit.recipe import Recipe, load_recipe
-from whit.training import autocast, has_bf16, train
+from whit.training import Tally, has_bf16, train
 
 HERE = Path(__file__).parent
 RECORDS = HERE.parent / "records" / "published"
 MNIST = (1, 28, 28)
+NORMALISE = Normalise((0.1307,), (0.3081,))
 TARGET = 9940  # of 10,000
 NOTEBOOK_STEPS = {  # about a third of an epoch
     "published-17098": 600,
@@ -130,44 +131,40 @@ def epochs_rows(repeats: int, share: float, say: Callable[[str], None]) -> list[
     return rows
 
 
+@cache
+def first_images(count: int) -> Split:
+    """The first training images of MNIST."""
+    whole = load_dataset("mnist").train
+    return Split("train", whole.images[:count], whole.labels[:count])
+
+
 def overhead(recipe: Recipe, images: int, repeats: int) -> float:
     """Share of a training epoch that is not forward, backward or optimiser.
 
-    The bare loop takes the same batches, made before the clock starts, through the same steps.
+    All of the rest alone (gathering, warping and normalising batches, the schedule, the tally)
+    over the whole epoch, in turn.
     """
-    split = Split("train", read_mnist().train.images[:images], read_mnist().train.labels[:images])
-    normalise = Normalise((0.1307,), (0.3081,))
-    precision = autocast(recipe.train.precision, "cpu")
-    one = recipe.changed(["train.epochs=1"])
+    split = first_images(images)
+    one = recipe.changed(["train.epochs=1", "augment.until=1.0"])
     shares = []
     for repeat in range(repeats + 1):
         model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
-        loader = Loader(split, recipe.train.batch_size, normalise, recipe.augment, seed=repeat)
-        batches = list(loader.epoch(1))
+        loader = Loader(
+            split, recipe.train.batch_size, NORMALISE, recipe.augment, epochs=1, seed=repeat
+        )
+        whole = next(train(model, loader, one, repeat)).seconds
         optimizer = build_optimizer(model, recipe.optim)
-        model.train()
+        schedule, tally, seen = recipe.schedule.multiplier(), Tally(), 0
+        logits, loss = torch.zeros(recipe.train.batch_size, 10), torch.zeros(())
         started = time.perf_counter()
-        for batch, labels in batches:
-            with precision:
-                logits = model(batch)
-            loss = F.cross_entropy(
-                logits.float(), labels, label_smoothing=recipe.train.label_smoothing
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        bare = time.perf_counter() - started
-        whole = next(train(fresh_model_like(model), loader, one, repeat)).seconds
+        for _, labels in loader.epoch(1):
+            set_lr(optimizer, schedule(seen / images))
+            tally.add(loss, logits[: len(labels)], labels)
+            seen += len(labels)
+        rest = time.perf_counter() - started
         if repeat:  # the first pair warms up
-            shares.append(1 - bare / whole)
+            shares.append(rest / whole)
     return statistics.median(shares)
-
-
-def fresh_model_like(model: torch.nn.Module) -> torch.nn.Module:
-    for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-    return model
 
 
 def overhead_rows(images: int, repeats: int, say: Callable[[str], None]) -> list[Row]:
@@ -280,13 +277,9 @@ def matmul_rows(say: Callable[[str], None]) -> list[Row]:
         macs = plan(recipe).audit.macs
         assert macs is not None
         images = 6000
-        split = Split(
-            "train", read_mnist().train.images[:images], read_mnist().train.labels[:images]
-        )
+        split = first_images(images)
         model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
-        loader = Loader(
-            split, recipe.train.batch_size, Normalise((0.1307,), (0.3081,)), recipe.augment
-        )
+        loader = Loader(split, recipe.train.batch_size, NORMALISE, recipe.augment)
         records = list(train(model, loader, recipe.changed(["train.epochs=3"]), 0))
         seconds = min(record.seconds for record in records)
         # Forward, and about as much again for each of the two products of the backward pass.
@@ -339,8 +332,8 @@ def main() -> None:
     lines = [
         "# Speed",
         "",
-        f"Command: `python benchmarks/table.py --repeats {repeats}`. Medians of pairs taken in turn; "
-        "smallest and largest behind.",
+        f"Command: `python benchmarks/table.py --repeats {repeats}`.",
+        "Medians of pairs taken in turn; smallest and largest behind.",
         "",
         f"Machine: {capabilities.get('cpu_name')}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "

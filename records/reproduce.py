@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -20,6 +19,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
+
+import whit
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "src" / "whit" / "recipes"
@@ -63,8 +64,9 @@ def test_correct(kept: Path) -> list[int]:
 
 def spread(values: list[float]) -> str:
     """Return `mean ± standard deviation` over seeds."""
-    deviation = stdev(values) if len(values) > 1 else math.nan
-    return f"{mean(values):.3f} ± {deviation:.3f}"
+    if len(values) == 1:
+        return f"{values[0]:.2f} (one seed)"
+    return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 
 def seeds_of(folder: Path) -> list[Path]:
@@ -118,12 +120,7 @@ def write_tables(claim: str, folder: Path, command: str) -> None:
                 f"| {spread(percents)} | {min(percents):.2f} | {max(percents):.2f} "
                 f"| {', '.join(map(str, last))} | {seconds:.1f} |"
             )
-        recorded[recipe] = {
-            "params": results[0]["params"],
-            "epochs": results[0]["epochs"],
-            "seeds": len(runs),
-            "correct": last,
-        }
+        recorded[recipe] = {"seeds": len(runs), "correct": last}
     environments = [
         json.loads((run / "environment.json").read_text())
         for recipe in CLAIMS[claim]
@@ -137,6 +134,10 @@ def write_tables(claim: str, folder: Path, command: str) -> None:
     }
     lines += ["", *(f"Machine: {machine}." for machine in sorted(machines)), ""]
     (folder / "README.md").write_text("\n".join(lines))
+    for name in whit.recipe.shipped_recipes():  # `whit recipes` shows sizes without a record too
+        planned = whit.plan(name)
+        sizes = {"params": planned.audit.params.total, "epochs": planned.recipe.train.epochs}
+        recorded[name] = {"seeds": 0, "correct": [], **recorded.get(name, {}), **sizes}
     recorded_file.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from whit.listing import recipe_rows
 from whit.models.published import (
     published_15938,
     published_16848,
@@ -155,3 +156,11 @@ def test_receptive_fields_of_16848() -> None:
     layers = {layer.name: layer for layer in plan(load_recipe("published-16848")).audit.layers}
     names = ["pool1", "conv4", "conv5", "conv6", "conv7", "gap1"]
     assert [layers[name].receptive_field for name in names] == [8, 12, 16, 20, 24, 32]
+
+
+def test_recorded_sizes_are_the_planned_ones() -> None:
+    """`whit recipes` shows them without torch; records/reproduce.py wrote them."""
+    for row in recipe_rows():
+        planned = plan(load_recipe(row["name"]))
+        assert row["params"] == planned.audit.params.total
+        assert row["epochs"] == planned.recipe.train.epochs
