@@ -10,8 +10,7 @@ mistake in whit cannot make the baseline slower or the comparison wrong.
 Wherever notebooks differ, the faster of the usual ways is taken, so that no gain is claimed over
 a straw man: `Normalize` leaves out the checks of its arguments that torchvision makes for each
 image, the loss is asked for once a batch, and the number of workers is a parameter (0 is the
-usual choice without a GPU; on two cores it is for the benchmark to try 0, 1 and 2 and to state
-the best).
+usual choice without a GPU; on two cores it was also the quickest of 0, 1 and 2).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The table of speed: everything measured in turn, in one run, as ratios.
 
-    python benchmarks/table.py           all of it, about 15 minutes; writes benchmarks/RESULTS.md
+    python benchmarks/table.py           all of it, about 20 minutes; writes benchmarks/RESULTS.md
     python benchmarks/table.py --quick   fewer images and no repeats: to try the benchmark itself
 
 Nothing else may run on the machine meanwhile. Each measurement of a whole program is a process of
@@ -145,12 +145,12 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
     over the whole epoch, in turn.
     """
     split = first_images(images)
-    one = recipe.changed(["train.epochs=1", "augment.until=1.0"])
+    one = recipe.changed(["train.epochs=1", "augment.until=1.0"])  # warps in every batch
     shares = []
     for repeat in range(repeats + 1):
         model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
         loader = Loader(
-            split, recipe.train.batch_size, NORMALISE, recipe.augment, epochs=1, seed=repeat
+            split, recipe.train.batch_size, NORMALISE, one.augment, epochs=1, seed=repeat
         )
         whole = next(train(model, loader, one, repeat)).seconds
         optimizer = build_optimizer(model, recipe.optim)
@@ -279,7 +279,7 @@ def matmul_rows(say: Callable[[str], None]) -> list[Row]:
         images = 6000
         split = first_images(images)
         model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
-        loader = Loader(split, recipe.train.batch_size, NORMALISE, recipe.augment)
+        loader = Loader(split, recipe.train.batch_size, NORMALISE, recipe.augment, epochs=3)
         records = list(train(model, loader, recipe.changed(["train.epochs=3"]), 0))
         seconds = min(record.seconds for record in records)
         # Forward, and about as much again for each of the two products of the backward pass.

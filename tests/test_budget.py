@@ -119,7 +119,9 @@ def test_percent_is_never_rounded_up(correct: int, total: int) -> None:
 
 @given(st.fractions(0, 100))
 def test_an_excess_of_epochs_is_never_shown_away(epochs: Fraction) -> None:
-    assert Fraction(exact_decimal(epochs)) >= epochs
+    shown = Fraction(exact_decimal(epochs))
+    assert shown >= epochs
+    assert (shown.denominator == 1) == (epochs.denominator == 1)
 
 
 def test_rows_say_what_violations_say() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import whit
 from whit.planning import plan
-from whit.recipe import load_recipe
+from whit.recipe import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,3 +67,17 @@ def test_the_example_runs(tmp_path: Path) -> None:
     judgement = whit.audit(f"{example}:Net")
     assert judgement.verdict == "open"
     assert judgement.audit.params.total < 20_000
+
+
+def test_the_recipe_in_the_readme_can_keep_its_budget() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert plan(parse_recipe(text, "README.md")).verdict == "open"
+
+
+def test_another_model_leaves_the_sizes_of_the_first_behind() -> None:
+    """As README has it: `whit train sprint --set model.name=examples/own_model.py:Net`."""
+    name = f"model.name={ROOT / 'examples' / 'own_model.py'}:Net"
+    planned = plan(load_recipe("sprint").changed([name]))
+    assert planned.audit.params.total == whit.audit(name.partition("=")[2]).usage.params
+    resized = load_recipe("sprint").changed(["model.widths=[8, 8]", "model.name=plain"])
+    assert resized.model.arguments == {"widths": [8, 8]}

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import whit
-from whit.errors import BudgetRefused, DataError, InputError, ModelError
+from whit.errors import BudgetRefused, DataError, InputError, ModelError, RunFailed
 from whit.judge import judge
 from whit.planning import plan
 from whit.run import run
@@ -88,6 +88,9 @@ def test_the_second_judgement_agrees(finished: Path) -> None:
         (lambda r: r["test"].update(correct=100, wrong=[]), "record accuracy"),
         (lambda r: r.update(params=100), "record params"),
         (lambda r: r.update(epochs=1), "record epochs"),
+        (lambda r: r.update(images_seen=400), "record images"),
+        (lambda r: r["test"].update(reads=0), "record reads"),
+        (lambda r: r.update(verdict="open"), "record verdict"),
         (lambda r: r["test"].update(accuracy=100.0), "record rounding"),
     ],
 )
@@ -148,6 +151,9 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
     assert result.verdict == "open"
     assert result.test is None
     assert result.to_json()["test"]["reads"] == 0
+    judgement = whit.audit(tmp_path / "run")
+    assert judgement.verdict == "open"
+    assert judgement.usage.correct is None
     log = read_run(tmp_path / "run").log
     assert [e.split for epoch in log for e in epoch.evaluations] == ["val"] * 3
     assert {e.total for epoch in log for e in epoch.evaluations} == {50}
@@ -220,3 +226,33 @@ def test_the_random_state_outside_is_untouched_by_plans(easy_recipe: Path) -> No
     torch.manual_seed(1)
     plan(whit.load_recipe(easy_recipe))
     assert torch.equal(torch.rand(3), wanted)
+
+
+def test_threads_and_random_state_outside_are_left_alone(easy_recipe: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    whit.train(easy_recipe, out=tmp_path / "run", threads=1, quiet=True)
+    assert torch.equal(torch.rand(3), wanted)
+    assert torch.get_num_threads() == 2
+
+
+def test_a_lazy_model_given_in_python(easy_recipe: Path, tmp_path: Path) -> None:
+    lazy = nn.Sequential(
+        nn.LazyConv2d(8, 5, 2), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Dropout(0.1),
+        nn.LazyConv2d(10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    assert whit.train(easy_recipe, lazy, out=tmp_path / "run", quiet=True).params == 954
+
+
+def test_a_model_that_fails_while_training_is_named(easy_recipe: Path, tmp_path: Path) -> None:
+    class Picky(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 2:
+                raise ValueError("only two images, please")
+            out: torch.Tensor = super().forward(x)
+            return out
+
+    with pytest.raises(RunFailed, match="Picky failed while training: ValueError: only two"):
+        whit.train(easy_recipe, Picky(*small_net()), out=tmp_path / "run", quiet=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from typing import Literal
 
 Verdict = Literal["met", "missed", "open"]
@@ -251,11 +252,17 @@ def floor_percent(correct: int, total: int) -> float:
 
 
 def exact_decimal(value: Fraction) -> str:
-    """Return `20`, `2.5`, or `3.001` rounded up, so that an excess never disappears."""
+    """Return `20`, `2.5`, or `3.001` rounded up, so that an excess never disappears.
+
+    A broken number is never shown as a whole one: 19.99998 keeps as many digits as that takes.
+    """
     if value.denominator == 1:
         return str(value.numerator)
-    thousandths = -(-1000 * value.numerator // value.denominator)
-    return f"{thousandths / 1000:g}"
+    digits = 3
+    while not (scaled := ceil(value * 10**digits)) % 10**digits:
+        digits += 3
+    whole, rest = divmod(scaled, 10**digits)
+    return f"{whole}.{rest:0{digits}d}".rstrip("0")
 
 
 def json_number(value: Fraction) -> int | float:

@@ -99,15 +99,21 @@ def train(
         lambda: choose_device(device),
         lambda: None if out is None else RunFolder.refuse(out),
     )
-    with _alone(as_json):
-        result = run(
-            make_plan(changed),
-            seed=number,
-            out=out,
-            device=device,
-            threads=count,
-            watch=watch_on(_console(), quiet or as_json),
-        )
+    try:
+        with _alone(as_json):
+            result = run(
+                make_plan(changed),
+                seed=number,
+                out=out,
+                device=device,
+                threads=count,
+                watch=watch_on(_console(), quiet or as_json),
+            )
+    except BudgetRefused as refused:
+        if as_json:
+            violations = [violation.to_json() for violation in refused.violations]
+            _show({"verdict": "missed", "violations": violations}, str, as_json)
+        raise
     _show(result.to_json(), result.text, as_json)
     _exit_by(result.verdict)
 

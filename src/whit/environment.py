@@ -34,8 +34,16 @@ def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "seed": seed,
-        "command": sys.argv,
+        "command": command(),
     }
+
+
+def command() -> list[str] | None:
+    """Return the command line of whit, without the machine's paths; None when called in Python."""
+    program = Path(sys.argv[0])
+    if program.name == "whit" or program.parent.name == "whit":
+        return ["whit", *sys.argv[1:]]
+    return None
 
 
 def code_state() -> dict[str, Any]:
@@ -89,6 +97,15 @@ def choose_threads(threads: int | None) -> int:
     if not 1 <= threads <= most:
         raise InputError(f"--threads {threads}: allowed on this machine are 1 to {most}.")
     return threads
+
+
+def make_repeatable(device: torch.device) -> None:
+    """Make CUDA compute the same bytes each time, and fp32 as fp32; processors do both already."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def keep_freed_memory() -> None:

@@ -125,22 +125,19 @@ def _judge_model(
     return Judgement(base, audit, usage, notes=tuple(notes))
 
 
-def _judge_weights(path: Path, recipe: Recipe, model: nn.Module | None) -> Judgement:
+def _judge_weights(path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0) -> Judgement:
     image_shape, classes, _ = describe_dataset(recipe.data.name)
     if model is None:
-        model = fresh_model(recipe, image_shape, classes)
+        model = fresh_model(recipe, image_shape, classes, seed)
     load_weights(model, path)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
+    usage = Usage(params=audit.params.total, kinds=audit.kinds)
+    if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
+        return Judgement(recipe, audit, usage)
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     test = evaluate(model, dataset.test, data_normalise(recipe, dataset, torch.device("cpu")))
-    usage = Usage(
-        params=audit.params.total,
-        correct=test.correct,
-        total=test.total,
-        kinds=audit.kinds,
-        leaked=dataset.overlap,
-    )
+    usage = replace(usage, correct=test.correct, total=test.total, leaked=dataset.overlap)
     return Judgement(recipe, audit, usage)
 
 
@@ -148,12 +145,16 @@ def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
     weights = run.path / "weights.safetensors"
     if run.result is None or not weights.is_file():
         raise InputError(f"{run.path}: the run did not finish, so there is nothing to judge yet.")
-    judgement = _judge_weights(weights, run.recipe, model)
+    judgement = _judge_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
     _, _, num_images = describe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
-    usage = replace(judgement.usage, epochs=epochs)
+    tested = [e.correct for row in run.log for e in row.evaluations if e.split == "test"]
+    correct = judgement.usage.correct
+    # Weights as good as the best reading, but not as the last, were chosen by their readings.
+    selected = bool(tested) and correct != tested[-1] and correct == max(tested)
+    usage = replace(judgement.usage, epochs=epochs, selected_on_test=selected)
     found = _mismatches(run, usage, sha256(weights.read_bytes()))
     return replace(judgement, usage=usage, mismatches=tuple(found))
 
@@ -180,8 +181,11 @@ def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Viola
         shown = percent(usage.correct, usage.total)
         if isinstance(test.get("accuracy"), float) and test["accuracy"] > float(shown) + 0.01:
             compare("rounding", test["accuracy"], float(shown), "accuracy in percent")
-    last = run.log[-1].evaluations
-    logged = [e for e in last if e.split == "test"]
+    logged = [e for row in run.log for e in row.evaluations if e.split == "test"]
     if logged and test.get("correct") is not None:
-        compare("last epoch", test["correct"], logged[0].correct, "correct at the last epoch")
+        compare("last epoch", test["correct"], logged[-1].correct, "correct at the last epoch")
+    compare("reads", test.get("reads"), len(logged), "readings of the test split")
+    compare("images", result.get("images_seen"), run.log[-1].images_seen, "images seen")
+    verdict = run.recipe.budget.limits().verdict(usage)
+    compare("verdict", result.get("verdict"), verdict, "verdict")
     return found

@@ -159,9 +159,25 @@ def fresh_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "weights"))
         model = build_model(recipe.model, image_shape[0], num_classes)
-        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
-            was_training = model.training
-            with torch.no_grad():
-                model.eval()(torch.zeros(2, *image_shape))
-            model.train(was_training)
+        shape_lazy_layers(model, image_shape, recipe.model.name)
     return model
+
+
+def shape_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
+    """Give lazy layers their shapes, by one forward pass of blank images.
+
+    Raises ModelError when that pass fails.
+    """
+    if not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        return
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *image_shape))
+    except Exception as error:
+        raise ModelError(
+            f"{name}: its lazy layers get no shape, because the forward pass fails on images "
+            f"{tuple(image_shape)}: {type(error).__name__}: {error}"
+        ) from None
+    finally:
+        model.train(was_training)

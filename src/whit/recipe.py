@@ -156,7 +156,7 @@ class TrainSpec(Part):
 
     The test split is read once, after the last epoch; `evaluate = "test"` reads it after every
     one, as the published systems did, and the record says so; `test = false` leaves it alone,
-    for tuning, and the verdict open. `precision = "auto"` is bf16 on a processor with bf16
+    for tuning, and the verdict open. `precision = "auto"` is bf16 on a device with bf16
     instructions, else fp32.
     """
 
@@ -263,13 +263,17 @@ class Recipe(Part):
     def changed(self, changes: Sequence[str]) -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.
 
-        Values are TOML; what is not TOML is taken as text. Raises RecipeError for unknown keys
-        and wrong values, all at once.
+        Values are TOML; what is not TOML is taken as text. Another `model.name` starts without
+        the sizes of the model before. Raises RecipeError for unknown keys and wrong values, all
+        at once.
         """
         if not changes:
             return self
         tables = self.model_dump(exclude_none=True)
         problems = []
+        keys = [change.partition("=")[0].strip() for change in changes]
+        if "model.name" in keys:  # the sizes of one model mean nothing to another
+            tables["model"] = {}
         for change in changes:
             key, equals, text = change.partition("=")
             path = key.strip().split(".")

@@ -23,6 +23,7 @@ from whit.environment import (
     choose_threads,
     describe_environment,
     keep_freed_memory,
+    make_repeatable,
 )
 from whit.errors import (
     BudgetRefused,
@@ -34,7 +35,7 @@ from whit.errors import (
     WhitError,
 )
 from whit.evaluation import evaluate
-from whit.planning import Plan, fresh_model
+from whit.planning import Plan, fresh_model, shape_lazy_layers
 from whit.recipe import Recipe
 from whit.record import EpochRecord, Evaluation, RunResult
 from whit.run_folder import RunFolder
@@ -78,7 +79,8 @@ def run(
     if plan.refusals:
         raise BudgetRefused(plan.violations)  # all at once, the epochs with them
     chosen = choose_device(device)
-    torch.set_num_threads(choose_threads(threads))
+    computing = choose_threads(threads)
+    make_repeatable(chosen)
     keep_freed_memory()
 
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
@@ -91,6 +93,7 @@ def run(
     normalise = data_normalise(recipe, dataset, chosen)
     if model is None:
         model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
+    shape_lazy_layers(model, plan.image_shape, recipe.model.name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
     model.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,7 +108,7 @@ def run(
     )
 
     folder = RunFolder.create(out, recipe.name, seed)
-    with _stopped_by_signals(folder):
+    with _stopped_by_signals(folder), _own_state(computing):
         folder.write_text("recipe.toml", recipe.to_toml())
         folder.write_json("environment.json", describe_environment(chosen, seed))
         watch.started(plan, folder)
@@ -170,6 +173,18 @@ def _judged(
         budget=budget,
         usage=usage,
     )
+
+
+@contextmanager
+def _own_state(threads: int) -> Iterator[None]:
+    """Compute with so many threads, and leave the caller's threads and random state alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

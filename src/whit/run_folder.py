@@ -159,8 +159,8 @@ class _StoredResult(_Stored):
 
 def read_run(path: Path) -> RunRecord:
     """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
-    if not (path / "recipe.toml").is_file():
-        raise InputError(f"{path}: not a run folder (no recipe.toml in it).")
+    if not _holds_recipe(path):
+        raise InputError(f"{path}: not a run folder that can be read (no recipe.toml in it).")
     try:
         recipe = parse_recipe(
             (path / "recipe.toml").read_text(encoding="utf-8"), str(path / "recipe.toml")
@@ -216,11 +216,23 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def find_runs(roots: Sequence[Path]) -> list[Path]:
-    """Return the run folders at or directly under `roots`, by name."""
+    """Return the run folders at or directly under `roots`, by name.
+
+    Raises InputError for a folder that may not be listed.
+    """
     found = []
     for root in roots:
-        if (root / "recipe.toml").is_file():
+        if _holds_recipe(root):
             found.append(root)
         elif root.is_dir():
-            found += [p for p in sorted(root.iterdir()) if (p / "recipe.toml").is_file()]
+            try:
+                inside = sorted(root.iterdir())
+            except OSError as error:
+                raise InputError(f"{root}: cannot be read: {error.strerror}.") from None
+            found += [path for path in inside if _holds_recipe(path)]
     return found
+
+
+def _holds_recipe(path: Path) -> bool:
+    # os.path.isfile says no where Path.is_file raises: a folder without permission is no run.
+    return os.path.isfile(path / "recipe.toml")

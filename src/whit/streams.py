@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-Purpose = Literal["weights", "shuffle", "warp", "dropout", "model"]
+Purpose = Literal["weights", "shuffle", "warp", "dropout"]
 
 
 def stream_seed(seed: int, purpose: Purpose, epoch: int = 0) -> int:

@@ -94,15 +94,17 @@ def train(
         )
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware; emulated, it is slower than fp32."""
+def has_bf16(device: str = "cpu") -> bool:
+    """Whether the device multiplies bf16 in hardware; emulated, it is slower than fp32."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     """Return the context of a forward pass in `fp32`, `bf16` or `auto`."""
-    if precision == "fp32" or (precision == "auto" and device == "cpu" and not has_bf16()):
+    if precision == "fp32" or (precision == "auto" and not has_bf16(device)):
         return nullcontext()
     return torch.autocast(device, torch.bfloat16)
 
