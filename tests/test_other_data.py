@@ -34,7 +34,13 @@ def colour_folder(tmp_path: Path) -> Path:
 
 def test_a_folder_of_colour_images(colour_folder: Path, tmp_path: Path) -> None:
     recipe = load_recipe("sprint").changed(
-        [f"data.name={colour_folder}", "train.batch_size=16", "budget.params=< 30000"]
+        [
+            f"data.name={colour_folder}",
+            "train.batch_size=16",
+            "optim.lr=0.1",
+            "model.name=plain",
+            "model.widths=[8, 16, 24]",
+        ]
     )
     planned = plan(recipe)
     assert planned.image_shape == (3, 20, 24)

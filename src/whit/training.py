@@ -97,7 +97,7 @@ def train(
 def has_bf16(device: str = "cpu") -> bool:
     """Whether the device multiplies bf16 in hardware; emulated, it is slower than fp32."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 

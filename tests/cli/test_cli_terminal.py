@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def on_terminal(line: str, folder: Path, width: int, stop_after: bytes) -> tuple
             break
         said += part
         if stop_after in said and not stopped:
+            time.sleep(0.1)  # between two drawings of the bar, not in the middle of one
             process.send_signal(signal.SIGINT)
             stopped = True
     os.close(ours)
