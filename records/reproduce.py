@@ -74,7 +74,7 @@ def seeds_of(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
-def write_tables(claim: str, folder: Path, command: str) -> None:
+def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
     """Write README.md beside the evidence, and the accuracies that `whit recipes` shows."""
     recorded_file = RECIPES / "recorded.json"
     recorded = json.loads(recorded_file.read_text()) if recorded_file.is_file() else {}
@@ -132,7 +132,12 @@ def write_tables(claim: str, folder: Path, command: str) -> None:
         + (" with changed code" if e["code"]["dirty"] else "")
         for e in environments
     }
-    lines += ["", *(f"Machine: {machine}." for machine in sorted(machines)), ""]
+    missing = [
+        f"Not complete: {recipe} has {len(seeds_of(folder / recipe))} of {seeds} seeds."
+        for recipe in CLAIMS[claim]
+        if len(seeds_of(folder / recipe)) < seeds
+    ]
+    lines += ["", *(f"Machine: {machine}." for machine in sorted(machines)), *missing, ""]
     (folder / "README.md").write_text("\n".join(lines))
     for name in whit.recipe.shipped_recipes():  # `whit recipes` shows sizes without a record too
         planned = whit.plan(name)
@@ -163,7 +168,7 @@ def main() -> None:
                 )
             )
     command = f"python records/reproduce.py {given.claim} --seeds {given.seeds} --jobs {given.jobs}"
-    write_tables(given.claim, folder, command)
+    write_tables(given.claim, folder, command, given.seeds)
 
 
 if __name__ == "__main__":
