@@ -1,7 +1,7 @@
 """Your own model in 20 lines: plan it, train it, judge it.
 
-    python examples/own_model.py
-    whit audit examples/own_model.py:Net
+python examples/own_model.py
+whit audit examples/own_model.py:Net
 """
 
 from torch import nn
