@@ -21,7 +21,6 @@ class Normalise:
     def __init__(
         self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str = "cpu"
     ):
-        self.mean, self.std = mean, std
         shape = (1, len(mean), 1, 1)
         scale = [1 / (255 * s) for s in std]
         offset = [-m / s for m, s in zip(mean, std, strict=True)]
