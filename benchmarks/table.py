@@ -29,10 +29,11 @@ from whit.data.datasets import load_dataset
 from whit.data.loader import Loader, Normalise
 from whit.data.splits import Split
 from whit.environment import keep_freed_memory
-from whit.optim import build_optimizer, set_lr
+from whit.optim import set_lr
 from whit.planning import fresh_model, plan
 from whit.recipe import Recipe, load_recipe
-from whit.training import Tally, has_bf16, train
+from whit.state import Tally, TrainingState
+from whit.training import has_bf16, train
 
 HERE = Path(__file__).parent
 RECORDS = HERE.parent / "records" / "published"
@@ -141,8 +142,8 @@ def first_images(count: int) -> Split:
 def overhead(recipe: Recipe, images: int, repeats: int) -> float:
     """Share of a training epoch that is not forward, backward or optimiser.
 
-    All of the rest alone (gathering, warping and normalising batches, the schedule, the tally)
-    over the whole epoch, in turn.
+    All of the rest alone (gathering, warping and normalising batches, the schedule, the tally,
+    the look at the gradients, the average) over the whole epoch, in turn.
     """
     split = first_images(images)
     one = recipe.changed(["train.epochs=1", "augment.until=1.0"])  # warps in every batch
@@ -152,15 +153,18 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
         loader = Loader(
             split, recipe.train.batch_size, NORMALISE, one.augment, epochs=1, seed=repeat
         )
-        whole = next(train(model, loader, one, repeat)).seconds
-        optimizer = build_optimizer(model, recipe.optim)
+        state = TrainingState(model, one, repeat, torch.device("cpu"))
+        whole = next(train(state, loader, one)).seconds  # and leaves its last gradients
         schedule, tally, seen = recipe.schedule.multiplier(), Tally(), 0
         logits, loss = torch.zeros(recipe.train.batch_size, 10), torch.zeros(())
         started = time.perf_counter()
         for _, labels in loader.epoch(1):
-            set_lr(optimizer, schedule(seen / images))
-            tally.add(loss, logits[: len(labels)], labels)
+            set_lr(state.optimizer, schedule(seen / images))
+            state.keep_buffers()
+            assert state.gradients_are_finite()
+            tally.add(loss.item(), logits[: len(labels)], labels)
             seen += len(labels)
+            state.average.update(seen / images)
         rest = time.perf_counter() - started
         if repeat:  # the first pair warms up
             shares.append(rest / whole)
@@ -280,7 +284,9 @@ def matmul_rows(say: Callable[[str], None]) -> list[Row]:
         split = first_images(images)
         model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
         loader = Loader(split, recipe.train.batch_size, NORMALISE, recipe.augment, epochs=3)
-        records = list(train(model, loader, recipe.changed(["train.epochs=3"]), 0))
+        three = recipe.changed(["train.epochs=3"])
+        state = TrainingState(model, three, 0, torch.device("cpu"))
+        records = list(train(state, loader, three))
         seconds = min(record.seconds for record in records)
         # Forward, and about as much again for each of the two products of the backward pass.
         reached = 3 * 2 * macs * images / seconds / 1e9

@@ -26,6 +26,7 @@ def test_exported_names() -> None:
         "audit",
         "load_recipe",
         "plan",
+        "resume",
         "train",
     ]
     assert all(hasattr(whit, name) for name in whit.__all__)

@@ -19,7 +19,7 @@ from whit.errors import BudgetRefused, DataError, InputError, ModelError, RunFai
 from whit.judge import judge
 from whit.planning import plan
 from whit.run import run
-from whit.run_folder import find_runs, read_run
+from whit.run_record import find_runs, read_run
 
 FILES = {
     "recipe.toml",
@@ -30,6 +30,11 @@ FILES = {
     "audit.txt",
 }
 RESULT_KEYS = {
+    "state",
+    "optimizer_sha256",
+    "changes",
+    "files",
+    "seal",
     "verdict",
     "violations",
     "params",

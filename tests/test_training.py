@@ -20,12 +20,19 @@ from whit.models.layers import Dropout, GlobalAvgPool, in_order
 from whit.models.plain import PlainSizes, plain
 from whit.optim import WeightAverage, build_optimizer, set_lr
 from whit.recipe import AugmentSpec, AverageSpec, OptimSpec, Recipe
-from whit.training import autocast, train
+from whit.record import EpochRecord
+from whit.state import TrainingState
+from whit.training import autocast
+from whit.training import train as train_state
 
 NORMALISE = Normalise((0.1307,), (0.3081,))
 RECIPE = Recipe.model_validate(
     {"name": "t", "model": {"name": "plain"}, "train": {"epochs": 2, "batch_size": 48}}
 )
+
+
+def train(model: nn.Module, loader: Loader, recipe: Recipe, seed: int) -> Iterator[EpochRecord]:
+    return train_state(TrainingState(model, recipe, seed, torch.device("cpu")), loader, recipe)
 
 
 def small_model(seed: int = 0) -> nn.Module:
@@ -86,7 +93,7 @@ def test_records_count_what_was_seen() -> None:
 
 def test_a_loader_that_gives_more_is_counted() -> None:
     class Greedy(Loader):
-        def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
             yield from super().epoch(epoch)
             yield from super().epoch(epoch + 1000)
 

@@ -36,6 +36,7 @@ __all__ = [
     "audit",
     "load_recipe",
     "plan",
+    "resume",
     "train",
 ]
 
@@ -75,6 +76,37 @@ def train(
         out=Path(out) if out is not None else None,
         device=device,
         threads=threads,
+        watch=watch_on(Console(), quiet),
+    )
+
+
+def resume(
+    folder: str | Path,
+    model: nn.Module | None = None,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    accept_changes: bool = False,
+    take_over: bool = False,
+    quiet: bool = False,
+) -> RunResult:
+    """Go on with a run that was stopped or killed, to the same bytes as if it had not been.
+
+    `model` is needed for a run of a model given in Python. Raises RunEnded when the run has a
+    result, CannotResume when it would not be the same run, and what `train` raises.
+    """
+    from rich.console import Console
+
+    from whit.progress import watch_on
+    from whit.run import resume as go_on
+
+    return go_on(
+        Path(folder),
+        model=model,
+        device=device,
+        threads=threads,
+        accept_changes=accept_changes,
+        take_over=take_over,
         watch=watch_on(Console(), quiet),
     )
 

@@ -10,7 +10,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, TextIO
@@ -18,8 +24,9 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from whit.errors import BudgetRefused, InputError, WhitError
+from whit.errors import BudgetRefused, InputError, RunEnded, RunFailed, WhitError
 from whit.recipe import FLAGSHIP, Recipe, load_recipe
+from whit.text_table import wrapped
 
 app = typer.Typer(
     add_completion=False,
@@ -65,56 +72,111 @@ def plan(recipe: RecipeName, set_: Sets = None, as_json: AsJson = False) -> None
 
 @app.command()
 def train(
-    recipe: RecipeName = FLAGSHIP,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help=f"A shipped name, or a path; else {FLAGSHIP}."),
+    ] = None,
     set_: Sets = None,
     seed: Annotated[
-        str, typer.Option(metavar="N", help="Decides weights, order, warps and dropout.")
-    ] = "0",
+        str | None,
+        typer.Option(metavar="N", help="Decides weights, order, warps and dropout; else 0."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Run folder to make; by default one under runs/."),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")
+    ] = None,
     threads: Annotated[
         str | None,
         typer.Option(metavar="N", help="Processor threads; by default one a core."),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed."),
+    ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Resume under other threads, code, data; the result says so."
+        ),
+    ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Resume a run that another machine did not give back."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a recipe, judge it, and leave a run folder."""
+    """Train a recipe or resume a run, judge it, and leave a run folder."""
     from whit.environment import choose_device, choose_threads
     from whit.planning import plan as make_plan
     from whit.progress import watch_on
+    from whit.run import resume as go_on
     from whit.run import run
     from whit.run_folder import RunFolder
 
     def chosen_threads() -> int | None:
         return None if threads is None else choose_threads(_whole_number("--threads", threads))
 
-    changed, number, count, _, _ = _all_of(
-        lambda: _recipe(recipe, set_),
-        lambda: _seed(seed),
+    def chosen_recipe() -> Recipe | None:
+        if resume is None:
+            return _recipe(recipe or FLAGSHIP, set_)
+        _only_without_resume(
+            {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+        )
+        return None
+
+    changed, number, count, _, _, _ = _all_of(
+        chosen_recipe,
+        lambda: 0 if seed is None else _seed(seed),
         chosen_threads,
-        lambda: choose_device(device),
-        lambda: None if out is None else RunFolder.refuse(out),
+        lambda: None if device is None else choose_device(device),
+        lambda: None if out is None or resume is not None else RunFolder.refuse(out),
+        lambda: _only_with_resume(
+            resume, {"--accept-changes": accept_changes, "--take-over": take_over}
+        ),
     )
+    watch = watch_on(_console(), quiet or as_json)
     try:
         with _alone(as_json):
-            result = run(
-                make_plan(changed),
-                seed=number,
-                out=out,
-                device=device,
-                threads=count,
-                watch=watch_on(_console(), quiet or as_json),
-            )
+            if changed is None:
+                assert resume is not None
+                result = go_on(
+                    resume,
+                    device=device,
+                    threads=count,
+                    accept_changes=accept_changes,
+                    take_over=take_over,
+                    watch=watch,
+                    on_second_signal=_leave,
+                )
+            else:
+                result = run(
+                    make_plan(changed),
+                    seed=number,
+                    out=out,
+                    device=device or "cpu",
+                    threads=count,
+                    watch=watch,
+                    on_second_signal=_leave,
+                )
     except BudgetRefused as refused:
         if as_json:
             violations = [violation.to_json() for violation in refused.violations]
             _show({"verdict": "missed", "violations": violations}, str, as_json)
         raise
-    _show(result.to_json(), result.text, as_json)
+    except RunEnded as ended:
+        if ended.result["state"] != "finished":
+            raise RunFailed(str(ended)) from None
+        said = str(ended)
+        _show(ended.result, lambda width: wrapped(said, width), as_json)
+        _exit_by(ended.result["verdict"])
+        return
+    assert result.folder is not None
+    whole = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
+    _show(whole, result.text, as_json)
     _exit_by(result.verdict)
 
 
@@ -203,6 +265,32 @@ def _options(
 
 def _recipe(name: str, changes: list[str] | None) -> Recipe:
     return load_recipe(name).changed(changes or [])
+
+
+def _only_without_resume(given: dict[str, object]) -> None:
+    problems = [
+        f"{name}: a run that is resumed has its own: leave it away."
+        for name, value in given.items()
+        if value is not None
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _only_with_resume(resume: Path | None, given: dict[str, bool]) -> None:
+    problems = [f"{name}: only with --resume RUN." for name, value in given.items() if value]
+    if problems and resume is None:
+        raise InputError(problems)
+
+
+def _leave(number: int) -> None:
+    """On a second signal, leave without saving: every file on the disk is whole at any time."""
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
+    message = b"whit: stopped at once; what was saved before is kept, and --resume goes on.\n"
+    with suppress(OSError):
+        os.write(2, message)
+    os._exit(128 + number)
 
 
 def _seed(text: str) -> int:

@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from whit.errors import InputError
-from whit.run_folder import RunRecord, find_runs, read_run
+from whit.run_record import RunRecord, find_runs, read_run
 from whit.text_table import text_table, wrapped
 
 # Above this many ways to deal the seeds out, a fixed random sample of them is taken.
@@ -143,7 +143,11 @@ def compare_runs(folders: list[Path]) -> Comparison:
         except InputError as error:
             problems += error.problems
             continue
-        judged = [run for run in runs if run.result and run.result["test"]["correct"] is not None]
+        judged = [
+            run
+            for run in runs
+            if run.state == "finished" and (run.result or {})["test"]["correct"] is not None
+        ]
         recipes = sorted({run.recipe.to_toml(): run.recipe.name for run in judged}.values())
         if not judged:
             problems.append(f"{folder}: no finished run in it that read the test split.")

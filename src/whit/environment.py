@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from whit.errors import InputError
 
 
-def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
+def describe_environment(device: torch.device, seed: int, threads: int) -> dict[str, Any]:
     """Return what decides whether a run can be repeated to the byte, and what to cite."""
     capabilities = torch.cpu.get_capabilities()
     features = sorted(name for name, present in capabilities.items() if present is True)
@@ -30,7 +31,7 @@ def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
         "processor": str(capabilities.get("cpu_name") or platform.processor() or "unknown"),
         "processor_features": features,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "seed": seed,
@@ -49,8 +50,22 @@ def command() -> list[str] | None:
 def code_state() -> dict[str, Any]:
     """Return the commit of the checkout that whit runs from, and whether it was changed.
 
-    Both are None for an installed package.
+    Both are None for an installed package. `sha256` is over whit's own Python files, and tells
+    one state of the code from another in either case.
     """
+    return {**_checkout_state(), "sha256": _code_sha256()}
+
+
+def _code_sha256() -> str:
+    package = Path(__file__).parent
+    whole = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        whole.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def _checkout_state() -> dict[str, Any]:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}

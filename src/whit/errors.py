@@ -5,10 +5,14 @@
     │   ├── RecipeError      a recipe's keys or values
     │   ├── SourceError      a model named as file.py:Class or notebook.ipynb:Class
     │   ├── ModelError       a model that cannot be built, or whose output has the wrong shape
-    │   └── DataError        a data set that is missing, damaged or does not fit
+    │   ├── DataError        a data set that is missing, damaged or does not fit
+    │   ├── RunOwned         a run folder that another process is training
+    │   └── CannotResume     a run that would not go on as the same run
+    │       └── RunEnded     a run that has a result already
     ├── BudgetRefused        exit code 1: the model can never keep its budget; holds the violations
     ├── RunFailed            exit code 3: the run itself went wrong
-    │   └── Diverged         a loss that is no longer a finite number
+    │   ├── Diverged         a loss or gradient that is no longer a finite number
+    │   └── LostLock         somebody took the run folder over, or removed it
     └── Interrupted          exit code 130 or 143: somebody stopped the run
 
 A message says what was given, what is allowed, and what to do. `assert` is for our own
@@ -19,7 +23,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from whit.budget import Violation
@@ -58,6 +63,28 @@ class DataError(InputError):
     """A data set is missing, damaged, or does not fit the recipe."""
 
 
+class RunOwned(InputError):
+    """Another process trains in this run folder."""
+
+
+class CannotResume(InputError):
+    """What would go on would not be the same run: code, data, threads or torch differ."""
+
+
+class RunEnded(CannotResume):
+    """The run finished, or diverged: there is nothing to resume. `result` is its result.json."""
+
+    def __init__(self, path: Path, result: dict[str, Any]):
+        self.result = result
+        said = {
+            "finished": f"{path}: finished already (verdict: {result['verdict']}). Nothing to "
+            "resume, nothing changed.",
+            "diverged": f"{path}: diverged; resumed, it would do so again at the same step. "
+            "Nothing changed.",
+        }
+        super().__init__(said[result["state"]])
+
+
 class BudgetRefused(WhitError):
     """The model can never keep its budget, so nothing was trained; `violations` says why."""
 
@@ -75,7 +102,21 @@ class RunFailed(WhitError):
 
 
 class Diverged(RunFailed):
-    """The loss is no longer a finite number."""
+    """The loss or a gradient is no longer a finite number, at `step` of `epoch`."""
+
+    def __init__(self, message: str, *, epoch: int, step: int, loss: float, lr: float):
+        self.epoch, self.step, self.loss, self.lr = epoch, step, loss, lr
+        super().__init__(message)
+
+    def with_more(self, text: str) -> Diverged:
+        """Return the same error with one more sentence."""
+        return Diverged(
+            f"{self} {text}", epoch=self.epoch, step=self.step, loss=self.loss, lr=self.lr
+        )
+
+
+class LostLock(RunFailed):
+    """Somebody took the run folder over, or removed it."""
 
 
 class Interrupted(WhitError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -45,4 +46,5 @@ def evaluate(
     model.train(was_training)
     assert total == len(split), f"evaluated {total} of {len(split)} images"
     seconds = time.perf_counter() - started
-    return Evaluation(split.name, total - len(wrong), total, loss / total, seconds, tuple(wrong))
+    mean_loss = loss / total if math.isfinite(loss) else None
+    return Evaluation(split.name, total - len(wrong), total, mean_loss, seconds, tuple(wrong))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from html import escape
@@ -22,7 +23,8 @@ from whit.planning import fresh_model, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import verdict_text
 from whit.run import data_normalise
-from whit.run_folder import RunRecord, read_run
+from whit.run_record import RunRecord, read_run
+from whit.seal import broken_seals
 from whit.text_table import wrapped
 from whit.weights import load_weights, sha256
 
@@ -143,8 +145,13 @@ def _judge_weights(path: Path, recipe: Recipe, model: nn.Module | None, seed: in
 
 def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
     weights = run.path / "weights.safetensors"
-    if run.result is None or not weights.is_file():
+    if run.result is None:
         raise InputError(f"{run.path}: the run did not finish, so there is nothing to judge yet.")
+    if run.state == "diverged":
+        where = run.result.get("diverged")
+        raise InputError(f"{run.path}: the run diverged ({where}), so there is nothing to judge.")
+    if not weights.is_file():
+        raise InputError(f"{weights}: missing, so there is nothing to judge.")
     judgement = _judge_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
@@ -155,8 +162,32 @@ def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
     # Weights as good as the best reading, but not as the last, were chosen by their readings.
     selected = bool(tested) and correct != tested[-1] and correct == max(tested)
     usage = replace(judgement.usage, epochs=epochs, selected_on_test=selected)
-    found = _mismatches(run, usage, sha256(weights.read_bytes()))
-    return replace(judgement, usage=usage, mismatches=tuple(found))
+    found = [*_altered(run), *_mismatches(run, usage, sha256(weights.read_bytes()))]
+    return replace(judgement, usage=usage, mismatches=tuple(found), notes=_caveats(run))
+
+
+def _altered(run: RunRecord) -> Iterator[Violation]:
+    """Name every file of the run that is not as it was when the run was sealed."""
+    for name, then, now in broken_seals(run.result or {}, run.path):
+        said = "missing now" if now == "None" else f"sealed as {then[:16]}, is {now[:16]} now"
+        message = f"{run.path / name}: altered after the run: {said}."
+        yield Violation(f"altered {name}", then, now, message)
+    whole = run.recipe.to_toml().encode()
+    if (run.path / "recipe.toml").read_bytes() != whole:
+        message = f"{run.path / 'recipe.toml'}: not as whit writes it, so it was altered."
+        yield Violation("record recipe", "", "", message)
+
+
+def _caveats(run: RunRecord) -> tuple[str, ...]:
+    """What a reader must know of how the run came about."""
+    result, code = run.result or {}, run.environment.get("code")
+    found = [note for note in result.get("notes") or [] if isinstance(note, str)]
+    if isinstance(code, dict) and code.get("dirty"):
+        found.append(
+            f"trained by changed code: commit {str(code.get('commit'))[:12]} and changes that "
+            "were not committed."
+        )
+    return tuple(found)
 
 
 def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Violation]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from whit.budget import percent
 from whit.errors import InputError
 from whit.recipe import parse_recipe, shipped_recipes
-from whit.run_folder import find_runs, read_run
+from whit.run_record import find_runs, read_run
 from whit.text_table import text_table
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ def run_rows(roots: list[Path]) -> list[dict[str, Any]]:
         raise InputError([f"{root}: {said[os.path.exists(root)]}." for root in missing])
     rows = []
     for path in find_runs(roots):
-        row: dict[str, Any] = {"run": str(path), "recipe": None, "seed": None}
+        row: dict[str, Any] = {"run": str(path), "recipe": None, "seed": None, "state": None}
         row |= {"params": None, "epochs": None, "correct": None, "total": None}
         try:
             run = read_run(path)
         except InputError:
-            rows.append(row | {"verdict": "damaged"})
+            rows.append(row | {"state": "damaged", "verdict": None})
             continue
         result = run.result or {}
         test = result.get("test") or {}
@@ -86,11 +86,12 @@ def run_rows(roots: list[Path]) -> list[dict[str, Any]]:
             | {
                 "recipe": run.recipe.name,
                 "seed": run.seed,
+                "state": run.state,
                 "params": result.get("params"),
                 "epochs": result.get("epochs", len(run.log)),
                 "correct": test.get("correct"),
                 "total": test.get("total"),
-                "verdict": result.get("verdict", "unfinished"),
+                "verdict": result.get("verdict"),
             }
         )
     return rows
@@ -107,7 +108,7 @@ def run_table(rows: list[dict[str, Any]], width: int) -> str:
             "?" if row["params"] is None else f"{row['params']:,}",
             "?" if row["epochs"] is None else f"{row['epochs']:g}",
             "?" if row["correct"] is None else percent(row["correct"], row["total"]),
-            row["verdict"],
+            row["verdict"] if row["state"] == "finished" else row["state"],
         )
         for row in rows
     ]

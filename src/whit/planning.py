@@ -12,12 +12,12 @@ from torch import nn
 
 from whit.auditing import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation
+from whit.chance import own_chance, set_chance
 from whit.data.datasets import describe_dataset
 from whit.errors import InputError, ModelError
 from whit.models.registry import build_model, given_in_python
 from whit.recipe import Recipe
 from whit.record import verdict_text
-from whit.streams import stream_seed
 from whit.text_table import wrapped
 
 
@@ -156,8 +156,8 @@ def fresh_model(
 
     The caller's random state is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "weights"))
+    with own_chance():
+        set_chance(seed, "weights")
         model = build_model(recipe.model, image_shape[0], num_classes)
         shape_lazy_layers(model, image_shape, recipe.model.name)
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 
@@ -13,8 +14,8 @@ from whit.planning import Plan
 from whit.record import EpochRecord
 from whit.run import Watch
 from whit.run_folder import RunFolder
+from whit.state import Batches, Tally
 from whit.text_table import wrapped
-from whit.training import Batches, Tally
 
 # Seconds between two looks of the bar; drawing it takes about a millisecond.
 _REFRESH = 0.2
@@ -32,6 +33,12 @@ class Lines(Watch):
         self.console.out(plan.table(self.console.width), highlight=False)
         threads = torch.get_num_threads()
         self.say(f"\nTraining on {threads} thread{'s' if threads > 1 else ''} into {folder.path}\n")
+
+    def resumed(self, plan: Plan, folder: RunFolder, place: str, said: list[str]) -> None:
+        self.epochs = plan.recipe.train.epochs
+        for sentence in said:
+            self.say(sentence)
+        self.say(f"Resuming {folder.path} {place}\n")
 
     def trained(self, record: EpochRecord) -> None:
         rate = record.total / record.seconds
@@ -72,6 +79,7 @@ class Bar(Lines):
             "", total=size, epoch=f"{epoch}/{self.epochs}", loss="-", rate="", left=""
         )
         started = looked = time.perf_counter()
+        before = tally.total  # of an epoch that is resumed in its middle
         with progress:
             for step, batch in enumerate(batches):
                 yield batch
@@ -79,7 +87,7 @@ class Bar(Lines):
                 if now - looked < _REFRESH:
                     continue
                 looked = now
-                rate = tally.total / (now - started)
+                rate = (tally.total - before) / (now - started)
                 left = (size - tally.total) / rate
                 progress.update(
                     task,
@@ -94,9 +102,21 @@ class Bar(Lines):
         self.epoch_images = plan.num_train
         super().started(plan, folder)
 
+    def resumed(self, plan: Plan, folder: RunFolder, place: str, said: list[str]) -> None:
+        self.epoch_images = plan.num_train
+        super().resumed(plan, folder, place, said)
+
+
+class Warnings(Watch):
+    """Nothing but what a person must know even when they asked for quiet, on standard error."""
+
+    def resumed(self, plan: Plan, folder: RunFolder, place: str, said: list[str]) -> None:
+        for sentence in said:
+            print(f"whit: {sentence}", file=sys.stderr)
+
 
 def watch_on(console: Console, quiet: bool) -> Watch:
-    """Return who looks on: nobody when quiet, a bar on a terminal, lines elsewhere."""
+    """Return who looks on: a bar on a terminal, lines elsewhere; warnings alone when quiet."""
     if quiet:
-        return Watch()
+        return Warnings()
     return Bar(console) if console.is_terminal else Lines(console)

@@ -20,7 +20,7 @@ from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
 
 FLAGSHIP = "sprint"
-LARGEST = 1_000_000  # bytes of a recipe
+LARGEST = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
 
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -34,6 +34,9 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+
+
+GIVEN = "python:"
 
 
 class ModelSpec(BaseModel):
@@ -56,6 +59,11 @@ class ModelSpec(BaseModel):
     @property
     def arguments(self) -> dict[str, Any]:
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is a model given in Python, which no recipe can build again."""
+        return self.name.startswith(GIVEN)
 
 
 class DataSpec(Part):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
 from whit.text_table import wrapped
@@ -22,7 +21,7 @@ class Evaluation:
     split: str
     correct: int
     total: int
-    loss: float
+    loss: float | None  # None when it is not a finite number
     seconds: float = 0.0
     wrong: tuple[int, ...] = field(default=(), repr=False)
 
@@ -32,8 +31,9 @@ class Evaluation:
         return floor_percent(self.correct, self.total)
 
     def __str__(self) -> str:
+        loss = "not finite" if self.loss is None else f"{self.loss:.4f}"
         return (
-            f"{self.split.capitalize()} set: Average loss: {self.loss:.4f}, "
+            f"{self.split.capitalize()} set: Average loss: {loss}, "
             f"Accuracy: {self.correct}/{self.total} ({percent(self.correct, self.total)}%)"
         )
 
@@ -52,9 +52,11 @@ class EpochRecord:
     seconds: float  # training alone
     evaluations: tuple[Evaluation, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the line of the log; which images were wrong stands in the result alone."""
+    def to_json(self, *, wrong: bool = False) -> dict[str, Any]:
+        """Return the line of the log; which images were `wrong` stands in the result alone."""
         value = asdict(self)
+        if wrong:
+            return value
         for evaluation in value["evaluations"]:
             del evaluation["wrong"]
         return value
@@ -77,6 +79,10 @@ class RunResult:
     seed: int
     weights_sha256: str
     notes: tuple[str, ...] = ()
+    state: Literal["finished", "diverged"] = "finished"
+    optimizer_sha256: str = ""  # of the optimiser's tensors after the last step
+    changes: tuple[dict[str, Any], ...] = ()  # of machine or code, accepted when it was resumed
+    diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
     budget: Budget = field(default_factory=Budget, compare=False)
     usage: Usage = field(default_factory=Usage, compare=False)
     folder: Path | None = None
@@ -88,14 +94,17 @@ class RunResult:
                 "correct": self.test.correct,
                 "total": self.test.total,
                 "accuracy": self.test.accuracy,
-                "loss": self.test.loss if isfinite(self.test.loss) else None,  # JSON has no NaN
+                "loss": self.test.loss,
                 "wrong": list(self.test.wrong),
             }
         best = None
         if self.best:
             epoch, evaluation = self.best
             best = {"epoch": epoch, "correct": evaluation.correct, "split": evaluation.split}
+        diverged = {"diverged": self.diverged} if self.diverged else {}
         return {
+            "state": self.state,
+            **diverged,
             "verdict": self.verdict,
             "violations": [violation.to_json() for violation in self.violations],
             "params": self.params,
@@ -110,6 +119,8 @@ class RunResult:
             "images_seen": self.images_seen,
             "seed": self.seed,
             "weights_sha256": self.weights_sha256,
+            "optimizer_sha256": self.optimizer_sha256,
+            "changes": list(self.changes),
             "notes": list(self.notes),
         }
 

@@ -1,20 +1,23 @@
-"""A run: plan, refuse, load, train, evaluate, judge, record. The only maker of run folders."""
+"""A run: plan, refuse, load, train, evaluate, judge, record. The only maker of run folders.
+
+A run that begins makes its folder with a first checkpoint in it; a run that was stopped or
+killed goes back to its newest one. From there both go the same way.
+"""
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import torch
 from torch import nn
 
+from whit.chance import own_chance
+from whit.checkpoint import file_name
 from whit.data.datasets import load_dataset
 from whit.data.loader import Loader, Normalise
 from whit.data.splits import Dataset, Split, normalisation
@@ -27,19 +30,31 @@ from whit.environment import (
 )
 from whit.errors import (
     BudgetRefused,
+    CannotResume,
     DataError,
+    Diverged,
     InputError,
     Interrupted,
     ModelError,
+    RunEnded,
     RunFailed,
     WhitError,
 )
 from whit.evaluation import evaluate
+from whit.judging import diverged_result, judged_result
+from whit.keeping import Keeper, Progress, newest, settle
+from whit.models.source import is_source, source_sha256
 from whit.planning import Plan, fresh_model, shape_lazy_layers
+from whit.planning import plan as make_plan
 from whit.recipe import Recipe
-from whit.record import EpochRecord, Evaluation, RunResult
-from whit.run_folder import RunFolder
-from whit.training import Batches, Tally, train
+from whit.record import EpochRecord, RunResult
+from whit.run_folder import RunFolder, as_json
+from whit.run_record import RunRecord, read_run
+from whit.sameness import changes_between, describe
+from whit.seal import sealed
+from whit.state import Batches, Tally, TrainingState
+from whit.stopping import Stop, Stopping, leave_at_once
+from whit.training import train
 from whit.weights import save_weights, sha256
 
 
@@ -49,12 +64,40 @@ class Watch:
     def started(self, plan: Plan, folder: RunFolder) -> None:
         """The data is loaded and the folder is made."""
 
+    def resumed(self, plan: Plan, folder: RunFolder, place: str, said: list[str]) -> None:
+        """The run goes on at `place`; `said` are sentences about what it found and changed."""
+
     def batches(self, epoch: int, batches: Batches, tally: Tally) -> Batches:
         """Wrap an epoch's batches; `tally` holds what the epoch has reached so far."""
         return batches
 
     def trained(self, record: EpochRecord) -> None:
         """An epoch is over, evaluated where the recipe asks for it."""
+
+
+@dataclass
+class Prepared:
+    """Everything that a run needs before it writes: data and model, on their device."""
+
+    plan: Plan
+    dataset: Dataset
+    normalise: Normalise
+    loader: Loader
+    state: TrainingState
+    started: float  # seconds, of time.perf_counter
+
+    def progress(self, recipe: bytes) -> Progress:
+        """Return a run's progress at its beginning; `recipe` is the content of recipe.toml."""
+        evaluated = sum(len(split) for split in self.dataset.splits if split.name != "train")
+        return Progress(self.state, sha256(recipe), self.plan.recipe.train.epochs, evaluated)
+
+    def environment(self, threads: int) -> dict[str, Any]:
+        name = self.plan.recipe.model.name
+        return {
+            **describe_environment(self.state.device, self.state.seed, threads),
+            "data_sha256": self.dataset.fingerprint,
+            "model_sha256": source_sha256(name) if is_source(name) else None,
+        }
 
 
 def run(
@@ -66,23 +109,109 @@ def run(
     device: str = "cpu",
     threads: int | None = None,
     watch: Watch | None = None,
+    on_second_signal: Callable[[int], None] = leave_at_once,
 ) -> RunResult:
     """Train the plan's recipe, judge it, and leave a run folder.
 
     `model` is one of your own, trained in place of the recipe's. Raises BudgetRefused before any
     data is read when the model can never keep its budget; InputError and its kin before anything
-    is written; RunFailed when the run itself goes wrong.
+    is written; Interrupted after saving; RunFailed when the run itself goes wrong.
     """
-    started = time.perf_counter()
-    watch = watch or Watch()
-    recipe = plan.recipe
     if plan.refusals:
         raise BudgetRefused(plan.violations)  # all at once, the epochs with them
-    chosen = choose_device(device)
-    computing = choose_threads(threads)
-    make_repeatable(chosen)
-    keep_freed_memory()
+    chosen, computing = choose_device(device), choose_threads(threads)
+    prepared = _prepare(plan, model, seed, chosen)
+    recipe = plan.recipe.to_toml().encode()
+    progress = prepared.progress(recipe)
+    first = progress.encoded(0.0)
+    files = {
+        "recipe.toml": recipe,
+        "environment.json": as_json(prepared.environment(computing)),
+        f"checkpoint/{file_name(0, first)}": first,
+    }
+    watch = watch or Watch()
+    with (
+        Stopping(on_second_signal) as stopping,
+        own_chance(),
+        _own_threads(computing),
+        RunFolder.create(out, plan.recipe.name, seed, files) as folder,
+    ):
+        watch.started(plan, folder)
+        return _go_on(prepared, progress, folder, stopping, watch)
 
+
+def resume(
+    path: Path,
+    *,
+    model: nn.Module | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    accept_changes: bool = False,
+    take_over: bool = False,
+    watch: Watch | None = None,
+    on_second_signal: Callable[[int], None] = leave_at_once,
+) -> RunResult:
+    """Go on with a run that was stopped or killed, to the same bytes as if it had not been.
+
+    Device and threads are those it had, unless given. `accept_changes` goes on although machine,
+    code or data are not what they were; the result says so. `take_over` takes the folder from
+    another machine that did not give it back. Raises RunEnded when there is nothing to resume,
+    CannotResume when it would not be the same run, InputError and its kin; in all these cases
+    nothing was changed. Otherwise as `run`.
+    """
+    record = read_run(path)
+    _refuse_ended(record, take_over)
+    if model is not None and not record.recipe.model.is_given:
+        raise CannotResume(f"{path}: its recipe builds its model: leave model=... away.")
+    plan = make_plan(record.recipe, model)
+    if plan.recipe != record.recipe:
+        raise CannotResume(f"{path}: trained {record.recipe.model.name}, not this model.")
+    if not isinstance(record.seed, int):
+        raise CannotResume(f"{path / 'environment.json'}: damaged: no seed in it.")
+    before = record.environment
+    prepared = _prepare(
+        plan, model, record.seed, choose_device(device or str(before.get("device", "cpu")))
+    )
+    recipe = (path / "recipe.toml").read_bytes()
+    progress = prepared.progress(recipe)
+    with (
+        Stopping(on_second_signal) as stopping,
+        own_chance(),
+        RunFolder(path, take_over=take_over) as folder,
+    ):
+        _refuse_ended(read_run(path), take_over)  # finished by another process since we looked
+        found, damaged = newest(folder, progress)
+        if found is None and record.recipe.model.is_given:
+            raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
+        had = progress.threads or before.get("threads")
+        computing = choose_threads(threads or (had if isinstance(had, int) else None))
+        changes = changes_between(before, prepared.environment(computing), progress.changes)
+        if changes and not accept_changes:
+            raise CannotResume(
+                [f"{path}: {describe(change)}." for change in changes]
+                + [
+                    "it would not be the same run. Put this back as it was; or add "
+                    "--accept-changes, and the result will say so."
+                ]
+            )
+        said = [f"{file}: damaged, so it is not used." for file in damaged]
+        if damaged or found is None:
+            said.append(f"Going on from {found or 'the beginning: no checkpoint is whole'}.")
+        said += [f"Accepted: {describe(change)}." for change in changes]
+        progress.changes += [{**change, "epoch": progress.state.epoch} for change in changes]
+        settle(folder, progress, damaged)
+        watch = watch or Watch()
+        with _own_threads(computing):
+            watch.resumed(plan, folder, progress.place(plan), said)
+            return _go_on(prepared, progress, folder, stopping, watch)
+
+
+def _prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device) -> Prepared:
+    """Load the data and build the model. Writes nothing."""
+    started = time.perf_counter()
+    recipe = plan.recipe
+    make_repeatable(device)
+    keep_freed_memory()
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     _same_as_planned(dataset, plan)
     if recipe.train.evaluate == "val" and dataset.val is None:
@@ -90,13 +219,13 @@ def run(
             f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
             "give data.val, such as 1000."
         )
-    normalise = data_normalise(recipe, dataset, chosen)
+    normalise = data_normalise(recipe, dataset, device)
     if model is None:
         model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
     shape_lazy_layers(model, plan.image_shape, recipe.model.name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
-    model.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = Loader(
         dataset.train,
         recipe.train.batch_size,
@@ -104,32 +233,79 @@ def run(
         recipe.augment,
         epochs=recipe.train.epochs,
         seed=seed,
-        device=chosen,
+        device=device,
+    )
+    state = TrainingState(model, recipe, seed, device)
+    return Prepared(plan, dataset, normalise, loader, state, started)
+
+
+def _go_on(
+    prepared: Prepared, progress: Progress, folder: RunFolder, stopping: Stopping, watch: Watch
+) -> RunResult:
+    """Train from where the progress stands to the end, judge, and finish the folder."""
+    plan, dataset, state = prepared.plan, prepared.dataset, prepared.state
+    recipe = plan.recipe
+    keeper = Keeper(folder, progress, stopping, prepared.started)
+    try:
+        with _failures_named(recipe, folder):
+            for record in train(state, prepared.loader, recipe, keeper.batches(watch.batches)):
+                with stopping.at_once():
+                    readings = tuple(
+                        evaluate(state.model, split, prepared.normalise, device=state.device)
+                        for split in _splits_after(record.epoch, recipe, dataset)
+                    )
+                record = replace(record, evaluations=readings)
+                keeper.epoch_done(record)
+                watch.trained(record)
+        stopping.check()
+    except Stop as stop:
+        raise _interrupted(stop, plan, keeper) from None
+    except Diverged as error:
+        weights = keeper.last_finite_weights()
+        known = (plan, dataset, state, progress.records, progress.changes, weights)
+        _finish(diverged_result(*known, error), weights, plan, keeper)
+        kept = f"The last finite weights are in {folder.path / 'weights.safetensors'}."
+        raise error.with_more(kept) from None
+    weights = save_weights(state.model)
+    known = (plan, dataset, state, progress.records, progress.changes, weights)
+    return _finish(judged_result(*known), weights, plan, keeper)
+
+
+def _finish(result: RunResult, weights: bytes, plan: Plan, keeper: Keeper) -> RunResult:
+    """Write what a finished run has; `result.json` comes last and seals the rest."""
+    folder = keeper.folder
+    folder.write_bytes("weights.safetensors", weights)
+    result = replace(result, folder=folder.path, seconds_total=keeper.elapsed)
+    folder.write_bytes("audit.txt", f"{plan.audit.table(100)}\n\n{result}\n".encode())
+    folder.write_bytes("result.json", as_json(sealed(result.to_json(), folder.path)))
+    folder.finish()
+    return result
+
+
+def _interrupted(stop: Stop, plan: Plan, keeper: Keeper) -> Interrupted:
+    """Save, and say how to go on."""
+    place = keeper.progress.place(plan)
+    if stop.state_is_whole:
+        keeper.save()
+        kept = "Everything is saved"
+    else:
+        kept = "The step under way took too long to wait for; what was saved before it is kept"
+    go_on = keeper.folder.resume_command
+    if plan.recipe.model.is_given:
+        go_on = f"whit.resume({str(keeper.folder.path)!r}, model=...), in Python"
+    return Interrupted(
+        f"stopped by {stop.name} {place}. {kept}. Go on with: {go_on}", 128 + stop.number
     )
 
-    folder = RunFolder.create(out, recipe.name, seed)
-    with _stopped_by_signals(folder), _own_state(computing):
-        folder.write_text("recipe.toml", recipe.to_toml())
-        folder.write_json("environment.json", describe_environment(chosen, seed))
-        watch.started(plan, folder)
-        records: list[EpochRecord] = []
-        with _failures_named(recipe, folder):
-            for record in train(model, loader, recipe, seed, watch.batches):
-                readings = tuple(
-                    evaluate(model, split, normalise, device=chosen)
-                    for split in _splits_after(record.epoch, recipe, dataset)
-                )
-                record = replace(record, evaluations=readings)
-                folder.append_log(record)
-                watch.trained(record)
-                records.append(record)
-        weights = save_weights(model)
-        folder.write_bytes("weights.safetensors", weights)
-        result = _judged(plan, dataset, records, seed, weights)
-        result = replace(result, folder=folder.path, seconds_total=time.perf_counter() - started)
-        folder.write_text("audit.txt", f"{plan.audit.table(100)}\n\n{result}\n")
-        folder.write_json("result.json", result.to_json())
-    return result
+
+def _refuse_ended(record: RunRecord, take_over: bool) -> None:
+    """Raise RunEnded for a run with a result, and remove what a kill at its very end left."""
+    if record.result is None:
+        return
+    if (record.path / "checkpoint").exists():
+        with RunFolder(record.path, take_over=take_over) as folder:
+            folder.finish()
+    raise RunEnded(record.path, record.result)
 
 
 def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
@@ -141,48 +317,13 @@ def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
     return splits
 
 
-def _judged(
-    plan: Plan, dataset: Dataset, records: list[EpochRecord], seed: int, weights: bytes
-) -> RunResult:
-    """Judge what was measured: images really seen, test images really right."""
-    last = records[-1]
-    test = next((reading for reading in last.evaluations if reading.split == "test"), None)
-    usage = replace(
-        plan.usage,
-        epochs=Fraction(last.images_seen, len(dataset.train)),
-        correct=test.correct if test else None,
-        total=test.total if test else None,
-        leaked=dataset.overlap,
-    )
-    budget = plan.recipe.budget.limits()
-    reads = sum(r.split == "test" for record in records for r in record.evaluations)
-    return RunResult(
-        verdict=budget.verdict(usage),
-        violations=budget.violations(usage),
-        params=plan.audit.params.total,
-        epochs=Fraction(last.images_seen, len(dataset.train)),
-        test=test,
-        test_reads=reads,
-        best=best_epoch(records),
-        seconds_train=sum(record.seconds for record in records),
-        seconds_total=0.0,
-        images_seen=last.images_seen,
-        seed=seed,
-        weights_sha256=sha256(weights),
-        notes=_notes(reads, dataset),
-        budget=budget,
-        usage=usage,
-    )
-
-
 @contextmanager
-def _own_state(threads: int) -> Iterator[None]:
-    """Compute with so many threads, and leave the caller's threads and random state alone."""
+def _own_threads(threads: int) -> Iterator[None]:
+    """Compute with so many threads, and leave the caller's alone."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng(devices=[]):
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
 
@@ -197,28 +338,9 @@ def _failures_named(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         raise RunFailed(
             f"{recipe.model.name} failed while training: {type(error).__name__}: {error} "
-            f"Every finished epoch is in {folder.path / 'log.jsonl'}."
+            f"What was trained before is saved; once it is mended, go on with: "
+            f"{folder.resume_command} --accept-changes"
         ) from error
-
-
-@contextmanager
-def _stopped_by_signals(folder: RunFolder) -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name}. Every finished epoch is in "
-            f"{folder.path / 'log.jsonl'}; there is no result, and no claim.",
-            128 + number,
-        )
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread alone
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def data_normalise(recipe: Recipe, dataset: Dataset, device: torch.device) -> Normalise:
@@ -227,28 +349,6 @@ def data_normalise(recipe: Recipe, dataset: Dataset, device: torch.device) -> No
         return Normalise(recipe.data.mean, recipe.data.std, device)
     mean, std = normalisation(dataset.train)
     return Normalise(mean, std, device)
-
-
-def best_epoch(records: list[EpochRecord]) -> tuple[int, Evaluation] | None:
-    """Return the best epoch on the split that was read most often; the earliest of equals."""
-    readings = [(record.epoch, r) for record in records for r in record.evaluations]
-    if not readings:
-        return None
-    splits = [reading.split for _, reading in readings]
-    most_read = max(splits, key=splits.count)
-    candidates = [item for item in readings if item[1].split == most_read]
-    return max(candidates, key=lambda item: (item[1].correct, -item[0]))
-
-
-def _notes(test_reads: int, dataset: Dataset) -> tuple[str, ...]:
-    """What a reader of the result must know beside its numbers."""
-    found = list(dataset.notes)
-    if test_reads > 1:
-        found.append(
-            f"the test split was read {test_reads} times, after each epoch; "
-            "nothing was selected on it."
-        )
-    return tuple(found)
 
 
 def _same_as_planned(dataset: Dataset, plan: Plan) -> None:

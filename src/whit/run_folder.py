@@ -1,51 +1,59 @@
-"""The folder of a run: written once, whole file by whole file, and read back with suspicion.
+"""The folder of a run, and the only writer of it.
 
     runs/<name>-<seed>-<stamp>/
         recipe.toml          complete, defaults written out
-        environment.json     versions, processor, threads, code state
+        environment.json     versions, processor, threads, code state, data
         log.jsonl            one record an epoch
         result.json          written last: a folder without it is an unfinished run
         weights.safetensors  after the last epoch
         audit.txt            the layer table and the verdict
+        checkpoint/          while the run is unfinished: its state, and whose it is
 
-Every file is written beside its name and then renamed, so it is whole or not there.
+A folder appears with its recipe, environment and first checkpoint in it, or not at all.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import secrets
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from types import TracebackType
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-
-from whit.budget import Verdict
+from whit.durable import append, remove_leftovers, sync_folder, what_to_free, write_whole
 from whit.errors import InputError, RunFailed
-from whit.recipe import Recipe, parse_recipe
+from whit.ownership import Ownership
 from whit.record import EpochRecord
 
 _LONGEST_NAME = 255  # bytes; what file systems allow for one folder
+_NEW = ".whit-new"  # begins the name of a folder in the making
 
 
 class RunFolder:
-    """The only writer of a run folder."""
+    """A run folder that this process owns. As a context it gives the folder back at its end."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, take_over: bool = False):
+        """Own a folder that is there. Raises RunOwned when somebody else does."""
         self.path = path
+        self.checkpoints = path / "checkpoint"
+        with self.writing("checkpoint"):
+            self.checkpoints.mkdir(exist_ok=True)
+            self.ownership = Ownership(self.checkpoints, take_over=take_over)
+            remove_leftovers(path)
+            remove_leftovers(self.checkpoints)
 
     @staticmethod
     def refuse(out: Path) -> None:
         """Raise InputError if no new folder can be made at `out`; makes nothing itself."""
         if os.path.lexists(out):
-            raise InputError(
-                f"--out {out}: already there, and a run never overwrites: "
-                "name a folder that does not exist, or leave --out away."
-            )
+            raise _already_there(out)
         if any(len(os.fsencode(part)) > _LONGEST_NAME for part in out.parts):
             raise InputError(f"--out {out}: a name in it is longer than {_LONGEST_NAME} bytes.")
         above = next(place for place in out.absolute().parents if os.path.lexists(place))
@@ -55,184 +63,145 @@ class RunFolder:
             raise InputError(f"--out {out}: no permission to write in {above}.")
 
     @classmethod
-    def create(cls, out: Path | None, name: str, seed: int) -> RunFolder:
-        """Make `out`, or a new folder under `runs/`. Raises InputError when it is there."""
+    def create(
+        cls, out: Path | None, name: str, seed: int, files: Mapping[str, bytes]
+    ) -> RunFolder:
+        """Make `out`, or a new folder under `runs/`, with `files` in it, as one step.
+
+        Raises InputError when it is there or may not be made, RunFailed when the disk is full.
+        """
         path = out or Path("runs") / f"{name}-{seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-        if out is None:
-            stem, again = path, 1
-            while path.exists():
-                again += 1
-                path = stem.with_name(f"{stem.name}-{again}")
-        cls.refuse(path)
+        if out or not os.path.lexists(path):  # a second run in one second gets a number
+            cls.refuse(path)
+        above = path.absolute().parent
+        # Its own host and process in the name, so that what a killed process left can be told.
+        making = above / f"{_NEW}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         try:
-            path.mkdir(parents=True)
+            above.mkdir(parents=True, exist_ok=True)
+            _sweep(above)
+            for file, content in files.items():
+                (making / file).parent.mkdir(parents=True, exist_ok=True)
+                write_whole(making / file, content)
+            sync_folder(making)
+            path = _renamed(making, path, again=out is None)
+            sync_folder(above)
         except OSError as error:
-            raise InputError(f"--out {path}: cannot be made: {error.strerror}.") from None
+            wanted = sum(map(len, files.values()))
+            said = f"{path}: cannot be made: {what_to_free(above, error, wanted)}"
+            if isinstance(error, PermissionError):
+                raise InputError(f"--out {said}.") from None
+            raise RunFailed(f"{said}, and start again. Nothing was begun.") from None
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
         return cls(path)
 
-    def write_text(self, name: str, text: str) -> None:
-        self.write_bytes(name, text.encode())
-
-    def write_json(self, name: str, value: Any) -> None:
-        self.write_text(name, json.dumps(value, indent=2) + "\n")
+    @property
+    def resume_command(self) -> str:
+        return _resume_command(self.path)
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a whole file or none. Raises RunFailed naming the file."""
-        target, beside = self.path / name, self.path / f".{name}.tmp"
-        try:
-            with beside.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(target)
-        except OSError as error:
-            raise self._failed(name, error) from None
+        with self.writing(name, len(content)):
+            write_whole(self.path / name, content)
 
     def append_log(self, record: EpochRecord) -> None:
+        line = _log_line(record)
+        with self.writing("log.jsonl", len(line)):
+            append(self.path / "log.jsonl", line)
+
+    def rewrite_log(self, records: Sequence[EpochRecord]) -> None:
+        """Make the log say what the checkpoint knows, unless it does."""
+        content = b"".join(map(_log_line, records))
+        log = self.path / "log.jsonl"
+        if content != (log.read_bytes() if log.is_file() else b""):
+            self.write_bytes("log.jsonl", content)
+
+    @contextmanager
+    def writing(self, name: str, size: int = 0) -> Iterator[None]:
+        """Around everything that writes `name`: only as the owner, and failing in plain words.
+
+        Raises LostLock when somebody took the folder over, RunFailed naming the file.
+        """
+        if hasattr(self, "ownership"):
+            self.ownership.check()
         try:
-            with (self.path / "log.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record.to_json()) + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+            yield
         except OSError as error:
-            raise self._failed("log.jsonl", error) from None
+            raise RunFailed(
+                f"{self.path / name}: cannot be written: "
+                f"{what_to_free(self.path, error, size)}, then go on with: {self.resume_command}"
+            ) from None
 
-    def _failed(self, name: str, error: OSError) -> RunFailed:
-        return RunFailed(
-            f"{self.path / name}: cannot be written: {error.strerror}. "
-            "What was written before is kept; free space there or name another --out."
-        )
+    def finish(self) -> None:
+        """Remove what only an unfinished run needs."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.ownership.give_back()
 
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A run folder as read back; `result` is None for a run that did not finish."""
-
-    path: Path
-    recipe: Recipe
-    environment: dict[str, Any]
-    log: tuple[EpochRecord, ...]
-    result: dict[str, Any] | None
-
-    @property
-    def seed(self) -> int | None:
-        return self.environment.get("seed")
-
-
-Natural = Annotated[int, Field(ge=0)]
-
-
-class _Stored(BaseModel):
-    """A part of `result.json` that others rely on; there may be more in it."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class _StoredTest(_Stored):
-    correct: Natural | None
-    total: Annotated[int, Field(ge=1)] | None
-    wrong: list[int] | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> _StoredTest:
-        if (self.correct is None) != (self.total is None):
-            raise ValueError("correct and total go together")
-        if self.correct is not None and self.total is not None and self.correct > self.total:
-            raise ValueError("more correct than there are")
-        if self.correct is not None and self.wrong is None:
-            raise ValueError("which images were wrong is missing")
+    def __enter__(self) -> RunFolder:
         return self
 
-
-class _StoredSeconds(_Stored):
-    total: float
-
-
-class _StoredResult(_Stored):
-    verdict: Verdict
-    params: Natural
-    epochs: float
-    test: _StoredTest
-    seconds: _StoredSeconds
-    weights_sha256: str
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.ownership.give_back()
 
 
-def read_run(path: Path) -> RunRecord:
-    """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
-    if not _holds_recipe(path):
-        raise InputError(f"{path}: not a run folder that can be read (no recipe.toml in it).")
-    try:
-        recipe = parse_recipe(
-            (path / "recipe.toml").read_text(encoding="utf-8"), str(path / "recipe.toml")
-        )
-        environment = _read_json(path / "environment.json") or {}
-        result = _read_json(path / "result.json")
-        log_file = path / "log.jsonl"
-        lines = log_file.read_text(encoding="utf-8").splitlines() if log_file.is_file() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}.") from None
-    try:
-        if result is not None:
-            _StoredResult.model_validate(result)
-    except ValidationError as error:
-        raise InputError(_damages(path / "result.json", error)) from None
-    log = []
-    for number, line in enumerate(lines, start=1):
+def as_json(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
+
+
+def _log_line(record: EpochRecord) -> bytes:
+    return json.dumps(record.to_json()).encode() + b"\n"
+
+
+def _already_there(out: Path) -> InputError:
+    more = ""
+    if (out / "checkpoint").is_dir() and not (out / "result.json").exists():
+        more = f" It holds an unfinished run, which {_resume_command(out)} goes on with."
+    return InputError(
+        f"--out {out}: already there, and a run never overwrites: "
+        f"name a folder that does not exist, or leave --out away.{more}"
+    )
+
+
+def _resume_command(path: Path) -> str:
+    return f"whit train --resume {shlex.quote(str(path))}"
+
+
+def _renamed(making: Path, path: Path, *, again: bool) -> Path:
+    """Give a finished folder its name; of several processes that want it, one gets it."""
+    stem, number = path, 1
+    while True:
         try:
-            log.append(_epoch_record().validate_json(line, strict=True))
-        except ValidationError as error:
-            raise InputError(_damages(path / f"log.jsonl, line {number}", error)) from None
-    return RunRecord(path, recipe, environment, tuple(log), result)
+            if os.path.lexists(path):  # an empty folder would be replaced
+                raise FileExistsError
+            making.rename(path)
+            return path
+        except OSError:
+            if not os.path.lexists(path):
+                raise
+            if not again:
+                raise _already_there(path) from None
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
 
 
-@cache
-def _epoch_record() -> TypeAdapter[EpochRecord]:
-    return TypeAdapter(EpochRecord)
+def _sweep(above: Path) -> None:
+    """Remove folders in the making whose maker on this machine was killed."""
+    for path in above.glob(f"{_NEW}-{socket.gethostname()}-*"):
+        pid = path.name.split("-")[-2]
+        if pid.isdigit() and not _runs(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _damages(file: Path, error: ValidationError) -> list[str]:
-    """Return one sentence for each of pydantic's findings."""
-    found = []
-    for item in error.errors():
-        key = ".".join(map(str, item["loc"]))
-        said = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}.get(
-            item["type"], item["msg"].removeprefix("Value error, ")
-        )
-        parts = (f"{file}", "damaged", key, f"{said[0].lower()}{said[1:]}.")
-        found.append(": ".join(part for part in parts if part))
-    return found
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
+def _runs(pid: int) -> bool:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise InputError(f"{path}: damaged: not valid JSON.") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: damaged: not a JSON object.")
-    return value
-
-
-def find_runs(roots: Sequence[Path]) -> list[Path]:
-    """Return the run folders at or directly under `roots`, by name.
-
-    Raises InputError for a folder that may not be listed.
-    """
-    found = []
-    for root in roots:
-        if _holds_recipe(root):
-            found.append(root)
-        elif root.is_dir():
-            try:
-                inside = sorted(root.iterdir())
-            except OSError as error:
-                raise InputError(f"{root}: cannot be read: {error.strerror}.") from None
-            found += [path for path in inside if _holds_recipe(path)]
-    return found
-
-
-def _holds_recipe(path: Path) -> bool:
-    # os.path.isfile says no where Path.is_file raises: a folder without permission is no run.
-    return os.path.isfile(path / "recipe.toml")
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

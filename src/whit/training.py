@@ -6,66 +6,45 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whit.data.loader import Loader
 from whit.errors import Diverged
-from whit.optim import WeightAverage, build_optimizer, set_lr
+from whit.optim import set_lr
 from whit.recipe import Recipe
 from whit.record import EpochRecord
-from whit.streams import stream_seed
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-@dataclass
-class Tally:
-    """Running sums of one epoch, which a progress bar may read."""
-
-    loss: float = 0.0
-    correct: int = 0
-    total: int = 0
-    last_loss: float = 0.0
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.last_loss = loss.item()
-        self.loss += self.last_loss * len(labels)
-        self.correct += int((logits.argmax(1) == labels).sum())
-        self.total += len(labels)
+from whit.state import Batches, Tally, TrainingState
 
 
 def train(
-    model: nn.Module,
+    state: TrainingState,
     loader: Loader,
     recipe: Recipe,
-    seed: int,
     watch: Callable[[int, Batches, Tally], Batches] = lambda epoch, batches, tally: batches,
 ) -> Iterator[EpochRecord]:
-    """Train `model` in place. Yields one EpochRecord an epoch; time spent outside is not charged.
+    """Train `state.model` in place, from where `state` stands to the recipe's last epoch.
 
-    `watch` may wrap an epoch's batches, to show progress. Raises Diverged at the first loss that
-    is not finite, before it reaches the weights. The averaged weights, if the recipe asks for
-    them, are in place when the last record is yielded.
+    Yields one EpochRecord an epoch; time spent outside is not charged. `watch` may wrap an
+    epoch's batches: whenever it is asked for the next one, `state` is whole and may be saved.
+    Raises Diverged at the first loss or gradient that is not finite, before it reaches the
+    weights. The averaged weights, if the recipe asks for them, are in place when the last record
+    is yielded.
     """
-    optimizer = build_optimizer(model, recipe.optim)
-    average = WeightAverage(model, recipe.average)
+    model, optimizer, average = state.model, state.optimizer, state.average
     schedule = recipe.schedule.multiplier()
     planned = recipe.train.epochs * len(loader.labels)
     precision = autocast(recipe.train.precision, loader.images.device.type)
-    seen = steps = 0
-    for epoch in range(1, recipe.train.epochs + 1):
-        started = time.perf_counter()
-        torch.manual_seed(stream_seed(seed, "dropout", epoch))
-        model.train()
-        tally = Tally()
-        for images, labels in watch(epoch, loader.epoch(epoch), tally):
-            set_lr(optimizer, schedule(seen / planned))  # images (N, C, H, W), labels (N,)
+    while state.epoch <= recipe.train.epochs:
+        state.begin_epoch()
+        tally = state.tally
+        started = time.perf_counter() - state.seconds
+        for images, labels in watch(state.epoch, loader.epoch(state.epoch, state.batches), tally):
+            set_lr(optimizer, schedule(state.seen / planned))  # images (N, C, H, W), labels (N,)
+            state.keep_buffers()
             with precision:
                 logits = model(images)  # (N, K)
             loss = F.cross_entropy(
@@ -73,25 +52,29 @@ def train(
             )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            tally.add(loss, logits, labels)
-            if not math.isfinite(tally.last_loss):
-                raise Diverged(_diverged(tally.last_loss, steps + 1, epoch, optimizer))
+            value = loss.item()
+            if not (math.isfinite(value) and state.gradients_are_finite()):
+                raise _diverged(value, state)
             optimizer.step()
-            seen += len(labels)
-            steps += 1
-            average.update(seen / planned)
-        if epoch == recipe.train.epochs:
+            tally.add(value, logits, labels)
+            state.seen += len(labels)
+            state.steps += 1
+            state.batches += 1
+            average.update(state.seen / planned)
+            state.seconds = time.perf_counter() - started
+        if state.epoch == recipe.train.epochs:
             average.apply()
         yield EpochRecord(
-            epoch,
-            images_seen=seen,
-            steps=steps,
+            state.epoch,
+            images_seen=state.seen,
+            steps=state.steps,
             lr=optimizer.param_groups[0]["lr"],
             loss=tally.loss / tally.total,
             correct=tally.correct,
             total=tally.total,
             seconds=time.perf_counter() - started,
         )
+        state.end_epoch()
 
 
 def has_bf16(device: str = "cpu") -> bool:
@@ -109,10 +92,14 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, torch.bfloat16)
 
 
-def _diverged(loss: float, step: int, epoch: int, optimizer: torch.optim.Optimizer) -> str:
-    lr = optimizer.param_groups[0]["lr"]
-    return (
-        f"The loss is {loss} at step {step} (epoch {epoch}), learning rate {lr:g}. "
-        "Nothing was judged. Try a lower optim.lr, a longer warm-up in schedule, "
-        'or train.precision = "fp32".'
+def _diverged(loss: float, state: TrainingState) -> Diverged:
+    """Put back what the step has spoilt, and say what happened."""
+    state.put_buffers_back()
+    lr = state.optimizer.param_groups[0]["lr"]
+    what = "The gradient is not finite" if math.isfinite(loss) else f"The loss is {loss}"
+    message = (
+        f"{what} at step {state.steps + 1} (epoch {state.epoch}), loss {loss:g}, "
+        f"learning rate {lr:g}. Nothing was judged. Try a lower optim.lr, a longer warm-up in "
+        'schedule, or train.precision = "fp32".'
     )
+    return Diverged(message, epoch=state.epoch, step=state.steps + 1, loss=loss, lr=lr)

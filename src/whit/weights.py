@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from whit.errors import InputError
 
+_HEADER = 1_000_000  # bytes that names and shapes may take in a file, many times what they do
+
 
 def save_weights(model: nn.Module) -> bytes:
     """Return parameters and buffers as a safetensors file; a shared tensor is stored once."""
@@ -30,10 +32,16 @@ def save_weights(model: nn.Module) -> bytes:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Put the tensors of a safetensors file into `model`.
 
-    Raises InputError naming every tensor that is missing, left over, or of another shape.
+    Raises InputError naming every tensor that is missing, left over, or of another shape. A file
+    larger than the model's tensors can make it is refused before it is read.
     """
+    most = _HEADER + 2 * sum(t.numel() * t.element_size() for t in model.state_dict().values())
     try:
-        stored = safetensors.torch.load(path.read_bytes())
+        with path.open("rb") as stream:
+            content = stream.read(most + 1)
+        if len(content) > most:
+            raise InputError(f"{path}: larger than {most:,} bytes, so not of this model.")
+        stored = safetensors.torch.load(content)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     except SafetensorError as error:

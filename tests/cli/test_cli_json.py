@@ -76,10 +76,10 @@ def test_lists(workshop: Path, whit: Callable[..., Done]) -> None:
     assert rows[0]["name"] == "sprint"
     assert {"name", "params", "epochs", "accuracy"} <= set(rows[0])
     rows = parsed(whit("runs runs spoilt --json", workshop))
-    verdicts = {row["run"]: row["verdict"] for row in rows}
-    assert verdicts["runs/easy-0"] == "met"
-    assert verdicts["spoilt/unfinished"] == "unfinished"
-    assert verdicts["spoilt/typed-result"] == "damaged"
+    found = {row["run"]: (row["state"], row["verdict"]) for row in rows}
+    assert found["runs/easy-0"] == ("finished", "met")
+    assert found["spoilt/unfinished"] == ("stopped", None)
+    assert found["spoilt/typed-result"] == ("damaged", None)
     assert parsed(whit("runs a-folder --json", workshop)) == []
     value = parsed(whit("compare runs/easy-0 runs/easy-1 --json", workshop))
     assert set(value) == {"runs", "differences", "evidence"}

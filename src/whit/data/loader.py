@@ -62,17 +62,25 @@ class Loader:
         """Batches in an epoch."""
         return -(-len(self.labels) // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images, labels): (N, C, H, W) float32 channels-last and (N,) int64."""
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels): (N, C, H, W) float32 channels-last and (N,) int64.
+
+        The first `done` batches are left out; the others are the same as with them.
+        """
         order = torch.randperm(len(self.labels), generator=self._generator("shuffle", epoch))
         warps = self._generator("warp", epoch)
         order = order.to(self.labels.device)
         for first in range(0, len(order), self.batch_size):
             chosen = order[first : first + self.batch_size]
-            images = self.images[chosen].float()
             progress = (epoch - 1 + first / len(order)) / self.epochs
+            affines = None
             if self.augment and progress < self.augment.until:
-                images = warp(images, random_affines(len(chosen), self.augment, warps))
+                affines = random_affines(len(chosen), self.augment, warps)
+            if first < done * self.batch_size:
+                continue
+            images = self.images[chosen].float()
+            if affines is not None:
+                images = warp(images, affines)
             images = self.normalise(images).contiguous(memory_format=torch.channels_last)
             yield images, self.labels[chosen]
 

@@ -13,7 +13,7 @@ from whit.errors import ModelError, did_you_mean
 from whit.models import published
 from whit.models.plain import PlainSizes, plain
 from whit.models.source import build_user_model, is_source
-from whit.recipe import ModelSpec
+from whit.recipe import GIVEN, ModelSpec
 
 
 class NoSizes(BaseModel):
@@ -44,15 +44,13 @@ MODELS: dict[str, Entry] = {
 }
 
 
-_PYTHON = "python:"
-
 # Sizes that are each allowed can still multiply to more than a machine holds.
 MOST_PARAMS = 20_000_000
 
 
 def given_in_python(model: nn.Module) -> ModelSpec:
     """Return the name under which a recipe keeps a model that it cannot build again."""
-    return ModelSpec(name=f"{_PYTHON}{type(model).__name__}")
+    return ModelSpec(name=f"{GIVEN}{type(model).__name__}")
 
 
 def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
@@ -63,7 +61,7 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
     """
     if is_source(spec.name):
         return build_user_model(spec.name, spec.arguments)
-    if spec.name.startswith(_PYTHON):
+    if spec.is_given:
         raise ModelError(
             f"model.name = {spec.name!r}: this model was given in Python and is not in a recipe; "
             "give it again as model=..., or put its class in a file and name file.py:Class."

@@ -1,0 +1,108 @@
+"""The result of a run, judged by what was measured: images really seen, images really right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from whit.budget import Violation
+from whit.data.splits import Dataset
+from whit.errors import Diverged
+from whit.planning import Plan
+from whit.record import EpochRecord, Evaluation, RunResult
+from whit.sameness import describe
+from whit.state import TrainingState
+from whit.weights import sha256
+
+
+def judged_result(
+    plan: Plan,
+    dataset: Dataset,
+    state: TrainingState,
+    records: list[EpochRecord],
+    changes: list[dict[str, Any]],
+    weights: bytes,
+) -> RunResult:
+    """Judge a run that came to its end. `weights` is the content of its weights file."""
+    last = records[-1] if records else None
+    test = next((r for r in last.evaluations if r.split == "test"), None) if last else None
+    usage = replace(
+        plan.usage,
+        epochs=Fraction(state.seen, len(dataset.train)),
+        correct=test.correct if test else None,
+        total=test.total if test else None,
+        leaked=dataset.overlap,
+    )
+    budget = plan.recipe.budget.limits()
+    reads = sum(r.split == "test" for record in records for r in record.evaluations)
+    return RunResult(
+        verdict=budget.verdict(usage),
+        violations=budget.violations(usage),
+        params=plan.audit.params.total,
+        epochs=Fraction(state.seen, len(dataset.train)),
+        test=test,
+        test_reads=reads,
+        best=best_epoch(records),
+        seconds_train=sum(record.seconds for record in records),
+        seconds_total=0.0,
+        images_seen=state.seen,
+        seed=state.seed,
+        weights_sha256=sha256(weights),
+        optimizer_sha256=state.optimizer_sha256(),
+        notes=_notes(reads, dataset, changes),
+        changes=tuple(changes),
+        budget=budget,
+        usage=usage,
+    )
+
+
+def diverged_result(
+    plan: Plan,
+    dataset: Dataset,
+    state: TrainingState,
+    records: list[EpochRecord],
+    changes: list[dict[str, Any]],
+    weights: bytes,
+    error: Diverged,
+) -> RunResult:
+    """Say where a run diverged. It claims nothing: no test accuracy, and the budget is missed."""
+    result = judged_result(plan, dataset, state, records, changes, weights)
+    loss = error.loss if math.isfinite(error.loss) else None  # JSON has no NaN
+    violation = Violation("diverged", "finite", str(error.loss), str(error))
+    return replace(
+        result,
+        state="diverged",
+        verdict="missed",
+        violations=(violation,),
+        test=None,
+        diverged={"epoch": error.epoch, "step": error.step, "loss": loss, "lr": error.lr},
+    )
+
+
+def best_epoch(records: list[EpochRecord]) -> tuple[int, Evaluation] | None:
+    """Return the best epoch on the split that was read most often; the earliest of equals."""
+    readings = [(record.epoch, r) for record in records for r in record.evaluations]
+    if not readings:
+        return None
+    splits = [reading.split for _, reading in readings]
+    most_read = max(splits, key=splits.count)
+    candidates = [item for item in readings if item[1].split == most_read]
+    return max(candidates, key=lambda item: (item[1].correct, -item[0]))
+
+
+def _notes(test_reads: int, dataset: Dataset, changes: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What a reader of the result must know beside its numbers."""
+    found = list(dataset.notes)
+    if test_reads > 1:
+        found.append(
+            f"the test split was read {test_reads} times, after each epoch; "
+            "nothing was selected on it."
+        )
+    found += [
+        f"resumed in epoch {change['epoch']} although not everything was as before: "
+        f"{describe(change)}."
+        for change in changes
+    ]
+    return tuple(found)

@@ -1,0 +1,103 @@
+"""`whit` as real processes that are killed, stopped and starved.
+
+A forkserver has imported whit and torch once; each command line is a fork of it, so that two
+hundred killed trainings take minutes. `fresh` starts a whole new interpreter instead, for what
+happens while it starts.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WHIT = [sys.executable, "-m", "whit"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["whit.cli", "whit.run", "whit.progress", "faults.processes"])
+
+
+def _command_line(arguments: list[str], folder: str, output: str) -> None:
+    os.chdir(folder)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = ["whit", *arguments]
+    from whit.cli import main
+
+    main()
+
+
+@dataclass
+class Command:
+    """One command line under way; `said` is all that it printed."""
+
+    process: Any
+    output: Path
+
+    @classmethod
+    def start(cls, folder: Path, *arguments: str) -> Command:
+        output = folder / f"output-{time.monotonic_ns()}.txt"
+        given = ([str(a) for a in arguments], str(folder), str(output))
+        process = _context.Process(target=_command_line, args=given)
+        process.start()
+        return cls(process, output)
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text() if self.output.exists() else ""
+
+    def signal(self, number: int) -> None:
+        if self.process.is_alive():
+            os.kill(self.process.pid, number)
+
+    def wait(self, seconds: float = 120.0) -> int:
+        self.process.join(seconds)
+        assert not self.process.is_alive(), "it goes on for ever"
+        code: int = self.process.exitcode
+        return code
+
+
+def whit(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command line to its end; return its exit code and all that it printed."""
+    command = Command.start(folder, *arguments)
+    return command.wait(), command.said
+
+
+def fresh(
+    folder: Path, *arguments: str, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a new interpreter, perhaps under another program such as strace."""
+    return subprocess.run(
+        [*before, *WHIT, *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def evidence(run: Path) -> dict[str, Any]:
+    """Return everything of a finished run that must not depend on how often it was killed."""
+    result = json.loads((run / "result.json").read_text())
+    assert result.pop("seal")
+    del result["seconds"]
+    result["files"] = {
+        name: result["files"][name] for name in ("recipe.toml", "weights.safetensors")
+    }
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for row in log:
+        del row["seconds"]
+        for reading in row["evaluations"]:
+            del reading["seconds"]
+    return {"result": result, "log": log, "files": sorted(path.name for path in run.iterdir())}

@@ -1,0 +1,147 @@
+"""Killed anywhere and resumed, a run is the same run, byte for byte.
+
+Real processes, real SIGKILL. A few moments here; two hundred by `make slow`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from faults.processes import Command, evidence, fresh, whit
+
+TRAIN = ("train", "easy.toml", "--out", "run", "--threads", "1", "--quiet")
+RESUME = ("train", "--resume", "run", "--quiet")
+
+
+def kill_at(folder: Path, arguments: tuple[str, ...], seconds: float) -> int:
+    command = Command.start(folder, *arguments)
+    command.process.join(seconds)
+    command.signal(signal.SIGKILL)
+    return command.wait()
+
+
+def kill_after(folder: Path, epochs: int) -> None:
+    """Kill a training as soon as its log has so many epochs."""
+    command = Command.start(folder, *TRAIN)
+    log = folder / "run" / "log.jsonl"
+    while not log.exists() or log.read_text().count("\n") < epochs:
+        assert command.process.is_alive(), command.said
+        time.sleep(0.002)
+    command.signal(signal.SIGKILL)
+    command.wait()
+    assert not (folder / "run" / "result.json").exists()
+
+
+def length_of(undisturbed: Path) -> float:
+    """Seconds of a whole training, the start of its process included."""
+    return float((undisturbed.parent / "seconds").read_text())
+
+
+def kill_once(workplace: Path, undisturbed: Path, moment: float) -> str:
+    """Kill a training at a moment, resume it, compare; return what state the kill left."""
+    run = workplace / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    kill_at(workplace, TRAIN, moment)
+    if (run / "result.json").exists():
+        left = "finished"
+    elif run.exists():
+        left = "unfinished"
+    else:
+        left = "not begun"
+    again = TRAIN if left == "not begun" else RESUME
+    code, said = whit(workplace, *again)
+    assert code == 0, said
+    assert evidence(run) == evidence(undisturbed)
+    return left
+
+
+def test_killed_at_random_moments(workplace: Path, undisturbed: Path) -> None:
+    rng, length = random.Random(1), length_of(undisturbed)
+    left = {kill_once(workplace, undisturbed, rng.uniform(0.2, 0.9) * length) for _ in range(6)}
+    assert "unfinished" in left
+
+
+@pytest.mark.slow
+def test_killed_at_two_hundred_random_moments(workplace: Path, undisturbed: Path) -> None:
+    rng, length = random.Random(2), length_of(undisturbed)
+    left = [kill_once(workplace, undisturbed, rng.uniform(0, 1.2 * length)) for _ in range(200)]
+    assert left.count("unfinished") > 100, left
+
+
+def sequence_of_kills(workplace: Path, undisturbed: Path, rng: random.Random) -> int:
+    """Kill a run again and again until it ends; return how often."""
+    run = workplace / "run"
+    shutil.rmtree(run, ignore_errors=True)
+    length, kills = length_of(undisturbed), 0
+    while not (run / "result.json").exists():
+        # Each try gets longer, so that it comes to an end.
+        seconds = rng.uniform(0.3, 0.8) * length + 0.1 * kills
+        kill_at(workplace, RESUME if run.exists() else TRAIN, seconds)
+        kills += 1
+        if (run / "log.jsonl").exists():
+            whole = (run / "log.jsonl").read_text().rpartition("\n")[0].splitlines()
+            assert [json.loads(line)["epoch"] for line in whole] == list(range(1, len(whole) + 1))
+            assert len(whole) <= 4
+    whit(workplace, *RESUME)  # removes what a kill at its very end left
+    assert evidence(run) == evidence(undisturbed)
+    return kills
+
+
+def test_killed_several_times(workplace: Path, undisturbed: Path) -> None:
+    assert sequence_of_kills(workplace, undisturbed, random.Random(3)) > 1
+
+
+@pytest.mark.slow
+def test_fifty_sequences_of_kills(workplace: Path, undisturbed: Path) -> None:
+    rng = random.Random(4)
+    kills = [sequence_of_kills(workplace, undisturbed, rng) for _ in range(50)]
+    assert sum(kills) > 100, kills
+
+
+def test_killed_while_the_interpreter_starts(workplace: Path, undisturbed: Path) -> None:
+    """At start-up there is no folder yet, or a whole one that can be resumed; never half of one."""
+    import subprocess
+
+    from faults.processes import ENVIRONMENT, WHIT
+
+    for seconds in (0.2, 1.5, 2.5):
+        run = workplace / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        process = subprocess.Popen(
+            [*WHIT, *TRAIN],
+            cwd=workplace,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+        code, said = whit(workplace, *(RESUME if run.exists() else TRAIN))
+        assert code == 0, said
+        assert evidence(run) == evidence(undisturbed)
+
+
+def test_a_new_interpreter_resumes_too(workplace: Path, undisturbed: Path) -> None:
+    kill_after(workplace, 1)
+    done = fresh(workplace, *RESUME)
+    assert done.returncode == 0, done.stderr
+    assert evidence(workplace / "run") == evidence(undisturbed)
+
+
+def test_a_finished_run_is_left_as_it_is(workplace: Path, undisturbed: Path) -> None:
+    shutil.copytree(undisturbed, workplace / "run")
+    before = {path: path.stat().st_mtime_ns for path in (workplace / "run").iterdir()}
+    code, said = whit(workplace, "train", "--resume", "run")
+    assert (code, said) == (
+        0,
+        "run: finished already (verdict: met). Nothing to resume, nothing changed.\n",
+    )
+    assert {path: path.stat().st_mtime_ns for path in (workplace / "run").iterdir()} == before

@@ -1,0 +1,153 @@
+"""SIGINT and SIGTERM: everything is saved, the message says how to go on, a second one leaves."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from faults.processes import Command, evidence, whit
+from faults.test_kill_and_resume import length_of
+
+TRAIN = ("train", "easy.toml", "--out", "a run", "--threads", "1", "--quiet")
+SLOW = (*TRAIN, "--set", "train.batch_size=1")
+
+
+def begun(command: Command, run: Path) -> None:
+    """Wait until the run has its folder."""
+    for _ in range(600):
+        if run.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(command.said)
+
+
+def stop_once(workplace: Path, undisturbed: Path, number: int, moment: float) -> bool:
+    """Stop a training at a moment, resume it by the command it names, and compare.
+
+    Returns whether it was stopped before its end.
+    """
+    run = workplace / "a run"
+    shutil.rmtree(run, ignore_errors=True)
+    command = Command.start(workplace, *TRAIN)
+    begun(command, run)
+    time.sleep(moment)
+    command.signal(number)
+    asked = time.monotonic()
+    code = command.wait()
+    if code == 0:
+        return False
+    assert time.monotonic() - asked < 5
+    assert code == 128 + number, command.said
+    said = command.said.strip().splitlines()[-1]
+    assert said.startswith(f"whit: stopped by {signal.Signals(number).name} ")
+    assert said.endswith("Everything is saved. Go on with: whit train --resume 'a run'")
+    code, said = whit(workplace, "train", "--resume", "a run", "--quiet")
+    assert code == 0, said
+    assert evidence(run) == evidence(undisturbed)
+    return True
+
+
+def moments(count: int, undisturbed: Path, seed: int) -> list[tuple[int, float]]:
+    rng = random.Random(seed)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    return [(numbers[i % 2], rng.uniform(0, 0.4 * length_of(undisturbed))) for i in range(count)]
+
+
+def test_stopped_at_random_moments(workplace: Path, undisturbed: Path) -> None:
+    stopped = [stop_once(workplace, undisturbed, *at) for at in moments(2, undisturbed, 1)]
+    assert any(stopped)
+
+
+@pytest.mark.slow
+def test_stopped_at_twenty_random_moments_each(workplace: Path, undisturbed: Path) -> None:
+    stopped = [stop_once(workplace, undisturbed, *at) for at in moments(40, undisturbed, 2)]
+    assert sum(stopped) >= 20, stopped
+
+
+def test_stopped_in_an_evaluation(workplace: Path) -> None:
+    """An evaluation that takes seconds is left at once, and made again when the run goes on."""
+    (workplace / "slow.py").write_text(
+        "import time, torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(1, 10, 5, 4)\n"
+        "        self.norm = nn.BatchNorm2d(10)\n"
+        "    def forward(self, x):\n"
+        "        if not self.training and len(x) == 100:\n"
+        "            open('evaluating', 'w').close()\n"
+        "            try:\n"
+        "                time.sleep(2)\n"
+        "            except Exception:\n"
+        "                pass\n"
+        "        return self.norm(self.conv(x)).mean((2, 3))\n"
+    )
+    text = (workplace / "easy.toml").read_text()
+    text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"slow.py:Net"')
+    (workplace / "slow.toml").write_text(text.replace("epochs = 4", "epochs = 2"))
+    arguments = ("train", "slow.toml", "--threads", "1", "--quiet", "--set", "budget.accuracy=>= 0")
+    code, said = whit(workplace, *arguments, "--out", "whole")
+    assert code == 0, said
+    (workplace / "evaluating").unlink()
+    command = Command.start(workplace, *arguments, "--out", "run")
+    begun(command, workplace / "evaluating")
+    command.signal(signal.SIGINT)
+    asked = time.monotonic()
+    assert command.wait() == 130, command.said
+    assert time.monotonic() - asked < 1
+    assert "in epoch 1 of 2, after 75 of 75 batches. Everything is saved." in command.said
+    assert whit(workplace, "train", "--resume", "run", "--quiet")[0] == 0
+    assert evidence(workplace / "run") == evidence(workplace / "whole")
+
+
+def test_a_second_signal_leaves_at_once(workplace: Path, undisturbed: Path) -> None:
+    for pause in (0.0, 0.005):
+        run = workplace / "a run"
+        shutil.rmtree(run, ignore_errors=True)
+        command = Command.start(workplace, *TRAIN)
+        begun(command, run)
+        time.sleep(0.3)
+        command.signal(signal.SIGINT)
+        time.sleep(pause)
+        command.signal(signal.SIGINT)
+        asked = time.monotonic()
+        assert command.wait() == 130, command.said
+        assert time.monotonic() - asked < 1
+        code, said = whit(workplace, "train", "--resume", "a run", "--quiet")
+        assert code == 0, said
+        assert evidence(run) == evidence(undisturbed)
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(workplace: Path) -> None:
+    (workplace / "stuck.py").write_text(
+        "import time, torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2d(1, 10, 5, 4)\n"
+        "        self.norm = nn.BatchNorm2d(10)\n"
+        "        self.steps = 0\n"
+        "    def forward(self, x):\n"
+        "        self.steps += self.training\n"
+        "        if self.steps == 20:\n"
+        "            open('stuck', 'w').close()\n"
+        "            time.sleep(60)\n"
+        "        return self.norm(self.conv(x)).mean((2, 3))\n"
+    )
+    text = (workplace / "easy.toml").read_text()
+    text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"stuck.py:Net"')
+    (workplace / "stuck.toml").write_text(text)
+    command = Command.start(workplace, "train", "stuck.toml", "--out", "run", "--threads", "1")
+    begun(command, workplace / "stuck")
+    command.signal(signal.SIGTERM)
+    asked = time.monotonic()
+    assert command.wait() == 143, command.said
+    assert time.monotonic() - asked < 5
+    assert "what was saved before it is kept. Go on with: whit train --resume run" in command.said
