@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help train test lint types slow benchmark published sprint clean
+.PHONY: help train test lint types slow benchmark published sprint determinism clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ train: $(VENV)/installed  ## install, and train the flagship recipe on MNIST
 	$(BIN)/whit train
 
 test: $(VENV)/tested  ## install with test parts, and run all fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
 
 lint: $(VENV)/tested  ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -30,7 +30,7 @@ lint: $(VENV)/tested  ## ruff: rules and format
 types: $(VENV)/tested  ## mypy, strict
 	$(BIN)/mypy
 
-slow: $(VENV)/tested  ## tests that train for minutes or need Debian's dataset-fashion-mnist
+slow: $(VENV)/tested  ## hundreds of kills and faults, and data from outside; about two hours
 	$(BIN)/python -m pytest -m slow
 
 benchmark: $(VENV)/tested  ## ratios against the notebook loop; needs an idle machine, about 20 minutes
@@ -41,6 +41,9 @@ published: $(VENV)/installed  ## train the five published systems, 3 seeds each;
 
 sprint: $(VENV)/installed  ## the flagship's record: 10 seeds
 	$(BIN)/python records/reproduce.py sprint --seeds 10 --jobs 1
+
+determinism: $(VENV)/installed  ## what is equal to the byte: 25 trainings; needs an idle machine
+	$(BIN)/python records/determinism.py
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build src/*.egg-info

@@ -1,7 +1,10 @@
-"""The easy data set on disk, a recipe for it, and one thread for all tests."""
+"""The easy data set on disk, a recipe for it, one thread for all tests, and no network."""
 
 from __future__ import annotations
 
+import os
+import runpy
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +13,30 @@ import pytest
 import torch
 
 from easy_data import easy_images
+
+# Here and, through the environment, in every process that a test starts.
+_NO_NETWORK = str(Path(__file__).parent / "no_network")
+_TRIED = Path(tempfile.gettempdir()) / f"whit-test-tried-{os.getpid()}"
+os.environ["WHIT_TEST_TRIED"] = str(_TRIED)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [_NO_NETWORK, os.environ.get("PYTHONPATH")])
+)
+runpy.run_path(f"{_NO_NETWORK}/sitecustomize.py")
+
+
+@pytest.fixture
+def tried() -> Path:
+    """Where connections that were tried are written down; a test that is to try one removes it."""
+    return _TRIED
+
+
+@pytest.fixture(autouse=True)
+def _no_connection() -> Iterator[None]:
+    yield
+    if _TRIED.exists():
+        said = _TRIED.read_text()
+        _TRIED.unlink()
+        pytest.fail(f"a connection was tried: {said}")
 
 
 @pytest.fixture(autouse=True)

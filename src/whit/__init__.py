@@ -5,26 +5,26 @@
     result = whit.train(recipe, seed=0)
     print(whit.audit(result.folder))
 
-torch is imported at the first call that needs it, not with the package.
+torch is imported at the first call that needs it, and pydantic with the first recipe.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whit.errors import BudgetRefused as BudgetRefused
 from whit.errors import InputError as InputError
 from whit.errors import RunFailed as RunFailed
 from whit.errors import WhitError as WhitError
-from whit.recipe import Recipe as Recipe
-from whit.recipe import load_recipe as load_recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
     from whit.judge import Judgement
     from whit.planning import Plan
+    from whit.recipe import Recipe as Recipe
+    from whit.recipe import load_recipe as load_recipe
     from whit.record import RunResult
 
 __all__ = [
@@ -39,6 +39,14 @@ __all__ = [
     "resume",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Recipe", "load_recipe"):
+        from whit import recipe
+
+        return getattr(recipe, name)
+    raise AttributeError(f"module 'whit' has no attribute {name!r}")
 
 
 def plan(recipe: Recipe | str | Path, model: nn.Module | None = None) -> Plan:
@@ -126,4 +134,6 @@ def audit(
 
 
 def _as_recipe(recipe: Recipe | str | Path) -> Recipe:
+    from whit.recipe import Recipe, load_recipe
+
     return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)

@@ -1,5 +1,26 @@
-"""`python -m whit` is `whit`."""
+"""`whit`, and `python -m whit`: signals are seen to before anything slow is imported."""
 
-from whit.cli import main
+from __future__ import annotations
 
-main()
+import os
+import signal
+from types import FrameType
+
+
+def main() -> None:
+    """Run the command line."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    from whit.cli import main as command_line
+
+    command_line()
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    # Nothing has begun, so nothing is lost; an exception would surface in some half-made import.
+    os.write(2, f"whit: stopped by {signal.Signals(number).name}.\n".encode())
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

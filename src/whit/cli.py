@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import (
-    AbstractContextManager,
-    contextmanager,
-    nullcontext,
-    redirect_stdout,
-    suppress,
-)
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from whit.console import alone, console, leave_at_once, say, show
 from whit.errors import BudgetRefused, InputError, RunEnded, RunFailed, WhitError
 from whit.recipe import FLAGSHIP, Recipe, load_recipe
 from whit.text_table import wrapped
@@ -55,7 +48,7 @@ def recipes(as_json: AsJson = False) -> None:
     from whit.listing import recipe_rows, recipe_table
 
     rows = recipe_rows()
-    _show(rows, lambda width: recipe_table(rows, width), as_json)
+    show(rows, lambda width: recipe_table(rows, width), as_json)
 
 
 @app.command()
@@ -64,9 +57,9 @@ def plan(recipe: RecipeName, set_: Sets = None, as_json: AsJson = False) -> None
     changed = _recipe(recipe, set_)
     from whit.planning import plan as make_plan
 
-    with _alone(as_json):
+    with alone(as_json):
         made = make_plan(changed)
-    _show(made.to_json(), made.table, as_json)
+    show(made.to_json(), made.table, as_json)
     _exit_by(made.verdict)
 
 
@@ -138,9 +131,9 @@ def train(
             resume, {"--accept-changes": accept_changes, "--take-over": take_over}
         ),
     )
-    watch = watch_on(_console(), quiet or as_json)
+    watch = watch_on(console(), quiet or as_json)
     try:
-        with _alone(as_json):
+        with alone(as_json):
             if changed is None:
                 assert resume is not None
                 result = go_on(
@@ -150,7 +143,7 @@ def train(
                     accept_changes=accept_changes,
                     take_over=take_over,
                     watch=watch,
-                    on_second_signal=_leave,
+                    on_second_signal=leave_at_once,
                 )
             else:
                 result = run(
@@ -160,23 +153,23 @@ def train(
                     device=device or "cpu",
                     threads=count,
                     watch=watch,
-                    on_second_signal=_leave,
+                    on_second_signal=leave_at_once,
                 )
     except BudgetRefused as refused:
         if as_json:
             violations = [violation.to_json() for violation in refused.violations]
-            _show({"verdict": "missed", "violations": violations}, str, as_json)
+            show({"verdict": "missed", "violations": violations}, str, as_json)
         raise
     except RunEnded as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None
         said = str(ended)
-        _show(ended.result, lambda width: wrapped(said, width), as_json)
+        show(ended.result, lambda width: wrapped(said, width), as_json)
         _exit_by(ended.result["verdict"])
         return
     assert result.folder is not None
     whole = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
-    _show(whole, result.text, as_json)
+    show(whole, result.text, as_json)
     _exit_by(result.verdict)
 
 
@@ -202,9 +195,9 @@ def audit(
     given = None if recipe is None else _recipe(recipe, set_)
     from whit.judge import judge
 
-    with _alone(as_json):
+    with alone(as_json):
         judgement = judge(target, given)
-    _show(judgement.to_json(), judgement.table, as_json)
+    show(judgement.to_json(), judgement.table, as_json)
     _exit_by(judgement.verdict)
 
 
@@ -219,7 +212,7 @@ def runs(
     from whit.listing import run_rows, run_table
 
     rows = run_rows(folders or [Path("runs")])
-    _show(rows, lambda width: run_table(rows, width), as_json)
+    show(rows, lambda width: run_table(rows, width), as_json)
 
 
 @app.command()
@@ -233,7 +226,7 @@ def compare(
     from whit.comparison import compare_runs
 
     compared = compare_runs(folders)
-    _show(compared.to_json(), compared.table, as_json)
+    show(compared.to_json(), compared.table, as_json)
 
 
 @app.command()
@@ -248,7 +241,7 @@ def data(
     from whit.listing import dataset_facts, facts_table
 
     facts = dataset_facts(load_dataset(name))
-    _show(facts, lambda width: facts_table(facts, width), as_json)
+    show(facts, lambda width: facts_table(facts, width), as_json)
 
 
 @app.callback(invoke_without_command=True)
@@ -283,16 +276,6 @@ def _only_with_resume(resume: Path | None, given: dict[str, bool]) -> None:
         raise InputError(problems)
 
 
-def _leave(number: int) -> None:
-    """On a second signal, leave without saving: every file on the disk is whole at any time."""
-    if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
-    message = b"whit: stopped at once; what was saved before is kept, and --resume goes on.\n"
-    with suppress(OSError):
-        os.write(2, message)
-    os._exit(128 + number)
-
-
 def _seed(text: str) -> int:
     seed = _whole_number("--seed", text)
     if not 0 <= seed < 2**63:
@@ -319,42 +302,6 @@ def _all_of(*checks: Callable[[], Any]) -> list[Any]:
     if problems:
         raise InputError(problems)
     return found
-
-
-class _Output(Console):
-    """A console whose reader may go away, as that of `whit train | head` does: the work goes on."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        _close(sys.stdout)
-
-
-def _console() -> Console:
-    if sys.stdout.isatty():
-        return _Output()
-    # A pipe has no width: tables there are as wide as they are on a usual terminal.
-    return _Output(width=100, force_terminal=False)
-
-
-def _alone(as_json: bool) -> AbstractContextManager[object]:
-    """With --json, send what a user's own model prints to standard error."""
-    return redirect_stdout(sys.stderr) if as_json else nullcontext()
-
-
-def _show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
-    _say(json.dumps(value, indent=2) if as_json else table(_console().width), sys.stdout)
-
-
-def _say(text: str, stream: TextIO) -> None:
-    try:
-        print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        _close(stream)
-
-
-def _close(stream: TextIO) -> None:
-    """Let everything that is still printed go nowhere; Python flushes once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _exit_by(verdict: str) -> None:
@@ -390,7 +337,7 @@ def main() -> None:
             sys.exit(_run())
     except _Stopped as stopped:
         (number,) = stopped.args
-        _say(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
+        say(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
         sys.exit(128 + number)
 
 
@@ -400,21 +347,17 @@ def _run() -> int:
     except BudgetRefused as error:
         lines = ["refused before training; the budget cannot be kept:"]
         lines += [f"  - {violation.message}" for violation in error.violations]
-        _say("whit: " + "\n".join(lines), sys.stderr)
+        say("whit: " + "\n".join(lines), sys.stderr)
         return error.exit_code
     except InputError as error:
-        _say("\n".join(f"whit: {problem}" for problem in error.problems), sys.stderr)
+        say("\n".join(f"whit: {problem}" for problem in error.problems), sys.stderr)
         return error.exit_code
     except WhitError as error:
-        _say(f"whit: {error}", sys.stderr)
+        say(f"whit: {error}", sys.stderr)
         return error.exit_code
     except Exception:
         # Nobody foresaw it, so its lines are shown; exit code 1 would say "budget missed".
         advice = "If they do not end in your own model, it is a fault of whit: please report it."
-        _say(f"{traceback.format_exc()}whit: failed as the lines above say. {advice}", sys.stderr)
+        say(f"{traceback.format_exc()}whit: failed as the lines above say. {advice}", sys.stderr)
         return WhitError.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -16,17 +16,24 @@ from torch import nn
 from whit.auditing import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation, percent
 from whit.data.datasets import describe_dataset, load_dataset
+from whit.data.loader import Normalise
+from whit.data.splits import Dataset
+from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import evaluate
-from whit.models.source import is_source
+from whit.models.source import is_source, refuse_inside, source_sha256
 from whit.planning import fresh_model, plan
+from whit.preparing import data_normalise
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
-from whit.record import verdict_text
-from whit.run import data_normalise
+from whit.record import Evaluation, verdict_text
 from whit.run_record import RunRecord, read_run
+from whit.sameness import changes_between
 from whit.seal import broken_seals
 from whit.text_table import wrapped
 from whit.weights import load_weights, sha256
+
+# Two logits so near each other may change places when sums are made in another order.
+_NEARLY_EQUAL = 1e-3
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +107,7 @@ def judge(
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
-        return _judge_weights(path, recipe, model)
+        return _judge_weights(path, recipe, model)[0]
     if recipe is not None:
         raise InputError(f"{target}: brings its own recipe: leave --recipe away.")
     if os.path.isdir(path):
@@ -127,7 +134,19 @@ def _judge_model(
     return Judgement(base, audit, usage, notes=tuple(notes))
 
 
-def _judge_weights(path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0) -> Judgement:
+@dataclass(frozen=True)
+class _Tested:
+    """Weights in their model, read on the test split here and now."""
+
+    model: nn.Module
+    dataset: Dataset
+    normalise: Normalise
+    test: Evaluation
+
+
+def _judge_weights(
+    path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
+) -> tuple[Judgement, _Tested | None]:
     image_shape, classes, _ = describe_dataset(recipe.data.name)
     if model is None:
         model = fresh_model(recipe, image_shape, classes, seed)
@@ -135,35 +154,84 @@ def _judge_weights(path: Path, recipe: Recipe, model: nn.Module | None, seed: in
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     usage = Usage(params=audit.params.total, kinds=audit.kinds)
     if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
-        return Judgement(recipe, audit, usage)
+        return Judgement(recipe, audit, usage), None
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    test = evaluate(model, dataset.test, data_normalise(recipe, dataset, torch.device("cpu")))
+    normalise = data_normalise(recipe, dataset, torch.device("cpu"))
+    test = evaluate(model, dataset.test, normalise)
     usage = replace(usage, correct=test.correct, total=test.total, leaked=dataset.overlap)
-    return Judgement(recipe, audit, usage)
+    return Judgement(recipe, audit, usage), _Tested(model, dataset, normalise, test)
 
 
 def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
+    refuse_inside(run.recipe.model.name, run.path)
     weights = run.path / "weights.safetensors"
     if run.result is None:
         raise InputError(f"{run.path}: the run did not finish, so there is nothing to judge yet.")
     if run.state == "diverged":
         where = run.result.get("diverged")
         raise InputError(f"{run.path}: the run diverged ({where}), so there is nothing to judge.")
-    if not weights.is_file():
+    if weights.is_symlink() or not weights.is_file():
         raise InputError(f"{weights}: missing, so there is nothing to judge.")
-    judgement = _judge_weights(weights, run.recipe, model, run.seed or 0)
+    judgement, tested = _judge_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
     _, _, num_images = describe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
-    tested = [e.correct for row in run.log for e in row.evaluations if e.split == "test"]
-    correct = judgement.usage.correct
+    usage, notes = judgement.usage, _caveats(run)
+    if tested:
+        near = _near_misses(run, tested)
+        if near:
+            usage = replace(usage, correct=run.result["test"]["correct"])
+            notes = (*notes, near)
+    logged = [e.correct for row in run.log for e in row.evaluations if e.split == "test"]
     # Weights as good as the best reading, but not as the last, were chosen by their readings.
-    selected = bool(tested) and correct != tested[-1] and correct == max(tested)
-    usage = replace(judgement.usage, epochs=epochs, selected_on_test=selected)
-    found = [*_altered(run), *_mismatches(run, usage, sha256(weights.read_bytes()))]
-    return replace(judgement, usage=usage, mismatches=tuple(found), notes=_caveats(run))
+    selected = bool(logged) and usage.correct != logged[-1] and usage.correct == max(logged)
+    usage = replace(usage, epochs=epochs, selected_on_test=selected)
+    found = [*_altered(run), *_changed_since(run, tested)]
+    found += _mismatches(run, usage, sha256(weights.read_bytes()))
+    return replace(judgement, usage=usage, mismatches=tuple(found), notes=notes)
+
+
+def _near_misses(run: RunRecord, tested: _Tested) -> str | None:
+    """Say which images another processor than the run's decides otherwise, if that is all.
+
+    Only where the machine differs, and only for images whose two best logits are nearly equal:
+    sums in another order move a logit by some 1e-5. None where everything agrees or more does not.
+    """
+    now = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
+    now |= {key: run.environment.get(key) for key in ("data_sha256", "model_sha256")}
+    then_wrong = (run.result or {})["test"].get("wrong")
+    if not changes_between(run.environment, now) or not isinstance(then_wrong, list):
+        return None
+    differing = sorted(set(then_wrong) ^ set(tested.test.wrong))
+    if not differing or not 0 <= differing[0] <= differing[-1] < len(tested.dataset.test):
+        return None
+    with torch.inference_mode():
+        images = tested.dataset.test.images[differing].float()
+        best = tested.model.eval()(tested.normalise(images)).topk(2).values  # (N, 2)
+    if float((best[:, 0] - best[:, 1]).max()) > _NEARLY_EQUAL:
+        return None
+    return (
+        f"on this machine {len(differing)} test image(s) fall to the other of two classes whose "
+        f"logits differ by less than {_NEARLY_EQUAL}; the record's count stands."
+    )
+
+
+def _changed_since(run: RunRecord, tested: _Tested | None) -> Iterator[Violation]:
+    """Name what the judgement is made from and is no longer what the run was made from."""
+    now: dict[str, str | None] = {"the model's source": None, "the data": None}
+    name = run.recipe.model.name
+    if is_source(name):
+        now["the model's source"] = source_sha256(name)
+    if tested:
+        now["the data"] = tested.dataset.fingerprint
+    keys = {"the model's source": "model_sha256", "the data": "data_sha256"}
+    for what, digest in now.items():
+        then = run.environment.get(keys[what])
+        if digest is not None and digest != then:
+            message = f"{run.path.name}: {what} changed since the run."
+            yield Violation(f"record {what.split()[-1]}", str(then), digest, message)
 
 
 def _altered(run: RunRecord) -> Iterator[Violation]:

@@ -20,6 +20,7 @@ from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
 
 FLAGSHIP = "sprint"
+_MOST_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
 LARGEST = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
 
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
@@ -303,6 +304,8 @@ class Recipe(Part):
 def parse_recipe(text: str, source: str) -> Recipe:
     """Read a recipe from TOML; `source` names it in messages. Raises RecipeError."""
     try:
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise RecipeError(f"{source}: more than {_MOST_DOTS} dots in a line.")
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source}: not valid TOML: {error}.") from None
@@ -335,7 +338,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
     if len(content) > LARGEST:
-        raise RecipeError(f"{path}: larger than 1 MB, so it is not a recipe.")
+        raise RecipeError(f"{path}: larger than {LARGEST // 1000} kB, so it is not a recipe.")
     try:
         return parse_recipe(content.decode(), str(path))
     except UnicodeDecodeError:

@@ -6,36 +6,26 @@ killed goes back to its newest one. From there both go the same way.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from whit.chance import own_chance
 from whit.checkpoint import file_name
-from whit.data.datasets import load_dataset
-from whit.data.loader import Loader, Normalise
-from whit.data.splits import Dataset, Split, normalisation
+from whit.data.splits import Dataset, Split
 from whit.environment import (
     choose_device,
     choose_threads,
-    describe_environment,
-    keep_freed_memory,
-    make_repeatable,
 )
 from whit.errors import (
     BudgetRefused,
     CannotResume,
-    DataError,
     Diverged,
-    InputError,
     Interrupted,
-    ModelError,
     RunEnded,
     RunFailed,
     WhitError,
@@ -43,16 +33,17 @@ from whit.errors import (
 from whit.evaluation import evaluate
 from whit.judging import diverged_result, judged_result
 from whit.keeping import Keeper, Progress, newest, settle
-from whit.models.source import is_source, source_sha256
-from whit.planning import Plan, fresh_model, shape_lazy_layers
+from whit.models.source import refuse_inside
+from whit.planning import Plan
 from whit.planning import plan as make_plan
+from whit.preparing import Prepared, prepare
 from whit.recipe import Recipe
 from whit.record import EpochRecord, RunResult
 from whit.run_folder import RunFolder, as_json
 from whit.run_record import RunRecord, read_run
 from whit.sameness import changes_between, describe
 from whit.seal import sealed
-from whit.state import Batches, Tally, TrainingState
+from whit.state import Batches, Tally
 from whit.stopping import Stop, Stopping, leave_at_once
 from whit.training import train
 from whit.weights import save_weights, sha256
@@ -75,31 +66,6 @@ class Watch:
         """An epoch is over, evaluated where the recipe asks for it."""
 
 
-@dataclass
-class Prepared:
-    """Everything that a run needs before it writes: data and model, on their device."""
-
-    plan: Plan
-    dataset: Dataset
-    normalise: Normalise
-    loader: Loader
-    state: TrainingState
-    started: float  # seconds, of time.perf_counter
-
-    def progress(self, recipe: bytes) -> Progress:
-        """Return a run's progress at its beginning; `recipe` is the content of recipe.toml."""
-        evaluated = sum(len(split) for split in self.dataset.splits if split.name != "train")
-        return Progress(self.state, sha256(recipe), self.plan.recipe.train.epochs, evaluated)
-
-    def environment(self, threads: int) -> dict[str, Any]:
-        name = self.plan.recipe.model.name
-        return {
-            **describe_environment(self.state.device, self.state.seed, threads),
-            "data_sha256": self.dataset.fingerprint,
-            "model_sha256": source_sha256(name) if is_source(name) else None,
-        }
-
-
 def run(
     plan: Plan,
     *,
@@ -120,9 +86,9 @@ def run(
     if plan.refusals:
         raise BudgetRefused(plan.violations)  # all at once, the epochs with them
     chosen, computing = choose_device(device), choose_threads(threads)
-    prepared = _prepare(plan, model, seed, chosen)
+    prepared = prepare(plan, model, seed, chosen)
     recipe = plan.recipe.to_toml().encode()
-    progress = prepared.progress(recipe)
+    progress = _progress(prepared, recipe)
     first = progress.encoded(0.0)
     files = {
         "recipe.toml": recipe,
@@ -161,6 +127,7 @@ def resume(
     """
     record = read_run(path)
     _refuse_ended(record, take_over)
+    refuse_inside(record.recipe.model.name, path)
     if model is not None and not record.recipe.model.is_given:
         raise CannotResume(f"{path}: its recipe builds its model: leave model=... away.")
     plan = make_plan(record.recipe, model)
@@ -169,17 +136,20 @@ def resume(
     if not isinstance(record.seed, int):
         raise CannotResume(f"{path / 'environment.json'}: damaged: no seed in it.")
     before = record.environment
-    prepared = _prepare(
+    prepared = prepare(
         plan, model, record.seed, choose_device(device or str(before.get("device", "cpu")))
     )
     recipe = (path / "recipe.toml").read_bytes()
-    progress = prepared.progress(recipe)
+    progress = _progress(prepared, recipe)
     with (
         Stopping(on_second_signal) as stopping,
         own_chance(),
         RunFolder(path, take_over=take_over) as folder,
     ):
-        _refuse_ended(read_run(path), take_over)  # finished by another process since we looked
+        ended = read_run(path).result  # by another process, since we looked
+        if ended is not None:
+            folder.finish()
+            raise RunEnded(path, ended)
         found, damaged = newest(folder, progress)
         if found is None and record.recipe.model.is_given:
             raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
@@ -206,37 +176,12 @@ def resume(
             return _go_on(prepared, progress, folder, stopping, watch)
 
 
-def _prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device) -> Prepared:
-    """Load the data and build the model. Writes nothing."""
-    started = time.perf_counter()
-    recipe = plan.recipe
-    make_repeatable(device)
-    keep_freed_memory()
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
-    _same_as_planned(dataset, plan)
-    if recipe.train.evaluate == "val" and dataset.val is None:
-        raise InputError(
-            f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
-            "give data.val, such as 1000."
-        )
-    normalise = data_normalise(recipe, dataset, device)
-    if model is None:
-        model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
-    shape_lazy_layers(model, plan.image_shape, recipe.model.name)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = Loader(
-        dataset.train,
-        recipe.train.batch_size,
-        normalise,
-        recipe.augment,
-        epochs=recipe.train.epochs,
-        seed=seed,
-        device=device,
-    )
-    state = TrainingState(model, recipe, seed, device)
-    return Prepared(plan, dataset, normalise, loader, state, started)
+def _progress(prepared: Prepared, recipe: bytes) -> Progress:
+    """Return a run's progress at its beginning; `recipe` is the content of recipe.toml."""
+    splits = prepared.dataset.splits
+    evaluated = sum(len(split) for split in splits if split.name != "train")
+    epochs = prepared.plan.recipe.train.epochs
+    return Progress(prepared.state, sha256(recipe), epochs, evaluated)
 
 
 def _go_on(
@@ -341,21 +286,3 @@ def _failures_named(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
             f"What was trained before is saved; once it is mended, go on with: "
             f"{folder.resume_command} --accept-changes"
         ) from error
-
-
-def data_normalise(recipe: Recipe, dataset: Dataset, device: torch.device) -> Normalise:
-    """Return the recipe's normalisation, or that of the data set's own training split."""
-    if recipe.data.mean is not None and recipe.data.std is not None:
-        return Normalise(recipe.data.mean, recipe.data.std, device)
-    mean, std = normalisation(dataset.train)
-    return Normalise(mean, std, device)
-
-
-def _same_as_planned(dataset: Dataset, plan: Plan) -> None:
-    found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
-    planned = (plan.image_shape, plan.num_classes, plan.num_train)
-    if found != planned:
-        raise DataError(
-            f"{plan.recipe.data.name}: planned for images {planned[0]}, {planned[1]} classes and "
-            f"{planned[2]} training images, but found {found[0]}, {found[1]} and {found[2]}."
-        )

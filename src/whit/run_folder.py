@@ -43,6 +43,8 @@ class RunFolder:
         """Own a folder that is there. Raises RunOwned when somebody else does."""
         self.path = path
         self.checkpoints = path / "checkpoint"
+        if self.checkpoints.is_symlink():
+            raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
         with self.writing("checkpoint"):
             self.checkpoints.mkdir(exist_ok=True)
             self.ownership = Ownership(self.checkpoints, take_over=take_over)

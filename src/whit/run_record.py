@@ -103,7 +103,7 @@ def read_run(path: Path) -> RunRecord:
         log_file = path / "log.jsonl"
         most = 10_000 + _MOST_OF_EPOCH * recipe.train.epochs
         lines = _read(log_file, most).split("\n") if os.path.lexists(log_file) else []
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}.") from None
     try:
         if result is not None:
@@ -140,14 +140,17 @@ def _damages(file: Path, error: ValidationError) -> list[str]:
 
 
 def _read(path: Path, most: int = _MOST_BYTES) -> str:
-    """Read a text of a run. Raises OSError, UnicodeDecodeError, InputError when it is too long."""
+    """Read a text of a run. Raises OSError; InputError for a link, or no text, or too much."""
     if path.is_symlink() or not path.is_file():
         raise InputError(f"{path}: not a file of its own; a run holds no links.")
     with path.open("rb") as stream:
         content = stream.read(most + 1)
     if len(content) > most:
         raise InputError(f"{path}: damaged: larger than {most:,} bytes.")
-    return content.decode()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: damaged: not UTF-8 text ({error.reason}).") from None
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -155,8 +158,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(_read(path))
-    except UnicodeDecodeError:
-        raise
     except (ValueError, RecursionError):
         raise InputError(f"{path}: damaged: not valid JSON.") from None
     if not isinstance(value, dict):

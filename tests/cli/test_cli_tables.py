@@ -31,7 +31,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Give standard output a width, as a terminal has."""
 
     def set_to(width: int) -> None:
-        monkeypatch.setattr("whit.cli._console", lambda: Console(width=width))
+        monkeypatch.setattr("whit.console.console", lambda: Console(width=width))
 
     return set_to
 

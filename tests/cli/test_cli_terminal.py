@@ -171,6 +171,21 @@ def test_stopped_before_anything_is_made(workshop: Path, tmp_path: Path) -> None
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_it_starts(tmp_path: Path, number: int) -> None:
+    """The signal comes while a library is imported."""
+    (tmp_path / "typer.py").write_text(f"import signal\nsignal.raise_signal({int(number)})\n")
+    done = subprocess.run(
+        [*WHIT, "recipes"],
+        env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    name = signal.Signals(number).name
+    assert (done.returncode, done.stderr) == (128 + number, f"whit: stopped by {name}.\n")
+
+
 def test_verbs_without_numbers_start_without_torch(workshop: Path) -> None:
     lines = ["--help", "--version", "train --help", "recipes", "runs runs", "runs --json"]
     lines += ["compare runs/easy-0 runs/easy-1", "plan sprnt", "compare runs nowhere"]

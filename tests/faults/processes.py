@@ -17,15 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faults.injection import Fault, inject
+
 WHIT = [sys.executable, "-m", "whit"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["whit.cli", "whit.run", "whit.progress", "faults.processes"])
+_context.set_forkserver_preload(
+    # torch imports the last one when it makes its first optimiser, which takes two seconds.
+    ["whit.cli", "whit.run", "whit.progress", "faults.processes", "torch._dynamo"]
+)
 
 
-def _command_line(arguments: list[str], folder: str, output: str) -> None:
+def _command_line(
+    arguments: list[str], folder: str, output: str, fault: Fault | None = None
+) -> None:
     os.chdir(folder)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -33,6 +38,8 @@ def _command_line(arguments: list[str], folder: str, output: str) -> None:
     sys.argv = ["whit", *arguments]
     from whit.cli import main
 
+    if fault:
+        inject(fault)
     main()
 
 
@@ -44,9 +51,9 @@ class Command:
     output: Path
 
     @classmethod
-    def start(cls, folder: Path, *arguments: str) -> Command:
+    def start(cls, folder: Path, *arguments: str, fault: Fault | None = None) -> Command:
         output = folder / f"output-{time.monotonic_ns()}.txt"
-        given = ([str(a) for a in arguments], str(folder), str(output))
+        given = ([str(a) for a in arguments], str(folder), str(output), fault)
         process = _context.Process(target=_command_line, args=given)
         process.start()
         return cls(process, output)
@@ -66,9 +73,9 @@ class Command:
         return code
 
 
-def whit(folder: Path, *arguments: str) -> tuple[int, str]:
+def whit(folder: Path, *arguments: str, fault: Fault | None = None) -> tuple[int, str]:
     """Run a command line to its end; return its exit code and all that it printed."""
-    command = Command.start(folder, *arguments)
+    command = Command.start(folder, *arguments, fault=fault)
     return command.wait(), command.said
 
 

@@ -83,7 +83,7 @@ def test_stopped_in_an_evaluation(workplace: Path) -> None:
         "        if not self.training and len(x) == 100:\n"
         "            open('evaluating', 'w').close()\n"
         "            try:\n"
-        "                time.sleep(2)\n"
+        "                time.sleep(1)\n"
         "            except Exception:\n"
         "                pass\n"
         "        return self.norm(self.conv(x)).mean((2, 3))\n"

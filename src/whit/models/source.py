@@ -51,6 +51,7 @@ __all__ = [
     "is_source",
     "load_model_class",
     "read_source",
+    "refuse_inside",
     "source_sha256",
     "source_text",
 ]
@@ -73,6 +74,21 @@ def is_source(target: str) -> bool:
         return True
     is_path = any(mark in path for mark in "./\\")
     return bool(colon) and is_path and name.isidentifier()
+
+
+def refuse_inside(target: str, run: Path) -> None:
+    """Raise SourceError for code that lies in a run folder: nothing that comes with a run runs.
+
+    A user's own file elsewhere is code that they asked to run, as the run did.
+    """
+    if not is_source(target):
+        return
+    path = Path(os.path.realpath(target.rpartition(":")[0] or target))
+    if path.is_relative_to(os.path.realpath(run)):
+        raise SourceError(
+            f"{run}: its recipe names {target}, which lies in the run folder itself; nothing that "
+            "comes with a run is run. If the code is your own, keep it elsewhere and name it there."
+        )
 
 
 def read_source(target: str) -> Source:

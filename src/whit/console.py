@@ -1,0 +1,58 @@
+"""Where words go: a terminal, a pipe, JSON alone, a reader who goes away, a second Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
+from typing import Any, TextIO
+
+from rich.console import Console
+
+
+class Output(Console):
+    """A console whose reader may go away, as that of `whit train | head` does: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        close(sys.stdout)
+
+
+def console() -> Console:
+    if sys.stdout.isatty():
+        return Output()
+    # A pipe has no width: tables there are as wide as they are on a usual terminal.
+    return Output(width=100, force_terminal=False)
+
+
+def alone(as_json: bool) -> AbstractContextManager[object]:
+    """With --json, send what a user's own model prints to standard error."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
+    say(json.dumps(value, indent=2) if as_json else table(console().width), sys.stdout)
+
+
+def say(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        close(stream)
+
+
+def close(stream: TextIO) -> None:
+    """Let everything that is still printed go nowhere; Python flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def leave_at_once(number: int) -> None:
+    """On a second signal, leave without saving: every file on the disk is whole at any time."""
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
+    message = b"whit: stopped at once; what was saved before is kept, and --resume goes on.\n"
+    with suppress(OSError):
+        os.write(2, message)
+    os._exit(128 + number)

@@ -1,0 +1,92 @@
+"""What a run needs before it writes anything: data and model, checked and on their device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from whit.data.datasets import load_dataset
+from whit.data.loader import Loader, Normalise
+from whit.data.splits import Dataset, normalisation
+from whit.environment import describe_environment, keep_freed_memory, make_repeatable
+from whit.errors import DataError, InputError, ModelError
+from whit.models.source import is_source, source_sha256
+from whit.planning import Plan, fresh_model, shape_lazy_layers
+from whit.recipe import Recipe
+from whit.state import TrainingState
+
+
+@dataclass
+class Prepared:
+    """Everything that a run needs before it writes: data and model, on their device."""
+
+    plan: Plan
+    dataset: Dataset
+    normalise: Normalise
+    loader: Loader
+    state: TrainingState
+    started: float  # seconds, of time.perf_counter
+
+    def environment(self, threads: int) -> dict[str, Any]:
+        """Return what decides the bytes of the run, as environment.json keeps it."""
+        name = self.plan.recipe.model.name
+        return {
+            **describe_environment(self.state.device, self.state.seed, threads),
+            "data_sha256": self.dataset.fingerprint,
+            "model_sha256": source_sha256(name) if is_source(name) else None,
+        }
+
+
+def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device) -> Prepared:
+    """Load the data and build the model. Writes nothing."""
+    started = time.perf_counter()
+    recipe = plan.recipe
+    make_repeatable(device)
+    keep_freed_memory()
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    _same_as_planned(dataset, plan)
+    if recipe.train.evaluate == "val" and dataset.val is None:
+        raise InputError(
+            f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
+            "give data.val, such as 1000."
+        )
+    normalise = data_normalise(recipe, dataset, device)
+    if model is None:
+        model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
+    shape_lazy_layers(model, plan.image_shape, recipe.model.name)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = Loader(
+        dataset.train,
+        recipe.train.batch_size,
+        normalise,
+        recipe.augment,
+        epochs=recipe.train.epochs,
+        seed=seed,
+        device=device,
+    )
+    state = TrainingState(model, recipe, seed, device)
+    return Prepared(plan, dataset, normalise, loader, state, started)
+
+
+def data_normalise(recipe: Recipe, dataset: Dataset, device: torch.device) -> Normalise:
+    """Return the recipe's normalisation, or that of the data set's own training split."""
+    if recipe.data.mean is not None and recipe.data.std is not None:
+        return Normalise(recipe.data.mean, recipe.data.std, device)
+    mean, std = normalisation(dataset.train)
+    return Normalise(mean, std, device)
+
+
+def _same_as_planned(dataset: Dataset, plan: Plan) -> None:
+    found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
+    planned = (plan.image_shape, plan.num_classes, plan.num_train)
+    if found != planned:
+        raise DataError(
+            f"{plan.recipe.data.name}: planned for images {planned[0]}, {planned[1]} classes and "
+            f"{planned[2]} training images, but found {found[0]}, {found[1]} and {found[2]}."
+        )
