@@ -241,7 +241,7 @@ class Repeating(Loader):
 def test_more_images_than_an_epoch_has(
     loader: type[Loader], easy_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whit.run.Loader", loader)
+    monkeypatch.setattr("whit.preparing.Loader", loader)
     result = whit.train(easy_recipe, out=tmp_path / "run", quiet=True)
     assert result.epochs == 30
     assert "epochs" in {violation.rule for violation in result.violations}

@@ -27,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, easy_npz: Path) -> Path:
         "[train]\nepochs = 2\nbatch_size = 16\n[optim]\nlr = 0.1\n"
         '[budget]\nparams = "< 20000"\nepochs = "< 20"\naccuracy = ">= 80"\n'
     )
-    whit.train(folder / "easy.toml", out=folder / "run", quiet=True)
+    whit.train(folder / "easy.toml", out=folder / "run", threads=1, quiet=True)
     return folder / "run"
 
 

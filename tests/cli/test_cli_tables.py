@@ -31,7 +31,8 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Give standard output a width, as a terminal has."""
 
     def set_to(width: int) -> None:
-        monkeypatch.setattr("whit.console.console", lambda: Console(width=width))
+        for module in ("whit.cli", "whit.console"):
+            monkeypatch.setattr(f"{module}.console", lambda: Console(width=width))
 
     return set_to
 
