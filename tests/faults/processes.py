@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Command:
         return self.output.read_text() if self.output.exists() else ""
 
     def signal(self, number: int) -> None:
-        if self.process.is_alive():
+        with suppress(ProcessLookupError):  # it has just ended
             os.kill(self.process.pid, number)
 
     def wait(self, seconds: float = 120.0) -> int:

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,16 +77,31 @@ def test_killed_at_two_hundred_random_moments(workplace: Path, undisturbed: Path
     assert left.count("unfinished") > 100, left
 
 
+def kill_in_training(workplace: Path, arguments: tuple[str, ...], seconds: float) -> int:
+    """Kill a training so many seconds after it has taken its folder; return its exit code."""
+    command = Command.start(workplace, *arguments)
+    owner = workplace / "run" / "checkpoint" / "owner.json"
+    mine = f'"pid": {command.process.pid},'
+    while command.process.is_alive():
+        with suppress(FileNotFoundError):
+            if mine in owner.read_text():
+                break
+        time.sleep(0.002)
+    command.process.join(seconds)
+    command.signal(signal.SIGKILL)
+    return command.wait()
+
+
 def sequence_of_kills(workplace: Path, undisturbed: Path, rng: random.Random) -> int:
     """Kill a run again and again until it ends; return how often."""
     run = workplace / "run"
     shutil.rmtree(run, ignore_errors=True)
-    length, kills = length_of(undisturbed), 0
+    kills = 0
     while not (run / "result.json").exists():
         # Each try gets longer, so that it comes to an end.
-        seconds = rng.uniform(0.3, 0.8) * length + 0.1 * kills
-        kill_at(workplace, RESUME if run.exists() else TRAIN, seconds)
-        kills += 1
+        seconds = rng.uniform(0, 0.2 + 0.05 * kills) * length_of(undisturbed)
+        code = kill_in_training(workplace, RESUME if run.exists() else TRAIN, seconds)
+        kills += code == -signal.SIGKILL
         if (run / "log.jsonl").exists():
             whole = (run / "log.jsonl").read_text().rpartition("\n")[0].splitlines()
             assert [json.loads(line)["epoch"] for line in whole] == list(range(1, len(whole) + 1))
