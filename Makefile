@@ -30,7 +30,7 @@ lint: $(VENV)/tested  ## ruff: rules and format
 types: $(VENV)/tested  ## mypy, strict
 	$(BIN)/mypy
 
-slow: $(VENV)/tested  ## hundreds of kills and faults, and data from outside; about two hours
+slow: $(VENV)/tested  ## hundreds of kills and faults, and data from outside
 	$(BIN)/python -m pytest -m slow
 
 benchmark: $(VENV)/tested  ## ratios against the notebook loop; needs an idle machine, about 20 minutes

@@ -199,13 +199,15 @@ def _near_misses(run: RunRecord, tested: _Tested) -> str | None:
     Only where the machine differs, and only for images whose two best logits are nearly equal:
     sums in another order move a logit by some 1e-5. None where everything agrees or more does not.
     """
-    now = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
-    now |= {key: run.environment.get(key) for key in ("data_sha256", "model_sha256")}
     then_wrong = (run.result or {})["test"].get("wrong")
-    if not changes_between(run.environment, now) or not isinstance(then_wrong, list):
+    if not isinstance(then_wrong, list):
         return None
     differing = sorted(set(then_wrong) ^ set(tested.test.wrong))
     if not differing or not 0 <= differing[0] <= differing[-1] < len(tested.dataset.test):
+        return None
+    now = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
+    now |= {key: run.environment.get(key) for key in ("data_sha256", "model_sha256")}
+    if not changes_between(run.environment, now):
         return None
     with torch.inference_mode():
         images = tested.dataset.test.images[differing].float()

@@ -58,17 +58,8 @@ def judged_result(
     )
 
 
-def diverged_result(
-    plan: Plan,
-    dataset: Dataset,
-    state: TrainingState,
-    records: list[EpochRecord],
-    changes: list[dict[str, Any]],
-    weights: bytes,
-    error: Diverged,
-) -> RunResult:
+def diverged_result(result: RunResult, error: Diverged) -> RunResult:
     """Say where a run diverged. It claims nothing: no test accuracy, and the budget is missed."""
-    result = judged_result(plan, dataset, state, records, changes, weights)
     loss = error.loss if math.isfinite(error.loss) else None  # JSON has no NaN
     violation = Violation("diverged", "finite", str(error.loss), str(error))
     return replace(

@@ -46,19 +46,12 @@ class Owner:
         """Whether the process still runs; None when it is another machine's and cannot be seen."""
         if self.host != socket.gethostname():
             return None
-        if self.boot != _boot():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass  # alive, and somebody else's
-        return self.born == _born(self.pid)
+        same_start = self.boot == _boot()
+        return same_start and is_running(self.pid) and self.born == _born(self.pid)
 
 
 class Ownership:
-    """The right to write in one folder, from `take` to `give_back`."""
+    """The right to write in one folder, from its making to `give_back`."""
 
     def __init__(self, folder: Path, *, take_over: bool = False):
         """Take the folder. Raises RunOwned, naming the owner, when it is somebody else's.
@@ -124,6 +117,17 @@ def owner_of(folder: Path) -> Owner | None:
         return owner if typed and all(isinstance(name, str) for name in names) else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None  # never taken, or not written by us
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number on this machine, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 @cache

@@ -44,7 +44,7 @@ from whit.run_record import RunRecord, read_run
 from whit.sameness import changes_between, describe
 from whit.seal import sealed
 from whit.state import Batches, Tally
-from whit.stopping import Stop, Stopping, leave_at_once
+from whit.stopping import Stop, Stopping, interrupt
 from whit.training import train
 from whit.weights import save_weights, sha256
 
@@ -75,7 +75,7 @@ def run(
     device: str = "cpu",
     threads: int | None = None,
     watch: Watch | None = None,
-    on_second_signal: Callable[[int], None] = leave_at_once,
+    on_second_signal: Callable[[int], None] = interrupt,
 ) -> RunResult:
     """Train the plan's recipe, judge it, and leave a run folder.
 
@@ -115,7 +115,7 @@ def resume(
     accept_changes: bool = False,
     take_over: bool = False,
     watch: Watch | None = None,
-    on_second_signal: Callable[[int], None] = leave_at_once,
+    on_second_signal: Callable[[int], None] = interrupt,
 ) -> RunResult:
     """Go on with a run that was stopped or killed, to the same bytes as if it had not been.
 
@@ -191,6 +191,10 @@ def _go_on(
     plan, dataset, state = prepared.plan, prepared.dataset, prepared.state
     recipe = plan.recipe
     keeper = Keeper(folder, progress, stopping, prepared.started)
+
+    def result_with(weights: bytes) -> RunResult:
+        return judged_result(plan, dataset, state, progress.records, progress.changes, weights)
+
     try:
         with _failures_named(recipe, folder):
             for record in train(state, prepared.loader, recipe, keeper.batches(watch.batches)):
@@ -207,13 +211,11 @@ def _go_on(
         raise _interrupted(stop, plan, keeper) from None
     except Diverged as error:
         weights = keeper.last_finite_weights()
-        known = (plan, dataset, state, progress.records, progress.changes, weights)
-        _finish(diverged_result(*known, error), weights, plan, keeper)
+        _finish(diverged_result(result_with(weights), error), weights, plan, keeper)
         kept = f"The last finite weights are in {folder.path / 'weights.safetensors'}."
         raise error.with_more(kept) from None
     weights = save_weights(state.model)
-    known = (plan, dataset, state, progress.records, progress.changes, weights)
-    return _finish(judged_result(*known), weights, plan, keeper)
+    return _finish(result_with(weights), weights, plan, keeper)
 
 
 def _finish(result: RunResult, weights: bytes, plan: Plan, keeper: Keeper) -> RunResult:

@@ -24,12 +24,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from whit.durable import append, remove_leftovers, sync_folder, what_to_free, write_whole
 from whit.errors import InputError, RunFailed
-from whit.ownership import Ownership
+from whit.ownership import Ownership, is_running
 from whit.record import EpochRecord
 
 _LONGEST_NAME = 255  # bytes; what file systems allow for one folder
@@ -45,7 +44,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoint"
         if self.checkpoints.is_symlink():
             raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
-        with self.writing("checkpoint"):
+        with self._failing_in_words("checkpoint"):
             self.checkpoints.mkdir(exist_ok=True)
             self.ownership = Ownership(self.checkpoints, take_over=take_over)
             remove_leftovers(path)
@@ -124,8 +123,12 @@ class RunFolder:
 
         Raises LostLock when somebody took the folder over, RunFailed naming the file.
         """
-        if hasattr(self, "ownership"):
-            self.ownership.check()
+        self.ownership.check()
+        with self._failing_in_words(name, size):
+            yield
+
+    @contextmanager
+    def _failing_in_words(self, name: str, size: int = 0) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -142,12 +145,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.ownership.give_back()
 
 
@@ -195,15 +193,5 @@ def _sweep(above: Path) -> None:
     """Remove folders in the making whose maker on this machine was killed."""
     for path in above.glob(f"{_NEW}-{socket.gethostname()}-*"):
         pid = path.name.split("-")[-2]
-        if pid.isdigit() and not _runs(int(pid)):
+        if pid.isdigit() and not is_running(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True

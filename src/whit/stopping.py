@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 # Seconds that a step may go on after a signal; saving must fit into the rest of five.
@@ -31,14 +31,15 @@ class Stop(BaseException):
         return signal.Signals(self.number).name
 
 
-def leave_at_once(number: int) -> None:
+def interrupt(number: int) -> None:
+    """What a second signal does in somebody's own program, which is not ours to end."""
     raise KeyboardInterrupt
 
 
 class Stopping:
     """A context in which signals are noted. Outside the main thread it notes none."""
 
-    def __init__(self, on_second: Callable[[int], None] = leave_at_once):
+    def __init__(self, on_second: Callable[[int], None] = interrupt):
         self.on_second = on_second
         self.requested: int | None = None
         self._at_once = False
@@ -50,12 +51,7 @@ class Stopping:
             self._before = {n: signal.signal(n, self._note) for n in numbers}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop_waiting()
         for number, handler in self._before.items():
             signal.signal(number, handler)
