@@ -206,7 +206,7 @@ def _go_on(
                 record = replace(record, evaluations=readings)
                 keeper.epoch_done(record)
                 watch.trained(record)
-        stopping.check()
+        stopping.last_check()
     except Stop as stop:
         raise _interrupted(stop, plan, keeper) from None
     except Diverged as error:

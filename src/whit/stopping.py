@@ -43,6 +43,7 @@ class Stopping:
         self.on_second = on_second
         self.requested: int | None = None
         self._at_once = False
+        self._too_late = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
@@ -63,6 +64,11 @@ class Stopping:
             self._stop_waiting()
             raise Stop(self.requested, state_is_whole=True)
 
+    def last_check(self) -> None:
+        """The last `check`: a signal after it finds nothing left to stop."""
+        self.check()
+        self._too_late = True
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Stop without waiting for a `check`: what goes on inside changes no state."""
@@ -80,7 +86,7 @@ class Stopping:
         self.requested = number
         if self._at_once:
             raise Stop(number, state_is_whole=True)
-        if hasattr(signal, "setitimer"):
+        if hasattr(signal, "setitimer") and not self._too_late:
             self._before.setdefault(
                 signal.SIGALRM, signal.signal(signal.SIGALRM, self._out_of_patience)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from faults.processes import Command, evidence, whit
 from faults.test_kill_and_resume import length_of
+from whit.stopping import Stop, Stopping
 
 TRAIN = ("train", "easy.toml", "--out", "a run", "--threads", "1", "--quiet")
 SLOW = (*TRAIN, "--set", "train.batch_size=1")
@@ -151,3 +153,16 @@ def test_a_step_that_does_not_end_is_not_waited_for(workplace: Path) -> None:
     assert command.wait() == 143, command.said
     assert time.monotonic() - asked < 5
     assert "what was saved before it is kept. Go on with: whit train --resume run" in command.said
+
+
+def test_a_signal_while_the_result_is_written_is_not_waited_for() -> None:
+    with Stopping() as stopping:
+        stopping.last_check()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopping.requested == signal.SIGINT
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    with Stopping() as stopping:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        with pytest.raises(Stop):
+            stopping.last_check()
