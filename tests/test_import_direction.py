@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "whit"
 LAYERS = [
     {
         "errors",
+        "evidence",
         "budget",
         "schedule",
         "streams",
@@ -26,13 +27,17 @@ LAYERS = [
         "stopping",
         "run_folder",
         "run_record",
+        "seeds",
     },
     {"data", "models", "optim", "weights", "environment", "chance", "checkpoint"},
     {"auditing", "state"},
     {"planning"},
     {"training", "evaluation", "keeping", "judging", "preparing"},
     {"run"},
-    {"judge", "listing", "comparison", "progress", "console"},
+    {"judge", "listing", "comparison", "progress", "console", "job"},
+    {"worker", "workers"},
+    {"study"},
+    {"study_progress"},
     {"cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -53,6 +58,8 @@ VALUES = [
     "stopping",
     "run_folder",
     "run_record",
+    "evidence",
+    "seeds",
 ]
 
 

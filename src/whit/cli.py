@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import sys
@@ -230,6 +231,78 @@ def compare(
 
 
 @app.command()
+def study(
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE...", help="Shipped names, or paths.")
+    ],
+    seeds: Annotated[
+        str, typer.Option("--seeds", metavar="N", help="How many seeds of each, from 0 on.")
+    ],
+    set_: Sets = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run folders go.")] = Path(
+        "studies"
+    ),
+    jobs: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Seeds at the same time; by default as the cores allow."),
+    ] = None,
+    threads: Annotated[str, typer.Option(metavar="N", help="Processor threads of each.")] = "1",
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")
+    ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Go on with unfinished seeds under other code or data."
+        ),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train recipes over seeds, in parallel, and weigh what they show.
+
+    Finished seeds are never trained again: the same command goes on where it stopped.
+    """
+    from whit.environment import choose_device, choose_threads
+    from whit.stopping import Stopping
+    from whit.study import study as make_study
+    from whit.study import variants_of
+    from whit.study_progress import onlooker_on
+    from whit.workers import Workers
+
+    made, count, each, many, _ = _all_of(
+        lambda: [_recipe(name, set_) for name in recipes],
+        lambda: _at_least_one("--seeds", seeds, 10_000),
+        lambda: choose_threads(_whole_number("--threads", threads)),
+        lambda: None if jobs is None else _at_least_one("--jobs", jobs, 1_000),
+        lambda: None if device is None else choose_device(device),
+    )
+    with alone(as_json):
+        variants = variants_of(made, out)
+    many = min(many or max(1, (os.cpu_count() or 1) // each), count * len(variants))
+    with (
+        alone(as_json),
+        Stopping(leave_at_once) as stopping,
+        onlooker_on(console(), quiet or as_json) as onlooker,
+        Workers(many, each) as workers,
+    ):
+        found = make_study(
+            variants,
+            range(count),
+            workers,
+            threads=each,
+            device=device or "cpu",
+            accept_changes=accept_changes,
+            command=sys.argv[1:],
+            onlooker=onlooker,
+            stopping=stopping,
+        )
+    show(found.to_json(), found.table, as_json)
+    if found.failures:
+        raise typer.Exit(RunFailed.exit_code)
+
+
+@app.command()
 def data(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A shipped data set, or a path.")
@@ -281,6 +354,13 @@ def _seed(text: str) -> int:
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed {seed}: allowed are 0 to {2**63 - 1}.")
     return seed
+
+
+def _at_least_one(option: str, text: str, most: int) -> int:
+    number = _whole_number(option, text)
+    if not 1 <= number <= most:
+        raise InputError(f"{option} {number}: allowed are 1 to {most:,}.")
+    return number
 
 
 def _whole_number(option: str, text: str) -> int:

@@ -13,6 +13,7 @@
     ├── RunFailed            exit code 3: the run itself went wrong
     │   ├── Diverged         a loss or gradient that is no longer a finite number
     │   └── LostLock         somebody took the run folder over, or removed it
+    ├── GivenUp              a trial that stayed below what it had to reach by then
     └── Interrupted          exit code 130 or 143: somebody stopped the run
 
 A message says what was given, what is allowed, and what to do. `assert` is for our own
@@ -117,6 +118,10 @@ class Diverged(RunFailed):
 
 class LostLock(RunFailed):
     """Somebody took the run folder over, or removed it."""
+
+
+class GivenUp(WhitError):
+    """A trial stayed below the accuracy that it had to reach by then; it can be resumed."""
 
 
 class Interrupted(WhitError):

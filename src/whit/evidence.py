@@ -1,0 +1,215 @@
+"""What a sample of seeds shows: its mean with an interval, and whether a difference is real.
+
+All intervals are Student's t at 95 %; they speak of more seeds on the same images, not of other
+images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from statistics import fmean, stdev
+from typing import Any
+
+LEVEL = 0.95
+_MOST_SEEDS = 1000  # more than anybody will train; beyond it a number would say little
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Percentages over seeds. `sd` and `interval` (of the mean) are None for a single seed."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        if self.sd is None:
+            return None
+        half = student_quantile(len(self.values) - 1) * self.sd / math.sqrt(len(self.values))
+        return self.mean - half, self.mean + half
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean,
+            "sd": self.sd,
+            "interval": self.interval,
+            "smallest": min(self.values),
+            "largest": max(self.values),
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`b` - `a` in points of accuracy, with its 95 % interval where there is one.
+
+    `p_value` is how often chance alone would give one at least as large, None where a single
+    seed cannot say. `more_seeds` is how many further seeds on each side would probably show a
+    difference of this size; None when it is shown already or more than 1,000 would be needed.
+    """
+
+    a: str
+    b: str
+    points: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+    method: str
+    more_seeds: int | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        return self.p_value is not None and self.p_value < 1 - LEVEL
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "is_shown": self.is_shown}
+
+    def __str__(self) -> str:
+        said = f"{self.b} against {self.a}: {self.points:+.3f} points"
+        if self.interval:
+            low, high = self.interval
+            said += f", 95 % interval {low:+.3f} to {high:+.3f}"
+        if self.p_value is not None:
+            said += f", p = {self.p_value:.2g}"
+        return f"{said} ({self.method}): {self._conclusion()}"
+
+    def _conclusion(self) -> str:
+        if self.is_shown and self.interval is None:
+            return "these two networks differ. Of their recipes one seed says little: train more."
+        if self.is_shown:
+            better, worse = (self.b, self.a) if self.points > 0 else (self.a, self.b)
+            return f"the evidence suffices: {better} is better than {worse}."
+        said = "the evidence does not suffice to call one better"
+        if self.interval is None:
+            return f"{said}; train several seeds of each."
+        if self.more_seeds is None:
+            return f"{said}, and {_MOST_SEEDS:,} seeds would not either if it is as small as seen."
+        return (
+            f"{said}; if the difference is as large as seen, about {self.more_seeds:,} more "
+            f"seed{'s' if self.more_seeds > 1 else ''} of each would."
+        )
+
+
+def paired(a: str, b: str, pairs: Sequence[tuple[float, float]]) -> Difference:
+    """Weigh two recipes by the seeds that both were trained with: Student's t for pairs."""
+    gaps = [of_b - of_a for of_a, of_b in pairs]
+    n, points, spread = len(gaps), fmean(gaps), stdev(gaps)
+    method = f"Student's t, {n} seeds in pairs"
+    return _difference(a, b, points, spread / math.sqrt(n), n - 1, spread, n, method)
+
+
+def unpaired(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float]) -> Difference:
+    """Weigh two samples of different seeds by Welch's t (Biometrika 1947).
+
+    One of them may be a single seed: its spread is then taken to be that of the other.
+    """
+    n_a, n_b = len(of_a), len(of_b)
+    variance_a = stdev(of_a) ** 2 if n_a > 1 else stdev(of_b) ** 2
+    variance_b = stdev(of_b) ** 2 if n_b > 1 else variance_a
+    part_a, part_b = variance_a / n_a, variance_b / n_b
+    points = fmean(of_b) - fmean(of_a)
+    if n_a == 1 or n_b == 1:
+        freedom = float(max(n_a, n_b) - 1)
+    else:
+        squares = part_a**2 / (n_a - 1) + part_b**2 / (n_b - 1)
+        freedom = (part_a + part_b) ** 2 / squares if squares else float(n_a + n_b - 2)
+    method = f"Welch's t, {n_a} and {n_b} seeds"
+    spread = math.sqrt(variance_a + variance_b)
+    error = math.sqrt(part_a + part_b)
+    return _difference(a, b, points, error, freedom, spread, min(n_a, n_b), method)
+
+
+def by_images(a: str, b: str, points: float, only_a: int, only_b: int) -> Difference:
+    """Weigh two single runs by the images that only one of them got right: McNemar, exact.
+
+    It says whether these two networks differ, not whether their recipes do (Biometrika 1947).
+    """
+    n, least = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(n, k) for k in range(least + 1))
+    p_value = min(1.0, float(Fraction(2 * tail, 2**n)))
+    return Difference(a, b, points, None, p_value, f"McNemar on {n} images, one seed each")
+
+
+def _difference(
+    a: str,
+    b: str,
+    points: float,
+    error: float,
+    freedom: float,
+    spread: float,
+    had: int,
+    method: str,
+) -> Difference:
+    half = student_quantile(freedom) * error
+    p_value = float(not points)  # of seeds that do not spread at all
+    if error:
+        p_value = student_two_sided(abs(points) / error, freedom)
+    more = None
+    if p_value >= 1 - LEVEL and points:
+        enough = _seeds_to_show(abs(points), spread)
+        more = None if enough is None else max(1, enough - had)
+    return Difference(a, b, points, (points - half, points + half), p_value, method, more)
+
+
+def _seeds_to_show(points: float, spread: float) -> int | None:
+    """The fewest seeds on each side whose interval would leave out zero; None above 1,000."""
+    for seeds in range(2, _MOST_SEEDS + 1):
+        if student_quantile(seeds - 1) * spread / math.sqrt(seeds) < points:
+            return seeds
+    return None
+
+
+@cache
+def student_quantile(freedom: float, level: float = LEVEL) -> float:
+    """Return t with P(|T| < t) = level for Student's t with `freedom` degrees of freedom."""
+    low, high = 0.0, 1.0
+    while student_two_sided(high, freedom) > 1 - level:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        if student_two_sided(middle, freedom) > 1 - level:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def student_two_sided(t: float, freedom: float) -> float:
+    """Return P(|T| >= t) for Student's t: an incomplete beta function (DLMF 8.17)."""
+    return _beta_share(freedom / (freedom + t * t), freedom / 2, 0.5)
+
+
+def _beta_share(x: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), by its continued fraction (8.17.22)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly, its mirror does not
+        return 1 - _beta_share(1 - x, b, a)
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )
+    # Lentz's method: value = c1 d1 c2 d2 ... of the fraction 1 / (1 + d_1 / (1 + d_2 / ...)).
+    value, c, d = 1.0, 1.0, 0.0
+    for step in range(300):
+        m = step // 2
+        if step == 0:
+            part = 1.0
+        elif step % 2 == 0:
+            part = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        else:
+            part = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d = 1 / ((1 + part * d) or 1e-300)
+        c = 1 + part / c or 1e-300
+        value *= c * d
+        if abs(1 - c * d) < 1e-12 and step > 2:
+            break
+    return front * (value - 1) / a

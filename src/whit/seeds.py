@@ -1,0 +1,218 @@
+"""Runs of one recipe over seeds, as one row of evidence; the same words for study and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import groupby
+from statistics import fmean
+from typing import Any
+
+from whit.errors import InputError
+from whit.evidence import Difference, Sample, by_images, paired, unpaired
+from whit.record import Evaluation
+from whit.run_record import RunRecord
+from whit.text_table import text_table, wrapped
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Finished runs of one recipe, judged on one split after the last epoch."""
+
+    name: str
+    runs: tuple[RunRecord, ...]  # at least one, in the order of their seeds
+    diverged: tuple[RunRecord, ...] = ()  # have no accuracy; they count as missed
+
+    @property
+    def split(self) -> str:
+        """`test`, or `val` for a recipe that leaves the test split alone."""
+        return "test" if self.runs[0].recipe.train.test else "val"
+
+    @cached_property
+    def last(self) -> tuple[Evaluation, ...]:
+        """The reading after each run's last epoch."""
+        return tuple(_reading(run, self.split) for run in self.runs)
+
+    @cached_property
+    def accuracy(self) -> Sample:
+        """Percent after the last epoch, a value each seed."""
+        return Sample(tuple(_percent(reading) for reading in self.last))
+
+    @cached_property
+    def best(self) -> Sample | None:
+        """Percent at each run's best epoch; None where only the last epoch was read."""
+        curves = [[r for e in run.log for r in e.evaluations if r.split == self.split]
+                  for run in self.runs]  # fmt: skip
+        if any(len(curve) < 2 for curve in curves):
+            return None
+        return Sample(tuple(max(map(_percent, curve)) for curve in curves))
+
+    @property
+    def met(self) -> int | None:
+        """How many runs meet the budget; None where it is open, as without a test split."""
+        verdicts = [_result(run)["verdict"] for run in self.runs]
+        return None if "open" in verdicts else verdicts.count("met")
+
+    @property
+    def num_judged(self) -> int:
+        return len(self.runs) + len(self.diverged)
+
+    @property
+    def params(self) -> int:
+        params: int = _result(self.runs[0])["params"]
+        return params
+
+    @property
+    def epochs(self) -> float:
+        epochs: float = _result(self.runs[0])["epochs"]
+        return epochs
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of a run, in all."""
+        return fmean(_result(run)["seconds"]["total"] for run in self.runs)
+
+    @property
+    def notes(self) -> list[str]:
+        """What makes the runs less than one sample: different code, machines, threads."""
+        found = []
+        if self.diverged:
+            seeds = ", ".join(str(run.seed) for run in self.diverged)
+            found.append(
+                f"{self.name}: diverged with seed {seeds}: in no mean, and counted as missed."
+            )
+        for what in ("code", "torch", "threads", "processor", "device"):
+            values = [_environment(run, what) for run in self.runs]
+            if len(set(values)) > 1:
+                counts = ", ".join(
+                    f"{value} ({len(list(same))})" for value, same in groupby(sorted(values))
+                )
+                found.append(f"{self.name}: not all by the same {what}: {counts}.")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "recipe": self.runs[0].recipe.name,
+            "split": self.split,
+            "seeds": [run.seed for run in self.runs],
+            "params": self.params,
+            "epochs": self.epochs,
+            "accuracy": self.accuracy.to_json(),
+            "best_epoch": self.best.to_json() if self.best else None,
+            "met": self.met,
+            "diverged": [run.seed for run in self.diverged],
+            "seconds": self.seconds,
+            "correct": [reading.correct for reading in self.last],
+            "total": self.last[0].total,
+            "runs": [str(run.path) for run in self.runs],
+            "notes": self.notes,
+        }
+
+
+def seeds_table(groups: Sequence[Seeds], width: int) -> str:
+    """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
+    reached = [("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met")]
+    cost = [("recipe", "split", "params", "epochs", "best epoch %", "seconds")]
+    for group in groups:
+        sample = group.accuracy
+        interval = sample.interval
+        reached.append(
+            (
+                group.name,
+                str(len(group.runs)),
+                f"{sample.mean:.3f}",
+                "-" if sample.sd is None else f"{sample.sd:.3f}",
+                "-" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}",
+                f"{min(sample.values):.2f}",
+                f"{max(sample.values):.2f}",
+                "open" if group.met is None else f"{group.met}/{group.num_judged}",
+            )
+        )
+        cost.append(
+            (
+                group.name,
+                group.split,
+                f"{group.params:,}",
+                f"{group.epochs:g}",
+                "-" if group.best is None else f"{group.best.mean:.3f}",
+                f"{group.seconds:.1f}",
+            )
+        )
+    parts = [text_table(reached, "Lrrrrrrr", width), text_table(cost, "Llrrrr", width)]
+    notes = [wrapped(f"Note: {note}", width) for group in groups for note in group.notes]
+    return "\n\n".join(parts + notes)
+
+
+def weigh(a: Seeds, b: Seeds) -> Difference:
+    """Weigh the evidence that `b` differs from `a`.
+
+    By the seeds that both have, if there are two or more; else by all, as two samples; two
+    single runs by their images.
+    """
+    of_a = {run.seed: value for run, value in zip(a.runs, a.accuracy.values, strict=True)}
+    of_b = {run.seed: value for run, value in zip(b.runs, b.accuracy.values, strict=True)}
+    both = [seed for seed in of_a if seed in of_b and seed is not None]
+    if len(both) > 1:
+        return paired(a.name, b.name, [(of_a[seed], of_b[seed]) for seed in both])
+    if len(a.runs) > 1 or len(b.runs) > 1:
+        return unpaired(a.name, b.name, a.accuracy.values, b.accuracy.values)
+    points = b.accuracy.mean - a.accuracy.mean
+    wrong_a, wrong_b = (set(group.last[0].wrong) for group in (a, b))
+    if not (a.last[0].wrong or a.last[0].correct == a.last[0].total) or a.split != "test":
+        return Difference(a.name, b.name, points, None, None, "one seed each")
+    only_a, only_b = len(wrong_b - wrong_a), len(wrong_a - wrong_b)
+    return by_images(a.name, b.name, points, only_a, only_b)
+
+
+def refuse_different_splits(groups: Sequence[Seeds]) -> None:
+    """Raise InputError unless all were judged on the same images."""
+    judged = {
+        f"{group.runs[0].recipe.data.name}, {group.split} ({group.last[0].total} images)"
+        for group in groups
+    }
+    if len(judged) > 1:
+        raise InputError(f"the runs were judged on different images: {'; '.join(sorted(judged))}.")
+
+
+def is_judged(run: RunRecord) -> bool:
+    """Whether a run came to its end and read a split after its last epoch."""
+    if run.state != "finished":
+        return False
+    return (run.result or {})["test"]["correct"] is not None or _val_reading(run) is not None
+
+
+def _reading(run: RunRecord, split: str) -> Evaluation:
+    if split == "val":
+        reading = _val_reading(run)
+        assert reading is not None
+        return reading
+    test = _result(run)["test"]
+    return Evaluation(
+        "test", test["correct"], test["total"], test.get("loss"), wrong=tuple(test["wrong"])
+    )
+
+
+def _val_reading(run: RunRecord) -> Evaluation | None:
+    if not run.log:
+        return None
+    return next((r for r in run.log[-1].evaluations if r.split == "val"), None)
+
+
+def _percent(reading: Evaluation) -> float:
+    return float(Fraction(100 * reading.correct, reading.total))
+
+
+def _result(run: RunRecord) -> dict[str, Any]:
+    assert run.result is not None
+    return run.result
+
+
+def _environment(run: RunRecord, what: str) -> str:
+    value = run.environment.get(what)
+    if what == "code":
+        value = (value or {}).get("sha256") if isinstance(value, dict) else None
+        return str(value)[:12]
+    return str(value)
