@@ -32,24 +32,30 @@ needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is 
 def calls_on_the_run(workplace: Path) -> list[tuple[str, int, str]]:
     """Return every call that touches the run's files as (kind, its place among its kind, what).
 
-    What is the file's name, without digests and numbers.
+    Places are counted in the process itself, as strace's own `when` counts them: not together
+    with those of the processes that it starts. What is the file's name, without digests and
+    numbers.
     """
     trace = workplace / "trace"
     done = fresh(
         workplace, *TRAIN, before=("strace", "-f", "-y", "-qq", "-o", str(trace), "-e", CALLS)
     )
     assert done.returncode == 0, done.stderr
+    main = ""
     counts: dict[str, int] = {}
     found = []
     for line in trace.read_text(errors="replace").splitlines():
-        match = re.match(r"\d+ +(\w+)\((.*)", line)
+        match = re.match(r"(\d+) +(\w+)\((.*)", line)
         if match is None:
             continue
-        kind = match[1]
+        pid, kind, arguments = match.groups()
+        main = main or pid
+        if pid != main:
+            continue
         counts[kind] = counts.get(kind, 0) + 1
         # The paths of the call: names given, and what a descriptor leads to.
-        if "whit-new" in match[2] or f"{workplace}/run" in match[2] or '"run' in match[2]:
-            name = re.sub(r"[0-9a-f]{8,}|\d+", "#", match[2].split(",")[0])
+        if "whit-new" in arguments or f"{workplace}/run" in arguments or '"run' in arguments:
+            name = re.sub(r"[0-9a-f]{8,}|\d+", "#", arguments.split(",")[0])
             found.append((kind, counts[kind], name))
     shutil.rmtree(workplace / "run")
     return found
