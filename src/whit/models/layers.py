@@ -63,11 +63,32 @@ class GlobalAvgPool(nn.Module):
         return images.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
+class ShiftNorm(nn.BatchNorm2d):
+    """BatchNorm with a bias and no scale."""
+
+    def __init__(self, width: int):
+        super().__init__(width, affine=False)
+        self.bias = nn.Parameter(torch.zeros(width))
+
+
+class Residual(nn.Module):
+    """Layers in a row whose input is added to what they give (arXiv 1512.03385)."""
+
+    def __init__(self, *layers: nn.Module):
+        super().__init__()
+        self.layers = in_order(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.layers(images)  # type: ignore[no-any-return]
+
+
 _SHORT_NAMES = {
     nn.Conv2d: "conv",
     nn.ReLU: "relu",
     nn.BatchNorm2d: "norm",
     nn.BatchNorm1d: "norm",
+    ShiftNorm: "norm",
+    Residual: "residual",
     nn.MaxPool2d: "pool",
     nn.AvgPool2d: "avgpool",
     nn.Dropout2d: "drop",

@@ -1,31 +1,42 @@
-"""Plain small networks: blocks in a row, each conv, [2x2 max-pool], BatchNorm, ReLU.
+"""Plain small networks: blocks in a row, each conv, [2x2 pool], BatchNorm, ReLU.
 
 Pooling stands before BatchNorm and ReLU, where it makes both cheaper. The head is dropout,
-global average pooling and one layer to the classes.
+global average pooling and one layer to the classes. What saves parameters is by block, too: a
+convolution may be depthwise or separable, and blocks may share one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from whit.models.layers import Dropout, GlobalAvgPool, in_order
+from whit.models.layers import Dropout, GlobalAvgPool, Residual, ShiftNorm, in_order
 
 Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Kernel = Annotated[int, Field(strict=True, ge=1, le=63)]
 Stride = Annotated[int, Field(strict=True, ge=1, le=16)]
 Padding = Annotated[int, Field(strict=True, ge=0, le=31)]
 Block = Annotated[int, Field(strict=True, ge=1)]
+Share = Annotated[int, Field(strict=True, ge=0)]
+Kind = Literal["conv", "depthwise", "separable"]
 
 
 class PlainSizes(BaseModel):
     """Sizes of a plain network; lists run over the blocks.
 
     `kernels` defaults to 5 for the first block and 3 for the others, `strides` to 1. `pools`
-    names the blocks (from 1) that hold a 2x2 max-pool; by default the first and the third.
+    names the blocks (from 1) that hold a 2x2 pool; by default the first and the third.
     `paddings` defaults to half the kernel, which keeps the size of the map.
+
+    `kinds` says what a block's convolution is: `conv`, `depthwise` (one filter a channel), or
+    `separable` (depthwise, then 1x1: Xception, arXiv 1610.02357). Blocks with the same number
+    above 0 in `shares` use the same weights, each with a BatchNorm of its own. `residual` adds
+    its input to a block that keeps the shape. `norm = "shift"` leaves BatchNorm's scale away,
+    which the next layer can take up behind a ReLU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -35,13 +46,18 @@ class PlainSizes(BaseModel):
     strides: tuple[Stride, ...] | None = None
     pools: tuple[Block, ...] | None = None
     paddings: tuple[Padding, ...] | None = None
+    kinds: tuple[Kind, ...] | None = None
+    shares: tuple[Share, ...] | None = None
+    pooling: Literal["max", "avg"] = "max"
+    residual: Annotated[bool, Field(strict=True)] = False
+    norm: Literal["full", "shift"] = "full"
     dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.05
     head: Literal["linear", "conv"] = "linear"
 
     @model_validator(mode="after")
     def _one_for_each_block(self) -> PlainSizes:
         blocks = len(self.widths)
-        for name in ("kernels", "strides", "paddings"):
+        for name in ("kernels", "strides", "paddings", "kinds", "shares"):
             given = getattr(self, name)
             if given is not None and len(given) != blocks:
                 raise ValueError(f"{name} has {len(given)} numbers for {blocks} widths")
@@ -50,25 +66,93 @@ class PlainSizes(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class BlockSizes:
+    """One block: what its convolution is, and whether a pool follows."""
+
+    kind: Kind
+    inputs: int
+    width: int
+    kernel: int
+    stride: int
+    padding: int
+    pool: bool
+    share: int
+
+    @property
+    def keeps_shape(self) -> bool:
+        same_map = self.stride == 1 and 2 * self.padding == self.kernel - 1 and not self.pool
+        return same_map and self.inputs == self.width
+
+    @property
+    def weights(self) -> tuple[Kind, int, int, int]:
+        """What blocks that share must have in common; stride and padding are not weights."""
+        return self.kind, self.inputs, self.width, self.kernel
+
+
+def blocks_of(sizes: PlainSizes, channels: int) -> list[BlockSizes]:
+    """Return the blocks with defaults filled in. Raises ValueError for sizes that do not fit."""
+    count = len(sizes.widths)
+    kernels = sizes.kernels or (5, *[3] * (count - 1))
+    pools = sizes.pools if sizes.pools is not None else (1, 3)
+    rows = zip(
+        sizes.kinds or ("conv",) * count,
+        (channels, *sizes.widths),
+        sizes.widths,
+        kernels,
+        sizes.strides or (1,) * count,
+        sizes.paddings or tuple(kernel // 2 for kernel in kernels),
+        (block in pools for block in range(1, count + 1)),
+        sizes.shares or (0,) * count,
+        strict=False,  # one input more than there are blocks
+    )
+    blocks = [BlockSizes(*row) for row in rows]
+    shared: dict[int, tuple[int, BlockSizes]] = {}
+    for number, block in enumerate(blocks, start=1):
+        if block.kind == "depthwise" and block.inputs != block.width:
+            raise ValueError(
+                f"block {number} is depthwise, which keeps its {block.inputs} channels, "
+                f"but has width {block.width}"
+            )
+        first, other = shared.setdefault(block.share, (number, block))
+        if block.share and other.weights != block.weights:
+            raise ValueError(
+                f"blocks {first} and {number} share weights, but differ in kind, input channels, "
+                f"width or kernel: {other.weights} and {block.weights}"
+            )
+    return blocks
+
+
 def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Sequential:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
-    blocks = len(sizes.widths)
-    kernels = sizes.kernels or (5, *[3] * (blocks - 1))
-    strides = sizes.strides or (1,) * blocks
-    paddings = sizes.paddings or tuple(kernel // 2 for kernel in kernels)
-    pools = sizes.pools if sizes.pools is not None else (1, 3)
     layers: list[nn.Module] = []
-    inputs = channels
-    rows = zip(sizes.widths, kernels, strides, paddings, strict=True)
-    for block, (width, kernel, stride, padding) in enumerate(rows, start=1):
-        # No bias: BatchNorm takes out the mean that a bias would add.
-        layers.append(nn.Conv2d(inputs, width, kernel, stride, padding, bias=False))
-        if block in pools:
-            layers.append(nn.MaxPool2d(2))
-        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        inputs = width
+    shared: dict[tuple[int, int], nn.Conv2d] = {}
+    for block in blocks_of(sizes, channels):
+        inner: list[nn.Module] = []
+        for place, conv in enumerate(_convolutions(block)):
+            # Blocks that share may differ in stride and padding, so they share the tensor alone.
+            owner = shared.setdefault((block.share, place), conv) if block.share else conv
+            conv.weight = owner.weight
+            inner.append(conv)
+        if block.pool:
+            inner.append(nn.MaxPool2d(2) if sizes.pooling == "max" else nn.AvgPool2d(2))
+        norm = nn.BatchNorm2d if sizes.norm == "full" else ShiftNorm
+        inner += [norm(block.width), nn.ReLU(inplace=True)]
+        layers += [Residual(*inner)] if sizes.residual and block.keeps_shape else inner
+    last = sizes.widths[-1]
     if sizes.head == "linear":
-        layers += [GlobalAvgPool(), Dropout(sizes.dropout), nn.Linear(inputs, classes)]
+        layers += [GlobalAvgPool(), Dropout(sizes.dropout), nn.Linear(last, classes)]
     else:
-        layers += [Dropout(sizes.dropout), nn.Conv2d(inputs, classes, 1), GlobalAvgPool()]
+        layers += [Dropout(sizes.dropout), nn.Conv2d(last, classes, 1), GlobalAvgPool()]
     return in_order(*layers)
+
+
+def _convolutions(block: BlockSizes) -> Iterator[nn.Conv2d]:
+    """The convolutions of a block. No bias: BatchNorm takes out the mean that it would add."""
+    inputs, first = block.inputs, block.width if block.kind == "conv" else block.inputs
+    groups = 1 if block.kind == "conv" else inputs
+    yield nn.Conv2d(
+        inputs, first, block.kernel, block.stride, block.padding, groups=groups, bias=False
+    )
+    if block.kind == "separable":
+        yield nn.Conv2d(inputs, block.width, 1, bias=False)

@@ -76,8 +76,11 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
         sizes = entry.sizes.model_validate(spec.arguments)
     except ValidationError as error:
         raise ModelError([_sentence(entry, item) for item in error.errors()]) from None
-    with torch.device("meta"):  # shapes without numbers
-        count = sum(p.numel() for p in entry.build(sizes, channels, classes).parameters())
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            count = sum(p.numel() for p in entry.build(sizes, channels, classes).parameters())
+    except ValueError as error:  # sizes that are each allowed, but do not fit together
+        raise ModelError(f"model.name = {spec.name!r}: {error}.") from None
     if count > MOST_PARAMS:
         raise ModelError(
             f"model.name = {spec.name!r}: {count:,} parameters with these sizes, more than the "
