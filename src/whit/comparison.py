@@ -24,7 +24,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "recipes": [group.to_json() for group in self.groups],
+            "runs": [group.to_json() for group in self.groups],
             "differences": {key: list(values) for key, values in self.differences},
             "evidence": [difference.to_json() for difference in self.evidence],
         }

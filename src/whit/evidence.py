@@ -39,15 +39,6 @@ class Sample:
         half = student_quantile(len(self.values) - 1) * self.sd / math.sqrt(len(self.values))
         return self.mean - half, self.mean + half
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "mean": self.mean,
-            "sd": self.sd,
-            "interval": self.interval,
-            "smallest": min(self.values),
-            "largest": max(self.values),
-        }
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -71,7 +62,17 @@ class Difference:
         return self.p_value is not None and self.p_value < 1 - LEVEL
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "is_shown": self.is_shown}
+        return {
+            "a": self.a,
+            "b": self.b,
+            "difference": self.points,
+            "interval": self.interval,
+            "p_value": self.p_value,
+            "method": self.method,
+            "is_shown": self.is_shown,
+            "more_seeds": self.more_seeds,
+            "said": str(self),
+        }
 
     def __str__(self) -> str:
         said = f"{self.b} against {self.a}: {self.points:+.3f} points"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,11 +11,12 @@ from itertools import groupby
 from statistics import fmean
 from typing import Any
 
+from whit.budget import percent
 from whit.errors import InputError
 from whit.evidence import Difference, Sample, by_images, paired, unpaired
 from whit.record import Evaluation
 from whit.run_record import RunRecord
-from whit.text_table import text_table, wrapped
+from whit.text_table import folded_table, wrapped
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Seeds:
     def accuracy(self) -> Sample:
         """Percent after the last epoch, a value each seed."""
         return Sample(tuple(_percent(reading) for reading in self.last))
+
+    @property
+    def lowest(self) -> Evaluation:
+        return min(self.last, key=_percent)
+
+    @property
+    def highest(self) -> Evaluation:
+        return max(self.last, key=_percent)
 
     @cached_property
     def best(self) -> Sample | None:
@@ -93,57 +103,61 @@ class Seeds:
         return found
 
     def to_json(self) -> dict[str, Any]:
+        sample = self.accuracy
         return {
             "name": self.name,
             "recipe": self.runs[0].recipe.name,
             "split": self.split,
-            "seeds": [run.seed for run in self.runs],
+            "seeds": len(self.runs),
             "params": self.params,
             "epochs": self.epochs,
-            "accuracy": self.accuracy.to_json(),
-            "best_epoch": self.best.to_json() if self.best else None,
+            "accuracy": sample.mean,
+            "spread": sample.sd,
+            "interval": sample.interval,
+            "smallest": _percent(self.lowest),
+            "largest": _percent(self.highest),
             "met": self.met,
             "diverged": [run.seed for run in self.diverged],
+            "best_epoch": self.best.mean if self.best else None,
             "seconds": self.seconds,
+            "seed": [run.seed for run in self.runs],
             "correct": [reading.correct for reading in self.last],
             "total": self.last[0].total,
-            "runs": [str(run.path) for run in self.runs],
+            "folders": [str(run.path) for run in self.runs],
             "notes": self.notes,
         }
 
 
 def seeds_table(groups: Sequence[Seeds], width: int) -> str:
     """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
-    reached = [("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met")]
-    cost = [("recipe", "split", "params", "epochs", "best epoch %", "seconds")]
+    rows = [
+        (
+            *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
+            *("best epoch %", "split", "params", "epochs", "seconds"),
+        )
+    ]
     for group in groups:
         sample = group.accuracy
         interval = sample.interval
-        reached.append(
+        rows.append(
             (
                 group.name,
                 str(len(group.runs)),
-                f"{sample.mean:.3f}",
+                f"{math.floor(1000 * sample.mean + 1e-6) / 1000:.3f}",  # never rounded up
                 "-" if sample.sd is None else f"{sample.sd:.3f}",
                 "-" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}",
-                f"{min(sample.values):.2f}",
-                f"{max(sample.values):.2f}",
+                *(percent(r.correct, r.total) for r in (group.lowest, group.highest)),
                 "open" if group.met is None else f"{group.met}/{group.num_judged}",
-            )
-        )
-        cost.append(
-            (
-                group.name,
+                "-" if group.best is None else f"{group.best.mean:.3f}",
                 group.split,
                 f"{group.params:,}",
                 f"{group.epochs:g}",
-                "-" if group.best is None else f"{group.best.mean:.3f}",
                 f"{group.seconds:.1f}",
             )
         )
-    parts = [text_table(reached, "Lrrrrrrr", width), text_table(cost, "Llrrrr", width)]
-    notes = [wrapped(f"Note: {note}", width) for group in groups for note in group.notes]
-    return "\n\n".join(parts + notes)
+    parts = [folded_table(rows, "Lrrrrrrrrlrrr", width)]
+    parts += [wrapped(f"Note: {note}", width) for group in groups for note in group.notes]
+    return "\n\n".join(parts)
 
 
 def weigh(a: Seeds, b: Seeds) -> Difference:

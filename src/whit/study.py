@@ -54,10 +54,15 @@ class Study:
     failures: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"recipes": [], "differences": {}, "evidence": []}
+        found: dict[str, Any] = {"runs": [], "differences": {}, "evidence": []}
         if self.comparison:
             found = self.comparison.to_json()
-        return {"seeds": list(self.seeds), **found, "failures": list(self.failures)}
+        return {
+            "recipes": found.pop("runs"),
+            **found,
+            "folders": {variant.name: str(variant.folder) for variant in self.variants},
+            "failures": list(self.failures),
+        }
 
     def table(self, width: int = 100) -> str:
         parts = [self.comparison.table(width)] if self.comparison else []

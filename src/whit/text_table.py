@@ -33,6 +33,25 @@ def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = No
     return "\n".join(lines)
 
 
+def folded_table(rows: Sequence[Sequence[str]], align: str, width: int) -> str:
+    """As `text_table`; columns that do not fit go into further tables, the first one repeated."""
+    columns = list(zip(*rows, strict=True))
+    room = [max(map(len, column)) for column in columns]
+    tables: list[list[int]] = [[0]]
+    for i in range(1, len(columns)):
+        name = min(room[0], _SHORTEST) if align[0] == "L" else room[0]
+        taken = name + sum(2 + room[j] for j in tables[-1][1:])
+        if taken + 2 + room[i] > width and len(tables[-1]) > 1:
+            tables.append([0])
+        tables[-1].append(i)
+    return "\n\n".join(
+        text_table(
+            [[row[i] for i in chosen] for row in rows], "".join(align[i] for i in chosen), width
+        )
+        for chosen in tables
+    )
+
+
 def wrapped(text: str, width: int) -> str:
     """Return `text` with lines longer than `width` broken at blanks; no word is ever broken."""
     lines = []

@@ -149,6 +149,12 @@ WRONG = {
     "compare-damaged": "compare runs/easy-0 spoilt/typed-result",
     "compare-mixed-folder": "compare runs mixed",
     "compare-other-data": "compare runs more/other-0",
+    # study
+    "study-everything-wrong": "study sprnt --seeds 0 --jobs none --threads 99999 --device gpu",
+    "study-same-recipe-twice": "study easy.toml easy.toml --seeds 2",
+    "study-judged-on-nothing": "study easy.toml --seeds 2 --set train.test=false",
+    "study-judged-on-different-images": "study easy.toml sprint --seeds 2",
+    "study-sizes-that-do-not-fit": "study easy.toml --seeds 2 --set model.shares=[1,1]",
 }
 
 
@@ -189,6 +195,7 @@ def test_no_place_to_write_is_found_before_anything_is_read(
         ("plan", "RECIPE"),
         ("plan sprint easy.toml", "easy.toml"),
         ("train --seed", "--seed"),
+        ("study sprint", "--seeds"),
     ],
 )
 def test_wrong_usage_names_what_is_wrong(line: str, said: str, whit: Callable[..., Done]) -> None:

@@ -1,0 +1,173 @@
+"""Studies with real worker processes: stopped, killed, starved, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from faults.processes import Command, evidence, whit
+
+STUDY = ("study", "easy.toml", "--seeds", "3", "--jobs", "2", "--out", "st")
+
+
+def folder_of(workplace: Path) -> Path:
+    (found,) = (workplace / "st").glob("easy-*")
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, easy_npz: Path, undisturbed: Path) -> Path:
+    """A folder with the three seeds as `whit train` makes them, one after another."""
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copy(easy_npz, folder / "easy.npz")
+    shutil.copy(undisturbed.parent / "easy.toml", folder / "easy.toml")
+    for seed in range(3):
+        code, said = whit(
+            folder,
+            *("train", "easy.toml", "--seed", f"{seed}", "--out", f"seed-{seed}"),
+            *("--threads", "1", "--quiet"),
+        )
+        assert code == 0, said
+    return folder
+
+
+def same_as_alone(workplace: Path, alone: Path, seeds: int = 3) -> None:
+    for seed in range(seeds):
+        assert evidence(folder_of(workplace) / f"seed-{seed}") == evidence(alone / f"seed-{seed}")
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(3000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+def workers_of(pid: int) -> list[int]:
+    """The process numbers of a driver's workers."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            if parent == pid and b"whit.worker" in command:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_study_makes_the_runs_that_training_one_by_one_makes(
+    workplace: Path, alone: Path
+) -> None:
+    code, said = whit(workplace, *STUDY[:3], "1", *STUDY[4:])
+    assert code == 0, said
+    first = folder_of(workplace) / "seed-0" / "result.json"
+    made = first.stat().st_mtime_ns
+    code, said = whit(workplace, *STUDY, "--json")
+    assert code == 0, said
+    assert first.stat().st_mtime_ns == made  # finished seeds are not trained again
+    same_as_alone(workplace, alone)
+    value = json.loads(said)
+    (row,) = value["recipes"]
+    results = [
+        json.loads((alone / f"seed-{seed}" / "result.json").read_text()) for seed in range(3)
+    ]
+    correct = [result["test"]["correct"] for result in results]
+    assert (row["seed"], row["correct"]) == ([0, 1, 2], correct)
+    assert row["accuracy"] == pytest.approx(100 * sum(correct) / 3 / row["total"])
+    assert row["met"] == sum(result["verdict"] == "met" for result in results)
+    environment = json.loads((first.parent / "environment.json").read_text())
+    assert environment["threads"] == 1
+    assert environment["command"][:3] == ["whit", "study", "easy.toml"]
+
+
+def test_ctrl_c_saves_all_and_the_same_command_goes_on(workplace: Path, alone: Path) -> None:
+    command = Command.start(workplace, *STUDY)
+    wait_for(workplace / "st")
+    wait_for(folder_of(workplace) / "seed-0" / "log.jsonl")
+    command.signal(signal.SIGINT)
+    asked = time.monotonic()
+    assert command.wait() == 130, command.said
+    assert time.monotonic() - asked < 8
+    assert "The same command goes on." in command.said
+    assert (folder_of(workplace) / "seed-0").exists()
+    code, said = whit(workplace, *STUDY)
+    assert code == 0, said
+    same_as_alone(workplace, alone)
+
+
+def test_killed_workers_and_a_killed_driver_lose_nothing(workplace: Path, alone: Path) -> None:
+    command = Command.start(workplace, *STUDY)
+    wait_for(workplace / "st")
+    wait_for(folder_of(workplace) / "seed-0" / "log.jsonl")
+    workers = workers_of(command.process.pid)
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    time.sleep(0.5)
+    workers = workers_of(command.process.pid)
+    command.signal(signal.SIGKILL)
+    command.wait()
+    for _ in range(100):  # workers without a driver save and end
+        if not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("workers go on without their driver")
+    code, said = whit(workplace, *STUDY)
+    assert code == 0, said
+    same_as_alone(workplace, alone)
+
+
+MODELS = """\
+import os, signal
+from torch import nn
+
+class Dies(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 10, 5, 4), nn.BatchNorm2d(10), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten())
+
+    def forward(self, x):
+        if self.training and x.shape[0] == 4:
+            os.write(2, b"asked for more than there is")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+class Wild(Dies):
+    def forward(self, x):
+        if self.training and x.shape[0] == 4:
+            x = x * float("inf")
+        return nn.Sequential.forward(self, x)
+"""
+
+
+def test_what_fails_holds_nothing_up(workplace: Path) -> None:
+    """A recipe whose worker always dies, one that diverges, and one that is good."""
+    (workplace / "models.py").write_text(MODELS)
+    text = (workplace / "easy.toml").read_text()
+    for name in ("Dies", "Wild"):
+        own = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', f'"models.py:{name}"')
+        (workplace / f"{name}.toml").write_text(own.replace('"easy"', f'"{name}"'))
+    recipes = ("Dies.toml", "Wild.toml", "easy.toml")
+    code, said = whit(workplace, "study", *recipes, "--seeds", "1", "--jobs", "2", "--out", "st")
+    assert code == 3, said
+    flat = " ".join(said.split())
+    assert (
+        "Dies, seed 0: 3 times its worker process was killed by SIGKILL, as the system does when "
+        "memory runs out: asked for more than there is" in flat
+    )
+    assert "Wild, seed 0: diverged. The loss is nan at step 1" in flat
+    assert "Wild: every seed diverged" in flat
+    assert "(3 of 3)" in said
+    assert json.loads((folder_of(workplace) / "seed-0" / "result.json").read_text())
+    code, again = whit(workplace, "study", "easy.toml", "--seeds", "1", "--out", "st")
+    assert code == 0, again
