@@ -28,6 +28,8 @@ LAYERS = [
         "run_folder",
         "run_record",
         "seeds",
+        "space",
+        "needed",
     },
     {"data", "models", "optim", "weights", "environment", "chance", "checkpoint"},
     {"auditing", "state"},
@@ -36,8 +38,10 @@ LAYERS = [
     {"run"},
     {"judge", "listing", "comparison", "progress", "console", "job"},
     {"worker", "workers"},
-    {"study"},
-    {"study_progress"},
+    {"study", "trials"},
+    {"search"},
+    {"study_progress", "frontier_plot"},
+    {"search_progress"},
     {"cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -60,6 +64,8 @@ VALUES = [
     "run_record",
     "evidence",
     "seeds",
+    "space",
+    "needed",
 ]
 
 

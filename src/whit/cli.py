@@ -303,6 +303,73 @@ def study(
 
 
 @app.command()
+def search(
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE", help="A shipped search space, or a .toml or .py.")
+    ],
+    trials: Annotated[
+        str, typer.Option("--trials", metavar="N", help="Candidates in all, earlier ones too.")
+    ] = "50",
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the search keeps what it found.")
+    ] = Path("searches"),
+    jobs: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Candidates at the same time; else as the cores allow."),
+    ] = None,
+    threads: Annotated[str, typer.Option(metavar="N", help="Processor threads of each.")] = "1",
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")
+    ] = None,
+    seed: Annotated[str, typer.Option(metavar="N", help="Decides what is suggested first.")] = "0",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find recipes on the validation split, and keep the frontier.
+
+    Stopped at any time, the same command goes on; more --trials go further.
+    """
+    from whit.environment import choose_device, choose_threads
+    from whit.needed import need
+    from whit.space import load_space
+
+    made, many, each, count, number, _ = _all_of(
+        lambda: load_space(space),
+        lambda: None if jobs is None else _at_least_one("--jobs", jobs, 1_000),
+        lambda: choose_threads(_whole_number("--threads", threads)),
+        lambda: _at_least_one("--trials", trials, 1_000_000),
+        lambda: _seed(seed),
+        lambda: None if device is None else choose_device(device),
+    )
+    need("search", "optuna", "matplotlib")
+    from whit.search import Driver
+    from whit.search_progress import search_onlooker_on
+    from whit.stopping import Stopping
+    from whit.workers import Workers
+
+    with (
+        alone(as_json),
+        Stopping(leave_at_once) as stopping,
+        search_onlooker_on(console(), quiet or as_json) as onlooker,
+        Workers(many or max(1, (os.cpu_count() or 1) // each), each) as workers,
+    ):
+        found = Driver(
+            made,
+            out,
+            workers,
+            seed=number % 2**32,
+            threads=each,
+            device=device or "cpu",
+            command=sys.argv[1:],
+            onlooker=onlooker,
+            stopping=stopping,
+        ).go(count)
+    show(found.to_json(), found.table, as_json)
+    if found.failures:
+        raise typer.Exit(RunFailed.exit_code)
+
+
+@app.command()
 def data(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A shipped data set, or a path.")

@@ -269,12 +269,12 @@ class Recipe(Part):
                 top.append(f"{key} = {toml_value(value)}")
         return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
-    def changed(self, changes: Sequence[str]) -> Recipe:
+    def changed(self, changes: Sequence[str], source: str = "--set") -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.
 
         Values are TOML; what is not TOML is taken as text. Another `model.name` starts without
-        the sizes of the model before. Raises RecipeError for unknown keys and wrong values, all
-        at once.
+        the sizes of the model before. `source` names the changes in messages. Raises RecipeError
+        for unknown keys and wrong values, all at once.
         """
         if not changes:
             return self
@@ -287,16 +287,16 @@ class Recipe(Part):
             key, equals, text = change.partition("=")
             path = key.strip().split(".")
             if not equals or not all(path):
-                problems.append(f"--set {change}: expected key=value, such as train.epochs=5.")
+                problems.append(f"{source} {change}: expected key=value, such as train.epochs=5.")
                 continue
             table: Any = tables
             for step in path[:-1]:
                 table = table.setdefault(step, {}) if isinstance(table, dict) else None
             if not isinstance(table, dict):
-                problems.append(f"--set {change}: {'.'.join(path[:-1])} is not a table.")
+                problems.append(f"{source} {change}: {'.'.join(path[:-1])} is not a table.")
                 continue
             table[path[-1]] = _toml_or_text(text.strip())
-        recipe = _validated(tables, "--set", problems)
+        recipe = _validated(tables, source, problems)
         assert recipe is not None
         return recipe
 

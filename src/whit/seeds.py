@@ -130,7 +130,7 @@ class Seeds:
 
 def seeds_table(groups: Sequence[Seeds], width: int) -> str:
     """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
             *("best epoch %", "split", "params", "epochs", "seconds"),

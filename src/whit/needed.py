@@ -1,0 +1,17 @@
+"""Parts that only some verbs need, and that are installed on request."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from whit.errors import InputError
+
+
+def need(extra: str, *modules: str) -> None:
+    """Raise InputError, saying what to install, unless all modules are there."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise InputError(
+            f"{' and '.join(missing)}: not installed. This verb needs it: "
+            f"pip install 'whit[{extra}]'."
+        )

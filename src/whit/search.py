@@ -1,0 +1,366 @@
+"""A search: Optuna asks and is told in one driver, workers train, folders keep what was found.
+
+    <root>/<name>/
+        trials/<number>/        a candidate: its recipe and its runs (see trials.py)
+        journal.log             Optuna's own record, from which it goes on suggesting
+        frontier.svg            accuracy against the first other objective
+
+Candidates are judged on val; nothing here reads the test split.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from whit.durable import write_whole
+from whit.errors import BudgetRefused, InputError, Interrupted
+from whit.evidence import Difference
+from whit.job import Job, Outcome
+from whit.planning import Plan, plan
+from whit.recipe import Recipe, load_recipe
+from whit.seeds import weigh
+from whit.space import OBJECTIVES, Space
+from whit.stopping import Stop, Stopping
+from whit.study import Executor
+from whit.text_table import folded_table, wrapped
+from whit.trials import (
+    Trial,
+    frontier,
+    least_by_epoch,
+    read_given_up,
+    read_trial,
+    read_trials,
+    unconfirmed,
+)
+
+# So many candidates in a row that the plan refuses mean that the budget leaves nothing.
+_MOST_REFUSED = 500
+
+
+@dataclass
+class Search:
+    """What a search has found so far."""
+
+    space: Space
+    folder: Path
+    trials: list[Trial] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    refused: int = 0
+    given_up: int = 0
+
+    @property
+    def frontier(self) -> list[Trial]:
+        return frontier(self.trials, self.space.objectives, self.space.least)
+
+    def evidence(self) -> list[Difference]:
+        """Weigh each point of the frontier against its cheaper neighbour."""
+        best = self.frontier
+        return [weigh(a.seeds, b.seeds) for a, b in pairwise(best)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.space.name,
+            "folder": str(self.folder),
+            "objectives": list(self.space.objectives),
+            "trials": len(self.trials),
+            "refused": self.refused,
+            "given_up": self.given_up,
+            "frontier": [trial.to_json() for trial in self.frontier],
+            "evidence": [difference.to_json() for difference in self.evidence()],
+            "failures": self.failures,
+        }
+
+    def table(self, width: int = 100) -> str:
+        counted = (
+            f"{len(self.trials)} candidates trained, {self.given_up} given up early, "
+            f"{self.refused} refused by the plan."
+        )
+        parts = [wrapped(counted, width), self.frontier_table(width)]
+        parts += [wrapped(str(difference), width) for difference in self.evidence()]
+        parts += [wrapped(failure, width) for failure in self.failures]
+        parts.append(f"Recipes of the frontier: {self.folder}/trials/<trial>/recipe.toml")
+        return "\n\n".join(parts)
+
+    def frontier_table(self, width: int) -> str:
+        others = [name for name in OBJECTIVES if name not in ("accuracy", "macs")]
+        if "macs" in self.space.objectives:
+            others.insert(1, "macs")
+        rows: list[tuple[str, ...]] = [("trial", "seeds", "mean %", "± sd", *others)]
+        for trial in self.frontier:
+            sample = trial.accuracy
+            rows.append(
+                (
+                    trial.name,
+                    str(len(trial.seeds.runs)),
+                    f"{sample.mean:.3f}",
+                    "-" if sample.sd is None else f"{sample.sd:.3f}",
+                    *(
+                        f"{trial.values[name]:,.1f}"
+                        if name == "seconds"
+                        else f"{trial.values[name]:,g}"
+                        for name in others
+                    ),
+                )
+            )
+        return folded_table(rows, "l" + "r" * (len(rows[0]) - 1), width)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+class SearchOnlooker:
+    """Somebody who looks on at a search, as a context; these do nothing."""
+
+    def __enter__(self) -> SearchOnlooker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """The search is over, one way or the other."""
+
+    def begun(self, search: Search, wanted: int) -> None:
+        """What there was already is in `search`, which is kept up to date."""
+
+    def moved(self, running: dict[str, int]) -> None:
+        """An epoch or a moment has passed; `running` has the epochs of what is under way."""
+
+    def ended(self, what: str, outcome: Outcome, trial: Trial | None) -> None:
+        """A run came to its end; `trial` is None when it has no accuracy."""
+
+
+class Driver:
+    """One search going on: what was asked for, what is under way, what was found."""
+
+    def __init__(
+        self,
+        space: Space,
+        root: Path,
+        executor: Executor,
+        *,
+        storage: optuna.storages.BaseStorage | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        device: str = "cpu",
+        command: Sequence[str] = (),
+        onlooker: SearchOnlooker | None = None,
+        stopping: Stopping | None = None,
+    ):
+        self.search = Search(space, root / space.name)
+        self.space = space
+        self.executor = executor
+        self.job = Job("", 0, "", threads=threads, device=device, command=tuple(command))
+        self.onlooker = onlooker or SearchOnlooker()
+        self.stopping = stopping
+        self.search.folder.mkdir(parents=True, exist_ok=True)
+        self.study = _study(space, storage or _journal(self.search.folder), seed)
+        self.macs: dict[int, int] = {}
+        self.running: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}  # run folder to trial
+        self._refresh()
+
+    def go(self, wanted: int) -> Search:
+        """Search until `wanted` candidates have ended, earlier ones included, then confirm.
+
+        Raises Interrupted when stopped; what is under way is saved, and the same call goes on.
+        """
+        self.onlooker.begun(self.search, wanted)
+        try:
+            self._do(self._candidates(wanted))
+            while again := unconfirmed(self.search.trials, self.space):
+                before = len(self.search.failures)
+                self._do(self._finalists(again))
+                if len(self.search.failures) > before:
+                    break  # what fails again and again is not confirmed
+        except Stop as stop:
+            raise Interrupted(
+                f"stopped by {stop.name}: {len(self.search.trials)} candidates are trained, what "
+                "was under way is saved. The same command goes on.",
+                128 + stop.number,
+            ) from None
+        return self.search
+
+    def _do(self, jobs: Iterator[Job]) -> None:
+        for job, outcome in self.executor.run(jobs, self._look):
+            self.running.pop(job.folder, None)
+            self._take_in(job, outcome)
+
+    def _look(self, job: Job | None, epochs: int) -> None:
+        if self.stopping:
+            self.stopping.check()
+        if job:
+            self.running[job.folder] = epochs
+        self.onlooker.moved(self.running)
+
+    def _candidates(self, wanted: int) -> Iterator[Job]:
+        """Yield what an earlier driver left unfinished, then new candidates."""
+        under_way = 0
+        for frozen in self.study.get_trials(states=(TrialState.RUNNING,)):
+            folder = self._folder(frozen.number)
+            if (folder / "recipe.toml").is_file():
+                under_way += 1
+                yield self._job(frozen.number, load_recipe(folder), 0)
+            else:  # killed before it was more than a thought
+                self.study.tell(frozen.number, state=TrialState.FAIL)
+        while self._ended() + self._num_running() < wanted:
+            number, recipe = self._ask()
+            yield self._job(number, recipe, 0)
+
+    def _finalists(self, again: Sequence[Trial]) -> Iterator[Job]:
+        for trial in again:
+            had = {run.seed for run in trial.seeds.runs}
+            for seed in range(self.space.seeds):
+                if seed not in had:
+                    yield replace(self._job(trial.number, trial.recipe, seed), least=())
+
+    def _ask(self) -> tuple[int, Recipe]:
+        """Ask until the plan finds a candidate that can keep its budget.
+
+        Raises InputError when it seems that there is none.
+        """
+        for _ in range(_MOST_REFUSED):
+            trial = self.study.ask()
+            try:
+                recipe = self.space.recipe(_Asked(trial))
+                recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
+                made = plan(self.space.on_val(recipe))
+                if made.refusals:
+                    raise BudgetRefused(made.violations)
+            except (InputError, BudgetRefused) as error:
+                self.study.tell(trial, state=TrialState.FAIL)
+                self.search.refused += 1
+                last = error
+                continue
+            except BaseException:
+                self.study.tell(trial, state=TrialState.FAIL)
+                raise
+            if "macs" in self.space.objectives:
+                self.macs[trial.number] = _macs(made)
+            folder = self._folder(trial.number)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / "recipe.toml", recipe.to_toml().encode())
+            return trial.number, recipe
+        raise InputError(
+            f"{self.space.source}: {_MOST_REFUSED} candidates in a row were refused before "
+            f"training, the last one because: {last}"
+        )
+
+    def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
+        folder = str(self._folder(number) / f"seed-{seed}")
+        self.numbers[folder] = number
+        on_val = self.space.on_val(recipe)
+        made = plan(on_val)
+        costs = {
+            "params": float(made.audit.params.total),
+            "epochs": float(recipe.train.epochs),
+        }
+        if "macs" in self.space.objectives:
+            costs["macs"] = float(_macs(made))
+        least = least_by_epoch(costs, recipe.train.epochs, self.search.trials, self.space)
+        return replace(self.job, recipe=on_val.to_toml(), seed=seed, folder=folder, least=least)
+
+    def _take_in(self, job: Job, outcome: Outcome) -> None:
+        """Tell Optuna, and keep the frontier up to date."""
+        number = self.numbers[job.folder]
+        what = f"trial {number:04d}, seed {job.seed}"
+        if outcome.state not in ("finished", "diverged", "given up"):
+            self.search.failures.append(f"{what}: {outcome.said}")
+        trial = None
+        if outcome.state == "finished":
+            trial = read_trial(self._folder(number), self.macs.get(number))
+        if job.seed == 0 and outcome.state != "stopped":
+            values = self._values(number, trial, outcome)
+            self.study.tell(number, values, None if values else TrialState.FAIL)
+        if trial:
+            others = [t for t in self.search.trials if t.number != number]
+            self.search.trials = sorted([*others, trial], key=lambda t: t.number)
+        self.search.given_up += outcome.state == "given up"
+        self.onlooker.ended(what, outcome, trial)
+
+    def _values(self, number: int, trial: Trial | None, outcome: Outcome) -> list[float] | None:
+        """Return what Optuna learns; of a candidate that was given up, what it had reached."""
+        if outcome.state == "given up":
+            trial = read_given_up(self._folder(number), self.macs.get(number))
+        return [trial.values[name] for name in self.space.objectives] if trial else None
+
+    def _refresh(self) -> None:
+        """Read what is there already."""
+        if "macs" in self.space.objectives:
+            for path in (self.search.folder / "trials").glob("[0-9]*"):
+                self.macs[int(path.name)] = _macs(plan(load_recipe(path)))
+        self.search.trials = read_trials(self.search.folder, self.space, self.macs)
+        for frozen in self.study.get_trials(deepcopy=False):
+            folder = self._folder(frozen.number)
+            if frozen.state == TrialState.COMPLETE:
+                self.search.given_up += not (folder / "seed-0" / "result.json").exists()
+            elif frozen.state == TrialState.FAIL:
+                self.search.refused += not folder.exists()
+
+    def _ended(self) -> int:
+        """How many candidates were tried: all that the plan did not refuse."""
+        ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+        return sum(self._folder(frozen.number).exists() for frozen in ended)
+
+    def _num_running(self) -> int:
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def _folder(self, number: int) -> Path:
+        return self.search.folder / "trials" / f"{number:04d}"
+
+
+class _Asked:
+    """Optuna's suggestions under the names that a space uses."""
+
+    def __init__(self, trial: optuna.Trial):
+        self.trial = trial
+
+    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return self.trial.suggest_int(name, low, high, step=step, log=log)
+
+    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.trial.suggest_float(name, low, high, log=log)
+
+    def one_of(self, name: str, options: Sequence[Any]) -> Any:
+        # Optuna keeps choices as text and numbers alone, so it chooses among places.
+        return options[self.trial.suggest_categorical(name, range(len(options)))]
+
+
+def _macs(made: Plan) -> int:
+    if made.audit.macs is None:
+        raise InputError(f"{made.recipe.name}: its multiply-adds are not known.")
+    return made.audit.macs
+
+
+def _study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    directions: list[Literal["maximize", "minimize"]] = [
+        "maximize" if OBJECTIVES[name] else "minimize" for name in space.objectives
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Sizes of a network belong together; several candidates are always under way.
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, seed=seed
+        )
+        study = optuna.create_study(
+            study_name=space.name,
+            storage=storage,
+            sampler=sampler,
+            directions=directions,
+            load_if_exists=True,
+        )
+    had = len(study.get_trials(deepcopy=False))
+    if had:  # or it would begin with the same random candidates again
+        sampler.reseed_rng()
+    return study
+
+
+def _journal(folder: Path) -> optuna.storages.BaseStorage:
+    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
