@@ -352,8 +352,7 @@ def search(
         Stopping(leave_at_once) as stopping,
         search_onlooker_on(console(), quiet or as_json) as onlooker,
         Workers(many or max(1, (os.cpu_count() or 1) // each), each) as workers,
-    ):
-        found = Driver(
+        Driver(
             made,
             out,
             workers,
@@ -363,7 +362,9 @@ def search(
             command=sys.argv[1:],
             onlooker=onlooker,
             stopping=stopping,
-        ).go(count)
+        ) as driver,
+    ):
+        found = driver.go(count)
     show(found.to_json(), found.table, as_json)
     if found.failures:
         raise typer.Exit(RunFailed.exit_code)

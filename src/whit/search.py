@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
@@ -137,7 +138,10 @@ class SearchOnlooker:
 
 
 class Driver:
-    """One search going on: what was asked for, what is under way, what was found."""
+    """One search going on, as a context: what is under way, and what was found.
+
+    Raises InputError when the folder cannot be made, or another driver is at work in it.
+    """
 
     def __init__(
         self,
@@ -159,12 +163,18 @@ class Driver:
         self.job = Job("", 0, "", threads=threads, device=device, command=tuple(command))
         self.onlooker = onlooker or SearchOnlooker()
         self.stopping = stopping
-        self.search.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _own(self.search.folder)
         self.study = _study(space, storage or _journal(self.search.folder), seed)
         self.macs: dict[int, int] = {}
         self.running: dict[str, int] = {}
         self.numbers: dict[str, int] = {}  # run folder to trial
         self._refresh()
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
     def go(self, wanted: int) -> Search:
         """Search until `wanted` candidates have ended, earlier ones included, then confirm.
@@ -330,6 +340,21 @@ class _Asked:
     def one_of(self, name: str, options: Sequence[Any]) -> Any:
         # Optuna keeps choices as text and numbers alone, so it chooses among places.
         return options[self.trial.suggest_categorical(name, range(len(options)))]
+
+
+def _own(folder: Path) -> FileLock:
+    """Make the folder of a search, for this process alone."""
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{folder}: another search is going on in it. Wait for it, stop it, or give --out."
+        ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from None
+    return lock
 
 
 def _macs(made: Plan) -> int:

@@ -139,13 +139,18 @@ def load_space(name_or_path: str) -> Space:
     if len(content) > LARGEST:
         raise InputError(f"{path}: larger than {LARGEST // 1000} kB, so it is no search space.")
     source = path.name if path in shipped.values() else str(path)
-    tables = _from_python(text, source) if path.suffix == ".py" else _from_toml(text, source)
-    space = _space(tables, source)
+    problems: list[str] = []
+    if path.suffix == ".py":
+        tables = _from_python(text, source)
+    else:
+        tables, problems = _from_toml(text, source)
+    space = _space(tables, source, problems)
     _try_out(space)
     return space
 
 
-def _from_toml(text: str, source: str) -> dict[str, Any]:
+def _from_toml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the tables, `space` as a function, and what is wrong with the choices."""
     try:
         if any(line.count(".") > 300 for line in text.splitlines()):  # as in a recipe
             raise InputError(f"{source}: more than 300 dots in a line.")
@@ -155,10 +160,9 @@ def _from_toml(text: str, source: str) -> dict[str, Any]:
     choices = tables.get("space")
     if not isinstance(choices, dict) or not choices:
         raise InputError(f"{source}: [space] is missing, with a line for each key that may change.")
-    problems = _dimension_problems(choices, source)
-    if problems:
-        raise InputError(problems)
-    return {**tables, "space": lambda choose: _chosen(choices, choose)}
+    return {**tables, "space": lambda choose: _chosen(choices, choose)}, _dimension_problems(
+        choices, source
+    )
 
 
 def _from_python(text: str, source: str) -> dict[str, Any]:
@@ -174,8 +178,9 @@ def _from_python(text: str, source: str) -> dict[str, Any]:
     return {**known, "space": changes}
 
 
-def _space(tables: dict[str, Any], source: str) -> Space:
-    problems = [
+def _space(tables: dict[str, Any], source: str, problems: list[str]) -> Space:
+    """Check everything; `problems` are those found before, raised together with the rest."""
+    problems = problems + [
         f"{source}: unknown key {key}.{did_you_mean(key, _KEYS)} Allowed: {', '.join(_KEYS)}."
         for key in tables
         if key not in _KEYS

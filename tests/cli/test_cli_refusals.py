@@ -155,6 +155,10 @@ WRONG = {
     "study-judged-on-nothing": "study easy.toml --seeds 2 --set train.test=false",
     "study-judged-on-different-images": "study easy.toml sprint --seeds 2",
     "study-sizes-that-do-not-fit": "study easy.toml --seeds 2 --set model.shares=[1,1]",
+    # search
+    "search-nothing": "search nowhere --trials 0 --jobs 0 --seed -1",
+    "search-typo": "search typo.toml",
+    "search-unknown-key": "search unknown-key.toml",
 }
 
 

@@ -127,6 +127,13 @@ class NoModule:
 SOURCE = EASY.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"models.py:Net"')
 
 FILES: dict[str, str | bytes] = {
+    "typo.toml": (
+        'base = "easy.toml"\nobjectives = ["parms", "accuracy", "speed"]\ncluster = 1\n'
+        '[space]\n"optim.lr" = {low = 1, hihg = 2}\n'
+    ),
+    "unknown-key.toml": (
+        'base = "easy.toml"\n[space]\n"optim.learning" = [1, 2]\n"optim.lr" = [0]\n'
+    ),
     "easy.toml": EASY,
     "wider.toml": EASY.replace("[8, 16]", "[12, 16]"),
     "source.toml": SOURCE,
