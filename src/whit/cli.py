@@ -37,6 +37,12 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; saved with the run."),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="A dask scheduler, whose workers train; else this machine."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
 # Numbers of more digits cost Python more than a moment, and are none that whit allows.
@@ -250,6 +256,7 @@ def study(
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")
     ] = None,
+    cluster: Cluster = None,
     accept_changes: Annotated[
         bool,
         typer.Option(
@@ -268,7 +275,6 @@ def study(
     from whit.study import study as make_study
     from whit.study import variants_of
     from whit.study_progress import onlooker_on
-    from whit.workers import Workers
 
     made, count, each, many, _ = _all_of(
         lambda: [_recipe(name, set_) for name in recipes],
@@ -279,12 +285,11 @@ def study(
     )
     with alone(as_json):
         variants = variants_of(made, out)
-    many = min(many or max(1, (os.cpu_count() or 1) // each), count * len(variants))
     with (
         alone(as_json),
         Stopping(leave_at_once) as stopping,
+        _executor(cluster, many, each) as workers,
         onlooker_on(console(), quiet or as_json) as onlooker,
-        Workers(many, each) as workers,
     ):
         found = make_study(
             variants,
@@ -322,6 +327,7 @@ def search(
         str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")
     ] = None,
     seed: Annotated[str, typer.Option(metavar="N", help="Decides what is suggested first.")] = "0",
+    cluster: Cluster = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -345,13 +351,12 @@ def search(
     from whit.search import Driver
     from whit.search_progress import search_onlooker_on
     from whit.stopping import Stopping
-    from whit.workers import Workers
 
     with (
         alone(as_json),
         Stopping(leave_at_once) as stopping,
+        _executor(cluster, many, each) as workers,
         search_onlooker_on(console(), quiet or as_json) as onlooker,
-        Workers(many or max(1, (os.cpu_count() or 1) // each), each) as workers,
         Driver(
             made,
             out,
@@ -395,6 +400,24 @@ def _options(
 
         typer.echo(f"whit {installed('whit')}")
         raise typer.Exit
+
+
+def _executor(cluster: str | None, jobs: int | None, threads: int) -> Any:
+    """Return where runs are made: on a cluster, or on this machine by so many processes."""
+    if cluster is None:
+        from whit.workers import Workers
+
+        return Workers(jobs or max(1, (os.cpu_count() or 1) // threads), threads)
+    if jobs is not None:
+        raise InputError(
+            "--jobs: a cluster has as many as its workers have threads: leave it away."
+        )
+    from whit.needed import need
+
+    need("cluster", "distributed")
+    from whit.cluster import Cluster
+
+    return Cluster(cluster, lambda said: say(f"whit: {said}", sys.stderr))
 
 
 def _recipe(name: str, changes: list[str] | None) -> Recipe:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 
 import torch
 
+from whit.code_state import code_state
 from whit.errors import InputError
 
 
@@ -45,46 +44,6 @@ def command() -> list[str] | None:
     if program.name == "whit" or program.parent.name == "whit":
         return ["whit", *sys.argv[1:]]
     return None
-
-
-def code_state() -> dict[str, Any]:
-    """Return the commit of the checkout that whit runs from, and whether it was changed.
-
-    Both are None for an installed package. `sha256` is over whit's own Python files, and tells
-    one state of the code from another in either case.
-    """
-    return {**_checkout_state(), "sha256": _code_sha256()}
-
-
-def _code_sha256() -> str:
-    package = Path(__file__).parent
-    whole = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        whole.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
-
-
-def _checkout_state() -> dict[str, Any]:
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return {"commit": None, "dirty": None}
-    try:
-        commit = _git(root, "rev-parse", "HEAD")
-        # Records and notes do not change what a run does; the package's own files do, but for
-        # the accuracies that `whit recipes` shows, which are written from records.
-        watched = ("src", "pyproject.toml", ":!src/whit/recipes/recorded.json")
-        dirty = bool(_git(root, "status", "--porcelain", "--", *watched))
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": dirty}
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
 
 
 def choose_device(name: str) -> torch.device:

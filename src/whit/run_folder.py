@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ from whit.record import EpochRecord
 
 _LONGEST_NAME = 255  # bytes; what file systems allow for one folder
 _NEW = ".whit-new"  # begins the name of a folder in the making
+_RUN_FILE = re.compile(
+    r"(recipe\.toml|environment\.json|log\.jsonl|result\.json|weights\.safetensors|audit\.txt"
+    r"|checkpoint/[0-9]{6}-[0-9a-f]{16}\.safetensors)"
+)
 
 
 class RunFolder:
@@ -74,27 +79,7 @@ class RunFolder:
         path = out or Path("runs") / f"{name}-{seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         if out or not os.path.lexists(path):  # a second run in one second gets a number
             cls.refuse(path)
-        above = path.absolute().parent
-        # Its own host and process in the name, so that what a killed process left can be told.
-        making = above / f"{_NEW}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            above.mkdir(parents=True, exist_ok=True)
-            _sweep(above)
-            for file, content in files.items():
-                (making / file).parent.mkdir(parents=True, exist_ok=True)
-                write_whole(making / file, content)
-            sync_folder(making)
-            path = _renamed(making, path, again=out is None)
-            sync_folder(above)
-        except OSError as error:
-            wanted = sum(map(len, files.values()))
-            said = f"{path}: cannot be made: {what_to_free(above, error, wanted)}"
-            if isinstance(error, PermissionError):
-                raise InputError(f"--out {said}.") from None
-            raise RunFailed(f"{said}, and start again. Nothing was begun.") from None
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-        return cls(path)
+        return cls(_made_whole(path, files, again=out is None))
 
     @property
     def resume_command(self) -> str:
@@ -149,6 +134,19 @@ class RunFolder:
         self.ownership.give_back()
 
 
+def receive_run(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder of a run that was made elsewhere, unless it is there.
+
+    Raises RunFailed when it cannot be written, or holds what no run does.
+    """
+    strange = sorted(name for name in files if not _RUN_FILE.fullmatch(name))
+    if strange:
+        raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, strange))}.")
+    if not os.path.lexists(path):
+        with suppress(InputError):  # another driver was quicker
+            _made_whole(path, files, again=False)
+
+
 def as_json(value: Any) -> bytes:
     return json.dumps(value, indent=2).encode() + b"\n"
 
@@ -169,6 +167,31 @@ def _already_there(out: Path) -> InputError:
 
 def _resume_command(path: Path) -> str:
     return f"whit train --resume {shlex.quote(str(path))}"
+
+
+def _made_whole(path: Path, files: Mapping[str, bytes], *, again: bool) -> Path:
+    """Make a folder with its files as one step; return its name, another one if `again`."""
+    above = path.absolute().parent
+    # Its own host and process in the name, so that what a killed process left can be told.
+    making = above / f"{_NEW}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        above.mkdir(parents=True, exist_ok=True)
+        _sweep(above)
+        for file, content in files.items():
+            (making / file).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(making / file, content)
+        sync_folder(making)
+        path = _renamed(making, path, again=again)
+        sync_folder(above)
+    except OSError as error:
+        wanted = sum(map(len, files.values()))
+        said = f"{path}: cannot be made: {what_to_free(above, error, wanted)}"
+        if isinstance(error, PermissionError):
+            raise InputError(f"--out {said}.") from None
+        raise RunFailed(f"{said}, and start again. Nothing was begun.") from None
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return path
 
 
 def _renamed(making: Path, path: Path, *, again: bool) -> Path:

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from whit.doing import model_sha256
 from whit.durable import write_whole
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.evidence import Difference
@@ -274,7 +275,14 @@ class Driver:
         if "macs" in self.space.objectives:
             costs["macs"] = float(_macs(made))
         least = least_by_epoch(costs, recipe.train.epochs, self.search.trials, self.space)
-        return replace(self.job, recipe=on_val.to_toml(), seed=seed, folder=folder, least=least)
+        return replace(
+            self.job,
+            recipe=on_val.to_toml(),
+            seed=seed,
+            folder=folder,
+            least=least,
+            model_sha256=model_sha256(on_val),
+        )
 
     def _take_in(self, job: Job, outcome: Outcome) -> None:
         """Tell Optuna, and keep the frontier up to date."""

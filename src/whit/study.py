@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whit.comparison import Comparison, compare
+from whit.doing import model_sha256
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
@@ -182,6 +183,7 @@ def study(
                 threads=threads,
                 device=device,
                 accept_changes=accept_changes,
+                model_sha256=model_sha256(variant.recipe),
                 command=tuple(command),
             )
 

@@ -15,7 +15,8 @@ import threading
 from contextlib import suppress
 from typing import IO
 
-from whit.job import Job, as_message, do
+from whit.doing import do
+from whit.job import Job, as_message
 
 
 def main() -> None:

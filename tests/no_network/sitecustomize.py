@@ -22,9 +22,10 @@ def _stays_here(host: object) -> bool:
     if host in (None, "", "localhost", b"localhost"):
         return True
     try:
-        return ipaddress.ip_address(str(host)).is_loopback
+        address = ipaddress.ip_address(str(host))
     except ValueError:
         return False
+    return address.is_loopback or address.is_unspecified  # as listening servers name themselves
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:

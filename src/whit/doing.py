@@ -1,0 +1,96 @@
+"""Doing a job: make the run, or go on with it.
+
+Doing a job twice does it once: a run folder with a result is left as it is, one without is
+resumed. So an executor may hand a job out again whenever it is in doubt.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from whit.errors import BudgetRefused, Diverged, GivenUp, InputError, Interrupted, WhitError
+from whit.job import Job, Outcome
+from whit.models.source import is_source, source_sha256
+from whit.planning import Plan, plan
+from whit.recipe import Recipe, parse_recipe
+from whit.record import EpochRecord
+from whit.run import Watch, resume, run
+from whit.run_folder import RunFolder
+from whit.run_record import read_run
+
+# Called with the number of epochs done, from 0 on.
+Progress = Callable[[int], None]
+
+
+def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
+    """Make the run, or go on with it; every failure becomes an Outcome in plain words."""
+    folder = Path(job.folder)
+    watch = _Watch(job, progress)
+    try:
+        recipe = parse_recipe(job.recipe, job.folder)
+        _refuse_another_model(recipe, job.model_sha256)
+        if (folder / "recipe.toml").exists():
+            ended = read_run(folder).result
+            if ended is not None:
+                return Outcome(ended["state"])
+            resume(folder, accept_changes=job.accept_changes, watch=watch)
+        else:
+            run(
+                plan(recipe),
+                seed=job.seed,
+                out=folder,
+                device=job.device,
+                threads=job.threads,
+                watch=watch,
+            )
+    except Diverged as error:
+        return Outcome("diverged", str(error))
+    except GivenUp as error:
+        return Outcome("given up", str(error))
+    except Interrupted as error:
+        return Outcome("stopped", str(error))
+    except (InputError, BudgetRefused, WhitError) as error:
+        return Outcome("failed", str(error))
+    except Exception:
+        return Outcome("failed", traceback.format_exc())
+    return Outcome("finished")
+
+
+class _Watch(Watch):
+    """Tells how far a run is, and gives up one that stays too low."""
+
+    def __init__(self, job: Job, progress: Progress):
+        self.least = dict(job.least)
+        self.progress = progress
+
+    def started(self, plan: Plan, folder: RunFolder) -> None:
+        self.progress(0)
+
+    def resumed(self, plan: Plan, folder: RunFolder, place: str, said: list[str]) -> None:
+        self.progress(len(read_run(folder.path).log))
+
+    def trained(self, record: EpochRecord) -> None:
+        self.progress(record.epoch)
+        least = self.least.get(record.epoch)
+        if least is None:
+            return
+        for reading in record.evaluations:
+            if reading.split == "val" and 100 * reading.correct < least * reading.total:
+                raise GivenUp(
+                    f"{reading.accuracy:.2f} % on val after epoch {record.epoch}, "
+                    f"wanted {least:.2f} %."
+                )
+
+
+def model_sha256(recipe: Recipe) -> str | None:
+    """Return what a job says of a user's own model; None for a shipped one."""
+    return source_sha256(recipe.model.name) if is_source(recipe.model.name) else None
+
+
+def _refuse_another_model(recipe: Recipe, sha256: str | None) -> None:
+    if sha256 is not None and model_sha256(recipe) != sha256:
+        raise InputError(
+            f"{recipe.model.name}: not the same file here as where the run was asked for."
+        )

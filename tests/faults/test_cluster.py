@@ -1,0 +1,169 @@
+"""Studies on a real dask cluster whose workers, driver and scheduler are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.clusters import Dask, free_port, started, wait_for_workers
+from faults.processes import Command, evidence, whit
+
+
+@pytest.fixture
+def cluster(workplace: Path) -> Iterator[Dask]:
+    with started(workplace, 2) as found:
+        yield found
+
+
+def study(seeds: int, *more: str) -> tuple[str, ...]:
+    return ("study", "easy.toml", "--seeds", f"{seeds}", *more)
+
+
+def on(cluster: Dask, seeds: int) -> tuple[str, ...]:
+    return study(seeds, "--cluster", cluster.address, "--out", "far")
+
+
+def runs(place: Path, out: str) -> dict[str, Path]:
+    return {path.name: path for path in place.glob(f"{out}/easy-*/seed-*")}
+
+
+def wait_for(command: Command, place: Path, count: int) -> None:
+    for _ in range(3000):
+        if len(runs(place, "far")) >= count:
+            return
+        assert command.process.is_alive(), command.said
+        time.sleep(0.02)
+    raise AssertionError(f"{count} runs never came: {command.said}")
+
+
+def same_as_local(place: Path, seeds: int) -> None:
+    """Every run is there exactly once, and equal to the one of this machine's own workers."""
+    far, near = runs(place, "far"), runs(place, "near")
+    assert set(far) == set(near) == {f"seed-{seed}" for seed in range(seeds)}
+    for name, run in far.items():
+        assert evidence(run) == evidence(near[name])
+    assert not list(place.glob("far/.whit-new*"))
+
+
+def test_killed_workers_and_a_killed_driver_on_a_cluster(workplace: Path, cluster: Dask) -> None:
+    command = Command.start(workplace, *on(cluster, 5))
+    wait_for(command, workplace, 1)
+    os.killpg(cluster.workers[0].pid, signal.SIGKILL)
+    cluster.add_worker()
+    wait_for(command, workplace, 2)
+    command.signal(signal.SIGKILL)
+    command.wait()
+    code, said = whit(workplace, *on(cluster, 5))
+    assert code == 0, said
+    code, said = whit(workplace, *study(5, "--out", "near"))
+    assert code == 0, said
+    same_as_local(workplace, 5)
+
+
+@pytest.mark.slow
+def test_sixty_runs_with_workers_and_driver_killed(workplace: Path, cluster: Dask) -> None:
+    rng = random.Random(5)
+    kills = 0
+    for _ in range(4):
+        command = Command.start(workplace, *on(cluster, 60))
+        had = len(runs(workplace, "far"))
+        for _ in range(2):
+            wait_for(command, workplace, min(60, had + rng.randint(2, 6)))
+            victim = cluster.workers[rng.randrange(len(cluster.workers))]
+            if victim.poll() is None:
+                os.killpg(victim.pid, signal.SIGKILL)
+                kills += 1
+            cluster.add_worker()
+        time.sleep(rng.uniform(0, 3))
+        command.signal(signal.SIGKILL)
+        command.wait()
+    assert kills >= 4
+    code, said = whit(workplace, *on(cluster, 60))
+    assert code == 0, said
+    code, said = whit(workplace, *study(60, "--out", "near"))
+    assert code == 0, said
+    same_as_local(workplace, 60)
+
+
+def test_a_scheduler_that_goes_away_is_named_and_nothing_is_lost(
+    workplace: Path, cluster: Dask
+) -> None:
+    command = Command.start(workplace, *on(cluster, 40))
+    wait_for(command, workplace, 1)
+    os.killpg(cluster.scheduler.pid, signal.SIGKILL)
+    assert command.wait() == 3, command.said
+    assert "it has gone away" in command.said
+    assert "Traceback" not in command.said
+    assert all((run / "result.json").exists() for run in runs(workplace, "far").values())
+
+
+def test_ctrl_c_on_a_cluster(workplace: Path, cluster: Dask) -> None:
+    command = Command.start(workplace, *on(cluster, 40))
+    wait_for(command, workplace, 1)
+    command.signal(signal.SIGINT)
+    asked = time.monotonic()
+    assert command.wait() == 130, command.said
+    assert time.monotonic() - asked < 8
+    assert "The same command goes on." in command.said
+
+
+def test_another_whit_or_torch_is_refused(workplace: Path) -> None:
+    """A worker whose whit has one line more, one whose torch says another version, one good."""
+    import whit as package
+
+    other = workplace / "other"
+    shutil.copytree(Path(package.__file__).parent, other / "whit")
+    with (other / "whit" / "chance.py").open("a") as file:
+        file.write("# changed\n")
+    torch = workplace / "torch"
+    (torch / "torch-2.10.0.dist-info").mkdir(parents=True)
+    (torch / "torch-2.10.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.10.0\n")
+    with started(workplace, 0) as cluster:
+        changed = cluster.add_worker({"PYTHONPATH": f"{other}{os.pathsep}{path()}"})
+        older = cluster.add_worker({"PYTHONPATH": f"{torch}{os.pathsep}{path()}"})
+        wait_for_workers(cluster, 2)
+        code, said = whit(workplace, *on(cluster, 1))
+        assert code == 2, said
+        assert "no worker that fits" in said
+        assert said.count("it has whit ") == 1
+        assert said.count("it has torch 2.10.0; wanted is torch ") == 1
+        cluster.add_worker()
+        wait_for_workers(cluster, 3)
+        code, said = whit(workplace, *on(cluster, 2))
+        assert code == 0, said
+        assert said.count("whit: refused worker") == 2
+        assert changed.poll() is None
+        assert older.poll() is None
+
+
+def path() -> str:
+    return os.environ.get("PYTHONPATH", "")
+
+
+def test_a_cluster_that_is_not_there(workplace: Path) -> None:
+    code, said = whit(workplace, *study(1, "--cluster", f"tcp://127.0.0.1:{free_port()}"))
+    assert code == 2, said
+    assert "no scheduler answers there" in said
+    assert said.count("\n") <= 2
+    code, said = whit(workplace, *study(1, "--cluster", "nonsense://"))
+    assert code == 2, said
+    assert "--cluster nonsense://" in said
+    code, said = whit(workplace, *study(1, "--cluster", "tcp://127.0.0.1:1", "--jobs", "2"))
+    assert code == 2, said
+    assert "--jobs: a cluster has as many" in said
+
+
+def test_a_cluster_without_workers(
+    workplace: Path,
+) -> None:
+    with started(workplace, 0) as cluster:
+        code, said = whit(workplace, *on(cluster, 1))
+    assert code == 2, said
+    assert f"it has no workers. Start some: dask worker {cluster.address}" in said
