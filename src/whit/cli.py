@@ -328,6 +328,10 @@ def search(
     ] = None,
     seed: Annotated[str, typer.Option(metavar="N", help="Decides what is suggested first.")] = "0",
     cluster: Cluster = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A PostgreSQL database, for several drivers at once."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result only.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -339,15 +343,20 @@ def search(
     from whit.needed import need
     from whit.space import load_space
 
-    made, many, each, count, number, _ = _all_of(
+    need("search", "optuna", "matplotlib")
+    if storage is not None:
+        need("cluster", "psycopg")
+    from whit.ledger import masked, refuse_address
+
+    made, many, each, count, number, _, _ = _all_of(
         lambda: load_space(space),
         lambda: None if jobs is None else _at_least_one("--jobs", jobs, 1_000),
         lambda: choose_threads(_whole_number("--threads", threads)),
         lambda: _at_least_one("--trials", trials, 1_000_000),
         lambda: _seed(seed),
         lambda: None if device is None else choose_device(device),
+        lambda: None if storage is None else refuse_address(storage),
     )
-    need("search", "optuna", "matplotlib")
     from whit.search import Driver
     from whit.search_progress import search_onlooker_on
     from whit.stopping import Stopping
@@ -361,10 +370,11 @@ def search(
             made,
             out,
             workers,
+            storage=storage,
             seed=number % 2**32,
             threads=each,
             device=device or "cpu",
-            command=sys.argv[1:],
+            command=[masked(argument) for argument in sys.argv[1:]],
             onlooker=onlooker,
             stopping=stopping,
         ) as driver,

@@ -39,6 +39,17 @@ class Owner:
     since: str  # when it took the run, ISO 8601
     token: str  # no two owners share it
 
+    @classmethod
+    def this_process(cls) -> Owner:
+        return cls(
+            host=socket.gethostname(),
+            boot=_boot(),
+            pid=os.getpid(),
+            born=_born(os.getpid()),
+            since=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            token=secrets.token_hex(8),
+        )
+
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
@@ -60,14 +71,7 @@ class Ownership:
         whether it is alive. Raises OSError when nothing can be written.
         """
         self.folder = folder
-        self.owner = Owner(
-            host=socket.gethostname(),
-            boot=_boot(),
-            pid=os.getpid(),
-            born=_born(os.getpid()),
-            since=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            token=secrets.token_hex(8),
-        )
+        self.owner = Owner.this_process()
         self._lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()

@@ -2,7 +2,7 @@
 
     <root>/<name>/
         trials/<number>/        a candidate: its recipe and its runs (see trials.py)
-        journal.log             Optuna's own record, from which it goes on suggesting
+        journal.log             Optuna's own record, unless it is in a database (see ledger.py)
         frontier.svg            accuracy against the first other objective
 
 Candidates are judged on val; nothing here reads the test split.
@@ -10,25 +10,25 @@ Candidates are judged on val; nothing here reads the test split.
 
 from __future__ import annotations
 
-import warnings
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 
 from whit.doing import model_sha256
 from whit.durable import write_whole
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.evidence import Difference
 from whit.job import Job, Outcome
+from whit.ledger import Ledger
 from whit.planning import Plan, plan
-from whit.recipe import Recipe, load_recipe
+from whit.recipe import Recipe, load_recipe, parse_recipe
+from whit.run_folder import receive_run
 from whit.seeds import weigh
 from whit.space import OBJECTIVES, Space
 from whit.stopping import Stop, Stopping
@@ -46,6 +46,7 @@ from whit.trials import (
 
 # So many candidates in a row that the plan refuses mean that the budget leaves nothing.
 _MOST_REFUSED = 500
+_PAUSE = 1.0  # seconds between two looks at what other drivers have done
 
 
 @dataclass
@@ -141,7 +142,9 @@ class SearchOnlooker:
 class Driver:
     """One search going on, as a context: what is under way, and what was found.
 
-    Raises InputError when the folder cannot be made, or another driver is at work in it.
+    `storage` is the address of a PostgreSQL database that several drivers share. Raises
+    InputError when the folder cannot be made, another driver is at work in it, or the database
+    refuses.
     """
 
     def __init__(
@@ -150,7 +153,7 @@ class Driver:
         root: Path,
         executor: Executor,
         *,
-        storage: optuna.storages.BaseStorage | None = None,
+        storage: str | None = None,
         seed: int = 0,
         threads: int = 1,
         device: str = "cpu",
@@ -165,7 +168,11 @@ class Driver:
         self.onlooker = onlooker or SearchOnlooker()
         self.stopping = stopping
         self._lock = _own(self.search.folder)
-        self.study = _study(space, storage or _journal(self.search.folder), seed)
+        try:
+            self.ledger = Ledger(space, self.search.folder, storage, seed)
+        except BaseException:
+            self._lock.release()
+            raise
         self.macs: dict[int, int] = {}
         self.running: dict[str, int] = {}
         self.numbers: dict[str, int] = {}  # run folder to trial
@@ -184,12 +191,15 @@ class Driver:
         """
         self.onlooker.begun(self.search, wanted)
         try:
-            self._do(self._candidates(wanted))
+            while self._do(self._candidates(wanted)) or self.ledger.under_way_elsewhere():
+                self._pause()
             while again := unconfirmed(self.search.trials, self.space):
                 before = len(self.search.failures)
-                self._do(self._finalists(again))
+                done = self._do(self._finalists(again))
                 if len(self.search.failures) > before:
                     break  # what fails again and again is not confirmed
+                if not done:
+                    self._pause()  # other drivers are at work on what is left
         except Stop as stop:
             raise Interrupted(
                 f"stopped by {stop.name}: {len(self.search.trials)} candidates are trained, what "
@@ -198,46 +208,55 @@ class Driver:
             ) from None
         return self.search
 
-    def _do(self, jobs: Iterator[Job]) -> None:
+    def _do(self, jobs: Iterator[Job]) -> int:
+        """Do jobs; return how many there were."""
+        done = 0
         for job, outcome in self.executor.run(jobs, self._look):
             self.running.pop(job.folder, None)
             self._take_in(job, outcome)
+            self._take_from_others()
+            done += 1
+        self._take_from_others()
+        return done
 
     def _look(self, job: Job | None, epochs: int) -> None:
         if self.stopping:
             self.stopping.check()
         if job:
             self.running[job.folder] = epochs
+        self.ledger.beat()
         self.onlooker.moved(self.running)
+
+    def _pause(self) -> None:
+        self._look(None, 0)
+        time.sleep(_PAUSE)
+        self._take_from_others()
 
     def _candidates(self, wanted: int) -> Iterator[Job]:
         """Yield what an earlier driver left unfinished, then new candidates."""
-        under_way = 0
-        for frozen in self.study.get_trials(states=(TrialState.RUNNING,)):
-            folder = self._folder(frozen.number)
-            if (folder / "recipe.toml").is_file():
-                under_way += 1
-                yield self._job(frozen.number, load_recipe(folder), 0)
-            else:  # killed before it was more than a thought
-                self.study.tell(frozen.number, state=TrialState.FAIL)
-        while self._ended() + self._num_running() < wanted:
-            number, recipe = self._ask()
+        for number, text in self.ledger.left_over():
+            recipe = parse_recipe(text, f"trial {number}")
+            self._write_recipe(number, recipe)
             yield self._job(number, recipe, 0)
+        while self.ledger.tried() < wanted:
+            asked = self._ask(wanted)
+            if asked is not None:
+                yield self._job(*asked, 0)
 
     def _finalists(self, again: Sequence[Trial]) -> Iterator[Job]:
         for trial in again:
             had = {run.seed for run in trial.seeds.runs}
             for seed in range(self.space.seeds):
-                if seed not in had:
+                if seed not in had and self.ledger.claim(trial.number, seed):
                     yield replace(self._job(trial.number, trial.recipe, seed), least=())
 
-    def _ask(self) -> tuple[int, Recipe]:
-        """Ask until the plan finds a candidate that can keep its budget.
+    def _ask(self, wanted: int) -> tuple[int, Recipe] | None:
+        """Ask until the plan finds a candidate that can keep its budget; None if it came too late.
 
         Raises InputError when it seems that there is none.
         """
         for _ in range(_MOST_REFUSED):
-            trial = self.study.ask()
+            trial = self.ledger.ask()
             try:
                 recipe = self.space.recipe(_Asked(trial))
                 recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
@@ -245,23 +264,26 @@ class Driver:
                 if made.refusals:
                     raise BudgetRefused(made.violations)
             except (InputError, BudgetRefused) as error:
-                self.study.tell(trial, state=TrialState.FAIL)
+                self.ledger.refuse(trial)
                 self.search.refused += 1
                 last = error
                 continue
-            except BaseException:
-                self.study.tell(trial, state=TrialState.FAIL)
-                raise
-            if "macs" in self.space.objectives:
-                self.macs[trial.number] = _macs(made)
-            folder = self._folder(trial.number)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / "recipe.toml", recipe.to_toml().encode())
+            if not self.ledger.accept(trial, recipe.to_toml(), wanted):
+                return None
+            self._write_recipe(trial.number, recipe)
             return trial.number, recipe
         raise InputError(
             f"{self.space.source}: {_MOST_REFUSED} candidates in a row were refused before "
             f"training, the last one because: {last}"
         )
+
+    def _write_recipe(self, number: int, recipe: Recipe) -> None:
+        folder = self._folder(number)
+        if not (folder / "recipe.toml").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / "recipe.toml", recipe.to_toml().encode())
+        if "macs" in self.space.objectives and number not in self.macs:
+            self.macs[number] = _macs(plan(recipe))
 
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
@@ -285,22 +307,42 @@ class Driver:
         )
 
     def _take_in(self, job: Job, outcome: Outcome) -> None:
-        """Tell Optuna, and keep the frontier up to date."""
-        number = self.numbers[job.folder]
+        """Tell Optuna and the other drivers, and keep the frontier up to date."""
+        number, folder = self.numbers[job.folder], Path(job.folder)
         what = f"trial {number:04d}, seed {job.seed}"
         if outcome.state not in ("finished", "diverged", "given up"):
             self.search.failures.append(f"{what}: {outcome.said}")
+        files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
         trial = None
         if outcome.state == "finished":
-            trial = read_trial(self._folder(number), self.macs.get(number))
+            trial = read_trial(folder.parent, self.macs.get(number))
         if job.seed == 0 and outcome.state != "stopped":
             values = self._values(number, trial, outcome)
-            self.study.tell(number, values, None if values else TrialState.FAIL)
-        if trial:
-            others = [t for t in self.search.trials if t.number != number]
-            self.search.trials = sorted([*others, trial], key=lambda t: t.number)
+            ended = outcome.state in ("finished", "diverged")
+            self.ledger.tell(number, values, outcome.state, files if ended else {})
+        elif trial:
+            self.ledger.give(number, job.seed, files)
+        self._keep(trial)
         self.search.given_up += outcome.state == "given up"
         self.onlooker.ended(what, outcome, trial)
+
+    def _take_from_others(self) -> None:
+        """Make the folders of runs that other drivers have made."""
+        known = {
+            (trial.number, run.seed or 0)
+            for trial in self.search.trials
+            for run in trial.seeds.runs
+        }
+        for number, seed, files in list(self.ledger.from_others(known)):
+            recipe = parse_recipe(self.ledger.recipe_of(number), f"trial {number}")
+            self._write_recipe(number, recipe)
+            receive_run(self._folder(number) / f"seed-{seed}", files)
+            self._keep(read_trial(self._folder(number), self.macs.get(number)))
+
+    def _keep(self, trial: Trial | None) -> None:
+        if trial:
+            others = [t for t in self.search.trials if t.number != trial.number]
+            self.search.trials = sorted([*others, trial], key=lambda t: t.number)
 
     def _values(self, number: int, trial: Trial | None, outcome: Outcome) -> list[float] | None:
         """Return what Optuna learns; of a candidate that was given up, what it had reached."""
@@ -314,20 +356,9 @@ class Driver:
             for path in (self.search.folder / "trials").glob("[0-9]*"):
                 self.macs[int(path.name)] = _macs(plan(load_recipe(path)))
         self.search.trials = read_trials(self.search.folder, self.space, self.macs)
-        for frozen in self.study.get_trials(deepcopy=False):
-            folder = self._folder(frozen.number)
-            if frozen.state == TrialState.COMPLETE:
-                self.search.given_up += not (folder / "seed-0" / "result.json").exists()
-            elif frozen.state == TrialState.FAIL:
-                self.search.refused += not folder.exists()
-
-    def _ended(self) -> int:
-        """How many candidates were tried: all that the plan did not refuse."""
-        ended = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
-        return sum(self._folder(frozen.number).exists() for frozen in ended)
-
-    def _num_running(self) -> int:
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        self._take_from_others()
+        self.search.given_up = self.ledger.count("given up")
+        self.search.refused = self.ledger.refused()
 
     def _folder(self, number: int) -> Path:
         return self.search.folder / "trials" / f"{number:04d}"
@@ -369,31 +400,3 @@ def _macs(made: Plan) -> int:
     if made.audit.macs is None:
         raise InputError(f"{made.recipe.name}: its multiply-adds are not known.")
     return made.audit.macs
-
-
-def _study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    directions: list[Literal["maximize", "minimize"]] = [
-        "maximize" if OBJECTIVES[name] else "minimize" for name in space.objectives
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Sizes of a network belong together; several candidates are always under way.
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, seed=seed
-        )
-        study = optuna.create_study(
-            study_name=space.name,
-            storage=storage,
-            sampler=sampler,
-            directions=directions,
-            load_if_exists=True,
-        )
-    had = len(study.get_trials(deepcopy=False))
-    if had:  # or it would begin with the same random candidates again
-        sampler.reseed_rng()
-    return study
-
-
-def _journal(folder: Path) -> optuna.storages.BaseStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
