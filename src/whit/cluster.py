@@ -34,6 +34,11 @@ class _Task:
     workers: frozenset[str]  # that may do it
 
 
+class _Client(Client):
+    def __del__(self) -> None:
+        """Nothing: its Cluster closes it, and one that was never connected would wait here."""
+
+
 class Cluster:
     """The workers of a dask scheduler that have this whit and this torch, as a context."""
 
@@ -48,9 +53,8 @@ class Cluster:
         self._said: set[str] = set()
         self._epochs: list[dict[str, Any]] = []
         try:
-            self.client: Any = Client(  # its methods have no types
-                address, timeout=_CONNECT, set_as_default=False
-            )
+            made: Any = _Client  # its methods have no types
+            self.client = made(address, timeout=_CONNECT, set_as_default=False)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"--cluster {address}: no scheduler answers there: {error}. Wanted is an address "

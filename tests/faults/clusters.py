@@ -32,15 +32,16 @@ class Dask:
     folder: Path
     port: int
     scheduler: subprocess.Popen[bytes]
+    security: tuple[str, ...] = ()  # options, where it speaks TLS
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def address(self) -> str:
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"{'tls' if self.security else 'tcp'}://127.0.0.1:{self.port}"
 
     def add_worker(self, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a worker with one thread and no nanny, so that killing it kills it."""
-        command = ["worker", self.address, "--host", "127.0.0.1", "--nthreads", "1"]
+        command = ["worker", self.address, *self.security, "--host", "127.0.0.1", "--nthreads", "1"]
         command += ["--no-nanny", "--no-dashboard", "--local-directory", "dask"]
         worker = dask(command, self.folder, environment)
         self.workers.append(worker)
@@ -62,19 +63,19 @@ def dask(
 
 
 @contextmanager
-def started(folder: Path, workers: int) -> Iterator[Dask]:
+def started(folder: Path, workers: int, security: tuple[str, ...] = ()) -> Iterator[Dask]:
     """A scheduler with so many workers; all are killed at the end."""
     (folder / "dask").mkdir()
     port = free_port()
-    scheduler = dask(
-        ["scheduler", "--host", "127.0.0.1", "--port", f"{port}", "--no-dashboard"], folder
-    )
-    found = Dask(folder, port, scheduler)
+    command = ["scheduler", "--host", "127.0.0.1", "--port", f"{port}", "--no-dashboard"]
+    command += [*security, *(["--protocol", "tls"] if security else [])]
+    scheduler = dask(command, folder)
+    found = Dask(folder, port, scheduler, security)
     try:
         for _ in range(workers):
             found.add_worker()
         wait_until_it_listens(port)
-        if workers:
+        if workers and not security:
             wait_for_workers(found, workers)
         yield found
     finally:

@@ -81,13 +81,16 @@ def whit(folder: Path, *arguments: str, fault: Fault | None = None) -> tuple[int
 
 
 def fresh(
-    folder: Path, *arguments: str, before: tuple[str, ...] = ()
+    folder: Path,
+    *arguments: str,
+    before: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command line in a new interpreter, perhaps under another program such as strace."""
     return subprocess.run(
         [*before, *WHIT, *arguments],
         cwd=folder,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

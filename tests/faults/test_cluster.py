@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from faults.clusters import Dask, free_port, started, wait_for_workers
-from faults.processes import Command, evidence, whit
+from faults.processes import Command, evidence, fresh, whit
 
 
 @pytest.fixture
@@ -167,3 +169,35 @@ def test_a_cluster_without_workers(
         code, said = whit(workplace, *on(cluster, 1))
     assert code == 2, said
     assert f"it has no workers. Start some: dask worker {cluster.address}" in said
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "CLUSTER.md"
+
+
+def commands_of_the_page(program: str) -> list[str]:
+    """The lines of the page that call a program, those that go on put together."""
+    text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(program)]
+
+
+def test_tls_as_the_page_says(workplace: Path) -> None:
+    for command in commands_of_the_page("openssl"):
+        subprocess.run(shlex.split(command), cwd=workplace, check=True, capture_output=True)
+    (line,) = commands_of_the_page("scheduler$ dask scheduler --port 8786 --protocol tls")
+    words = shlex.split(line)
+    security = tuple(words[words.index("--tls-ca-file") :])
+    with started(workplace, 1, security) as cluster:
+        exports = commands_of_the_page("anywhere$  export")
+        assert len(exports) == 3
+        told = [export.removeprefix("anywhere$  export ").split("=") for export in exports]
+        environment = dict(told)
+        for _ in range(60):  # until the worker is there
+            done = fresh(workplace, *on(cluster, 2), environment=environment)
+            if "it has no workers" not in done.stderr:
+                break
+        assert done.returncode == 0, done.stderr
+        assert set(runs(workplace, "far")) == {"seed-0", "seed-1"}
+        done = fresh(workplace, *on(cluster, 3))
+        assert done.returncode == 2, done.stderr
+        assert "--cluster tls://" in done.stderr
+        assert "Traceback" not in done.stderr
