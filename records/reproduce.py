@@ -1,11 +1,10 @@
-"""Make a record: train recipes over seeds with `whit train`, keep the evidence, write the table.
+"""Make a record: train recipes over seeds with `whit study`, keep the runs, write the table.
 
-    python records/reproduce.py published --seeds 3 --jobs 2
+    python records/reproduce.py published --seeds 3
     python records/reproduce.py sprint --seeds 10 --jobs 1
 
-Each run is its own process with its own share of the cores. A seed whose result is already
-there is not trained again, so a stopped record goes on where it was. Run it from a clean
-checkout: a record made from changed code says so.
+A seed whose result is there is not trained again, so a stopped record goes on where it was. Run it
+from a clean checkout: a record made from changed code says so.
 """
 
 from __future__ import annotations
@@ -14,18 +13,17 @@ import argparse
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
 import whit
+from whit.evidence import student_two_sided
+from whit.job import recipe_id
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "src" / "whit" / "recipes"
-KEPT = ("recipe.toml", "environment.json", "log.jsonl", "result.json")
 
 # Best and last epoch of the write-ups, in correct images of 10,000.
 PUBLISHED = {
@@ -36,26 +34,23 @@ PUBLISHED = {
     "published-15938": (9950, 9941),
 }
 NEAR = 0.08  # points
-CLAIMS = {"published": list(PUBLISHED), "sprint": ["sprint"]}
+# What each claim trains; recipes are shipped ones.
+CLAIMS = {
+    "published": list(PUBLISHED),
+    "sprint": ["sprint"],
+}
 
 
-def train(recipe: str, seed: int, kept: Path, threads: int) -> None:
-    """Train one seed into `kept`, unless its result is there."""
-    if (kept / "result.json").is_file():
-        return
-    shutil.rmtree(kept, ignore_errors=True)
-    folder = kept.with_name(kept.name + ".run")
-    shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "whit", "train", recipe, "--seed", str(seed)]
-    command += ["--out", os.path.relpath(folder), "--threads", str(threads), "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):  # 1 is a missed budget: a result like any other
-        raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
-    kept.mkdir(parents=True)
-    for name in KEPT:
-        shutil.copy(folder / name, kept / name)
-    shutil.rmtree(folder)
-    print(f"{recipe} seed {seed}: {done.stdout.splitlines()[-2]}", flush=True)
+def train(claim: str, seeds: int, jobs: int, folder: Path) -> str:
+    """Train what is not there yet; return the command that does."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    out = os.path.relpath(folder, ROOT)
+    arguments = ["study", *CLAIMS[claim], "--seeds", str(seeds), "--jobs", str(jobs)]
+    arguments += ["--threads", str(threads), "--out", out]
+    done = subprocess.run([sys.executable, "-m", "whit", *arguments], cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return " ".join(["whit", *arguments])
 
 
 def test_correct(kept: Path) -> list[int]:
@@ -91,21 +86,13 @@ def why_far(bests: list[float], published: float) -> str:
     )
 
 
-def student_two_sided(t: float, freedom: int) -> float:
-    """Return P(|T| >= t) for Student's t, by Simpson's rule over its density."""
-    scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
-    steps = 2000
-    density = [
-        scale * (1 + (t * i / steps) ** 2 / freedom) ** (-(freedom + 1) / 2)
-        for i in range(steps + 1)
-    ]
-    inner = density[0] + density[-1] + 4 * sum(density[1:-1:2]) + 2 * sum(density[2:-1:2])
-    return 1 - 2 * inner * t / steps / 3
-
-
-def seeds_of(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("seed-*") if (path / "result.json").is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
+def seeds_of(folder: Path, recipe: str) -> list[Path]:
+    """The runs of a recipe; records made before `whit study` have a folder of the bare name."""
+    for name in (recipe_id(whit.load_recipe(recipe)), recipe):
+        found = [path for path in folder.glob(f"{name}/seed-*") if (path / "result.json").is_file()]
+        if found:
+            return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
+    return []
 
 
 def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
@@ -134,7 +121,7 @@ def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
         ]
     reasons: list[str] = []
     for recipe in CLAIMS[claim]:
-        runs = seeds_of(folder / recipe)
+        runs = seeds_of(folder, recipe)
         if not runs:
             continue
         results = [json.loads((run / "result.json").read_text()) for run in runs]
@@ -165,7 +152,7 @@ def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
     environments = [
         json.loads((run / "environment.json").read_text())
         for recipe in CLAIMS[claim]
-        for run in seeds_of(folder / recipe)
+        for run in seeds_of(folder, recipe)
     ]
     machines = {
         f"{e['processor']}, {e['cores']} cores, {e['threads']} thread(s) a run, "
@@ -174,9 +161,9 @@ def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
         for e in environments
     }
     missing = [
-        f"Not complete: {recipe} has {len(seeds_of(folder / recipe))} of {seeds} seeds."
+        f"Not complete: {recipe} has {len(seeds_of(folder, recipe))} of {seeds} seeds."
         for recipe in CLAIMS[claim]
-        if len(seeds_of(folder / recipe)) < seeds
+        if len(seeds_of(folder, recipe)) < seeds
     ]
     lines += ["", *(f"Machine: {machine}." for machine in sorted(machines)), *missing, ""]
     (folder / "README.md").write_text("\n".join(lines))
@@ -193,22 +180,14 @@ def main() -> None:
     )
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--tables", action="store_true", help="only write the tables anew")
     given = parser.parse_args()
     folder = ROOT / "records" / given.claim
     folder.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // given.jobs)
-    # Seed by seed, so that a stopped record has every recipe equally often.
-    tasks = [(recipe, seed) for seed in range(given.seeds) for recipe in CLAIMS[given.claim]]
-    if not given.tables:
-        with ThreadPoolExecutor(given.jobs) as pool:
-            list(
-                pool.map(
-                    lambda task: train(*task, folder / task[0] / f"seed-{task[1]}", threads), tasks
-                )
-            )
     command = f"python records/reproduce.py {given.claim} --seeds {given.seeds} --jobs {given.jobs}"
+    if not given.tables:
+        print(train(given.claim, given.seeds, given.jobs, folder))
     write_tables(given.claim, folder, command, given.seeds)
 
 
