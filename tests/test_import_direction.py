@@ -42,7 +42,7 @@ LAYERS = [
     {"worker", "workers"},
     {"cluster_task"},
     {"cluster"},
-    {"study", "trials", "ledger"},
+    {"studying", "trials", "ledger"},
     {"search"},
     {"study_progress", "frontier_plot"},
     {"search_progress"},

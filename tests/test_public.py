@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import whit
 from whit.planning import plan
 from whit.recipe import load_recipe, parse_recipe
@@ -27,6 +29,7 @@ def test_exported_names() -> None:
         "load_recipe",
         "plan",
         "resume",
+        "study",
         "train",
     ]
     assert all(hasattr(whit, name) for name in whit.__all__)
@@ -82,3 +85,16 @@ def test_another_model_leaves_the_sizes_of_the_first_behind() -> None:
     assert planned.audit.params.total == whit.audit(name.partition("=")[2]).usage.params
     resized = load_recipe("sprint").changed(["model.widths=[8, 8]", "model.name=plain"])
     assert resized.model.arguments == {"widths": [8, 8]}
+
+
+def test_a_study_from_python(
+    easy_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(easy_recipe.parent)
+    found = whit.study(easy_recipe, seeds=2, out=tmp_path / "studies", jobs=2, quiet=True)
+    assert found.failures == ()
+    assert found.comparison is not None
+    (group,) = found.comparison.groups
+    assert len(group.accuracy.values) == 2
+    assert repr(found) == str(found)
+    assert "95 % interval" in str(found)

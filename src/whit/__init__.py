@@ -10,6 +10,7 @@ torch is imported at the first call that needs it, and pydantic with the first r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from whit.recipe import Recipe as Recipe
     from whit.recipe import load_recipe as load_recipe
     from whit.record import RunResult
+    from whit.studying import Study
 
 __all__ = [
     "BudgetRefused",
@@ -37,6 +39,7 @@ __all__ = [
     "load_recipe",
     "plan",
     "resume",
+    "study",
     "train",
 ]
 
@@ -117,6 +120,40 @@ def resume(
         take_over=take_over,
         watch=watch_on(Console(), quiet),
     )
+
+
+def study(
+    recipes: Recipe | str | Path | Sequence[Recipe | str | Path],
+    *,
+    seeds: int = 10,
+    out: str | Path = "studies",
+    jobs: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Study:
+    """Train recipes over seeds 0 to `seeds` - 1, `jobs` at a time in processes of their own.
+
+    Seeds that are in `out` already are not trained again. Raises InputError for anything given
+    wrong, BudgetRefused when a recipe can never keep its budget.
+    """
+    import os
+
+    from rich.console import Console
+
+    from whit.study_progress import onlooker_on
+    from whit.studying import study as make_study
+    from whit.studying import variants_of
+    from whit.workers import Workers
+
+    one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
+    given: list[Any] = [recipes] if one else list(recipes)  # type: ignore[arg-type]
+    variants = variants_of([_as_recipe(recipe) for recipe in given], Path(out))
+    many = jobs or max(1, (os.cpu_count() or 1) // threads)
+    with onlooker_on(Console(), quiet) as onlooker, Workers(many, threads) as workers:
+        return make_study(
+            variants, range(seeds), workers, threads=threads, device=device, onlooker=onlooker
+        )
 
 
 def audit(

@@ -272,9 +272,9 @@ def study(
     """
     from whit.environment import choose_device, choose_threads
     from whit.stopping import Stopping
-    from whit.study import study as make_study
-    from whit.study import variants_of
     from whit.study_progress import onlooker_on
+    from whit.studying import study as make_study
+    from whit.studying import variants_of
 
     made, count, each, many, _ = _all_of(
         lambda: [_recipe(name, set_) for name in recipes],

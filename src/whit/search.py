@@ -32,7 +32,7 @@ from whit.run_folder import receive_run
 from whit.seeds import weigh
 from whit.space import OBJECTIVES, Space
 from whit.stopping import Stop, Stopping
-from whit.study import Executor
+from whit.studying import Executor
 from whit.text_table import folded_table, wrapped
 from whit.trials import (
     Trial,

@@ -15,7 +15,7 @@ from whit.evidence import Sample
 from whit.job import Outcome
 from whit.run_record import read_run
 from whit.seeds import Seeds
-from whit.study import Onlooker, Standing, Variant
+from whit.studying import Onlooker, Standing, Variant
 from whit.text_table import text_table, wrapped
 
 # Seconds between two drawings of the table.

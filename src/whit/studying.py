@@ -45,7 +45,7 @@ class Variant:
         return self.folder / f"seed-{seed}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """What a study found; `failures` are seeds that have no result, with the reason."""
 
@@ -74,6 +74,8 @@ class Study:
 
     def __str__(self) -> str:
         return self.table()
+
+    __repr__ = __str__  # a prompt shows what print shows
 
 
 @dataclass
