@@ -95,6 +95,30 @@ def test_a_terminal_of_60_columns_until_control_c(workshop: Path, tmp_path: Path
     assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_path: Path) -> None:
+    """One live table, gone at the end; lines of what ended stay above it."""
+    line = f"study easy.toml wider.toml --seeds 1 --jobs 2 --out {tmp_path}/st"
+    code, screen = on_terminal(line, workshop, 60, stop_after=b"never")
+    assert code == 0, screen.text
+    assert [text for text in screen.wrapped if str(tmp_path) not in text] == []
+    assert screen.cursor_shown
+    assert "under way" not in screen.text  # the live table
+    assert "(2 of 2)" in screen.text
+    assert "mean %" in screen.text
+    space = tmp_path / "space.toml"
+    space.write_text(
+        f'name = "tiny"\nbase = "{workshop}/easy.toml"\nval = 100\nseeds = 1\n[space]\n'
+        '"model.widths" = [[2, 4], [4, 8]]\n"train.epochs" = 2\n'
+    )
+    line = f"search {space} --trials 2 --jobs 2 --out {tmp_path}/se"
+    code, screen = on_terminal(line, workshop, 60, stop_after=b"never")
+    assert code == 0, screen.text
+    assert [text for text in screen.wrapped if str(tmp_path) not in text] == []
+    assert screen.cursor_shown
+    assert "candidates trained, 0 given up" in screen.text
+    assert "epoch 1" not in screen.text
+
+
 @pytest.mark.parametrize("width", [30, 40, 50, 60, 79, 80, 100, 200])
 def test_the_bar_never_exceeds_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("whit.progress._REFRESH", 0.0)
