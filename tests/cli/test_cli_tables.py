@@ -31,7 +31,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Give standard output a width, as a terminal has."""
 
     def set_to(width: int) -> None:
-        for module in ("whit.cli", "whit.console"):
+        for module in ("whit.cli.training", "whit.console"):
             monkeypatch.setattr(f"{module}.console", lambda: Console(width=width))
 
     return set_to

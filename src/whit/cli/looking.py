@@ -1,0 +1,98 @@
+"""Verbs that look: recipes, plans, audits, runs, comparisons, data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whit.cli.options import AsJson, RecipeName, Sets, exit_by, recipe_named
+from whit.console import alone, show
+from whit.errors import InputError
+
+
+def recipes(as_json: AsJson = False) -> None:
+    """List the shipped recipes, their sizes and recorded accuracy."""
+    from whit.listing import recipe_rows, recipe_table
+
+    rows = recipe_rows()
+    show(rows, lambda width: recipe_table(rows, width), as_json)
+
+
+def plan(recipe: RecipeName, set_: Sets = None, as_json: AsJson = False) -> None:
+    """Show a recipe's layers, steps and predicted verdict. Reads no data."""
+    changed = recipe_named(recipe, set_)
+    from whit.planning import plan as make_plan
+
+    with alone(as_json):
+        made = make_plan(changed)
+    show(made.to_json(), made.table, as_json)
+    exit_by(made.verdict)
+
+
+def audit(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="A run folder, recipe, file.py:Class, notebook.ipynb:Class or .safetensors.",
+        ),
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Data, model sizes and budget to judge by."),
+    ] = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute layers and verdict. Believes no record."""
+    if set_ and recipe is None:
+        raise InputError("--set changes a recipe: add --recipe RECIPE.")
+    given = None if recipe is None else recipe_named(recipe, set_)
+    from whit.judge import judge
+
+    with alone(as_json):
+        judgement = judge(target, given)
+    show(judgement.to_json(), judgement.table, as_json)
+    exit_by(judgement.verdict)
+
+
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="By default runs/.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List run folders."""
+    from whit.listing import run_rows, run_table
+
+    rows = run_rows(folders or [Path("runs")])
+    show(rows, lambda width: run_table(rows, width), as_json)
+
+
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of runs.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Set runs side by side, with the evidence for a difference."""
+    from whit.comparison import compare_runs
+
+    compared = compare_runs(folders)
+    show(compared.to_json(), compared.table, as_json)
+
+
+def data(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A shipped data set, or a path.")
+    ] = "mnist",
+    as_json: AsJson = False,
+) -> None:
+    """Load and verify a data set, and say what is in it."""
+    from whit.data.datasets import load_dataset
+    from whit.listing import dataset_facts, facts_table
+
+    facts = dataset_facts(load_dataset(name))
+    show(facts, lambda width: facts_table(facts, width), as_json)

@@ -1,0 +1,70 @@
+"""What verbs take: options that several share, and the checks of their values, all at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from whit.errors import InputError
+from whit.recipe import Recipe, load_recipe
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name, or a path.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; saved with the run."),
+]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+
+# Numbers of more digits cost Python more than a moment, and are none that whit allows.
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
+
+
+def recipe_named(name: str, changes: list[str] | None) -> Recipe:
+    """Return the recipe with its `--set` changes. Raises RecipeError."""
+    return load_recipe(name).changed(changes or [])
+
+
+def seed_of(text: str) -> int:
+    seed = whole_number("--seed", text)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed {seed}: allowed are 0 to {2**63 - 1}.")
+    return seed
+
+
+def at_least_one(option: str, text: str, most: int) -> int:
+    number = whole_number(option, text)
+    if not 1 <= number <= most:
+        raise InputError(f"{option} {number}: allowed are 1 to {most:,}.")
+    return number
+
+
+def whole_number(option: str, text: str) -> int:
+    if not _WHOLE_NUMBER.fullmatch(text):
+        shown = text if len(text) <= 30 else f"{text[:27]}..."
+        raise InputError(f"{option} {shown}: wanted a whole number of at most 20 digits.")
+    return int(text)
+
+
+def all_of(*checks: Callable[[], Any]) -> list[Any]:
+    """Return what every check returns, or raise all that was wrong at once."""
+    found: list[Any] = []
+    problems: list[str] = []
+    for check in checks:
+        try:
+            found.append(check())
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def exit_by(verdict: str) -> None:
+    """Leave with exit code 1 when the budget is missed."""
+    if verdict == "missed":
+        raise typer.Exit(1)
