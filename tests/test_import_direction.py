@@ -43,8 +43,8 @@ LAYERS = [
     {"cluster_task"},
     {"cluster"},
     {"studying", "trials", "ledger"},
-    {"search"},
-    {"study_progress", "frontier_plot"},
+    {"findings"},
+    {"search", "study_progress", "frontier_plot"},
     {"search_progress"},
     {"cli", "__init__", "__main__"},
 ]

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from whit.durable import write_whole
-from whit.search import Search
+from whit.findings import Search
 
 _BLUE, _GREY = "#0072b2", "#999999"  # told apart by the colour-blind, and in grey
 _LOG_FROM = 5  # a cost that varies more than so many times is drawn on a logarithmic axis

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from whit.findings import Search, SearchOnlooker
 from whit.frontier_plot import plot_frontier
 from whit.job import Outcome
-from whit.search import Search, SearchOnlooker
 from whit.text_table import wrapped
 from whit.trials import Trial
 
