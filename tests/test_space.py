@@ -13,6 +13,7 @@ from whit.space import RandomChoose, Space, load_space, shipped_spaces
 GOOD = """\
 name = "tiny"
 base = "sprint"
+val = 10000
 objectives = ["params", "accuracy"]
 [space]
 "optim.lr" = {low = 0.01, high = 0.5, log = true}
@@ -88,7 +89,7 @@ def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
     built = 0
     for seed in range(12):
         try:
-            built += not plan(space.on_val(space.recipe(RandomChoose(seed)))).refusals
+            built += not plan(space.recipe(RandomChoose(seed))).refusals
         except InputError:
             continue
     assert built >= 4
@@ -115,7 +116,7 @@ def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
         ('"sprint"', '"sprnt"', "base: No recipe 'sprnt'"),
         ('name = "tiny"', 'name = "../tiny"', "wanted letters, digits"),
         ('name = "tiny"', "seed = 3", "S: unknown key seed. Did you mean 'seeds'?"),
-        ('name = "tiny"', "val = 0", "val = 0: allowed are 1"),
+        ("val = 10000", "val = 0", "val = 0: allowed are 1"),
         ('name = "tiny"', "seeds = 1000", "seeds = 1000: allowed are 1 to 100"),
         ('name = "tiny"', "least = 101", "wanted an accuracy in percent"),
         ("[space]", "[spaces]", "[space] is missing"),
@@ -166,3 +167,13 @@ def test_a_space_is_a_value(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
     assert isinstance(space, Space)
     assert space.recipe(RandomChoose(3)) == space.recipe(RandomChoose(3))
+
+
+def test_as_many_images_are_held_out_as_the_base_has(tmp_path: Path) -> None:
+    text = GOOD.replace("val = 10000\n", "")
+    assert load_space(written(tmp_path, text)).val == 0  # the search takes a sixth
+    (tmp_path / "base.toml").write_text(
+        'name = "b"\n[model]\nname = "plain"\nwidths = [8]\n[data]\nval = 777\n'
+    )
+    text = text.replace('"sprint"', f'"{tmp_path}/base.toml"')
+    assert load_space(written(tmp_path, text)).val == 777

@@ -64,7 +64,7 @@ class Space:
     source: str
     base: Recipe
     objectives: tuple[str, ...]
-    val: int  # images held out for judging
+    val: int  # images held out for judging; 0 for as many as the base has, or a sixth
     seeds: int  # of each finalist
     least: float  # percent on val; what stays below is no finalist
     changes: Callable[[Choose], Mapping[str, Any]]
@@ -82,6 +82,7 @@ class Space:
 
     def on_val(self, recipe: Recipe) -> Recipe:
         """Return the recipe as it is judged while searching: on val, the test split left alone."""
+        assert self.val, "how many images are held out is not decided yet"
         return recipe.changed(
             [f"data.val={self.val}", "train.evaluate='val'", "train.test=false"], self.source
         )
@@ -190,7 +191,7 @@ def _space(tables: dict[str, Any], source: str, problems: list[str]) -> Space:
         problems.append(f"{source}: name = {name!r}: wanted letters, digits, '_' or '-'.")
     objectives = tables.get("objectives", ["params", "accuracy"])
     problems += _objective_problems(objectives, source)
-    for key, default, most in (("val", 10_000, 10_000_000), ("seeds", 3, _MOST_SEEDS)):
+    for key, default, most in (("val", 1, 10_000_000), ("seeds", 3, _MOST_SEEDS)):
         value = tables.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             problems.append(f"{source}: {key} = {value!r}: allowed are 1 to {most:,}.")
@@ -210,7 +211,7 @@ def _space(tables: dict[str, Any], source: str, problems: list[str]) -> Space:
         source=source,
         base=base,
         objectives=tuple(objectives),
-        val=tables.get("val", 10_000),
+        val=tables.get("val", base.data.val),
         seeds=tables.get("seeds", 3),
         least=float(least),
         changes=tables["space"],
@@ -239,7 +240,7 @@ def _try_out(space: Space, candidates: int = 20) -> None:
     first: InputError | None = None
     for seed in range(candidates):
         try:
-            space.on_val(space.recipe(RandomChoose(seed)))
+            space.recipe(RandomChoose(seed))
             return
         except InputError as error:
             first = first or error

@@ -107,7 +107,7 @@ def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_pa
     assert "mean %" in screen.text
     space = tmp_path / "space.toml"
     space.write_text(
-        f'name = "tiny"\nbase = "{workshop}/easy.toml"\nval = 100\nseeds = 1\n[space]\n'
+        f'name = "tiny"\nbase = "{workshop}/easy.toml"\nseeds = 1\n[space]\n'
         '"model.widths" = [[2, 4], [4, 8]]\n"train.epochs" = 2\n'
     )
     line = f"search {space} --trials 2 --jobs 2 --out {tmp_path}/se"

@@ -16,7 +16,6 @@ from whit.recipe import load_recipe
 SPACE = """\
 name = "tiny"
 base = "easy.toml"
-val = 100
 seeds = 2
 [space]
 "train.epochs" = [2, 3]
