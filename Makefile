@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help train test lint types slow benchmark published sprint determinism clean
+.PHONY: help train test lint types slow benchmark published sprint fewest-epochs determinism clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,11 +36,14 @@ slow: $(VENV)/tested  ## hundreds of kills and faults, and data from outside
 benchmark: $(VENV)/tested  ## ratios against the notebook loop; needs an idle machine, about 20 minutes
 	$(BIN)/python benchmarks/table.py
 
-published: $(VENV)/installed  ## train the five published systems, 3 seeds each; about two hours
-	$(BIN)/python records/reproduce.py published --seeds 3 --jobs 2
+published: $(VENV)/installed  ## train the five published systems, 3 seeds each; hours
+	$(BIN)/python records/reproduce.py published --seeds 3
 
 sprint: $(VENV)/installed  ## the flagship's record: 10 seeds
 	$(BIN)/python records/reproduce.py sprint --seeds 10 --jobs 1
+
+fewest-epochs: $(VENV)/installed  ## the record of two epochs: 10 seeds
+	$(BIN)/python records/reproduce.py fewest-epochs --seeds 10
 
 determinism: $(VENV)/installed  ## what is equal to the byte: 25 trainings; needs an idle machine
 	$(BIN)/python records/determinism.py

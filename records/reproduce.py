@@ -38,6 +38,7 @@ NEAR = 0.08  # points
 CLAIMS = {
     "published": list(PUBLISHED),
     "sprint": ["sprint"],
+    "fewest-epochs": ["fewest-epochs"],
 }
 
 
