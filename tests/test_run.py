@@ -18,7 +18,9 @@ import whit
 from whit.errors import BudgetRefused, DataError, InputError, ModelError, RunFailed
 from whit.judge import judge
 from whit.planning import plan
+from whit.recipe import load_recipe
 from whit.run import run
+from whit.run_folder import receive_run
 from whit.run_record import find_runs, read_run
 
 FILES = {
@@ -261,3 +263,23 @@ def test_a_model_that_fails_while_training_is_named(easy_recipe: Path, tmp_path:
 
     with pytest.raises(RunFailed, match="Picky failed while training: ValueError: only two"):
         whit.train(easy_recipe, Picky(*small_net()), out=tmp_path / "run", quiet=True)
+
+
+def test_a_run_from_elsewhere_takes_the_place_of_one_that_was_left(
+    easy_recipe: Path, tmp_path: Path
+) -> None:
+    whole = run(plan(load_recipe(easy_recipe)), out=tmp_path / "whole").folder
+    assert whole is not None
+    files = {path.name: path.read_bytes() for path in whole.iterdir()}
+    left = tmp_path / "left"
+    shutil.copytree(whole, left)
+    (left / "result.json").unlink()
+    receive_run(left, files)
+    assert {path.name: path.read_bytes() for path in left.iterdir()} == files
+    (left / "log.jsonl").write_text("kept")
+    receive_run(left, files)  # a finished one is never replaced
+    assert (left / "log.jsonl").read_text() == "kept"
+    for name in ("../outside", "sub/weights.safetensors", "result.json.exe"):
+        with pytest.raises(RunFailed, match="not the files of a run"):
+            receive_run(tmp_path / "strange", {**files, name: b""})
+    assert not (tmp_path / "strange").exists()

@@ -29,7 +29,7 @@ from typing import Any
 
 from whit.durable import append, remove_leftovers, sync_folder, what_to_free, write_whole
 from whit.errors import InputError, RunFailed
-from whit.ownership import Ownership, is_running
+from whit.ownership import Ownership, is_running, owner_of
 from whit.record import EpochRecord
 
 _LONGEST_NAME = 255  # bytes; what file systems allow for one folder
@@ -135,13 +135,18 @@ class RunFolder:
 
 
 def receive_run(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make the folder of a run that was made elsewhere, unless it is there.
+    """Make the folder of a run that was made elsewhere, unless it is there already.
 
-    Raises RunFailed when it cannot be written, or holds what no run does.
+    What a process that is gone left unfinished there gives way to it. Raises RunFailed when it
+    cannot be written, or holds what no run does.
     """
     strange = sorted(name for name in files if not _RUN_FILE.fullmatch(name))
     if strange:
         raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, strange))}.")
+    if os.path.lexists(path) and not os.path.lexists(path / "result.json"):
+        owner = owner_of(path / "checkpoint")
+        if owner is None or owner.is_alive() is False:
+            shutil.rmtree(path, ignore_errors=True)
     if not os.path.lexists(path):
         with suppress(InputError):  # another driver was quicker
             _made_whole(path, files, again=False)
