@@ -149,7 +149,7 @@ def study(
     one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
     given: list[Any] = [recipes] if one else list(recipes)  # type: ignore[arg-type]
     variants = variants_of([_as_recipe(recipe) for recipe in given], Path(out))
-    many = jobs or max(1, (os.cpu_count() or 1) // threads)
+    many = min(jobs or max(1, (os.cpu_count() or 1) // threads), seeds * len(variants))
     with onlooker_on(Console(), quiet) as onlooker, Workers(many, threads) as workers:
         return make_study(
             variants, range(seeds), workers, threads=threads, device=device, onlooker=onlooker

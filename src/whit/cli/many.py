@@ -83,7 +83,7 @@ def study(
     with (
         alone(as_json),
         Stopping(leave_at_once) as stopping,
-        _executor(cluster, many, each) as workers,
+        _executor(cluster, many, each, count * len(variants)) as workers,
         onlooker_on(console(), quiet or as_json) as onlooker,
     ):
         found = make_study(
@@ -174,12 +174,16 @@ def search(
         raise typer.Exit(RunFailed.exit_code)
 
 
-def _executor(cluster: str | None, jobs: int | None, threads: int) -> Any:
-    """Return where runs are made: on a cluster, or on this machine by so many processes."""
+def _executor(cluster: str | None, jobs: int | None, threads: int, most: int | None = None) -> Any:
+    """Return where runs are made: on a cluster, or on this machine by so many processes.
+
+    `most` is how many runs there are in all, where that is known.
+    """
     if cluster is None:
         from whit.workers import Workers
 
-        return Workers(jobs or max(1, (os.cpu_count() or 1) // threads), threads)
+        many = jobs or max(1, (os.cpu_count() or 1) // threads)
+        return Workers(min(many, most or many), threads)
     if jobs is not None:
         raise InputError(
             "--jobs: a cluster has as many as its workers have threads: leave it away."
