@@ -20,6 +20,8 @@ from statistics import median
 
 import torch
 
+from whit.recipe import load_recipe
+
 HERE = Path(__file__).parent
 
 
@@ -35,7 +37,7 @@ def seconds(recipe: str, seeds: int, jobs: int, threads: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipes", nargs="+", default=["sprint", "published-16848"])
+    parser.add_argument("--recipes", nargs="+", default=["sprint"])
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
@@ -54,8 +56,6 @@ def main() -> None:
     for recipe in given.recipes:
         with tempfile.TemporaryDirectory() as folder:
             short = Path(folder) / "short.toml"
-            from whit.recipe import load_recipe
-
             changes = [f"train.epochs={given.epochs}", "budget.accuracy='>= 1'"]
             short.write_text(load_recipe(recipe).changed(changes).to_toml())
             pairs = [
