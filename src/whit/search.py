@@ -41,7 +41,7 @@ from whit.trials import (
 )
 
 # So many candidates in a row that the plan refuses mean that the budget leaves nothing.
-_MOST_REFUSED = 500
+_MOST_REFUSED = 100
 _PAUSE = 1.0  # seconds between two looks at what other drivers have done
 
 

@@ -66,7 +66,8 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
 
     value = found_by(place, 6)
     assert value["trials"] + value["given_up"] == 6
-    assert numbers(place) == list(range(6))
+    made = numbers(place)
+    assert len(made) == 6  # a number may be left out, of one that was only thought of
     assert value["failures"] == []
     assert value["frontier"]
     assert all(point["seeds"] == 2 for point in value["frontier"])  # finalists have several
@@ -74,7 +75,7 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
 
     again = found_by(place, 6)
     assert again == value  # nothing is left to do, and nothing changes
-    assert numbers(place) == list(range(6))
+    assert numbers(place) == made
 
     point = value["frontier"][0]
     recipe = load_recipe(place / point["recipe"])
@@ -92,7 +93,7 @@ def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
     started = time.monotonic()
     code, said = whit(place, "search", "tiny.toml", "--trials", "2")
     assert code == 2, said
-    assert "500 candidates in a row were refused before training" in said
+    assert "100 candidates in a row were refused before training" in said
     assert "allowed < 5" in said
     assert time.monotonic() - started < 60
     assert not list(place.glob("searches/tiny/trials/*"))
