@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,15 @@ class Command:
         assert not self.process.is_alive(), "it goes on for ever"
         code: int = self.process.exitcode
         return code
+
+
+def wait_until(there: Callable[[], object], command: Command | None = None) -> None:
+    """Wait until a condition holds: two minutes at most, and no longer than the command goes on."""
+    limit = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < limit, command.said if command else "it never came"
+        assert command is None or command.process.is_alive(), command.said
+        time.sleep(0.002)
 
 
 def whit(folder: Path, *arguments: str, fault: Fault | None = None) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from faults.clusters import Dask, free_port, started, wait_for_workers
-from faults.processes import Command, evidence, fresh, whit
+from faults.processes import Command, evidence, fresh, wait_until, whit
 
 
 @pytest.fixture
@@ -37,12 +37,7 @@ def runs(place: Path, out: str) -> dict[str, Path]:
 
 
 def wait_for(command: Command, place: Path, count: int) -> None:
-    for _ in range(3000):
-        if len(runs(place, "far")) >= count:
-            return
-        assert command.process.is_alive(), command.said
-        time.sleep(0.02)
-    raise AssertionError(f"{count} runs never came: {command.said}")
+    wait_until(lambda: len(runs(place, "far")) >= count, command)
 
 
 def same_as_local(place: Path, seeds: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.processes import ENVIRONMENT, WHIT, Command, evidence, fresh, whit
+from faults.processes import ENVIRONMENT, WHIT, Command, evidence, fresh, wait_until, whit
 
 TRAIN = ("train", "easy.toml", "--out", "run", "--threads", "1", "--quiet")
 RESUME = ("train", "--resume", "run", "--quiet")
@@ -33,9 +33,7 @@ def kill_after(folder: Path, epochs: int) -> None:
     """Kill a training as soon as its log has so many epochs."""
     command = Command.start(folder, *TRAIN)
     log = folder / "run" / "log.jsonl"
-    while not log.exists() or log.read_text().count("\n") < epochs:
-        assert command.process.is_alive(), command.said
-        time.sleep(0.002)
+    wait_until(lambda: log.exists() and log.read_text().count("\n") >= epochs, command)
     command.signal(signal.SIGKILL)
     command.wait()
     assert not (folder / "run" / "result.json").exists()

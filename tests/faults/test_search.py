@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from faults.processes import Command, whit
+from faults.processes import Command, wait_until, whit
 from whit.recipe import load_recipe
 
 SPACE = """\
@@ -44,11 +44,9 @@ def numbers(place: Path) -> list[int]:
 
 
 def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
+    trials = place / "searches/tiny/trials"
     command = Command.start(place, "search", "tiny.toml", "--trials", "6", "--jobs", "2")
-    for _ in range(3000):
-        if list(place.glob("searches/tiny/trials/0001/seed-0/log.jsonl")):
-            break
-        time.sleep(0.01)
+    wait_until((trials / "0001/seed-0/log.jsonl").exists, command)
     command.signal(signal.SIGINT)
     asked = time.monotonic()
     assert command.wait() == 130, command.said
@@ -56,10 +54,7 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
     assert "The same command goes on." in command.said
 
     command = Command.start(place, "search", "tiny.toml", "--trials", "6", "--jobs", "2")
-    for _ in range(3000):
-        if list(place.glob("searches/tiny/trials/0003/seed-0/log.jsonl")):
-            break
-        time.sleep(0.01)
+    wait_until((trials / "0003/seed-0/log.jsonl").exists, command)
     command.signal(signal.SIGKILL)
     command.wait()
     time.sleep(1)
@@ -101,10 +96,7 @@ def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
 
 def test_one_driver_at_a_time(place: Path) -> None:
     command = Command.start(place, "search", "tiny.toml", "--trials", "3", "--jobs", "1")
-    for _ in range(3000):
-        if (place / "searches/tiny/trials").exists():
-            break
-        time.sleep(0.01)
+    wait_until((place / "searches/tiny/trials").exists, command)
     code, said = whit(place, "search", "tiny.toml", "--trials", "3")
     assert code == 2, said
     assert "searches/tiny: another search is going on in it" in " ".join(said.split())

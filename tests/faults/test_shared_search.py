@@ -15,7 +15,7 @@ import pytest
 from faults.clusters import free_port
 from faults.clusters import started as started_dask
 from faults.databases import PROGRAMS, Postgres, started
-from faults.processes import Command, evidence, whit
+from faults.processes import Command, evidence, wait_until, whit
 from faults.test_search import SPACE
 
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed")
@@ -45,12 +45,7 @@ def runs(place: Path, out: str) -> list[Path]:
 
 
 def wait_for(command: Command, place: Path, out: str, count: int) -> None:
-    for _ in range(6000):
-        if len(runs(place, out)) >= count:
-            return
-        assert command.process.is_alive(), command.said
-        time.sleep(0.02)
-    raise AssertionError(f"{count} runs never came: {command.said}")
+    wait_until(lambda: len(runs(place, out)) >= count, command)
 
 
 def found(place: Path, *arguments: str) -> dict[str, Any]:

@@ -8,27 +8,32 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from faults.processes import Command, evidence, whit
+from faults.processes import Command, evidence, wait_until, whit
 from faults.test_kill_and_resume import length_of
 from whit.stopping import Stop, Stopping
 
 TRAIN = ("train", "easy.toml", "--out", "a run", "--threads", "1", "--quiet")
-SLOW = (*TRAIN, "--set", "train.batch_size=1")
 
 
-def begun(command: Command, run: Path) -> None:
-    """Wait until the run has its folder."""
-    for _ in range(600):
-        if run.exists():
-            return
-        time.sleep(0.01)
-    raise AssertionError(command.said)
+class Moment(NamedTuple):
+    """So long after a run has so many epochs: however slow the machine is, it comes in time."""
+
+    signal: signal.Signals
+    epochs: int
+    seconds: float
 
 
-def stop_once(workplace: Path, undisturbed: Path, number: int, moment: float) -> bool:
+def epochs_of(run: Path) -> int:
+    """How many epochs a run's log has; -1 as long as there is no run."""
+    log = run / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else run.exists() - 1
+
+
+def stop_once(workplace: Path, undisturbed: Path, moment: Moment) -> bool:
     """Stop a training at a moment, resume it by the command it names, and compare.
 
     Returns whether it was stopped before its end.
@@ -36,8 +41,9 @@ def stop_once(workplace: Path, undisturbed: Path, number: int, moment: float) ->
     run = workplace / "a run"
     shutil.rmtree(run, ignore_errors=True)
     command = Command.start(workplace, *TRAIN)
-    begun(command, run)
-    time.sleep(moment)
+    wait_until(lambda: epochs_of(run) >= moment.epochs, command)
+    time.sleep(moment.seconds)
+    number = moment.signal
     command.signal(number)
     asked = time.monotonic()
     code = command.wait()
@@ -54,20 +60,21 @@ def stop_once(workplace: Path, undisturbed: Path, number: int, moment: float) ->
     return True
 
 
-def moments(count: int, undisturbed: Path, seed: int) -> list[tuple[int, float]]:
+def moments(count: int, undisturbed: Path, seed: int) -> list[Moment]:
     rng = random.Random(seed)
     numbers = (signal.SIGINT, signal.SIGTERM)
-    return [(numbers[i % 2], rng.uniform(0, 0.4 * length_of(undisturbed))) for i in range(count)]
+    epoch = length_of(undisturbed) / 4
+    return [Moment(numbers[i % 2], rng.randint(0, 3), rng.uniform(0, epoch)) for i in range(count)]
 
 
 def test_stopped_at_random_moments(workplace: Path, undisturbed: Path) -> None:
-    stopped = [stop_once(workplace, undisturbed, *at) for at in moments(2, undisturbed, 1)]
+    stopped = [stop_once(workplace, undisturbed, at) for at in moments(2, undisturbed, 1)]
     assert any(stopped)
 
 
 @pytest.mark.slow
 def test_stopped_at_twenty_random_moments_each(workplace: Path, undisturbed: Path) -> None:
-    stopped = [stop_once(workplace, undisturbed, *at) for at in moments(40, undisturbed, 2)]
+    stopped = [stop_once(workplace, undisturbed, at) for at in moments(40, undisturbed, 2)]
     assert sum(stopped) >= 20, stopped
 
 
@@ -98,7 +105,7 @@ def test_stopped_in_an_evaluation(workplace: Path) -> None:
     assert code == 0, said
     (workplace / "evaluating").unlink()
     command = Command.start(workplace, *arguments, "--out", "run")
-    begun(command, workplace / "evaluating")
+    wait_until((workplace / "evaluating").exists, command)
     command.signal(signal.SIGINT)
     asked = time.monotonic()
     assert command.wait() == 130, command.said
@@ -113,7 +120,7 @@ def test_a_second_signal_leaves_at_once(workplace: Path, undisturbed: Path) -> N
         run = workplace / "a run"
         shutil.rmtree(run, ignore_errors=True)
         command = Command.start(workplace, *TRAIN)
-        begun(command, run)
+        wait_until(run.exists, command)
         time.sleep(0.3)
         command.signal(signal.SIGINT)
         time.sleep(pause)
@@ -147,7 +154,7 @@ def test_a_step_that_does_not_end_is_not_waited_for(workplace: Path) -> None:
     text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"stuck.py:Net"')
     (workplace / "stuck.toml").write_text(text)
     command = Command.start(workplace, "train", "stuck.toml", "--out", "run", "--threads", "1")
-    begun(command, workplace / "stuck")
+    wait_until((workplace / "stuck").exists, command)
     command.signal(signal.SIGTERM)
     asked = time.monotonic()
     assert command.wait() == 143, command.said

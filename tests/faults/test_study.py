@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.processes import Command, evidence, whit
+from faults.processes import Command, evidence, wait_until, whit
 
 STUDY = ("study", "easy.toml", "--seeds", "3", "--jobs", "2", "--out", "st")
 
@@ -40,14 +40,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory, easy_npz: Path, undisturbed:
 def same_as_alone(workplace: Path, alone: Path, seeds: int = 3) -> None:
     for seed in range(seeds):
         assert evidence(folder_of(workplace) / f"seed-{seed}") == evidence(alone / f"seed-{seed}")
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(3000):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{path} never came")
 
 
 def workers_of(pid: int) -> list[int]:
@@ -92,8 +84,7 @@ def test_a_study_makes_the_runs_that_training_one_by_one_makes(
 
 def test_ctrl_c_saves_all_and_the_same_command_goes_on(workplace: Path, alone: Path) -> None:
     command = Command.start(workplace, *STUDY)
-    wait_for(workplace / "st")
-    wait_for(folder_of(workplace) / "seed-0" / "log.jsonl")
+    wait_until(lambda: list(workplace.glob("st/easy-*/seed-0/log.jsonl")), command)
     command.signal(signal.SIGINT)
     asked = time.monotonic()
     assert command.wait() == 130, command.said
@@ -107,8 +98,7 @@ def test_ctrl_c_saves_all_and_the_same_command_goes_on(workplace: Path, alone: P
 
 def test_killed_workers_and_a_killed_driver_lose_nothing(workplace: Path, alone: Path) -> None:
     command = Command.start(workplace, *STUDY)
-    wait_for(workplace / "st")
-    wait_for(folder_of(workplace) / "seed-0" / "log.jsonl")
+    wait_until(lambda: list(workplace.glob("st/easy-*/seed-0/log.jsonl")), command)
     workers = workers_of(command.process.pid)
     assert workers
     os.kill(workers[0], signal.SIGKILL)
@@ -116,12 +106,8 @@ def test_killed_workers_and_a_killed_driver_lose_nothing(workplace: Path, alone:
     workers = workers_of(command.process.pid)
     command.signal(signal.SIGKILL)
     command.wait()
-    for _ in range(100):  # workers without a driver save and end
-        if not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers):
-            break
-        time.sleep(0.1)
-    else:
-        raise AssertionError("workers go on without their driver")
+    # Workers without a driver save and end.
+    wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in workers))
     code, said = whit(workplace, *STUDY)
     assert code == 0, said
     same_as_alone(workplace, alone)
