@@ -37,7 +37,7 @@ LAYERS = [
     {"auditing", "state"},
     {"planning"},
     {"training", "evaluation", "keeping", "judging", "preparing"},
-    {"run"},
+    {"run", "trained"},
     {"judge", "listing", "comparison", "progress", "console", "doing"},
     {"worker", "workers"},
     {"cluster_task"},

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whit.data.loader import Normalise
 from whit.data.splits import Split
 from whit.record import Evaluation
+
+_BATCH = 500
 
 
 @torch.inference_mode()
@@ -21,7 +24,7 @@ def evaluate(
     normalise: Normalise,
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = 500,
+    batch_size: int = _BATCH,
 ) -> Evaluation:
     """Return correct, total and mean loss over every image of `split`, in fp32.
 
@@ -30,15 +33,10 @@ def evaluate(
     """
     started = time.perf_counter()
     was_training = model.training
-    model.eval()
     wrong: list[int] = []
     total = 0
     loss = 0.0
-    for first in range(0, len(split), batch_size):
-        images = split.images[first : first + batch_size].to(device).float()
-        labels = split.labels[first : first + batch_size].to(device)
-        images = normalise(images).contiguous(memory_format=torch.channels_last)
-        logits = model(images)  # (N, K)
+    for first, logits, labels in _batches(model.eval(), split, normalise, device, batch_size):
         missed = (logits.argmax(1) != labels).nonzero().flatten()
         wrong += (missed + first).tolist()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
@@ -48,3 +46,31 @@ def evaluate(
     seconds = time.perf_counter() - started
     mean_loss = loss / total if math.isfinite(loss) else None
     return Evaluation(split.name, total - len(wrong), total, mean_loss, seconds, tuple(wrong))
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, split: Split, normalise: Normalise) -> Tensor:
+    """Return the logits, float32 (N, K), of every image of `split` in its order.
+
+    In the same batches as `evaluate`, so that both decide the same. The model is left in the mode
+    it was in.
+    """
+    was_training = model.training
+    parts = [logits for _, logits, _ in _batches(model.eval(), split, normalise, "cpu", _BATCH)]
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def _batches(
+    model: nn.Module,
+    split: Split,
+    normalise: Normalise,
+    device: torch.device | str,
+    batch_size: int,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (place of the first image, logits (N, K), labels (N,)) of each batch."""
+    for first in range(0, len(split), batch_size):
+        images = split.images[first : first + batch_size].to(device).float()
+        labels = split.labels[first : first + batch_size].to(device)
+        images = normalise(images).contiguous(memory_format=torch.channels_last)
+        yield first, model(images), labels

@@ -26,7 +26,7 @@ from whit.planning import fresh_model, plan
 from whit.preparing import data_normalise
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
-from whit.run_record import RunRecord, read_run
+from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.sameness import changes_between
 from whit.seal import broken_seals
 from whit.text_table import wrapped
@@ -165,14 +165,11 @@ def _judge_weights(
 
 def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
     refuse_inside(run.recipe.model.name, run.path)
+    problem = why_no_weights(run)
+    if problem:
+        raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
+    assert run.result is not None
     weights = run.path / "weights.safetensors"
-    if run.result is None:
-        raise InputError(f"{run.path}: the run did not finish, so there is nothing to judge yet.")
-    if run.state == "diverged":
-        where = run.result.get("diverged")
-        raise InputError(f"{run.path}: the run diverged ({where}), so there is nothing to judge.")
-    if weights.is_symlink() or not weights.is_file():
-        raise InputError(f"{weights}: missing, so there is nothing to judge.")
     judgement, tested = _judge_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")

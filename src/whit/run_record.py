@@ -165,6 +165,18 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
+def why_no_weights(run: RunRecord) -> str | None:
+    """Say why a run has no weights to judge or to go on with; None where it has."""
+    weights = run.path / "weights.safetensors"
+    if run.result is None:
+        return "the run did not finish"
+    if run.state == "diverged":
+        return f"the run diverged ({run.result.get('diverged')})"
+    if weights.is_symlink() or not weights.is_file():
+        return f"{weights.name} is missing"
+    return None
+
+
 def find_runs(roots: Sequence[Path]) -> list[Path]:
     """Return the run folders at or directly under `roots`, by name.
 
