@@ -1,0 +1,240 @@
+// What one network makes of an image: probabilities, what it looked at, its maps layer by layer.
+
+import { softmax } from "./network.js";
+
+const PATCH = 6; // pixels that are covered at a time, and 2 from one place to the next
+const STEP = 2;
+const SLICE = 8; // milliseconds of work before the page may breathe
+
+/** Make an element with attributes, texts and other elements in it. */
+export function element(tag, attributes = {}, ...inside) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) made.setAttribute(name, "");
+    else if (value !== false && value !== null) made.setAttribute(name, value);
+  }
+  made.append(...inside);
+  return made;
+}
+
+/** Draw numbers 0..1 as greys, `rows` x `columns`, ink on paper. */
+export function drawGrey(canvas, numbers, rows, columns) {
+  canvas.width = columns;
+  canvas.height = rows;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(columns, rows);
+  for (let i = 0; i < rows * columns; i++) {
+    const grey = 255 - Math.round(255 * Math.min(1, Math.max(0, numbers[i])));
+    image.data.set([grey, grey, grey, 255], 4 * i);
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** A digit that rounding does not make larger. */
+const percentOf = (share) => `${(Math.floor(1000 * share + 1e-9) / 10).toFixed(1)} %`;
+
+export class Panel {
+  constructor(root) {
+    this.root = root;
+    this.network = null;
+    this.image = null;
+    this.seen = element("canvas", { class: "seen", role: "img" });
+    this.looked = element("canvas", { class: "looked", role: "img" });
+    this.verdict = element("output", { class: "verdict", "aria-live": "polite" });
+    this.bars = element("table", { class: "bars" });
+    this.maps = element("div", { class: "maps" });
+    this.unfolded = element("details", {}, element("summary", {}, "Maps, layer by layer"), this.maps);
+    this.unfolded.addEventListener("toggle", () => this.drawMaps());
+    this.speed = element("p", { class: "note" });
+    root.replaceChildren(
+      this.verdict,
+      element("div", { class: "pictures" },
+        element("figure", {}, this.seen, element("figcaption", {}, "What the network sees")),
+        element("figure", {}, this.looked,
+          element("figcaption", {}, "What it looked at: covering an orange place makes it less sure, a blue one surer")),
+      ),
+      this.bars, this.speed, this.unfolded,
+    );
+  }
+
+  /** Show another network; null shows none. */
+  use(network) {
+    this.network = network;
+    if (!network) return;
+    this.rows = network.classes.map((name) => {
+      const bar = element("span", { class: "bar" });
+      const value = element("td", { class: "value" });
+      const row = element("tr", {}, element("th", { scope: "row" }, name),
+        element("td", { class: "track", "aria-hidden": "true" }, bar), value);
+      return { row, bar, value, name };
+    });
+    this.bars.replaceChildren(
+      element("caption", {}, `Probabilities by ${network.name}`), element("tbody", {}, ...this.rows.map(({ row }) => row)),
+    );
+    this.stages = stagesOf(network);
+    this.maps.replaceChildren(...this.stages.map((stage) => stage.figure));
+    if (this.image) this.show(this.image, this.empty);
+  }
+
+  /** Read an image, 0..255 of one channel; an empty one is no question at all. */
+  show(image, empty) {
+    this.image = image;
+    this.empty = empty;
+    if (!this.network) return;
+    const [channels, rows, columns] = this.network.imageShape;
+    this.input = new Float64Array(channels * rows * columns);
+    for (let channel = 0; channel < channels; channel++) this.input.set(image, channel * rows * columns);
+    const began = performance.now();
+    this.probabilities = softmax(this.network.logits(this.input));
+    this.milliseconds = performance.now() - began;
+    drawGrey(this.seen, Array.from(image, (value) => value / 255), rows, columns);
+    this.seen.setAttribute("aria-label", empty ? "an empty image" : `the drawing as ${columns} by ${rows} pixels`);
+    this.drawBars();
+    this.drawMaps();
+    this.lookAgain();
+  }
+
+  drawBars() {
+    const best = this.probabilities.indexOf(Math.max(...this.probabilities));
+    this.best = best;
+    const name = this.network.classes[best];
+    this.verdict.textContent = this.empty ? "Nothing drawn yet" : `${name}: ${percentOf(this.probabilities[best])}`;
+    this.rows.forEach(({ row, bar, value }, index) => {
+      const share = this.empty ? 0 : this.probabilities[index];
+      bar.style.inlineSize = `${100 * share}%`;
+      value.textContent = this.empty ? "" : percentOf(share);
+      row.classList.toggle("best", index === best && !this.empty);
+    });
+    this.speed.textContent = `Computed here in ${this.milliseconds.toFixed(1)} ms.`;
+  }
+
+  drawMaps() {
+    if (!this.unfolded.open || !this.network || !this.image) return;
+    for (const stage of this.stages) stage.draw(this.network.valueOf(stage.name).values);
+  }
+
+  /** Cover one place after another while nothing else is to be done, and see what it does. */
+  lookAgain() {
+    const turn = (this.turn = (this.turn || 0) + 1);
+    const [channels, rows, columns] = this.network.imageShape;
+    const effect = new Float64Array(rows * columns);
+    const times = new Float64Array(rows * columns);
+    this.drawLooked(effect, rows, columns);
+    if (this.empty) return;
+    const { network, input, best } = this;
+    const before = this.probabilities[best];
+    const places = [];
+    for (let y = 0; y <= rows - PATCH; y += STEP) {
+      for (let x = 0; x <= columns - PATCH; x += STEP) {
+        if (holdsInk(input, columns, y, x)) places.push([y, x]);
+      }
+    }
+    const goOn = () => {
+      if (turn !== this.turn || network !== this.network) return;
+      const began = performance.now();
+      while (places.length && performance.now() - began < SLICE) {
+        const [top, left] = places.pop();
+        const covered = input.slice();
+        for (let channel = 0; channel < channels; channel++) {
+          for (let y = top; y < top + PATCH; y++) {
+            covered.fill(0, (channel * rows + y) * columns + left, (channel * rows + y) * columns + left + PATCH);
+          }
+        }
+        const lost = before - softmax(network.logits(covered))[best];
+        for (let y = top; y < top + PATCH; y++) {
+          for (let x = left; x < left + PATCH; x++) {
+            effect[y * columns + x] += lost;
+            times[y * columns + x] += 1;
+          }
+        }
+      }
+      if (places.length) {
+        setTimeout(goOn);
+        return;
+      }
+      network.logits(input); // the maps are those of the drawing again
+      for (let i = 0; i < effect.length; i++) effect[i] /= times[i] || 1;
+      this.drawLooked(effect, rows, columns);
+    };
+    setTimeout(goOn, 150);
+  }
+
+  drawLooked(effect, rows, columns) {
+    const largest = Math.max(0.05, ...Array.from(effect, Math.abs));
+    this.looked.width = columns;
+    this.looked.height = rows;
+    const context = this.looked.getContext("2d");
+    const picture = context.createImageData(columns, rows);
+    for (let i = 0; i < rows * columns; i++) {
+      const strength = Math.min(1, Math.abs(effect[i]) / largest);
+      const colour = effect[i] > 0 ? [213, 94, 0] : [0, 114, 178];
+      const paper = 255 - 0.55 * this.image[i];
+      for (let c = 0; c < 3; c++) picture.data[4 * i + c] = paper * (1 - strength) + colour[c] * strength;
+      picture.data[4 * i + 3] = 255;
+    }
+    context.putImageData(picture, 0, 0);
+    const strongest = effect.indexOf(Math.max(...effect));
+    const where = `line ${Math.floor(strongest / columns) + 1}, column ${(strongest % columns) + 1}`;
+    this.looked.setAttribute("aria-label", this.empty || !effect[strongest]
+      ? "nothing looked at yet" : `what counted most lies around ${where}`);
+  }
+}
+
+function holdsInk(input, columns, top, left) {
+  for (let y = top; y < top + PATCH; y++) {
+    for (let x = left; x < left + PATCH; x++) if (input[y * columns + x] > 0) return true;
+  }
+  return false;
+}
+
+/** The maps worth a look: where a block of operations ends, not each step inside it. */
+function stagesOf(network) {
+  const inside = new Set(["scale", "activation"]);
+  const read = new Map();
+  for (const operation of network.operations) {
+    for (const name of operation.inputs) read.set(name, [...(read.get(name) || []), operation]);
+  }
+  return network.operations
+    .filter(({ name, shape, kind }) => {
+      const readers = read.get(name) || [];
+      const last = readers.length !== 1 || !inside.has(readers[0].kind);
+      return last && (shape.length === 3 || kind === "mean");
+    })
+    .map((operation) => stageOf(operation));
+}
+
+function stageOf(operation) {
+  const [channels, rows = 1, columns = 1] = operation.shape;
+  const across = Math.min(channels, rows > 1 ? 8 : 16);
+  const canvas = element("canvas", { role: "img" });
+  const said = rows > 1 ? `${channels} maps of ${columns}×${rows}` : `${channels} numbers`;
+  canvas.setAttribute("aria-label", `${operation.name}: ${said}`);
+  const figure = element("figure", {}, element("figcaption", {}, `${operation.name}: ${said}`), canvas);
+  const draw = (values) => {
+    const gap = 1;
+    const lines = Math.ceil(channels / across);
+    canvas.width = across * (columns + gap) + gap;
+    canvas.height = lines * (rows + gap) + gap;
+    canvas.style.setProperty("--across", canvas.width);
+    const context = canvas.getContext("2d");
+    const picture = context.createImageData(canvas.width, canvas.height);
+    for (let i = 0; i < picture.data.length; i += 4) picture.data.set([128, 128, 128, 255], i);
+    const largest = Math.max(1e-9, ...Array.from(values, Math.abs));
+    for (let channel = 0, i = 0; channel < channels; channel++) {
+      const top = gap + Math.floor(channel / across) * (rows + gap);
+      const left = gap + (channel % across) * (columns + gap);
+      for (let y = 0; y < rows; y++) {
+        for (let x = 0; x < columns; x++, i++) {
+          const strength = values[i] / largest;
+          const colour = strength >= 0 ? [213, 94, 0] : [0, 114, 178];
+          const place = 4 * ((top + y) * canvas.width + left + x);
+          for (let c = 0; c < 3; c++) {
+            picture.data[place + c] = 255 + (colour[c] - 255) * Math.abs(strength);
+          }
+        }
+      }
+    }
+    context.putImageData(picture, 0, 0);
+  };
+  return { name: operation.name, figure, draw };
+}

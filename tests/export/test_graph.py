@@ -1,0 +1,112 @@
+"""One folded graph: equal to the network, as small as it can be, the same bytes every time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.zoo import CLASSES, networks, some_images
+from whit.errors import ModelError
+from whit.export.browser import graph_json
+from whit.export.executing import execute, logits_of
+from whit.export.folding import folded
+from whit.export.graph import FUNCTIONS, Graph, Operation
+from whit.export.reading import read_graph
+
+EVERY = dict(networks())
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
+
+def read(name: str) -> Graph:
+    return read_graph(EVERY[name], (1, 28, 28), CLASSES, name)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_graph_gives_what_the_network_gives(name: str) -> None:
+    images = some_images()
+    with torch.inference_mode():
+        wanted = EVERY[name](images.float())
+    graph = read(name)
+    for found in (graph, folded(graph)):
+        assert torch.allclose(logits_of(found, images).float(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_folding_leaves_nothing_that_could_go(name: str) -> None:
+    graph = folded(read(name))
+    held, readers = graph.holders(), graph.readers()
+    made = {op.name: op for op in graph.operations}
+
+    def takes_up(op: Operation) -> bool:
+        own = all(held[name] == 1 for name in op.constants.values())
+        return op.kind in ("conv", "linear") and own
+
+    for op in graph.operations:
+        (source,) = [made[name] for name in op.inputs if name in made][:1] or [None]
+        if source is None or readers[source.name] > 1:
+            continue
+        if op.kind == "scale":
+            assert source.kind != "scale"
+            assert not takes_up(source)
+        elif source.kind == "scale" and takes_up(op):
+            assert op.attributes["padding"] != (0, 0)
+    assert set(held) == set(graph.constants)
+    assert all(tensor.dtype == torch.float32 for tensor in graph.constants.values())
+
+
+def test_the_zoo_holds_every_kind_and_function() -> None:
+    operations = [op for name in EVERY for op in folded(read(name)).operations]
+    kinds = {op.kind for op in operations}
+    assert kinds == {
+        *("conv", "linear", "flatten", "scale", "activation", "maxpool", "avgpool", "mean"),
+        *("add", "subtract", "multiply", "concat", "slice", "pad", "softmax", "log_softmax"),
+    }
+    functions = {op.attributes["function"] for op in operations if op.kind == "activation"}
+    assert functions == set(FUNCTIONS)
+
+
+def test_shared_weights_are_stored_once() -> None:
+    graph = folded(read("fewest-epochs"))
+    holders = [op.name for op in graph.operations if "conv3.weight" in op.constants.values()]
+    assert holders == ["conv3", "conv4", "conv5"]
+    assert "conv4.weight" not in graph.constants
+
+
+def test_the_same_weights_give_the_same_bytes() -> None:
+    assert graph_json(folded(read("Branches"))) == graph_json(folded(read("Branches")))
+
+
+def test_every_value_has_its_shape() -> None:
+    graph = folded(read("Branches"))
+    values = execute(graph, some_images(2))
+    assert {name: tuple(value.shape[1:]) for name, value in values.items()} == {
+        name: graph.shape_of(name) for name in ("image", *(op.name for op in graph.operations))
+    }
+
+
+class _Refused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(self.conv(x), scale_factor=2)
+        x = torch.cumsum(x, 1)
+        return F.adaptive_avg_pool2d(x, 1).flatten(1).sort(1).values
+
+
+class _Decides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.mean((1, 2, 3))
+        return x.flatten(1)[:, :10] if y.sum() > 0 else x.flatten(1)[:, 10:20]
+
+
+def test_what_has_no_plain_form_is_refused_by_name() -> None:
+    with pytest.raises(ModelError) as refused:
+        read_graph(_Refused(), (1, 28, 28), CLASSES, "mine")
+    said = str(refused.value)
+    assert "mine: cannot be exported: it uses upsample_nearest2d" in said
+    with pytest.raises(ModelError, match="no fixed list of operations"):
+        read_graph(_Decides(), (1, 28, 28), CLASSES, "mine")

@@ -1,0 +1,135 @@
+"""Networks of every kind that can be exported, with statistics as if they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whit.planning import fresh_model
+from whit.recipe import load_recipe, shipped_recipes
+
+CLASSES = tuple("0123456789")
+
+
+class Branches(nn.Module):
+    """Branches that meet again, one weight used twice, odd strides, tensors written in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding="same", bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.side = nn.Conv2d(1, 8, 3, stride=2, padding=1, groups=1)
+        self.again = nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4)
+        self.after = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+        self.squeeze = nn.Linear(8, 4)
+        self.excite = nn.Linear(4, 8)
+        self.tail = nn.Conv2d(16, 12, 4, padding="same")
+        self.bn1d = nn.BatchNorm1d(12)
+        self.head = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.max_pool2d(F.relu(self.norm(self.stem(x)), inplace=True), 3, 2, 1)
+        b = self.side(x)
+        b += 0.5
+        b = F.leaky_relu(b, 0.2)
+        for norm in self.after:
+            a = a + F.silu(norm(self.again(a)))
+        weight = torch.sigmoid(self.excite(F.relu(self.squeeze(a.mean((2, 3))))))
+        a = a * weight[:, :, None, None]
+        both = torch.cat([a, 1 - b], 1)
+        left, right = both.chunk(2, dim=1)
+        both = torch.cat([left - right, F.hardswish(right)], dim=1)
+        out = F.avg_pool2d(self.tail(both), 3, 3, 1, count_include_pad=False)
+        out = F.adaptive_avg_pool2d(out, 1).flatten(1)
+        out = F.dropout(self.bn1d(out), 0.3, self.training)
+        return F.log_softmax(self.head(out), dim=1)
+
+
+class Turned(nn.Module):
+    """A head that flattens channels-last, and parameters that scale channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.ZeroPad2d((1, 0, 2, 0)),
+            nn.Conv2d(1, 6, 5, stride=3, bias=False),
+            nn.PReLU(6),
+            nn.AvgPool2d(2, padding=1),
+            nn.BatchNorm2d(6),
+            nn.GELU(),
+        )
+        self.gain = nn.Parameter(torch.linspace(0.5, 2, 6).view(1, 6, 1, 1))
+        self.head = nn.Linear(6 * 25, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (self.body(x) * self.gain - 0.25) / 2
+        return self.head(x.permute(0, 2, 3, 1).reshape(len(x), -1))
+
+
+class Whole(nn.Module):
+    """A convolution as wide as its map, then convolutions of 1x1 on the vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 9, stride=2)
+        self.norm = nn.BatchNorm2d(4)
+        self.wide = nn.Conv2d(4, 10, 10)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.last = nn.Conv2d(10, 10, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.wide(torch.tanh(self.norm(F.elu(self.first(x)))))
+        return F.softmax(self.last(self.pool(x)).squeeze(3).squeeze(2), dim=-1)
+
+
+class Halves(nn.Module):
+    """Kernels of unequal sides, a largest value over the map, channels in unequal parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(1, 5, (3, 5), stride=(2, 1), padding=(0, 2))
+        self.b = nn.Conv2d(5, 6, (1, 3), dilation=(1, 2))
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu6(self.b(F.hardsigmoid(self.a(x))))
+        one, rest = x.split([2, 4], dim=1)
+        x = torch.cat([rest, one.clamp(min=0)], 1)
+        return self.head(torch.amax(x, dim=(2, 3)))
+
+
+OWN = (Branches, Turned, Whole, Halves)
+
+
+def as_if_trained(model: nn.Module) -> nn.Module:
+    """Give a network weights and running statistics that leave no operation without effect."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                for tensor in (module.running_mean, module.bias):
+                    if tensor is not None:
+                        tensor.copy_(torch.randn(tensor.shape, generator=generator))
+                assert module.running_var is not None
+                module.running_var.uniform_(0.5, 2, generator=generator)
+                if module.weight is not None:  # some are negative
+                    module.weight.copy_(torch.randn(module.weight.shape, generator=generator))
+    return model.eval()
+
+
+def networks() -> Iterator[tuple[str, nn.Module]]:
+    """Every shipped recipe's network, and others with what those do not use."""
+    for name in shipped_recipes():
+        yield name, as_if_trained(fresh_model(load_recipe(name), (1, 28, 28), 10))
+    for kind in OWN:
+        torch.manual_seed(3)
+        yield kind.__name__, as_if_trained(kind())
+
+
+def some_images(count: int = 8) -> Tensor:
+    """Random pixels, uint8 (N, 1, 28, 28)."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 1, 28, 28), generator=generator, dtype=torch.uint8)
