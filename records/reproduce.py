@@ -39,6 +39,7 @@ CLAIMS = {
     "published": list(PUBLISHED),
     "sprint": ["sprint"],
     "fewest-epochs": ["fewest-epochs"],
+    "sharpest": ["sharpest"],
 }
 
 
