@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from whit.durable import write_whole
 from whit.errors import LostLock, RunOwned
+from whit.strange_file import read_strange
 
 _LOCK = "lock"
 _OWNER = "owner.json"
@@ -113,8 +114,7 @@ class Ownership:
 def owner_of(folder: Path) -> Owner | None:
     """Return who took the folder and did not give it back, dead or alive."""
     try:
-        with (folder / _OWNER).open("rb") as stream:
-            value: Any = json.loads(stream.read(_LARGEST))
+        value: Any = json.loads(read_strange(folder / _OWNER, _LARGEST) or b"")
         owner = Owner(**value)
         typed = isinstance(owner.pid, int) and 0 < owner.pid < 1 << 31
         names = (owner.host, owner.since, owner.token)

@@ -6,21 +6,23 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from whit.budget import Verdict
-from whit.errors import InputError
+from whit.errors import InputError, RecipeError
 from whit.ownership import Owner, owner_of
-from whit.recipe import Recipe, parse_recipe
+from whit.recipe import LARGEST, Recipe, parse_recipe
 from whit.record import EpochRecord
+from whit.strange_file import read_strange
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
 _MOST_BYTES = 2_000_000
 _MOST_OF_EPOCH = 1_000  # bytes in the log
+_MOST_KEPT = 5_000  # characters of a recipe that is kept once parsed; ours have about 1,000
 
 
 State = Literal["finished", "diverged", "running", "stopped"]
@@ -97,7 +99,7 @@ def read_run(path: Path) -> RunRecord:
     if not _holds_recipe(path):
         raise InputError(f"{path}: not a run folder that can be read (no recipe.toml in it).")
     try:
-        recipe = parse_recipe(_read(path / "recipe.toml"), str(path / "recipe.toml"))
+        recipe = _recipe_in(path / "recipe.toml")
         environment = _read_json(path / "environment.json") or {}
         result = _read_json(path / "result.json")
         log_file = path / "log.jsonl"
@@ -121,6 +123,22 @@ def read_run(path: Path) -> RunRecord:
     return RunRecord(path, recipe, environment, tuple(log), result)
 
 
+def _recipe_in(file: Path) -> Recipe:
+    text = _read(file, LARGEST)
+    if len(text) <= _MOST_KEPT:
+        try:
+            return _kept_recipe(text)
+        except RecipeError:
+            pass  # once more, with its own name in what is said
+    return parse_recipe(text, str(file))
+
+
+@lru_cache(maxsize=256)
+def _kept_recipe(text: str) -> Recipe:
+    """Parse a text once: the seeds of a study share it, and it is most of the time of a list."""
+    return parse_recipe(text, "")
+
+
 @cache
 def _epoch_record() -> TypeAdapter[EpochRecord]:
     return TypeAdapter(EpochRecord)
@@ -141,10 +159,9 @@ def _damages(file: Path, error: ValidationError) -> list[str]:
 
 def _read(path: Path, most: int = _MOST_BYTES) -> str:
     """Read a text of a run. Raises OSError; InputError for a link, or no text, or too much."""
-    if path.is_symlink() or not path.is_file():
+    content = read_strange(path, most + 1)
+    if content is None:
         raise InputError(f"{path}: not a file of its own; a run holds no links.")
-    with path.open("rb") as stream:
-        content = stream.read(most + 1)
     if len(content) > most:
         raise InputError(f"{path}: damaged: larger than {most:,} bytes.")
     try:
