@@ -28,6 +28,7 @@ def test_exported_names() -> None:
         "audit",
         "load_recipe",
         "plan",
+        "report",
         "resume",
         "study",
         "train",

@@ -38,6 +38,7 @@ __all__ = [
     "audit",
     "load_recipe",
     "plan",
+    "report",
     "resume",
     "study",
     "train",
@@ -168,6 +169,23 @@ def audit(
     from whit.judge import judge
 
     return judge(target, None if recipe is None else _as_recipe(recipe), model)
+
+
+def report(
+    target: str | Path,
+    out: str | Path | None = None,
+    markdown: bool = False,
+    model: nn.Module | None = None,
+) -> Path:
+    """Write the report of a run, a study or a folder of several as one HTML page; return its path.
+
+    With `markdown`, a section for a README, its pictures in a folder. By default it goes into the
+    target. `model` takes the weights of a run that trained a model given in Python. Raises
+    InputError for a target that is none of these, RunFailed when the disk is full.
+    """
+    from whit.reporting import write_report
+
+    return write_report(Path(target), None if out is None else Path(out), markdown, model)
 
 
 def _as_recipe(recipe: Recipe | str | Path) -> Recipe:

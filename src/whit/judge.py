@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from whit.auditing import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation, percent
 from whit.data.datasets import describe_dataset, load_dataset
 from whit.data.loader import Normalise
-from whit.data.splits import Dataset
+from whit.data.splits import Dataset, Split
 from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
-from whit.evaluation import evaluate
+from whit.evaluation import predict
 from whit.models.source import is_source, refuse_inside, source_sha256
 from whit.planning import fresh_model, plan
 from whit.preparing import data_normalise
@@ -111,7 +113,7 @@ def judge(
     if recipe is not None:
         raise InputError(f"{target}: brings its own recipe: leave --recipe away.")
     if os.path.isdir(path):
-        return _judge_run(read_run(path), model)
+        return judge_run(read_run(path), model)[0]
     if str(target) not in shipped_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing there to audit: neither a run folder, a file nor a shipped recipe."
@@ -135,18 +137,19 @@ def _judge_model(
 
 
 @dataclass(frozen=True)
-class _Tested:
-    """Weights in their model, read on the test split here and now."""
+class Tested:
+    """Weights in their model, read on the test split here and now; `logits` are (N, K)."""
 
     model: nn.Module
     dataset: Dataset
     normalise: Normalise
+    logits: Tensor
     test: Evaluation
 
 
 def _judge_weights(
     path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
-) -> tuple[Judgement, _Tested | None]:
+) -> tuple[Judgement, Tested | None]:
     image_shape, classes, _ = describe_dataset(recipe.data.name)
     if model is None:
         model = fresh_model(recipe, image_shape, classes, seed)
@@ -158,12 +161,26 @@ def _judge_weights(
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalise = data_normalise(recipe, dataset, torch.device("cpu"))
-    test = evaluate(model, dataset.test, normalise)
+    logits = predict(model, dataset.test, normalise)
+    test = _counted(logits, dataset.test)
     usage = replace(usage, correct=test.correct, total=test.total, leaked=dataset.overlap)
-    return Judgement(recipe, audit, usage), _Tested(model, dataset, normalise, test)
+    return Judgement(recipe, audit, usage), Tested(model, dataset, normalise, logits, test)
 
 
-def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
+def _counted(logits: Tensor, split: Split) -> Evaluation:
+    """Return what `evaluate` does, of logits (N, K) that are there already."""
+    wrong = (logits.argmax(1) != split.labels).nonzero().flatten().tolist()
+    loss = F.cross_entropy(logits, split.labels).item()
+    mean_loss = loss if math.isfinite(loss) else None
+    total = len(split)
+    return Evaluation(split.name, total - len(wrong), total, mean_loss, wrong=tuple(wrong))
+
+
+def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement, Tested | None]:
+    """Judge a finished run, and hand out what it was judged by; None where test is left alone.
+
+    Raises InputError when there is nothing to judge, or what it needs is not there.
+    """
     refuse_inside(run.recipe.model.name, run.path)
     problem = why_no_weights(run)
     if problem:
@@ -185,12 +202,12 @@ def _judge_run(run: RunRecord, model: nn.Module | None) -> Judgement:
     # Weights as good as the best reading, but not as the last, were chosen by their readings.
     selected = bool(logged) and usage.correct != logged[-1] and usage.correct == max(logged)
     usage = replace(usage, epochs=epochs, selected_on_test=selected)
-    found = [*_altered(run), *_changed_since(run, tested)]
+    found = [*altered(run), *_changed_since(run, tested)]
     found += _mismatches(run, usage, sha256(weights.read_bytes()))
-    return replace(judgement, usage=usage, mismatches=tuple(found), notes=notes)
+    return replace(judgement, usage=usage, mismatches=tuple(found), notes=notes), tested
 
 
-def _near_misses(run: RunRecord, tested: _Tested) -> str | None:
+def _near_misses(run: RunRecord, tested: Tested) -> str | None:
     """Say which images another processor than the run's decides otherwise, if that is all.
 
     Only where the machine differs, and only for images whose two best logits are nearly equal:
@@ -217,7 +234,7 @@ def _near_misses(run: RunRecord, tested: _Tested) -> str | None:
     )
 
 
-def _changed_since(run: RunRecord, tested: _Tested | None) -> Iterator[Violation]:
+def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]:
     """Name what the judgement is made from and is no longer what the run was made from."""
     now: dict[str, str | None] = {"the model's source": None, "the data": None}
     name = run.recipe.model.name
@@ -233,7 +250,7 @@ def _changed_since(run: RunRecord, tested: _Tested | None) -> Iterator[Violation
             yield Violation(f"record {what.split()[-1]}", str(then), digest, message)
 
 
-def _altered(run: RunRecord) -> Iterator[Violation]:
+def altered(run: RunRecord) -> Iterator[Violation]:
     """Name every file of the run that is not as it was when the run was sealed."""
     for name, then, now in broken_seals(run.result or {}, run.path):
         said = "missing now" if now == "None" else f"sealed as {then[:16]}, is {now[:16]} now"
