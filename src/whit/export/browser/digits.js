@@ -1,6 +1,7 @@
 // From a drawing to what the network sees, in the way the MNIST digits were made: the ink's
 // bounding box is scaled into a box of 20/28 of the image, keeping its proportions, and the
-// result is moved so that its centre of mass lies in the middle (LeCun et al., 1998).
+// result is moved so that its centre of mass lies on the pixel right and below the middle, by whole
+// pixels (LeCun et al., 1998, and what the images themselves show).
 
 /** The smallest box around all ink, or null where there is none. `ink` is 0..255, line by line. */
 export function boundingBox(ink, width, height) {
@@ -63,8 +64,8 @@ export function centred(ink, width, height, rows, columns) {
     for (let x = 0; x < across; x++) {
       const weight = small[y * across + x];
       mass += weight;
-      sumX += weight * (x + 0.5);
-      sumY += weight * (y + 0.5);
+      sumX += weight * x;
+      sumY += weight * y;
     }
   }
   const left = Math.round(columns / 2 - sumX / mass);

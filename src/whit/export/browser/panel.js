@@ -215,7 +215,7 @@ function stageOf(operation) {
     const lines = Math.ceil(channels / across);
     canvas.width = across * (columns + gap) + gap;
     canvas.height = lines * (rows + gap) + gap;
-    canvas.style.setProperty("--across", canvas.width);
+    canvas.style.setProperty("--across", canvas.width * Math.min(10, Math.max(2, Math.round(48 / columns))));
     const context = canvas.getContext("2d");
     const picture = context.createImageData(canvas.width, canvas.height);
     for (let i = 0; i < picture.data.length; i += 4) picture.data.set([128, 128, 128, 255], i);
