@@ -21,6 +21,7 @@ LAYERS = [
         "recipe",
         "record",
         "durable",
+        "strange_file",
         "ownership",
         "sameness",
         "seal",
@@ -46,6 +47,8 @@ LAYERS = [
     {"findings"},
     {"search", "study_progress", "frontier_plot"},
     {"search_progress"},
+    {"reporting", "export"},
+    {"web"},
     {"cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -60,6 +63,7 @@ VALUES = [
     "recipe",
     "record",
     "durable",
+    "strange_file",
     "ownership",
     "sameness",
     "seal",

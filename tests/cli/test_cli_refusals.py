@@ -159,6 +159,10 @@ WRONG = {
     "search-nothing": "search nowhere --trials 0 --jobs 0 --seed -1",
     "search-typo": "search typo.toml",
     "search-unknown-key": "search unknown-key.toml",
+    # serve
+    "serve-port": "serve --port 65536",
+    "serve-port-text": "serve --port http",
+    "serve-missing": "serve nowhere easy.npz",
 }
 
 

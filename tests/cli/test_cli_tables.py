@@ -62,7 +62,21 @@ def records(workshop: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "recipes", "plan", "train", "audit", "runs", "compare", "study", "search", "data"]
+    "verb",
+    [
+        "",
+        "recipes",
+        "plan",
+        "train",
+        "audit",
+        "runs",
+        "compare",
+        "study",
+        "search",
+        "report",
+        "serve",
+        "data",
+    ],
 )
 def test_help(verb: str, whit: Callable[..., Done], golden: Callable[[str, str], None]) -> None:
     done = whit(f"{verb} --help")

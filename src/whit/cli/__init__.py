@@ -13,8 +13,11 @@ from typing import Annotated
 
 import typer
 
+from whit.cli.exporting import export
 from whit.cli.looking import audit, compare, data, plan, recipes, runs
 from whit.cli.many import search, study
+from whit.cli.serving import serve
+from whit.cli.showing import report
 from whit.cli.training import train
 from whit.console import say
 from whit.errors import BudgetRefused, InputError, WhitError
@@ -28,7 +31,10 @@ app = typer.Typer(
     epilog="Exit codes: 0 budget met or work done, 1 budget missed, 2 bad input, "
     "3 the run failed, 130 or 143 stopped.",
 )
-for _verb in (recipes, plan, train, audit, runs, compare, study, search, data):
+for _verb in (
+    *(recipes, plan, train, audit, runs, compare, study, search),
+    *(report, export, serve, data),
+):
     app.command()(_verb)
 
 

@@ -1,0 +1,120 @@
+"""The frontier of the task: what the records reach beside what others published.
+
+    python records/frontier.py
+
+Writes records/frontier.svg and the table at the head of README.md from the accuracies that
+records/reproduce.py left in recorded.json, and from the public results in anchors.json.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from importlib import resources
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from whit.durable import write_whole
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+START, END = "<!-- records/frontier.py -->", "<!-- end -->"
+# What each record is for, and the best that others show for the same.
+AIMS = {
+    "smallest": ("fewest parameters at 99.40 %", "4,838 (one run, best epoch)"),
+    "smallest-99": ("fewest parameters at 99.0 %", "697 (up to 2,000 epochs, best of 700 runs)"),
+    "sharpest": ("highest accuracy", "99.63 % (7,758 parameters, one run)"),
+    "fewest-epochs": ("fewest epochs to 99.40 %", "10 as a full run; first touched in epoch 5"),
+    "sprint": ("shortest time to 99.40 %", "none for two processor cores"),
+}
+_BLUE, _GREY, _ORANGE = "#0072b2", "#777777", "#d55e00"
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """Return what each recipe's record holds: params, epochs, correct of 10,000 for each seed."""
+    file = resources.files("whit") / "recipes" / "recorded.json"
+    found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return {name: row for name, row in found.items() if row["correct"]}
+
+
+def anchors() -> list[dict[str, Any]]:
+    file = resources.files("whit") / "web" / "page" / "anchors.json"
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def table(records: dict[str, dict[str, Any]]) -> str:
+    """Return the records as Markdown; means are cut, not rounded up."""
+    lines = [
+        "| record | aim | parameters | epochs | test accuracy, mean ± sd | worst seed | seeds "
+        "| best by others |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, (aim, public) in AIMS.items():
+        if name not in records:
+            continue
+        row = records[name]
+        correct = row["correct"]
+        thousandths = sum(correct) * 10 // len(correct)
+        lines.append(
+            f"| [`{name}`](records/{name}/README.md) | {aim} | {row['params']:,} "
+            f"| {row['epochs']} | {thousandths / 1000:.3f} ± {stdev(correct) / 100:.3f} % "
+            f"| {min(correct) / 100:.2f} % | {len(correct)} | {public} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(records: dict[str, dict[str, Any]]) -> bytes:
+    """Return the picture as SVG, the same bytes for the same numbers."""
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    public = anchors()
+    axes.plot(
+        [row["params"] for row in public],
+        [row["accuracy"] for row in public],
+        "x",
+        color=_GREY,
+        markersize=8,
+        markeredgewidth=2,
+        label="published by others (mostly one run, best epoch)",
+    )
+    for name, row in records.items():
+        ours = name in AIMS
+        accuracy = mean(row["correct"]) / 100
+        spread = stdev(row["correct"]) / 100
+        colour = _BLUE if ours else _ORANGE
+        axes.errorbar(row["params"], accuracy, spread, fmt="D" if ours else "o", color=colour,
+                      capsize=3, markersize=6)  # fmt: skip
+        if ours:
+            axes.annotate(name, (row["params"], accuracy), (6, 6), textcoords="offset points")
+    axes.plot([], [], "D", color=_BLUE, label="whit's records: mean and sd over seeds, last epoch")
+    axes.plot([], [], "o", color=_ORANGE, label="published systems, trained again by whit")
+    axes.axhline(99.40, color=_GREY, linestyle="--", linewidth=1)
+    axes.set_xscale("log")
+    ticks = [500, 1000, 2000, 5000, 10_000, 20_000]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="parameters", ylabel="MNIST test accuracy, %", ylim=(98.9, 99.8))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()
+
+
+def main() -> None:
+    import matplotlib
+
+    matplotlib.rcParams |= {"svg.hashsalt": "whit", "svg.fonttype": "none"}
+    records = recorded()
+    write_whole(ROOT / "records" / "frontier.svg", plot(records))
+    head, _, rest = README.read_text(encoding="utf-8").partition(START)
+    _, _, tail = rest.partition(END)
+    write_whole(README, f"{head}{START}\n{table(records)}\n{END}{tail}".encode())
+
+
+if __name__ == "__main__":
+    main()

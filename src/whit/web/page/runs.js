@@ -1,0 +1,214 @@
+// All runs and studies: a table to sort and filter, curves laid over each other, the frontier.
+
+import { frontier, frontierLegend, lines, MOST_LINES, swatch } from "./chart.js";
+import { element } from "./panel.js";
+import { accuracyOf, ask, hasNetwork, titleOf } from "./store.js";
+
+const COLUMNS = [
+  { key: "name", label: "run", text: (run) => run.name || run.path },
+  { key: "seed", label: "seed", number: true },
+  { key: "state", label: "state", text: (run) => (run.state === "finished" ? run.verdict : run.state) },
+  { key: "accuracy", label: "accuracy %", number: true, value: (run) => (run.total ? run.correct / run.total : null), text: accuracyOf },
+  { key: "split", label: "split" },
+  { key: "params", label: "parameters", number: true, text: (run) => grouped(run.params) },
+  { key: "epochs", label: "epochs", number: true },
+  { key: "seconds", label: "seconds", number: true, text: (run) => (run.seconds === null ? "" : run.seconds.toFixed(1)) },
+  { key: "changed", label: "changed", number: true, text: (run) => (run.changed ? new Date(1000 * run.changed).toLocaleString([], { dateStyle: "short", timeStyle: "short" }) : "") },
+];
+const grouped = (number) => (number === null ? "" : number.toLocaleString("en"));
+const MEASURES = {
+  "loss on train": (row) => row.loss,
+  "accuracy on train, %": (row) => (100 * row.correct) / row.total,
+  "accuracy on test or val, %": (row) => percentOf(row.evaluations),
+  "learning rate": (row) => row.lr,
+};
+const percentOf = (readings) => (readings.length ? (100 * readings[0].correct) / readings[0].total : NaN);
+
+export class RunsView {
+  constructor(root, store, goTo) {
+    this.store = store;
+    this.goTo = goTo;
+    this.order = { key: "changed", down: true };
+    this.chosen = []; // ids whose curves are drawn
+    this.logs = new Map();
+    this.filter = element("input", { type: "search", placeholder: "name, path, verdict" });
+    this.filter.addEventListener("input", () => this.drawTable());
+    this.count = element("p", { class: "note", role: "status" });
+    this.studies = element("div");
+    this.head = element("tr");
+    this.body = element("tbody");
+    const table = element("table", { class: "list" }, element("caption", {}, "Choose runs to lay their curves over each other."), element("thead", {}, this.head), this.body);
+    this.curves = element("div", { class: "plots" });
+    this.legend = element("ul", { class: "legend" });
+    this.frontier = element("figure", { class: "plot card" });
+    this.anchors = [];
+    ask("/page/anchors.json").then((anchors) => {
+      this.anchors = anchors;
+      this.drawFrontier();
+    }).catch(() => {});
+    root.append(
+      element("p", { class: "choose" }, element("label", {}, "Filter ", this.filter)), this.count,
+      element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of runs" }, table),
+      element("h3", {}, "Curves"), this.legend, this.curves,
+      element("h3", {}, "Studies"), this.studies,
+      element("h3", {}, "Frontier"), this.frontier,
+    );
+    store.listen(() => this.refresh());
+  }
+
+  refresh() {
+    const known = new Set(this.store.runs.map(({ id }) => id));
+    this.chosen = this.chosen.filter((id) => known.has(id));
+    this.drawTable();
+    this.drawStudies();
+    this.drawFrontier();
+    this.drawCurves();
+  }
+
+  /** The runs that the filter leaves, in the chosen order. */
+  shown() {
+    const wanted = this.filter.value.trim().toLowerCase();
+    const text = (run) => [run.name, run.path, run.state, run.verdict].join(" ").toLowerCase();
+    const runs = this.store.runs.filter((run) => text(run).includes(wanted));
+    const column = COLUMNS.find(({ key }) => key === this.order.key);
+    const value = column.value || ((run) => run[column.key]);
+    const sign = this.order.down ? -1 : 1;
+    return runs.sort((a, b) => {
+      const [left, right] = [value(a), value(b)];
+      if (left === null || right === null) return (left === null) - (right === null);
+      return sign * (left < right ? -1 : left > right ? 1 : 0) || (a.path < b.path ? -1 : 1);
+    });
+  }
+
+  drawTable() {
+    const focused = document.activeElement && document.activeElement.dataset.key;
+    this.head.replaceChildren(
+      element("th", { scope: "col" }, "curves"),
+      ...COLUMNS.map((column) => this.heading(column)),
+      element("th", { scope: "col" }, "more"),
+    );
+    const runs = this.shown();
+    this.body.replaceChildren(...runs.map((run) => this.row(run)));
+    const all = this.store.runs.length;
+    this.count.textContent = all === 0
+      ? "No runs here yet. `whit train` makes one."
+      : `${runs.length} of ${all} runs${this.store.isWhole === false ? "; there are more than are shown" : ""}.`;
+    if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  heading(column) {
+    const mine = this.order.key === column.key;
+    const button = element("button", { type: "button", "data-key": `sort ${column.key}` },
+      `${column.label}${mine ? (this.order.down ? " ↓" : " ↑") : ""}`);
+    button.addEventListener("click", () => {
+      this.order = { key: column.key, down: mine ? !this.order.down : Boolean(column.number) };
+      this.drawTable();
+    });
+    const sorted = mine ? (this.order.down ? "descending" : "ascending") : "none";
+    return element("th", { scope: "col", "aria-sort": sorted, class: column.number ? "number" : "" }, button);
+  }
+
+  row(run) {
+    const box = element("input", {
+      type: "checkbox", "aria-label": `curves of ${titleOf(run)}`, "data-key": run.id,
+      checked: this.chosen.includes(run.id), disabled: run.state === "damaged",
+    });
+    box.addEventListener("change", () => this.toggle(run.id, box));
+    const cells = COLUMNS.map((column) => {
+      const text = column.text ? column.text(run) : run[column.key] ?? "";
+      if (column.key === "name") {
+        const path = element("span", { class: "path" }, run.message || run.path);
+        return element("th", { scope: "row", class: "name" }, String(text), path);
+      }
+      const kind = column.number ? "number" : column.key === "state" ? String(text) : "";
+      return element("td", { class: kind }, String(text ?? ""));
+    });
+    const more = element("td");
+    if (run.state !== "damaged") more.append(element("a", { href: `/runs/${run.id}/report`, "aria-label": `report of ${titleOf(run)}` }, "report"));
+    if (hasNetwork(run)) {
+      for (const view of ["draw", "errors"]) {
+        more.append(" ", this.button(view, run));
+      }
+    }
+    return element("tr", {}, element("td", {}, box), ...cells, more);
+  }
+
+  button(view, run) {
+    const link = element("a", { href: `#${view}`, "aria-label": `${view}: ${titleOf(run)}` }, view);
+    link.addEventListener("click", () => this.goTo(view, run.id));
+    return link;
+  }
+
+  toggle(id, box) {
+    if (!box.checked) this.chosen = this.chosen.filter((other) => other !== id);
+    else if (this.chosen.length < MOST_LINES) this.chosen.push(id);
+    else box.checked = false;
+    this.drawCurves();
+  }
+
+  async drawCurves() {
+    const turn = (this.turn = (this.turn || 0) + 1);
+    const runs = this.chosen.map((id) => this.store.run(id)).filter(Boolean);
+    for (const run of runs) {
+      const known = this.logs.get(run.id);
+      if (known && known.changed === run.changed) continue;
+      try {
+        const { log } = await ask(`/api/runs/${run.id}`);
+        this.logs.set(run.id, { changed: run.changed, log });
+      } catch (error) {
+        this.logs.set(run.id, { changed: run.changed, log: [], message: error.message });
+      }
+    }
+    if (turn !== this.turn) return;
+    this.legend.replaceChildren(...runs.map((run, index) => {
+      const { message } = this.logs.get(run.id);
+      return element("li", {}, swatch(index), message ? `${titleOf(run)}: ${message}` : titleOf(run));
+    }));
+    if (!runs.length) {
+      this.legend.replaceChildren(element("li", {}, "No run chosen."));
+    }
+    const pictures = Object.entries(MEASURES).map(([label, measure]) => {
+      const series = runs.map((run) => ({
+        name: titleOf(run),
+        points: this.logs.get(run.id).log.map((row) => [row.epoch, measure(row)]),
+      }));
+      const svg = lines(label, series);
+      return svg && element("figure", { class: "plot card" }, element("figcaption", {}, label), svg);
+    });
+    this.curves.replaceChildren(...pictures.filter(Boolean));
+  }
+
+  drawStudies() {
+    if (!this.store.studies.length) {
+      this.studies.replaceChildren(element("p", { class: "note" }, "No studies yet. `whit study sprint --seeds 10` makes one."));
+      return;
+    }
+    const labels = ["study", "seeds", "mean %", "± sd", "smallest", "largest", "met", "split", "parameters", "epochs"];
+    const down = (value) => (value === null ? "" : (Math.floor(1000 * value + 1e-6) / 1000).toFixed(3));
+    const rows = this.store.studies.map((study) => element("tr", {},
+      element("th", { scope: "row", class: "name" }, study.name, element("span", { class: "path" }, study.path)),
+      ...[
+        study.finished, down(study.mean), study.sd === null ? "" : study.sd.toFixed(3), down(study.lowest), down(study.highest),
+        study.met === null ? "" : `${study.met}/${study.judged}`, study.split, grouped(study.params), study.epochs,
+      ].map((text) => element("td", { class: "number" }, String(text ?? "")))));
+    this.studies.replaceChildren(element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of studies" },
+      element("table", { class: "list" }, element("caption", {}, "One recipe over several seeds, after the last epoch."),
+        element("thead", {}, element("tr", {}, ...labels.map((label) => element("th", { scope: "col" }, label)))),
+        element("tbody", {}, ...rows))));
+  }
+
+  drawFrontier() {
+    const of = (kind, runs, accuracy) => runs.map((run) => ({ kind, name: titleOf(run), params: run.params, accuracy: accuracy(run) }));
+    const judged = this.store.runs.filter(({ split, total, study }) => split === "test" && total && !study);
+    const studies = this.store.studies.filter(({ split, mean }) => split === "test" && mean !== null);
+    const ours = [
+      ...of("run", judged, ({ correct, total }) => (100 * correct) / total),
+      ...studies.map((study) => ({ kind: "study", name: study.name, params: study.params, accuracy: study.mean })),
+    ];
+    const svg = frontier([...this.anchors.map((anchor) => ({ ...anchor, kind: "public" })), ...ours]);
+    this.frontier.replaceChildren(...(svg ? [
+      element("figcaption", {}, "Test accuracy against parameters, beside what others published on MNIST."), svg,
+      element("ul", { class: "legend" }, ...frontierLegend().map(([mark, text]) => element("li", {}, mark, text))),
+    ] : []));
+  }
+}

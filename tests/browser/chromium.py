@@ -1,0 +1,79 @@
+"""A real Chromium, and whit's JavaScript in it."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+from torch import Tensor
+
+from whit.export.browser import graph_json
+from whit.export.graph import Graph
+from whit.export.html import browser_file
+
+PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # As root, in a container, it cannot build its own sandbox.
+        browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """A page, and everything it said or asked for that it should not have."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, page: Page) -> Watched:
+        watched = cls(page)
+        page.on("console", lambda message: watched.said.append(message.text))
+        page.on("pageerror", lambda error: watched.said.append(str(error)))
+        page.on("request", watched._asked)
+        return watched
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith(("data:", "blob:")):
+            self.asked.append(request.url)
+
+
+def module(page: Page, name: str) -> None:
+    """Load one of the browser's files without imports; what it exports stands in `whit`."""
+    code = base64.b64encode(browser_file(name).encode()).decode()
+    page.evaluate(
+        "async (code) => Object.assign((window.whit ??= {}),"
+        " await import(`data:text/javascript;base64,${code}`))",
+        code,
+    )
+
+
+def logits_in(page: Page, graph: Graph, images: Tensor) -> Tensor:
+    """Return the logits (N, K) that network.js gives for uint8 images (N, C, H, W)."""
+    module(page, "network.js")
+    pixels = base64.b64encode(images.numpy().tobytes()).decode()
+    found: list[Any] = page.evaluate(
+        """([given, pixels]) => {
+          const network = new whit.Network(given);
+          const bytes = Uint8Array.from(atob(pixels), (c) => c.charCodeAt(0));
+          const size = network.imageShape.reduce((a, b) => a * b);
+          const rows = [];
+          for (let at = 0; at < bytes.length; at += size)
+            rows.push(Array.from(network.logits(bytes.subarray(at, at + size))));
+          return rows;
+        }""",
+        [graph_json(graph), pixels],
+    )
+    return torch.tensor(found)

@@ -1,0 +1,47 @@
+"""JavaScript and torch name the same class, and their logits agree."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from browser.chromium import PROGRAM, Watched, logits_in, module
+from export.zoo import CLASSES, networks, some_images
+from whit.data.datasets import load_dataset
+from whit.export.folding import folded
+from whit.export.reading import read_graph
+
+pytestmark = [
+    pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+]
+EVERY = dict(networks())
+
+
+def compare(watched: Watched, name: str, model: nn.Module, images: Tensor) -> None:
+    graph = folded(read_graph(model, (1, 28, 28), CLASSES, name))
+    with torch.inference_mode():
+        theirs = torch.cat([model(part.float()) for part in images.split(500)])
+    ours = logits_in(watched.page, graph, images)
+    assert (ours - theirs).abs().max() < 1e-3 * max(1.0, float(theirs.abs().max()) / 10)
+    assert torch.equal(ours.argmax(1), theirs.argmax(1))
+    assert watched.said == []
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_browser_gives_the_logits_of_torch(watched: Watched, name: str) -> None:
+    compare(watched, name, EVERY[name], some_images(20))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERY)
+def test_the_same_class_on_every_test_image(watched: Watched, name: str) -> None:
+    compare(watched, name, EVERY[name], load_dataset("mnist").test.images)
+
+
+def test_the_error_function(watched: Watched) -> None:
+    module(watched.page, "network.js")
+    points = torch.cat([torch.linspace(-7, 7, 501), torch.tensor([0.0, 2.5, -2.5])]).double()
+    found = watched.page.evaluate("(x) => x.map(whit.errorFunction)", points.tolist())
+    assert (torch.tensor(found, dtype=torch.float64) - torch.erf(points)).abs().max() < 1e-12
