@@ -18,8 +18,8 @@ wrong and the rest may be null. `epochs` are done, not planned. `correct` of `to
 `split` (test or val) after the last epoch, null before. `study` is the id of a study, or null.
 `seconds` in all; `changed` in seconds since 1970. `own_model`: the model is a user's own file.
 `has_weights`: its network and its errors can be asked for. A study is a folder of seeds, also that
-of a trial; `mean`, `sd`, `lowest` and `highest` are percent over its `finished` runs (null without),
-`met` how many of `judged` meet the budget (null: open).
+of a trial; `mean`, `sd`, `lowest` and `highest` are percent over its `finished` runs (null without
+any), `met` how many of `judged` meet the budget (null: open).
 
     /api/runs/{id}
         id, path, name, description, seed, state, study, split, own_model, changed
