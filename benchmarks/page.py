@@ -1,26 +1,56 @@
-"""How long the list of `whit serve` takes with many runs: the first time, and while polled.
+"""What `whit serve` and `whit report` take: the list of many runs, a drawing, a report.
 
     python benchmarks/page.py [--runs 1000]
 
-Copies the runs of records/fewest-epochs into a temporary folder, ten to a study, and asks a real
-server. Prints seconds from the start of the process to its first answer, of the first list, and
-the median and the largest of fifty lists with nothing changed.
+Copies the runs of records/fewest-epochs into a temporary folder, ten to a study, asks a real server
+for them and opens them in Chromium; then reads test images with every shipped network in Chromium;
+then makes the reports of a run and of a study. Run it on an idle machine. Writes PAGE.md beside
+itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
+from statistics import median
 
-RUNS = sorted((Path(__file__).parents[1] / "records" / "fewest-epochs").glob("*/seed-*"))
+import torch
+from playwright.sync_api import Browser, sync_playwright
+
+from whit.data.datasets import load_dataset
+from whit.environment import describe_environment
+from whit.export.browser import graph_json
+from whit.export.folding import folded
+from whit.export.html import browser_file
+from whit.export.reading import read_graph
+from whit.planning import fresh_model
+from whit.recipe import load_recipe, shipped_recipes
+from whit.reporting import run_page, study_page
+from whit.run_record import read_run
+
+HERE = Path(__file__).parent
+RUNS = sorted((HERE.parent / "records" / "fewest-epochs").glob("*/seed-*"))
+READ = """async ([code, given, pixels]) => {
+  const whit = await import(`data:text/javascript;base64,${code}`);
+  const network = new whit.Network(given);
+  const bytes = Uint8Array.from(atob(pixels), (c) => c.charCodeAt(0));
+  const times = [];
+  for (let at = 0; at < bytes.length; at += 784) {
+    const began = performance.now();
+    whit.softmax(network.logits(bytes.subarray(at, at + 784)));
+    times.push(performance.now() - began);
+  }
+  return times.slice(times.length / 2);
+}"""
 
 
 def seconds_for(address: str, etag: str = "") -> tuple[float, str]:
@@ -37,10 +67,8 @@ def seconds_for(address: str, etag: str = "") -> tuple[float, str]:
     return time.perf_counter() - started, etag
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=1000)
-    count = parser.parse_args().runs
+def lists(count: int, browser: Browser) -> list[str]:
+    """Time the start of a server, its first list, later ones, and the list in the browser."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             to = Path(folder, "studies", f"copy-{number // 10:08x}", f"seed-{number % 10}")
@@ -53,13 +81,80 @@ def main() -> None:
             assert found
             seconds_for(f"{found[0]}/")
             opened = time.perf_counter() - started
-            first, etag = seconds_for(f"{found[0]}/api/runs")
+            page = browser.new_page()
+            began = time.perf_counter()
+            page.goto(f"{found[0]}/#runs")
+            page.locator("#runs tbody tr").nth(count - 1).wait_for(state="attached")
+            shown = time.perf_counter() - began
+            page.close()
+            etag = seconds_for(f"{found[0]}/api/runs")[1]
             later = [seconds_for(f"{found[0]}/api/runs", etag)[0] for _ in range(50)]
             server.terminate()
-    print(f"{count} runs: page {opened:.2f} s, first list {first:.2f} s, later")
-    print(
-        f"{1000 * statistics.median(later):.0f} ms (median), {1000 * max(later):.0f} ms (largest)"
-    )
+    return [
+        f"| start of the process to the page | {opened:.2f} s | |",
+        f"| {count:,} runs opened in Chromium, the server's first look at them | {shown:.2f} s "
+        "| < 1 s |",
+        f"| the list asked again, nothing changed | {1000 * median(later):.0f} ms | |",
+    ]
+
+
+def drawings(browser: Browser) -> list[str]:
+    """Time a reading of an image by each shipped network, in Chromium, once it is warm."""
+    page = browser.new_page()
+    code = base64.b64encode(browser_file("network.js").encode()).decode()
+    images = base64.b64encode(load_dataset("mnist").test.images[:200].numpy().tobytes()).decode()
+    rows = []
+    for name in shipped_recipes():
+        model = fresh_model(load_recipe(name), (1, 28, 28), 10)
+        graph = folded(read_graph(model, (1, 28, 28), tuple("0123456789"), name))
+        times = page.evaluate(READ, [code, graph_json(graph), images])
+        rows.append(f"| a drawing read by {name} | {median(times):.2f} ms | < 5 ms |")
+    page.close()
+    return rows
+
+
+def reports() -> list[str]:
+    """Time the reports of a run and of a study, from a call to the whole page."""
+    rows = []
+    calls = {"a run": lambda: run_page(read_run(RUNS[0])), "ten seeds": lambda: study_page(STUDY)}
+    for what, call in calls.items():
+        started = time.perf_counter()
+        page = call()
+        seconds = time.perf_counter() - started
+        rows.append(
+            f"| the report of {what}, {len(page) / 1e3:,.0f} kB | {seconds:.1f} s | < 10 s |"
+        )
+    return rows
+
+
+STUDY = RUNS[0].parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000)
+    count = parser.parse_args().runs
+    with sync_playwright() as playwright:
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        rows = [*lists(count, browser), *drawings(browser)]
+        browser.close()
+    rows += reports()
+    told = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
+    lines = [
+        "# The page and the report",
+        "",
+        "Command: `python benchmarks/page.py`. Medians; the network's own JavaScript in Chromium.",
+        "",
+        f"Machine: {told['processor']}, {told['cores']} cores, torch {told['torch']}.",
+        "",
+        "| what | measured | goal |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+    (HERE / "PAGE.md").write_text("\n".join(lines))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ export class DrawView {
     this.sides = ["Network", "Beside it"].map((label, index) => this.side(label, index));
     right.append(...this.sides.map(({ card }) => card));
     this.sheet = new Sheet(left, () => this.changed());
-    store.listen(() => this.fill());
   }
 
   side(label, index) {
@@ -31,7 +30,7 @@ export class DrawView {
   }
 
   /** Offer every run that has a network, the most accurate first. */
-  fill() {
+  refresh() {
     const runs = this.store.runs.filter(hasNetwork);
     this.none.hidden = runs.length > 0;
     runs.sort((a, b) => b.correct / b.total - a.correct / a.total || 0);

@@ -21,10 +21,10 @@ export class ErrorsView {
       element("p", { class: "choose" }, element("label", {}, "Run ", this.select), element("label", {}, "Class ", this.kind)),
       this.said, this.list,
     );
-    store.listen(() => this.fill());
   }
 
-  fill() {
+  /** Offer every run that has a network. */
+  refresh() {
     const runs = this.store.runs.filter(hasNetwork);
     this.select.replaceChildren(
       element("option", { value: "" }, runs.length ? "choose a run" : "no finished run yet"),

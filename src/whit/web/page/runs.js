@@ -4,6 +4,12 @@ import { frontier, frontierLegend, lines, MOST_LINES, swatch } from "./chart.js"
 import { element } from "./panel.js";
 import { accuracyOf, ask, hasNetwork, titleOf } from "./store.js";
 
+// Made once: making one takes longer than a row of the table.
+const MOMENT = new Intl.DateTimeFormat([], { dateStyle: "short", timeStyle: "short" });
+const NUMBER = new Intl.NumberFormat("en");
+const grouped = (number) => (number === null ? "" : NUMBER.format(number));
+const AT_ONCE = 100; // rows that are made before the page may breathe
+
 const COLUMNS = [
   { key: "name", label: "run", text: (run) => run.name || run.path },
   { key: "seed", label: "seed", number: true },
@@ -13,9 +19,8 @@ const COLUMNS = [
   { key: "params", label: "parameters", number: true, text: (run) => grouped(run.params) },
   { key: "epochs", label: "epochs", number: true },
   { key: "seconds", label: "seconds", number: true, text: (run) => (run.seconds === null ? "" : run.seconds.toFixed(1)) },
-  { key: "changed", label: "changed", number: true, text: (run) => (run.changed ? new Date(1000 * run.changed).toLocaleString([], { dateStyle: "short", timeStyle: "short" }) : "") },
+  { key: "changed", label: "changed", number: true, text: (run) => (run.changed ? MOMENT.format(1000 * run.changed) : "") },
 ];
-const grouped = (number) => (number === null ? "" : number.toLocaleString("en"));
 const MEASURES = {
   "loss on train": (row) => row.loss,
   "accuracy on train, %": (row) => (100 * row.correct) / row.total,
@@ -37,7 +42,7 @@ export class RunsView {
     this.studies = element("div");
     this.head = element("tr");
     this.body = element("tbody");
-    const table = element("table", { class: "list" }, element("caption", {}, "Choose runs to lay their curves over each other."), element("thead", {}, this.head), this.body);
+    const table = element("table", { class: "list runs" }, element("caption", {}, "Choose runs to lay their curves over each other."), element("thead", {}, this.head), this.body);
     this.curves = element("div", { class: "plots" });
     this.legend = element("ul", { class: "legend" });
     this.frontier = element("figure", { class: "plot card" });
@@ -53,10 +58,10 @@ export class RunsView {
       element("h3", {}, "Studies"), this.studies,
       element("h3", {}, "Frontier"), this.frontier,
     );
-    store.listen(() => this.refresh());
   }
 
   refresh() {
+    if (!this.store.isLoaded) return;
     const known = new Set(this.store.runs.map(({ id }) => id));
     this.chosen = this.chosen.filter((id) => known.has(id));
     this.drawTable();
@@ -83,17 +88,26 @@ export class RunsView {
   drawTable() {
     const focused = document.activeElement && document.activeElement.dataset.key;
     this.head.replaceChildren(
-      element("th", { scope: "col" }, "curves"),
+      element("th", { scope: "col", class: "curves" }, "curves"),
       ...COLUMNS.map((column) => this.heading(column)),
-      element("th", { scope: "col" }, "more"),
+      element("th", { scope: "col", class: "more" }, "more"),
     );
     const runs = this.shown();
-    this.body.replaceChildren(...runs.map((run) => this.row(run)));
+    this.fillBody(runs);
     const all = this.store.runs.length;
     this.count.textContent = all === 0
       ? "No runs here yet. `whit train` makes one."
       : `${runs.length} of ${all} runs${this.store.isWhole === false ? "; there are more than are shown" : ""}.`;
     if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  /** Show the first rows at once and the others as soon as the page is free. */
+  fillBody(runs) {
+    const turn = (this.filling = (this.filling || 0) + 1);
+    this.body.replaceChildren(...runs.slice(0, AT_ONCE).map((run) => this.row(run)));
+    setTimeout(() => {
+      if (turn === this.filling) this.body.append(...runs.slice(AT_ONCE).map((run) => this.row(run)));
+    });
   }
 
   heading(column) {
@@ -105,7 +119,7 @@ export class RunsView {
       this.drawTable();
     });
     const sorted = mine ? (this.order.down ? "descending" : "ascending") : "none";
-    return element("th", { scope: "col", "aria-sort": sorted, class: column.number ? "number" : "" }, button);
+    return element("th", { scope: "col", "aria-sort": sorted, class: `${column.key} ${column.number ? "number" : ""}` }, button);
   }
 
   row(run) {

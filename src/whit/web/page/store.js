@@ -15,13 +15,12 @@ export class Store {
     this.runs = [];
     this.studies = [];
     this.told = told; // called with null or what is wrong
-    this.listeners = [];
+    this.changed = () => {}; // called whenever the list of runs is another
     this.text = "";
   }
 
-  /** Call `listener` whenever the list of runs is another. */
-  listen(listener) {
-    this.listeners.push(listener);
+  get isLoaded() {
+    return this.text !== "";
   }
 
   run(id) {
@@ -43,7 +42,7 @@ export class Store {
       if (text === this.text) return;
       this.text = text;
       Object.assign(this, { runs: value.runs, studies: value.studies, roots: value.roots, isWhole: value.is_whole });
-      for (const listener of this.listeners) listener();
+      this.changed();
     } catch (error) {
       this.told(`The server does not answer: ${error.message}`);
     }
