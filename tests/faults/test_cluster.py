@@ -50,18 +50,18 @@ def same_as_local(place: Path, seeds: int) -> None:
 
 
 def test_killed_workers_and_a_killed_driver_on_a_cluster(workplace: Path, cluster: Dask) -> None:
-    command = Command.start(workplace, *on(cluster, 5))
+    command = Command.start(workplace, *on(cluster, 3))
     wait_for(command, workplace, 1)
     os.killpg(cluster.workers[0].pid, signal.SIGKILL)
     cluster.add_worker()
     wait_for(command, workplace, 2)
     command.signal(signal.SIGKILL)
     command.wait()
-    code, said = whit(workplace, *on(cluster, 5))
+    code, said = whit(workplace, *on(cluster, 3))
     assert code == 0, said
-    code, said = whit(workplace, *study(5, "--out", "near"))
+    code, said = whit(workplace, *study(3, "--out", "near"))
     assert code == 0, said
-    same_as_local(workplace, 5)
+    same_as_local(workplace, 3)
 
 
 @pytest.mark.slow

@@ -73,16 +73,16 @@ def same_as_training_it_here(place: Path, run: Path) -> None:
 
 
 def test_two_drivers_share_one_search_and_one_is_killed(place: Path, database: Postgres) -> None:
-    first = Command.start(place, *search(database, "a", 6, "--jobs", "1"))
+    first = Command.start(place, *search(database, "a", 3, "--jobs", "1"))
     wait_for(first, place, "a", 1)
-    second = Command.start(place, *search(database, "b", 6, "--jobs", "1"))
+    second = Command.start(place, *search(database, "b", 3, "--jobs", "1"))
     wait_for(second, place, "b", 2)  # its own, or the first one's
     first.signal(signal.SIGKILL)
     first.wait()
     assert second.wait() == 0, second.said
-    a = found(place, *search(database, "a", 6))
-    b = found(place, *search(database, "b", 6))
-    assert a["trials"] + a["given_up"] == 6
+    a = found(place, *search(database, "a", 3))
+    b = found(place, *search(database, "b", 3))
+    assert a["trials"] + a["given_up"] == 3
     assert (a["trials"], a["refused"], points(a)) == (b["trials"], b["refused"], points(b))
     assert all(point["seeds"] == 2 for point in a["frontier"])
     assert len(runs(place, "a")) == len(runs(place, "b"))

@@ -22,7 +22,7 @@ from whit.web.shelf import Shelf
 Put = Callable[[Path], Path]
 Serve = Callable[..., Server]
 ROW = {"id", "path", "name", "seed", "state", "message", "params", "epochs", "correct", "total",
-       "verdict", "study", "split", "seconds", "changed", "own_model"}  # fmt: skip
+       "verdict", "study", "split", "seconds", "changed", "own_model", "has_weights"}  # fmt: skip
 STUDY = {"id", "path", "name", "runs", "split", "finished", "judged", "met", "mean", "sd",
          "lowest", "highest", "params", "epochs"}  # fmt: skip
 
@@ -47,6 +47,8 @@ def test_the_list(server: Server) -> None:
         "searches/small/trials/0004/seed-0": "finished",
     }
     assert [row["path"] for row in value["runs"] if row["own_model"]] == ["runs/own-model"]
+    without = {row["path"] for row in value["runs"] if not row["has_weights"]}
+    assert without == {"runs/stopped", "runs/damaged", "runs/no-weights"}
     assert all(re.fullmatch("[0-9a-f]{16}", row["id"]) for row in value["runs"])
 
 
