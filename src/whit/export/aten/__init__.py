@@ -1,0 +1,1 @@
+"""ATen operations as plain ones."""

@@ -1,0 +1,135 @@
+"""What moves axes, and what puts channels together or takes them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from whit.export.aten.values import (
+    Growing,
+    Seen,
+    Unreadable,
+    as_map,
+    settled,
+)
+
+
+def view(graph: Growing, value: Any, shape: Sequence[int]) -> Any:
+    if isinstance(value, Tensor):
+        return value.reshape(shape)
+    sizes = value.sizes
+    atoms = [axis for group in value.axes[1:] for axis in group if sizes[axis] > 1]
+    wanted = list(shape)
+    if wanted[0] not in (2, -1):  # 2: the batch that was exported
+        raise Unreadable("it uses a view that mixes the images of a batch")
+    if -1 in wanted:
+        whole = 2 * prod(sizes[axis] for axis in atoms)
+        wanted[wanted.index(-1)] = whole // -prod(wanted)
+    groups: list[tuple[str, ...]] = [()]
+    for size in wanted[1:]:
+        group: list[str] = []
+        while prod(sizes[axis] for axis in group) < size and atoms:
+            group.append(atoms.pop(0))
+        if prod(sizes[axis] for axis in group) != size:
+            raise Unreadable("it uses a view that takes channels or places apart")
+        groups.append(tuple(group))
+    return Seen(value.name, value.shape, settled(value, tuple(groups)))
+
+
+def permute(graph: Growing, value: Any, order: Sequence[int]) -> Any:
+    if isinstance(value, Tensor):
+        return value.permute(*order)
+    turned = tuple(value.axes[dim] for dim in order)
+    if order[0] % len(order) != 0:
+        raise Unreadable("it exchanges the images of a batch with something else")
+    return Seen(value.name, value.shape, settled(value, turned))
+
+
+def transpose(graph: Growing, value: Any, a: int, b: int) -> Any:
+    rank = value.ndim if isinstance(value, Tensor) else len(value.axes)
+    order = list(range(rank))
+    order[a], order[b] = order[b], order[a]
+    return permute(graph, value, order)
+
+
+def squeeze(graph: Growing, value: Any, dims: Any = None) -> Any:
+    if isinstance(value, Tensor):
+        return value.squeeze(dims) if dims is not None else value.squeeze()
+    rank = len(value.axes)
+    gone = {d % rank for d in ([dims] if isinstance(dims, int) else dims or range(1, rank))}
+    kept = tuple(
+        group
+        for dim, group in enumerate(value.axes)
+        if dim not in gone or dim == 0 or prod(value.sizes[axis] for axis in group) > 1
+    )
+    return Seen(value.name, value.shape, settled(value, kept))
+
+
+def unsqueeze(graph: Growing, value: Any, dim: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.unsqueeze(dim)
+    axes = list(value.axes)
+    axes.insert(dim % (len(axes) + 1), ())
+    return Seen(value.name, value.shape, settled(value, tuple(axes)))
+
+
+def same(graph: Growing, value: Any, *given: Any, **named: Any) -> Any:
+    return value
+
+
+def pad(graph: Growing, value: Any, around: Sequence[int], fill: float = 0.0) -> Seen:
+    value = as_map(value, "a padding")
+    if fill != 0 or len(around) > 4 or any(number < 0 for number in around):
+        raise Unreadable("it uses a padding with something else than zeros around the map")
+    left, right, top, bottom = (*around, 0, 0, 0, 0)[:4]
+    channels, height, width = value.shape
+    shape = (channels, height + top + bottom, width + left + right)
+    return graph.add("pad", [value], shape, {"around": (left, right, top, bottom)})
+
+
+def concat(graph: Growing, values: Sequence[Any], dim: int = 0) -> Seen:
+    if not all(isinstance(value, Seen) for value in values):
+        raise Unreadable("it uses cat with something that does not depend on the image")
+    axes = values[0].axes
+    at = dim % len(axes)
+    if axes[at] != ("C",) or any(value.axes != axes for value in values):
+        raise Unreadable("it uses cat along something else than the channels")
+    if any(value.shape[1:] != values[0].shape[1:] for value in values):
+        raise Unreadable("it uses cat of maps of different sizes")
+    shape = (sum(value.shape[0] for value in values), *values[0].shape[1:])
+    made = graph.add("concat", values, shape)
+    return Seen(made.name, made.shape, axes)
+
+
+def split(graph: Growing, value: Any, size: int | Sequence[int], dim: int = 0) -> list[Seen]:
+    if not isinstance(value, Seen) or value.axes[dim % len(value.axes)] != ("C",):
+        raise Unreadable("it uses split along something else than the channels")
+    channels = value.shape[0]
+    sizes = size if not isinstance(size, int) else [size] * -(-channels // size)
+    parts, start = [], 0
+    for each in sizes:
+        stop = min(channels, start + each)
+        parts.append(slice(graph, value, dim, start, stop))
+        start = stop
+    return parts
+
+
+def slice(
+    graph: Growing, value: Any, dim: int = 0, start: Any = 0, stop: Any = None, step: int = 1
+) -> Any:
+    if isinstance(value, Tensor):
+        raise Unreadable("it cuts a constant")
+    group = value.axes[dim % len(value.axes)]
+    size = prod(value.sizes[axis] for axis in group)
+    first = 0 if start is None else min(size, start if start >= 0 else max(0, size + start))
+    last = size if stop is None else min(size, stop if stop >= 0 else max(0, size + stop))
+    if (first, last, step) == (0, size, 1) or dim % len(value.axes) == 0:
+        return value
+    if group != ("C",) or step != 1 or last <= first:
+        raise Unreadable("it cuts something else than a range of channels")
+    attributes = {"start": first, "stop": last}
+    made = graph.add("slice", [value], (last - first, *value.shape[1:]), attributes)
+    return Seen(made.name, made.shape, value.axes)

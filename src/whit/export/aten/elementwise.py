@@ -1,0 +1,130 @@
+"""What works on each number: activations, sums and products, softmax."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whit.export.aten.values import (
+    BY_CHANNEL,
+    MAP,
+    VECTOR,
+    Growing,
+    Seen,
+    Unreadable,
+)
+from whit.export.graph import Kind
+
+
+def activation(function: str, **settings: float) -> Callable[..., Seen]:
+    def handler(graph: Growing, value: Any, *given: Any, **named: Any) -> Seen:
+        if not isinstance(value, Seen):
+            raise Unreadable(f"it uses {function} of something that does not depend on the image")
+        attributes: dict[str, Any] = {"function": function}
+        if function == "leaky_relu":
+            attributes["slope"] = float(given[0]) if given else settings["slope"]
+        elif function == "elu":
+            if any(number != 1 for number in given[1:]):
+                raise Unreadable("it uses elu with other scales than 1")
+            attributes["slope"] = float(given[0]) if given else settings["slope"]
+        elif function == "gelu" and named.get("approximate", "none") != "none":
+            raise Unreadable("it uses gelu by an approximation")
+        elif function == "clamp":
+            bounds = (*given, None, None)[:2]
+            if bounds not in ((0, None), (0, 6)):
+                raise Unreadable(f"it cuts values at {bounds[0]} and {bounds[1]}")
+            attributes["function"] = "relu6" if bounds[1] else "relu"
+        constants = {}
+        if function == "prelu":
+            (slope,) = given
+            if not isinstance(slope, Tensor):
+                raise Unreadable("it uses prelu with a slope that depends on the image")
+            if slope.numel() > 1 and value.axes not in (MAP, VECTOR, BY_CHANNEL):
+                raise Unreadable("it uses prelu over dimensions that were exchanged or merged")
+            constants["slope"] = slope.flatten().expand(value.shape[0])
+        made = graph.add("activation", [value], value.shape, attributes, constants)
+        return Seen(made.name, made.shape, value.axes)
+
+    return handler
+
+
+def binary(kind: Kind) -> Callable[..., Any]:
+    def handler(graph: Growing, a: Any, b: Any, alpha: float = 1) -> Any:
+        if alpha != 1:
+            raise Unreadable(f"it uses {kind} with a factor")
+        if not isinstance(a, Seen) and not isinstance(b, Seen):
+            return _OF_CONSTANTS[kind](a, b)
+        if isinstance(a, Seen) and isinstance(b, Seen):
+            return _of_two(graph, kind, a, b)
+        if isinstance(a, Seen):
+            return _by_constant(graph, kind, a, b)
+        if kind == "subtract":
+            return _by_constant(graph, "add", _by_constant(graph, "multiply", b, -1.0), a)
+        return _by_constant(graph, kind, b, a)
+
+    return handler
+
+
+_OF_CONSTANTS: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+}
+
+
+def _of_two(graph: Growing, kind: Kind, a: Seen, b: Seen) -> Seen:
+    if a.shape == b.shape and a.axes == b.axes:
+        made = graph.add(kind, [a, b], a.shape)
+        return Seen(made.name, made.shape, a.axes)
+    if a.axes == MAP and b.axes == BY_CHANNEL and a.shape[0] == b.shape[0]:
+        return graph.add(kind, [a, b], a.shape)
+    if b.axes == MAP and a.axes == BY_CHANNEL and kind != "subtract" and a.shape[0] == b.shape[0]:
+        return graph.add(kind, [b, a], b.shape)
+    raise Unreadable(f"it uses {kind} of two values of different shapes")
+
+
+def _by_constant(graph: Growing, kind: Kind, value: Seen, by: Any) -> Seen:
+    channels = value.shape[0]
+    constant = torch.as_tensor(by, dtype=torch.float64)
+    if constant.numel() > 1:
+        at = next((dim for dim, group in enumerate(value.axes) if group == ("C",)), None)
+        if at is None:
+            raise Unreadable(f"it uses {kind} by a constant over merged dimensions")
+        shape = (1,) * (len(value.axes) - constant.ndim) + tuple(constant.shape)
+        if any(size > 1 for dim, size in enumerate(shape) if dim != at):
+            raise Unreadable(f"it uses {kind} by a constant that differs from place to place")
+    constant = constant.flatten().expand(channels).clone()
+    one, zero = torch.ones_like(constant), torch.zeros_like(constant)
+    constants = {
+        "add": {"scale": one, "offset": constant},
+        "subtract": {"scale": one, "offset": -constant},
+        "multiply": {"scale": constant, "offset": zero},
+    }[kind]
+    made = graph.add("scale", [value], value.shape, {}, constants)
+    return Seen(made.name, made.shape, value.axes)
+
+
+def div(graph: Growing, a: Any, b: Any) -> Any:
+    if isinstance(b, Seen):
+        raise Unreadable("it divides by a value that depends on the image")
+    if not isinstance(a, Seen):
+        return a / b
+    return _by_constant(graph, "multiply", a, 1 / torch.as_tensor(b, dtype=torch.float64))
+
+
+def softmax(kind: Kind) -> Callable[..., Any]:
+    def handler(graph: Growing, value: Any, dim: int, *given: Any) -> Seen:
+        if not isinstance(value, Seen) or value.axes[dim % len(value.axes)] != ("C",):
+            raise Unreadable(f"it uses {kind} over something else than the classes")
+        if prod(value.shape) != value.shape[0]:
+            raise Unreadable(f"it uses {kind} at each place of a map")
+        row = graph.as_vector(value)
+        made = graph.add(kind, [row], row.shape)
+        return Seen(made.name, made.shape, value.axes)
+
+    return handler

@@ -1,0 +1,77 @@
+"""Which ATen operation is read by what: arguments as torch.export writes them, values as `Seen`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from whit.export.aten import axes, elementwise, layers
+from whit.export.aten.values import Unreadable
+
+HANDLERS: dict[str, Callable[..., Any]] = {
+    "conv2d": layers.conv,
+    "linear": layers.linear,
+    "addmm": layers.addmm,
+    "mm": layers.matmul,
+    "matmul": layers.matmul,
+    "_native_batch_norm_legit_no_training": layers.batch_norm,
+    "max_pool2d": layers.max_pool,
+    "avg_pool2d": layers.avg_pool,
+    "adaptive_avg_pool2d": layers.adaptive("avgpool"),
+    "adaptive_max_pool2d": layers.adaptive_max,
+    "mean": layers.mean,
+    "amax": layers.amax,
+    "view": axes.view,
+    "_unsafe_view": axes.view,
+    "reshape": axes.view,
+    "permute": axes.permute,
+    "transpose": axes.transpose,
+    "t": lambda graph, value: axes.transpose(graph, value, 0, 1),
+    "squeeze": axes.squeeze,
+    "unsqueeze": axes.unsqueeze,
+    "clone": axes.same,
+    "contiguous": axes.same,
+    "alias": axes.same,
+    "detach": axes.same,
+    "_to_copy": axes.same,
+    "dropout": axes.same,
+    "feature_dropout": axes.same,
+    "constant_pad_nd": axes.pad,
+    "pad": lambda graph, value, around, mode="constant", fill=None: (
+        axes.pad(graph, value, around, fill or 0.0)
+        if mode == "constant"
+        else _refuse(f"it uses padding by {mode}")
+    ),
+    "add": elementwise.binary("add"),
+    "sub": elementwise.binary("subtract"),
+    "rsub": lambda graph, a, b, alpha=1: elementwise.binary("subtract")(graph, b, a, alpha),
+    "mul": elementwise.binary("multiply"),
+    "div": elementwise.div,
+    "cat": axes.concat,
+    "split": axes.split,
+    "split_with_sizes": axes.split,
+    "slice": axes.slice,
+    "softmax": elementwise.softmax("softmax"),
+    "_softmax": elementwise.softmax("softmax"),
+    "log_softmax": elementwise.softmax("log_softmax"),
+    "_log_softmax": elementwise.softmax("log_softmax"),
+    "relu": elementwise.activation("relu"),
+    "relu6": elementwise.activation("relu6"),
+    "hardtanh": elementwise.activation("clamp"),
+    "clamp": elementwise.activation("clamp"),
+    "clamp_min": elementwise.activation("clamp"),
+    "leaky_relu": elementwise.activation("leaky_relu", slope=0.01),
+    "prelu": elementwise.activation("prelu"),
+    "_prelu_kernel": elementwise.activation("prelu"),
+    "elu": elementwise.activation("elu", slope=1.0),
+    "gelu": elementwise.activation("gelu"),
+    "silu": elementwise.activation("silu"),
+    "hardswish": elementwise.activation("hardswish"),
+    "hardsigmoid": elementwise.activation("hardsigmoid"),
+    "sigmoid": elementwise.activation("sigmoid"),
+    "tanh": elementwise.activation("tanh"),
+}
+
+
+def _refuse(why: str) -> Any:
+    raise Unreadable(why)

@@ -1,0 +1,118 @@
+"""What a module's tensors are in a graph that is being written: names, shapes, and axes.
+
+What only moves axes (permute, view, flatten, squeeze) is no operation of a graph: each value knows
+which of a map's axes its dimensions stand for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from whit.export.graph import Kind, Operation, Shape
+
+Axes = tuple[tuple[str, ...], ...]  # what each dimension holds: (), ("C",), ("H", "W"), ...
+MAP: Axes = ((), ("C",), ("H",), ("W",))
+VECTOR: Axes = ((), ("C",))
+BY_CHANNEL: Axes = ((), ("C",), (), ())  # a vector as a map of 1x1
+
+
+class Unreadable(Exception):
+    """An operation that has no place in a graph; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A value of the graph as one of the module's tensors shows it; `axes` after the batch's."""
+
+    name: str
+    shape: Shape
+    axes: Axes
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return dict(zip("CHW", (*self.shape, 1, 1), strict=False))
+
+
+class Growing:
+    """A graph while it is being written: its operations and constants so far."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.constants: dict[str, Tensor] = {}
+        self._of_tensor: dict[tuple[Any, ...], str] = {}  # so that a shared tensor is stored once
+        self._kept_alive: list[Tensor] = []
+        self._counts: Counter[str] = Counter()
+
+    def add(
+        self,
+        kind: Kind,
+        inputs: Sequence[Seen],
+        shape: Shape,
+        attributes: dict[str, Any] | None = None,
+        constants: dict[str, Tensor] | None = None,
+    ) -> Seen:
+        """Append an operation and return its value."""
+        stem = (attributes or {}).get("function") or _STEMS.get(kind, kind)
+        self._counts[stem] += 1
+        name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
+        named = {role: self._stored(f"{name}.{role}", t) for role, t in (constants or {}).items()}
+        inside = tuple(value.name for value in inputs)
+        self.operations.append(Operation(name, kind, inside, shape, attributes or {}, named))
+        return Seen(name, shape, MAP if len(shape) == 3 else VECTOR)
+
+    def as_vector(self, value: Seen) -> Seen:
+        """Return a map's numbers in a row, channel by channel and line by line."""
+        if len(value.shape) == 1:
+            return value
+        return self.add("flatten", [value], (prod(value.shape),))
+
+    def _stored(self, name: str, tensor: Tensor) -> str:
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        found = self._of_tensor.setdefault(key, name)
+        if found == name:
+            self._kept_alive.append(tensor)  # another tensor must not get its address
+            self.constants[name] = tensor.double()
+        return found
+
+
+_STEMS = {"maxpool": "pool", "avgpool": "pool", "mean": "gap"}
+
+
+def as_map(value: Any, what: str) -> Seen:
+    """Return a value whose dimensions are those of a map. Raises Unreadable when they are not."""
+    if not isinstance(value, Seen):
+        raise Unreadable(f"{what} of something that does not depend on the image")
+    if value.axes == MAP:
+        return value
+    raise Unreadable(f"{what} of dimensions that were exchanged or merged")
+
+
+def is_column(value: Any) -> bool:
+    """Whether a value is a vector that stands for a map of 1x1."""
+    return isinstance(value, Seen) and value.axes == BY_CHANNEL and len(value.shape) == 1
+
+
+def settled(value: Seen, axes: Axes) -> Axes:
+    """Return the axes of a whole map where that is what they are: an axis of 1 may stand bare."""
+    if len(axes) != 4 or len(value.shape) != 3:
+        return axes
+    full = all(
+        group == (axis,) or (group == () and value.sizes[axis] == 1)
+        for group, axis in zip(axes[1:], "CHW", strict=True)
+    )
+    return MAP if full else axes
+
+
+def pair(value: Any, default: int) -> tuple[int, int]:
+    if value is None or value == []:
+        return default, default
+    if isinstance(value, int):
+        return value, value
+    pair = tuple(value)
+    return (pair[0], pair[0]) if len(pair) == 1 else (pair[0], pair[1])
