@@ -58,7 +58,9 @@ def predict(model: nn.Module, split: Split, normalise: Normalise) -> Tensor:
     was_training = model.training
     parts = [logits for _, logits, _ in _batches(model.eval(), split, normalise, "cpu", _BATCH)]
     model.train(was_training)
-    return torch.cat(parts)
+    logits = torch.cat(parts)
+    assert len(logits) == len(split), f"predicted {len(logits)} of {len(split)} images"
+    return logits
 
 
 def _batches(
