@@ -39,6 +39,14 @@ from whit.run_record import read_run
 
 HERE = Path(__file__).parent
 RUNS = sorted((HERE.parent / "records" / "fewest-epochs").glob("*/seed-*"))
+# By the page's own clock: to look for a text from outside takes longer than to show it.
+WATCH = """
+window.began = {};
+new MutationObserver(() => {
+  const rows = document.querySelectorAll("#runs .runs tbody tr").length;
+  if (rows) window.began[rows] ??= performance.now();
+}).observe(document, {subtree: true, childList: true});
+"""
 READ = """async ([code, given, pixels]) => {
   const whit = await import(`data:text/javascript;base64,${code}`);
   const network = new whit.Network(given);
@@ -82,18 +90,19 @@ def lists(count: int, browser: Browser) -> list[str]:
             seconds_for(f"{found[0]}/")
             opened = time.perf_counter() - started
             page = browser.new_page()
-            began = time.perf_counter()
+            page.add_init_script(WATCH)
             page.goto(f"{found[0]}/#runs")
-            page.locator("#runs tbody tr").nth(count - 1).wait_for(state="attached")
-            shown = time.perf_counter() - began
+            page.locator("#runs .runs tbody tr").nth(count - 1).wait_for(state="attached")
+            began = page.evaluate("began")  # number of rows: milliseconds since the navigation
+            shown, whole = (began[key] / 1000 for key in (min(began, key=int), str(count)))
             page.close()
             etag = seconds_for(f"{found[0]}/api/runs")[1]
             later = [seconds_for(f"{found[0]}/api/runs", etag)[0] for _ in range(50)]
             server.terminate()
     return [
         f"| start of the process to the page | {opened:.2f} s | |",
-        f"| {count:,} runs opened in Chromium, the server's first look at them | {shown:.2f} s "
-        "| < 1 s |",
+        f"| {count:,} runs opened in Chromium: the list is on the screen | {shown:.2f} s | < 1 s |",
+        f"| the same: the last row can be scrolled to | {whole:.2f} s | |",
         f"| the list asked again, nothing changed | {1000 * median(later):.0f} ms | |",
     ]
 

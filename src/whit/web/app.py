@@ -106,7 +106,7 @@ class Application:
         return _answer(request, self.files[name], _KINDS[name.rpartition(".")[2]])
 
     async def runs(self, request: Request) -> Response:
-        return _answer(request, await self._listed())
+        return _answer(request, await self.listed())
 
     async def run(self, request: Request) -> Response:
         place = await self._place(request)
@@ -125,7 +125,8 @@ class Application:
         answer.headers["content-security-policy"] = REPORT_POLICY
         return answer
 
-    async def _listed(self) -> Body:
+    async def listed(self) -> Body:
+        """Return the list of runs as it is now."""
         async with self._looking:  # on the loop: who waits for the list holds no thread
             value = await asyncio.to_thread(self.shelf.look)
         if self._list is None or self._list[0] is not value:
@@ -138,7 +139,7 @@ class Application:
             raise HTTPException(404)
         place = self.shelf.known(id)
         if place is None:
-            await self._listed()  # it may have just been made
+            await self.listed()  # it may have just been made
             place = self.shelf.known(id)
         if place is None:
             raise HTTPException(404, "no run has this id.")
@@ -153,9 +154,8 @@ class Application:
         return await self.answering.ask(what, place, keep=not is_own)
 
 
-def application(shelf: Shelf, answering: Answering) -> Starlette:
-    """Return the routes over what they show, as an ASGI application."""
-    answers = Application(shelf, answering)
+def application(answers: Application) -> Starlette:
+    """Return the routes to the answers, as an ASGI application."""
     addresses: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/": answers.page,
         "/page/{name}": answers.file,

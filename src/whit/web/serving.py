@@ -16,7 +16,7 @@ import uvicorn
 from whit.console import say
 from whit.errors import InputError
 from whit.web.answering import Answering
-from whit.web.app import application
+from whit.web.app import Application, application
 from whit.web.connection import Connection
 from whit.web.guard import Guard, OwnHosts, is_loopback, is_wildcard
 from whit.web.shelf import Shelf
@@ -38,7 +38,8 @@ def serve(
     listening = listen(host, port)
     port = listening.getsockname()[1]
     answering = Answering(own_models=own_models)
-    app = Guard(application(shelf, answering), OwnHosts(host, port))
+    answers = Application(shelf, answering)
+    app = Guard(application(answers), OwnHosts(host, port))
     address = f"http://{_address(host)}:{port}"
     if not is_loopback(host):
         said = f"whit: warning: anybody who reaches port {port} of this machine sees these runs."
@@ -57,20 +58,23 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    _Server(config, answering, address, opens).run(sockets=[listening])
+    _Server(config, answers, address, opens).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
     """uvicorn's, which says where it is, and lets nobody hold up its end."""
 
-    def __init__(self, config: uvicorn.Config, answering: Answering, address: str, opens: bool):
+    def __init__(self, config: uvicorn.Config, answers: Application, address: str, opens: bool):
         super().__init__(config)
-        self.answering = answering
+        self.answers = answers
+        self._first_look: asyncio.Task[object] | None = None
         self.address = address
         self.opens = opens
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # While a person turns to the browser; who asks meanwhile waits for the same look.
+        self._first_look = asyncio.create_task(self.answers.listed())
         say(f"The page is at {self.address} (Ctrl-C ends it).", sys.stdout)
         if self.opens:
             # A browser may take its time, and some print.
@@ -80,7 +84,7 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()  # nothing here is ever half done
         await asyncio.sleep(0)  # they are gone at the loop's next turn
-        await self.answering.close()
+        await self.answers.answering.close()
         await super().shutdown(sockets)
 
 

@@ -8,7 +8,7 @@ import { accuracyOf, ask, hasNetwork, titleOf } from "./store.js";
 const MOMENT = new Intl.DateTimeFormat([], { dateStyle: "short", timeStyle: "short" });
 const NUMBER = new Intl.NumberFormat("en");
 const grouped = (number) => (number === null ? "" : NUMBER.format(number));
-const AT_ONCE = 100; // rows that are made before the page may breathe
+const AT_ONCE = 50; // rows that are made before the page may breathe
 
 const COLUMNS = [
   { key: "name", label: "run", text: (run) => run.name || run.path },
