@@ -101,6 +101,7 @@ def test_a_scheduler_that_goes_away_is_named_and_nothing_is_lost(
     assert all((run / "result.json").exists() for run in runs(workplace, "far").values())
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_cluster(workplace: Path, cluster: Dask) -> None:
     command = Command.start(workplace, *on(cluster, 40))
     wait_for(command, workplace, 1)
@@ -175,6 +176,7 @@ def commands_of_the_page(program: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip().startswith(program)]
 
 
+@pytest.mark.slow
 def test_tls_as_the_page_says(workplace: Path) -> None:
     for command in commands_of_the_page("openssl"):
         subprocess.run(shlex.split(command), cwd=workplace, check=True, capture_output=True)

@@ -143,6 +143,7 @@ def test_a_database_that_refuses_or_goes_away(place: Path, database: Postgres) -
     assert len(runs(place, "a")) >= had
 
 
+@pytest.mark.slow
 def test_a_search_of_that_name_with_other_objectives(place: Path, database: Postgres) -> None:
     found(place, *search(database, "a", 1))
     (place / "tiny.toml").write_text('objectives = ["accuracy"]\n' + SPACE)
