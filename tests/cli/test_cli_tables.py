@@ -74,6 +74,7 @@ def records(workshop: Path, tmp_path: Path) -> Path:
         "study",
         "search",
         "report",
+        "export",
         "serve",
         "data",
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from torch import nn
 from whit.budget import percent
 from whit.durable import what_to_free, write_whole
 from whit.errors import InputError, RunFailed
-from whit.export.browser import graph_json
+from whit.evaluation import predict
+from whit.export.folder import write_folder
+from whit.export.forms import FORMS, Form
 from whit.export.graph import Graph
-from whit.export.html import drawing_page
-from whit.export.shipping import Proof, graph_of, prove
+from whit.export.shipping import Proof, graph_of
+from whit.needed import need
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.text_table import wrapped
 from whit.trained import Trained, load_trained
@@ -24,19 +26,24 @@ from whit.weights import sha256
 
 @dataclass(frozen=True)
 class Shipped:
-    """What was written, and how its graph agrees with the network on a whole split."""
+    """What was written, and how it agrees with the network on a whole split."""
 
     form: str
+    int8: bool
     path: Path
     num_bytes: int
     constants: int  # numbers that the folded graph stores
     macs: int
     split: str
+    correct: int  # images of the split that the form classifies right
+    ran_by: str  # what computed the form's answers
     proof: Proof
+    sizes: Mapping[str, int]  # bytes of flash and memory, of forms that say them
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        return {**value, "path": str(self.path), "bytes": value.pop("num_bytes")}
+        num_bytes = value.pop("num_bytes")
+        return {**value, "path": str(self.path), "bytes": num_bytes}
 
     def text(self, width: int = 100) -> str:
         proof = self.proof
@@ -48,29 +55,70 @@ class Shipped:
             f"The same class as the network on {proof.same_class:,} of {proof.num_images:,} "
             f"{self.split} images; logits differ by at most {proof.largest_difference:.1e}."
         )
-        return f"{wrapped(said, width)}\n{wrapped(equal, width)}"
+        right = (
+            f"Right on {self.correct:,} of them ({percent(self.correct, proof.num_images)} %), "
+            f"computed by {self.ran_by}."
+        )
+        needs = ", ".join(f"{value:,} bytes of {name}" for name, value in self.sizes.items())
+        lines = [said, equal, right, *([f"It needs {needs}."] if needs else [])]
+        return "\n".join(wrapped(line, width) for line in lines)
 
 
-def ship(run: Path, form: str, target: Path, model: nn.Module | None = None) -> Shipped:
+def ship(
+    run: Path, form: str, target: Path, model: nn.Module | None = None, *, int8: bool = False
+) -> Shipped:
     """Write a finished run's network to `target` in a form of `FORMS`.
 
-    `model` is the network of a run that was given one in Python. Raises InputError when the run
-    has no weights, other weights than it was judged by, or a network that has no plain form, or
-    when `target` is there already; RunFailed when it cannot be written.
+    `model` is the network of a run that was given one in Python; `int8` asks for whole numbers.
+    Raises InputError when the run has no weights, other weights than it was judged by, or a
+    network that has no such form, or when `target` is there already; RunFailed when it cannot be
+    written. Nothing is written then.
     """
+    if form == "onnx":
+        need("export", "onnx", "onnxruntime")
+    if form == "html" and int8:
+        raise InputError("--int8: the page computes in float32: leave it out, or give --to c.")
     record = read_run(run)
     _refuse(record, target)
     trained = load_trained(record, model)
     graph = graph_of(trained)
-    content = FORMS[form](graph, trained)
+    made = FORMS[form](graph, trained, int8)
+    _write(target, made.files)
+    return _shipped(form, int8, target, graph, trained, made)
+
+
+def _write(target: Path, files: bytes | Mapping[str, bytes]) -> None:
     try:
-        write_whole(target, content)
+        if isinstance(files, bytes):
+            write_whole(target, files)
+        else:
+            write_folder(target, files)
     except OSError as error:
-        mend = what_to_free(target.parent, error, len(content))
+        mend = what_to_free(target.parent, error, _size(files))
         raise RunFailed(f"{target}: cannot be written: {mend}, then export again.") from None
-    macs = sum(graph.macs_of(op) for op in graph.operations)
-    proof = prove(graph, trained)
-    return Shipped(form, target, len(content), graph.num_constants, macs, trained.split.name, proof)
+
+
+def _size(files: bytes | Mapping[str, bytes]) -> int:
+    return len(files) if isinstance(files, bytes) else sum(map(len, files.values()))
+
+
+def _shipped(
+    form: str, int8: bool, target: Path, graph: Graph, trained: Trained, made: Form
+) -> Shipped:
+    split = trained.split
+    return Shipped(
+        form,
+        int8,
+        target,
+        _size(made.files),
+        graph.num_constants,
+        sum(graph.macs_of(op) for op in graph.operations),
+        split.name,
+        int((made.logits.argmax(1) == split.labels).sum()),
+        made.ran_by,
+        Proof.between(made.logits, predict(trained.model, split, trained.normalise)),
+        made.sizes,
+    )
 
 
 def _refuse(run: RunRecord, target: Path) -> None:
@@ -93,16 +141,3 @@ def _refuse(run: RunRecord, target: Path) -> None:
 
 def _judged_by(run: RunRecord) -> object:
     return (run.result or {}).get("weights_sha256")
-
-
-def _html(graph: Graph, trained: Trained) -> bytes:
-    result = trained.run.result or {}
-    test = result["test"]
-    reached = ""
-    if test["correct"] is not None:
-        reached = f", {percent(test['correct'], test['total'])} % of {test['total']:,} test images"
-    said = f"{result['params']:,} parameters{reached}. Everything here is computed in this page."
-    return drawing_page(graph_json(graph), said).encode()
-
-
-FORMS: dict[str, Callable[[Graph, Trained], bytes]] = {"html": _html}

@@ -1,0 +1,136 @@
+"""The int8 and float32 forms on microcontrollers: accuracy, flash, memory, instructions.
+
+    python benchmarks/device.py [--images 1000] [--seed 0] [--write]
+
+Exports runs of records/fewest-epochs, builds them with Debian's arm-none-eabi-gcc and runs them on
+boards of QEMU on the first test images; every answer must be that of this machine. The accuracy is
+that of all test images. With --write, the table goes into docs/DEVICE.md.
+
+Needs: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+HERE = Path(__file__).parent
+sys.path[0] = str(HERE.parent / "tests")  # instead of this folder, which has an export.py, too
+
+from export.device.board import BOARDS, CC, QEMU, Measured, measure  # noqa: E402
+from whit.budget import percent  # noqa: E402
+from whit.export.c_source import c_files  # noqa: E402
+from whit.export.executing import logits_of  # noqa: E402
+from whit.export.float_steps import float_program  # noqa: E402
+from whit.export.graph import Graph  # noqa: E402
+from whit.export.integers import whole_scores  # noqa: E402
+from whit.export.program import Program  # noqa: E402
+from whit.export.quantising import quantised  # noqa: E402
+from whit.export.shipping import graph_of  # noqa: E402
+from whit.run_record import read_run  # noqa: E402
+from whit.trained import Trained, load_trained  # noqa: E402
+
+DOCUMENT = HERE.parent / "docs" / "DEVICE.md"
+BEGIN, END = "<!-- made by benchmarks/device.py -->", "<!-- end -->"
+HEAD = "| network | form | processor | flash | memory | stack | instructions an image | test % |"
+# What others publish for networks of this task on small processors: kilobytes and percent.
+PUBLIC = ((9.3, "99.44"), (11.0, "99.55"), (3.2, "98.92"))
+
+
+def on_board(board: str, program: Program, graph: Graph, trained: Trained, count: int) -> Measured:
+    """Run a form on a board and compare every answer with this machine's."""
+    images = trained.split.images[:count]
+    with tempfile.TemporaryDirectory(prefix="whit-") as folder:
+        found = measure(board, c_files(program, "."), program.int8, images, Path(folder))
+    if program.int8:
+        assert np.array_equal(found.scores, whole_scores(program, images))
+    else:
+        assert found.answers == logits_of(graph, images).argmax(1).tolist()
+    return found
+
+
+def rows_of(seed: int, count: int, boards: list[str]) -> list[str]:
+    (run,) = (HERE.parent / "records" / "fewest-epochs").glob(f"*/seed-{seed}")
+    trained = load_trained(read_run(run))
+    graph, split = graph_of(trained), trained.split
+    programs = (quantised(graph, trained.dataset.train.images).program, float_program(graph))
+    rows = []
+    for program in programs:
+        if program.int8:
+            answers = whole_scores(program, split.images).argmax(1)
+        else:
+            answers = logits_of(graph, split.images).argmax(1).numpy()
+        right = percent(int((answers == split.labels.numpy()).sum()), len(split))
+        for board in boards:
+            # Without a floating-point unit an image takes fifteen times as many instructions.
+            few = count if program.int8 or board != "Cortex-M3" else max(1, count // 10)
+            found = on_board(board, program, graph, trained, few)
+            print(f"seed {seed}, {board}: {few} of {few} answers equal", file=sys.stderr)
+            rows.append(
+                f"| fewest-epochs, seed {seed} | {'int8' if program.int8 else 'float32'} "
+                f"| {board} | {found.flash:,} B | {found.ram:,} B | {found.stack:,} B "
+                f"| {found.instructions / 1e6:.2f} million, of {few:,} images | {right} |"
+            )
+    return rows
+
+
+def lost_in_int8() -> str:
+    """What all recorded seeds lose by whole numbers, on all test images."""
+    lost = []
+    for run in sorted((HERE.parent / "records" / "fewest-epochs").glob("*/seed-*")):
+        trained = load_trained(read_run(run))
+        graph, split = graph_of(trained), trained.split
+        program = quantised(graph, trained.dataset.train.images).program
+        answers = whole_scores(program, split.images).argmax(1) == split.labels.numpy()
+        wanted = logits_of(graph, split.images).argmax(1) == split.labels
+        lost.append(int(wanted.sum()) - int(answers.sum()))
+        print(f"{run.name}: {lost[-1]:+d} images lost", file=sys.stderr)
+    total = len(split)
+    points = 100 * mean(lost) / total
+    return (
+        f"By int8 the {len(lost)} recorded seeds lose {', '.join(f'{each:+d}' for each in lost)} "
+        f"of {total:,} test images: {points:+.3f} points in the mean."
+    )
+
+
+def version(command: str) -> str:
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000, help="images run on each board")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/DEVICE.md")
+    given = parser.parse_args()
+    public = [f"| public figure | | | {size} kB | | | | {reached} |" for size, reached in PUBLIC]
+    command = f"python benchmarks/device.py --images {given.images} --seed {given.seed} --write"
+    lines = [
+        f"Made by `{command}`.",
+        "",
+        HEAD,
+        f"|{'---|' * (HEAD.count('|') - 1)}",
+        *rows_of(given.seed, given.images, list(BOARDS)),
+        *public,
+        "",
+        lost_in_int8(),
+        "",
+        f"{version(CC)}; {version(QEMU)}.",
+    ]
+    text = "\n".join(lines)
+    print(text)
+    if given.write:
+        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

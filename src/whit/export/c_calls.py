@@ -1,0 +1,200 @@
+"""Each step as one call of its kernel, and the kernels' text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from string import Template
+from typing import Any
+
+from whit.export.program import Program, Step, places_and_channels
+
+# By PyTorch's definitions; the constant of gelu is the square root of one half.
+_EXPRESSIONS = {
+    "relu": "x > 0 ? x : 0",
+    "relu6": "x > 6 ? 6 : x > 0 ? x : 0",
+    "gelu": "0.5f * x * (1 + erff(0.707106781f * x))",
+    "silu": "x / (1 + expf(-x))",
+    "hardswish": "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6",
+    "hardsigmoid": "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6",
+    "sigmoid": "1 / (1 + expf(-x))",
+    "tanh": "tanhf(x)",
+}
+_WITH_SLOPE = {
+    "leaky_relu": "x > 0 ? x : x * slope",
+    "elu": "x > 0 ? x : slope * expm1f(x)",
+}
+_SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
+
+
+def kernel_texts(program: Program) -> list[str]:
+    """Return the text of every kernel that the program calls, each once, as it reads them."""
+    folder = "int8" if program.int8 else "float"
+    texts: dict[str, None] = {}
+    for step in program.steps:
+        if program.int8:
+            for needed in _needed_first(step):
+                texts[_file(f"int8/{needed}.c")] = None
+        texts[_kernel_text(step, folder)] = None
+    shapes = [_file("shapes.c")] if any("struct map" in text for text in texts) else []
+    return [*shapes, *texts]
+
+
+def _needed_first(step: Step) -> tuple[str, ...]:
+    if step.kind in ("linear_scores", "mean_scores", "scores"):
+        return ("score_of",)
+    if step.kind in ("conv", "depthwise", "linear", "scale", "mean", "add", "multiply", "concat"):
+        return ("settle",)
+    return ()
+
+
+def _kernel_text(step: Step, folder: str) -> str:
+    function = step.settings.get("function", "")
+    if step.kind == "activation" and function != "prelu":
+        name = "activation_with_slope" if function in _WITH_SLOPE else "activation"
+        expression = _WITH_SLOPE.get(function) or _EXPRESSIONS[function]
+        text = Template(_file(f"float/{name}.c"))
+        return text.substitute(function=function, expression=expression)
+    if folder == "float" and step.kind in _SIGNS:
+        text = Template(_file("float/two.c"))
+        return text.substitute(kind=step.kind, sign=_SIGNS[step.kind])
+    return _file(f"{folder}/{'prelu' if step.kind == 'activation' else step.kind}.c")
+
+
+def _file(name: str) -> str:
+    file = resources.files("whit") / "export" / "c_kernels" / name
+    return file.read_text(encoding="utf-8")
+
+
+def calls(
+    program: Program, step: Step, where: Callable[[str], str], constant: Callable[[str], str]
+) -> list[str]:
+    """Return the calls of a step; `where` and `constant` name values and constants in C."""
+    given = [where(name) for name in step.inputs]
+    shapes = [program.shape_of(name) for name in step.inputs]
+    held = {role: constant(name) for role, name in step.constants.items()}
+    made, settings = where(step.name), step.settings
+    rows, channels = places_and_channels(shapes[0])
+    lying = f"{given[0]}, {rows}, {channels}"
+    count = rows * channels
+    fixed = _fixed(settings)
+    kind = step.kind
+    if kind == "numbers":
+        return [f"numbers({given[0]}, {count}, {made})"]
+    if kind == "conv":
+        outside = _outside(settings, shapes[0])
+        return [
+            f"conv({given[0]}, {_map(shapes[0])}, {_window(settings)}, {settings['groups']}, "
+            f"{outside}, {held['weight']}, {_made_by(held, settings)}, {made}, {_map(step.shape)})"
+        ]
+    if kind == "depthwise":
+        zero = f"{settings['zero']}, " if program.int8 else ""
+        return [
+            f"depthwise({given[0]}, {_map(shapes[0])}, {_window(settings)}, {zero}"
+            f"{held['weight']}, {_made_by(held, settings)}, {made}, {_map(step.shape)})"
+        ]
+    if kind in ("linear", "linear_scores"):
+        return [
+            f"{kind}({given[0]}, {count}, {held['weight']}, {_made_by(held, settings)}, {made}, "
+            f"{step.shape[0]})"
+        ]
+    if kind == "scale":
+        shift = f", {settings['shift']}" if program.int8 else ""
+        by = held["factor" if program.int8 else "scale"]
+        return [f"scale({lying}, {by}, {held['offset']}{shift}, {made})"]
+    if kind == "table":
+        by_channel = int(settings["by_channel"])
+        return [f"look_up({lying}, {by_channel}, {held['table']}, {made})"]
+    if kind == "activation":
+        if settings["function"] == "prelu":
+            return [f"prelu({lying}, {held['slope']}, {made})"]
+        slope = f", {number(settings['slope'])}" if "slope" in settings else ""
+        return [f"{settings['function']}_each({given[0]}, {count}{slope}, {made})"]
+    if kind == "maxpool":
+        return [
+            f"maxpool({given[0]}, {_map(shapes[0])}, {_window(settings)}, {made}, "
+            f"{_map(step.shape)})"
+        ]
+    if kind == "avgpool":
+        zero = f"{settings['zero']}, " if program.int8 else ""
+        return [
+            f"avgpool({given[0]}, {_map(shapes[0])}, {_window(settings)}, "
+            f"{int(settings['counts_padding'])}, {zero}{made}, {_map(step.shape)})"
+        ]
+    if kind in ("mean", "mean_scores"):
+        return [f"{kind}({lying}, {fixed}{made})"]
+    if kind == "scores":
+        return [f"give_scores({given[0]}, {count}, {fixed}{made})"]
+    if kind in ("add", "subtract", "multiply"):
+        by_channel = int(settings["by_channel"])
+        return [f"{kind}({given[0]}, {given[1]}, {by_channel}, {rows}, {channels}, {fixed}{made})"]
+    if kind == "concat":
+        return _puts(program, step, given, made)
+    if kind == "slice":
+        start, pitch = settings["start"], settings["pitch"]
+        return [f"take({given[0]}, {rows}, {start}, {pitch}, {made}, {step.shape[0]})"]
+    if kind == "pad":
+        left, _, top, _ = settings["around"]
+        zero = f", {settings['zero']}" if program.int8 else ""
+        return [
+            f"pad({given[0]}, {_map(shapes[0])}, {left}, {top}{zero}, {made}, {_map(step.shape)})"
+        ]
+    if kind == "flatten":
+        return [f"flatten({lying}, {made})"]
+    assert kind in ("softmax", "log_softmax"), kind
+    return [f"{kind}({given[0]}, {count}, {made})"]
+
+
+def _puts(program: Program, step: Step, given: list[str], made: str) -> list[str]:
+    first, found = 0, []
+    for i, (name, inside) in enumerate(zip(step.inputs, given, strict=True)):
+        rows, channels = places_and_channels(program.shape_of(name))
+        fixed = ""
+        if program.int8:
+            factor, offset = step.settings["factors"][i], step.settings["offsets"][i]
+            fixed = f"{factor}, INT64_C({offset}), {step.settings['shift']}, "
+        found.append(f"put({inside}, {rows}, {channels}, {fixed}{made}, {first}, {step.shape[0]})")
+        first += channels
+    return found
+
+
+def _fixed(settings: Any) -> str:
+    """The whole numbers of a step that has one factor for all channels."""
+    if "shift" not in settings or not ("factor" in settings or "factor_a" in settings):
+        return ""
+    names = ("zero_a", "zero_b", "factor", "factor_a", "factor_b")
+    row = [str(settings[name]) for name in names if name in settings]
+    return ", ".join([*row, f"INT64_C({settings['offset']})", str(settings["shift"])]) + ", "
+
+
+def _made_by(held: dict[str, str], settings: Any) -> str:
+    """What turns the sums of a layer into its outputs."""
+    if "shift" in settings:
+        return f"{held['factor']}, {held['offset']}, {settings['shift']}"
+    return held["bias"]
+
+
+def _outside(settings: Any, shape: tuple[int, ...]) -> str:
+    return outside_name(settings.get("zero", 0)) if any(settings["padding"]) else "NULL"
+
+
+def outside_name(zero: int) -> str:
+    return f"outside_{zero}"
+
+
+def _map(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"(struct map){{{height}, {width}, {channels}}}"
+
+
+def _window(settings: Any) -> str:
+    around = settings.get("dilation", (1, 1))
+    numbers = (*settings["kernel"], *settings["stride"], *settings["padding"], *around)
+    return f"(struct window){{{', '.join(map(str, numbers))}}}"
+
+
+def number(value: float) -> str:
+    """A float32 as C reads it back: nine digits tell all of them apart."""
+    text = f"{value:.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"

@@ -1,0 +1,252 @@
+"""The C form: a folder with one header, one source and a page that says what they need.
+
+C99 without a heap, and without a library but for the mathematics of some float activations. The
+same weights give the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+import numpy as np
+
+from whit.export.c_calls import NEEDS_MATH, calls, kernel_texts, number, outside_name
+from whit.export.graph import INPUT
+from whit.export.memory_plan import MemoryPlan, Span, plan_memory
+from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
+
+_WIDTH = 100
+_TYPES = {"float32": "float", "int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t"}
+_TYPES["int64"] = "int64_t"
+# These kernels work forward: a number is written where no later one reads.
+_FORWARD = ("activation", "scale", "table", "mean", "slice", "add", "subtract", "multiply")
+_POOLS = ("maxpool", "avgpool")
+
+
+def c_files(program: Program, said: str) -> dict[str, bytes]:
+    """Return the files of a C form by their names; `said` is a line about the run."""
+    name = c_name(program.name)
+    plan = memory_plan(program)
+    texts = {
+        f"{name}.h": _header(program, name, plan),
+        f"{name}.c": _source(program, name, plan),
+        "README.md": _readme(program, name, plan, said),
+    }
+    return {file: text.encode("ascii") for file, text in texts.items()}
+
+
+def c_name(name: str) -> str:
+    """Return a name as C takes it: letters, digits and underscores, a letter first."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").lower()
+    return plain if plain[:1].isalpha() else f"net_{plain}".rstrip("_")
+
+
+def memory_plan(program: Program) -> MemoryPlan:
+    """Return where each value lies, in numbers; the image and the scores are the caller's."""
+    last: dict[str, int] = {}
+    for i, step in enumerate(program.steps):
+        last.update((name, i) for name in step.inputs)
+    spans = []
+    for i, step in enumerate(program.steps):
+        if step.name == OUTPUT:
+            continue
+        over = {
+            name
+            for name in step.inputs
+            if last[name] == i and name != INPUT and _writes_over(program, step, name)
+        }
+        places, channels = places_and_channels(step.shape)
+        spans.append(Span(step.name, places * channels, i, last[step.name], frozenset(over)))
+    return plan_memory(spans)
+
+
+def _writes_over(program: Program, step: Step, name: str) -> bool:
+    if step.kind in _POOLS:
+        return not any(step.settings["padding"])
+    # A vector that counts for every place is read to the end.
+    return step.kind in _FORWARD and (len(step.inputs) == 1 or program.shape_of(name) == step.shape)
+
+
+def _header(program: Program, name: str, plan: MemoryPlan) -> str:
+    channels, height, width = program.image_shape
+    size, classes = channels * height * width, len(program.classes)
+    guard, kind = f"{name.upper()}_H", "int8" if program.int8 else "float"
+    lying = f"{height} lines of {width} places of {channels} byte{'s' * (channels > 1)}"
+    scored = (
+        f"scores: {classes} whole numbers, logits times 65,536, before any softmax"
+        if program.int8
+        else f"scores: {classes} numbers, as the network gives them"
+    )
+    labels = "\n".join(f" *   {i}: {_in_comment(label)}" for i, label in enumerate(program.classes))
+    return f"""/*
+ * {_in_comment(program.name)}: {kind}, made by whit. Not to be edited.
+ *
+{_commented(_needs(program, plan))}
+ */
+#ifndef {guard}
+#define {guard}
+
+#include <stdint.h>
+
+/*
+ * Returns the class of an image, 0 to {classes - 1}. Not to be called by two at once.
+ *
+ * pixels: {lying}, 0 to 255, as in the data set
+ * {scored}
+ *
+ * classes:
+{labels}
+ */
+int {name}_classify(const uint8_t pixels[{size}], {_score_type(program)} scores[{classes}]);
+
+#endif
+"""
+
+
+def _score_type(program: Program) -> str:
+    return "int32_t" if program.int8 else "float"
+
+
+def _needs(program: Program, plan: MemoryPlan) -> list[str]:
+    unit = 1 if program.int8 else 4
+    bound = (
+        "no plan needs less"
+        if plan.size == plan.least
+        else f"no plan could need less than {unit * plan.least:,}"
+    )
+    return [
+        f"flash: {program.constant_bytes:,} bytes of constants, and the code",
+        f"memory: {unit * plan.size:,} bytes for activations ({bound}), static; no heap; the stack "
+        "beside",
+        f"operations: {program.macs:,} multiply-adds an image",
+    ]
+
+
+def _source(program: Program, name: str, plan: MemoryPlan) -> str:
+    kernels = kernel_texts(program)
+    code = "\n".join(kernels)
+    includes = [f'#include "{name}.h"', "", "#include <stddef.h>"]
+    if any(f"{function}(" in code for function in NEEDS_MATH):
+        includes.append("#include <math.h>")
+    constants = "".join(
+        f"static const {_TYPES[str(array.dtype)]} {_constant(each)}[{array.size}] = {{\n"
+        f"{_numbers(array)}\n}};\n\n"
+        for each, array in program.constants.items()
+    )
+    unit = "uint8_t" if program.int8 else "float"
+    where = f"static {unit} memory[{plan.size}];\n\n" if plan.size else ""
+    return (
+        "/* Made by whit. Not to be edited; the header says what it needs. */\n"
+        + "\n".join(includes)
+        + "\n\n"
+        + code
+        + "\n"
+        + constants
+        + _outsides(program)
+        + where
+        + _classify(program, name, plan)
+    )
+
+
+def _outsides(program: Program) -> str:
+    """Constants that stand for the places outside a map."""
+    widest: dict[int, int] = {}
+    for step in program.steps:
+        if step.kind == "conv" and any(step.settings["padding"]):
+            zero = step.settings.get("zero", 0)
+            channels = program.shape_of(step.inputs[0])[0]
+            widest[zero] = max(channels, widest.get(zero, 0))
+    unit = "uint8_t" if program.int8 else "float"
+    return "".join(
+        f"static const {unit} {outside_name(zero)}[{count}] = {{"
+        f"{', '.join([str(zero)] * (count if zero else 1))}}};\n\n"
+        for zero, count in sorted(widest.items())
+    )
+
+
+def _classify(program: Program, name: str, plan: MemoryPlan) -> str:
+    channels, height, width = program.image_shape
+    unit = "uint8_t" if program.int8 else "float"
+
+    def where(value: str) -> str:
+        return {INPUT: "pixels", OUTPUT: "scores"}.get(value, value)
+
+    lines = [
+        f"int {name}_classify(const uint8_t pixels[{channels * height * width}], "
+        f"{_score_type(program)} scores[{len(program.classes)}])",
+        "{",
+    ]
+    for step in program.steps:
+        if step.name != OUTPUT:
+            lines.append(f"    {unit} *const {step.name} = memory + {plan.starts[step.name]};")
+    for step in program.steps:
+        for call in calls(program, step, where, _constant):
+            # A struct's two words stay in one line.
+            whole = f"{call};".replace("struct ", "struct~")
+            lines += [line.replace("~", " ") for line in _wrapped(whole, "    ", "        ")]
+    lines += [
+        "    int best = 0;",
+        f"    for (int k = 1; k < {len(program.classes)}; k++)",
+        "        if (scores[k] > scores[best])",
+        "            best = k;",
+        "    return best;",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _constant(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _numbers(array: Array) -> str:
+    flat = array.ravel()
+    if flat.dtype == np.float32:
+        texts = [number(float(each)) for each in flat]
+    elif flat.dtype == np.int64:
+        texts = [f"INT64_C({each})" for each in flat]
+    else:
+        texts = [str(each) for each in flat]
+    return "\n".join(_wrapped(", ".join(texts), "    ", "    "))
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _commented(lines: list[str]) -> str:
+    wrapped = [part for line in lines for part in textwrap.wrap(line, _WIDTH - 3)]
+    return "\n".join(f" * {line}" for line in wrapped)
+
+
+def _in_comment(text: str) -> str:
+    """Any text in ASCII, and such that no comment ends or begins in it."""
+    plain = text.encode("ascii", "backslashreplace").decode()
+    plain = "".join(each if each.isprintable() else "?" for each in plain)
+    return plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
+
+
+def _readme(program: Program, name: str, plan: MemoryPlan, said: str) -> str:
+    needs = "\n".join(f"- {line}" for line in _needs(program, plan))
+    needs_math = any(
+        f"{function}(" in text for text in kernel_texts(program) for function in NEEDS_MATH
+    )
+    return f"""# {name}
+
+{said}
+
+    cc -std=c99 -O2 -c {name}.c{"   # link with -lm" if needs_math else ""}
+
+`{name}.h` has the one function, {name}_classify, and says what it reads and gives.
+For the machine at hand, `-O3 -march=native` lets the compiler use its widest registers.
+
+{needs}
+"""

@@ -1,0 +1,105 @@
+"""The range of every value over training images, and the 256 levels that fit it best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import frexp, inf, ldexp
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whit.export.executing import execute
+from whit.export.graph import Graph
+
+NUM_IMAGES = 1000  # evenly from the last training images
+LAST = 10_000
+_BATCH = 100
+_SAMPLES = 20_000  # numbers of one value that decide its levels
+_CUTS = np.linspace(1, 0.5, 51)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """What a byte q stands for: (q - zero) * scale."""
+
+    scale: float
+    zero: int
+
+    @property
+    def lowest(self) -> float:
+        return -self.zero * self.scale
+
+    @property
+    def highest(self) -> float:
+        return (255 - self.zero) * self.scale
+
+    def values(self) -> NDArray[np.float64]:
+        """Return what each byte stands for, (256,)."""
+        return (np.arange(256, dtype=np.float64) - self.zero) * self.scale
+
+    def bytes_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the nearest level of each value, as whole numbers from 0 to 255."""
+        nearest: NDArray[np.float64] = np.floor(values / self.scale + self.zero + 0.5)
+        return nearest.clip(0, 255)
+
+
+def calibration_images(images: Tensor) -> Tensor:
+    """Return up to 1,000 of the last 10,000 of uint8 images (N, C, H, W)."""
+    last = images[-LAST:]
+    return last[:: max(1, len(last) // NUM_IMAGES)][:NUM_IMAGES]
+
+
+def samples_of(graph: Graph, images: Tensor) -> dict[str, NDArray[np.float64]]:
+    """Return numbers of every value of the graph over these images, evenly taken.
+
+    In float64, so that the last bits of a machine's own sums decide nothing.
+    """
+    exact = replace(
+        graph, constants={name: tensor.double() for name, tensor in graph.constants.items()}
+    )
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    batches = -(-len(images) // _BATCH)
+    for first in range(0, len(images), _BATCH):
+        for name, value in execute(exact, images[first : first + _BATCH]).items():
+            flat = value.flatten()
+            step = max(1, flat.numel() * batches // _SAMPLES)
+            extremes = torch.stack([flat.min(), flat.max()])
+            found.setdefault(name, []).append(torch.cat([flat[::step], extremes]).numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def best_levels(samples: NDArray[np.float64], lowest: float = -inf, highest: float = inf) -> Levels:
+    """Return the levels with the least mean square error; zero is always one of them.
+
+    What lies beyond `lowest` and `highest` is cut off by whatever reads the value.
+    """
+    cut = np.clip(samples, lowest, highest)
+    low, high = min(0.0, float(cut.min())), max(0.0, float(cut.max()))
+    if low == high:
+        return Levels(1.0, 0)
+    best, least = None, inf
+    for share in _CUTS:
+        levels = _levels(low * share, high * share)
+        near = (levels.bytes_of(cut) - levels.zero) * levels.scale
+        error = float(np.square(near - cut).mean())
+        if error < least:
+            best, least = levels, error
+    assert best is not None
+    return best
+
+
+def _levels(low: float, high: float) -> Levels:
+    # Sixteen bits: the last bits of a sum must not decide them.
+    fraction, exponent = frexp((high - low) / 255)
+    scale = ldexp(round(fraction * 65536), exponent - 16)
+    return Levels(scale, min(255, max(0, round(-low / scale))))
+
+
+def whole_weights(weights: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return weights (O, ...) as whole numbers from -127 to 127, and a scale an output (O,)."""
+    largest = np.abs(weights.reshape(len(weights), -1)).max(1)
+    scales = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    shaped = scales.astype(np.float64).reshape(-1, *(1,) * (weights.ndim - 1))
+    return np.clip(np.rint(weights / shaped), -127, 127).astype(np.int8), scales

@@ -1,0 +1,73 @@
+"""A folded graph as steps in float32."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from whit.export.graph import INPUT, Graph, Operation
+from whit.export.program import (
+    OUTPUT,
+    Array,
+    Program,
+    Step,
+    is_depthwise,
+    kernel_layout,
+    lies_flat,
+    places_and_channels,
+)
+
+_NUMBERS = "floats"  # the pixels as floating-point numbers
+
+
+def float_program(graph: Graph) -> Program:
+    """Return the steps of a graph; the image is made floating-point first."""
+    constants: dict[str, Array] = {}
+    same: dict[str, str] = {INPUT: _NUMBERS}  # values that lie in memory as others do already
+    steps = [Step(_NUMBERS, "numbers", (INPUT,), graph.image_shape)]
+    for op in graph.operations:
+        inputs = tuple(same.get(name, name) for name in op.inputs)
+        if op.kind == "flatten" and lies_flat(graph.shape_of(op.inputs[0])):
+            same[op.name] = inputs[0]
+            continue
+        steps.append(_step(graph, op, inputs, constants))
+    last = steps[-1]
+    assert last.name == same.get(graph.output, graph.output), "the logits come last"
+    steps[-1] = replace(last, name=OUTPUT)
+    macs = sum(graph.macs_of(op) for op in graph.operations)
+    return Program(
+        graph.name, False, graph.image_shape, graph.classes, tuple(steps), constants, macs
+    )
+
+
+def _step(
+    graph: Graph, op: Operation, inputs: tuple[str, ...], constants: dict[str, Array]
+) -> Step:
+    kind: str = op.kind
+    settings: dict[str, Any] = dict(op.attributes)
+    named = dict(op.constants)
+
+    def stored(role: str, array: Array, layout: str = "") -> None:
+        named[role] = f"{op.constants[role]}{layout}"
+        constants[named[role]] = np.ascontiguousarray(array, np.float32)
+
+    for role in op.constants:
+        array = graph.constants[op.constants[role]].numpy()
+        if role != "weight":
+            stored(role, array)
+        elif kind == "linear":
+            stored(role, array.T)
+        else:
+            depthwise = is_depthwise(op, graph.shape_of(op.inputs[0]))
+            kind = "depthwise" if depthwise else kind
+            settings["kernel"] = array.shape[2:]
+            groups = settings["groups"]
+            layout = "" if groups == 1 else f".{kind}{groups}"
+            stored(role, kernel_layout(array, groups, depthwise), layout)
+    if kind in ("add", "subtract", "multiply"):
+        settings["by_channel"] = graph.shape_of(op.inputs[1]) != op.shape
+    if kind == "slice":
+        settings["pitch"] = places_and_channels(graph.shape_of(op.inputs[0]))[1]
+    return Step(op.name, kind, inputs, op.shape, settings, named)

@@ -1,0 +1,31 @@
+"""A folder of files that is whole or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from whit.durable import sync_folder
+
+
+def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder beside its name and give it its name as one step.
+
+    Raises OSError; nothing is left then.
+    """
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir()
+        for name, content in files.items():
+            with (beside / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        sync_folder(beside)
+        beside.rename(target)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    sync_folder(target.parent)

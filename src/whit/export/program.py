@@ -1,0 +1,81 @@
+"""What a C form is made of: steps in order, each a call of one kernel, and their constants.
+
+A step is a graph's operation put as the kernels read it: channels side by side, weights with the
+output channels innermost, numbers in float32 or in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whit.export.graph import INPUT, Operation, Shape
+
+Array = NDArray[Any]
+OUTPUT = "scores"  # the value of the last step
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call: the value it makes, what it reads, its settings and the names of its constants."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: Shape
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Steps from the value `image` to the value `scores`; constants that several share are one."""
+
+    name: str
+    int8: bool
+    image_shape: tuple[int, int, int]  # C, H, W
+    classes: tuple[str, ...]
+    steps: tuple[Step, ...]
+    constants: Mapping[str, Array]
+    macs: int  # for one image
+
+    def shape_of(self, name: str) -> Shape:
+        if name == INPUT:
+            return self.image_shape
+        return next(step.shape for step in self.steps if step.name == name)
+
+    @property
+    def constant_bytes(self) -> int:
+        return sum(array.nbytes for array in self.constants.values())
+
+
+def places_and_channels(shape: Shape) -> tuple[int, int]:
+    """Return how a value lies in memory; a vector is one place."""
+    return prod(shape[1:]), shape[0]
+
+
+def lies_flat(shape: Shape) -> bool:
+    """Whether a map's numbers lie in memory as those of its flattened vector do."""
+    places, channels = places_and_channels(shape)
+    return places == 1 or channels == 1
+
+
+def is_depthwise(op: Operation, read: Shape) -> bool:
+    groups: int = op.attributes["groups"]
+    return groups > 1 and groups == read[0] == op.shape[0]
+
+
+def kernel_layout(weight: Array, groups: int, depthwise: bool) -> Array:
+    """Return weights (O, C/groups, KH, KW) as (groups, KH, KW, C/groups, O/groups).
+
+    Those of a depthwise convolution as (KH, KW, C).
+    """
+    if depthwise:
+        return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
+    by_group = weight.reshape(groups, -1, *weight.shape[1:])
+    return np.ascontiguousarray(by_group.transpose(0, 3, 4, 2, 1))

@@ -1,0 +1,55 @@
+"""The folded graphs of the zoo and of a recorded run, each read once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from torch import nn
+
+from export.zoo import CLASSES, OWN, networks
+from whit.export.folding import folded
+from whit.export.graph import Graph
+from whit.export.quantising import Quantised, quantised
+from whit.export.reading import read_graph
+from whit.export.shipping import graph_of
+from whit.recipe import shipped_recipes
+from whit.run_record import read_run
+from whit.trained import Trained, load_trained
+
+NAMES = (*shipped_recipes(), *(kind.__name__ for kind in OWN))
+RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
+
+
+@cache
+def _networks() -> dict[str, nn.Module]:
+    return dict(networks())
+
+
+def network(name: str) -> nn.Module:
+    return _networks()[name]
+
+
+@cache
+def graph(name: str) -> Graph:
+    return folded(read_graph(network(name), (1, 28, 28), CLASSES, name))
+
+
+def recorded(seed: int) -> Path:
+    (run,) = RECORD.glob(f"*/seed-{seed}")
+    return run
+
+
+@cache
+def trained(seed: int = 0) -> Trained:
+    return load_trained(read_run(recorded(seed)))
+
+
+@cache
+def trained_graph(seed: int = 0) -> Graph:
+    return graph_of(trained(seed))
+
+
+@cache
+def trained_int8(seed: int = 0) -> Quantised:
+    return quantised(trained_graph(seed), trained(seed).dataset.train.images)

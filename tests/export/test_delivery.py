@@ -1,0 +1,140 @@
+"""`whit export`: every form with its proof, wrong input refused at once, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from export import read
+from faults.processes import whit
+from whit.errors import InputError, ModelError, RunFailed
+from whit.export import delivery, folder
+from whit.export.delivery import Shipped, ship
+from whit.export.forms import FORMS
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run of its own, to be spoilt."""
+    return Path(shutil.copytree(read.recorded(0), tmp_path / "run"))
+
+
+def left_in(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())
+
+
+def shipped(where: Path, run: Path, form: str, *options: str) -> dict[str, Any]:
+    out = f"made.{form}"
+    code, said = whit(where, "export", str(run), "--to", form, "--json", "--out", out, *options)
+    assert code == 0, said
+    assert list(where.glob(".*")) == []  # nothing unfinished
+    value: dict[str, Any] = json.loads(said)
+    return value
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_each_form_by_the_command_line(easy_recipe: Path, tmp_path: Path) -> None:
+    code, said = whit(tmp_path, "train", str(easy_recipe), "--out", "easy")
+    assert code == 0, said
+    run = tmp_path / "easy"
+    onnx = shipped(tmp_path, run, "onnx")
+    assert onnx["proof"]["same_class"] == onnx["proof"]["num_images"] == 100
+    assert onnx["bytes"] == (tmp_path / "made.onnx").stat().st_size
+    assert onnx["ran_by"] == "onnxruntime"
+    whole = shipped(tmp_path, run, "c", "--int8")
+    assert whole["proof"]["same_class"] >= 98
+    assert whole["ran_by"] == "the C form, compiled here"
+    assert left_in(tmp_path / "made.c") == ["README.md", "easy.c", "easy.h"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "c"])
+def test_a_recorded_run_on_every_test_image(form: str, tmp_path: Path) -> None:
+    value = shipped(tmp_path, read.recorded(0), form)
+    assert value["proof"]["same_class"] == value["proof"]["num_images"] == 10_000
+    (tmp_path / "whole").mkdir()
+    value = shipped(tmp_path / "whole", read.recorded(0), form, "--int8")
+    assert value["correct"] == 9950
+
+
+def test_what_is_there_stays(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is there already: remove it"):
+        ship(run, "c", tmp_path / "made")
+    assert left_in(tmp_path / "made") == ["mine.txt"]
+    with pytest.raises(InputError, match="is not there"):
+        ship(run, "onnx", tmp_path / "nowhere" / "made")
+
+
+def test_a_run_that_diverged(run: Path, tmp_path: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | {"state": "diverged"}))
+    with pytest.raises(InputError, match="the run diverged"):
+        ship(run, "c", tmp_path / "made")
+    assert left_in(tmp_path) == ["run"]
+
+
+def test_weights_of_another_network(run: Path, tmp_path: Path) -> None:
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text(recipe.replace("widths = [16, 24", "widths = [8, 24"))
+    assert recipe != (run / "recipe.toml").read_text()
+    with pytest.raises(InputError, match="the model wants"):
+        ship(run, "onnx", tmp_path / "made")
+    assert left_in(tmp_path) == ["run"]
+
+
+def test_other_weights_than_were_judged(run: Path, tmp_path: Path) -> None:
+    shutil.copy(read.recorded(1) / "weights.safetensors", run)
+    with pytest.raises(InputError, match="not the weights that the run was judged by"):
+        ship(run, "c", tmp_path / "made")
+
+
+def test_the_page_has_no_int8(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the page computes in float32"):
+        ship(run, "html", tmp_path / "made", int8=True)
+    code, said = whit(tmp_path, "export", str(run), "--to", "html", "--int8")
+    assert (code, said.count("the page computes in float32")) == (2, 1)
+
+
+def test_a_missing_part_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whit.needed.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'whit\[export\]'"):
+        ship(run, "onnx", tmp_path / "made")
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder.os, "fsync", full)
+    with pytest.raises(RunFailed, match=r"Free .* then export again"):
+        delivery._write(tmp_path / "made", {"a.c": b"int a;\n"})
+    assert left_in(tmp_path) == []
+
+
+def test_a_form_says_what_it_proved() -> None:
+    proof = delivery.Proof(10_000, 9_998, 0.25)
+    value = Shipped(
+        *("c", True, Path("made"), 1000, 10, 99, "test", 9950, "PyTorch", proof, {"memory": 64})
+    )
+    assert "the network on 9,998 of 10,000 test images" in value.text()
+    assert "Right on 9,950 of them (99.50 %), computed by PyTorch." in value.text()
+    assert "64 bytes of memory" in value.text()
+    assert value.to_json()["bytes"] == 1000
+    assert "num_bytes" not in value.to_json()
+
+
+@pytest.mark.parametrize("form", ["onnx", "c"])
+def test_numbers_that_are_none_are_refused(form: str) -> None:
+    graph = read.trained_graph()
+    broken = {**graph.constants, "conv6.bias": graph.constants["conv6.bias"] / 0}
+    with pytest.raises(ModelError, match=r"conv6\.bias: not all are finite numbers"):
+        FORMS[form](replace(graph, constants=broken), read.trained(), False)

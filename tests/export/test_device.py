@@ -1,0 +1,53 @@
+"""The C forms on a Cortex-M in QEMU: the same answers as on this machine, bit by bit in int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import read
+from export.device.board import BOARDS, HAS_TOOLS, Measured, measure
+from whit.export.c_source import c_files, memory_plan
+from whit.export.executing import logits_of
+from whit.export.float_steps import float_program
+from whit.export.integers import whole_scores
+from whit.export.program import Program
+
+pytestmark = pytest.mark.skipif(not HAS_TOOLS, reason="no ARM compiler or no QEMU for ARM")
+
+
+def measured(program: Program, board: str, count: int, folder: Path) -> Measured:
+    files, images = c_files(program, "A network."), read.trained().split.images[:count]
+    found = measure(board, files, program.int8, images, folder)
+    if program.int8:
+        assert np.array_equal(found.scores, whole_scores(program, images))
+    wanted = found.scores if program.int8 else logits_of(read.trained_graph(), images).numpy()
+    assert found.answers == wanted.argmax(1).tolist()
+    unit = 1 if program.int8 else 4
+    assert program.constant_bytes < found.flash < program.constant_bytes + 16_000
+    assert found.ram == unit * memory_plan(program).size
+    return found
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_few_images(board: str, tmp_path: Path) -> None:
+    found = measured(read.trained_int8().program, board, 4, tmp_path)
+    assert 0 < found.stack < 4096
+    assert found.instructions > 3_085_920
+
+
+def test_a_few_images_in_float(tmp_path: Path) -> None:
+    measured(float_program(read.trained_graph()), "Cortex-M4", 2, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_thousand_images(board: str, tmp_path: Path) -> None:
+    measured(read.trained_int8().program, board, 1000, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_thousand_images_in_float(tmp_path: Path) -> None:
+    measured(float_program(read.trained_graph()), "Cortex-M4", 1000, tmp_path)

@@ -1,0 +1,169 @@
+"""Whole numbers: C equal to NumPy bit by bit, little accuracy lost, overflow refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from statistics import mean
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export import read
+from export.zoo import CLASSES, some_images
+from whit.errors import ModelError
+from whit.export.c_source import c_files
+from whit.export.calibration import Levels, best_levels, whole_weights
+from whit.export.compiled import c_logits
+from whit.export.executing import logits_of
+from whit.export.fixed_point import fixed
+from whit.export.folding import folded
+from whit.export.graph import Graph
+from whit.export.integers import _value, whole_scores
+from whit.export.program import Program
+from whit.export.quantising import SCORE_UNITS, quantised
+from whit.export.reading import read_graph
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+
+
+def equal_bits(program: Program, images: torch.Tensor) -> bool:
+    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
+    return bool((compiled.numpy() == whole_scores(program, images)).all())
+
+
+@needs_cc
+@pytest.mark.parametrize("name", read.NAMES)
+def test_c_is_equal_to_numpy_bit_by_bit(name: str) -> None:
+    images = some_images(12)
+    assert equal_bits(quantised(read.graph(name), images).program, images)
+
+
+@pytest.mark.parametrize("name", read.NAMES)
+def test_whole_numbers_are_near_the_network(name: str) -> None:
+    """Within a few levels of 256, at the scale of the logits; before a softmax, if there is one."""
+    images, graph = some_images(40), read.graph(name)
+    scores = whole_scores(quantised(graph, images).program, images) / SCORE_UNITS
+    if graph.operations[-1].kind.endswith("softmax"):
+        last = graph.operations[-1].inputs[0]
+        graph = Graph(
+            graph.name, graph.image_shape, graph.classes, graph.operations[:-1], graph.constants
+        )
+        assert graph.output == last
+    wanted = logits_of(graph, images).numpy()
+    spread = np.abs(wanted - wanted.mean()).max()
+    assert np.sqrt(np.square(scores - wanted).mean()) <= 0.04 * spread
+
+
+def test_the_same_weights_give_the_same_numbers() -> None:
+    threads = torch.get_num_threads()
+    files = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        program = quantised(read.graph("Branches"), some_images(40)).program
+        files.append(c_files(program, "A network."))
+    torch.set_num_threads(threads)
+    assert files[0] == files[1]
+
+
+def test_a_convolution_equals_its_definition() -> None:
+    """The twin's products go through float64; here each is taken by itself, as an integer."""
+    program = quantised(read.graph("Halves"), some_images()).program
+    first = program.steps[0]
+    image = some_images(1)[0, 0].numpy().astype(int).tolist()
+    weight = program.constants[first.constants["weight"]].astype(int).tolist()[0]
+    factor = program.constants[first.constants["factor"]].tolist()
+    offset = program.constants[first.constants["offset"]].tolist()
+    x = some_images(1).permute(0, 2, 3, 1).numpy().astype(np.int64)
+    held = {
+        role: program.constants[name].astype(np.int64) for role, name in first.constants.items()
+    }
+    made = _value(first, [x], held)[0]
+    for y, at, o in ((0, 0, 0), (5, 13, 2), (12, 27, 4)):
+        total = sum(
+            image[2 * y + ky][at + kx - 2] * weight[ky][kx][0][o]
+            for ky in range(3)
+            for kx in range(5)
+            if 0 <= at + kx - 2 < 28
+        )
+        wanted = min(255, max(0, total * factor[o] + offset[o]) >> first.settings["shift"])
+        assert made[y, at, o] == wanted
+
+
+def test_levels_hold_zero_and_cut_what_is_cut_anyway() -> None:
+    samples = np.linspace(-3.0, 5.0, 1001)
+    whole = best_levels(samples)
+    assert whole.values()[whole.zero] == 0
+    assert (whole.lowest, whole.highest) == pytest.approx((-3, 5), abs=0.05)
+    cut = best_levels(samples, lowest=0)
+    assert cut.zero == 0
+    assert best_levels(np.zeros(5)) == Levels(1.0, 0)
+
+
+def test_weights_are_whole_to_half_a_step() -> None:
+    weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3))
+    weights[2] = 0
+    numbers, scales = whole_weights(weights)
+    assert np.abs(numbers * scales[:, None, None, None] - weights).max() <= scales.max() * 0.5001
+    assert not numbers[2].any()
+
+
+def test_what_could_overflow_is_refused_by_name() -> None:
+    one, most = np.ones(1), np.array([2**31])
+    with pytest.raises(ModelError, match="conv7: cannot be exported in int8: a sum of its"):
+        fixed("conv7", one, one, (-most, most))
+    byte = (np.zeros(1, np.int64), np.full(1, 255))
+    with pytest.raises(ModelError, match=r"linear1: .*: a score could leave 32 bits"):
+        fixed("linear1", 1e6 * one, one, (byte[0], 40 * byte[1]), rounded=False)
+    with pytest.raises(ModelError, match=r"scale2: .*: an output could leave 64 bits"):
+        fixed("scale2", 1e12 * one, one, byte)
+
+
+class _Wide(nn.Module):
+    """A layer of more inputs than int32 can add products of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(300 * 300, 10)
+        nn.init.constant_(self.head.weight, 1.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.flatten(1))
+
+
+class _Early(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(784, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.flatten(1)).softmax(1) * 2
+
+
+def test_networks_that_whole_numbers_cannot_hold() -> None:
+    images = torch.randint(0, 256, (2, 1, 300, 300), dtype=torch.uint8)
+    wide = folded(read_graph(_Wide(), (1, 300, 300), CLASSES, "wide"))
+    with pytest.raises(ModelError, match="linear1: cannot be exported in int8"):
+        quantised(wide, images)
+    early = folded(read_graph(_Early(), (1, 28, 28), CLASSES, "early"))
+    with pytest.raises(ModelError, match="softmax1 is a softmax before the end"):
+        quantised(early, some_images())
+
+
+@needs_cc
+@pytest.mark.slow
+def test_every_test_image_bit_by_bit_and_little_lost() -> None:
+    """Over ten seeds, at most 0.05 points of accuracy are lost in the mean."""
+    lost = []
+    for seed in range(10):
+        split, program = read.trained(seed).split, read.trained_int8(seed).program
+        scores = whole_scores(program, split.images)
+        compiled = c_logits(program, c_files(program, "A network."), split.images) * SCORE_UNITS
+        assert (compiled.numpy() == scores).all(1).sum() == 10_000
+        wanted = logits_of(read.trained_graph(seed), split.images).argmax(1)
+        labels = split.labels
+        right = int((torch.from_numpy(scores).argmax(1) == labels).sum())
+        lost.append(int((wanted == labels).sum()) - right)
+    assert mean(lost) <= 5, lost
