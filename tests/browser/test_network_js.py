@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,14 +11,23 @@ from torch import Tensor, nn
 from browser.chromium import PROGRAM, Watched, logits_in, module
 from export.zoo import CLASSES, networks, some_images
 from whit.data.datasets import load_dataset
+from whit.evaluation import predict
 from whit.export.folding import folded
 from whit.export.reading import read_graph
+from whit.export.shipping import graph_of
+from whit.run_record import read_run
+from whit.trained import load_trained
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
 ]
 EVERY = dict(networks())
+# The first seed of each record that keeps its weights.
+RECORDS = sorted(
+    file.parent
+    for file in (Path(__file__).parents[2] / "records").glob("*/*/seed-0/weights.safetensors")
+)
 
 
 def compare(watched: Watched, name: str, model: nn.Module, images: Tensor) -> None:
@@ -24,7 +35,7 @@ def compare(watched: Watched, name: str, model: nn.Module, images: Tensor) -> No
     with torch.inference_mode():
         theirs = torch.cat([model(part.float()) for part in images.split(500)])
     ours = logits_in(watched.page, graph, images)
-    assert (ours - theirs).abs().max() < 1e-3 * max(1.0, float(theirs.abs().max()) / 10)
+    assert (ours - theirs).abs().max() < 1e-3
     assert torch.equal(ours.argmax(1), theirs.argmax(1))
     assert watched.said == []
 
@@ -38,6 +49,17 @@ def test_the_browser_gives_the_logits_of_torch(watched: Watched, name: str) -> N
 @pytest.mark.parametrize("name", EVERY)
 def test_the_same_class_on_every_test_image(watched: Watched, name: str) -> None:
     compare(watched, name, EVERY[name], load_dataset("mnist").test.images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RECORDS, ids=lambda run: run.parents[1].name)
+def test_a_record_decides_the_same_on_every_test_image(watched: Watched, run: Path) -> None:
+    trained = load_trained(read_run(run))
+    images = trained.dataset.test.images
+    theirs = predict(trained.model, trained.dataset.test, trained.normalise)
+    ours = logits_in(watched.page, graph_of(trained), images)
+    assert (ours - theirs).abs().max() < 1e-3
+    assert torch.equal(ours.argmax(1), theirs.argmax(1))
 
 
 def test_the_error_function(watched: Watched) -> None:
