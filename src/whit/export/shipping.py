@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from whit.evaluation import predict
-from whit.export.executing import logits_of
 from whit.export.folding import folded
 from whit.export.graph import INPUT, Graph, Operation
 from whit.export.reading import read_graph
@@ -63,9 +61,3 @@ class Proof:
             int((ours.argmax(1) == theirs.argmax(1)).sum()),
             float((ours - theirs).abs().max()),
         )
-
-
-def prove(graph: Graph, trained: Trained) -> Proof:
-    """Run graph and network on every image of the split that the run was judged on."""
-    network = predict(trained.model, trained.split, trained.normalise)
-    return Proof.between(logits_of(graph, trained.split.images), network)
