@@ -89,6 +89,7 @@ def test_sixty_runs_with_workers_and_driver_killed(workplace: Path, cluster: Das
     same_as_local(workplace, 60)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes_away_is_named_and_nothing_is_lost(
     workplace: Path, cluster: Dask
 ) -> None:

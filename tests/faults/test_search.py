@@ -85,12 +85,10 @@ def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
     """A budget that nothing keeps is named; one that some keep lets those through."""
     text = (place / "easy.toml").read_text().replace('"< 20000"', '"< 5"')
     (place / "easy.toml").write_text(text)
-    started = time.monotonic()
     code, said = whit(place, "search", "tiny.toml", "--trials", "2")
     assert code == 2, said
     assert "100 candidates in a row were refused before training" in said
     assert "allowed < 5" in said
-    assert time.monotonic() - started < 60
     assert not list(place.glob("searches/tiny/trials/*"))
 
 
