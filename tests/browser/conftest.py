@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 from browser.chromium import Watched, chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # as long as Playwright runs, its event loop holds the thread
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
