@@ -63,6 +63,23 @@ class GlobalAvgPool(nn.Module):
         return images.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
+class Crop(nn.Module):
+    """The map without its outer p = `pixels`: (N, C, H, W) to (N, C, H - 2p, W - 2p)."""
+
+    def __init__(self, pixels: int):
+        super().__init__()
+        self.pixels = pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        kept = slice(self.pixels, -self.pixels)
+        # Dense again: of one channel a slice says neither layout, and the layers behind it would
+        # go on channels-first.
+        return images[:, :, kept, kept].contiguous(memory_format=torch.channels_last)
+
+    def extra_repr(self) -> str:
+        return str(self.pixels)
+
+
 class ShiftNorm(nn.BatchNorm2d):
     """BatchNorm with a bias and no scale."""
 
@@ -83,6 +100,7 @@ class Residual(nn.Module):
 
 
 _SHORT_NAMES = {
+    Crop: "crop",
     nn.Conv2d: "conv",
     nn.ReLU: "relu",
     nn.BatchNorm2d: "norm",

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from whit.models.layers import Dropout, GlobalAvgPool, Residual, ShiftNorm, in_order
+from whit.models.layers import Crop, Dropout, GlobalAvgPool, Residual, ShiftNorm, in_order
 
 Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Kernel = Annotated[int, Field(strict=True, ge=1, le=63)]
@@ -36,12 +36,15 @@ class PlainSizes(BaseModel):
     `separable` (depthwise, then 1x1: Xception, arXiv 1610.02357). Blocks with the same number
     above 0 in `shares` use the same weights, each with a BatchNorm of its own. `residual` adds
     its input to a block that keeps the shape. `norm = "shift"` leaves BatchNorm's scale away,
-    which the next layer can take up behind a ReLU.
+    which the next layer can take up behind a ReLU. `crop` takes so many pixels off each side of
+    the images first: where they hold nothing, as MNIST's outer two do, the maps are smaller for
+    it and every layer quicker.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
+    crop: Padding = 0
     kernels: tuple[Kernel, ...] | None = None
     strides: tuple[Stride, ...] | None = None
     pools: tuple[Block, ...] | None = None
@@ -125,7 +128,7 @@ def blocks_of(sizes: PlainSizes, channels: int) -> list[BlockSizes]:
 
 def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Sequential:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [Crop(sizes.crop)] if sizes.crop else []
     shared: dict[tuple[int, int], nn.Conv2d] = {}
     for block in blocks_of(sizes, channels):
         inner: list[nn.Module] = []
