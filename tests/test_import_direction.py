@@ -33,10 +33,12 @@ LAYERS = [
         "needed",
         "code_state",
         "job",
+        "teacher",
     },
     {"data", "models", "optim", "weights", "environment", "chance", "checkpoint"},
     {"auditing", "state"},
     {"planning"},
+    {"distillation"},
     {"training", "evaluation", "keeping", "judging", "preparing"},
     {"run", "trained"},
     {"judge", "listing", "comparison", "progress", "console", "doing"},
@@ -76,6 +78,7 @@ VALUES = [
     "needed",
     "code_state",
     "job",
+    "teacher",
 ]
 
 

@@ -19,6 +19,7 @@ from whit.record import EpochRecord
 from whit.run import Watch, resume, run
 from whit.run_folder import RunFolder
 from whit.run_record import read_run
+from whit.teacher import teacher_of
 
 # Called with the number of epochs done, from 0 on.
 Progress = Callable[[int], None]
@@ -30,7 +31,7 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
     watch = _Watch(job, progress)
     try:
         recipe = parse_recipe(job.recipe, job.folder)
-        _refuse_another_model(recipe, job.model_sha256)
+        _refuse_others(recipe, job)
         if (folder / "recipe.toml").exists():
             ended = read_run(folder).result
             if ended is not None:
@@ -89,8 +90,24 @@ def model_sha256(recipe: Recipe) -> str | None:
     return source_sha256(recipe.model.name) if is_source(recipe.model.name) else None
 
 
-def _refuse_another_model(recipe: Recipe, sha256: str | None) -> None:
-    if sha256 is not None and model_sha256(recipe) != sha256:
-        raise InputError(
+def teacher_sha256(recipe: Recipe) -> str | None:
+    """Return what a job says of the teacher's weights; None without a teacher."""
+    teacher = teacher_of(recipe)
+    return teacher.sha256 if teacher else None
+
+
+def _refuse_others(recipe: Recipe, job: Job) -> None:
+    """Raise InputError where this machine has another model or teacher of the same name."""
+    problems = []
+    if job.model_sha256 is not None and model_sha256(recipe) != job.model_sha256:
+        problems.append(
             f"{recipe.model.name}: not the same file here as where the run was asked for."
         )
+    if job.teacher_sha256 is not None and teacher_sha256(recipe) != job.teacher_sha256:
+        assert recipe.distill
+        problems.append(
+            f"distill.teacher = {recipe.distill.teacher!r}: not the same weights here as where "
+            "the run was asked for."
+        )
+    if problems:
+        raise InputError(problems)

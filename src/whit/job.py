@@ -25,6 +25,7 @@ class Job:
     # (epoch, percent): a run whose val accuracy is lower after that epoch is given up.
     least: tuple[tuple[int, float], ...] = ()
     model_sha256: str | None = None  # of a user's own model, as the driver has it
+    teacher_sha256: str | None = None  # of the weights it learns from, as the driver has them
     command: tuple[str, ...] = ()  # of the driver, for the run's record
 
     @property

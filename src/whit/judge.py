@@ -18,14 +18,13 @@ from torch.nn import functional as F
 from whit.auditing import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation, percent
 from whit.data.datasets import describe_dataset, load_dataset
-from whit.data.loader import Normalise
+from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
 from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import predict
 from whit.models.source import is_source, refuse_inside, source_sha256
 from whit.planning import fresh_model, plan
-from whit.preparing import data_normalise
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
 from whit.run_record import RunRecord, read_run, why_no_weights
@@ -160,7 +159,7 @@ def _judge_weights(
         return Judgement(recipe, audit, usage), None
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalise = data_normalise(recipe, dataset, torch.device("cpu"))
+    normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))
     logits = predict(model, dataset.test, normalise)
     test = _counted(logits, dataset.test)
     usage = replace(usage, correct=test.correct, total=test.total, leaked=dataset.overlap)
@@ -220,7 +219,9 @@ def _near_misses(run: RunRecord, tested: Tested) -> str | None:
     if not differing or not 0 <= differing[0] <= differing[-1] < len(tested.dataset.test):
         return None
     now = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
-    now |= {key: run.environment.get(key) for key in ("data_sha256", "model_sha256")}
+    now |= {
+        key: run.environment.get(key) for key in ("data_sha256", "model_sha256", "teacher_sha256")
+    }
     if not changes_between(run.environment, now):
         return None
     with torch.inference_mode():

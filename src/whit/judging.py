@@ -51,7 +51,8 @@ def judged_result(
         seed=state.seed,
         weights_sha256=sha256(weights),
         optimizer_sha256=state.optimizer_sha256(),
-        notes=_notes(reads, dataset, changes),
+        notes=_notes(plan, reads, dataset, changes),
+        teacher=plan.teacher.to_json() if plan.teacher else None,
         changes=tuple(changes),
         budget=budget,
         usage=usage,
@@ -83,9 +84,13 @@ def best_epoch(records: list[EpochRecord]) -> tuple[int, Evaluation] | None:
     return max(candidates, key=lambda item: (item[1].correct, -item[0]))
 
 
-def _notes(test_reads: int, dataset: Dataset, changes: list[dict[str, Any]]) -> tuple[str, ...]:
+def _notes(
+    plan: Plan, test_reads: int, dataset: Dataset, changes: list[dict[str, Any]]
+) -> tuple[str, ...]:
     """What a reader of the result must know beside its numbers."""
     found = list(dataset.notes)
+    if plan.teacher:
+        found.append(f"learned from {plan.teacher}, which the budget does not count.")
     if test_reads > 1:
         found.append(
             f"the test split was read {test_reads} times, after each epoch; "

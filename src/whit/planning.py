@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from html import escape
@@ -18,6 +19,7 @@ from whit.errors import InputError, ModelError
 from whit.models.registry import build_model, given_in_python
 from whit.recipe import Recipe
 from whit.record import verdict_text
+from whit.teacher import Teacher, teacher_of
 from whit.text_table import wrapped
 
 
@@ -33,6 +35,7 @@ class Plan:
     image_shape: tuple[int, int, int]
     num_classes: int
     num_train: int
+    teacher: Teacher | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,6 +73,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         return {
             **self.audit.to_json(),
+            **({"teacher": self.teacher.to_json()} if self.teacher else {}),
             "steps": self.num_steps,
             "images": self.num_images,
             "violations": [violation.to_json() for violation in self.violations],
@@ -95,6 +99,7 @@ class Plan:
             self.audit.table(width),
             "",
             wrapped(steps, width),
+            *([wrapped(f"Learns from {self.teacher}.", width)] if self.teacher else []),
             "",
             verdict_text(self.recipe.budget.limits(), self.usage, width),
         ]
@@ -134,7 +139,13 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
         )
     if model is not None:
         recipe = recipe.model_copy(update={"model": given_in_python(model)})
-    audit = None
+    teacher = audit = None
+    try:
+        teacher = teacher_of(recipe)
+        if teacher:
+            problems += _cannot_teach(teacher, image_shape, num_classes)
+    except InputError as error:
+        problems += error.problems
     try:
         if model is None:
             model = fresh_model(recipe, image_shape, num_classes)
@@ -146,7 +157,20 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     if problems:
         raise ModelError(problems)
     assert audit is not None
-    return Plan(recipe, audit, image_shape, num_classes, num_train)
+    return Plan(recipe, audit, image_shape, num_classes, num_train, teacher)
+
+
+def _cannot_teach(
+    teacher: Teacher, image_shape: tuple[int, int, int], num_classes: int
+) -> Iterator[str]:
+    """Say how what the teacher was trained on differs from what it shall teach."""
+    data = teacher.run.recipe.data.name
+    shape, classes, _ = describe_dataset(data)
+    if (shape, classes) != (image_shape, num_classes):
+        yield (
+            f"distill.teacher = {teacher.name!r}: it knows images {shape} of {classes} classes "
+            f"({data}), this recipe trains on {image_shape} of {num_classes}."
+        )
 
 
 def fresh_model(

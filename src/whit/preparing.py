@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from whit.data.datasets import load_dataset
-from whit.data.loader import Loader, Normalise
-from whit.data.splits import Dataset, normalisation
+from whit.data.loader import Loader, Normalise, data_normalise
+from whit.data.splits import Dataset
+from whit.distillation import Distillation, distillation
 from whit.environment import describe_environment, keep_freed_memory, make_repeatable
 from whit.errors import DataError, InputError, ModelError
 from whit.models.source import is_source, source_sha256
 from whit.planning import Plan, fresh_model, shape_lazy_layers
-from whit.recipe import Recipe
 from whit.state import TrainingState
 
 
@@ -29,6 +29,7 @@ class Prepared:
     normalise: Normalise
     loader: Loader
     state: TrainingState
+    distillation: Distillation | None
     started: float  # seconds, of time.perf_counter
 
     def environment(self, threads: int) -> dict[str, Any]:
@@ -38,6 +39,7 @@ class Prepared:
             **describe_environment(self.state.device, self.state.seed, threads),
             "data_sha256": self.dataset.fingerprint,
             "model_sha256": source_sha256(name) if is_source(name) else None,
+            "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
         }
 
 
@@ -54,7 +56,7 @@ def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device
             f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
             "give data.val, such as 1000."
         )
-    normalise = data_normalise(recipe, dataset, device)
+    normalise = data_normalise(recipe.data, dataset, device)
     if model is None:
         model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
     shape_lazy_layers(model, plan.image_shape, recipe.model.name)
@@ -70,16 +72,11 @@ def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device
         seed=seed,
         device=device,
     )
+    learning = None
+    if recipe.distill and plan.teacher:
+        learning = distillation(plan.teacher, recipe.distill, normalise, device)
     state = TrainingState(model, recipe, seed, device)
-    return Prepared(plan, dataset, normalise, loader, state, started)
-
-
-def data_normalise(recipe: Recipe, dataset: Dataset, device: torch.device) -> Normalise:
-    """Return the recipe's normalisation, or that of the data set's own training split."""
-    if recipe.data.mean is not None and recipe.data.std is not None:
-        return Normalise(recipe.data.mean, recipe.data.std, device)
-    mean, std = normalisation(dataset.train)
-    return Normalise(mean, std, device)
+    return Prepared(plan, dataset, normalise, loader, state, learning, started)
 
 
 def _same_as_planned(dataset: Dataset, plan: Plan) -> None:

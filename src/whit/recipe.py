@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -160,6 +160,19 @@ class AverageSpec(Part):
     start: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # progress
 
 
+class DistillSpec(Part):
+    """A trained network to learn from, beside the labels (arXiv 1503.02531).
+
+    `teacher` is one that is shipped, or a run folder. The loss is 1 - `weight` parts the labels'
+    cross-entropy and `weight` parts the distance from the teacher's classes, both softened by
+    `temperature`. What the teacher cost is shown beside the run.
+    """
+
+    teacher: Annotated[str, Field(min_length=1, max_length=500)]
+    weight: Annotated[Real, Field(gt=0, le=1)] = 0.9
+    temperature: Annotated[Real, Field(gt=0, le=100)] = 2.0
+
+
 class TrainSpec(Part):
     """The training itself. `evaluate` says which split is read after each epoch.
 
@@ -250,6 +263,7 @@ class Recipe(Part):
     optim: OptimSpec = OptimSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     average: AverageSpec = AverageSpec()
+    distill: DistillSpec | None = None
     budget: BudgetSpec = BudgetSpec()
 
     @model_validator(mode="after")
@@ -388,10 +402,12 @@ def _sentence(source: str, item: Any) -> str:
 def _keys_at(where: Sequence[str]) -> list[str]:
     part: type[BaseModel] = Recipe
     for step in where:
-        inner = part.model_fields[step].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
-        part = inner
+        annotation = part.model_fields[step].annotation
+        part = next(  # of `DistillSpec | None`, too
+            kind
+            for kind in (annotation, *get_args(annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        )
     return list(part.model_fields)
 
 

@@ -82,6 +82,7 @@ class RunResult:
     state: Literal["finished", "diverged"] = "finished"
     optimizer_sha256: str = ""  # of the optimiser's tensors after the last step
     changes: tuple[dict[str, Any], ...] = ()  # of machine or code, accepted when it was resumed
+    teacher: dict[str, Any] | None = None  # what it cost, of a run that learned from one
     diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
     budget: Budget = field(default_factory=Budget, compare=False)
     usage: Usage = field(default_factory=Usage, compare=False)
@@ -120,6 +121,7 @@ class RunResult:
             "seed": self.seed,
             "weights_sha256": self.weights_sha256,
             "optimizer_sha256": self.optimizer_sha256,
+            **({"teacher": self.teacher} if self.teacher else {}),
             "changes": list(self.changes),
             "notes": list(self.notes),
         }

@@ -197,7 +197,8 @@ def _go_on(
 
     try:
         with _failures_named(recipe, folder):
-            for record in train(state, prepared.loader, recipe, keeper.batches(watch.batches)):
+            batches = keeper.batches(watch.batches)
+            for record in train(state, prepared.loader, recipe, batches, prepared.distillation):
                 with stopping.at_once():
                     readings = tuple(
                         evaluate(state.model, split, prepared.normalise, device=state.device)

@@ -19,6 +19,7 @@ DECIDING = {
     "device_name": "device name",
     "data_sha256": "the data",
     "model_sha256": "the model's source",
+    "teacher_sha256": "the teacher's weights",
 }
 
 Change = dict[str, Any]  # {"what", "before", "now"}

@@ -19,7 +19,7 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 
-from whit.doing import model_sha256
+from whit.doing import model_sha256, teacher_sha256
 from whit.durable import write_whole
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.findings import Search, SearchOnlooker
@@ -212,6 +212,7 @@ class Driver:
             folder=folder,
             least=least,
             model_sha256=model_sha256(on_val),
+            teacher_sha256=teacher_sha256(on_val),
         )
 
     def _take_in(self, job: Job, outcome: Outcome) -> None:

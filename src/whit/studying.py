@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whit.comparison import Comparison, compare
-from whit.doing import model_sha256
+from whit.doing import model_sha256, teacher_sha256
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
@@ -186,6 +186,7 @@ def study(
                 device=device,
                 accept_changes=accept_changes,
                 model_sha256=model_sha256(variant.recipe),
+                teacher_sha256=teacher_sha256(variant.recipe),
                 command=tuple(command),
             )
 

@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from whit.data.datasets import describe_dataset, load_dataset
-from whit.data.loader import Normalise
+from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
 from whit.models.source import refuse_inside
 from whit.planning import fresh_model
-from whit.preparing import data_normalise
 from whit.run_record import RunRecord, why_no_weights
 from whit.weights import load_weights
 
@@ -55,5 +54,5 @@ def load_trained(run: RunRecord, model: nn.Module | None = None) -> Trained:
     load_weights(model, run.path / "weights.safetensors")
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
-    normalise = data_normalise(recipe, dataset, torch.device("cpu"))
+    normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))
     return Trained(run, model.eval(), dataset, normalise)

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from whit.data.loader import Loader
+from whit.distillation import Distillation
 from whit.errors import Diverged
 from whit.optim import set_lr
 from whit.recipe import Recipe
@@ -25,11 +26,13 @@ def train(
     loader: Loader,
     recipe: Recipe,
     watch: Callable[[int, Batches, Tally], Batches] = lambda epoch, batches, tally: batches,
+    distillation: Distillation | None = None,
 ) -> Iterator[EpochRecord]:
     """Train `state.model` in place, from where `state` stands to the recipe's last epoch.
 
     Yields one EpochRecord an epoch; time spent outside is not charged. `watch` may wrap an
     epoch's batches: whenever it is asked for the next one, `state` is whole and may be saved.
+    With a `distillation` the model learns from a teacher, too.
     Raises Diverged at the first loss or gradient that is not finite, before it reaches the
     weights. The averaged weights, if the recipe asks for them, are in place when the last record
     is yielded.
@@ -50,6 +53,8 @@ def train(
             loss = F.cross_entropy(
                 logits.float(), labels, label_smoothing=recipe.train.label_smoothing
             )
+            if distillation:
+                loss = distillation.loss(loss, logits.float(), images)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             value = loss.item()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from whit.data.augment import random_affines, warp
-from whit.data.splits import Split
-from whit.recipe import AugmentSpec
+from whit.data.splits import Dataset, Split, normalisation
+from whit.recipe import AugmentSpec, DataSpec
 from whit.streams import stream_seed
 
 
@@ -30,6 +30,14 @@ class Normalise:
     def __call__(self, images: Tensor) -> Tensor:
         """Pixels 0..255 as float (N, C, H, W) to model input, in place."""
         return images.mul_(self.scale).add_(self.offset)
+
+
+def data_normalise(spec: DataSpec, dataset: Dataset, device: torch.device | str) -> Normalise:
+    """Return a recipe's normalisation, or that of the data set's own training split."""
+    if spec.mean is not None and spec.std is not None:
+        return Normalise(spec.mean, spec.std, device)
+    mean, std = normalisation(dataset.train)
+    return Normalise(mean, std, device)
 
 
 class Loader:
