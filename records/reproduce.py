@@ -40,6 +40,8 @@ CLAIMS = {
     "sprint": ["sprint"],
     "fewest-epochs": ["fewest-epochs"],
     "sharpest": ["sharpest"],
+    "smallest": ["smallest"],
+    "smallest-99": ["smallest-99"],
 }
 
 
@@ -122,6 +124,7 @@ def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
             "|---|---|---|---|---|---|---|---|---|",
         ]
     reasons: list[str] = []
+    teachers: list[str] = []
     for recipe in CLAIMS[claim]:
         runs = seeds_of(folder, recipe)
         if not runs:
@@ -148,7 +151,11 @@ def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
                 f"| {spread(percents)} | {min(percents):.2f} | {max(percents):.2f} "
                 f"| {', '.join(map(str, last))} | {seconds:.1f} |"
             )
+        teacher = whit.plan(recipe).teacher
+        if teacher:
+            teachers += ["", f"{recipe} learned from {teacher}; its cost is not in the table."]
         recorded[recipe] = {"seeds": len(runs), "correct": last}
+    lines += teachers
     if reasons:
         lines += ["", "Why a mean best is farther away:", "", *reasons]
     environments = [
