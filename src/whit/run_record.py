@@ -16,7 +16,7 @@ from whit.budget import Verdict
 from whit.errors import InputError, RecipeError
 from whit.ownership import Owner, owner_of
 from whit.recipe import LARGEST, Recipe, parse_recipe
-from whit.record import EpochRecord
+from whit.record import EpochRecord, Evaluation
 from whit.strange_file import read_strange
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
@@ -53,6 +53,12 @@ class RunRecord:
     @property
     def seed(self) -> int | None:
         return self.environment.get("seed")
+
+    @property
+    def last_val(self) -> Evaluation | None:
+        """What the log says of the val split after the last epoch; None where it was not read."""
+        readings = self.log[-1].evaluations if self.log else ()
+        return next((reading for reading in readings if reading.split == "val"), None)
 
 
 Natural = Annotated[int, Field(ge=0)]

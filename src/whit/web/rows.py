@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from whit.errors import InputError
 from whit.evidence import Sample
 from whit.ownership import Owner
-from whit.record import Evaluation
 from whit.run_record import RunRecord, why_no_weights
 
 if TYPE_CHECKING:
@@ -210,9 +209,7 @@ def _last_reading(run: RunRecord) -> tuple[str, int | None, int | None]:
     if run.recipe.train.test:
         test = (run.result or {}).get("test", {})
         return "test", test.get("correct"), test.get("total")
-    reading: Evaluation | None = None
-    if run.log and run.result:
-        reading = next((r for r in run.log[-1].evaluations if r.split == "val"), None)
+    reading = run.last_val if run.result else None
     return ("val", reading.correct, reading.total) if reading else ("val", None, None)
 
 
