@@ -32,7 +32,8 @@ from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.sameness import changes_between
 from whit.seal import broken_seals
 from whit.text_table import wrapped
-from whit.weights import load_weights, sha256
+from whit.trained import load_network
+from whit.weights import sha256
 
 # Two logits so near each other may change places when sums are made in another order.
 _NEARLY_EQUAL = 1e-3
@@ -151,9 +152,7 @@ def _judge_weights(
     path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
 ) -> tuple[Judgement, Tested | None]:
     image_shape, classes, _ = describe_dataset(recipe.data.name)
-    if model is None:
-        model = fresh_model(recipe, image_shape, classes, seed)
-    load_weights(model, path)
+    model = load_network(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     usage = Usage(params=audit.params.total, kinds=audit.kinds)
     if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
