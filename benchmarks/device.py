@@ -20,23 +20,23 @@ from statistics import mean
 
 import numpy as np
 
-HERE = Path(__file__).parent
-sys.path[0] = str(HERE.parent / "tests")  # instead of this folder, which has an export.py, too
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from export.device.board import BOARDS, CC, QEMU, Measured, measure  # noqa: E402
-from whit.budget import percent  # noqa: E402
-from whit.export.c_source import c_files  # noqa: E402
-from whit.export.executing import logits_of  # noqa: E402
-from whit.export.float_steps import float_program  # noqa: E402
-from whit.export.graph import Graph  # noqa: E402
-from whit.export.integers import whole_scores  # noqa: E402
-from whit.export.program import Program  # noqa: E402
-from whit.export.quantising import quantised  # noqa: E402
-from whit.export.shipping import graph_of  # noqa: E402
-from whit.run_record import read_run  # noqa: E402
-from whit.trained import Trained, load_trained  # noqa: E402
+from export.device.board import BOARDS, CC, QEMU, Measured, measure
+from whit.budget import percent
+from whit.export.c_source import c_files
+from whit.export.executing import logits_of
+from whit.export.float_steps import float_program
+from whit.export.graph import Graph
+from whit.export.integers import whole_scores
+from whit.export.program import Program
+from whit.export.quantising import quantised
+from whit.export.shipping import graph_of
+from whit.run_record import read_run
+from whit.trained import Trained, load_trained
 
-DOCUMENT = HERE.parent / "docs" / "DEVICE.md"
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "DEVICE.md"
 BEGIN, END = "<!-- made by benchmarks/device.py -->", "<!-- end -->"
 HEAD = "| network | form | processor | flash | memory | stack | instructions an image | test % |"
 # What others publish for networks of this task on small processors: kilobytes and percent.
@@ -56,7 +56,7 @@ def on_board(board: str, program: Program, graph: Graph, trained: Trained, count
 
 
 def rows_of(seed: int, count: int, boards: list[str]) -> list[str]:
-    (run,) = (HERE.parent / "records" / "fewest-epochs").glob(f"*/seed-{seed}")
+    (run,) = (ROOT / "records" / "fewest-epochs").glob(f"*/seed-{seed}")
     trained = load_trained(read_run(run))
     graph, split = graph_of(trained), trained.split
     programs = (quantised(graph, trained.dataset.train.images).program, float_program(graph))
@@ -83,7 +83,7 @@ def rows_of(seed: int, count: int, boards: list[str]) -> list[str]:
 def lost_in_int8() -> str:
     """What all recorded seeds lose by whole numbers, on all test images."""
     lost = []
-    for run in sorted((HERE.parent / "records" / "fewest-epochs").glob("*/seed-*")):
+    for run in sorted((ROOT / "records" / "fewest-epochs").glob("*/seed-*")):
         trained = load_trained(read_run(run))
         graph, split = graph_of(trained), trained.split
         program = quantised(graph, trained.dataset.train.images).program

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import whit
+from whit.listing import recipe_rows, recipe_table
 from whit.planning import plan
 from whit.recipe import load_recipe, parse_recipe
 
@@ -77,6 +78,19 @@ def test_the_example_runs(tmp_path: Path) -> None:
 def test_the_recipe_in_the_readme_can_keep_its_budget() -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert plan(parse_recipe(text, "README.md")).verdict == "open"
+
+
+def test_the_readme_shows_what_whit_recipes_prints() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert f"```\n$ whit recipes\n{recipe_table(recipe_rows(), 100)}\n```\n" in readme
+
+
+def test_the_readme_names_files_that_are_there() -> None:
+    tree = (ROOT / "README.md").read_text().partition("```\nsrc/whit/\n")[2].partition("```")[0]
+    named = re.findall(r"[a-z_]+(?:\.py|/)", tree)
+    assert len(named) > 30
+    for name in named:
+        assert list((ROOT / "src" / "whit").rglob(name.rstrip("/"))), name
 
 
 def test_another_model_leaves_the_sizes_of_the_first_behind() -> None:

@@ -113,11 +113,12 @@ def test_weights_start_from_torch_defaults(name: str) -> None:
     torch.manual_seed(5)
     model = BUILDERS[name](1, 10)
     torch.manual_seed(5)
-    for layer in model:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            before = [p.clone() for p in layer.parameters()]
-            layer.reset_parameters()
-            assert all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
+    layers = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(layers) > 3
+    for layer in layers:
+        before = [p.clone() for p in layer.parameters()]
+        layer.reset_parameters()
+        assert all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", BUILDERS)

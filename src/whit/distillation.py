@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whit.data.datasets import describe_dataset, load_dataset
+from whit.data.datasets import load_dataset
 from whit.data.loader import Normalise, data_normalise
 from whit.errors import InputError
 from whit.models.source import refuse_inside
-from whit.planning import fresh_model
+from whit.planning import load_network
 from whit.recipe import DistillSpec
 from whit.teacher import Teacher
-from whit.weights import load_weights, sha256
+from whit.weights import sha256
 
 
 class Distillation:
@@ -68,9 +68,7 @@ def distillation(
             f"distill.teacher = {teacher.name!r}: {path} is not what its result.json says. "
             "Train the teacher again."
         )
-    image_shape, classes, _ = describe_dataset(run.recipe.data.name)
-    model = fresh_model(run.recipe, image_shape, classes, run.seed or 0)
-    load_weights(model, path)
+    model = load_network(run.recipe, path, seed=run.seed or 0)
     model.eval().requires_grad_(False)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = run.recipe.data

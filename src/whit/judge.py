@@ -24,14 +24,14 @@ from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import predict
 from whit.models.source import is_source, refuse_inside, source_sha256
-from whit.planning import fresh_model, plan
+from whit.planning import fresh_model, load_network, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.sameness import changes_between
 from whit.seal import broken_seals
 from whit.text_table import wrapped
-from whit.weights import load_weights, sha256
+from whit.weights import sha256
 
 # Two logits so near each other may change places when sums are made in another order.
 _NEARLY_EQUAL = 1e-3
@@ -150,9 +150,7 @@ def _judge_weights(
     path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
 ) -> tuple[Judgement, Tested | None]:
     image_shape, classes, _ = describe_dataset(recipe.data.name)
-    if model is None:
-        model = fresh_model(recipe, image_shape, classes, seed)
-    load_weights(model, path)
+    model = load_network(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     usage = Usage(params=audit.params.total, kinds=audit.kinds)
     if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says

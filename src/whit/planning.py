@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from whit.recipe import Recipe
 from whit.record import verdict_text
 from whit.teacher import Teacher, teacher_of
 from whit.text_table import wrapped
+from whit.weights import load_weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -184,6 +186,21 @@ def fresh_model(
         set_chance(seed, "weights")
         model = build_model(recipe.model, image_shape[0], num_classes)
         shape_lazy_layers(model, image_shape, recipe.model.name)
+    return model
+
+
+def load_network(
+    recipe: Recipe, weights: Path, model: nn.Module | None = None, seed: int = 0
+) -> nn.Module:
+    """Build the recipe's network, or take `model`, and put the weights of a file into it.
+
+    Raises ModelError when it cannot be built, InputError when the weights do not fit, DataError
+    when the data set is not there.
+    """
+    image_shape, classes, _ = describe_dataset(recipe.data.name)
+    if model is None:
+        model = fresh_model(recipe, image_shape, classes, seed)
+    load_weights(model, weights)
     return model
 
 

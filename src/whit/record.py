@@ -10,6 +10,8 @@ from typing import Any, Literal
 from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
 from whit.text_table import wrapped
 
+KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in tables
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -160,7 +162,7 @@ def verdict_text(budget: Budget, usage: Usage, width: int = 100) -> str:
         return "Verdict: met. The recipe sets no limits."
     cells = [("budget", "limit", "value", "")]
     for rule, limit, value, kept in rows:
-        cells.append((rule, limit, value, {True: "kept", False: "MISSED", None: "open"}[kept]))
+        cells.append((rule, limit, value, KEPT[kept]))
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -16,13 +16,15 @@ from whit.budget import Verdict
 from whit.errors import InputError, RecipeError
 from whit.ownership import Owner, owner_of
 from whit.recipe import LARGEST, Recipe, parse_recipe
-from whit.record import EpochRecord
+from whit.record import EpochRecord, Evaluation
 from whit.strange_file import read_strange
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
 _MOST_BYTES = 2_000_000
 _MOST_OF_EPOCH = 1_000  # bytes in the log
 _MOST_KEPT = 5_000  # characters of a recipe that is kept once parsed; ours have about 1,000
+# A run has the first of them from its first moment, and others if that one was lost.
+_BESIDE_RECIPE = ("environment.json", "checkpoint", "log.jsonl", "result.json")
 
 
 State = Literal["finished", "diverged", "running", "stopped"]
@@ -53,6 +55,12 @@ class RunRecord:
     @property
     def seed(self) -> int | None:
         return self.environment.get("seed")
+
+    @property
+    def last_val(self) -> Evaluation | None:
+        """What the log says of the val split after the last epoch; None where it was not read."""
+        readings = self.log[-1].evaluations if self.log else ()
+        return next((reading for reading in readings if reading.split == "val"), None)
 
 
 Natural = Annotated[int, Field(ge=0)]
@@ -201,15 +209,20 @@ def find_runs(roots: Sequence[Path]) -> list[Path]:
     """
     found = []
     for root in roots:
-        if _holds_recipe(root):
+        if _is_run(root):
             found.append(root)
         elif root.is_dir():
             try:
                 inside = sorted(root.iterdir())
             except OSError as error:
                 raise InputError(f"{root}: cannot be read: {error.strerror}.") from None
-            found += [path for path in inside if _holds_recipe(path)]
+            found += [path for path in inside if _is_run(path)]
     return found
+
+
+def _is_run(path: Path) -> bool:
+    """Tell a run from the folder of a trial, which holds a recipe and the runs of it."""
+    return _holds_recipe(path) and any(os.path.lexists(path / name) for name in _BESIDE_RECIPE)
 
 
 def _holds_recipe(path: Path) -> bool:

@@ -195,24 +195,17 @@ def is_judged(run: RunRecord) -> bool:
     """Whether a run came to its end and read a split after its last epoch."""
     if run.state != "finished":
         return False
-    return (run.result or {})["test"]["correct"] is not None or _val_reading(run) is not None
+    return (run.result or {})["test"]["correct"] is not None or run.last_val is not None
 
 
 def _reading(run: RunRecord, split: str) -> Evaluation:
     if split == "val":
-        reading = _val_reading(run)
-        assert reading is not None
-        return reading
+        assert run.last_val is not None
+        return run.last_val
     test = _result(run)["test"]
     return Evaluation(
         "test", test["correct"], test["total"], test.get("loss"), wrong=tuple(test["wrong"])
     )
-
-
-def _val_reading(run: RunRecord) -> Evaluation | None:
-    if not run.log:
-        return None
-    return next((r for r in run.log[-1].evaluations if r.split == "val"), None)
 
 
 def _percent(reading: Evaluation) -> float:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from whit.data.datasets import describe_dataset, load_dataset
+from whit.data.datasets import load_dataset
 from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
 from whit.models.source import refuse_inside
-from whit.planning import fresh_model
+from whit.planning import load_network
 from whit.run_record import RunRecord, why_no_weights
-from whit.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,15 @@ def load_trained(run: RunRecord, model: nn.Module | None = None) -> Trained:
     """Build the run's network, put its weights into it and load its data.
 
     `model` is the network of a run that was given one in Python. Runs a user's own model file.
-    Raises InputError when the run has no weights, ModelError when they do not fit, DataError when
-    the data set is not there.
+    Raises InputError when the run has no weights or they do not fit, ModelError when the network
+    cannot be built, DataError when the data set is not there.
     """
     refuse_inside(run.recipe.model.name, run.path)
     problem = why_no_weights(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is no network to go on with.")
     recipe = run.recipe
-    image_shape, classes, _ = describe_dataset(recipe.data.name)
-    if model is None:
-        model = fresh_model(recipe, image_shape, classes, run.seed or 0)
-    load_weights(model, run.path / "weights.safetensors")
+    model = load_network(recipe, run.path / "weights.safetensors", model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))

@@ -31,6 +31,7 @@ def parsed(done: Done) -> Any:
     [
         ("plan sprint", {"steps", "images"}),
         ("plan published-17098", {"steps", "images"}),
+        ("plan published-16848", {"steps", "images"}),  # missed
         (f"plan {TALKS}", {"steps", "images"}),
         ("audit sprint", {"notes"}),
         ("audit models.py:Talks", {"notes"}),

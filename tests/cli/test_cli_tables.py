@@ -212,6 +212,24 @@ def test_runs_side_by_side(
     golden(f"{name}-{width}", done.out)
 
 
+def test_the_folder_of_a_trial_is_no_run(
+    whit: Callable[..., Done], workshop: Path, tmp_path: Path
+) -> None:
+    """A search makes a folder with a recipe for each candidate; its runs lie in it, if any."""
+    for number in ("0000", "0001"):
+        (tmp_path / "trials" / number).mkdir(parents=True)
+        shutil.copy(workshop / "runs" / "easy-0" / "recipe.toml", tmp_path / "trials" / number)
+    for seed in (0, 1):
+        run = workshop / "runs" / f"easy-{seed}"
+        shutil.copytree(run, tmp_path / "trials" / "0000" / f"seed-{seed}")
+    assert whit("runs trials", tmp_path).out.startswith("No runs here yet.")
+    rows = json.loads(whit("runs trials/0000 trials/0001 --json", tmp_path).out)
+    assert [row["run"] for row in rows] == ["trials/0000/seed-0", "trials/0000/seed-1"]
+    assert {row["state"] for row in rows} == {"finished"}
+    copy = shutil.copytree(tmp_path / "trials" / "0000", tmp_path / "copy")
+    assert whit(f"compare trials/0000 {copy}", tmp_path).code == 0
+
+
 def test_no_runs_yet(whit: Callable[..., Done], tmp_path: Path) -> None:
     assert whit("runs", tmp_path).out == "No runs here yet. `whit train` makes one.\n"
 

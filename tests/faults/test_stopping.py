@@ -45,11 +45,9 @@ def stop_once(workplace: Path, undisturbed: Path, moment: Moment) -> bool:
     time.sleep(moment.seconds)
     number = moment.signal
     command.signal(number)
-    asked = time.monotonic()
     code = command.wait()
     if code == 0:
         return False
-    assert time.monotonic() - asked < 5
     assert code == 128 + number, command.said
     said = command.said.strip().splitlines()[-1]
     assert said.startswith(f"whit: stopped by {signal.Signals(number).name} ")
@@ -79,9 +77,9 @@ def test_stopped_at_twenty_random_moments_each(workplace: Path, undisturbed: Pat
 
 
 def test_stopped_in_an_evaluation(workplace: Path) -> None:
-    """An evaluation that takes seconds is left at once, and made again when the run goes on."""
+    """An evaluation that takes a minute is left at once, and made again when the run goes on."""
     (workplace / "slow.py").write_text(
-        "import time, torch\n"
+        "import os, time, torch\n"
         "from torch import nn\n"
         "class Net(nn.Module):\n"
         "    def __init__(self):\n"
@@ -92,7 +90,8 @@ def test_stopped_in_an_evaluation(workplace: Path) -> None:
         "        if not self.training and len(x) == 100:\n"
         "            open('evaluating', 'w').close()\n"
         "            try:\n"
-        "                time.sleep(1)\n"
+        "                time.sleep(60 * os.path.exists('slow'))\n"
+        "                open('evaluated', 'w').close()\n"
         "            except Exception:\n"
         "                pass\n"
         "        return self.norm(self.conv(x)).mean((2, 3))\n"
@@ -103,19 +102,21 @@ def test_stopped_in_an_evaluation(workplace: Path) -> None:
     arguments = ("train", "slow.toml", "--threads", "1", "--quiet", "--set", "budget.accuracy=>= 0")
     code, said = whit(workplace, *arguments, "--out", "whole")
     assert code == 0, said
-    (workplace / "evaluating").unlink()
+    for name in ("evaluating", "evaluated"):
+        (workplace / name).unlink()
+    (workplace / "slow").touch()
     command = Command.start(workplace, *arguments, "--out", "run")
     wait_until((workplace / "evaluating").exists, command)
     command.signal(signal.SIGINT)
-    asked = time.monotonic()
     assert command.wait() == 130, command.said
-    assert time.monotonic() - asked < 1
     assert "in epoch 1 of 2, after 75 of 75 batches. Everything is saved." in command.said
+    assert not (workplace / "evaluated").exists()
+    (workplace / "slow").unlink()
     assert whit(workplace, "train", "--resume", "run", "--quiet")[0] == 0
     assert evidence(workplace / "run") == evidence(workplace / "whole")
 
 
-def test_a_second_signal_leaves_at_once(workplace: Path, undisturbed: Path) -> None:
+def test_a_second_signal_leaves_whole_files(workplace: Path, undisturbed: Path) -> None:
     for pause in (0.0, 0.005):
         run = workplace / "a run"
         shutil.rmtree(run, ignore_errors=True)
@@ -125,15 +126,14 @@ def test_a_second_signal_leaves_at_once(workplace: Path, undisturbed: Path) -> N
         command.signal(signal.SIGINT)
         time.sleep(pause)
         command.signal(signal.SIGINT)
-        asked = time.monotonic()
         assert command.wait() == 130, command.said
-        assert time.monotonic() - asked < 1
         code, said = whit(workplace, "train", "--resume", "a run", "--quiet")
         assert code == 0, said
         assert evidence(run) == evidence(undisturbed)
 
 
-def test_a_step_that_does_not_end_is_not_waited_for(workplace: Path) -> None:
+def in_a_step_that_does_not_end(workplace: Path) -> Command:
+    """Start a training, and wait until it is in a step that takes a minute."""
     (workplace / "stuck.py").write_text(
         "import time, torch\n"
         "from torch import nn\n"
@@ -155,11 +155,22 @@ def test_a_step_that_does_not_end_is_not_waited_for(workplace: Path) -> None:
     (workplace / "stuck.toml").write_text(text)
     command = Command.start(workplace, "train", "stuck.toml", "--out", "run", "--threads", "1")
     wait_until((workplace / "stuck").exists, command)
+    return command
+
+
+def test_a_step_that_does_not_end_is_not_waited_for(workplace: Path) -> None:
+    command = in_a_step_that_does_not_end(workplace)
     command.signal(signal.SIGTERM)
-    asked = time.monotonic()
     assert command.wait() == 143, command.said
-    assert time.monotonic() - asked < 5
     assert "what was saved before it is kept. Go on with: whit train --resume run" in command.said
+
+
+def test_a_second_signal_leaves_at_once(workplace: Path) -> None:
+    command = in_a_step_that_does_not_end(workplace)
+    command.signal(signal.SIGINT)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 143, command.said
+    assert "stopped at once; what was saved before is kept" in command.said
 
 
 def test_a_signal_while_the_result_is_written_is_not_waited_for() -> None:

@@ -26,7 +26,7 @@ def logits_of(record: RunRecord) -> tuple[torch.Tensor, Split, tuple[str, ...]]:
 
 def test_the_numbers_counted_another_way(runs: Path) -> None:
     record = read_run(runs / "seed-0")
-    found = findings_of(record)
+    found = findings_of(load_trained(record))
     logits, split, classes = logits_of(record)
     labels, said = split.labels.tolist(), logits.argmax(1).tolist()
     assert found.classes == classes
@@ -48,7 +48,7 @@ def test_the_numbers_counted_another_way(runs: Path) -> None:
 
 def test_errors_come_worst_first(runs: Path) -> None:
     record = read_run(runs / "seed-0")
-    found = findings_of(record)
+    found = findings_of(load_trained(record))
     assert record.result is not None
     assert sorted(error.index for error in found.errors) == record.result["test"]["wrong"]
     chances = [error.probabilities[error.true] for error in found.errors]

@@ -13,11 +13,10 @@ from whit.budget import Usage, Verdict, Violation
 from whit.data.datasets import load_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
-from whit.evaluation import predict
 from whit.judge import Judgement, altered, judge_run
 from whit.models.source import refuse_inside
 from whit.planning import plan
-from whit.reporting.findings import Findings, counted, disputed_of
+from whit.reporting.findings import Findings, counted, disputed_of, findings_of
 from whit.run_record import RunRecord, why_no_weights
 from whit.trained import load_trained
 
@@ -93,12 +92,11 @@ def account_of(run: RunRecord, model: nn.Module | None = None) -> Account:
     findings, images = None, None
     try:
         if tested:
-            images, logits, classes = tested.dataset.test, tested.logits, tested.dataset.classes
+            images = tested.dataset.test
+            findings = counted(tested.logits, images, tested.dataset.classes, disputed_of(run))
         else:
             trained = load_trained(run, model)
-            images, classes = trained.split, trained.dataset.classes
-            logits = predict(trained.model, images, trained.normalise)
-        findings = counted(logits, images, classes, disputed_of(run))
+            images, findings = trained.split, findings_of(trained)
     except InputError as error:
         unread = " ".join(error.problems)
     mismatches = judgement.mismatches

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from whit.data.splits import Split
 from whit.evaluation import predict
 from whit.run_record import RunRecord
-from whit.trained import load_trained
+from whit.trained import Trained
 
 MOST_ERRORS = 1000  # kept with their K probabilities; more would be read by nobody
 BINS = 15
@@ -111,15 +111,14 @@ class Findings:
         return tuple(sorted(pairs, key=lambda found: (-found[2], found[:2])))
 
 
-def findings_of(run: RunRecord, model: nn.Module | None = None) -> Findings:
+def findings_of(trained: Trained) -> Findings:
     """Evaluate a finished run's weights on the split that it was judged on.
 
-    Raises InputError where no network or no images can be had.
+    Raises InputError where there are no images of it.
     """
-    trained = load_trained(run, model)
     split = trained.split
     logits = predict(trained.model, split, trained.normalise)
-    return counted(logits, split, trained.dataset.classes, disputed_of(run))
+    return counted(logits, split, trained.dataset.classes, disputed_of(trained.run))
 
 
 def disputed_of(run: RunRecord) -> frozenset[int]:

@@ -110,12 +110,11 @@ def verdict_blocks(account: Account) -> list[Block]:
 
 def _other_count(account: Account) -> list[Block]:
     """Say where the val images right here and now are not as many as the log has."""
-    found, log = account.findings, account.run.log
-    last = [r for r in log[-1].evaluations if r.split == "val"] if log else []
-    if found is None or found.split != "val" or not last or last[0].correct == found.correct:
+    found, last = account.findings, account.run.last_val
+    if found is None or found.split != "val" or last is None or last.correct == found.correct:
         return []
     said = (
-        f"The log says {last[0].correct}/{last[0].total} on val after the last epoch; these "
+        f"The log says {last.correct}/{last.total} on val after the last epoch; these "
         f"weights give {found.correct}/{found.total} here."
     )
     return [Notice("bad", said)]

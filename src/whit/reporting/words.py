@@ -14,14 +14,13 @@ from whit.data.datasets import DATASETS, describe_dataset
 from whit.errors import InputError
 from whit.job import recipe_id
 from whit.recipe import Recipe, parse_recipe, shipped_recipes
-from whit.record import EpochRecord
+from whit.record import KEPT, EpochRecord
 from whit.reporting import fields
 from whit.reporting.document import Block, Lines, Mood, Picture, Table, Text
 from whit.run_record import RunRecord
 
 LONGEST, LONGEST_SENTENCE = 200, 1000  # characters of a text that somebody else wrote
 MOOD: dict[str, Mood] = {"met": "good", "missed": "bad", "open": "open"}
-KEPT = {True: "kept", False: "MISSED", None: "open"}
 
 
 def shown(value: object, longest: int = LONGEST) -> str:

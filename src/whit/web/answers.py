@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from whit.errors import InputError, WhitError
-from whit.evaluation import predict
 from whit.models.source import is_source
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.trained import Trained, load_trained
@@ -40,12 +39,10 @@ def network(run: RunRecord) -> str:
 
 def errors(run: RunRecord) -> str:
     """Return the images that a finished run gets wrong as JSON, the worst first."""
-    from whit.reporting.findings import counted, disputed_of
+    from whit.reporting.findings import findings_of
 
     trained = _network_of(run)
-    split = trained.split
-    logits = predict(trained.model, split, trained.normalise)
-    found = counted(logits, split, trained.dataset.classes, disputed_of(run))
+    split, found = trained.split, findings_of(trained)
     return json.dumps(
         {
             "split": found.split,

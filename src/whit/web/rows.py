@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from whit.errors import InputError
 from whit.evidence import Sample
 from whit.ownership import Owner
-from whit.record import Evaluation
 from whit.run_record import RunRecord, why_no_weights
 
 if TYPE_CHECKING:
@@ -85,8 +84,8 @@ def _study_row(id: str, inside: list[tuple[Place, dict[str, Any]]]) -> dict[str,
     first = finished[0] if finished else rows[0]
     return {
         "id": id,
-        "path": _shown(folder),
-        "name": _shown(name),
+        "path": shown_path(folder),
+        "name": shown_path(name),
         "runs": [row["id"] for row in rows],
         "split": first["split"],
         "finished": len(finished),
@@ -166,6 +165,11 @@ def plain(value: Any, depth: int = 6, items: int = _MOST_ITEMS) -> Any:
     return None
 
 
+def shown_path(path: str) -> str:
+    """Return a path as text that JSON can hold: bytes that are no UTF-8 as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _result(result: dict[str, Any]) -> dict[str, Any]:
     """Return what is shown of a result; a part that is not of its usual shape is left out."""
     keys = ("verdict", "params", "epochs", "images_seen", "seed", "weights_sha256")
@@ -205,9 +209,7 @@ def _last_reading(run: RunRecord) -> tuple[str, int | None, int | None]:
     if run.recipe.train.test:
         test = (run.result or {}).get("test", {})
         return "test", test.get("correct"), test.get("total")
-    reading: Evaluation | None = None
-    if run.log and run.result:
-        reading = next((r for r in run.log[-1].evaluations if r.split == "val"), None)
+    reading = run.last_val if run.result else None
     return ("val", reading.correct, reading.total) if reading else ("val", None, None)
 
 
@@ -217,7 +219,3 @@ def _seed(run: RunRecord) -> int | None:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _shown(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -19,7 +19,7 @@ from typing import Any
 from whit.errors import InputError
 from whit.ownership import Owner
 from whit.run_record import RunRecord, read_run
-from whit.web.rows import damaged_row, details, run_row, study_rows
+from whit.web.rows import damaged_row, details, run_row, shown_path, study_rows
 
 FOLDERS = ("runs", "studies", "records", "searches")
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> lies four below its root
@@ -209,11 +209,6 @@ def _id_of(path: str) -> str:
 
 def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
-
-
-def shown_path(path: str) -> str:
-    """Return a path as text that JSON can hold: bytes that are no UTF-8 as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _walk(path: str, depth: int, known: Mapping[str, object], budget: list[int]) -> Iterator[str]:

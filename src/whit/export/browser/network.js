@@ -60,7 +60,7 @@ export class Network {
   }
 }
 
-/** Largest first-order probabilities from logits; log-probabilities give the same. */
+/** Probabilities from logits; a network that ends in log-probabilities gives the same. */
 export function softmax(logits) {
   const largest = Math.max(...logits);
   const powers = Array.from(logits, (logit) => Math.exp(logit - largest));

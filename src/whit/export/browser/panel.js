@@ -30,8 +30,8 @@ export function drawGrey(canvas, numbers, rows, columns) {
   context.putImageData(image, 0, 0);
 }
 
-/** A digit that rounding does not make larger. */
-const percentOf = (share) => `${(Math.floor(1000 * share + 1e-9) / 10).toFixed(1)} %`;
+/** A share from 0 to 1 in percent with one decimal, never rounded up. */
+export const percentOf = (share) => `${(Math.floor(1000 * share + 1e-9) / 10).toFixed(1)} %`;
 
 export class Panel {
   constructor(root) {

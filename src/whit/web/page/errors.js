@@ -1,9 +1,7 @@
 // The images that a run gets wrong; one click puts an image on the sheet.
 
-import { drawGrey, element } from "./panel.js";
+import { drawGrey, element, percentOf } from "./panel.js";
 import { ask, hasNetwork, titleOf } from "./store.js";
-
-const percent = (share) => `${(Math.floor(1000 * share) / 10).toFixed(1)} %`;
 
 export class ErrorsView {
   /** `show(id, pixels, rows, columns)` puts an image in front of a run's network. */
@@ -76,7 +74,7 @@ export class ErrorsView {
     const [truth, taken] = [classes[error.true], classes[error.predicted]];
     const button = element("button", { type: "button" }, canvas,
       element("span", {}, `${truth}, taken for ${taken}`),
-      ...[error.predicted, error.true].map((index) => element("span", {}, `${classes[index]}: ${percent(error.probabilities[index])}`)),
+      ...[error.predicted, error.true].map((index) => element("span", {}, `${classes[index]}: ${percentOf(error.probabilities[index])}`)),
       element("span", { class: "note" }, `image ${error.index}`),
       ...(error.disputed ? [element("span", { class: "disputed" }, "label disputed")] : []));
     button.addEventListener("click", () => this.show(this.id, pixels, rows, columns));

@@ -1,6 +1,6 @@
 """Microseconds for one image: the C forms beside onnxruntime and torch, one thread, batch 1.
 
-    python benchmarks/export.py [--repeats 40] [--write]
+    python benchmarks/exported.py [--repeats 40] [--write]
 
 All are timed in turn in one process, so that a busy machine slows all of them; the figures are
 medians, and what counts are the ratios. C is built with -O3 -march=native. With --write, the table
@@ -107,8 +107,9 @@ def main() -> None:
     lines = [
         "# Speed of the exported forms",
         "",
-        f"Command: `python benchmarks/export.py --repeats {given.repeats} --write`. fewest-epochs, "
-        "seed 0; one image, one thread; medians of measurements in turn, the quickest behind.",
+        f"Command: `python benchmarks/exported.py --repeats {given.repeats} --write`. "
+        "fewest-epochs, seed 0; one image, one thread; medians of measurements in turn, "
+        "the quickest behind.",
         "",
         f"{torch.cpu.get_capabilities().get('cpu_name')}, {os.cpu_count()} cores, "
         f"{torch.backends.cpu.get_cpu_capability()}; load {load:.1f} while it ran"
