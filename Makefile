@@ -40,7 +40,7 @@ published: $(VENV)/installed  ## train the five published systems, 3 seeds each;
 	$(BIN)/python records/reproduce.py published --seeds 3
 
 sprint: $(VENV)/installed  ## the flagship's record: 10 seeds
-	$(BIN)/python records/reproduce.py sprint --seeds 10 --jobs 1
+	$(BIN)/python records/reproduce.py sprint --seeds 10
 
 fewest-epochs: $(VENV)/installed  ## the record of two epochs: 10 seeds
 	$(BIN)/python records/reproduce.py fewest-epochs --seeds 10
