@@ -21,8 +21,8 @@ from whit.export.fixed_point import fixed
 from whit.export.folding import folded
 from whit.export.graph import Graph
 from whit.export.integers import _value, whole_scores
-from whit.export.program import Program
-from whit.export.quantising import SCORE_UNITS, quantised
+from whit.export.program import SCORE_UNITS, Program
+from whit.export.quantising import quantised
 from whit.export.reading import read_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")

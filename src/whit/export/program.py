@@ -18,6 +18,7 @@ from whit.export.graph import INPUT, Operation, Shape
 
 Array = NDArray[Any]
 OUTPUT = "scores"  # the value of the last step
+SCORE_UNITS = 65536  # of one logit, in the scores of the int8 form
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from whit.export.fixed_point import Fixed, fixed
 from whit.export.graph import INPUT, Graph, Operation
 from whit.export.program import (
     OUTPUT,
+    SCORE_UNITS,
     Array,
     Program,
     Step,
@@ -39,7 +40,6 @@ from whit.export.program import (
     lies_flat,
 )
 
-SCORE_UNITS = 65536  # of one logit
 _PIXELS = Levels(1.0, 0)
 _KEPT = ("maxpool", "slice", "pad", "flatten")  # these give numbers that they were given
 Numbers = NDArray[np.float64]
