@@ -24,6 +24,8 @@ _WITH_SLOPE = {
     "leaky_relu": "x > 0 ? x : x * slope",
     "elu": "x > 0 ? x : slope * expm1f(x)",
 }
+# These move numbers or compare them: one text for both types.
+_OF_ANY_TYPE = ("maxpool", "slice", "flatten")
 _SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 
@@ -50,16 +52,20 @@ def _needed_first(step: Step) -> tuple[str, ...]:
 
 
 def _kernel_text(step: Step, folder: str) -> str:
-    function = step.settings.get("function", "")
-    if step.kind == "activation" and function != "prelu":
+    kind, function = step.kind, step.settings.get("function", "")
+    if kind in _OF_ANY_TYPE:
+        return _filled(f"{kind}.c", number="uint8_t" if folder == "int8" else "float")
+    if kind == "activation" and function != "prelu":
         name = "activation_with_slope" if function in _WITH_SLOPE else "activation"
         expression = _WITH_SLOPE.get(function) or _EXPRESSIONS[function]
-        text = Template(_file(f"float/{name}.c"))
-        return text.substitute(function=function, expression=expression)
-    if folder == "float" and step.kind in _SIGNS:
-        text = Template(_file("float/two.c"))
-        return text.substitute(kind=step.kind, sign=_SIGNS[step.kind])
-    return _file(f"{folder}/{'prelu' if step.kind == 'activation' else step.kind}.c")
+        return _filled(f"float/{name}.c", function=function, expression=expression)
+    if folder == "float" and kind in _SIGNS:
+        return _filled("float/two.c", kind=kind, sign=_SIGNS[kind])
+    return _file(f"{folder}/{'prelu' if kind == 'activation' else kind}.c")
+
+
+def _filled(name: str, **words: str) -> str:
+    return Template(_file(name)).substitute(words)
 
 
 def _file(name: str) -> str:
