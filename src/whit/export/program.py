@@ -66,17 +66,16 @@ def lies_flat(shape: Shape) -> bool:
     return places == 1 or channels == 1
 
 
-def is_depthwise(op: Operation, read: Shape) -> bool:
-    groups: int = op.attributes["groups"]
-    return groups > 1 and groups == read[0] == op.shape[0]
+def as_kernel(op: Operation, read: Shape, weight: Array) -> tuple[str, str, Array]:
+    """Return a convolution's kernel, what follows its weights' name, and them as the kernel reads.
 
-
-def kernel_layout(weight: Array, groups: int, depthwise: bool) -> Array:
-    """Return weights (O, C/groups, KH, KW) as (groups, KH, KW, C/groups, O/groups).
-
-    Those of a depthwise convolution as (KH, KW, C).
+    (O, C/groups, KH, KW) becomes (groups, KH, KW, C/groups, O/groups) for `conv`, and (KH, KW, C)
+    for `depthwise`. Operations that share weights may read them by different kernels.
     """
-    if depthwise:
-        return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
-    by_group = weight.reshape(groups, -1, *weight.shape[1:])
-    return np.ascontiguousarray(by_group.transpose(0, 3, 4, 2, 1))
+    groups: int = op.attributes["groups"]
+    if groups > 1 and groups == read[0] == op.shape[0]:
+        kind, laid = "depthwise", weight[:, 0].transpose(1, 2, 0)
+    else:
+        by_group = weight.reshape(groups, -1, *weight.shape[1:])
+        kind, laid = "conv", by_group.transpose(0, 3, 4, 2, 1)
+    return kind, "" if groups == 1 else f".{kind}{groups}", np.ascontiguousarray(laid)

@@ -35,8 +35,7 @@ from whit.export.program import (
     Array,
     Program,
     Step,
-    is_depthwise,
-    kernel_layout,
+    as_kernel,
     lies_flat,
 )
 
@@ -218,14 +217,9 @@ def _layer(into: _Quantiser, op: Operation) -> None:
         kind = "linear_scores" if last else "linear"
         weight = into.store(weight_name, whole.numbers.T)
     else:
-        groups = settings["groups"]
-        depthwise = is_depthwise(op, graph.shape_of(op.inputs[0]))
-        kind = "depthwise" if depthwise else "conv"
         settings["kernel"] = whole.numbers.shape[2:]
-        layout = "" if groups == 1 else f".{kind}{groups}"
-        weight = into.store(
-            f"{weight_name}{layout}", kernel_layout(whole.numbers, groups, depthwise)
-        )
+        kind, layout, laid = as_kernel(op, graph.shape_of(op.inputs[0]), whole.numbers)
+        weight = into.store(f"{weight_name}{layout}", laid)
     into.add(op, kind, settings, name, weight=weight, **held)
 
 
