@@ -27,6 +27,7 @@ _WITH_SLOPE = {
 # These move numbers or compare them: one text for both types.
 _OF_ANY_TYPE = ("maxpool", "slice", "flatten")
 _SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+OUTSIDE = "outside"  # what a convolution reads there, in float32
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 
 
@@ -46,7 +47,9 @@ def kernel_texts(program: Program) -> list[str]:
 def _needed_first(step: Step) -> tuple[str, ...]:
     if step.kind in ("linear_scores", "mean_scores", "scores"):
         return ("score_of",)
-    if step.kind in ("conv", "depthwise", "linear", "scale", "mean", "add", "multiply", "concat"):
+    if step.kind in ("conv", "depthwise"):
+        return ("settle", "settle_each")
+    if step.kind in ("linear", "scale", "mean", "add", "multiply", "concat"):
         return ("settle",)
     return ()
 
@@ -89,7 +92,8 @@ def calls(
     if kind == "numbers":
         return [f"numbers({given[0]}, {count}, {made})"]
     if kind == "conv":
-        outside = _outside(settings, shapes[0])
+        outside = OUTSIDE if any(settings["padding"]) else "NULL"
+        outside = str(settings["zero"]) if program.int8 else outside
         return [
             f"conv({given[0]}, {_map(shapes[0])}, {_window(settings)}, {settings['groups']}, "
             f"{outside}, {held['weight']}, {_made_by(held, settings)}, {made}, {_map(step.shape)})"
@@ -179,14 +183,6 @@ def _made_by(held: dict[str, str], settings: Any) -> str:
     if "shift" in settings:
         return f"{held['factor']}, {held['offset']}, {settings['shift']}"
     return held["bias"]
-
-
-def _outside(settings: Any, shape: tuple[int, ...]) -> str:
-    return outside_name(settings.get("zero", 0)) if any(settings["padding"]) else "NULL"
-
-
-def outside_name(zero: int) -> str:
-    return f"outside_{zero}"
 
 
 def _map(shape: tuple[int, ...]) -> str:

@@ -60,7 +60,7 @@ def _step(
             stored(role, array.T)
         else:
             settings["kernel"] = array.shape[2:]
-            kind, layout, laid = as_kernel(op, graph.shape_of(op.inputs[0]), array)
+            kind, layout, laid = as_kernel(op, graph.shape_of(op.inputs[0]), array, int8=False)
             stored(role, laid, layout)
     if kind in ("add", "subtract", "multiply"):
         settings["by_channel"] = graph.shape_of(op.inputs[1]) != op.shape

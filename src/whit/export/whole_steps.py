@@ -60,10 +60,10 @@ def _layer(into: Quantiser, op: Operation) -> None:
     settings: dict[str, Any] = {**op.attributes, "zero": read.zero, "shift": numbers.shift}
     if op.kind == "linear":
         kind = "linear_scores" if last else "linear"
-        weight = into.store(weight_name, whole.numbers.T)
+        weight = into.store(weight_name, whole.numbers)
     else:
         settings["kernel"] = whole.numbers.shape[2:]
-        kind, layout, laid = as_kernel(op, graph.shape_of(op.inputs[0]), whole.numbers)
+        kind, layout, laid = as_kernel(op, graph.shape_of(op.inputs[0]), whole.numbers, int8=True)
         weight = into.store(f"{weight_name}{layout}", laid)
     into.add(op, kind, settings, name, weight=weight, **held)
 
