@@ -49,7 +49,9 @@ int main(void)
 """
 
 
-def sanitized(program: Program, files: Mapping[str, bytes], folder: Path) -> np.ndarray:
+def sanitized(
+    program: Program, files: Mapping[str, bytes], folder: Path, *others: str
+) -> np.ndarray:
     """Return the scores of some images by a program that stops at the first wrong access."""
     name, classes = c_name(program.name), len(program.classes)
     unit = "int32_t" if program.int8 else "float"
@@ -57,7 +59,7 @@ def sanitized(program: Program, files: Mapping[str, bytes], folder: Path) -> np.
     for file, content in files.items():
         (folder / file).write_bytes(content)
     (folder / "main.c").write_text("#include <stdlib.h>\n" + driver)
-    flags = [*STRICT, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = [*STRICT, *others, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     built = ["cc", *flags, "-o", "network", f"{name}.c", "main.c", "-lm"]
     subprocess.run(built, cwd=folder, check=True)
     given = some_images(4).numpy().tobytes()
@@ -83,8 +85,11 @@ def test_the_c_form_gives_what_the_network_gives(name: str) -> None:
 def test_sanitizers_find_nothing(name: str, int8: bool, tmp_path: Path) -> None:
     graph = read.graph(name)
     program = quantised(graph, some_images()).program if int8 else float_program(graph)
-    scores = sanitized(program, c_files(program, "A network."), tmp_path)
+    files = c_files(program, "A network.")
+    scores = sanitized(program, files, tmp_path)
     assert np.isfinite(scores).all()
+    if int8:  # in the tiles of small processors, too
+        assert (sanitized(program, files, tmp_path, "-DSMALL_TILES") == scores).all()
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from statistics import mean
 
 import numpy as np
@@ -21,16 +22,30 @@ from whit.export.fixed_point import fixed
 from whit.export.folding import folded
 from whit.export.graph import Graph
 from whit.export.integers import _value, whole_scores
-from whit.export.program import Program
-from whit.export.quantising import SCORE_UNITS, quantised
+from whit.export.program import SCORE_UNITS, Program
+from whit.export.quantising import quantised
 from whit.export.reading import read_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+# Tiles of 4 places, of 32 or 256 numbers read, and of 24 or 32 channels made; of 16 by channel.
+LAYERS = {
+    "many of both": lambda: nn.Conv2d(33, 41, 3, padding=1),
+    "stride": lambda: nn.Conv2d(5, 7, 3, stride=2, padding=(1, 0)),
+    "far apart": lambda: nn.Conv2d(6, 25, 3, padding=2, dilation=2),
+    "a line": lambda: nn.Conv2d(3, 8, (1, 5), padding=(0, 4)),
+    "1x1": lambda: nn.Conv2d(67, 9, 1),
+    "groups": lambda: nn.Conv2d(15, 21, 3, padding=1, groups=3),
+    "wider than the map": lambda: nn.Conv2d(4, 3, (9, 11), padding=(4, 5)),
+    "depthwise": lambda: nn.Conv2d(19, 19, 3, stride=(2, 1), padding=1, groups=19),
+    "depthwise, apart": lambda: nn.Conv2d(16, 16, (2, 3), padding=1, dilation=(1, 2), groups=16),
+}
+# As small processors build it, and for this machine.
+BUILDS = (("-O2", "-DSMALL_TILES"), ("-O3", "-march=native"))
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
-def equal_bits(program: Program, images: torch.Tensor) -> bool:
-    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
+def equal_bits(program: Program, images: torch.Tensor, flags: Sequence[str] = ("-O2",)) -> bool:
+    compiled = c_logits(program, c_files(program, "A network."), images, flags) * SCORE_UNITS
     return bool((compiled.numpy() == whole_scores(program, images)).all())
 
 
@@ -39,6 +54,37 @@ def equal_bits(program: Program, images: torch.Tensor) -> bool:
 def test_c_is_equal_to_numpy_bit_by_bit(name: str) -> None:
     images = some_images(12)
     assert equal_bits(quantised(read.graph(name), images).program, images)
+
+
+class _Beside(nn.Module):
+    """A layer whose input is read again behind it, so that it may not be written over."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, layer.in_channels, 1)
+        self.layer = layer
+        made = layer(torch.zeros(1, layer.in_channels, 9, 7))
+        self.near = nn.Conv2d(layer.in_channels, 3, (9, 7))
+        self.far = nn.Conv2d(layer.out_channels, 3, made.shape[2:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return (self.far(self.layer(x)) + self.near(x)).flatten(1)
+
+
+@needs_cc
+@pytest.mark.parametrize("flags", BUILDS, ids=["small", "wide"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_of_any_shape_bit_by_bit(name: str, flags: tuple[str, ...]) -> None:
+    """More numbers than a tile takes and fewer, in each direction, and what does not divide."""
+    torch.manual_seed(2)
+    model = _Beside(LAYERS[name]()).eval()
+    images = torch.randint(0, 256, (6, 2, 9, 7), dtype=torch.uint8)
+    graph = folded(read_graph(model, (2, 9, 7), ("a", "b", "c"), "layer"))
+    program = quantised(graph, images).program
+    assert program.steps[1].kind == ("depthwise" if "depthwise" in name else "conv")
+    assert program.steps[1].settings["zero"] > 0
+    assert equal_bits(program, images, flags)
 
 
 @pytest.mark.parametrize("name", read.NAMES)
@@ -73,7 +119,7 @@ def test_a_convolution_equals_its_definition() -> None:
     program = quantised(read.graph("Halves"), some_images()).program
     first = program.steps[0]
     image = some_images(1)[0, 0].numpy().astype(int).tolist()
-    weight = program.constants[first.constants["weight"]].astype(int).tolist()[0]
+    weight = program.constants[first.constants["weight"]].astype(int).tolist()
     factor = program.constants[first.constants["factor"]].tolist()
     offset = program.constants[first.constants["offset"]].tolist()
     x = some_images(1).permute(0, 2, 3, 1).numpy().astype(np.int64)
@@ -83,7 +129,7 @@ def test_a_convolution_equals_its_definition() -> None:
     made = _value(first, [x], held)[0]
     for y, at, o in ((0, 0, 0), (5, 13, 2), (12, 27, 4)):
         total = sum(
-            image[2 * y + ky][at + kx - 2] * weight[ky][kx][0][o]
+            image[2 * y + ky][at + kx - 2] * weight[o][ky][kx][0]
             for ky in range(3)
             for kx in range(5)
             if 0 <= at + kx - 2 < 28

@@ -24,7 +24,10 @@ _WITH_SLOPE = {
     "leaky_relu": "x > 0 ? x : x * slope",
     "elu": "x > 0 ? x : slope * expm1f(x)",
 }
+# These move numbers or compare them: one text for both types.
+_OF_ANY_TYPE = ("maxpool", "slice", "flatten")
 _SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+OUTSIDE = "outside"  # what a convolution reads there, in float32
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 
 
@@ -44,22 +47,28 @@ def kernel_texts(program: Program) -> list[str]:
 def _needed_first(step: Step) -> tuple[str, ...]:
     if step.kind in ("linear_scores", "mean_scores", "scores"):
         return ("score_of",)
-    if step.kind in ("conv", "depthwise", "linear", "scale", "mean", "add", "multiply", "concat"):
+    if step.kind in ("conv", "depthwise"):
+        return ("settle", "settle_each")
+    if step.kind in ("linear", "scale", "mean", "add", "multiply", "concat"):
         return ("settle",)
     return ()
 
 
 def _kernel_text(step: Step, folder: str) -> str:
-    function = step.settings.get("function", "")
-    if step.kind == "activation" and function != "prelu":
+    kind, function = step.kind, step.settings.get("function", "")
+    if kind in _OF_ANY_TYPE:
+        return _filled(f"{kind}.c", number="uint8_t" if folder == "int8" else "float")
+    if kind == "activation" and function != "prelu":
         name = "activation_with_slope" if function in _WITH_SLOPE else "activation"
         expression = _WITH_SLOPE.get(function) or _EXPRESSIONS[function]
-        text = Template(_file(f"float/{name}.c"))
-        return text.substitute(function=function, expression=expression)
-    if folder == "float" and step.kind in _SIGNS:
-        text = Template(_file("float/two.c"))
-        return text.substitute(kind=step.kind, sign=_SIGNS[step.kind])
-    return _file(f"{folder}/{'prelu' if step.kind == 'activation' else step.kind}.c")
+        return _filled(f"float/{name}.c", function=function, expression=expression)
+    if folder == "float" and kind in _SIGNS:
+        return _filled("float/two.c", kind=kind, sign=_SIGNS[kind])
+    return _file(f"{folder}/{'prelu' if kind == 'activation' else kind}.c")
+
+
+def _filled(name: str, **words: str) -> str:
+    return Template(_file(name)).substitute(words)
 
 
 def _file(name: str) -> str:
@@ -83,7 +92,8 @@ def calls(
     if kind == "numbers":
         return [f"numbers({given[0]}, {count}, {made})"]
     if kind == "conv":
-        outside = _outside(settings, shapes[0])
+        outside = OUTSIDE if any(settings["padding"]) else "NULL"
+        outside = str(settings["zero"]) if program.int8 else outside
         return [
             f"conv({given[0]}, {_map(shapes[0])}, {_window(settings)}, {settings['groups']}, "
             f"{outside}, {held['weight']}, {_made_by(held, settings)}, {made}, {_map(step.shape)})"
@@ -173,14 +183,6 @@ def _made_by(held: dict[str, str], settings: Any) -> str:
     if "shift" in settings:
         return f"{held['factor']}, {held['offset']}, {settings['shift']}"
     return held["bias"]
-
-
-def _outside(settings: Any, shape: tuple[int, ...]) -> str:
-    return outside_name(settings.get("zero", 0)) if any(settings["padding"]) else "NULL"
-
-
-def outside_name(zero: int) -> str:
-    return f"outside_{zero}"
 
 
 def _map(shape: tuple[int, ...]) -> str:

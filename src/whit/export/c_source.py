@@ -11,7 +11,7 @@ import textwrap
 
 import numpy as np
 
-from whit.export.c_calls import NEEDS_MATH, calls, kernel_texts, number, outside_name
+from whit.export.c_calls import NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
 from whit.export.graph import INPUT
 from whit.export.memory_plan import MemoryPlan, Span, plan_memory
 from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
@@ -130,7 +130,7 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
     if any(f"{function}(" in code for function in NEEDS_MATH):
         includes.append("#include <math.h>")
     constants = "".join(
-        f"static const {_TYPES[str(array.dtype)]} {_constant(each)}[{array.size}] = {{\n"
+        f"static const {_TYPES[str(array.dtype)]} {_constant(each)}[{_size(program, each)}] = {{\n"
         f"{_numbers(array)}\n}};\n\n"
         for each, array in program.constants.items()
     )
@@ -143,26 +143,33 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
         + code
         + "\n"
         + constants
-        + _outsides(program)
+        + _outside(program)
         + where
         + _classify(program, name, plan)
     )
 
 
-def _outsides(program: Program) -> str:
-    """Constants that stand for the places outside a map."""
-    widest: dict[int, int] = {}
-    for step in program.steps:
-        if step.kind == "conv" and any(step.settings["padding"]):
-            zero = step.settings.get("zero", 0)
-            channels = program.shape_of(step.inputs[0])[0]
-            widest[zero] = max(channels, widest.get(zero, 0))
-    unit = "uint8_t" if program.int8 else "float"
-    return "".join(
-        f"static const {unit} {outside_name(zero)}[{count}] = {{"
-        f"{', '.join([str(zero)] * (count if zero else 1))}}};\n\n"
-        for zero, count in sorted(widest.items())
+def _size(program: Program, constant: str) -> str:
+    """Numbers of a constant; weights that are read in blocks end with zeros that fill the last."""
+    in_blocks = program.int8 and any(
+        step.kind == "conv" and step.constants["weight"] == constant for step in program.steps
     )
+    return f"{program.constants[constant].size}{' + BLOCK - 1' if in_blocks else ''}"
+
+
+def _outside(program: Program) -> str:
+    """Zeros that stand for the channels of a place outside a map, in float32."""
+    if program.int8:
+        return ""
+    widest = max(
+        (
+            program.shape_of(step.inputs[0])[0]
+            for step in program.steps
+            if step.kind == "conv" and any(step.settings["padding"])
+        ),
+        default=0,
+    )
+    return f"static const float {OUTSIDE}[{widest}] = {{0}};\n\n" if widest else ""
 
 
 def _classify(program: Program, name: str, plan: MemoryPlan) -> str:

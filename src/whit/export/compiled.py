@@ -15,10 +15,9 @@ from torch import Tensor
 
 from whit.errors import RunFailed
 from whit.export.c_source import c_name
-from whit.export.program import Program
+from whit.export.program import SCORE_UNITS, Program
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
-_SCORE_UNITS = 65536  # of one logit, in the int8 form
 
 
 def compiler() -> str | None:
@@ -40,7 +39,7 @@ def c_logits(
     with tempfile.TemporaryDirectory(prefix="whit-") as folder:
         library = build(files, Path(folder), [*STRICT, *flags], cc)
         scores = call_each(library, program, images)
-    return torch.from_numpy(scores).double() / (_SCORE_UNITS if program.int8 else 1)
+    return torch.from_numpy(scores).double() / (SCORE_UNITS if program.int8 else 1)
 
 
 def build(files: Mapping[str, bytes], folder: Path, flags: Sequence[str], cc: str = "cc") -> Path:

@@ -13,8 +13,7 @@ from whit.export.program import (
     Array,
     Program,
     Step,
-    is_depthwise,
-    kernel_layout,
+    as_kernel,
     lies_flat,
     places_and_channels,
 )
@@ -60,12 +59,9 @@ def _step(
         elif kind == "linear":
             stored(role, array.T)
         else:
-            depthwise = is_depthwise(op, graph.shape_of(op.inputs[0]))
-            kind = "depthwise" if depthwise else kind
             settings["kernel"] = array.shape[2:]
-            groups = settings["groups"]
-            layout = "" if groups == 1 else f".{kind}{groups}"
-            stored(role, kernel_layout(array, groups, depthwise), layout)
+            kind, layout, laid = as_kernel(op, graph.shape_of(op.inputs[0]), array, int8=False)
+            stored(role, laid, layout)
     if kind in ("add", "subtract", "multiply"):
         settings["by_channel"] = graph.shape_of(op.inputs[1]) != op.shape
     if kind == "slice":

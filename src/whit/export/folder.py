@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from whit.durable import sync_folder
+from whit.durable import sync_folder, write_whole
 
 
 def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
@@ -19,11 +19,7 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
     try:
         beside.mkdir()
         for name, content in files.items():
-            with (beside / name).open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        sync_folder(beside)
+            write_whole(beside / name, content)
         beside.rename(target)
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)

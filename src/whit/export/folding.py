@@ -45,13 +45,13 @@ def _fold_one(graph: Graph) -> Graph | None:
             into = _before(graph, op, scale)
             if into is not None:
                 return _into_before(graph, op, into, scale, offset)
-            into = _behind(graph, op, scale, offset)
+            into = _behind(graph, op, scale)
             if into is not None:
                 return _into_behind(graph, op, into, scale, offset)
     return None
 
 
-def _passes(op: Operation, scale: Tensor, offset: Tensor | None = None) -> bool:
+def _passes(op: Operation, scale: Tensor) -> bool:
     """Whether op(x * scale + offset) = op(x) * scale + offset, channel by channel."""
     if op.kind == "mean":
         return True
@@ -65,7 +65,7 @@ def _passes(op: Operation, scale: Tensor, offset: Tensor | None = None) -> bool:
 
 
 def _alone(graph: Graph, op: Operation) -> bool:
-    """Whether an operation's weights are its own and nothing but its one reader sees its value."""
+    """Whether no other operation holds any of an operation's constants."""
     held = graph.holders()
     return all(held[name] == 1 for name in op.constants.values())
 
@@ -105,7 +105,7 @@ def _into_before(
     return _without(replace(graph, constants=constants), op, {})
 
 
-def _behind(graph: Graph, op: Operation, scale: Tensor, offset: Tensor) -> Operation | None:
+def _behind(graph: Graph, op: Operation, scale: Tensor) -> Operation | None:
     """The convolution without padding or linear layer behind a scale that can take it up."""
     readers = graph.readers()
     name = op.name
@@ -114,7 +114,7 @@ def _behind(graph: Graph, op: Operation, scale: Tensor, offset: Tensor) -> Opera
         if found.kind in _WEIGHTED:
             padded = found.kind == "conv" and found.attributes["padding"] != (0, 0)
             return None if padded or not _alone(graph, found) else found
-        if not _passes(found, scale, offset):
+        if not _passes(found, scale):
             return None
         name = found.name
     return None

@@ -18,7 +18,8 @@ from whit.export.float_steps import float_program
 from whit.export.graph import Graph
 from whit.export.html import drawing_page
 from whit.export.integers import whole_scores
-from whit.export.quantising import SCORE_UNITS, Quantised, quantised
+from whit.export.program import SCORE_UNITS
+from whit.export.quantising import Quantised, quantised
 from whit.trained import Trained
 
 

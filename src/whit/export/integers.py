@@ -104,23 +104,23 @@ def _as_score(sums: Whole, shift: int) -> Whole:
 
 
 def _product(x: Whole, weight: Whole) -> Whole:
-    """x @ weight. Sums of whole numbers below 2**53 are exact in float64, which is far faster."""
-    return (x.astype(np.float64) @ weight.astype(np.float64)).astype(np.int64)
+    """x @ weight.T. Sums of whole numbers below 2**53 are exact in float64, which is far faster."""
+    return (x.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
 
 
 def _convolved(step: Step, x: Whole, weight: Whole) -> Whole:
-    """The sums of a convolution, tap by tap; weights as (G, KH, KW, C/G, O/G) or (KH, KW, C)."""
+    """The sums of a convolution, tap by tap; weights as (O, KH, KW, C/G) or (KH, KW, C)."""
     taps = [tap for tap, _ in _taps(step, x, step.settings["zero"])]
     if step.kind == "depthwise":
         by_tap = weight.reshape(len(taps), -1)
         sums: Whole = np.stack([tap * row for tap, row in zip(taps, by_tap, strict=True)]).sum(0)
         return sums
-    groups, reads = len(weight), weight.shape[3]
+    groups, reads = step.settings["groups"], weight.shape[3]
     parts = []
-    for group in range(groups):
+    for group, made in enumerate(np.split(weight, groups)):
         read = slice(group * reads, (group + 1) * reads)
         rows = np.concatenate([tap[..., read] for tap in taps], -1)
-        parts.append(_product(rows, weight[group].reshape(rows.shape[-1], -1)))
+        parts.append(_product(rows, made.reshape(len(made), -1)))
     return np.concatenate(parts, -1)
 
 

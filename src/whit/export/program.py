@@ -1,7 +1,8 @@
 """What a C form is made of: steps in order, each a call of one kernel, and their constants.
 
-A step is a graph's operation put as the kernels read it: channels side by side, weights with the
-output channels innermost, numbers in float32 or in bytes.
+A step is a graph's operation put as the kernels read it: channels side by side, numbers in float32
+or in bytes. In float32 a vector holds sums of several outputs, whose weights for one input lie side
+by side; in bytes, parts of one output's sum, whose weights for all inputs do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from whit.export.graph import INPUT, Operation, Shape
 
 Array = NDArray[Any]
 OUTPUT = "scores"  # the value of the last step
+SCORE_UNITS = 65536  # of one logit, in the scores of the int8 form
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,19 @@ def lies_flat(shape: Shape) -> bool:
     return places == 1 or channels == 1
 
 
-def is_depthwise(op: Operation, read: Shape) -> bool:
-    groups: int = op.attributes["groups"]
-    return groups > 1 and groups == read[0] == op.shape[0]
+def as_kernel(op: Operation, read: Shape, weight: Array, *, int8: bool) -> tuple[str, str, Array]:
+    """Return a convolution's kernel, what follows its weights' name, and them as the kernel reads.
 
-
-def kernel_layout(weight: Array, groups: int, depthwise: bool) -> Array:
-    """Return weights (O, C/groups, KH, KW) as (groups, KH, KW, C/groups, O/groups).
-
-    Those of a depthwise convolution as (KH, KW, C).
+    (O, C/groups, KH, KW) becomes (KH, KW, C) for `depthwise`; for `conv`, (O, KH, KW, C/groups) in
+    int8 and (groups, KH, KW, C/groups, O/groups) in float32.
+    Operations that share weights may read them by different kernels.
     """
-    if depthwise:
-        return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
-    by_group = weight.reshape(groups, -1, *weight.shape[1:])
-    return np.ascontiguousarray(by_group.transpose(0, 3, 4, 2, 1))
+    groups: int = op.attributes["groups"]
+    if groups > 1 and groups == read[0] == op.shape[0]:
+        kind, laid = "depthwise", weight[:, 0].transpose(1, 2, 0)
+    elif int8:
+        kind, laid = "conv", weight.transpose(0, 2, 3, 1)
+    else:
+        by_group = weight.reshape(groups, -1, *weight.shape[1:])
+        kind, laid = "conv", by_group.transpose(0, 3, 4, 2, 1)
+    return kind, "" if groups == 1 else f".{kind}{groups}", np.ascontiguousarray(laid)

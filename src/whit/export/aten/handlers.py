@@ -18,7 +18,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "max_pool2d": layers.max_pool,
     "avg_pool2d": layers.avg_pool,
     "adaptive_avg_pool2d": layers.adaptive("avgpool"),
-    "adaptive_max_pool2d": layers.adaptive_max,
+    "adaptive_max_pool2d": layers.adaptive("maxpool"),
     "mean": layers.mean,
     "amax": layers.amax,
     "view": axes.view,

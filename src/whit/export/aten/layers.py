@@ -119,9 +119,7 @@ def max_pool(
     ceil: bool = False,
 ) -> Seen:
     value = as_map(image, "a pooling")
-    kernels = pair(kernel, 1)
-    strides = kernels if stride is None or stride == [] else pair(stride, 1)
-    return _pool(graph, "maxpool", value, kernels, strides, pair(padding, 0), ceil, dilation)
+    return _pool(graph, "maxpool", value, kernel, stride, padding, ceil, dilation)
 
 
 def avg_pool(
@@ -137,24 +135,22 @@ def avg_pool(
     value = as_map(image, "a pooling")
     if divisor is not None:
         raise Unreadable("it uses avg_pool2d with a divisor of its own")
-    kernels = pair(kernel, 1)
-    strides = kernels if stride is None or stride == [] else pair(stride, 1)
-    pads = pair(padding, 0)
-    return _pool(graph, "avgpool", value, kernels, strides, pads, ceil, 1, counts_padding)
+    return _pool(graph, "avgpool", value, kernel, stride, padding, ceil, 1, counts_padding)
 
 
 def _pool(
     graph: Growing,
     kind: Kind,
     value: Seen,
-    kernels: tuple[int, int],
-    strides: tuple[int, int],
-    pads: tuple[int, int],
+    kernel: Any,
+    stride: Any,
+    padding: Any,
     ceil: bool,
     dilation: Any,
     counts_padding: bool = True,
 ) -> Seen:
-    spread = pair(dilation, 1)
+    kernels, pads, spread = pair(kernel, 1), pair(padding, 0), pair(dilation, 1)
+    strides = kernels if stride is None or stride == [] else pair(stride, 1)
     each = list(zip(value.shape[1:], kernels, strides, pads, spread, strict=True))
     size = tuple(swept(*numbers) for numbers in each)
     if ceil and any(
@@ -189,10 +185,6 @@ def adaptive(kind: str) -> Callable[..., Any]:
         return avg_pool(graph, value, kernel)
 
     return handler
-
-
-def adaptive_max(graph: Growing, image: Any, output: Any) -> Any:
-    return adaptive("maxpool")(graph, image, output)
 
 
 def mean(

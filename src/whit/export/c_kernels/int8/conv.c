@@ -1,110 +1,110 @@
-/* Outputs summed at a time: places that share each weight, and channels side by side. */
-enum { PLACES = 4, LANES = 24 };
+/*
+ * What is worked on at a time: the windows of PLACES, SPAN of the numbers that each of them reads,
+ * and LANES of the channels made. Numbers come in whole BLOCKs, the last filled up with zeros, so
+ * that vectors leave no rest; weights are read as far, and end with BLOCK - 1 zeros. Processors of
+ * 32 bits have no vectors, and little memory; SMALL_TILES gives others what those have.
+ */
+#if UINTPTR_MAX > UINT32_MAX && !defined(SMALL_TILES)
+enum { PLACES = 4, SPAN = 256, LANES = 32, BLOCK = 32 };
+#else
+enum { PLACES = 4, SPAN = 32, LANES = 24, BLOCK = 1 };
+#endif
 
-/* What the tap (ky, kx) reads for a window that begins at (top, left). */
-static inline const uint8_t *tap_of(const uint8_t *in, struct map from, struct window window,
-                                    const uint8_t *outside, int top, int left, int ky, int kx)
+static inline int least(int a, int b)
 {
-    const int y = top + ky * window.apart_y, x = left + kx * window.apart_x;
-    const int inside = y >= 0 && y < from.height && x >= 0 && x < from.width;
-    return inside ? in + (y * from.width + x) * from.channels : outside;
+    return a < b ? a : b;
 }
 
 /*
- * The sums of PLACES places and LANES channels; of the places, `count` are written. Outside the
- * map lies `outside`; a group reads `reads` channels and makes `makes`; `pitch` are those made by
- * all groups.
+ * What a window that begins at (top, left) reads, side by side as its weights lie: `count` numbers
+ * from the `first` on. Outside the map lies `zero`.
  */
-static void conv_tile(const uint8_t *in, struct map from, struct window window,
-                      const uint8_t *outside, const int *top, const int *left, int reads,
-                      const int8_t *weight, const int32_t *factor, const int64_t *offset,
-                      int shift, int makes, uint8_t *out, int pitch, int count)
+static void gather(const uint8_t *in, struct map from, struct window window, int zero, int top,
+                   int left, int reads, int first, int count, int16_t *restrict out)
 {
-    int32_t sum0[LANES], sum1[LANES], sum2[LANES], sum3[LANES];
-    for (int o = 0; o < LANES; o++)
-        sum0[o] = sum1[o] = sum2[o] = sum3[o] = 0;
-    for (int ky = 0; ky < window.height; ky++)
-        for (int kx = 0; kx < window.width; kx++) {
-            const uint8_t *read[PLACES];
-            for (int p = 0; p < PLACES; p++)
-                read[p] = tap_of(in, from, window, outside, top[p], left[p], ky, kx);
-            for (int i = 0; i < reads; i++, weight += makes) {
-                const int32_t x0 = read[0][i], x1 = read[1][i];
-                const int32_t x2 = read[2][i], x3 = read[3][i];
-                for (int o = 0; o < LANES; o++) {
-                    sum0[o] += x0 * weight[o];
-                    sum1[o] += x1 * weight[o];
-                    sum2[o] += x2 * weight[o];
-                    sum3[o] += x3 * weight[o];
-                }
-            }
+    int ky = first / reads / window.width, kx = first / reads % window.width, i = first % reads;
+    for (int k = count; k % BLOCK; k++)
+        out[k] = 0;
+    while (count > 0) {
+        const int y = top + ky * window.apart_y, x = left + kx * window.apart_x;
+        const int inside = y >= 0 && y < from.height && x >= 0 && x < from.width;
+        /* The rest of a line of taps is read at once where it lies side by side in the map, too. */
+        const int joined = inside && window.apart_x == 1 && reads == from.channels;
+        const int taps = joined ? least(window.width - kx, from.width - x) : 1;
+        const int run = least(taps * reads - i, count);
+        if (inside) {
+            const uint8_t *read = in + (y * from.width + x) * from.channels + i;
+            for (int k = 0; k < run; k++)
+                out[k] = read[k];
+        } else {
+            for (int k = 0; k < run; k++)
+                out[k] = (int16_t)zero;
         }
-    for (int o = 0; o < LANES; o++)
-        out[o] = settle((int64_t)sum0[o] * factor[o] + offset[o], shift);
-    if (count > 1)
-        for (int o = 0; o < LANES; o++)
-            out[pitch + o] = settle((int64_t)sum1[o] * factor[o] + offset[o], shift);
-    if (count > 2)
-        for (int o = 0; o < LANES; o++)
-            out[2 * pitch + o] = settle((int64_t)sum2[o] * factor[o] + offset[o], shift);
-    if (count > 3)
-        for (int o = 0; o < LANES; o++)
-            out[3 * pitch + o] = settle((int64_t)sum3[o] * factor[o] + offset[o], shift);
-}
-
-/* One place of a group that makes fewer than LANES channels. */
-static void conv_place(const uint8_t *in, struct map from, struct window window,
-                       const uint8_t *outside, int top, int left, int reads,
-                       const int8_t *weight, const int32_t *factor, const int64_t *offset,
-                       int shift, int makes, uint8_t *out)
-{
-    int32_t sums[LANES] = {0};
-    for (int ky = 0; ky < window.height; ky++)
-        for (int kx = 0; kx < window.width; kx++) {
-            const uint8_t *read = tap_of(in, from, window, outside, top, left, ky, kx);
-            for (int i = 0; i < reads; i++, weight += makes)
-                for (int o = 0; o < makes; o++)
-                    sums[o] += read[i] * weight[o];
+        out += run;
+        count -= run;
+        i = 0;
+        kx += taps;
+        if (kx == window.width) {
+            kx = 0;
+            ky++;
         }
-    for (int o = 0; o < makes; o++)
-        out[o] = settle((int64_t)sums[o] * factor[o] + offset[o], shift);
+    }
 }
 
 /*
- * Convolution. weight[group][ky][kx][channel read][channel made]; a sum becomes an output by its
- * channel's factor and offset.
+ * Add to each lane's sums the products of its weights with what the windows read; two lanes'
+ * weights are `size` apart. Of int16, as vectors add products of these in pairs.
  */
-static void conv(const uint8_t *in, struct map from, struct window window, int groups,
-                 const uint8_t *outside, const int8_t *weight, const int32_t *factor,
-                 const int64_t *offset, int shift, uint8_t *out, struct map to)
+static void multiply_add(int16_t read[PLACES][SPAN], int count, const int8_t *weight, int size,
+                         int lanes, int32_t sums[PLACES][LANES])
+{
+    const unsigned blocks = ((unsigned)count + BLOCK - 1) / BLOCK;
+    for (int o = 0; o < lanes; o++) {
+        const int8_t *by = weight + o * size;
+        int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
+        for (unsigned k = 0; k < blocks * BLOCK; k++) {
+            sum0 += read[0][k] * by[k];
+            sum1 += read[1][k] * by[k];
+            sum2 += read[2][k] * by[k];
+            sum3 += read[3][k] * by[k];
+        }
+        sums[0][o] += sum0;
+        sums[1][o] += sum1;
+        sums[2][o] += sum2;
+        sums[3][o] += sum3;
+    }
+}
+
+/*
+ * Convolution. weight[channel made][ky][kx][channel read in its group]; a sum becomes an output by
+ * its channel's factor and offset.
+ */
+static void conv(const uint8_t *in, struct map from, struct window window, int groups, int zero,
+                 const int8_t *weight, const int32_t *factor, const int64_t *offset, int shift,
+                 uint8_t *out, struct map to)
 {
     const int reads = from.channels / groups, makes = to.channels / groups;
-    const int places = to.height * to.width;
-    for (int group = 0; group < groups; group++) {
-        for (int place = 0; place < places; place += PLACES) {
-            const int count = places - place < PLACES ? places - place : PLACES;
-            int top[PLACES], left[PLACES];
-            for (int p = 0; p < PLACES; p++) {
-                const int at = p < count ? place + p : place;
-                top[p] = at / to.width * window.step_y - window.around_y;
-                left[p] = at % to.width * window.step_x - window.around_x;
+    const int size = window.height * window.width * reads, places = to.height * to.width;
+    for (int place = 0; place < places; place += PLACES)
+        for (int channel = 0, lanes; channel < to.channels; channel += lanes) {
+            const int group = channel / makes;
+            lanes = least(LANES, (group + 1) * makes - channel);
+            int16_t read[PLACES][SPAN];
+            int32_t sums[PLACES][LANES] = {{0}};
+            for (int first = 0; first < size; first += SPAN) {
+                const int count = least(SPAN, size - first);
+                for (int p = 0; p < PLACES; p++) {
+                    /* Behind the last place, it is read again rather than none. */
+                    const int at = least(place + p, places - 1);
+                    gather(in + group * reads, from, window, zero,
+                           at / to.width * window.step_y - window.around_y,
+                           at % to.width * window.step_x - window.around_x, reads, first, count,
+                           read[p]);
+                }
+                multiply_add(read, count, weight + channel * size + first, size, lanes, sums);
             }
-            uint8_t *made = out + place * to.channels;
-            for (int p = 0; p < count && makes < LANES; p++)
-                conv_place(in, from, window, outside, top[p], left[p], reads, weight, factor,
-                           offset, shift, makes, made + p * to.channels);
-            /* The last channels are taken once more rather than fewer than LANES of them. */
-            for (int next = 0; makes >= LANES && next < makes; next += LANES) {
-                const int first = next + LANES <= makes ? next : makes - LANES;
-                conv_tile(in, from, window, outside, top, left, reads, weight + first,
-                          factor + first, offset + first, shift, makes, made + first,
-                          to.channels, count);
-            }
+            for (int p = 0; p < PLACES && place + p < places; p++)
+                settle_each(sums[p], lanes, factor + channel, offset + channel, shift,
+                            out + (place + p) * to.channels + channel);
         }
-        in += reads;
-        out += makes;
-        factor += makes;
-        offset += makes;
-        weight += window.height * window.width * reads * makes;
-    }
 }

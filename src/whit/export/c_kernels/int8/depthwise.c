@@ -3,22 +3,28 @@ static void depthwise(const uint8_t *in, struct map from, struct window window, 
                       const int8_t *weight, const int32_t *factor, const int64_t *offset,
                       int shift, uint8_t *out, struct map to)
 {
-    for (int y = 0; y < to.height; y++)
-        for (int x = 0; x < to.width; x++, out += to.channels)
-            for (int c = 0; c < to.channels; c++) {
-                int32_t sum = 0;
-                const int8_t *by = weight + c;
-                for (int ky = 0; ky < window.height; ky++)
-                    for (int kx = 0; kx < window.width; kx++, by += from.channels) {
-                        const int from_y =
-                            y * window.step_y - window.around_y + ky * window.apart_y;
-                        const int from_x =
-                            x * window.step_x - window.around_x + kx * window.apart_x;
-                        const int inside = from_y >= 0 && from_y < from.height && from_x >= 0 &&
-                                           from_x < from.width;
-                        const int at = (from_y * from.width + from_x) * from.channels + c;
-                        sum += (inside ? in[at] : zero) * *by;
+    enum { SUMS = 16 }; /* of channels side by side */
+    for (int place = 0; place < to.height * to.width; place++)
+        for (int first = 0; first < to.channels; first += SUMS) {
+            const int count = to.channels - first < SUMS ? to.channels - first : SUMS;
+            int32_t sums[SUMS] = {0};
+            for (int ky = 0; ky < window.height; ky++)
+                for (int kx = 0; kx < window.width; kx++) {
+                    const int8_t *by = weight + (ky * window.width + kx) * to.channels + first;
+                    const int y = place / to.width * window.step_y - window.around_y +
+                                  ky * window.apart_y;
+                    const int x = place % to.width * window.step_x - window.around_x +
+                                  kx * window.apart_x;
+                    if (y >= 0 && y < from.height && x >= 0 && x < from.width) {
+                        const uint8_t *read = in + (y * from.width + x) * from.channels + first;
+                        for (int c = 0; c < count; c++)
+                            sums[c] += read[c] * by[c];
+                    } else {
+                        for (int c = 0; c < count; c++)
+                            sums[c] += zero * by[c];
                     }
-                out[c] = settle((int64_t)sum * factor[c] + offset[c], shift);
-            }
+                }
+            settle_each(sums, count, factor + first, offset + first, shift,
+                        out + place * to.channels + first);
+        }
 }

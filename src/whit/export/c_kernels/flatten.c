@@ -1,5 +1,5 @@
 /* A map's numbers channel by channel. */
-static void flatten(const uint8_t *in, int places, int channels, uint8_t *out)
+static void flatten(const $number *in, int places, int channels, $number *out)
 {
     for (int c = 0; c < channels; c++)
         for (int p = 0; p < places; p++)

@@ -1,5 +1,5 @@
 /* The largest of each window; what lies outside the map never wins. */
-static void maxpool(const float *in, struct map from, struct window window, float *out,
+static void maxpool(const $number *in, struct map from, struct window window, $number *out,
                     struct map to)
 {
     for (int y = 0; y < to.height; y++)
@@ -11,7 +11,7 @@ static void maxpool(const float *in, struct map from, struct window window, floa
                     const int from_x = x * window.step_x - window.around_x + kx * window.apart_x;
                     if (from_y < 0 || from_y >= from.height || from_x < 0 || from_x >= from.width)
                         continue;
-                    const float *read = in + (from_y * from.width + from_x) * from.channels;
+                    const $number *read = in + (from_y * from.width + from_x) * from.channels;
                     for (int c = 0; c < to.channels; c++)
                         out[c] = seen && out[c] > read[c] ? out[c] : read[c];
                     seen = 1;

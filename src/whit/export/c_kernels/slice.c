@@ -1,5 +1,5 @@
 /* Take `channels` of a map's `pitch` channels, from `first` on. */
-static void take(const uint8_t *in, int places, int first, int pitch, uint8_t *out, int channels)
+static void take(const $number *in, int places, int first, int pitch, $number *out, int channels)
 {
     for (int p = 0; p < places; p++)
         for (int c = 0; c < channels; c++)
