@@ -86,7 +86,7 @@ class Whole(nn.Module):
 
 
 class Halves(nn.Module):
-    """Kernels of unequal sides, a largest value over the map, channels in unequal parts."""
+    """Unequal sides, lines cut away and added, a largest value, channels in unequal parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,8 @@ class Halves(nn.Module):
         self.head = nn.Linear(6, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu6(self.b(F.hardsigmoid(self.a(x))))
+        x = F.relu6(self.b(F.hardsigmoid(self.a(x[:, :, :-1, 2:]))))
+        x = F.pad(x, (-1, 2, 1, -2))
         one, rest = x.split([2, 4], dim=1)
         x = torch.cat([rest, one.clamp(min=0)], 1)
         return self.head(torch.amax(x, dim=(2, 3)))

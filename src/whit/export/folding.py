@@ -3,7 +3,7 @@
 BatchNorm in evaluation mode is x * scale + offset by channel. Behind a convolution it is that
 convolution with other weights; in front of one without padding, too. Between them may stand
 operations that such a scale passes unchanged. Weights that several operations share are left
-alone: each of them would need its own copy.
+alone: each of them would need its own copy. Two paddings in a row are one.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def folded(graph: Graph) -> Graph:
 
 
 def _fold_one(graph: Graph) -> Graph | None:
-    """Fold the first `scale` that can be folded; None when there is none."""
+    """Fold the first `scale` or `pad` that can be folded; None when there is none."""
     for op in graph.operations:
+        if op.kind == "pad" and (first := _pad_before(graph, op)):
+            return _into_pad(graph, op, first)
         if op.kind == "scale":
             scale, offset = (graph.constants[op.constants[role]] for role in ("scale", "offset"))
             into = _before(graph, op, scale)
@@ -49,6 +51,23 @@ def _fold_one(graph: Graph) -> Graph | None:
             if into is not None:
                 return _into_behind(graph, op, into, scale, offset)
     return None
+
+
+def _pad_before(graph: Graph, op: Operation) -> Operation | None:
+    """The padding just in front of another, where both add or both take away on each side."""
+    (name,) = op.inputs
+    first = next((each for each in graph.operations if each.name == name), None)
+    if first is None or first.kind != "pad" or graph.readers()[name] != 1:
+        return None
+    sides = zip(first.attributes["around"], op.attributes["around"], strict=True)
+    return first if all(a * b >= 0 for a, b in sides) else None
+
+
+def _into_pad(graph: Graph, op: Operation, first: Operation) -> Graph:
+    sides = zip(first.attributes["around"], op.attributes["around"], strict=True)
+    around = tuple(a + b for a, b in sides)
+    both = replace(first, shape=op.shape, attributes={"around": around})
+    return _without(graph, op, {first.name: both})
 
 
 def _passes(op: Operation, scale: Tensor) -> bool:

@@ -29,7 +29,7 @@ Kind = Literal[
     "multiply",
     "concat",  # along the channels
     "slice",  # channels `start` to `stop`
-    "pad",  # zeros around the map: left, right, top, bottom
+    "pad",  # zeros around the map: left, right, top, bottom; a negative number takes lines away
     "softmax",  # over the classes
     "log_softmax",
 ]

@@ -87,7 +87,12 @@ def _value(step: Step, given: list[Whole], held: dict[str, Whole]) -> Whole:
     if kind == "pad":
         left, right, top, bottom = settings["around"]
         around = ((0, 0), (top, bottom), (left, right), (0, 0))
-        return np.pad(x, around, constant_values=settings["zero"])
+        added = [(max(0, first), max(0, last)) for first, last in around]
+        wide: Whole = np.pad(x, added, constant_values=settings["zero"])
+        _, height, width, _ = wide.shape
+        return wide[
+            :, max(0, -top) : height + min(0, bottom), max(0, -left) : width + min(0, right)
+        ]
     assert kind == "flatten", kind
     return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 

@@ -82,7 +82,7 @@ def same(graph: Growing, value: Any, *given: Any, **named: Any) -> Any:
 
 def pad(graph: Growing, value: Any, around: Sequence[int], fill: float = 0.0) -> Seen:
     value = as_map(value, "a padding")
-    if fill != 0 or len(around) > 4 or any(number < 0 for number in around):
+    if fill != 0 or len(around) > 4:
         raise Unreadable("it uses a padding with something else than zeros around the map")
     left, right, top, bottom = (*around, 0, 0, 0, 0)[:4]
     channels, height, width = value.shape
@@ -128,8 +128,12 @@ def slice(
     last = size if stop is None else min(size, stop if stop >= 0 else max(0, size + stop))
     if (first, last, step) == (0, size, 1) or dim % len(value.axes) == 0:
         return value
-    if group != ("C",) or step != 1 or last <= first:
-        raise Unreadable("it cuts something else than a range of channels")
+    if step != 1 or last <= first or group not in (("C",), ("H",), ("W",)):
+        raise Unreadable("it cuts something else than a range of channels, rows or columns")
+    if group != ("C",):
+        ends = (-first, last - size)
+        cut = pad(graph, value, (0, 0, *ends) if group == ("H",) else ends)
+        return Seen(cut.name, cut.shape, value.axes)
     attributes = {"start": first, "stop": last}
     made = graph.add("slice", [value], (last - first, *value.shape[1:]), attributes)
     return Seen(made.name, made.shape, value.axes)

@@ -268,17 +268,23 @@ function elementwise(apply) {
   };
 }
 
-/** A map with room around it; `fill` copies a map into its middle. null where none is wanted. */
+/**
+ * A map with room around it, or with less than there is where a number is negative; `fill` copies
+ * what there is room for. null where nothing changes.
+ */
 function paddedMap([channels, height, width], [left, right, top, bottom], filler, into = null) {
-  if (!into && left + right + top + bottom === 0) return null;
+  if (!into && !left && !right && !top && !bottom) return null;
   const full = { width: width + left + right, height: height + top + bottom };
   const values = into || new Float64Array(channels * full.width * full.height);
   values.fill(filler);
   const fill = (input) => {
-    for (let channel = 0, from = 0; channel < channels; channel++) {
-      for (let y = 0; y < height; y++, from += width) {
+    for (let channel = 0; channel < channels; channel++) {
+      for (let y = Math.max(0, -top); y < height + Math.min(0, bottom); y++) {
+        const from = (channel * height + y) * width;
         const to = (channel * full.height + top + y) * full.width + left;
-        for (let x = 0; x < width; x++) values[to + x] = input[from + x];
+        for (let x = Math.max(0, -left); x < width + Math.min(0, right); x++) {
+          values[to + x] = input[from + x];
+        }
       }
     }
   };

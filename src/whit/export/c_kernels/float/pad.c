@@ -1,4 +1,4 @@
-/* A larger map with the given one inside it, and zeros around. */
+/* A map with the given one, or what it has room for, `top` lines down and zeros around. */
 static void pad(const float *in, struct map from, int left, int top, float *out, struct map to)
 {
     for (int y = 0; y < to.height; y++)

@@ -1,4 +1,4 @@
-/* A larger map with the given one inside it, and `zero` around. */
+/* A map with the given one, or what it has room for, `top` lines down and `zero` around. */
 static void pad(const uint8_t *in, struct map from, int left, int top, int zero, uint8_t *out,
                 struct map to)
 {
