@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -255,17 +258,69 @@ def test_optimizer_groups_hold_every_tensor_once() -> None:
     model.tied = model.conv1  # type: ignore[assignment]
     model.linear1.bias.requires_grad = False  # type: ignore[union-attr]
     spec = OptimSpec(name="adamw", lr=0.01, weight_decay=0.1, bias_lr=8.0)
-    groups = build_optimizer(model, spec).param_groups
-    held = [id(p) for group in groups for p in group["params"]]
+    groups = build_optimizer(model, spec).groups
+    held = [id(p) for group in groups for p in group.params]
     wanted = {id(p) for p in model.parameters() if p.requires_grad}
     assert len(held) == len(set(held))
     assert set(held) == wanted
-    assert [g["weight_decay"] for g in groups] == [0.1, 0.0, 0.0]
-    assert all(p.ndim >= 2 for p in groups[0]["params"])
-    assert groups[2]["peak_lr"] == pytest.approx(0.08)
+    assert [group.weight_decay for group in groups] == [0.1, 0.0, 0.0]
+    assert all(p.ndim >= 2 for p in groups[0].params)
+    assert groups[2].peak_lr == pytest.approx(0.08)
     optimizer = build_optimizer(model, spec)
     set_lr(optimizer, 0.5)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.005, 0.005, 0.04])
+    assert [group.lr for group in optimizer.groups] == pytest.approx([0.005, 0.005, 0.04])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        OptimSpec(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        OptimSpec(lr=0.1, momentum=0.0),
+        OptimSpec(name="adamw", lr=0.01, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1),
+    ],
+    ids=["sgd", "without-momentum", "adamw"],
+)
+def test_the_optimizer_is_torchs_own_to_the_bit(spec: OptimSpec) -> None:
+    ours, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, spec)
+    groups = [
+        {"params": [theirs.weight], "weight_decay": spec.weight_decay},
+        {"params": [theirs.bias], "weight_decay": 0.0},
+    ]
+    torchs: torch.optim.Optimizer
+    if spec.name == "sgd":
+        torchs = torch.optim.SGD(groups, spec.lr, spec.momentum, nesterov=spec.nesterov, fused=True)
+    else:
+        torchs = torch.optim.AdamW(groups, spec.lr, spec.betas, spec.eps, fused=True)
+    for step in range(5):
+        set_lr(optimizer, 1 - step / 10)
+        for group in torchs.param_groups:
+            group["lr"] = spec.lr * (1 - step / 10)
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        if step == 2:  # a parameter without a gradient is left alone
+            ours.bias.grad = theirs.bias.grad = None
+        optimizer.step()
+        torchs.step()
+    assert torch.equal(weights(ours), weights(theirs))
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        kept = {name: value for name, value in torchs.state[other].items() if value is not None}
+        assert optimizer.state[mine].keys() == kept.keys()
+        assert all(torch.equal(optimizer.state[mine][name], kept[name]) for name in kept)
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_training_does_not_import_torchs_compiler(easy_recipe: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, whit; whit.train(sys.argv[1], out=sys.argv[2], quiet=True); "
+        "print([name for name in sys.modules if name.startswith('torch._dynamo.')])"
+    )
+    arguments = [sys.executable, "-c", code, str(easy_recipe), str(tmp_path / "run")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_weight_average_equals_the_sum_written_out() -> None:

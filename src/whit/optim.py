@@ -2,19 +2,105 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from whit.recipe import AverageSpec, OptimSpec
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
-def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
+@dataclass
+class Group:
+    """Parameters that share a rate and a weight decay; `set_lr` multiplies `peak_lr`."""
+
+    params: list[Tensor]
+    weight_decay: float
+    peak_lr: float
+    lr: float
+
+
+class Optimizer:
+    """SGD or AdamW by torch's own functions, in their fused form: all tensors in one call.
+
+    The classes of `torch.optim` give the same numbers to the bit, but import torch's compiler
+    when they are made, which takes as long as an epoch of a small network.
+    """
+
+    def __init__(self, groups: list[Group], spec: OptimSpec):
+        self.groups = groups
+        self.spec = spec
+        self.state: dict[Tensor, dict[str, Tensor]] = {p: {} for p in self.parameters()}
+
+    def parameters(self) -> list[Tensor]:
+        return [parameter for group in self.groups for parameter in group.params]
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change every parameter that has a gradient."""
+        for group in self.groups:
+            params = [parameter for parameter in group.params if parameter.grad is not None]
+            if params:
+                step = self._sgd if self.spec.name == "sgd" else self._adamw
+                step(params, [p.grad for p in params if p.grad is not None], group)
+
+    def _sgd(self, params: list[Tensor], grads: list[Tensor], group: Group) -> None:
+        states = [self.state[parameter] for parameter in params]
+        buffers = [state.get("momentum_buffer") for state in states]
+        sgd(
+            params,
+            grads,
+            buffers,
+            fused=True,
+            weight_decay=group.weight_decay,
+            momentum=self.spec.momentum,
+            lr=group.lr,
+            dampening=0.0,
+            nesterov=self.spec.nesterov,
+            maximize=False,
+        )
+        for state, buffer in zip(states, buffers, strict=True):
+            if buffer is not None:  # none without momentum
+                state["momentum_buffer"] = buffer
+
+    def _adamw(self, params: list[Tensor], grads: list[Tensor], group: Group) -> None:
+        states = [self.state[parameter] for parameter in params]
+        for parameter, state in zip(params, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros((), device=parameter.device)
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        adamw(
+            params,
+            grads,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=self.spec.betas[0],
+            beta2=self.spec.betas[1],
+            lr=group.lr,
+            weight_decay=group.weight_decay,
+            eps=self.spec.eps,
+            maximize=False,
+        )
+
+
+def build_optimizer(model: nn.Module, spec: OptimSpec) -> Optimizer:
     """Return SGD or AdamW over the model's trainable parameters, each tensor once.
 
     Weight decay acts on weights of two or more dimensions outside norms; biases and norms are
-    left alone. Each group holds its `peak_lr`, which `set_lr` multiplies.
+    left alone.
     """
     decayed: list[Tensor] = []
     plain: list[Tensor] = []
@@ -30,7 +116,7 @@ def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
             else:
                 (decayed if parameter.ndim >= 2 else plain).append(parameter)
     groups = [
-        {"params": parameters, "weight_decay": decay, "lr": lr, "peak_lr": lr}
+        Group(parameters, decay, lr, lr)
         for parameters, decay, lr in (
             (decayed, spec.weight_decay, spec.lr),
             (plain, 0.0, spec.lr),
@@ -38,18 +124,13 @@ def build_optimizer(model: nn.Module, spec: OptimSpec) -> torch.optim.Optimizer:
         )
         if parameters
     ]
-    # The fused kernels update all tensors in one call, on the processor too.
-    if spec.name == "sgd":
-        return torch.optim.SGD(
-            groups, lr=spec.lr, momentum=spec.momentum, nesterov=spec.nesterov, fused=True
-        )
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, fused=True)
+    return Optimizer(groups, spec)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+def set_lr(optimizer: Optimizer, multiplier: float) -> None:
     """Set each group's learning rate to its peak times `multiplier`."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * multiplier
+    for group in optimizer.groups:
+        group.lr = group.peak_lr * multiplier
 
 
 class WeightAverage:

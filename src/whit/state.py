@@ -82,12 +82,7 @@ class TrainingState:
 
     def gradients_are_finite(self) -> bool:
         """Whether every gradient is: the largest of all, which no NaN and no infinity hides in."""
-        gradients = [
-            parameter.grad
-            for group in self.optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        gradients = [p.grad for p in self.optimizer.parameters() if p.grad is not None]
         if not gradients:
             return True
         largest = torch.stack(torch._foreach_norm(gradients, float("inf")))
@@ -111,7 +106,7 @@ class TrainingState:
             "seen": self.seen,
             "steps": self.steps,
             "seconds": self.seconds,
-            "lr": [group["lr"] for group in self.optimizer.param_groups],
+            "lr": [group.lr for group in self.optimizer.groups],
             "tally": asdict(self.tally),
             "average_steps": self.average.steps,
             "chance": chance_facts,
@@ -139,7 +134,7 @@ class TrainingState:
         saved = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
         for name, tensor in saved.items():
             _, index, key = name.split(".", 2)
-            parameter = self._parameters()[int(index)]
+            parameter = self.optimizer.parameters()[int(index)]
             own = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor)
             own = own.to(tensor.dtype)  # laid out like the parameter, as fused kernels want it
             _copy(tensor, own)
@@ -151,24 +146,20 @@ class TrainingState:
         self.average.steps = facts["average_steps"]
         self.epoch, self.batches = facts["epoch"], facts["batches"]
         self.seen, self.steps = facts["seen"], facts["steps"]
-        for group, lr in zip(self.optimizer.param_groups, facts["lr"], strict=True):
-            group["lr"] = lr
+        for group, lr in zip(self.optimizer.groups, facts["lr"], strict=True):
+            group.lr = lr
         self.seconds = facts["seconds"]
         self.tally = Tally(**facts["tally"])
 
-    def _parameters(self) -> list[Tensor]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
     def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for index, parameter in enumerate(self._parameters()):
+        for index, parameter in enumerate(self.optimizer.parameters()):
             for key, value in sorted(self.optimizer.state[parameter].items()):
-                if value is not None:  # SGD without momentum keeps a None
-                    yield f"{index}.{key}", value
+                yield f"{index}.{key}", value
 
     def num_bytes(self) -> int:
         """An upper bound of what `save` gives, before the first step and after it."""
         model = sum(t.numel() * t.element_size() for t in _stored(self.model).values())
-        optimizer = sum(2 * p.numel() * p.element_size() + 64 for p in self._parameters())
+        optimizer = sum(2 * p.numel() * p.element_size() + 64 for p in self.optimizer.parameters())
         average = sum(t.numel() * t.element_size() for t in self.average.mean)
         return model + optimizer + average + 100_000  # the generators
 

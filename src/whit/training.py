@@ -55,7 +55,7 @@ def train(
             )
             if distillation:
                 loss = distillation.loss(loss, logits.float(), images)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             value = loss.item()
             if not (math.isfinite(value) and state.gradients_are_finite()):
@@ -73,7 +73,7 @@ def train(
             state.epoch,
             images_seen=state.seen,
             steps=state.steps,
-            lr=optimizer.param_groups[0]["lr"],
+            lr=optimizer.groups[0].lr,
             loss=tally.loss / tally.total,
             correct=tally.correct,
             total=tally.total,
@@ -100,7 +100,7 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
 def _diverged(loss: float, state: TrainingState) -> Diverged:
     """Put back what the step has spoilt, and say what happened."""
     state.put_buffers_back()
-    lr = state.optimizer.param_groups[0]["lr"]
+    lr = state.optimizer.groups[0].lr
     what = "The gradient is not finite" if math.isfinite(loss) else f"The loss is {loss}"
     message = (
         f"{what} at step {state.steps + 1} (epoch {state.epoch}), loss {loss:g}, "
