@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import shutil
-import time
 from importlib.resources import files
 from pathlib import Path
 
@@ -64,15 +63,6 @@ def test_its_normalisation_is_the_well_known_one() -> None:
     mean, std = normalisation(load_dataset("mnist").train)
     assert mean == pytest.approx((0.1306604762738429,), abs=1e-15)
     assert std == pytest.approx((0.30810780385646264,), abs=1e-15)
-
-
-def test_it_loads_in_half_a_second_of_one_core() -> None:
-    seconds = []
-    for _ in range(2):
-        start = time.process_time()
-        load_dataset("mnist")
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.5
 
 
 def test_the_facts_agree_with_the_files(mnist: Dataset) -> None:

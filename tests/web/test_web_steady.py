@@ -167,7 +167,7 @@ def test_it_ends_at_once_with_slow_clients_and_work_going_on(
     time.sleep(0.3)
     started = time.monotonic()
     assert server.end(number) == (code, f"whit: stopped by {number.name}.\n")
-    assert time.monotonic() - started < 2  # a second, and as much again on a busy machine
+    assert time.monotonic() - started < 8  # a second, and much more on a busy machine; not their 10
     for client in clients:
         client.close()
 
