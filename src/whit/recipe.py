@@ -163,9 +163,9 @@ class AverageSpec(Part):
 class DistillSpec(Part):
     """A trained network to learn from, beside the labels (arXiv 1503.02531).
 
-    `teacher` is one that is shipped, or a run folder. The loss is 1 - `weight` parts the labels'
-    cross-entropy and `weight` parts the distance from the teacher's classes, both softened by
-    `temperature`. What the teacher cost is shown beside the run.
+    `teacher` is a run folder. The loss is 1 - `weight` parts the labels' cross-entropy and `weight`
+    parts the distance from the teacher's classes, both softened by `temperature`. What the
+    teacher cost is shown beside the run.
     """
 
     teacher: Annotated[str, Field(min_length=1, max_length=500)]

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from whit.errors import InputError, did_you_mean
+from whit.errors import InputError
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, read_run, why_no_weights
-
-
-@cache
-def shipped_teachers() -> dict[str, Path]:
-    """Return the run folders that come with whit, by name."""
-    folder = Path(str(resources.files("whit") / "teachers"))
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.name: path for path in inside if path.is_dir()}
 
 
 @dataclass(frozen=True)
@@ -67,13 +57,9 @@ def teacher_of(recipe: Recipe) -> Teacher | None:
     if recipe.distill is None:
         return None
     name = recipe.distill.teacher
-    path = shipped_teachers().get(name, Path(name))
+    path = Path(name)
     if not (path / "recipe.toml").is_file():
-        shipped = shipped_teachers()
-        raise InputError(
-            f"distill.teacher = {name!r}: neither a shipped teacher ({', '.join(shipped)}) nor a "
-            f"run folder.{did_you_mean(name, shipped)}"
-        )
+        raise InputError(f"distill.teacher = {name!r}: there is no such run folder.")
     run = read_run(path)
     problem = why_no_weights(run)
     if problem:
