@@ -194,7 +194,7 @@ def _wrong(run: Path) -> tuple[int, ...]:
     load_weights(model, run / "weights.safetensors")
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name)
-    normalise = data_normalise(recipe, dataset, torch.device("cpu"))
+    normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))
     return evaluate(model, dataset.test, normalise).wrong
 
 

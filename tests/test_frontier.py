@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whit.recipe import load_recipe
 from whit.record import EpochRecord, Evaluation
+from whit.run_record import RunRecord
+from whit.seeds import Seeds
 from whit.space import OBJECTIVES, Space
 from whit.trials import Trial, dominates, frontier, least_by_epoch, unconfirmed
 
@@ -22,11 +24,9 @@ def trial(number: int, params: int, curve: list[int], seeds: int = 1, epochs: in
         for e, correct in enumerate(curve, start=1)
     )
     result = {"params": params, "epochs": epochs or len(curve), "seconds": {"train": 1.0}}
-    train = SimpleNamespace(test=False)
-    run: Any = SimpleNamespace(log=log, result=result, recipe=SimpleNamespace(train=train), seed=0)
-    from whit.seeds import Seeds
-
-    return Trial(number, Path(f"{number:04d}"), cast(Any, None), Seeds("t", (run,) * seeds))
+    recipe = load_recipe("sprint").changed(["train.test=false"])
+    run = RunRecord(Path(f"{number:04d}"), recipe, {"seed": 0}, log, result)
+    return Trial(number, run.path, cast(Any, None), Seeds("t", (run,) * seeds))
 
 
 SPACE = Space("s", "s", cast(Any, None), ("params", "accuracy"), 1000, 2, 0.0, dict)

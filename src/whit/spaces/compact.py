@@ -37,6 +37,7 @@ def changes(choose):
     if choose.one_of("another b", [False, True]):
         block(width, choose.one_of("kernel b", [1, 3]), "separable")
     return {
+        "model.crop": 0,
         "model.widths": widths,
         "model.kernels": kernels,
         "model.kinds": kinds,
