@@ -51,12 +51,13 @@ class Ledger:
     def refuse(self, trial: optuna.Trial) -> None:
         """Note that a candidate cannot be, and is not one of those that were tried."""
         with self._failing_in_words():
+            trial.set_user_attr("outcome", "refused")
             self.study.tell(trial, state=TrialState.FAIL)
 
     def accept(self, trial: optuna.Trial, recipe: str, wanted: int) -> bool:
         """Note a candidate's recipe and that this driver trains it.
 
-        False when other drivers have asked for enough in the meantime; it is refused then.
+        False when other drivers have asked for enough in the meantime.
         """
         with self._failing_in_words():
             trial.set_user_attr("recipe", recipe)
@@ -91,13 +92,6 @@ class Ledger:
     def count(self, outcome: str) -> int:
         with self._failing_in_words():
             return sum(t.user_attrs.get("outcome") == outcome for t in self._trials())
-
-    def refused(self) -> int:
-        with self._failing_in_words():
-            return sum(
-                t.state == TrialState.FAIL and not t.user_attrs.get("recipe")
-                for t in self._trials()
-            )
 
     def left_over(self) -> list[tuple[int, str]]:
         """Return number and recipe of what a driver began that is gone; it is this one's now."""

@@ -267,7 +267,7 @@ class Driver:
         self.search.trials = read_trials(self.search.folder, self.space, self.macs)
         self._take_from_others()
         self.search.given_up = self.ledger.count("given up")
-        self.search.refused = self.ledger.refused()
+        self.search.refused = self.ledger.count("refused")
 
     def _folder(self, number: int) -> Path:
         return self.search.folder / "trials" / f"{number:04d}"

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from faults.processes import Command, wait_until, whit
+from whit.ledger import Ledger
 from whit.recipe import load_recipe
+from whit.space import load_space
 
 SPACE = """\
 name = "tiny"
@@ -90,6 +92,19 @@ def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
     assert "100 candidates in a row were refused before training" in said
     assert "allowed < 5" in said
     assert not list(place.glob("searches/tiny/trials/*"))
+
+
+def test_a_candidate_only_thought_of_was_not_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)  # its base lies there
+    space = load_space(place / "tiny.toml")
+    ledger = Ledger(space, place, None, 0)
+    ledger.refuse(ledger.ask())
+    ledger.ask()  # and here its driver is killed
+    after = Ledger(space, place, None, 0)
+    assert after.left_over() == []
+    assert (after.count("refused"), after.tried()) == (1, 0)
 
 
 def test_one_driver_at_a_time(place: Path) -> None:
