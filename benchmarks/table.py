@@ -1,7 +1,8 @@
 """The table of speed: everything measured in turn, in one run, as ratios.
 
-    python benchmarks/table.py           all of it, about 20 minutes; writes benchmarks/RESULTS.md
-    python benchmarks/table.py --quick   fewer images and no repeats: to try the benchmark itself
+    python benchmarks/table.py              all of it, about 20 minutes: RESULTS.md, FLAGSHIP.md
+    python benchmarks/table.py --flagship   FLAGSHIP.md alone, about 7 minutes
+    python benchmarks/table.py --quick      fewer images, no repeats, no file: to try it itself
 
 Nothing else may run on the machine meanwhile. Each measurement of a whole program is a process of
 its own; pairs are taken in turn (notebook, whit, notebook, whit) and the median of the ratios is
@@ -327,6 +328,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=3, help="pairs taken of each measurement")
+    parser.add_argument("--flagship", action="store_true", help="the flagship's rows alone")
     given = parser.parse_args()
     quick = given.quick
     repeats, share, images = (1, 0.1, 3000) if quick else (given.repeats, 1.0, 12_800)
@@ -335,24 +337,34 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"  {text}", file=sys.stderr, flush=True)
 
-    rows = [
-        *start_rows(say),
-        *overhead_rows(images, repeats, say),
-        *matmul_rows(say),
-        *memory_rows(say),
-        *epochs_rows(repeats, share, say),
-        *flagship_rows(repeats, share, say),
-    ]
+    command = "python benchmarks/table.py"
+    if not given.flagship:
+        rows = [
+            *start_rows(say),
+            *overhead_rows(images, repeats, say),
+            *matmul_rows(say),
+            *memory_rows(say),
+            *epochs_rows(repeats, share, say),
+        ]
+        write("RESULTS.md", "Speed", f"{command} --repeats {repeats}", rows, keep=not quick)
+    rows = flagship_rows(repeats, share, say)
+    ran = f"{command} --flagship --repeats {repeats}"
+    write("FLAGSHIP.md", "The flagship, from start to end", ran, rows, keep=not quick)
+
+
+def write(name: str, title: str, command: str, rows: list[Row], *, keep: bool) -> None:
+    """Print a table, and keep it in a file beside this one."""
     capabilities = torch.cpu.get_capabilities()
+    load = os.getloadavg()[1] if hasattr(os, "getloadavg") else 0.0
     lines = [
-        "# Speed",
+        f"# {title}",
         "",
-        f"Command: `python benchmarks/table.py --repeats {repeats}`.",
+        f"Command: `{command}`.",
         "Medians of pairs taken in turn; smallest and largest behind.",
         "",
         f"Machine: {capabilities.get('cpu_name')}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, "
-        f"torch {torch.__version__}.",
+        f"torch {torch.__version__}; load {load:.1f} while it ran, its own included.",
         "",
         "| what | measured | goal | kept |",
         "|---|---|---|---|",
@@ -363,8 +375,8 @@ def main() -> None:
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    if not quick:
-        (HERE / "RESULTS.md").write_text(text)
+    if keep:
+        (HERE / name).write_text(text)
 
 
 if __name__ == "__main__":
