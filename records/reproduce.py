@@ -24,7 +24,8 @@ import whit
 from whit.evidence import student_two_sided
 from whit.job import recipe_id
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 RECIPES = ROOT / "src" / "whit" / "recipes"
 
 # Best and last epoch of the write-ups, in correct images of 10,000.
@@ -42,7 +43,7 @@ CLAIMS = {
     "sprint": ["sprint"],
     "fewest-epochs": ["fewest-epochs"],
     "sharpest": ["sharpest"],
-    "uplift": [f"records/uplift/{name.replace('published', 'uplift')}.toml" for name in PUBLISHED],
+    "uplift": [f"records/uplift/{path.name}" for path in sorted((HERE / "uplift").glob("*.toml"))],
 }
 
 
