@@ -27,25 +27,10 @@ from whit.run import Watch, resume, run
 SPEC = DistillSpec(teacher="somebody", weight=0.75, temperature=3.0)
 
 
-@pytest.fixture(scope="module")
-def teacher(easy_npz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("teacher")
-    (folder / "teacher.toml").write_text(
-        f"""
-name = "teacher"
-[model]
-name = "plain"
-widths = [8, 16]
-pools = [1, 2]
-[data]
-name = "{easy_npz}"
-[train]
-epochs = 3
-batch_size = 16
-"""
-    )
-    whit.train(folder / "teacher.toml", out=folder / "run", seed=5, quiet=True)
-    return folder / "run"
+@pytest.fixture
+def teacher(easy_recipe: Path, tmp_path: Path) -> Path:
+    whit.train(easy_recipe, out=tmp_path / "teacher", seed=5, quiet=True)
+    return tmp_path / "teacher"
 
 
 def student(easy_recipe: Path, teacher: Path, *changes: str) -> whit.Recipe:
@@ -71,9 +56,11 @@ def test_the_loss_is_what_the_paper_says() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_teacher_sees_images_normalised_as_it_learned_them() -> None:
-    model = nn.Flatten()
-    own, theirs = Normalise((0.1,), (0.4,)), Normalise((0.3,), (0.2,))
+@pytest.mark.parametrize("std", [0.2, 0.4])  # 0.4 is the student's own
+def test_the_teacher_sees_images_normalised_as_it_learned_them(std: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))  # a shift of its images tells
+    own, theirs = Normalise((0.1,), (0.4,)), Normalise((0.3,), (std,))
     pixels = torch.tensor([[0.0, 51.0, 102.0, 255.0]]).view(1, 1, 2, 2)
     logits = torch.zeros(1, 4)
     plain = Distillation(model, SPEC, theirs, theirs)

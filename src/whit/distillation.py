@@ -13,7 +13,7 @@ from whit.data.loader import Normalise, data_normalise
 from whit.errors import InputError
 from whit.models.source import refuse_inside
 from whit.planning import load_network
-from whit.recipe import DistillSpec
+from whit.recipe import DistillSpec, Recipe
 from whit.teacher import Teacher
 from whit.weights import sha256
 
@@ -34,7 +34,8 @@ class Distillation:
         # From images normalised as the student's to those that the teacher was trained on.
         factor = theirs.scale / own.scale
         shift = theirs.offset - own.offset * factor
-        self.renormalise = None if bool((factor == 1).all()) else (factor, shift)
+        same = bool((factor == 1).all() and (shift == 0).all())
+        self.renormalise = None if same else (factor, shift)
 
     def loss(self, labels_loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
         """Return the loss of a batch: logits (N, K) of the student, images (N, C, H, W)."""
@@ -53,9 +54,9 @@ class Distillation:
 
 
 def distillation(
-    teacher: Teacher, spec: DistillSpec, own: Normalise, device: torch.device
+    teacher: Teacher, recipe: Recipe, own: Normalise, device: torch.device
 ) -> Distillation:
-    """Build the teacher's network with its weights; `own` normalises the student's images.
+    """Build the teacher of a recipe, with its weights; `own` normalises the student's images.
 
     Raises InputError when the weights are not those of the teacher's result, ModelError and its
     kin when they do not fit its network.
@@ -71,6 +72,8 @@ def distillation(
     model = load_network(run.recipe, path, seed=run.seed or 0)
     model.eval().requires_grad_(False)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = run.recipe.data
-    theirs = data_normalise(data, load_dataset(data.name, val=data.val), device)
-    return Distillation(model, spec, own, theirs)
+    data, theirs = run.recipe.data, own
+    if data != recipe.data:
+        theirs = data_normalise(data, load_dataset(data.name, val=data.val), device)
+    assert recipe.distill
+    return Distillation(model, recipe.distill, own, theirs)

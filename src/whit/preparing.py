@@ -73,8 +73,8 @@ def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device
         device=device,
     )
     learning = None
-    if recipe.distill and plan.teacher:
-        learning = distillation(plan.teacher, recipe.distill, normalise, device)
+    if plan.teacher:
+        learning = distillation(plan.teacher, recipe, normalise, device)
     state = TrainingState(model, recipe, seed, device)
     return Prepared(plan, dataset, normalise, loader, state, learning, started)
 
