@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from whit.models.layers import Views
+from whit.models.plain import Kind, PlainSizes, plain
 from whit.planning import fresh_model
 from whit.recipe import load_recipe, shipped_recipes
 
@@ -102,7 +104,16 @@ class Halves(nn.Module):
         return self.head(torch.amax(x, dim=(2, 3)))
 
 
-OWN = (Branches, Turned, Whole, Halves)
+class Looking(Views):
+    """The mean over nine views."""
+
+    def __init__(self) -> None:
+        kinds: tuple[Kind, ...] = ("conv", "separable", "separable")
+        sizes = PlainSizes(widths=(6, 7, 9), crop=1, kinds=kinds, paddings=(0, 1, 0), norm="shift")
+        super().__init__(plain(sizes, 1, 10), 9)
+
+
+OWN = (Branches, Turned, Whole, Halves, Looking)
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:

@@ -1,4 +1,6 @@
-"""A plain network's crop: the same numbers as by hand, the audit's table, and the layout."""
+"""A plain network's crop and its views: the numbers made by hand, and what the audit says."""
+
+import copy
 
 import pytest
 import torch
@@ -47,3 +49,55 @@ def test_the_audit_counts_the_smaller_maps():
     assert cropped.params == whole.params
     assert whole.macs == 28 * 28 * 25 * 8 + 14 * 14 * 8 * 9 * 16 + 160
     assert cropped.macs == 24 * 24 * 25 * 8 + 12 * 12 * 8 * 9 * 16 + 160
+
+
+def looking(views, **sizes):
+    torch.manual_seed(0)
+    return plain(PlainSizes(widths=(4, 6), pools=(1,), crop=2, views=views, **sizes), 1, 10)
+
+
+@pytest.mark.parametrize("views", [5, 9])
+def test_views_are_the_mean_over_the_image_and_its_shifts(views):
+    model = looking(views).eval()
+    # Digits lie within a frame that is blank: rolled, they are what they are when they are moved.
+    images = F.pad(torch.rand(3, 1, 20, 22), (3, 3, 4, 4))
+    near = [(r, d) for r in (-1, 0, 1) for d in (-1, 0, 1) if views == 9 or 0 in (r, d)]
+    assert len(near) == views
+    looks = [model.network(images.roll((d, r), (2, 3))) for r, d in near]
+    torch.testing.assert_close(model(images), torch.stack(looks).mean(0))
+    torch.testing.assert_close(model(images)[1:2], model(images[1:2]))
+
+
+def test_what_a_shift_leaves_free_is_the_edge():
+    model = looking(5).eval()
+    model.network = model.network[1:]  # not cropped, so that the edge is read
+    image = torch.rand(1, 1, 9, 8)
+    right = torch.cat([image[..., :1], image[..., :-1]], 3)
+    down = torch.cat([image[:, :, :1], image[:, :, :-1]], 2)
+    left = torch.cat([image[..., 1:], image[..., -1:]], 3)
+    up = torch.cat([image[:, :, 1:], image[:, :, -1:]], 2)
+    looks = [model.network(each) for each in (image, right, left, down, up)]
+    torch.testing.assert_close(model(image), torch.stack(looks).mean(0))
+
+
+def test_a_network_in_training_looks_once():
+    model, images = looking(9, dropout=0.0).train(), torch.rand(4, 1, 28, 28)
+    once = copy.deepcopy(model.network)
+    assert torch.equal(model(images), once(images))
+    assert torch.equal(model.network.norm1.running_mean, once.norm1.running_mean)
+
+
+def test_the_audit_counts_every_look():
+    once, five = (audit_model(looking(views), (1, 28, 28)) for views in (1, 5))
+    assert five.params == once.params
+    assert five.macs == 5 * once.macs
+    shapes = {layer.name: layer.output_shape for layer in five.layers}
+    assert shapes["network.conv1"] == (5, 4, 24, 24)
+    assert five.receptive_field == once.receptive_field + 2
+    assert five.kinds >= once.kinds
+
+
+@pytest.mark.parametrize("views", [0, 2, 25, True, "5"])
+def test_other_numbers_of_views_are_refused(views):
+    with pytest.raises(ValueError, match="views"):
+        PlainSizes(widths=(4,), views=views)

@@ -66,8 +66,13 @@ def _number(value: Fraction) -> Number:
 
 
 def without_batch(shape: tuple[int, ...] | None, batch: int) -> tuple[int, ...] | None:
-    """Return `shape` without its first dimension, if that is the batch."""
-    return shape[1:] if shape and shape[0] == batch else shape
+    """Return `shape` for one image: without its first dimension, if that is the batch.
+
+    Where it counts several for each image, such as views or patches, it counts those that remain.
+    """
+    if not shape or shape[0] % batch or len(shape) == 1:
+        return shape
+    return shape[1:] if shape[0] == batch else (shape[0] // batch, *shape[1:])
 
 
 def image_macs(ops: Iterable[Op], batch: int) -> int:

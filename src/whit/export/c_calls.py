@@ -34,7 +34,7 @@ NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 def kernel_texts(program: Program) -> list[str]:
     """Return the text of every kernel that the program calls, each once, as it reads them."""
     folder = "int8" if program.int8 else "float"
-    texts: dict[str, None] = {}
+    texts: dict[str, None] = {_file("move.c"): None} if len(program.shifts) > 1 else {}
     for step in program.steps:
         if program.int8:
             for needed in _needed_first(step):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from math import prod
 
 import numpy as np
 
@@ -59,6 +60,16 @@ def memory_plan(program: Program) -> MemoryPlan:
         places, channels = places_and_channels(step.shape)
         spans.append(Span(step.name, places * channels, i, last[step.name], frozenset(over)))
     return plan_memory(spans)
+
+
+def memory_bytes(program: Program) -> int:
+    """Return the bytes of static memory: of activations, and of an image that is moved."""
+    unit = 1 if program.int8 else 4
+    return unit * memory_plan(program).size + _moved_bytes(program)
+
+
+def _moved_bytes(program: Program) -> int:
+    return prod(program.image_shape) if len(program.shifts) > 1 else 0
 
 
 def _writes_over(program: Program, step: Step, name: str) -> bool:
@@ -115,10 +126,11 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
         if plan.size == plan.least
         else f"no plan could need less than {unit * plan.least:,}"
     )
+    moved = f", {_moved_bytes(program)} for the image moved" if _moved_bytes(program) else ""
     return [
         f"flash: {program.constant_bytes:,} bytes of constants, and the code",
-        f"memory: {unit * plan.size:,} bytes for activations ({bound}), static; no heap; the stack "
-        "beside",
+        f"memory: {unit * plan.size:,} bytes for activations ({bound}){moved}, static; no heap; "
+        "the stack beside",
         f"operations: {program.macs:,} multiply-adds an image",
     ]
 
@@ -173,17 +185,42 @@ def _outside(program: Program) -> str:
 
 
 def _classify(program: Program, name: str, plan: MemoryPlan) -> str:
-    channels, height, width = program.image_shape
+    pixels, classes = prod(program.image_shape), len(program.classes)
+    read = f"const uint8_t pixels[{pixels}], {_score_type(program)} scores[{classes}]"
+    lines = [f"int {name}_classify({read})", "{"]
+    if len(program.shifts) == 1:
+        lines += _one_look(program, plan)
+    else:
+        lines = [
+            f"static uint8_t moved[{pixels}];",
+            "",
+            "/* The scores of the image as it lies in `pixels`. */",
+            f"static void look({read})",
+            "{",
+            *_one_look(program, plan),
+            "}",
+            "",
+            *lines,
+            *_all_looks(program),
+        ]
+    lines += [
+        "    int best = 0;",
+        f"    for (int k = 1; k < {classes}; k++)",
+        "        if (scores[k] > scores[best])",
+        "            best = k;",
+        "    return best;",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _one_look(program: Program, plan: MemoryPlan) -> list[str]:
     unit = "uint8_t" if program.int8 else "float"
 
     def where(value: str) -> str:
         return {INPUT: "pixels", OUTPUT: "scores"}.get(value, value)
 
-    lines = [
-        f"int {name}_classify(const uint8_t pixels[{channels * height * width}], "
-        f"{_score_type(program)} scores[{len(program.classes)}])",
-        "{",
-    ]
+    lines = []
     for step in program.steps:
         if step.name != OUTPUT:
             lines.append(f"    {unit} *const {step.name} = memory + {plan.starts[step.name]};")
@@ -192,15 +229,29 @@ def _classify(program: Program, name: str, plan: MemoryPlan) -> str:
             # A struct's two words stay in one line.
             whole = f"{call};".replace("struct ", "struct~")
             lines += [line.replace("~", " ") for line in _wrapped(whole, "    ", "        ")]
-    lines += [
-        "    int best = 0;",
-        f"    for (int k = 1; k < {len(program.classes)}; k++)",
-        "        if (scores[k] > scores[best])",
-        "            best = k;",
-        "    return best;",
-        "}",
+    return lines
+
+
+def _all_looks(program: Program) -> list[str]:
+    """The mean of the scores over all shifts; whole numbers are divided towards zero."""
+    channels, height, width = program.image_shape
+    count, classes = len(program.shifts), len(program.classes)
+    shifts = ", ".join(f"{{{right}, {down}}}" for right, down in program.shifts)
+    wide, mean = (
+        ("int64_t", "(int32_t)(sums[k] / {})") if program.int8 else ("float", "sums[k] / {}")
+    )
+    return [
+        f"    static const int8_t shifts[{count}][2] = {{{shifts}}};",
+        f"    {wide} sums[{classes}] = {{0}};",
+        f"    for (int i = 0; i < {count}; i++) {{",
+        f"        move(pixels, {height}, {width}, {channels}, shifts[i][0], shifts[i][1], moved);",
+        "        look(moved, scores);",
+        f"        for (int k = 0; k < {classes}; k++)",
+        "            sums[k] += scores[k];",
+        "    }",
+        f"    for (int k = 0; k < {classes}; k++)",
+        f"        scores[k] = {mean.format(count)};",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _constant(name: str) -> str:

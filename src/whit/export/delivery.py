@@ -112,7 +112,7 @@ def _shipped(
         target,
         _size(made.files),
         graph.num_constants,
-        sum(graph.macs_of(op) for op in graph.operations),
+        graph.macs,
         split.name,
         int((made.logits.argmax(1) == split.labels).sum()),
         made.ran_by,

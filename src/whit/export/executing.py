@@ -30,11 +30,20 @@ def execute(graph: Graph, images: Tensor) -> dict[str, Tensor]:
 
 def logits_of(graph: Graph, images: Tensor) -> Tensor:
     """Return the logits (N, K) of uint8 images (N, C, H, W)."""
-    parts = [
-        execute(graph, images[first : first + _BATCH])[graph.output]
-        for first in range(0, len(images), _BATCH)
-    ]
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        batch = images[first : first + _BATCH]
+        looks = [execute(graph, moved(batch, *shift))[graph.output] for shift in graph.shifts]
+        parts.append(torch.stack(looks).mean(0))
     return torch.cat(parts)
+
+
+def moved(images: Tensor, right: int, down: int) -> Tensor:
+    """Return images (N, C, H, W) moved so, filled with the pixels of the edge."""
+    height, width = images.shape[2:]
+    rows = (torch.arange(height) - down).clamp(0, height - 1)
+    columns = (torch.arange(width) - right).clamp(0, width - 1)
+    return images[:, :, rows][:, :, :, columns]
 
 
 def _value(op: Operation, given: list[Tensor], held: Mapping[str, Tensor]) -> Tensor:

@@ -35,10 +35,7 @@ def float_program(graph: Graph) -> Program:
     last = steps[-1]
     assert last.name == same.get(graph.output, graph.output), "the logits come last"
     steps[-1] = replace(last, name=OUTPUT)
-    macs = sum(graph.macs_of(op) for op in graph.operations)
-    return Program(
-        graph.name, False, graph.image_shape, graph.classes, tuple(steps), constants, macs
-    )
+    return Program.of(graph, tuple(steps), constants, int8=False)
 
 
 def _step(

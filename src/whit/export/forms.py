@@ -11,7 +11,7 @@ from torch import Tensor
 from whit.budget import percent
 from whit.errors import ModelError
 from whit.export.browser import graph_json
-from whit.export.c_source import c_files, memory_plan
+from whit.export.c_source import c_files, memory_bytes
 from whit.export.compiled import c_logits, compiler
 from whit.export.executing import logits_of
 from whit.export.float_steps import float_program
@@ -58,8 +58,7 @@ def _c(graph: Graph, trained: Trained, int8: bool) -> Form:
         ran_by = "NumPy in whole numbers; there is no C compiler (cc) here"
     else:
         logits, ran_by = logits_of(graph, images), "PyTorch; there is no C compiler (cc) here"
-    unit = 1 if int8 else 4
-    sizes = {"constants": program.constant_bytes, "memory": unit * memory_plan(program).size}
+    sizes = {"constants": program.constant_bytes, "memory": memory_bytes(program)}
     return Form(files, logits, ran_by, sizes)
 
 

@@ -62,7 +62,9 @@ class Operation:
 class Graph:
     """Operations in an order in which each finds its inputs ready; the last gives the logits.
 
-    Constants are float64 as they were read and float32 once they are folded.
+    Constants are float64 as they were read and float32 once they are folded. With several
+    `shifts`, (right, down) in pixels, the logits are the mean of those of the image moved by each;
+    what a shift leaves free is filled with the pixels of the edge.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Graph:
     classes: tuple[str, ...]
     operations: tuple[Operation, ...]
     constants: Mapping[str, Tensor]
+    shifts: tuple[tuple[int, int], ...] = ((0, 0),)
 
     @property
     def output(self) -> str:
@@ -93,8 +96,13 @@ class Graph:
         """How many operations hold each constant."""
         return Counter(name for op in self.operations for name in op.constants.values())
 
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return len(self.shifts) * sum(self.macs_of(op) for op in self.operations)
+
     def macs_of(self, op: Operation) -> int:
-        """Multiply-adds of a convolution or linear layer for one image; 0 for all others."""
+        """Multiply-adds of a convolution or linear layer for one look; 0 for all others."""
         if op.kind == "conv":
             return prod(self.constants[op.constants["weight"]].shape[1:]) * prod(op.shape)
         if op.kind == "linear":

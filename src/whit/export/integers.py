@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from whit.export.executing import moved
 from whit.export.graph import INPUT
 from whit.export.program import OUTPUT, Program, Step
 
@@ -18,9 +19,13 @@ Whole = NDArray[np.int64]
 
 def whole_scores(program: Program, images: Tensor) -> NDArray[np.int64]:
     """Return the scores (N, K) of uint8 images (N, C, H, W), in units of 1/65536."""
-    parts = [
-        _scores(program, images[first : first + _BATCH]) for first in range(0, len(images), _BATCH)
-    ]
+    parts = []
+    for first in range(0, len(images), _BATCH):
+        batch = images[first : first + _BATCH]
+        sums = sum(_scores(program, moved(batch, *shift)) for shift in program.shifts)
+        assert isinstance(sums, np.ndarray)
+        # Towards zero, as C divides.
+        parts.append(np.sign(sums) * (np.abs(sums) // len(program.shifts)))
     return np.concatenate(parts)
 
 

@@ -6,7 +6,8 @@ Built node by node, so that the same weights give the same bytes; nothing is tra
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,10 +67,10 @@ class _Writer:
 
     def model(self) -> onnx.ModelProto:
         graph = self.graph
-        for op in graph.operations:
+        for op in self.looking():
             _WRITERS[op.kind](self, op)
             self.rounded(op.name)
-        self.node("Identity", OUTPUT, graph.output)
+        self.end()
         whole = helper.make_graph(
             self.nodes,
             "whit",
@@ -98,6 +99,41 @@ class _Writer:
             },
         )
         return model
+
+    def looking(self) -> Iterator[Operation]:
+        """The operations, which read the image as it is, or all its views in one batch."""
+        shifts = self.graph.shifts
+        if len(shifts) == 1:
+            yield from self.graph.operations
+            return
+        _, height, width = self.graph.image_shape
+        farthest = max(abs(pixels) for shift in shifts for pixels in shift)
+        around = self.array("views:around", [0, 0, farthest, farthest] * 2, np.int64)
+        wide = self.node("Pad", "views:wide", INPUT, around, mode="edge")
+        moved = []
+        for i, (right, down) in enumerate(shifts):
+            top, left = farthest - down, farthest - right
+            bounds = (
+                self.array(f"view{i}:start", [top, left], np.int64),
+                self.array(f"view{i}:stop", [top + height, left + width], np.int64),
+            )
+            axes = self.array("axes:HW", [2, 3], np.int64)
+            moved.append(self.node("Slice", f"view{i}", wide, *bounds, axes))
+        self.node("Concat", "views", *moved, axis=0)
+        for op in self.graph.operations:
+            inside = tuple("views" if name == INPUT else name for name in op.inputs)
+            yield replace(op, inputs=inside)
+
+    def end(self) -> None:
+        """Name the logits, or the mean of those of all views."""
+        shifts, classes = self.graph.shifts, len(self.graph.classes)
+        if len(shifts) == 1:
+            self.node("Identity", OUTPUT, self.graph.output)
+            return
+        shape = self.array("views:shape", [len(shifts), -1, classes], np.int64)
+        looks = self.node("Reshape", "views:logits", self.graph.output, shape)
+        first = self.array("axes:views", [0], np.int64)
+        self.node("ReduceMean", OUTPUT, looks, first, keepdims=0)
 
     def node(self, kind: str, name: str, *inputs: str, **settings: Any) -> str:
         made = helper.make_node(kind, list(inputs), [name], name=name, **settings)

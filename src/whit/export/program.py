@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.export.graph import INPUT, Operation, Shape
+from whit.export.graph import INPUT, Graph, Operation, Shape
 
 Array = NDArray[Any]
 OUTPUT = "scores"  # the value of the last step
@@ -45,6 +45,22 @@ class Program:
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
     macs: int  # for one image
+    shifts: tuple[tuple[int, int], ...]  # of the image: the scores are the mean over them
+
+    @classmethod
+    def of(
+        cls, graph: Graph, steps: tuple[Step, ...], constants: Mapping[str, Array], *, int8: bool
+    ) -> Program:
+        return cls(
+            graph.name,
+            int8,
+            graph.image_shape,
+            graph.classes,
+            steps,
+            constants,
+            graph.macs,
+            graph.shifts,
+        )
 
     def shape_of(self, name: str) -> Shape:
         if name == INPUT:

@@ -40,6 +40,10 @@ def quantised(graph: Graph, images: Tensor) -> Quantised:
         for op in graph.operations
         if op.kind in ("softmax", "log_softmax") and op.name != graph.output
     ]
+    last = graph.operations[-1].kind
+    if len(graph.shifts) > 1 and last in ("softmax", "log_softmax"):
+        # Whole numbers end before it, and a mean of what it gives is another one.
+        problems.append(f"{graph.name}: cannot be exported in int8: a mean of views of a {last}.")
     if problems:
         raise ModelError(problems)
     into = Quantiser(graph, samples_of(graph, calibration_images(images)))
@@ -49,8 +53,5 @@ def quantised(graph: Graph, images: Tensor) -> Quantised:
     if not into.steps or into.steps[-1].kind not in ("linear_scores", "mean_scores"):
         give_scores(into)
     steps = (*into.steps[:-1], replace(into.steps[-1], name=OUTPUT))
-    macs = sum(graph.macs_of(op) for op in graph.operations)
-    program = Program(
-        graph.name, True, graph.image_shape, graph.classes, steps, into.constants, macs
-    )
+    program = Program.of(graph, steps, into.constants, int8=True)
     return Quantised(program, into.rounded, into.weights)

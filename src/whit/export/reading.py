@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import warnings
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -19,6 +20,7 @@ from whit.errors import ModelError
 from whit.export.aten.handlers import HANDLERS
 from whit.export.aten.values import MAP, Growing, Seen, Unreadable
 from whit.export.graph import INPUT, Graph, Operation
+from whit.models.layers import Views
 
 
 def read_graph(
@@ -26,9 +28,12 @@ def read_graph(
 ) -> Graph:
     """Return the operations of `model`'s forward pass in evaluation mode, nothing folded yet.
 
-    Constants are float64, so that folding loses nothing. Raises ModelError that names every
+    Of `Views`, those of one look and the shifts. Constants are float64, so that folding loses
+    nothing. Raises ModelError that names every
     operation which has no plain form.
     """
+    if isinstance(model, Views):
+        return replace(read_graph(model.network, image_shape, classes, name), shifts=model.shifts)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts

@@ -80,6 +80,39 @@ class Crop(nn.Module):
         return str(self.pixels)
 
 
+# Shifts to the right and down, in pixels: none, to the four sides, to the corners.
+SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+class Views(nn.Module):
+    """A network that looks at an image several times, moved by a pixel: the mean of its logits.
+
+    `views` is 5 for the image and its shifts to the four sides, 9 for those to the corners, too.
+    What a shift leaves free is filled with the pixels of the edge. In training it looks once.
+    AlexNet takes such a mean over ten crops (Krizhevsky et al. 2012).
+    """
+
+    def __init__(self, network: nn.Module, views: int):
+        super().__init__()
+        self.network = network
+        self.shifts = SHIFTS[:views]
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            return self.network(images)  # type: ignore[no-any-return]
+        wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
+        height, width = images.shape[2:]
+        moved = [
+            wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+            for right, down in self.shifts
+        ]
+        logits = self.network(torch.cat(moved).contiguous(memory_format=torch.channels_last))
+        return logits.view(len(moved), len(images), -1).mean(0)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"views={len(self.shifts)}"
+
+
 class ShiftNorm(nn.BatchNorm2d):
     """BatchNorm with a bias and no scale."""
 

@@ -14,7 +14,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from whit.models.layers import Crop, Dropout, GlobalAvgPool, Residual, ShiftNorm, in_order
+from whit.models.layers import (
+    Crop,
+    Dropout,
+    GlobalAvgPool,
+    Residual,
+    ShiftNorm,
+    Views,
+    in_order,
+)
 
 Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Kernel = Annotated[int, Field(strict=True, ge=1, le=63)]
@@ -38,7 +46,9 @@ class PlainSizes(BaseModel):
     its input to a block that keeps the shape. `norm = "shift"` leaves BatchNorm's scale away,
     which the next layer can take up behind a ReLU. `crop` takes so many pixels off each side of
     the images first: where they hold nothing, as MNIST's outer two do, the maps are smaller for
-    it and every layer quicker.
+    it and every layer quicker. With `views` of 5 or 9 a trained network judges by the mean of its
+    logits over the image and its shifts by a pixel (`layers.Views`), which costs so many times the
+    multiply-adds; training is what it was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -56,6 +66,7 @@ class PlainSizes(BaseModel):
     norm: Literal["full", "shift"] = "full"
     dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.05
     head: Literal["linear", "conv"] = "linear"
+    views: Annotated[int, Field(strict=True)] = 1
 
     @model_validator(mode="after")
     def _one_for_each_block(self) -> PlainSizes:
@@ -66,6 +77,8 @@ class PlainSizes(BaseModel):
                 raise ValueError(f"{name} has {len(given)} numbers for {blocks} widths")
         if self.pools and max(self.pools) > blocks:
             raise ValueError(f"pools names block {max(self.pools)} of {blocks}")
+        if self.views not in (1, 5, 9):
+            raise ValueError(f"views = {self.views}: 1 is the image alone, 5 or 9 are with shifts")
         return self
 
 
@@ -126,7 +139,7 @@ def blocks_of(sizes: PlainSizes, channels: int) -> list[BlockSizes]:
     return blocks
 
 
-def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Sequential:
+def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
     layers: list[nn.Module] = [Crop(sizes.crop)] if sizes.crop else []
     shared: dict[tuple[int, int], nn.Conv2d] = {}
@@ -147,7 +160,8 @@ def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Sequential:
         layers += [GlobalAvgPool(), Dropout(sizes.dropout), nn.Linear(last, classes)]
     else:
         layers += [Dropout(sizes.dropout), nn.Conv2d(last, classes, 1), GlobalAvgPool()]
-    return in_order(*layers)
+    network = in_order(*layers)
+    return Views(network, sizes.views) if sizes.views > 1 else network
 
 
 def _convolutions(block: BlockSizes) -> Iterator[nn.Conv2d]:

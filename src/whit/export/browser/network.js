@@ -23,6 +23,7 @@ export class Network {
     this.classes = given.classes;
     this.imageShape = given.image_shape;
     this.operations = given.operations;
+    this.shifts = given.shifts;
     const numbers = numbersOf(given.weights);
     this.constants = {};
     for (const [name, place] of Object.entries(given.constants)) {
@@ -32,13 +33,21 @@ export class Network {
     this.values = { [INPUT]: new Float64Array(size(given.image_shape)) };
     this.steps = this.operations.map((operation) => this.prepare(operation, given.constants));
     this.output = this.operations[this.operations.length - 1].name;
+    this.sums = new Float64Array(size(this.shapes[this.output]));
   }
 
   /** The logits of one image: numbers from 0 to 255, channel by channel and line by line. */
   logits(image) {
-    this.values[INPUT].set(image);
-    for (const step of this.steps) step();
-    return this.values[this.output];
+    this.sums.fill(0);
+    // The image as it is comes last, so that `valueOf` shows what the network makes of that.
+    for (let i = this.shifts.length - 1; i >= 0; i--) {
+      moveInto(this.values[INPUT], image, this.imageShape, this.shifts[i]);
+      for (const step of this.steps) step();
+      const looked = this.values[this.output];
+      for (let k = 0; k < looked.length; k++) this.sums[k] += looked[k];
+    }
+    for (let k = 0; k < this.sums.length; k++) this.sums[k] /= this.shifts.length;
+    return this.sums;
   }
 
   /** What an operation gave for the last image, by its name. */
@@ -57,6 +66,16 @@ export class Network {
       held[role] = { values: this.constants[name], shape: constants[name].shape };
     }
     return KINDS[operation.kind](operation, inputs, shapes, held, output);
+  }
+}
+
+/** Copy an image to where it is moved; what comes in at a side is the edge that was there. */
+function moveInto(into, image, [channels, height, width], [right, down]) {
+  for (let channel = 0, i = 0; channel < channels; channel++) {
+    for (let y = 0; y < height; y++) {
+      const row = (channel * height + clip(y - down, 0, height - 1)) * width;
+      for (let x = 0; x < width; x++, i++) into[i] = image[row + clip(x - right, 0, width - 1)];
+    }
   }
 }
 
