@@ -109,7 +109,14 @@ class Looking(Views):
 
     def __init__(self) -> None:
         kinds: tuple[Kind, ...] = ("conv", "separable", "separable")
-        sizes = PlainSizes(widths=(6, 7, 9), crop=1, kinds=kinds, paddings=(0, 1, 0), norm="shift")
+        sizes = PlainSizes(
+            widths=(6, 7, 9),
+            crop=1,
+            kinds=kinds,
+            paddings=(0, 1, 0),
+            norm="shift",
+            activation="silu",
+        )
         super().__init__(plain(sizes, 1, 10), 9)
 
 

@@ -101,3 +101,16 @@ def test_the_audit_counts_every_look():
 def test_other_numbers_of_views_are_refused(views):
     with pytest.raises(ValueError, match="views"):
         PlainSizes(widths=(4,), views=views)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("relu", F.relu), ("silu", F.silu), ("hardswish", F.hardswish), ("gelu", F.gelu)],
+)
+def test_every_block_ends_in_its_activation(activation, function):
+    torch.manual_seed(0)
+    model = plain(PlainSizes(widths=(4, 6), pools=(), activation=activation), 1, 10).eval()
+    images = torch.randn(2, 1, 12, 12)
+    maps = function(model.norm2(model.conv2(function(model.norm1(model.conv1(images))))))
+    torch.testing.assert_close(model(images), model.linear1(maps.mean((2, 3))))
+    assert hasattr(model, f"{activation}2")

@@ -1,14 +1,15 @@
-"""Plain small networks: blocks in a row, each conv, [2x2 pool], BatchNorm, ReLU.
+"""Plain small networks: blocks in a row, each conv, [2x2 pool], BatchNorm, activation.
 
-Pooling stands before BatchNorm and ReLU, where it makes both cheaper. The head is dropout,
+Pooling stands before BatchNorm and activation, where it makes both cheaper. The head is dropout,
 global average pooling and one layer to the classes. What saves parameters is by block, too: a
 convolution may be depthwise or separable, and blocks may share one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,6 +32,13 @@ Padding = Annotated[int, Field(strict=True, ge=0, le=31)]
 Block = Annotated[int, Field(strict=True, ge=1)]
 Share = Annotated[int, Field(strict=True, ge=0)]
 Kind = Literal["conv", "depthwise", "separable"]
+Activation = Literal["relu", "silu", "hardswish", "gelu"]
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "silu": partial(nn.SiLU, inplace=True),
+    "hardswish": partial(nn.Hardswish, inplace=True),
+    "gelu": nn.GELU,
+}
 
 
 class PlainSizes(BaseModel):
@@ -44,7 +52,8 @@ class PlainSizes(BaseModel):
     `separable` (depthwise, then 1x1: Xception, arXiv 1610.02357). Blocks with the same number
     above 0 in `shares` use the same weights, each with a BatchNorm of its own. `residual` adds
     its input to a block that keeps the shape. `norm = "shift"` leaves BatchNorm's scale away,
-    which the next layer can take up behind a ReLU. `crop` takes so many pixels off each side of
+    which the next layer can take up behind a ReLU. `activation` stands behind each BatchNorm: the
+    smooth ones (SiLU: arXiv 1710.05941) suit networks that are too small for their task. `crop` takes so many pixels off each side of
     the images first: where they hold nothing, as MNIST's outer two do, the maps are smaller for
     it and every layer quicker. With `views` of 5 or 9 a trained network judges by the mean of its
     logits over the image and its shifts by a pixel (`layers.Views`), which costs so many times the
@@ -64,6 +73,7 @@ class PlainSizes(BaseModel):
     pooling: Literal["max", "avg"] = "max"
     residual: Annotated[bool, Field(strict=True)] = False
     norm: Literal["full", "shift"] = "full"
+    activation: Activation = "relu"
     dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.05
     head: Literal["linear", "conv"] = "linear"
     views: Annotated[int, Field(strict=True)] = 1
@@ -153,7 +163,7 @@ def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
         if block.pool:
             inner.append(nn.MaxPool2d(2) if sizes.pooling == "max" else nn.AvgPool2d(2))
         norm = nn.BatchNorm2d if sizes.norm == "full" else ShiftNorm
-        inner += [norm(block.width), nn.ReLU(inplace=True)]
+        inner += [norm(block.width), _ACTIVATIONS[sizes.activation]()]
         layers += [Residual(*inner)] if sizes.residual and block.keeps_shape else inner
     last = sizes.widths[-1]
     if sizes.head == "linear":
