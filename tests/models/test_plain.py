@@ -1,12 +1,15 @@
 """A plain network's crop and its views: the numbers made by hand, and what the audit says."""
 
 import copy
+import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from whit.auditing import audit_model
+from whit.data.datasets import load_dataset
+from whit.models.layers import Deskew
 from whit.models.plain import PlainSizes, plain
 
 
@@ -114,3 +117,65 @@ def test_every_block_ends_in_its_activation(activation, function):
     maps = function(model.norm2(model.conv2(function(model.norm1(model.conv1(images))))))
     torch.testing.assert_close(model(images), model.linear1(maps.mean((2, 3))))
     assert hasattr(model, f"{activation}2")
+
+
+def straightened(image):
+    """One channel, pixel by pixel: the twin of `Deskew`."""
+    height, width = image.shape
+    mass = image - image.min()
+    total = sum(float(m) for row in mass for m in row)
+    centre_y = sum(float(mass[y, x]) * y for y in range(height) for x in range(width)) / total
+    centre_x = sum(float(mass[y, x]) * x for y in range(height) for x in range(width)) / total
+    mixed = spread = 0.0
+    for y in range(height):
+        for x in range(width):
+            mixed += float(mass[y, x]) * (y - centre_y) * (x - centre_x)
+            spread += float(mass[y, x]) * (y - centre_y) ** 2
+    made = torch.empty_like(image)
+    for y in range(height):
+        for x in range(width):
+            source = x + mixed / spread * (y - centre_y)
+            left = math.floor(source)
+            share = source - left
+            before = image[y, min(max(left, 0), width - 1)]
+            after = image[y, min(max(left + 1, 0), width - 1)]
+            made[y, x] = before * (1 - share) + after * share
+    return made
+
+
+def test_deskew_is_its_definition():
+    torch.manual_seed(0)
+    images = torch.rand(3, 1, 9, 12).double()
+    images[1] = torch.eye(12)[:9]  # a slanted stroke
+    found = Deskew()(images)
+    for image, made in zip(images, found, strict=True):
+        torch.testing.assert_close(made[0], straightened(image[0]))
+    assert found[1].sum(1)[0].max() > 8  # the stroke stands upright in one column
+
+
+def test_digits_stand_upright_whatever_their_grey_levels():
+    images = load_dataset("mnist").test.images[:200].double()
+    upright = Deskew()(images)
+    again = Deskew()(upright)
+    # Only the mixing between two pixels leaves something to straighten.
+    assert (again - upright).abs().mean() < 0.05 * (upright - images).abs().mean()
+    torch.testing.assert_close(Deskew()(images * 0.3 - 7), upright * 0.3 - 7)
+
+
+def test_nothing_drawn_stays_nothing():
+    for level in (0.0, 3.0):
+        blank = torch.full((2, 3, 8, 8), level)
+        assert torch.equal(Deskew()(blank), blank)
+
+
+def test_deskew_stands_in_front_and_costs_no_parameter():
+    skewed, upright = (
+        plain(PlainSizes(widths=(4, 6), pools=(1,), crop=1, deskew=deskew), 1, 10).eval()
+        for deskew in (False, True)
+    )
+    upright.load_state_dict(skewed.state_dict())
+    images = torch.rand(2, 1, 16, 16)
+    torch.testing.assert_close(upright(images), skewed(Deskew()(images)))
+    audit = audit_model(upright, (1, 28, 28))
+    assert audit.params == audit_model(skewed, (1, 28, 28)).params
+    assert audit.receptive_field == 28  # a row's place depends on every pixel

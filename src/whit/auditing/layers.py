@@ -70,9 +70,11 @@ def without_batch(shape: tuple[int, ...] | None, batch: int) -> tuple[int, ...] 
 
     Where it counts several for each image, such as views or patches, it counts those that remain.
     """
-    if not shape or shape[0] % batch or len(shape) == 1:
+    if shape and shape[0] == batch:
+        return shape[1:]
+    if not shape or shape[0] % batch or len(shape) == 1:  # a row may be of weights
         return shape
-    return shape[1:] if shape[0] == batch else (shape[0] // batch, *shape[1:])
+    return shape[0] // batch, *shape[1:]
 
 
 def image_macs(ops: Iterable[Op], batch: int) -> int:

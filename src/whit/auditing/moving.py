@@ -14,6 +14,7 @@ from whit.auditing.sight import (
     UnknownSight,
     line,
     merge,
+    whole,
 )
 
 
@@ -111,6 +112,15 @@ def index(call: Call, kind: str | None) -> Finding:
     dims = list(sight.dims)
     dims[indexed[0]] = (Run("", call.shape[indexed[0]]),)
     return Finding(replace(sight, dims=tuple(dims)), kind)
+
+
+def sample(call: Call, kind: str | None) -> Finding:
+    """Each place of a map of the same size reads wherever a grid says: it may be anywhere."""
+    sight = call.first
+    if len(sight.dims) != 4 or call.shape != tuple(call.data[0].tensor.shape):
+        raise UnknownSight("places are sampled to another size")
+    windows = None if sight.windows is None else whole(sight.windows, sight.dims, (2, 3))
+    return Finding(Sight(sight.dims, windows, sight.cut), kind)
 
 
 def glu(call: Call, kind: str | None) -> Finding:

@@ -16,6 +16,7 @@ from whit.auditing.moving import (
     pixel_shuffle,
     pixel_unshuffle,
     roll,
+    sample,
 )
 from whit.auditing.products import attention, pointwise, product
 from whit.auditing.sight import (
@@ -112,6 +113,7 @@ _RULES: dict[str, Callable[[Call, str | None], Finding]] = {
     "flip": flip,
     "roll": roll,
     **dict.fromkeys(("index", "index_select"), index),
+    "grid_sampler_2d": sample,
     "glu": glu,
     "embedding": embedding,
     **dict.fromkeys(

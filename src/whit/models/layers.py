@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 # Dropout decides on 16 random bits for each activation, so p is kept to within 1 / 131072.
 _LEVELS = 1 << 16
+_LEAST_MASS = 1e-6  # of an image without anything drawn, so that nothing is divided by zero
 
 
 class _Masked(torch.autograd.Function):
@@ -80,6 +81,34 @@ class Crop(nn.Module):
         return str(self.pixels)
 
 
+class Deskew(nn.Module):
+    """Images sheared so that what is drawn stands upright: (N, C, H, W) to the same.
+
+    Each row moves to the side in proportion to its height above the centre of mass, by what makes
+    the mixed second moment, of x and y, zero (LeCun et al. 1998, section III-C, deskewed their
+    images). The mass of a pixel is what it has above the image's smallest, summed over channels;
+    between two pixels their values are mixed, beyond a row its end goes on.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        x = torch.arange(width, dtype=images.dtype, device=images.device)
+        y = torch.arange(height, dtype=images.dtype, device=images.device)
+        mass = (images - images.amin((2, 3), keepdim=True)).sum(1)
+        rows, columns = mass.sum(2), mass.sum(1)  # (N, H), (N, W)
+        total = rows.sum(1, keepdim=True).clamp(min=_LEAST_MASS)
+        from_y = y - rows @ y[:, None] / total  # (N, H), from the centre of mass
+        from_x = x - columns @ x[:, None] / total
+        mixed = ((mass @ from_x[..., None])[..., 0] * from_y).sum(1, keepdim=True)
+        spread = (rows * from_y.square()).sum(1, keepdim=True).clamp(min=_LEAST_MASS)
+        source = x + (mixed / spread * from_y)[..., None]  # (N, H, W)
+        across = source * (2 / width) + (1 / width - 1)
+        upwards = (y * (2 / height) + (1 / height - 1))[:, None].expand_as(across)
+        grid = torch.stack([across, upwards], 3)
+        straight = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return straight.contiguous(memory_format=torch.channels_last)
+
+
 # Shifts to the right and down, in pixels: none, to the four sides, to the corners.
 SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
@@ -134,6 +163,7 @@ class Residual(nn.Module):
 
 _SHORT_NAMES = {
     Crop: "crop",
+    Deskew: "deskew",
     nn.Conv2d: "conv",
     nn.ReLU: "relu",
     nn.SiLU: "silu",

@@ -17,6 +17,7 @@ from torch import nn
 
 from whit.models.layers import (
     Crop,
+    Deskew,
     Dropout,
     GlobalAvgPool,
     Residual,
@@ -52,18 +53,22 @@ class PlainSizes(BaseModel):
     `separable` (depthwise, then 1x1: Xception, arXiv 1610.02357). Blocks with the same number
     above 0 in `shares` use the same weights, each with a BatchNorm of its own. `residual` adds
     its input to a block that keeps the shape. `norm = "shift"` leaves BatchNorm's scale away,
-    which the next layer can take up behind a ReLU. `activation` stands behind each BatchNorm: the
-    smooth ones (SiLU: arXiv 1710.05941) suit networks that are too small for their task. `crop` takes so many pixels off each side of
-    the images first: where they hold nothing, as MNIST's outer two do, the maps are smaller for
-    it and every layer quicker. With `views` of 5 or 9 a trained network judges by the mean of its
-    logits over the image and its shifts by a pixel (`layers.Views`), which costs so many times the
-    multiply-adds; training is what it was.
+    which the next layer can take up behind a ReLU. `activation` stands behind each BatchNorm; the
+    smooth ones (SiLU: arXiv 1710.05941) suit networks that are too small for their task.
+
+    `crop` takes so many pixels off each side of the images first: where they hold nothing, as
+    MNIST's outer two do, the maps are smaller for it and every layer quicker. `deskew` shears each
+    image first so that it stands upright (`layers.Deskew`), which saves a very small network much
+    to learn. With `views` of 5 or 9 a trained network judges by the mean of its logits over the
+    image and its shifts by a pixel (`layers.Views`), which costs so many times the multiply-adds;
+    training is what it was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
     crop: Padding = 0
+    deskew: Annotated[bool, Field(strict=True)] = False
     kernels: tuple[Kernel, ...] | None = None
     strides: tuple[Stride, ...] | None = None
     pools: tuple[Block, ...] | None = None
@@ -151,7 +156,8 @@ def blocks_of(sizes: PlainSizes, channels: int) -> list[BlockSizes]:
 
 def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
-    layers: list[nn.Module] = [Crop(sizes.crop)] if sizes.crop else []
+    layers: list[nn.Module] = [Deskew()] if sizes.deskew else []
+    layers += [Crop(sizes.crop)] if sizes.crop else []
     shared: dict[tuple[int, int], nn.Conv2d] = {}
     for block in blocks_of(sizes, channels):
         inner: list[nn.Module] = []
