@@ -65,6 +65,7 @@ def test_the_zoo_holds_every_kind_and_function() -> None:
     assert kinds == {
         *("conv", "linear", "flatten", "scale", "activation", "maxpool", "avgpool", "mean"),
         *("add", "subtract", "multiply", "concat", "slice", "pad", "softmax", "log_softmax"),
+        "deskew",
     }
     functions = {op.attributes["function"] for op in operations if op.kind == "activation"}
     assert functions == set(FUNCTIONS)

@@ -105,11 +105,12 @@ class Halves(nn.Module):
 
 
 class Looking(Views):
-    """The mean over nine views."""
+    """The mean over nine views of an image that stands upright."""
 
     def __init__(self) -> None:
         kinds: tuple[Kind, ...] = ("conv", "separable", "separable")
         sizes = PlainSizes(
+            deskew=True,
             widths=(6, 7, 9),
             crop=1,
             kinds=kinds,

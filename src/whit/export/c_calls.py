@@ -144,6 +144,8 @@ def calls(
     if kind == "slice":
         start, pitch = settings["start"], settings["pitch"]
         return [f"take({given[0]}, {rows}, {start}, {pitch}, {made}, {step.shape[0]})"]
+    if kind == "deskew":
+        return [f"deskew({given[0]}, {_map(shapes[0])}, {made})"]
     if kind == "pad":
         left, _, top, _ = settings["around"]
         zero = f", {settings['zero']}" if program.int8 else ""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whit.export.graph import INPUT, Graph, Operation
+from whit.models.layers import Deskew
 
 _BATCH = 500
 
@@ -81,6 +82,8 @@ def _value(op: Operation, given: list[Tensor], held: Mapping[str, Tensor]) -> Te
         return torch.cat(given, 1)
     if op.kind == "slice":
         return x[:, settings["start"] : settings["stop"]]
+    if op.kind == "deskew":
+        return Deskew()(x)  # type: ignore[no-any-return]
     if op.kind == "pad":
         return F.pad(x, settings["around"])
     if op.kind == "flatten":

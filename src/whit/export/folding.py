@@ -76,6 +76,8 @@ def _passes(op: Operation, scale: Tensor) -> bool:
         return True
     if op.kind == "maxpool":
         return bool((scale > 0).all())
+    if op.kind == "deskew":  # what lies above the smallest number grows in every channel alike
+        return bool((scale == scale[0]).all() and scale[0] > 0)
     if op.kind == "avgpool":
         # A zero of the padding would have to become the offset.
         return op.attributes["padding"] == (0, 0) or not op.attributes["counts_padding"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ Kind = Literal[
     "multiply",
     "concat",  # along the channels
     "slice",  # channels `start` to `stop`
+    "deskew",  # rows moved so that the mixed second moment is zero: `layers.Deskew`
     "pad",  # zeros around the map: left, right, top, bottom; a negative number takes lines away
     "softmax",  # over the classes
     "log_softmax",
@@ -108,3 +109,12 @@ class Graph:
         if op.kind == "linear":
             return self.constants[op.constants["weight"]].numel()
         return 0
+
+
+def behind(first: Operation, graph: Graph) -> Graph:
+    """Return the graph with an operation in front, which all that read the image now read."""
+    others = (
+        replace(op, inputs=tuple(first.name if name == INPUT else name for name in op.inputs))
+        for op in graph.operations
+    )
+    return replace(graph, operations=(first, *others))

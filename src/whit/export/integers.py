@@ -24,8 +24,7 @@ def whole_scores(program: Program, images: Tensor) -> NDArray[np.int64]:
         batch = images[first : first + _BATCH]
         sums = sum(_scores(program, moved(batch, *shift)) for shift in program.shifts)
         assert isinstance(sums, np.ndarray)
-        # Towards zero, as C divides.
-        parts.append(np.sign(sums) * (np.abs(sums) // len(program.shifts)))
+        parts.append(_divided(sums, len(program.shifts)))
     return np.concatenate(parts)
 
 
@@ -84,6 +83,8 @@ def _value(step: Step, given: list[Whole], held: dict[str, Whole]) -> Whole:
         else:
             sums = (x - settings["zero_a"]) * (other - settings["zero_b"]) * settings["factor"]
         return _settled(sums + settings["offset"], shift)
+    if kind == "deskew":
+        return _upright(x)
     if kind == "concat":
         numbers = zip(given, settings["factors"], settings["offsets"], strict=True)
         return np.concatenate([_settled(p * f + o, shift) for p, f, o in numbers], -1)
@@ -100,6 +101,37 @@ def _value(step: Step, given: list[Whole], held: dict[str, Whole]) -> Whole:
         ]
     assert kind == "flatten", kind
     return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+
+
+def _upright(x: Whole) -> Whole:
+    """Rows moved by their moments, places in units of 1/65536 and shares in 1/256."""
+    _, height, width, _ = x.shape
+    rows, columns = np.arange(height), np.arange(width)
+    mass = (x - x.min((1, 2), keepdims=True)).sum(3)
+    along, row = mass @ columns, mass.sum(2)
+    total, sum_x, sum_y = row.sum(1), along.sum(1), row @ rows
+    mixed = total * (along @ rows) - sum_x * sum_y
+    spread = total * (row @ rows**2) - sum_y**2
+    while (large := np.abs(mixed) >= 1 << 46).any():
+        mixed = np.where(large, _divided(mixed, 2), mixed)
+        spread = np.where(large, spread // 2, spread)
+    slope = np.where(spread > 0, _divided(mixed * 65536, np.maximum(spread, 1)), 0)
+    slope = slope.clip(-256 * 65536, 256 * 65536)
+    from_y = total[:, None] * rows - sum_y[:, None]
+    moved = _divided(slope[:, None] * from_y, np.maximum(total, 1)[:, None])
+    moved = moved.clip(-width * 65536, width * 65536)
+    source = (columns * 65536 + moved[..., None]).clip(0, (width - 1) * 65536)
+    left, share = source >> 16, (source >> 8 & 255)[..., None]
+    a = np.take_along_axis(x, left[..., None], 2)
+    b = np.take_along_axis(x, np.minimum(left + 1, width - 1)[..., None], 2)
+    mean: Whole = (a * (256 - share) + b * share + 128) >> 8
+    return mean
+
+
+def _divided(numbers: Whole, by: Any) -> Whole:
+    """Towards zero, as C divides."""
+    quotient: Whole = np.sign(numbers) * (np.abs(numbers) // by)
+    return quotient
 
 
 def _settled(sums: Whole, shift: int) -> Whole:

@@ -295,6 +295,54 @@ def _slice(writer: _Writer, op: Operation) -> None:
     writer.node("Slice", op.name, *op.inputs, *bounds, writer.array("axes:C", [1], np.int64))
 
 
+def _deskew(writer: _Writer, op: Operation) -> None:
+    """`layers.Deskew`, node by node."""
+    _, height, width = op.shape
+    (image,) = op.inputs
+
+    def node(kind: str, name: str, *inputs: str, **settings: Any) -> str:
+        return writer.node(kind, f"{op.name}:{name}", *inputs, **settings)
+
+    def total(name: str, value: str, *axes: int, kept: int = 1) -> str:
+        over = writer.array(f"axes:{''.join(map(str, axes))}", list(axes), np.int64)
+        return node("ReduceSum", name, value, over, keepdims=kept)
+
+    def number(name: str, value: Any) -> str:
+        return writer.array(f"{op.name}:{name}", value, np.float32)
+
+    x = number("x", np.arange(width).reshape(1, 1, -1))
+    y = number("y", np.arange(height).reshape(1, -1, 1))
+    least = number("least", 1e-6)
+    smallest = node("ReduceMin", "smallest", image, writer.array("axes:HW", [2, 3], np.int64))
+    mass = total("mass", node("Sub", "above", image, smallest), 1, kept=0)
+    rows, columns = total("rows", mass, 2), total("columns", mass, 1)
+    whole = node("Max", "whole", total("total", rows, 1), least)
+    sum_y = total("sum_y", node("Mul", "by_y", rows, y), 1)
+    sum_x = total("sum_x", node("Mul", "by_x", columns, x), 2)
+    from_y = node("Sub", "from_y", y, node("Div", "centre_y", sum_y, whole))
+    from_x = node("Sub", "from_x", x, node("Div", "centre_x", sum_x, whole))
+    along = total("along", node("Mul", "by_from_x", mass, from_x), 2)
+    mixed = total("mixed", node("Mul", "by_both", along, from_y), 1)
+    squared = node("Mul", "squared", from_y, from_y)
+    spread = total("spread", node("Mul", "by_squared", rows, squared), 1)
+    slope = node("Div", "slope", mixed, node("Max", "some_spread", spread, least))
+    source = node("Add", "source", x, node("Mul", "moved", slope, from_y))
+    scaled = node("Mul", "scaled", source, number("width", 2 / width))
+    across = node("Add", "across", scaled, number("edge", 1 / width - 1))
+    heights = (np.arange(height) * (2 / height) + (1 / height - 1)).reshape(1, -1, 1)
+    shape = node("Shape", "shape", across)
+    upwards = node("Expand", "upwards", number("heights", heights), shape)
+    last = writer.array("axes:3", [3], np.int64)
+    pairs = (
+        node("Unsqueeze", f"{name}:one", name_of, last)
+        for name, name_of in (("across", across), ("upwards", upwards))
+    )
+    grid = node("Concat", "grid", *pairs, axis=3)
+    writer.node(
+        "GridSample", op.name, image, grid, mode="linear", padding_mode="border", align_corners=0
+    )
+
+
 def _pad(writer: _Writer, op: Operation) -> None:
     left, right, top, bottom = op.attributes["around"]
     around = [0, 0, top, left, 0, 0, bottom, right]
@@ -322,6 +370,7 @@ _WRITERS: dict[str, Callable[[_Writer, Operation], None]] = {
     "multiply": _binary("Mul"),
     "concat": _concat,
     "slice": _slice,
+    "deskew": _deskew,
     "pad": _pad,
     "softmax": _by_class("Softmax"),
     "log_softmax": _by_class("LogSoftmax"),

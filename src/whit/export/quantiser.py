@@ -14,8 +14,8 @@ from whit.export.fixed_point import Fixed
 from whit.export.graph import INPUT, Graph, Operation
 from whit.export.program import Array, Step
 
-# These give numbers that they were given.
-KEPT = ("maxpool", "slice", "pad", "flatten")
+# These give numbers that they were given, or some between them.
+KEPT = ("maxpool", "slice", "pad", "flatten", "deskew")
 _PIXELS = Levels(1.0, 0)
 Numbers = NDArray[np.float64]
 

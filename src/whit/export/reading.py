@@ -19,8 +19,8 @@ from torch.fx import Node
 from whit.errors import ModelError
 from whit.export.aten.handlers import HANDLERS
 from whit.export.aten.values import MAP, Growing, Seen, Unreadable
-from whit.export.graph import INPUT, Graph, Operation
-from whit.models.layers import Views
+from whit.export.graph import INPUT, Graph, Operation, behind
+from whit.models.layers import Deskew, Views
 
 
 def read_graph(
@@ -28,12 +28,15 @@ def read_graph(
 ) -> Graph:
     """Return the operations of `model`'s forward pass in evaluation mode, nothing folded yet.
 
-    Of `Views`, those of one look and the shifts. Constants are float64, so that folding loses
-    nothing. Raises ModelError that names every
+    Of `Views`, those of one look and the shifts; `Deskew` in front of all others is one.
+    Constants are float64, so that folding loses nothing. Raises ModelError that names every
     operation which has no plain form.
     """
     if isinstance(model, Views):
         return replace(read_graph(model.network, image_shape, classes, name), shifts=model.shifts)
+    if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
+        first = Operation("upright", "deskew", (INPUT,), image_shape)
+        return behind(first, read_graph(model[1:], image_shape, classes, name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts

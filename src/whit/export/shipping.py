@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from whit.export.folding import folded
-from whit.export.graph import INPUT, Graph, Operation
+from whit.export.graph import INPUT, Graph, Operation, behind
 from whit.export.reading import read_graph
 from whit.trained import Trained
 
@@ -37,11 +37,7 @@ def _with_normalisation(graph: Graph, trained: Trained) -> Graph:
         {},
         {"scale": "normalise.scale", "offset": "normalise.offset"},
     )
-    others = (
-        replace(op, inputs=tuple("normalise" if n == INPUT else n for n in op.inputs))
-        for op in graph.operations
-    )
-    return replace(graph, operations=(first, *others), constants={**graph.constants, **constants})
+    return behind(first, replace(graph, constants={**graph.constants, **constants}))
 
 
 @dataclass(frozen=True)

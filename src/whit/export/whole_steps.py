@@ -117,6 +117,16 @@ def _kept(into: Quantiser, op: Operation) -> None:
     into.add(op, op.kind, settings)
 
 
+def _deskew(into: Quantiser, op: Operation) -> None:
+    into.rounded[op.name] = into.keep(op)
+    places, reach = prod(op.shape[1:]), max(op.shape)
+    if (255 * op.shape[0] * places) ** 2 * reach**2 >= 2**63:
+        raise ModelError(
+            f"{op.name}: cannot be exported in int8: a product of its moments could leave 64 bits."
+        )
+    into.add(op, "deskew", {})
+
+
 def _avgpool(into: Quantiser, op: Operation) -> None:
     into.rounded[op.name] = into.keep(op)
     if 255 * prod(op.attributes["kernel"]) >= 2**31:
@@ -216,6 +226,7 @@ RULES: dict[str, Callable[[Quantiser, Operation], None]] = {
     "scale": _scale,
     "activation": _activation,
     **dict.fromkeys(KEPT, _kept),
+    "deskew": _deskew,
     "avgpool": _avgpool,
     "mean": _mean,
     "add": _sum,

@@ -225,6 +225,50 @@ const KINDS = {
     return () => output.set(part);
   },
 
+  // Rows moved so that the mixed second moment is zero; mass is what lies above the smallest number.
+  deskew(operation, [input], [[channels, height, width]], held, output) {
+    const plane = height * width;
+    const mass = new Float64Array(plane);
+    return () => {
+      mass.fill(0);
+      for (let channel = 0; channel < channels; channel++) {
+        const map = input.subarray(channel * plane, (channel + 1) * plane);
+        let smallest = Infinity;
+        for (let i = 0; i < plane; i++) if (map[i] < smallest) smallest = map[i];
+        for (let i = 0; i < plane; i++) mass[i] += map[i] - smallest;
+      }
+      let total = 0;
+      let sumX = 0;
+      let sumY = 0;
+      for (let i = 0; i < plane; i++) {
+        total += mass[i];
+        sumX += mass[i] * (i % width);
+        sumY += mass[i] * Math.floor(i / width);
+      }
+      const centreX = sumX / Math.max(total, 1e-6);
+      const centreY = sumY / Math.max(total, 1e-6);
+      let mixed = 0;
+      let spread = 0;
+      for (let i = 0; i < plane; i++) {
+        const fromY = Math.floor(i / width) - centreY;
+        mixed += mass[i] * ((i % width) - centreX) * fromY;
+        spread += mass[i] * fromY * fromY;
+      }
+      const slope = mixed / Math.max(spread, 1e-6);
+      for (let channel = 0, i = 0; channel < channels; channel++) {
+        for (let y = 0; y < height; y++) {
+          const row = (channel * height + y) * width;
+          for (let x = 0; x < width; x++, i++) {
+            const source = clip(x + slope * (y - centreY), 0, width - 1);
+            const left = Math.floor(source);
+            const share = source - left;
+            output[i] = input[row + left] * (1 - share) + input[row + Math.min(left + 1, width - 1)] * share;
+          }
+        }
+      }
+    };
+  },
+
   pad(operation, [input], [shape], held, output) {
     const padded = paddedMap(shape, operation.around, 0, output);
     return () => padded.fill(input);

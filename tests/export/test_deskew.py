@@ -1,0 +1,99 @@
+"""Images deskewed by every form as by torch: digits, and drawings with little to reckon by."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from whit.data.datasets import load_dataset
+from whit.errors import ModelError
+from whit.export.c_source import c_files
+from whit.export.compiled import c_logits
+from whit.export.executing import logits_of
+from whit.export.float_steps import float_program
+from whit.export.folding import folded
+from whit.export.graph import Graph
+from whit.export.integers import whole_scores
+from whit.export.onnx_file import onnx_bytes, onnx_logits
+from whit.export.program import SCORE_UNITS
+from whit.export.quantising import quantised
+from whit.export.reading import read_graph
+from whit.models.layers import Deskew
+
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+HARD = ("blank", "white", "a dot", "a row", "a column", "steep", "flat", "corners")
+
+
+def drawn(name: str) -> Tensor:
+    image = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    if name == "white":
+        image += 255
+    elif name == "a dot":
+        image[0, 3, 20] = 200
+    elif name == "a row":
+        image[0, 9, 4:20] = 255
+    elif name == "a column":
+        image[0, 4:20, 9] = 1
+    elif name == "corners":
+        image[0, [0, 0, 27, 27], [0, 27, 0, 27]] = torch.tensor([255, 3, 9, 255], dtype=torch.uint8)
+    elif name == "steep":
+        image[0, range(28), [13 + y // 9 for y in range(28)]] = 255
+    elif name == "flat":  # two rows: moved farther than the image is wide
+        image[0, 13, :14] = image[0, 14, 14:] = 255
+    return image
+
+
+def some_drawings(channels: int) -> Tensor:
+    digits = load_dataset("mnist").test.images[: 20 * channels].view(20, channels, 28, 28)
+    hard = torch.stack([drawn(name).expand(channels, 28, 28) for name in HARD])
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (4, channels, 28, 28), generator=generator, dtype=torch.uint8)
+    return torch.cat([digits, hard, noise])
+
+
+def network(channels: int) -> tuple[nn.Module, Graph]:
+    """What reads each place by a weight of its own, so that no move goes unseen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Deskew(), nn.Conv2d(channels, 3, 28), nn.Flatten()).eval()
+    return model, folded(read_graph(model, (channels, 28, 28), ("a", "b", "c"), "upright"))
+
+
+@needs_cc
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_form_moves_the_rows_alike(channels: int) -> None:
+    model, graph = network(channels)
+    images = some_drawings(channels)
+    with torch.inference_mode():
+        wanted = model(images.double().float())
+    assert graph.operations[0].kind == "deskew"
+    near = {"rtol": 1e-4, "atol": 0.02}  # of logits of some hundreds
+    assert wanted.abs().max() > 50
+    torch.testing.assert_close(logits_of(graph, images), wanted, **near)
+    torch.testing.assert_close(onnx_logits(onnx_bytes(graph), images), wanted, **near)
+    program = float_program(graph)
+    compiled = c_logits(program, c_files(program, "A network."), images)
+    torch.testing.assert_close(compiled.float(), wanted, **near)
+
+
+@needs_cc
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whole_numbers_move_the_rows_alike(channels: int) -> None:
+    _, graph = network(channels)
+    images = some_drawings(channels)
+    program = quantised(graph, images).program
+    scores = whole_scores(program, images)
+    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
+    assert (compiled.numpy() == scores).all()
+    wanted = logits_of(graph, images)
+    # Weights of 8 bits, and pixels rounded to whole ones.
+    error = (torch.from_numpy(scores) / SCORE_UNITS - wanted).square().mean().sqrt()
+    assert error < 0.01 * wanted.abs().max()
+
+
+def test_deskew_elsewhere_than_in_front_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), Deskew(), nn.Conv2d(2, 3, 26), nn.Flatten())
+    with pytest.raises(ModelError, match="no plain form"):
+        read_graph(model, (1, 28, 28), ("a", "b", "c"), "late")
