@@ -157,6 +157,26 @@ def test_meta_double_and_empty_models() -> None:
     assert (empty.params.total, empty.macs, empty.receptive_field) == (0, 0, 1)
 
 
+class Counting(nn.Module):
+    """Makes tensors of its own in forward, which torch lists otherwise under some modes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6)
+        self.drop, self.fc = nn.Dropout(0.2), nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for make in (torch.arange, torch.ones, torch.zeros):
+            x = x * (1 + make(x.shape[3], dtype=x.dtype))
+        return self.fc(self.drop(self.norm(self.conv(x)).mean((2, 3))))
+
+
+def test_tensors_made_in_forward() -> None:
+    found = audit_model(Counting(), (1, 12, 12), 10)
+    assert found.notes == ()
+    assert {"batchnorm", "dropout", "gap", "linear"} <= found.kinds
+
+
 def test_three_channels_and_other_sizes() -> None:
     found = audit_model(nn.Conv2d(3, 8, 5, stride=2), (3, 33, 47))
     assert found.output_shape == (8, 15, 22)

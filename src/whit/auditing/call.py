@@ -117,5 +117,13 @@ def base_name(func: Any) -> str:
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
+def is_counted(func: Any) -> bool:
+    """Whether an operation has a number in the order of execution.
+
+    torch lets `arange` and its like end in a detach under some modes and not under others.
+    """
+    return base_name(func) != "detach"
+
+
 def is_pointwise(func: Any) -> bool:
     return torch.Tag.pointwise in func.tags

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from whit.auditing.call import is_counted
+
 STRENGTHS = (1.0, 100.0)  # of the noise; the second gets past a saturated activation
 
 
@@ -34,8 +36,9 @@ class Disturber(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if threading.get_ident() == self._thread:
-            self._count += 1
-            if self._count in self._numbers:
+            counted = is_counted(func)
+            self._count += counted
+            if counted and self._count in self._numbers:
                 for leaf in tree_leaves(result):
                     if isinstance(leaf, Tensor) and leaf.is_floating_point():
                         noise = torch.randn(leaf.shape, generator=self._generator)

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from whit.auditing.call import Call, Operand, base_name, is_pointwise, uses_batch_statistics
+from whit.auditing.call import (
+    Call,
+    Operand,
+    base_name,
+    is_counted,
+    is_pointwise,
+    uses_batch_statistics,
+)
 from whit.auditing.chance import met_random
 from whit.auditing.dataflow import (
     MADE_PREFIXES,
@@ -159,7 +166,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if threading.get_ident() != self._thread:
             return func(*args, **kwargs)
-        self._count += 1
+        self._count += is_counted(func)
         name = base_name(func)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         try:
