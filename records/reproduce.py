@@ -43,6 +43,8 @@ CLAIMS = {
     "sprint": ["sprint"],
     "fewest-epochs": ["fewest-epochs"],
     "sharpest": ["sharpest"],
+    "smallest": ["smallest"],
+    "smallest-99": ["smallest-99"],
     "uplift": [f"records/uplift/{path.name}" for path in sorted((HERE / "uplift").glob("*.toml"))],
 }
 
