@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from whit.comparison import compare_runs
 from whit.listing import recipe_rows
 from whit.models.published import (
     published_15938,
@@ -165,3 +170,13 @@ def test_recorded_sizes_are_the_planned_ones() -> None:
         planned = plan(load_recipe(row["name"]))
         assert row["params"] == planned.audit.params.total
         assert row["epochs"] == planned.recipe.train.epochs
+
+
+def test_the_first_records_can_be_read_and_compared() -> None:
+    """They were made before a result said its state."""
+    folder = Path(__file__).parents[1] / "records" / "published"
+    compared = compare_runs([folder / name for name in BUILDERS])
+    assert {run.state for seeds in compared.groups for run in seeds.runs} == {"finished"}
+    recorded = json.loads((resources.files("whit") / "recipes" / "recorded.json").read_text())
+    for name, seeds in zip(BUILDERS, compared.groups, strict=True):
+        assert [evaluation.correct for evaluation in seeds.last] == recorded[name]["correct"]

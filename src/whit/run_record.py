@@ -93,7 +93,7 @@ class _StoredSeconds(_Stored):
 
 
 class _StoredResult(_Stored):
-    state: Literal["finished", "diverged"]
+    state: Literal["finished", "diverged"] = "finished"
     verdict: Verdict
     params: Natural
     epochs: float
@@ -118,6 +118,8 @@ def read_run(path: Path) -> RunRecord:
     try:
         if result is not None:
             _StoredResult.model_validate(result)
+            # The first runs wrote none, and a result only when they had come to their end.
+            result = {"state": "finished", **result}
     except ValidationError as error:
         raise InputError(_damages(path / "result.json", error)) from None
     if lines and (not lines[-1] or result is None):
