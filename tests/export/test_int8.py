@@ -18,7 +18,7 @@ from whit.export.c_source import c_files
 from whit.export.calibration import Levels, best_levels, whole_weights
 from whit.export.compiled import c_logits
 from whit.export.executing import logits_of
-from whit.export.fixed_point import fixed
+from whit.export.fixed_point import NEAR, fixed, narrowed
 from whit.export.folding import folded
 from whit.export.graph import Graph
 from whit.export.integers import _value, whole_scores
@@ -166,6 +166,28 @@ def test_what_could_overflow_is_refused_by_name() -> None:
         fixed("linear1", 1e6 * one, one, (byte[0], 40 * byte[1]), rounded=False)
     with pytest.raises(ModelError, match=r"scale2: .*: an output could leave 64 bits"):
         fixed("scale2", 1e12 * one, one, byte)
+
+
+def test_narrow_factors_are_near_the_wide_ones() -> None:
+    """Every channel's output, anywhere in its sums, within a quarter of a level; else wide."""
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        highest = generator.integers(40_000, 400_000, 20)
+        bounds = (-highest, highest)
+        factors = 255 / highest * generator.uniform(0.3, 2, 20)
+        offsets, moved = generator.uniform(-300, 300, 20), generator.integers(-5000, 5000, 20)
+        found = narrowed("conv1", factors, offsets, bounds, moved)
+        assert found.is_narrow
+        assert (found.factors.dtype, found.offsets.dtype) == (np.int16, np.int16)
+        for sums in (*bounds, np.zeros(20, int), highest // 3):
+            wanted = factors * (sums - moved) + offsets + 0.5
+            whole = sums * found.factors.astype(int) + found.offsets.astype(int) * found.step
+            assert np.abs(whole / 2.0**found.shift - wanted).max() < 2 * NEAR
+    # One channel whose sums are small beside one whose sums are large: no common shift is near.
+    uneven = (np.zeros(2, int), np.array([100, 10_000_000]))
+    kept = narrowed("conv1", np.array([2.0, 2e-5]), np.zeros(2), uneven)
+    assert not kept.is_narrow
+    assert kept.factors.dtype == np.int32
 
 
 class _Wide(nn.Module):

@@ -38,7 +38,7 @@ def kernel_texts(program: Program) -> list[str]:
     for step in program.steps:
         if program.int8:
             for needed in _needed_first(step):
-                texts[_file(f"int8/{needed}.c")] = None
+                texts[_settling(step, f"int8/{needed}.c")] = None
         texts[_kernel_text(step, folder)] = None
     shapes = [_file("shapes.c")] if any("struct map" in text for text in texts) else []
     return [*shapes, *texts]
@@ -47,7 +47,9 @@ def kernel_texts(program: Program) -> list[str]:
 def _needed_first(step: Step) -> tuple[str, ...]:
     if step.kind in ("linear_scores", "mean_scores", "scores"):
         return ("score_of",)
-    if step.kind in ("conv", "depthwise"):
+    if step.kind == "conv":
+        return ("settle", "settle_each", "tile")
+    if step.kind == "depthwise":
         return ("settle", "settle_each")
     if step.kind in ("linear", "scale", "mean", "add", "multiply", "concat"):
         return ("settle",)
@@ -64,7 +66,19 @@ def _kernel_text(step: Step, folder: str) -> str:
         return _filled(f"float/{name}.c", function=function, expression=expression)
     if folder == "float" and kind in _SIGNS:
         return _filled("float/two.c", kind=kind, sign=_SIGNS[kind])
-    return _file(f"{folder}/{'prelu' if kind == 'activation' else kind}.c")
+    return _settling(step, f"{folder}/{'prelu' if kind == 'activation' else kind}.c")
+
+
+def _settling(step: Step, name: str) -> str:
+    """A kernel's text for the factors and offsets that a step has: narrow ones, or wide."""
+    if "narrow" not in step.settings:
+        return _file(name)
+    types = ("int16_t", "int16_t") if step.settings["narrow"] else ("int32_t", "int64_t")
+    return _filled(name, wide=_wide(step), factor=types[0], offset=types[1])
+
+
+def _wide(step: Step) -> str:
+    return "" if step.settings.get("narrow", True) else "_wide"
 
 
 def _filled(name: str, **words: str) -> str:
@@ -95,24 +109,24 @@ def calls(
         outside = OUTSIDE if any(settings["padding"]) else "NULL"
         outside = str(settings["zero"]) if program.int8 else outside
         return [
-            f"conv({given[0]}, {_map(shapes[0])}, {_window(settings)}, {settings['groups']}, "
-            f"{outside}, {held['weight']}, {_made_by(held, settings)}, {made}, {_map(step.shape)})"
+            f"conv{_wide(step)}({given[0]}, {_map(shapes[0])}, {_window(settings)}, "
+            f"{settings['groups']}, {outside}, {held['weight']}, {_made_by(held, settings)}, "
+            f"{made}, {_map(step.shape)})"
         ]
     if kind == "depthwise":
         zero = f"{settings['zero']}, " if program.int8 else ""
         return [
-            f"depthwise({given[0]}, {_map(shapes[0])}, {_window(settings)}, {zero}"
+            f"depthwise{_wide(step)}({given[0]}, {_map(shapes[0])}, {_window(settings)}, {zero}"
             f"{held['weight']}, {_made_by(held, settings)}, {made}, {_map(step.shape)})"
         ]
     if kind in ("linear", "linear_scores"):
         return [
-            f"{kind}({given[0]}, {count}, {held['weight']}, {_made_by(held, settings)}, {made}, "
-            f"{step.shape[0]})"
+            f"{kind}{_wide(step)}({given[0]}, {count}, {held['weight']}, "
+            f"{_made_by(held, settings)}, {made}, {step.shape[0]})"
         ]
     if kind == "scale":
-        shift = f", {settings['shift']}" if program.int8 else ""
-        by = held["factor" if program.int8 else "scale"]
-        return [f"scale({lying}, {by}, {held['offset']}{shift}, {made})"]
+        by = _made_by(held, settings) if program.int8 else f"{held['scale']}, {held['offset']}"
+        return [f"scale{_wide(step)}({lying}, {by}, {made})"]
     if kind == "table":
         by_channel = int(settings["by_channel"])
         return [f"look_up({lying}, {by_channel}, {held['table']}, {made})"]
@@ -183,7 +197,8 @@ def _fixed(settings: Any) -> str:
 def _made_by(held: dict[str, str], settings: Any) -> str:
     """What turns the sums of a layer into its outputs."""
     if "shift" in settings:
-        return f"{held['factor']}, {held['offset']}, {settings['shift']}"
+        step = f"{settings['step']}, " if "narrow" in settings else ""
+        return f"{held['factor']}, {held['offset']}, {step}{settings['shift']}"
     return held["bias"]
 
 

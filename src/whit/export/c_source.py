@@ -18,8 +18,10 @@ from whit.export.memory_plan import MemoryPlan, Span, plan_memory
 from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
 
 _WIDTH = 100
-_TYPES = {"float32": "float", "int8": "int8_t", "uint8": "uint8_t", "int32": "int32_t"}
-_TYPES["int64"] = "int64_t"
+_TYPES = {
+    "float32": "float",
+    **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "int32", "int64")},
+}
 # These kernels work forward: a number is written where no later one reads.
 _FORWARD = ("activation", "scale", "table", "mean", "slice", "add", "subtract", "multiply")
 _POOLS = ("maxpool", "avgpool")

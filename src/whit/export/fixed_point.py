@@ -16,15 +16,25 @@ from whit.errors import ModelError
 _MOST = 62  # bits of a sum in int64, with one to spare
 _LEAST_SHIFT = 8  # bits behind the point; fewer would be a poor factor
 _SCORE_BITS = 31
+_NARROW = 2**15 - 1
+NEAR = 1 / 8  # of a level: what narrow factors may be off by at the far ends of a sum
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """Whole factors and offsets, an output each, and the shift of all of them."""
+    """Whole factors and offsets, an output each, and the shift of all of them.
 
-    factors: NDArray[np.int32]
-    offsets: NDArray[np.int64]
+    Wide ones are int32 and int64, narrow ones int16; a narrow offset counts `step` each.
+    """
+
+    factors: NDArray[np.int32] | NDArray[np.int16]
+    offsets: NDArray[np.int64] | NDArray[np.int16]
     shift: int
+    step: int = 1
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.factors.dtype == np.int16
 
 
 def fixed(
@@ -63,6 +73,35 @@ def fixed(
             return Fixed(np.array(found[0], np.int32), np.array(found[1], np.int64), shift)
         shift -= 1
     raise _overflow(name, "an output could leave 64 bits")
+
+
+def narrowed(
+    name: str,
+    factors: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    bounds: tuple[NDArray[np.int64], NDArray[np.int64]],
+    moved: NDArray[np.int64] | int = 0,
+) -> Fixed:
+    """Return what `fixed` does in a third of the bytes, where that is near enough for a byte."""
+    wide = fixed(name, factors, offsets, bounds, moved)
+    low, high = (np.broadcast_to(bound, factors.shape) for bound in bounds)
+    moves = np.broadcast_to(np.asarray(moved, np.int64), factors.shape)
+    shift = wide.shift
+    while shift >= _LEAST_SHIFT:
+        whole, sums = _at(factors, offsets, moves, shift, True)
+        if max(map(abs, whole)) <= _NARROW:
+            break
+        shift -= 1
+    else:
+        return wide
+    farthest = np.maximum(np.abs(low - moves), np.abs(high - moves))
+    off = np.abs(np.array(whole) / 2.0**shift - factors) * farthest
+    most = max(map(abs, sums))
+    step = 1 << max(0, most.bit_length() - 15)
+    rounded = [round(each / step) for each in sums]
+    if off.max() > NEAR or step > NEAR * 2**shift or max(map(abs, rounded)) > _NARROW:
+        return wide
+    return Fixed(np.array(whole, np.int16), np.array(rounded, np.int16), shift, step)
 
 
 def _at(

@@ -35,6 +35,8 @@ def _scores(program: Program, images: Tensor) -> Whole:
         held = {
             role: program.constants[name].astype(np.int64) for role, name in step.constants.items()
         }
+        if "offset" in held:
+            held["offset"] *= step.settings.get("step", 1)
         made = _value(step, [values[name] for name in step.inputs], held)
         assert made.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
         if step.name != OUTPUT:

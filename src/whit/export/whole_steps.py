@@ -13,7 +13,7 @@ import torch
 from whit.errors import ModelError
 from whit.export.calibration import whole_weights
 from whit.export.executing import execute
-from whit.export.fixed_point import Fixed, fixed
+from whit.export.fixed_point import Fixed, fixed, narrowed
 from whit.export.graph import INPUT, Graph, Operation
 from whit.export.program import OUTPUT, SCORE_UNITS, Step, as_kernel, lies_flat
 from whit.export.quantiser import KEPT, Quantiser, Whole
@@ -27,6 +27,10 @@ def _one_factor(numbers: Fixed) -> dict[str, int]:
         "offset": int(numbers.offsets[0]),
         "shift": numbers.shift,
     }
+
+
+def _settling(numbers: Fixed) -> dict[str, Any]:
+    return {"shift": numbers.shift, "step": numbers.step, "narrow": numbers.is_narrow}
 
 
 def _layer(into: Quantiser, op: Operation) -> None:
@@ -55,9 +59,10 @@ def _layer(into: Quantiser, op: Operation) -> None:
     else:
         levels = into.choose(name)
         offsets = shifted / levels.scale + levels.zero
-        numbers = fixed(name, real / levels.scale, offsets, bounds, moved)
+        numbers = narrowed(name, real / levels.scale, offsets, bounds, moved)
     held = into.store_fixed(name, numbers)
-    settings: dict[str, Any] = {**op.attributes, "zero": read.zero, "shift": numbers.shift}
+    settings: dict[str, Any] = {**op.attributes, "zero": read.zero}
+    settings |= {"shift": numbers.shift} if last else _settling(numbers)
     if op.kind == "linear":
         kind = "linear_scores" if last else "linear"
         weight = into.store(weight_name, whole.numbers)
@@ -70,14 +75,14 @@ def _layer(into: Quantiser, op: Operation) -> None:
 
 def _scale(into: Quantiser, op: Operation) -> None:
     read, levels = into.levels[op.inputs[0]], into.choose(op.name)
-    numbers = fixed(
+    numbers = narrowed(
         op.name,
         into.constant(op, "scale") * read.scale / levels.scale,
         into.constant(op, "offset") / levels.scale + levels.zero,
         _BYTES,
         read.zero,
     )
-    into.add(op, "scale", {"shift": numbers.shift}, **into.store_fixed(op.name, numbers))
+    into.add(op, "scale", _settling(numbers), **into.store_fixed(op.name, numbers))
 
 
 def _activation(into: Quantiser, op: Operation) -> None:

@@ -1,7 +1,7 @@
 /* Convolution of each channel with a kernel of its own. weight[ky][kx][channel]. */
-static void depthwise(const uint8_t *in, struct map from, struct window window, int zero,
-                      const int8_t *weight, const int32_t *factor, const int64_t *offset,
-                      int shift, uint8_t *out, struct map to)
+static void depthwise$wide(const uint8_t *in, struct map from, struct window window, int zero,
+                      const int8_t *weight, const $factor *factor, const $offset *offset,
+                      int32_t step, int shift, uint8_t *out, struct map to)
 {
     enum { SUMS = 16 }; /* of channels side by side */
     for (int place = 0; place < to.height * to.width; place++)
@@ -24,7 +24,7 @@ static void depthwise(const uint8_t *in, struct map from, struct window window, 
                             sums[c] += zero * by[c];
                     }
                 }
-            settle_each(sums, count, factor + first, offset + first, shift,
+            settle_each$wide(sums, count, factor + first, offset + first, step, shift,
                         out + place * to.channels + first);
         }
 }
