@@ -173,6 +173,17 @@ class DistillSpec(Part):
     temperature: Annotated[Real, Field(gt=0, le=100)] = 2.0
 
 
+class QuantiseSpec(Part):
+    """Weights of `bits` bits: from progress `start` on, training runs with rounded ones.
+
+    The finished weights of convolutions and linear layers are whole multiples of one step an
+    output channel, which `whit export --int8` stores in so many bits.
+    """
+
+    bits: Annotated[int, Field(strict=True, ge=2, le=8)]
+    start: Annotated[Real, Field(ge=0, lt=1)] = 0.5  # progress
+
+
 class TrainSpec(Part):
     """The training itself. `evaluate` says which split is read after each epoch.
 
@@ -264,6 +275,7 @@ class Recipe(Part):
     schedule: ScheduleSpec = ScheduleSpec()
     average: AverageSpec = AverageSpec()
     distill: DistillSpec | None = None
+    quantise: QuantiseSpec | None = None
     budget: BudgetSpec = BudgetSpec()
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from whit.errors import Diverged
 from whit.optim import set_lr
 from whit.recipe import Recipe
 from whit.record import EpochRecord
+from whit.rounding import Rounding
 from whit.state import Batches, Tally, TrainingState
 
 
@@ -34,10 +35,11 @@ def train(
     epoch's batches: whenever it is asked for the next one, `state` is whole and may be saved.
     With a `distillation` the model learns from a teacher, too.
     Raises Diverged at the first loss or gradient that is not finite, before it reaches the
-    weights. The averaged weights, if the recipe asks for them, are in place when the last record
-    is yielded.
+    weights. The averaged weights, and rounded ones, if the recipe asks for them, are in place when
+    the last record is yielded; until then the weights are those that are not rounded.
     """
     model, optimizer, average = state.model, state.optimizer, state.average
+    rounding = Rounding(model, recipe.quantise)
     schedule = recipe.schedule.multiplier()
     planned = recipe.train.epochs * len(loader.labels)
     precision = autocast(recipe.train.precision, loader.images.device.type)
@@ -48,6 +50,7 @@ def train(
         for images, labels in watch(state.epoch, loader.epoch(state.epoch, state.batches), tally):
             set_lr(optimizer, schedule(state.seen / planned))  # images (N, C, H, W), labels (N,)
             state.keep_buffers()
+            rounding.put_on(state.seen / planned)
             with precision:
                 logits = model(images)  # (N, K)
             loss = F.cross_entropy(
@@ -57,6 +60,7 @@ def train(
                 loss = distillation.loss(loss, logits.float(), images)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            rounding.take_off()
             value = loss.item()
             if not (math.isfinite(value) and state.gradients_are_finite()):
                 raise _diverged(value, state)
@@ -69,6 +73,7 @@ def train(
             state.seconds = time.perf_counter() - started
         if state.epoch == recipe.train.epochs:
             average.apply()
+            rounding.settle()
         yield EpochRecord(
             state.epoch,
             images_seen=state.seen,

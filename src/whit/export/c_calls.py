@@ -40,6 +40,10 @@ def kernel_texts(program: Program) -> list[str]:
             for needed in _needed_first(step):
                 texts[_settling(step, f"int8/{needed}.c")] = None
         texts[_kernel_text(step, folder)] = None
+    if any(map(program.is_packed, program.constants.values())):
+        bits, most = program.bits, 2 ** (program.bits - 1) - 1
+        words = {"bits": str(bits), "mask": str(2**bits - 1), "most": str(most)}
+        texts[_filled("int8/unpack.c", **words)] = None
     shapes = [_file("shapes.c")] if any("struct map" in text for text in texts) else []
     return [*shapes, *texts]
 

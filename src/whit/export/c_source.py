@@ -25,6 +25,7 @@ _TYPES = {
 # These kernels work forward: a number is written where no later one reads.
 _FORWARD = ("activation", "scale", "table", "mean", "slice", "add", "subtract", "multiply")
 _POOLS = ("maxpool", "avgpool")
+_BEHIND = 31  # zeros behind unpacked weights, which are read in blocks
 
 
 def c_files(program: Program, said: str) -> dict[str, bytes]:
@@ -65,9 +66,9 @@ def memory_plan(program: Program) -> MemoryPlan:
 
 
 def memory_bytes(program: Program) -> int:
-    """Return the bytes of static memory: of activations, and of an image that is moved."""
+    """Return the bytes of static memory: activations, an image moved, weights unpacked."""
     unit = 1 if program.int8 else 4
-    return unit * memory_plan(program).size + _moved_bytes(program)
+    return unit * memory_plan(program).size + _moved_bytes(program) + _unpacked_bytes(program)
 
 
 def _moved_bytes(program: Program) -> int:
@@ -79,6 +80,11 @@ def _writes_over(program: Program, step: Step, name: str) -> bool:
         return not any(step.settings["padding"])
     # A vector that counts for every place is read to the end.
     return step.kind in _FORWARD and (len(step.inputs) == 1 or program.shape_of(name) == step.shape)
+
+
+def _unpacked_bytes(program: Program) -> int:
+    sizes = [array.size for array in program.constants.values() if program.is_packed(array)]
+    return max(sizes) + _BEHIND if sizes else 0
 
 
 def _header(program: Program, name: str, plan: MemoryPlan) -> str:
@@ -129,6 +135,8 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
         else f"no plan could need less than {unit * plan.least:,}"
     )
     moved = f", {_moved_bytes(program)} for the image moved" if _moved_bytes(program) else ""
+    if _unpacked_bytes(program):
+        moved += f", {_unpacked_bytes(program)} for a layer's weights unpacked"
     return [
         f"flash: {program.constant_bytes:,} bytes of constants, and the code",
         f"memory: {unit * plan.size:,} bytes for activations ({bound}){moved}, static; no heap; "
@@ -143,13 +151,11 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
     includes = [f'#include "{name}.h"', "", "#include <stddef.h>"]
     if any(f"{function}(" in code for function in NEEDS_MATH):
         includes.append("#include <math.h>")
-    constants = "".join(
-        f"static const {_TYPES[str(array.dtype)]} {_constant(each)}[{_size(program, each)}] = {{\n"
-        f"{_numbers(array)}\n}};\n\n"
-        for each, array in program.constants.items()
-    )
+    constants = "".join(_stored(program, each) for each in program.constants)
     unit = "uint8_t" if program.int8 else "float"
     where = f"static {unit} memory[{plan.size}];\n\n" if plan.size else ""
+    if _unpacked_bytes(program):
+        where += f"static int8_t weights[{_unpacked_bytes(program)}];\n\n"
     return (
         "/* Made by whit. Not to be edited; the header says what it needs. */\n"
         + "\n".join(includes)
@@ -161,6 +167,22 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
         + where
         + _classify(program, name, plan)
     )
+
+
+def _stored(program: Program, name: str) -> str:
+    array, size = program.constants[name], _size(program, name)
+    if program.is_packed(array):
+        array = packed(array, program.bits)
+        size = str(array.size)
+    kind = _TYPES[str(array.dtype)]
+    return f"static const {kind} {_constant(name)}[{size}] = {{\n{_numbers(array)}\n}};\n\n"
+
+
+def packed(weights: Array, bits: int) -> Array:
+    """Return weights side by side, from the lowest bits on; zero lies in the middle."""
+    whole = weights.ravel().astype(np.int64) + 2 ** (bits - 1) - 1
+    each = whole[:, None] >> np.arange(bits) & 1
+    return np.packbits(each.astype(np.uint8).ravel(), bitorder="little")
 
 
 def _size(program: Program, constant: str) -> str:
@@ -226,8 +248,16 @@ def _one_look(program: Program, plan: MemoryPlan) -> list[str]:
     for step in program.steps:
         if step.name != OUTPUT:
             lines.append(f"    {unit} *const {step.name} = memory + {plan.starts[step.name]};")
+
+    def constant(name: str) -> str:
+        return "weights" if program.is_packed(program.constants[name]) else _constant(name)
+
     for step in program.steps:
-        for call in calls(program, step, where, _constant):
+        for name in step.constants.values():
+            if program.is_packed(program.constants[name]):
+                size = program.constants[name].size
+                lines.append(f"    unpack({_constant(name)}, {size}, weights);")
+        for call in calls(program, step, where, constant):
             # A struct's two words stay in one line.
             whole = f"{call};".replace("struct ", "struct~")
             lines += [line.replace("~", " ") for line in _wrapped(whole, "    ", "        ")]

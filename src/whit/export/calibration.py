@@ -97,9 +97,15 @@ def _levels(low: float, high: float) -> Levels:
     return Levels(scale, min(255, max(0, round(-low / scale))))
 
 
-def whole_weights(weights: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return weights (O, ...) as whole numbers from -127 to 127, and a scale an output (O,)."""
+def whole_weights(
+    weights: NDArray[np.float64], bits: int = 8
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return weights (O, ...) as whole numbers, and a scale an output (O,).
+
+    Of 8 bits they lie from -127 to 127.
+    """
+    most = 2 ** (bits - 1) - 1
     largest = np.abs(weights.reshape(len(weights), -1)).max(1)
-    scales = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    scales = np.where(largest > 0, largest / most, 1.0).astype(np.float32)
     shaped = scales.astype(np.float64).reshape(-1, *(1,) * (weights.ndim - 1))
-    return np.clip(np.rint(weights / shaped), -127, 127).astype(np.int8), scales
+    return np.clip(np.rint(weights / shaped), -most, most).astype(np.int8), scales

@@ -63,7 +63,8 @@ def _c(graph: Graph, trained: Trained, int8: bool) -> Form:
 
 
 def _quantised(graph: Graph, trained: Trained) -> Quantised:
-    return quantised(_finite(graph), trained.dataset.train.images)
+    spec = trained.run.recipe.quantise
+    return quantised(_finite(graph), trained.dataset.train.images, spec.bits if spec else 8)
 
 
 def _finite(graph: Graph) -> Graph:

@@ -46,10 +46,17 @@ class Program:
     constants: Mapping[str, Array]
     macs: int  # for one image
     shifts: tuple[tuple[int, int], ...]  # of the image: the scores are the mean over them
+    bits: int  # of a weight, in the int8 form
 
     @classmethod
     def of(
-        cls, graph: Graph, steps: tuple[Step, ...], constants: Mapping[str, Array], *, int8: bool
+        cls,
+        graph: Graph,
+        steps: tuple[Step, ...],
+        constants: Mapping[str, Array],
+        *,
+        int8: bool,
+        bits: int = 8,
     ) -> Program:
         return cls(
             graph.name,
@@ -60,6 +67,7 @@ class Program:
             constants,
             graph.macs,
             graph.shifts,
+            bits,
         )
 
     def shape_of(self, name: str) -> Shape:
@@ -69,7 +77,19 @@ class Program:
 
     @property
     def constant_bytes(self) -> int:
-        return sum(array.nbytes for array in self.constants.values())
+        return sum(
+            packed_size(array.size, self.bits) if self.is_packed(array) else array.nbytes
+            for array in self.constants.values()
+        )
+
+    def is_packed(self, constant: Array) -> bool:
+        """Whether a constant is stored in fewer bits than 8 a number."""
+        return self.bits < 8 and constant.dtype == np.int8
+
+
+def packed_size(count: int, bits: int) -> int:
+    """Return the bytes of so many numbers side by side."""
+    return -(-count * bits // 8)
 
 
 def places_and_channels(shape: Shape) -> tuple[int, int]:

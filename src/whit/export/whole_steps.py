@@ -38,7 +38,7 @@ def _layer(into: Quantiser, op: Operation) -> None:
     graph = into.graph
     weight_name = op.constants["weight"]
     if weight_name not in into.weights:
-        into.weights[weight_name] = Whole(*whole_weights(into.constant(op, "weight")))
+        into.weights[weight_name] = Whole(*whole_weights(into.constant(op, "weight"), into.bits))
     whole = into.weights[weight_name]
     gain, shifted, name = np.ones(op.shape[0]), into.constant(op, "bias"), op.name
     reader = next((each for each in graph.operations if op.name in each.inputs), None)

@@ -1,0 +1,160 @@
+"""Weights of few bits: what the rounding is, what training ends with, and what C makes of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import whit
+from easy_data import easy_images
+from whit.errors import Interrupted, RecipeError
+from whit.export.c_source import c_files, memory_bytes, packed
+from whit.export.compiled import c_logits
+from whit.export.integers import whole_scores
+from whit.export.program import SCORE_UNITS
+from whit.export.quantising import quantised
+from whit.export.shipping import graph_of
+from whit.planning import plan
+from whit.recipe import QuantiseSpec
+from whit.record import EpochRecord
+from whit.rounding import Rounding, rounded
+from whit.run import Watch, resume, run
+from whit.run_record import read_run
+from whit.trained import load_trained
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_rounded_weights_are_few_and_near(bits: int) -> None:
+    torch.manual_seed(bits)
+    weight = torch.randn(5, 3, 3, 3)
+    weight[2] = 0
+    made = rounded(weight, bits)
+    most = 2 ** (bits - 1) - 1
+    for row, was in zip(made, weight, strict=True):
+        step = was.abs().max() / most
+        assert (row - was).abs().max() <= 0.5001 * step
+        if step:
+            whole = row / step
+            torch.testing.assert_close(whole, whole.round())
+            assert whole.abs().max().round() == most
+    torch.testing.assert_close(rounded(made, bits), made)
+
+
+def test_the_gradient_is_of_the_rounded_weights_and_the_step_of_those_behind() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2)
+    behind = model.weight.detach().clone()
+    rounding = Rounding(model, QuantiseSpec(bits=2, start=0.5))
+    rounding.put_on(0.4)
+    assert torch.equal(model.weight, behind)
+    rounding.take_off()
+    rounding.put_on(0.5)
+    images = torch.randn(3, 4)
+    torch.testing.assert_close(
+        model(images), images @ rounded(behind, 2).T + model.bias, rtol=1e-5, atol=1e-6
+    )
+    rounding.take_off()
+    assert torch.equal(model.weight, behind)
+    rounding.settle()
+    assert torch.equal(model.weight, rounded(behind, 2))
+
+
+def test_weights_that_layers_share_are_rounded_once() -> None:
+    one, other = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
+    other.weight = one.weight
+    assert len(Rounding(nn.Sequential(one, other), QuantiseSpec(bits=4)).weights) == 1
+    assert Rounding(nn.Sequential(one, other), None).weights == []
+
+
+def test_packed_weights_can_be_read_again() -> None:
+    generator = np.random.default_rng(0)
+    for bits in range(2, 8):
+        most = 2 ** (bits - 1) - 1
+        weights = generator.integers(-most, most + 1, 101).astype(np.int8)
+        stored = packed(weights, bits)
+        assert stored.nbytes == -(-101 * bits // 8)
+        number = int.from_bytes(stored.tobytes(), "little")
+        read = [(number >> (bits * i)) % 2**bits - most for i in range(101)]
+        assert read == weights.tolist()
+
+
+def recipe_text(folder: Path, quantise: str) -> str:
+    return f"""
+name = "few-bits"
+[model]
+name = "plain"
+widths = [6, 8]
+kinds = ["conv", "separable"]
+[data]
+name = "{folder}"
+[train]
+epochs = 3
+batch_size = 50
+[optim]
+lr = 0.05
+{quantise}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    data = tmp_path / "stripes.npz"
+    (x_train, y_train), (x_test, y_test) = easy_images(400, 0), easy_images(100, 1)
+    np.savez(data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    file = tmp_path / "few.toml"
+    file.write_text(recipe_text(data, "[quantise]\nbits = 3\nstart = 0.3"))
+    return file
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: Path) -> None:
+    whit.train(recipe, out=tmp_path / "run", seed=0, quiet=True)
+    trained = load_trained(read_run(tmp_path / "run"))
+    for parameter in trained.model.parameters():
+        if parameter.ndim >= 2:
+            for row in parameter.detach().flatten(1):
+                assert len(row.unique()) <= 7
+    graph, images = graph_of(trained), trained.dataset.test.images
+    few = quantised(graph, trained.dataset.train.images, 3)
+    for name, whole in few.weights.items():
+        assert np.abs(whole.numbers).max() <= 3, name
+    program = few.program
+    eight = quantised(graph, trained.dataset.train.images).program
+    weights = sum(array.size for array in eight.constants.values() if array.dtype == np.int8)
+    spared = eight.constant_bytes - program.constant_bytes
+    assert spared == pytest.approx(weights * 5 / 8, abs=len(few.weights))
+    assert memory_bytes(program) > memory_bytes(eight)
+    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
+    assert (compiled.numpy() == whole_scores(program, images)).all()
+    # Nothing is rounded again: it decides as the network does, but for its activations.
+    network = trained.model(trained.normalise(images.float()))
+    assert (compiled.argmax(1) == network.argmax(1)).float().mean() > 0.9
+
+
+class StopAfter(Watch):
+    """Stops as Ctrl-C does, after the second epoch, when weights are rounded already."""
+
+    def trained(self, record: EpochRecord) -> None:
+        if record.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_it_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path) -> None:
+    planned = plan(whit.load_recipe(recipe))
+    whole = run(planned, out=tmp_path / "whole", threads=1)
+    with pytest.raises(Interrupted):
+        run(planned, out=tmp_path / "halves", threads=1, watch=StopAfter())
+    assert resume(tmp_path / "halves").weights_sha256 == whole.weights_sha256
+
+
+def test_wrong_bits_are_refused(recipe: Path) -> None:
+    for bits in (1, 9, 4.5):
+        with pytest.raises(RecipeError, match=r"quantise\.bits"):
+            whit.load_recipe(recipe).changed([f"quantise.bits={bits}"])
