@@ -2,9 +2,9 @@
 
     python benchmarks/device.py [--images 1000] [--seed 0] [--write]
 
-Exports runs of records/fewest-epochs, builds them with Debian's arm-none-eabi-gcc and runs them on
-boards of QEMU on the first test images; every answer must be that of this machine. The accuracy is
-that of all test images. With --write, the table goes into docs/DEVICE.md.
+Exports runs of every record that keeps its weights, builds them with Debian's arm-none-eabi-gcc and
+runs them on boards of QEMU on the first test images; every answer must be that of this machine. The
+accuracy is that of all test images. With --write, the table goes into docs/DEVICE.md.
 
 Needs: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 """
@@ -25,6 +25,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from export.device.board import BOARDS, CC, QEMU, Measured, measure
 from whit.budget import percent
 from whit.export.c_source import c_files
+from whit.export.compiled import c_logits
 from whit.export.executing import logits_of
 from whit.export.float_steps import float_program
 from whit.export.graph import Graph
@@ -32,6 +33,7 @@ from whit.export.integers import whole_scores
 from whit.export.program import Program
 from whit.export.quantising import quantised
 from whit.export.shipping import graph_of
+from whit.recipe import shipped_recipes
 from whit.run_record import read_run
 from whit.trained import Trained, load_trained
 
@@ -55,47 +57,54 @@ def on_board(board: str, program: Program, graph: Graph, trained: Trained, count
     return found
 
 
-def rows_of(seed: int, count: int, boards: list[str]) -> list[str]:
-    (run,) = (ROOT / "records" / "fewest-epochs").glob(f"*/seed-{seed}")
-    trained = load_trained(read_run(run))
+def runs_of(record: str) -> list[Path]:
+    """The runs of a record that keep their weights, by seed."""
+    found = (ROOT / "records" / record).glob("*/seed-*/weights.safetensors")
+    return sorted((file.parent for file in found), key=lambda run: int(run.name[len("seed-") :]))
+
+
+def rows_of(record: str, seed: int, count: int, boards: list[str]) -> list[str]:
+    trained = load_trained(read_run(runs_of(record)[seed]))
     graph, split = graph_of(trained), trained.split
     programs = (quantised(graph, trained.dataset.train.images).program, float_program(graph))
     rows = []
     for program in programs:
-        if program.int8:
-            answers = whole_scores(program, split.images).argmax(1)
-        else:
-            answers = logits_of(graph, split.images).argmax(1).numpy()
-        right = percent(int((answers == split.labels.numpy()).sum()), len(split))
+        right = percent(correct(program, trained), len(split))
         for board in boards:
             # Without a floating-point unit an image takes fifteen times as many instructions.
             few = count if program.int8 or board != "Cortex-M3" else max(1, count // 10)
             found = on_board(board, program, graph, trained, few)
-            print(f"seed {seed}, {board}: {few} of {few} answers equal", file=sys.stderr)
+            print(f"{record}, {board}: {few} of {few} answers equal", file=sys.stderr)
             rows.append(
-                f"| fewest-epochs, seed {seed} | {'int8' if program.int8 else 'float32'} "
+                f"| {record}, seed {seed} | {'int8' if program.int8 else 'float32'} "
                 f"| {board} | {found.flash:,} B | {found.ram:,} B | {found.stack:,} B "
                 f"| {found.instructions / 1e6:.2f} million, of {few:,} images | {right} |"
             )
     return rows
 
 
-def lost_in_int8() -> str:
+def correct(program: Program, trained: Trained) -> int:
+    """Test images that the compiled form classifies right."""
+    files = c_files(program, ".")
+    answers = c_logits(program, files, trained.split.images, ("-O3", "-march=native")).argmax(1)
+    return int((answers == trained.split.labels).sum())
+
+
+def lost_in_int8(record: str) -> str:
     """What all recorded seeds lose by whole numbers, on all test images."""
     lost = []
-    for run in sorted((ROOT / "records" / "fewest-epochs").glob("*/seed-*")):
+    for run in runs_of(record):
         trained = load_trained(read_run(run))
-        graph, split = graph_of(trained), trained.split
+        graph = graph_of(trained)
         program = quantised(graph, trained.dataset.train.images).program
-        answers = whole_scores(program, split.images).argmax(1) == split.labels.numpy()
-        wanted = logits_of(graph, split.images).argmax(1) == split.labels
-        lost.append(int(wanted.sum()) - int(answers.sum()))
-        print(f"{run.name}: {lost[-1]:+d} images lost", file=sys.stderr)
-    total = len(split)
+        lost.append(trained.run.result["test"]["correct"] - correct(program, trained))
+        print(f"{record}, {run.name}: {lost[-1]:+d} images lost", file=sys.stderr)
+    total = len(trained.split)
     points = 100 * mean(lost) / total
     return (
-        f"By int8 the {len(lost)} recorded seeds lose {', '.join(f'{each:+d}' for each in lost)} "
-        f"of {total:,} test images: {points:+.3f} points in the mean."
+        f"By int8 the {len(lost)} recorded seeds of {record} lose "
+        f"{', '.join(f'{each:+d}' for each in lost)} of {total:,} test images: "
+        f"{points:+.3f} points in the mean."
     )
 
 
@@ -110,6 +119,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="put the table into docs/DEVICE.md")
     given = parser.parse_args()
+    records = [name for name in shipped_recipes() if runs_of(name)]
     public = [f"| public figure | | | {size} kB | | | | {reached} |" for size, reached in PUBLIC]
     command = f"python benchmarks/device.py --images {given.images} --seed {given.seed} --write"
     lines = [
@@ -117,11 +127,10 @@ def main() -> None:
         "",
         HEAD,
         f"|{'---|' * (HEAD.count('|') - 1)}",
-        *rows_of(given.seed, given.images, list(BOARDS)),
+        *(row for name in records for row in rows_of(name, given.seed, given.images, list(BOARDS))),
         *public,
         "",
-        lost_in_int8(),
-        "",
+        *(part for name in records for part in (lost_in_int8(name), "")),
         f"{version(CC)}; {version(QEMU)}.",
     ]
     text = "\n".join(lines)
