@@ -109,6 +109,7 @@ class Deskew(nn.Module):
         return straight.contiguous(memory_format=torch.channels_last)
 
 
+_AT_ONCE = 1000  # views: more at a time take memory and no less time
 # Shifts to the right and down, in pixels: none, to the four sides, to the corners.
 SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
@@ -135,8 +136,10 @@ class Views(nn.Module):
             wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
             for right, down in self.shifts
         ]
-        logits = self.network(torch.cat(moved).contiguous(memory_format=torch.channels_last))
-        return logits.view(len(moved), len(images), -1).mean(0)  # type: ignore[no-any-return]
+        looks = torch.cat(moved).contiguous(memory_format=torch.channels_last)
+        parts = torch.split(looks, _AT_ONCE)
+        logits = torch.cat([self.network(part) for part in parts])
+        return logits.view(len(moved), len(images), -1).mean(0)
 
     def extra_repr(self) -> str:
         return f"views={len(self.shifts)}"
