@@ -15,6 +15,8 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 
@@ -63,24 +65,22 @@ def runs_of(record: str) -> list[Path]:
     return sorted((file.parent for file in found), key=lambda run: int(run.name[len("seed-") :]))
 
 
-def rows_of(record: str, seed: int, count: int, boards: list[str]) -> list[str]:
+def row_of(record: str, seed: int, count: int, board: str, int8: bool) -> str:
     trained = load_trained(read_run(runs_of(record)[seed]))
-    graph, split = graph_of(trained), trained.split
-    programs = (quantised(graph, trained.dataset.train.images).program, float_program(graph))
-    rows = []
-    for program in programs:
-        right = percent(correct(program, trained), len(split))
-        for board in boards:
-            # Without a floating-point unit an image takes fifteen times as many instructions.
-            few = count if program.int8 or board != "Cortex-M3" else max(1, count // 10)
-            found = on_board(board, program, graph, trained, few)
-            print(f"{record}, {board}: {few} of {few} answers equal", file=sys.stderr)
-            rows.append(
-                f"| {record}, seed {seed} | {'int8' if program.int8 else 'float32'} "
-                f"| {board} | {found.flash:,} B | {found.ram:,} B | {found.stack:,} B "
-                f"| {found.instructions / 1e6:.2f} million, of {few:,} images | {right} |"
-            )
-    return rows
+    graph = graph_of(trained)
+    program = (
+        quantised(graph, trained.dataset.train.images).program if int8 else float_program(graph)
+    )
+    # Without a floating-point unit an image takes fifteen times as many instructions.
+    few = count if int8 or board != "Cortex-M3" else max(1, count // 10)
+    found = on_board(board, program, graph, trained, few)
+    print(f"{record}, {board}: {few} of {few} answers equal", file=sys.stderr)
+    return (
+        f"| {record}, seed {seed} | {'int8' if int8 else 'float32'} "
+        f"| {board} | {found.flash:,} B | {found.ram:,} B | {found.stack:,} B "
+        f"| {found.instructions / 1e6:.2f} million, of {few:,} images "
+        f"| {percent(correct(program, trained), len(trained.split))} |"
+    )
 
 
 def correct(program: Program, trained: Trained) -> int:
@@ -122,15 +122,24 @@ def main() -> None:
     records = [name for name in shipped_recipes() if runs_of(name)]
     public = [f"| public figure | | | {size} kB | | | | {reached} |" for size, reached in PUBLIC]
     command = f"python benchmarks/device.py --images {given.images} --seed {given.seed} --write"
+    # Instructions are counted, not timed, so that processes may run side by side.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        rows = [
+            pool.submit(row_of, name, given.seed, given.images, board, int8)
+            for name in records
+            for int8 in (True, False)
+            for board in BOARDS
+        ]
+        losses = [pool.submit(lost_in_int8, name) for name in records]
     lines = [
         f"Made by `{command}`.",
         "",
         HEAD,
         f"|{'---|' * (HEAD.count('|') - 1)}",
-        *(row for name in records for row in rows_of(name, given.seed, given.images, list(BOARDS))),
+        *(row.result() for row in rows),
         *public,
         "",
-        *(part for name in records for part in (lost_in_int8(name), "")),
+        *(part for loss in losses for part in (loss.result(), "")),
         f"{version(CC)}; {version(QEMU)}.",
     ]
     text = "\n".join(lines)

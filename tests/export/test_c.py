@@ -80,15 +80,17 @@ def test_the_c_form_gives_what_the_network_gives(name: str) -> None:
     assert near(c_logits(program, files, images, ["-O1"]).float(), wanted)
 
 
-@pytest.mark.parametrize("name", ["fewest-epochs", "Branches", "Turned", "Whole", "Halves"])
-@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
-def test_sanitizers_find_nothing(name: str, int8: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["fewest-epochs", "Branches", "Turned", "Whole", "Halves", "Looking"]
+)
+@pytest.mark.parametrize("bits", [None, 8, 5], ids=["float", "int8", "five bits"])
+def test_sanitizers_find_nothing(name: str, bits: int | None, tmp_path: Path) -> None:
     graph = read.graph(name)
-    program = quantised(graph, some_images()).program if int8 else float_program(graph)
+    program = quantised(graph, some_images(), bits).program if bits else float_program(graph)
     files = c_files(program, "A network.")
     scores = sanitized(program, files, tmp_path)
     assert np.isfinite(scores).all()
-    if int8:  # in the tiles of small processors, too
+    if bits:  # in the tiles of small processors, too
         assert (sanitized(program, files, tmp_path, "-DSMALL_TILES") == scores).all()
 
 
