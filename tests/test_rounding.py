@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,11 +123,12 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
             for row in parameter.detach().flatten(1):
                 assert len(row.unique()) <= 7
     graph, images = graph_of(trained), trained.dataset.test.images
-    few = quantised(graph, trained.dataset.train.images, 3)
+    assert graph.bits == 3
+    few = quantised(graph, trained.dataset.train.images)
     for name, whole in few.weights.items():
         assert np.abs(whole.numbers).max() <= 3, name
     program = few.program
-    eight = quantised(graph, trained.dataset.train.images).program
+    eight = quantised(replace(graph, bits=8), trained.dataset.train.images).program
     weights = sum(array.size for array in eight.constants.values() if array.dtype == np.int8)
     spared = eight.constant_bytes - program.constant_bytes
     assert spared == pytest.approx(weights * 5 / 8, abs=len(few.weights))

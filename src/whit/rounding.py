@@ -12,15 +12,19 @@ from torch import Tensor, nn
 from whit.recipe import QuantiseSpec
 
 
+def most_of(bits: int) -> int:
+    """Return the largest whole number that a weight of `bits` bits can be, and least below 0."""
+    return (1 << (bits - 1)) - 1
+
+
 def rounded(weight: Tensor, bits: int) -> Tensor:
     """Return `weight` (O, ...) with the numbers of each output as whole multiples of one step.
 
     They are 2**bits - 1 different ones, zero in their middle, and the largest is kept: rounded
     again, they stay what they are.
     """
-    most = 2 ** (bits - 1) - 1
     largest = weight.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1))
-    step = largest / most
+    step = largest / most_of(bits)
     return torch.where(largest > 0, (weight / step).round() * step, weight)
 
 
@@ -34,7 +38,7 @@ class Rounding:
     def __init__(self, model: nn.Module, spec: QuantiseSpec | None):
         self.spec = spec
         weights = {id(w): w for w in model.parameters() if w.ndim >= 2} if spec else {}
-        self.weights = list(weights.values())
+        self.weights: list[Tensor] = list(weights.values())
         self.behind: list[Tensor] = []
 
     @torch.no_grad()
@@ -46,13 +50,13 @@ class Rounding:
 
     @torch.no_grad()
     def take_off(self) -> None:
-        for weight, behind in zip(self.weights, self.behind, strict=bool(self.behind)):
-            weight.copy_(behind)
+        if self.behind:
+            torch._foreach_copy_(self.weights, self.behind)
         self.behind = []
 
     @torch.no_grad()
     def settle(self) -> None:
         """Round the weights for good."""
-        for weight in self.weights:
-            assert self.spec
-            weight.copy_(rounded(weight, self.spec.bits))
+        if self.spec:
+            for weight in self.weights:
+                weight.copy_(rounded(weight, self.spec.bits))

@@ -86,7 +86,9 @@ def test_the_c_form_gives_what_the_network_gives(name: str) -> None:
 @pytest.mark.parametrize("bits", [None, 8, 5], ids=["float", "int8", "five bits"])
 def test_sanitizers_find_nothing(name: str, bits: int | None, tmp_path: Path) -> None:
     graph = read.graph(name)
-    program = quantised(graph, some_images(), bits).program if bits else float_program(graph)
+    program = float_program(graph)
+    if bits:
+        program = quantised(replace(graph, bits=bits), some_images()).program
     files = c_files(program, "A network.")
     scores = sanitized(program, files, tmp_path)
     assert np.isfinite(scores).all()

@@ -18,7 +18,7 @@ from whit.export.c_source import c_files
 from whit.export.calibration import Levels, best_levels, whole_weights
 from whit.export.compiled import c_logits
 from whit.export.executing import logits_of
-from whit.export.fixed_point import NEAR, fixed, narrowed
+from whit.export.fixed_point import NEAR, fixed
 from whit.export.folding import folded
 from whit.export.graph import Graph
 from whit.export.integers import _value, whole_scores
@@ -176,7 +176,7 @@ def test_narrow_factors_are_near_the_wide_ones() -> None:
         bounds = (-highest, highest)
         factors = 255 / highest * generator.uniform(0.3, 2, 20)
         offsets, moved = generator.uniform(-300, 300, 20), generator.integers(-5000, 5000, 20)
-        found = narrowed("conv1", factors, offsets, bounds, moved)
+        found = fixed("conv1", factors, offsets, bounds, moved, narrow=True)
         assert found.is_narrow
         assert (found.factors.dtype, found.offsets.dtype) == (np.int16, np.int16)
         for sums in (*bounds, np.zeros(20, int), highest // 3):
@@ -185,7 +185,7 @@ def test_narrow_factors_are_near_the_wide_ones() -> None:
             assert np.abs(whole / 2.0**found.shift - wanted).max() < 2 * NEAR
     # One channel whose sums are small beside one whose sums are large: no common shift is near.
     uneven = (np.zeros(2, int), np.array([100, 10_000_000]))
-    kept = narrowed("conv1", np.array([2.0, 2e-5]), np.zeros(2), uneven)
+    kept = fixed("conv1", np.array([2.0, 2e-5]), np.zeros(2), uneven, narrow=True)
     assert not kept.is_narrow
     assert kept.factors.dtype == np.int32
 

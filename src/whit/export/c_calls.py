@@ -8,6 +8,7 @@ from string import Template
 from typing import Any
 
 from whit.export.program import Program, Step, places_and_channels
+from whit.rounding import most_of
 
 # By PyTorch's definitions; the constant of gelu is the square root of one half.
 _EXPRESSIONS = {
@@ -41,8 +42,12 @@ def kernel_texts(program: Program) -> list[str]:
                 texts[_settling(step, f"int8/{needed}.c")] = None
         texts[_kernel_text(step, folder)] = None
     if any(map(program.is_packed, program.constants.values())):
-        bits, most = program.bits, 2 ** (program.bits - 1) - 1
-        words = {"bits": str(bits), "mask": str(2**bits - 1), "most": str(most)}
+        numbers = {
+            "bits": program.bits,
+            "mask": 2**program.bits - 1,
+            "most": most_of(program.bits),
+        }
+        words = {word: str(value) for word, value in numbers.items()}
         texts[_filled("int8/unpack.c", **words)] = None
     shapes = [_file("shapes.c")] if any("struct map" in text for text in texts) else []
     return [*shapes, *texts]

@@ -16,6 +16,7 @@ from whit.export.c_calls import NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
 from whit.export.graph import INPUT
 from whit.export.memory_plan import MemoryPlan, Span, plan_memory
 from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
+from whit.rounding import most_of
 
 _WIDTH = 100
 _TYPES = {
@@ -134,12 +135,12 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
         if plan.size == plan.least
         else f"no plan could need less than {unit * plan.least:,}"
     )
-    moved = f", {_moved_bytes(program)} for the image moved" if _moved_bytes(program) else ""
+    beside = f", {_moved_bytes(program)} for the image moved" if _moved_bytes(program) else ""
     if _unpacked_bytes(program):
-        moved += f", {_unpacked_bytes(program)} for a layer's weights unpacked"
+        beside += f", {_unpacked_bytes(program)} for a layer's weights unpacked"
     return [
         f"flash: {program.constant_bytes:,} bytes of constants, and the code",
-        f"memory: {unit * plan.size:,} bytes for activations ({bound}){moved}, static; no heap; "
+        f"memory: {unit * plan.size:,} bytes for activations ({bound}){beside}, static; no heap; "
         "the stack beside",
         f"operations: {program.macs:,} multiply-adds an image",
     ]
@@ -180,7 +181,7 @@ def _stored(program: Program, name: str) -> str:
 
 def packed(weights: Array, bits: int) -> Array:
     """Return weights side by side, from the lowest bits on; zero lies in the middle."""
-    whole = weights.ravel().astype(np.int64) + 2 ** (bits - 1) - 1
+    whole = weights.ravel().astype(np.int64) + most_of(bits)
     each = whole[:, None] >> np.arange(bits) & 1
     return np.packbits(each.astype(np.uint8).ravel(), bitorder="little")
 

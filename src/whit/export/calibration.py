@@ -12,6 +12,7 @@ from torch import Tensor
 
 from whit.export.executing import execute
 from whit.export.graph import Graph
+from whit.rounding import most_of
 
 NUM_IMAGES = 1000  # evenly from the last training images
 LAST = 10_000
@@ -104,7 +105,7 @@ def whole_weights(
 
     Of 8 bits they lie from -127 to 127.
     """
-    most = 2 ** (bits - 1) - 1
+    most = most_of(bits)
     largest = np.abs(weights.reshape(len(weights), -1)).max(1)
     scales = np.where(largest > 0, largest / most, 1.0).astype(np.float32)
     shaped = scales.astype(np.float64).reshape(-1, *(1,) * (weights.ndim - 1))

@@ -45,11 +45,12 @@ def fixed(
     moved: NDArray[np.int64] | int = 0,
     *,
     rounded: bool = True,
+    narrow: bool = False,
 ) -> Fixed:
     """Return sum * factor + offset, by channel, for sums from bounds[0] to bounds[1].
 
     moved: what each sum is too large by; `rounded`: for a byte, to the nearest, and else for a
-    score, towards zero.
+    score, towards zero; `narrow`: for a byte, in 16 bits each where that is near enough.
 
     Raises ModelError naming the operation when a sum could leave int32, or a score.
     """
@@ -70,37 +71,35 @@ def fixed(
         if all(abs(end) < 2**_MOST for end in [*ends, *found[1]]):
             if not rounded and any(abs(end) >> shift >= 2**_SCORE_BITS for end in ends):
                 raise _overflow(name, "a score could leave 32 bits")
-            return Fixed(np.array(found[0], np.int32), np.array(found[1], np.int64), shift)
+            wide = Fixed(np.array(found[0], np.int32), np.array(found[1], np.int64), shift)
+            if not narrow:
+                return wide
+            return _narrowed(factors, offsets, low, high, moves, shift) or wide
         shift -= 1
     raise _overflow(name, "an output could leave 64 bits")
 
 
-def narrowed(
-    name: str,
+def _narrowed(
     factors: NDArray[np.float64],
     offsets: NDArray[np.float64],
-    bounds: tuple[NDArray[np.int64], NDArray[np.int64]],
-    moved: NDArray[np.int64] | int = 0,
-) -> Fixed:
-    """Return what `fixed` does in a third of the bytes, where that is near enough for a byte."""
-    wide = fixed(name, factors, offsets, bounds, moved)
-    low, high = (np.broadcast_to(bound, factors.shape) for bound in bounds)
-    moves = np.broadcast_to(np.asarray(moved, np.int64), factors.shape)
-    shift = wide.shift
-    while shift >= _LEAST_SHIFT:
-        whole, sums = _at(factors, offsets, moves, shift, True)
-        if max(map(abs, whole)) <= _NARROW:
-            break
+    low: NDArray[np.int64],
+    high: NDArray[np.int64],
+    moves: NDArray[np.int64],
+    shift: int,
+) -> Fixed | None:
+    """Return the same in a third of the bytes, where that is near enough for a byte."""
+    whole, sums = _at(factors, offsets, moves, shift, True)
+    while max(map(abs, whole)) > _NARROW:
         shift -= 1
-    else:
-        return wide
+        if shift < _LEAST_SHIFT:
+            return None
+        whole, sums = _at(factors, offsets, moves, shift, True)
     farthest = np.maximum(np.abs(low - moves), np.abs(high - moves))
     off = np.abs(np.array(whole) / 2.0**shift - factors) * farthest
-    most = max(map(abs, sums))
-    step = 1 << max(0, most.bit_length() - 15)
+    step = 1 << max(0, max(map(abs, sums)).bit_length() - 15)
     rounded = [round(each / step) for each in sums]
     if off.max() > NEAR or step > NEAR * 2**shift or max(map(abs, rounded)) > _NARROW:
-        return wide
+        return None
     return Fixed(np.array(whole, np.int16), np.array(rounded, np.int16), shift, step)
 
 

@@ -63,8 +63,7 @@ def _c(graph: Graph, trained: Trained, int8: bool) -> Form:
 
 
 def _quantised(graph: Graph, trained: Trained) -> Quantised:
-    spec = trained.run.recipe.quantise
-    return quantised(_finite(graph), trained.dataset.train.images, spec.bits if spec else 8)
+    return quantised(_finite(graph), trained.dataset.train.images)
 
 
 def _finite(graph: Graph) -> Graph:

@@ -65,7 +65,8 @@ class Graph:
 
     Constants are float64 as they were read and float32 once they are folded. With several
     `shifts`, (right, down) in pixels, the logits are the mean of those of the image moved by each;
-    what a shift leaves free is filled with the pixels of the edge.
+    what a shift leaves free is filled with the pixels of the edge. `bits` are those of a weight in
+    the int8 form: fewer than 8 where weights were trained so.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Graph:
     operations: tuple[Operation, ...]
     constants: Mapping[str, Tensor]
     shifts: tuple[tuple[int, int], ...] = ((0, 0),)
+    bits: int = 8
 
     @property
     def output(self) -> str:

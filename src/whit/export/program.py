@@ -50,13 +50,7 @@ class Program:
 
     @classmethod
     def of(
-        cls,
-        graph: Graph,
-        steps: tuple[Step, ...],
-        constants: Mapping[str, Array],
-        *,
-        int8: bool,
-        bits: int = 8,
+        cls, graph: Graph, steps: tuple[Step, ...], constants: Mapping[str, Array], *, int8: bool
     ) -> Program:
         return cls(
             graph.name,
@@ -67,7 +61,7 @@ class Program:
             constants,
             graph.macs,
             graph.shifts,
-            bits,
+            graph.bits,
         )
 
     def shape_of(self, name: str) -> Shape:

@@ -31,9 +31,8 @@ class Whole:
 class Quantiser:
     """What one pass through a graph gathers; `levels` are of every value, by the graph's name."""
 
-    def __init__(self, graph: Graph, samples: dict[str, Numbers], bits: int):
+    def __init__(self, graph: Graph, samples: dict[str, Numbers]):
         self.graph = graph
-        self.bits = bits  # of a weight
         self.samples = samples
         self.readers = graph.readers()
         last = graph.operations[-1]

@@ -29,10 +29,8 @@ class Quantised:
     weights: dict[str, Whole]
 
 
-def quantised(graph: Graph, images: Tensor, bits: int = 8) -> Quantised:
+def quantised(graph: Graph, images: Tensor) -> Quantised:
     """Return a graph in whole numbers, its ranges taken from uint8 training images (N, C, H, W).
-
-    `bits` are those of a weight: fewer than 8 for weights that were trained so.
 
     Raises ModelError naming every operation that has no form in whole numbers, or that could
     overflow.
@@ -48,12 +46,12 @@ def quantised(graph: Graph, images: Tensor, bits: int = 8) -> Quantised:
         problems.append(f"{graph.name}: cannot be exported in int8: a mean of views of a {last}.")
     if problems:
         raise ModelError(problems)
-    into = Quantiser(graph, samples_of(graph, calibration_images(images)), bits)
+    into = Quantiser(graph, samples_of(graph, calibration_images(images)))
     for op in graph.operations:
         if op.name not in into.absorbed:
             RULES[op.kind](into, op)
     if not into.steps or into.steps[-1].kind not in ("linear_scores", "mean_scores"):
         give_scores(into)
     steps = (*into.steps[:-1], replace(into.steps[-1], name=OUTPUT))
-    program = Program.of(graph, steps, into.constants, int8=True, bits=bits)
+    program = Program.of(graph, steps, into.constants, int8=True)
     return Quantised(program, into.rounded, into.weights)

@@ -22,6 +22,8 @@ def graph_of(trained: Trained) -> Graph:
     dataset = trained.dataset
     model = trained.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     graph = read_graph(model, dataset.image_shape, dataset.classes, trained.run.recipe.name)
+    if spec := trained.run.recipe.quantise:
+        graph = replace(graph, bits=spec.bits)
     trained.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return folded(_with_normalisation(graph, trained))
 

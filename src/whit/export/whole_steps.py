@@ -13,7 +13,7 @@ import torch
 from whit.errors import ModelError
 from whit.export.calibration import whole_weights
 from whit.export.executing import execute
-from whit.export.fixed_point import Fixed, fixed, narrowed
+from whit.export.fixed_point import Fixed, fixed
 from whit.export.graph import INPUT, Graph, Operation
 from whit.export.program import OUTPUT, SCORE_UNITS, Step, as_kernel, lies_flat
 from whit.export.quantiser import KEPT, Quantiser, Whole
@@ -38,7 +38,7 @@ def _layer(into: Quantiser, op: Operation) -> None:
     graph = into.graph
     weight_name = op.constants["weight"]
     if weight_name not in into.weights:
-        into.weights[weight_name] = Whole(*whole_weights(into.constant(op, "weight"), into.bits))
+        into.weights[weight_name] = Whole(*whole_weights(into.constant(op, "weight"), graph.bits))
     whole = into.weights[weight_name]
     gain, shifted, name = np.ones(op.shape[0]), into.constant(op, "bias"), op.name
     reader = next((each for each in graph.operations if op.name in each.inputs), None)
@@ -59,7 +59,7 @@ def _layer(into: Quantiser, op: Operation) -> None:
     else:
         levels = into.choose(name)
         offsets = shifted / levels.scale + levels.zero
-        numbers = narrowed(name, real / levels.scale, offsets, bounds, moved)
+        numbers = fixed(name, real / levels.scale, offsets, bounds, moved, narrow=True)
     held = into.store_fixed(name, numbers)
     settings: dict[str, Any] = {**op.attributes, "zero": read.zero}
     settings |= {"shift": numbers.shift} if last else _settling(numbers)
@@ -75,12 +75,13 @@ def _layer(into: Quantiser, op: Operation) -> None:
 
 def _scale(into: Quantiser, op: Operation) -> None:
     read, levels = into.levels[op.inputs[0]], into.choose(op.name)
-    numbers = narrowed(
+    numbers = fixed(
         op.name,
         into.constant(op, "scale") * read.scale / levels.scale,
         into.constant(op, "offset") / levels.scale + levels.zero,
         _BYTES,
         read.zero,
+        narrow=True,
     )
     into.add(op, "scale", _settling(numbers), **into.store_fixed(op.name, numbers))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 # Dropout decides on 16 random bits for each activation, so p is kept to within 1 / 131072.
 _LEVELS = 1 << 16
-_LEAST_MASS = 1e-6  # of an image without anything drawn, so that nothing is divided by zero
+LEAST_MASS = 1e-6  # of an image without anything drawn, so that nothing is divided by zero
 
 
 class _Masked(torch.autograd.Function):
@@ -96,11 +96,11 @@ class Deskew(nn.Module):
         y = torch.arange(height, dtype=images.dtype, device=images.device)
         mass = (images - images.amin((2, 3), keepdim=True)).sum(1)
         rows, columns = mass.sum(2), mass.sum(1)  # (N, H), (N, W)
-        total = rows.sum(1, keepdim=True).clamp(min=_LEAST_MASS)
+        total = rows.sum(1, keepdim=True).clamp(min=LEAST_MASS)
         from_y = y - rows @ y[:, None] / total  # (N, H), from the centre of mass
         from_x = x - columns @ x[:, None] / total
         mixed = ((mass @ from_x[..., None])[..., 0] * from_y).sum(1, keepdim=True)
-        spread = (rows * from_y.square()).sum(1, keepdim=True).clamp(min=_LEAST_MASS)
+        spread = (rows * from_y.square()).sum(1, keepdim=True).clamp(min=LEAST_MASS)
         source = x + (mixed / spread * from_y)[..., None]  # (N, H, W)
         across = source * (2 / width) + (1 / width - 1)
         upwards = (y * (2 / height) + (1 / height - 1))[:, None].expand_as(across)
