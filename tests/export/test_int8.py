@@ -176,8 +176,7 @@ def test_narrow_factors_are_near_the_wide_ones() -> None:
         bounds = (-highest, highest)
         factors = 255 / highest * generator.uniform(0.3, 2, 20)
         offsets, moved = generator.uniform(-300, 300, 20), generator.integers(-5000, 5000, 20)
-        found = fixed("conv1", factors, offsets, bounds, moved, narrow=True)
-        assert found.is_narrow
+        found = fixed("conv1", factors, offsets, bounds, moved, bits=8)
         assert (found.factors.dtype, found.offsets.dtype) == (np.int16, np.int16)
         for sums in (*bounds, np.zeros(20, int), highest // 3):
             wanted = factors * (sums - moved) + offsets + 0.5
@@ -185,9 +184,47 @@ def test_narrow_factors_are_near_the_wide_ones() -> None:
             assert np.abs(whole / 2.0**found.shift - wanted).max() < 2 * NEAR
     # One channel whose sums are small beside one whose sums are large: no common shift is near.
     uneven = (np.zeros(2, int), np.array([100, 10_000_000]))
-    kept = fixed("conv1", np.array([2.0, 2e-5]), np.zeros(2), uneven, narrow=True)
-    assert not kept.is_narrow
+    kept = fixed("conv1", np.array([2.0, 2e-5]), np.zeros(2), uneven, bits=8)
     assert kept.factors.dtype == np.int32
+
+
+def test_narrow_numbers_of_scores_are_near_the_wide_ones() -> None:
+    generator = np.random.default_rng(1)
+    for _ in range(50):
+        highest = generator.integers(40_000, 80_000, 10)
+        factors = 20 * 65536 / highest * generator.uniform(0.5, 1, 10)
+        offsets = generator.uniform(-3, 3, 10) * 65536
+        bounds = (-highest, highest)
+        found = fixed("linear1", factors, offsets, bounds, 100, rounded=False, bits=8)
+        assert (found.factors.dtype, found.offsets.dtype) == (np.int16, np.int16)
+        for sums in (*bounds, np.zeros(10, int)):
+            whole = sums * found.factors.astype(int) + found.offsets.astype(int) * found.step
+            off = np.abs(whole / 2.0**found.shift - factors * (sums - 100) - offsets)
+            assert off.max() < 65536 / 128
+
+
+@pytest.mark.parametrize("bits", [2, 4, 6])
+def test_factors_of_few_bits_take_a_byte_where_weights_have_lost_more(bits: int) -> None:
+    generator = np.random.default_rng(bits)
+    highest = np.full(20, 20_000)
+    factors = 255 / highest * generator.uniform(0.5, 1, 20)
+    bounds = (-highest, highest)
+    found = fixed("conv1", factors, generator.uniform(-300, 300, 20), bounds, bits=bits)
+    assert found.factors.dtype == np.uint8
+    off = np.abs(found.factors.astype(float) / 2.0**found.shift / factors - 1).max()
+    assert off <= 0.25 / (2 ** (bits - 1) - 1)
+    assert found.offsets.dtype == np.int16
+    # Equal ones are one each, and near zero they are few levels: a byte holds them.
+    for offsets in (np.full(20, 117.0), generator.uniform(-10, 10, 20)):
+        small = fixed("conv1", factors, offsets, bounds, bits=2)
+        assert (small.factors.dtype, small.offsets.dtype) == (np.uint8, np.int8)
+        real = small.offsets.astype(float) * small.step / 2.0**small.shift
+        assert np.abs(real - offsets - 0.5).max() < 2 * NEAR
+    assert fixed("conv1", factors, offsets, bounds, bits=8).factors.dtype == np.int16
+    # A factor below zero, or one far smaller than another, is no byte.
+    for odd in (-factors[0], factors[0] / 300):
+        factors[0] = odd
+        assert fixed("conv1", factors, offsets, bounds, bits=4).factors.dtype == np.int16
 
 
 class _Wide(nn.Module):

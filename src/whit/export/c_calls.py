@@ -28,6 +28,12 @@ _WITH_SLOPE = {
 # These move numbers or compare them: one text for both types.
 _OF_ANY_TYPE = ("maxpool", "slice", "flatten")
 _SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
+_TYPES_OF = {
+    ("int16", "int16"): "",
+    ("int32", "int64"): "_wide",
+    ("uint8", "int16"): "_short",
+    ("uint8", "int8"): "_byte",
+}
 OUTSIDE = "outside"  # what a convolution reads there, in float32
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 
@@ -41,7 +47,7 @@ def kernel_texts(program: Program) -> list[str]:
             for needed in _needed_first(step):
                 texts[_settling(step, f"int8/{needed}.c")] = None
         texts[_kernel_text(step, folder)] = None
-    if any(map(program.is_packed, program.constants.values())):
+    if any(map(program.is_packed, program.constants)):
         numbers = {
             "bits": program.bits,
             "mask": 2**program.bits - 1,
@@ -79,15 +85,16 @@ def _kernel_text(step: Step, folder: str) -> str:
 
 
 def _settling(step: Step, name: str) -> str:
-    """A kernel's text for the factors and offsets that a step has: narrow ones, or wide."""
-    if "narrow" not in step.settings:
+    """A kernel's text for the types of the factors and offsets that a step has."""
+    if "types" not in step.settings:
         return _file(name)
-    types = ("int16_t", "int16_t") if step.settings["narrow"] else ("int32_t", "int64_t")
-    return _filled(name, wide=_wide(step), factor=types[0], offset=types[1])
+    factor, offset = step.settings["types"]
+    return _filled(name, of=_of(step), factor=f"{factor}_t", offset=f"{offset}_t")
 
 
-def _wide(step: Step) -> str:
-    return "" if step.settings.get("narrow", True) else "_wide"
+def _of(step: Step) -> str:
+    """What follows a kernel's name, by the types of its factors and offsets."""
+    return _TYPES_OF[step.settings.get("types", ("int16", "int16"))]
 
 
 def _filled(name: str, **words: str) -> str:
@@ -118,24 +125,24 @@ def calls(
         outside = OUTSIDE if any(settings["padding"]) else "NULL"
         outside = str(settings["zero"]) if program.int8 else outside
         return [
-            f"conv{_wide(step)}({given[0]}, {_map(shapes[0])}, {_window(settings)}, "
+            f"conv{_of(step)}({given[0]}, {_map(shapes[0])}, {_window(settings)}, "
             f"{settings['groups']}, {outside}, {held['weight']}, {_made_by(held, settings)}, "
             f"{made}, {_map(step.shape)})"
         ]
     if kind == "depthwise":
         zero = f"{settings['zero']}, " if program.int8 else ""
         return [
-            f"depthwise{_wide(step)}({given[0]}, {_map(shapes[0])}, {_window(settings)}, {zero}"
+            f"depthwise{_of(step)}({given[0]}, {_map(shapes[0])}, {_window(settings)}, {zero}"
             f"{held['weight']}, {_made_by(held, settings)}, {made}, {_map(step.shape)})"
         ]
     if kind in ("linear", "linear_scores"):
         return [
-            f"{kind}{_wide(step)}({given[0]}, {count}, {held['weight']}, "
+            f"{kind}{_of(step)}({given[0]}, {count}, {held['weight']}, "
             f"{_made_by(held, settings)}, {made}, {step.shape[0]})"
         ]
     if kind == "scale":
         by = _made_by(held, settings) if program.int8 else f"{held['scale']}, {held['offset']}"
-        return [f"scale{_wide(step)}({lying}, {by}, {made})"]
+        return [f"scale{_of(step)}({lying}, {by}, {made})"]
     if kind == "table":
         by_channel = int(settings["by_channel"])
         return [f"look_up({lying}, {by_channel}, {held['table']}, {made})"]
@@ -206,7 +213,7 @@ def _fixed(settings: Any) -> str:
 def _made_by(held: dict[str, str], settings: Any) -> str:
     """What turns the sums of a layer into its outputs."""
     if "shift" in settings:
-        step = f"{settings['step']}, " if "narrow" in settings else ""
+        step = f"{settings['step']}, " if "types" in settings else ""
         return f"{held['factor']}, {held['offset']}, {step}{settings['shift']}"
     return held["bias"]
 

@@ -84,7 +84,7 @@ def _writes_over(program: Program, step: Step, name: str) -> bool:
 
 
 def _unpacked_bytes(program: Program) -> int:
-    sizes = [array.size for array in program.constants.values() if program.is_packed(array)]
+    sizes = [array.size for name, array in program.constants.items() if program.is_packed(name)]
     return max(sizes) + _BEHIND if sizes else 0
 
 
@@ -172,7 +172,7 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
 
 def _stored(program: Program, name: str) -> str:
     array, size = program.constants[name], _size(program, name)
-    if program.is_packed(array):
+    if program.is_packed(name):
         array = packed(array, program.bits)
         size = str(array.size)
     kind = _TYPES[str(array.dtype)]
@@ -251,11 +251,11 @@ def _one_look(program: Program, plan: MemoryPlan) -> list[str]:
             lines.append(f"    {unit} *const {step.name} = memory + {plan.starts[step.name]};")
 
     def constant(name: str) -> str:
-        return "weights" if program.is_packed(program.constants[name]) else _constant(name)
+        return "weights" if program.is_packed(name) else _constant(name)
 
     for step in program.steps:
         for name in step.constants.values():
-            if program.is_packed(program.constants[name]):
+            if program.is_packed(name):
                 size = program.constants[name].size
                 lines.append(f"    unpack({_constant(name)}, {size}, weights);")
         for call in calls(program, step, where, constant):

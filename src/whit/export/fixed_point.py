@@ -7,34 +7,34 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import frexp
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from whit.errors import ModelError
+from whit.rounding import most_of
 
 _MOST = 62  # bits of a sum in int64, with one to spare
 _LEAST_SHIFT = 8  # bits behind the point; fewer would be a poor factor
 _SCORE_BITS = 31
-_NARROW = 2**15 - 1
-NEAR = 1 / 8  # of a level: what narrow factors may be off by at the far ends of a sum
+NEAR = 1 / 8  # of a level: what narrow numbers may be off by at the far ends of a sum
+_NEAR_SCORE = 256  # units of a score, of which a logit has 65,536
+_STEP_SHARE = 1 / 4  # of what rounding takes from a weight: what its factor's rounding may take
 
 
 @dataclass(frozen=True)
 class Fixed:
     """Whole factors and offsets, an output each, and the shift of all of them.
 
-    Wide ones are int32 and int64, narrow ones int16; a narrow offset counts `step` each.
+    Wide ones are int32 and int64. Narrow ones are a byte or int16 each, and an offset counts
+    `step`.
     """
 
-    factors: NDArray[np.int32] | NDArray[np.int16]
-    offsets: NDArray[np.int64] | NDArray[np.int16]
+    factors: NDArray[np.integer[Any]]
+    offsets: NDArray[np.integer[Any]]
     shift: int
     step: int = 1
-
-    @property
-    def is_narrow(self) -> bool:
-        return self.factors.dtype == np.int16
 
 
 def fixed(
@@ -45,12 +45,13 @@ def fixed(
     moved: NDArray[np.int64] | int = 0,
     *,
     rounded: bool = True,
-    narrow: bool = False,
+    bits: int | None = None,
 ) -> Fixed:
     """Return sum * factor + offset, by channel, for sums from bounds[0] to bounds[1].
 
     moved: what each sum is too large by; `rounded`: for a byte, to the nearest, and else for a
-    score, towards zero; `narrow`: for a byte, in 16 bits each where that is near enough.
+    score, towards zero; `bits`: of the weights, where narrow numbers may do. Those of weights of
+    fewer than 8 bits may have factors of a byte.
 
     Raises ModelError naming the operation when a sum could leave int32, or a score.
     """
@@ -72,35 +73,75 @@ def fixed(
             if not rounded and any(abs(end) >> shift >= 2**_SCORE_BITS for end in ends):
                 raise _overflow(name, "a score could leave 32 bits")
             wide = Fixed(np.array(found[0], np.int32), np.array(found[1], np.int64), shift)
-            if not narrow:
+            if bits is None:
                 return wide
-            return _narrowed(factors, offsets, low, high, moves, shift) or wide
+            wanted = _Wanted(factors, offsets, low, high, moves, shift, rounded)
+            small = _of_bytes(wanted, bits) if bits < 8 and rounded else None
+            return small or _of_words(wanted) or wide
         shift -= 1
     raise _overflow(name, "an output could leave 64 bits")
 
 
-def _narrowed(
-    factors: NDArray[np.float64],
-    offsets: NDArray[np.float64],
-    low: NDArray[np.int64],
-    high: NDArray[np.int64],
-    moves: NDArray[np.int64],
-    shift: int,
-) -> Fixed | None:
-    """Return the same in a third of the bytes, where that is near enough for a byte."""
-    whole, sums = _at(factors, offsets, moves, shift, True)
-    while max(map(abs, whole)) > _NARROW:
-        shift -= 1
-        if shift < _LEAST_SHIFT:
-            return None
-        whole, sums = _at(factors, offsets, moves, shift, True)
-    farthest = np.maximum(np.abs(low - moves), np.abs(high - moves))
-    off = np.abs(np.array(whole) / 2.0**shift - factors) * farthest
-    step = 1 << max(0, max(map(abs, sums)).bit_length() - 15)
-    rounded = [round(each / step) for each in sums]
-    if off.max() > NEAR or step > NEAR * 2**shift or max(map(abs, rounded)) > _NARROW:
+@dataclass(frozen=True)
+class _Wanted:
+    """Real factors and offsets, what the sums lie between, and the shift of wide numbers."""
+
+    factors: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    moves: NDArray[np.int64]
+    shift: int
+    rounded: bool
+
+    def factors_up_to(self, most: int) -> tuple[list[int], list[int], int] | None:
+        """Return whole factors of at most `most`, their offsets and the shift of both."""
+        for shift in range(self.shift, _LEAST_SHIFT - 1, -1):
+            whole, sums = _at(self.factors, self.offsets, self.moves, shift, self.rounded)
+            if max(map(abs, whole)) <= most:
+                return whole, sums, shift
         return None
-    return Fixed(np.array(whole, np.int16), np.array(rounded, np.int16), shift, step)
+
+
+def _of_words(wanted: _Wanted) -> Fixed | None:
+    """Return factors and offsets of 16 bits, where they are near enough anywhere in a sum."""
+    if (found := wanted.factors_up_to(2**15 - 1)) is None:
+        return None
+    whole, sums, shift = found
+    near = NEAR if wanted.rounded else _NEAR_SCORE
+    low, high = wanted.low - wanted.moves, wanted.high - wanted.moves
+    off = np.abs(np.array(whole) / 2.0**shift - wanted.factors)
+    if (off * np.maximum(np.abs(low), np.abs(high))).max() > near:
+        return None
+    return _with_offsets(np.array(whole, np.int16), sums, shift, near)
+
+
+def _of_bytes(wanted: _Wanted, bits: int) -> Fixed | None:
+    """Return factors of 8 bits, where they add little to what rounding has taken from weights."""
+    if wanted.factors.min() <= 0 or (found := wanted.factors_up_to(255)) is None:
+        return None
+    whole, sums, shift = found
+    off = np.abs(np.array(whole) / 2.0**shift / wanted.factors - 1)
+    if off.max() > _STEP_SHARE / most_of(bits):
+        return None
+    return _with_offsets(np.array(whole, np.uint8), sums, shift, NEAR)
+
+
+def _with_offsets(
+    factors: NDArray[np.integer[Any]], sums: list[int], shift: int, near: float
+) -> Fixed | None:
+    """Give factors their offsets: each a count of equal steps, none larger than `near`."""
+    largest = max(map(abs, sums))
+    if factors.dtype == np.uint8 and len(set(sums)) == 1 and 0 < sums[0] < 2**31:
+        return Fixed(factors, np.ones(len(sums), np.int8), shift, sums[0])
+    kinds = (np.int8, np.int16) if factors.dtype == np.uint8 else (np.int16,)
+    for kind in kinds:
+        most = int(np.iinfo(kind).max)
+        step = 1 << max(0, largest.bit_length() - most.bit_length())
+        rounded = [round(each / step) for each in sums]
+        if step <= near * 2**shift and max(map(abs, rounded)) <= most:
+            return Fixed(factors, np.array(rounded, kind), shift, step)
+    return None
 
 
 def _at(

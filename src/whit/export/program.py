@@ -72,13 +72,14 @@ class Program:
     @property
     def constant_bytes(self) -> int:
         return sum(
-            packed_size(array.size, self.bits) if self.is_packed(array) else array.nbytes
-            for array in self.constants.values()
+            packed_size(array.size, self.bits) if self.is_packed(name) else array.nbytes
+            for name, array in self.constants.items()
         )
 
-    def is_packed(self, constant: Array) -> bool:
-        """Whether a constant is stored in fewer bits than 8 a number."""
-        return self.bits < 8 and constant.dtype == np.int8
+    def is_packed(self, constant: str) -> bool:
+        """Whether a constant is weights, and stored in fewer bits than 8 a number."""
+        held = (step.constants.get("weight") for step in self.steps if self.int8)
+        return self.bits < 8 and constant in held
 
 
 def packed_size(count: int, bits: int) -> int:

@@ -30,7 +30,8 @@ def _one_factor(numbers: Fixed) -> dict[str, int]:
 
 
 def _settling(numbers: Fixed) -> dict[str, Any]:
-    return {"shift": numbers.shift, "step": numbers.step, "narrow": numbers.is_narrow}
+    types = (str(numbers.factors.dtype), str(numbers.offsets.dtype))
+    return {"shift": numbers.shift, "step": numbers.step, "types": types}
 
 
 def _layer(into: Quantiser, op: Operation) -> None:
@@ -55,14 +56,16 @@ def _layer(into: Quantiser, op: Operation) -> None:
     last = op.kind == "linear" and name == into.output
     if last:
         units = SCORE_UNITS
-        numbers = fixed(name, real * units, shifted * units, bounds, moved, rounded=False)
+        numbers = fixed(
+            name, real * units, shifted * units, bounds, moved, rounded=False, bits=graph.bits
+        )
     else:
         levels = into.choose(name)
         offsets = shifted / levels.scale + levels.zero
-        numbers = fixed(name, real / levels.scale, offsets, bounds, moved, narrow=True)
+        numbers = fixed(name, real / levels.scale, offsets, bounds, moved, bits=graph.bits)
     held = into.store_fixed(name, numbers)
     settings: dict[str, Any] = {**op.attributes, "zero": read.zero}
-    settings |= {"shift": numbers.shift} if last else _settling(numbers)
+    settings |= _settling(numbers)
     if op.kind == "linear":
         kind = "linear_scores" if last else "linear"
         weight = into.store(weight_name, whole.numbers)
@@ -81,7 +84,7 @@ def _scale(into: Quantiser, op: Operation) -> None:
         into.constant(op, "offset") / levels.scale + levels.zero,
         _BYTES,
         read.zero,
-        narrow=True,
+        bits=into.graph.bits,
     )
     into.add(op, "scale", _settling(numbers), **into.store_fixed(op.name, numbers))
 
