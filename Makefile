@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help train test lint types slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 uplift determinism clean
+.PHONY: help train test lint types slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift determinism clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ smallest: $(VENV)/installed  ## the record of parameters at 99.4 %: 10 seeds; ab
 
 smallest-99: $(VENV)/installed  ## the record of parameters at 99.0 %: 10 seeds; about an hour
 	$(BIN)/python records/reproduce.py smallest-99 --seeds 10
+
+tiniest: $(VENV)/installed  ## the record of bytes: 10 seeds; about an hour
+	$(BIN)/python records/reproduce.py tiniest --seeds 10
 
 uplift: $(VENV)/installed  ## the published networks, trained better: 10 seeds each; hours
 	$(BIN)/python records/reproduce.py uplift --seeds 10

@@ -45,6 +45,7 @@ CLAIMS = {
     "sharpest": ["sharpest"],
     "smallest": ["smallest"],
     "smallest-99": ["smallest-99"],
+    "tiniest": ["tiniest"],
     "uplift": [f"records/uplift/{path.name}" for path in sorted((HERE / "uplift").glob("*.toml"))],
 }
 

@@ -96,7 +96,8 @@ class _Wanted:
 
     def factors_up_to(self, most: int) -> tuple[list[int], list[int], int] | None:
         """Return whole factors of at most `most`, their offsets and the shift of both."""
-        for shift in range(self.shift, _LEAST_SHIFT - 1, -1):
+        least = _LEAST_SHIFT if self.rounded else 0
+        for shift in range(self.shift, least - 1, -1):
             whole, sums = _at(self.factors, self.offsets, self.moves, shift, self.rounded)
             if max(map(abs, whole)) <= most:
                 return whole, sums, shift
