@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.errors import ModelError
-from whit.rounding import most_of
 
 _MOST = 62  # bits of a sum in int64, with one to spare
 _LEAST_SHIFT = 8  # bits behind the point; fewer would be a poor factor
 _SCORE_BITS = 31
 NEAR = 1 / 8  # of a level: what narrow numbers may be off by at the far ends of a sum
 _NEAR_SCORE = 256  # units of a score, of which a logit has 65,536
-_STEP_SHARE = 1 / 4  # of what rounding takes from a weight: what its factor's rounding may take
+_NEAR_FACTOR = 1 / 128  # of a factor: what a byte may be off by; weights of 7 bits are off as far
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def fixed(
             if bits is None:
                 return wide
             wanted = _Wanted(factors, offsets, low, high, moves, shift, rounded)
-            small = _of_bytes(wanted, bits) if bits < 8 and rounded else None
+            small = _of_bytes(wanted) if bits < 8 and rounded else None
             return small or _of_words(wanted) or wide
         shift -= 1
     raise _overflow(name, "an output could leave 64 bits")
@@ -117,13 +116,13 @@ def _of_words(wanted: _Wanted) -> Fixed | None:
     return _with_offsets(np.array(whole, np.int16), sums, shift, near)
 
 
-def _of_bytes(wanted: _Wanted, bits: int) -> Fixed | None:
-    """Return factors of 8 bits, where they add little to what rounding has taken from weights."""
+def _of_bytes(wanted: _Wanted) -> Fixed | None:
+    """Return factors of 8 bits, where none of them is far smaller than the largest."""
     if wanted.factors.min() <= 0 or (found := wanted.factors_up_to(255)) is None:
         return None
     whole, sums, shift = found
     off = np.abs(np.array(whole) / 2.0**shift / wanted.factors - 1)
-    if off.max() > _STEP_SHARE / most_of(bits):
+    if off.max() > _NEAR_FACTOR:
         return None
     return _with_offsets(np.array(whole, np.uint8), sums, shift, NEAR)
 
