@@ -82,6 +82,7 @@ def plot(records: dict[str, dict[str, Any]]) -> bytes:
         markeredgewidth=2,
         label="published by others (mostly one run, best epoch)",
     )
+    labelled: list[tuple[int, float]] = []
     for name, row in records.items():
         ours = name in AIMS
         accuracy = mean(row["correct"]) / 100
@@ -90,7 +91,12 @@ def plot(records: dict[str, dict[str, Any]]) -> bytes:
         axes.errorbar(row["params"], accuracy, spread, fmt="D" if ours else "o", color=colour,
                       capsize=3, markersize=6)  # fmt: skip
         if ours:
-            axes.annotate(name, (row["params"], accuracy), (6, 6), textcoords="offset points")
+            near = [at for at in labelled if at[0] < 1.2 * row["params"] < 1.44 * at[0]
+                    and abs(at[1] - accuracy) < 0.03]  # fmt: skip
+            large = row["params"] > 10_000  # its label would leave the picture
+            axes.annotate(name, (row["params"], accuracy), (-6 if large else 6, 6 + 12 * len(near)),
+                          textcoords="offset points", ha="right" if large else "left")  # fmt: skip
+            labelled.append((row["params"], accuracy))
     axes.plot([], [], "D", color=_BLUE, label="whit's records: mean and sd over seeds, last epoch")
     axes.plot([], [], "o", color=_ORANGE, label="published systems, trained again by whit")
     axes.axhline(99.40, color=_GREY, linestyle="--", linewidth=1)
