@@ -26,7 +26,10 @@ START, END = "<!-- records/frontier.py -->", "<!-- end -->"
 AIMS = {
     "smallest": ("fewest parameters at 99.40 %", "4,838 (one run, best epoch)"),
     "smallest-99": ("fewest parameters at 99.0 %", "697 (up to 2,000 epochs, best of 700 runs)"),
-    "tiniest": ("fewest bytes of constants at 99.40 %", "9.3 kB (99.44 %, one run)"),
+    "tiniest": (
+        "fewest [bytes of constants](docs/DEVICE.md) at 99.40 %",
+        "9.3 kB (99.44 %, one run)",
+    ),
     "sharpest": ("highest accuracy", "99.63 % (7,758 parameters, one run)"),
     "fewest-epochs": ("fewest epochs to 99.40 %", "10 as a full run; first touched in epoch 5"),
     "sprint": ("shortest time to 99.40 %", "none for two processor cores"),

@@ -48,13 +48,11 @@ def kernel_texts(program: Program) -> list[str]:
                 texts[_settling(step, f"int8/{needed}.c")] = None
         texts[_kernel_text(step, folder)] = None
     if any(map(program.is_packed, program.constants)):
-        numbers = {
-            "bits": program.bits,
-            "mask": 2**program.bits - 1,
-            "most": most_of(program.bits),
-        }
-        words = {word: str(value) for word, value in numbers.items()}
-        texts[_filled("int8/unpack.c", **words)] = None
+        bits = program.bits
+        unpack = _filled(
+            "int8/unpack.c", bits=str(bits), mask=str(2**bits - 1), most=str(most_of(bits))
+        )
+        texts[unpack] = None
     shapes = [_file("shapes.c")] if any("struct map" in text for text in texts) else []
     return [*shapes, *texts]
 
@@ -94,7 +92,8 @@ def _settling(step: Step, name: str) -> str:
 
 def _of(step: Step) -> str:
     """What follows a kernel's name, by the types of its factors and offsets."""
-    return _TYPES_OF[step.settings.get("types", ("int16", "int16"))]
+    types = step.settings.get("types")
+    return _TYPES_OF[types] if types else ""
 
 
 def _filled(name: str, **words: str) -> str:
@@ -213,8 +212,7 @@ def _fixed(settings: Any) -> str:
 def _made_by(held: dict[str, str], settings: Any) -> str:
     """What turns the sums of a layer into its outputs."""
     if "shift" in settings:
-        step = f"{settings['step']}, " if "types" in settings else ""
-        return f"{held['factor']}, {held['offset']}, {step}{settings['shift']}"
+        return f"{held['factor']}, {held['offset']}, {settings['step']}, {settings['shift']}"
     return held["bias"]
 
 

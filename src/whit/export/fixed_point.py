@@ -56,13 +56,14 @@ def fixed(
     """
     low, high = (np.broadcast_to(bound, factors.shape) for bound in bounds)
     moves = np.broadcast_to(np.asarray(moved, np.int64), factors.shape)
+    wanted = _Wanted(factors, offsets, low, high, moves, rounded)
     if max(int(high.max()), -int(low.min())) >= 2**31:
         raise _overflow(name, "a sum of its products could leave 32 bits")
     # Wanted: factors below 2**31, and every sum of two products within 62 bits.
     shift = 31 - frexp(float(np.abs(factors).max()))[1]
     shift = min(shift, _MOST - 1) if np.any(factors) else 31
     while shift >= _LEAST_SHIFT:
-        found = _at(factors, offsets, moves, shift, rounded)
+        found = wanted.at(shift)
         ends = [
             int(end) * int(factor) + offset
             for factor, offset, least, most in zip(*found, low, high, strict=True)
@@ -74,38 +75,47 @@ def fixed(
             wide = Fixed(np.array(found[0], np.int32), np.array(found[1], np.int64), shift)
             if bits is None:
                 return wide
-            wanted = _Wanted(factors, offsets, low, high, moves, shift, rounded)
-            small = _of_bytes(wanted) if bits < 8 and rounded else None
-            return small or _of_words(wanted) or wide
+            small = _of_bytes(wanted, shift) if bits < 8 and rounded else None
+            return small or _of_words(wanted, shift) or wide
         shift -= 1
     raise _overflow(name, "an output could leave 64 bits")
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Real factors and offsets, what the sums lie between, and the shift of wide numbers."""
+    """Real factors and offsets, and what the sums lie between."""
 
     factors: NDArray[np.float64]
     offsets: NDArray[np.float64]
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     moves: NDArray[np.int64]
-    shift: int
     rounded: bool
 
-    def factors_up_to(self, most: int) -> tuple[list[int], list[int], int] | None:
-        """Return whole factors of at most `most`, their offsets and the shift of both."""
+    def at(self, shift: int) -> tuple[list[int], list[int]]:
+        """Return whole factors and offsets with `shift` bits behind the point."""
+        whole = [
+            min(2**31 - 1, max(-(2**31) + 1, round(float(f) * 2**shift))) for f in self.factors
+        ]
+        half = 1 << (shift - 1) if self.rounded else 0
+        return whole, [
+            round(float(offset) * 2**shift) - factor * int(moved) + half
+            for offset, factor, moved in zip(self.offsets, whole, self.moves, strict=True)
+        ]
+
+    def up_to(self, most: int, most_shift: int) -> tuple[list[int], list[int], int] | None:
+        """Return factors of at most `most`, their offsets and their shift, the largest there is."""
         least = _LEAST_SHIFT if self.rounded else 0
-        for shift in range(self.shift, least - 1, -1):
-            whole, sums = _at(self.factors, self.offsets, self.moves, shift, self.rounded)
+        for shift in range(most_shift, least - 1, -1):
+            whole, sums = self.at(shift)
             if max(map(abs, whole)) <= most:
                 return whole, sums, shift
         return None
 
 
-def _of_words(wanted: _Wanted) -> Fixed | None:
+def _of_words(wanted: _Wanted, shift: int) -> Fixed | None:
     """Return factors and offsets of 16 bits, where they are near enough anywhere in a sum."""
-    if (found := wanted.factors_up_to(2**15 - 1)) is None:
+    if (found := wanted.up_to(2**15 - 1, shift)) is None:
         return None
     whole, sums, shift = found
     near = NEAR if wanted.rounded else _NEAR_SCORE
@@ -116,9 +126,9 @@ def _of_words(wanted: _Wanted) -> Fixed | None:
     return _with_offsets(np.array(whole, np.int16), sums, shift, near)
 
 
-def _of_bytes(wanted: _Wanted) -> Fixed | None:
+def _of_bytes(wanted: _Wanted, shift: int) -> Fixed | None:
     """Return factors of 8 bits, where none of them is far smaller than the largest."""
-    if wanted.factors.min() <= 0 or (found := wanted.factors_up_to(255)) is None:
+    if wanted.factors.min() <= 0 or (found := wanted.up_to(255, shift)) is None:
         return None
     whole, sums, shift = found
     off = np.abs(np.array(whole) / 2.0**shift / wanted.factors - 1)
@@ -142,21 +152,6 @@ def _with_offsets(
         if step <= near * 2**shift and max(map(abs, rounded)) <= most:
             return Fixed(factors, np.array(rounded, kind), shift, step)
     return None
-
-
-def _at(
-    factors: NDArray[np.float64],
-    offsets: NDArray[np.float64],
-    moves: NDArray[np.int64],
-    shift: int,
-    rounded: bool,
-) -> tuple[list[int], list[int]]:
-    whole = [min(2**31 - 1, max(-(2**31) + 1, round(float(f) * 2**shift))) for f in factors]
-    half = 1 << (shift - 1) if rounded else 0
-    return whole, [
-        round(float(offset) * 2**shift) - factor * int(moved) + half
-        for offset, factor, moved in zip(offsets, whole, moves, strict=True)
-    ]
 
 
 def _overflow(name: str, why: str) -> ModelError:

@@ -1,7 +1,7 @@
 /* The last fully connected layer, which gives the scores. weight[number made][number read]. */
 static void linear_scores$of(const uint8_t *in, int reads, const int8_t *weight,
-                        const $factor *factor, const $offset *offset, int32_t step, int shift,
-                        int32_t *out, int makes)
+                          const $factor *factor, const $offset *offset, int32_t step, int shift,
+                          int32_t *out, int makes)
 {
     for (int o = 0; o < makes; o++, weight += reads) {
         int32_t sum = 0;
