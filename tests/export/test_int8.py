@@ -168,6 +168,23 @@ def test_what_could_overflow_is_refused_by_name() -> None:
         fixed("scale2", 1e12 * one, one, byte)
 
 
+def test_narrow_scores_stay_within_32_bits() -> None:
+    """Near the limit, what narrow numbers are off by must not carry a score beyond it."""
+    refused, factor, high = 0, 26_842.997, np.array([80_000])
+    for largest in range(2**31 - 2_000, 2**31, 40):
+        offset = np.array([largest - factor * 80_000])
+        bounds = (np.zeros(1, np.int64), high)
+        try:
+            found = fixed("linear1", np.array([factor]), offset, bounds, rounded=False, bits=8)
+        except ModelError:
+            refused += 1
+            continue
+        assert found.factors.dtype == np.int16
+        score = int(high[0]) * int(found.factors[0]) + int(found.offsets[0]) * found.step
+        assert largest < score >> found.shift < 2**31
+    assert 0 < refused < 50
+
+
 def test_narrow_factors_are_near_the_wide_ones() -> None:
     """Every channel's output, anywhere in its sums, within a quarter of a level; else wide."""
     generator = np.random.default_rng(0)

@@ -16,9 +16,9 @@ from whit.errors import ModelError
 
 _MOST = 62  # bits of a sum in int64, with one to spare
 _LEAST_SHIFT = 8  # bits behind the point; fewer would be a poor factor
-_SCORE_BITS = 31
 NEAR = 1 / 8  # of a level: what narrow numbers may be off by at the far ends of a sum
 _NEAR_SCORE = 256  # units of a score, of which a logit has 65,536
+_MOST_SCORE = 2**31 - 2 * _NEAR_SCORE  # a narrow factor and its offset may each be off
 _NEAR_FACTOR = 1 / 128  # of a factor: what a byte may be off by; weights of 7 bits are off as far
 
 
@@ -70,7 +70,7 @@ def fixed(
             for end in (least, most, 0)
         ]
         if all(abs(end) < 2**_MOST for end in [*ends, *found[1]]):
-            if not rounded and any(abs(end) >> shift >= 2**_SCORE_BITS for end in ends):
+            if not rounded and any(abs(end) >> shift >= _MOST_SCORE for end in ends):
                 raise _overflow(name, "a score could leave 32 bits")
             wide = Fixed(np.array(found[0], np.int32), np.array(found[1], np.int64), shift)
             if bits is None:
