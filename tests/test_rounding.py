@@ -7,6 +7,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch import nn
 import whit
 from easy_data import easy_images
 from whit.errors import Interrupted, RecipeError
+from whit.evaluation import evaluate
 from whit.export.c_source import c_files, memory_bytes, packed
 from whit.export.compiled import c_logits
 from whit.export.integers import whole_scores
@@ -24,7 +26,7 @@ from whit.export.quantising import quantised
 from whit.export.shipping import graph_of
 from whit.planning import plan
 from whit.recipe import QuantiseSpec
-from whit.record import EpochRecord
+from whit.record import EpochRecord, Evaluation
 from whit.rounding import Rounding, rounded
 from whit.run import Watch, resume, run
 from whit.run_record import read_run
@@ -45,7 +47,13 @@ def test_rounded_weights_are_few_and_near(bits: int) -> None:
             whole = row / step
             torch.testing.assert_close(whole, whole.round())
             assert whole.abs().max().round() == most
-    torch.testing.assert_close(rounded(made, bits), made)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_rounded_again_they_stay_to_the_last_bit(bits: int) -> None:
+    torch.manual_seed(bits)
+    made = rounded(torch.randn(20_000, 5), bits)
+    assert torch.equal(rounded(made, bits), made)
 
 
 def test_the_gradient_is_of_the_rounded_weights_and_the_step_of_those_behind() -> None:
@@ -157,6 +165,40 @@ def test_it_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path) -> None:
     whole = run(planned, out=tmp_path / "whole", threads=1)
     with pytest.raises(Interrupted):
         run(planned, out=tmp_path / "halves", threads=1, watch=StopAfter())
+    assert resume(tmp_path / "halves").weights_sha256 == whole.weights_sha256
+
+
+def is_rounded(model: nn.Module) -> bool:
+    weights = [w.detach() for w in model.parameters() if w.ndim >= 2]
+    return all(torch.equal(weight, rounded(weight, 3)) for weight in weights)
+
+
+def test_what_is_judged_has_rounded_weights(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the epoch on that ends beyond `start`; a stop amid a judgement loses no weights."""
+    changes = ["data.val=100", "train.evaluate=val", "quantise.start=0.5"]
+    planned = plan(whit.load_recipe(recipe).changed(changes))
+    seen: list[bool] = []
+
+    def looked_on(model: nn.Module, *args: Any, **named: Any) -> Evaluation:
+        seen.append(is_rounded(model))
+        return evaluate(model, *args, **named)
+
+    def stopped(model: nn.Module, *args: Any, **named: Any) -> Evaluation:
+        found = looked_on(model, *args, **named)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr("whit.run.evaluate", looked_on)
+    whole = run(planned, out=tmp_path / "whole", threads=1)
+    assert seen == [False, True, True, True]  # the last two: val and test
+    seen.clear()
+    monkeypatch.setattr("whit.run.evaluate", stopped)
+    with pytest.raises(Interrupted):
+        run(planned, out=tmp_path / "halves", threads=1)
+    assert seen == [False, True]
     assert resume(tmp_path / "halves").weights_sha256 == whole.weights_sha256
 
 

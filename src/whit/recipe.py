@@ -176,6 +176,7 @@ class DistillSpec(Part):
 class QuantiseSpec(Part):
     """Weights of `bits` bits: from progress `start` on, training runs with rounded ones.
 
+    What is read after an epoch is then read with rounded ones, too.
     The finished weights of convolutions and linear layers are whole multiples of one step an
     output channel, which `whit export --int8` stores in so many bits.
     """

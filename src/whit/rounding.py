@@ -6,6 +6,9 @@ The method of BinaryConnect (arXiv 1511.00363) and of quantisation-aware trainin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +24,7 @@ def rounded(weight: Tensor, bits: int) -> Tensor:
     """Return `weight` (O, ...) with the numbers of each output as whole multiples of one step.
 
     They are 2**bits - 1 different ones, zero in their middle, and the largest is kept: rounded
-    again, they stay what they are.
+    again, they stay what they are, to the last bit.
     """
     largest = weight.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1))
     step = largest / most_of(bits)
@@ -53,6 +56,15 @@ class Rounding:
         if self.behind:
             torch._foreach_copy_(self.weights, self.behind)
         self.behind = []
+
+    @contextmanager
+    def on(self, progress: float) -> Iterator[None]:
+        """Look at the model as training at `progress` sees it."""
+        self.put_on(progress)
+        try:
+            yield
+        finally:
+            self.take_off()
 
     @torch.no_grad()
     def settle(self) -> None:

@@ -36,7 +36,7 @@ def train(
     With a `distillation` the model learns from a teacher, too.
     Raises Diverged at the first loss or gradient that is not finite, before it reaches the
     weights. The averaged weights, and rounded ones, if the recipe asks for them, are in place when
-    the last record is yielded; until then the weights are those that are not rounded.
+    the last record is yielded; until then they are those that steps change.
     """
     model, optimizer, average = state.model, state.optimizer, state.average
     rounding = Rounding(model, recipe.quantise)
