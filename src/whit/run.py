@@ -26,6 +26,7 @@ from whit.errors import (
     CannotResume,
     Diverged,
     Interrupted,
+    LostLock,
     RunEnded,
     RunFailed,
     WhitError,
@@ -236,7 +237,12 @@ def _interrupted(stop: Stop, plan: Plan, keeper: Keeper) -> Interrupted:
     """Save, and say how to go on."""
     place = keeper.progress.place(plan)
     if stop.state_is_whole:
-        keeper.save()
+        try:
+            keeper.save()
+        except LostLock:
+            raise
+        except RunFailed as error:
+            raise RunFailed(f"stopped by {stop.name} {place}, and not saved: {error}") from None
         kept = "Everything is saved"
     else:
         kept = "The step under way took too long to wait for; what was saved before it is kept"
