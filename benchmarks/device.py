@@ -1,10 +1,11 @@
 """The int8 and float32 forms on microcontrollers: accuracy, flash, memory, instructions.
 
-    python benchmarks/device.py [--images 1000] [--seed 0] [--write]
+    python benchmarks/device.py [--images 1000] [--seed 0] [--record NAME ...] [--write]
 
 Exports runs of every record that keeps its weights, builds them with Debian's arm-none-eabi-gcc and
 runs them on boards of QEMU on the first test images; every answer must be that of this machine. The
-accuracy is that of all test images. With --write, the table goes into docs/DEVICE.md.
+accuracy is that of all test images. With --write, the table goes into docs/DEVICE.md; with
+--record, what it says of the others stays.
 
 Needs: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 """
@@ -12,6 +13,7 @@ Needs: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -112,6 +114,18 @@ def lost_in_int8(record: str) -> str:
     )
 
 
+def standing() -> tuple[dict[str, list[str]], dict[str, str]]:
+    """What the document says already: rows and the sentence on int8, by record."""
+    rows: dict[str, list[str]] = {}
+    sentences = {}
+    for line in DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0].splitlines():
+        if row := re.match(r"\| (\S+), seed ", line):
+            rows.setdefault(row[1], []).append(line)
+        elif sentence := re.match(r"By int8 the \d+ recorded seeds of (\S+) lose", line):
+            sentences[sentence[1]] = line
+    return rows, sentences
+
+
 def version(command: str) -> str:
     done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[0]
@@ -121,29 +135,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000, help="images run on each board")
     parser.add_argument("--seed", type=int, default=0)
+    records = [name for name in shipped_recipes() if runs_of(name)]
+    parser.add_argument("--record", choices=records, action="append", help="measure this one alone")
     parser.add_argument("--write", action="store_true", help="put the table into docs/DEVICE.md")
     given = parser.parse_args()
-    records = [name for name in shipped_recipes() if runs_of(name)]
+    measured = given.record or records
     public = [f"| public figure | | | {size} kB | | | | {reached} |" for size, reached in PUBLIC]
     command = f"python benchmarks/device.py --images {given.images} --seed {given.seed} --write"
     # Instructions are counted, not timed, so that processes may run side by side.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        rows = [
-            pool.submit(row_of, name, given.seed, given.images, board, int8)
-            for name in records
-            for int8 in (True, False)
-            for board in BOARDS
-        ]
-        losses = [pool.submit(lost_in_int8, name) for name in records]
+        rows = {
+            name: [
+                pool.submit(row_of, name, given.seed, given.images, board, int8)
+                for int8 in (True, False)
+                for board in BOARDS
+            ]
+            for name in measured
+        }
+        losses = {name: pool.submit(lost_in_int8, name) for name in measured}
+    tables, sentences = standing()
+    tables |= {name: [row.result() for row in found] for name, found in rows.items()}
+    sentences |= {name: loss.result() for name, loss in losses.items()}
     lines = [
-        f"Made by `{command}`.",
+        f"Made by `{command}`, or for one record after another with `--record`.",
         "",
         HEAD,
         f"|{'---|' * (HEAD.count('|') - 1)}",
-        *(row.result() for row in rows),
+        *(row for name in records for row in tables.get(name, ())),
         *public,
         "",
-        *(part for loss in losses for part in (loss.result(), "")),
+        *(part for name in records if name in sentences for part in (sentences[name], "")),
         f"{version(CC)}; {version(QEMU)}.",
     ]
     text = "\n".join(lines)
