@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whit.comparison import compare_runs
 from whit.evidence import (
     Sample,
     by_images,
@@ -105,6 +109,26 @@ def test_no_difference_is_not_promised_to_more_seeds() -> None:
     assert "1,000 seeds would not either" in str(found)
     same = paired("a", "b", [(99.0, 99.0), (99.1, 99.1)])
     assert (same.p_value, same.is_shown) == (1.0, False)
+
+
+def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path) -> None:
+    """The same words as a study's: a seed that diverged is counted as missed, other data noted."""
+    record = Path(__file__).parents[1] / "records" / "fewest-epochs"
+    (whole,) = record.glob("*/seed-0")
+    for seed in range(3):
+        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / "some" / f"seed-{seed}")
+    result = json.loads((tmp_path / "some" / "seed-1" / "result.json").read_text())
+    lost = {"state": "diverged", "diverged": {"epoch": 1, "step": 3, "loss": None, "lr": 0.1}}
+    (tmp_path / "some" / "seed-1" / "result.json").write_text(json.dumps(result | lost))
+    environment = json.loads((tmp_path / "some" / "seed-2" / "environment.json").read_text())
+    other = json.dumps(environment | {"data_sha256": "0" * 64})
+    (tmp_path / "some" / "seed-2" / "environment.json").write_text(other)
+    some = compare_runs([tmp_path / "some", whole]).groups[0]
+    assert [run.seed for run in some.runs] == [0, 2]
+    assert [run.seed for run in some.diverged] == [1]
+    assert (some.met, some.num_judged) == (2, 3)
+    assert any("diverged with seed 1: in no mean" in note for note in some.notes)
+    assert any("not all by the same data: 000000000000 (1)" in note for note in some.notes)
 
 
 def test_one_seed_each_speaks_of_two_networks_only() -> None:

@@ -16,15 +16,19 @@ from torch import nn
 
 import whit
 from easy_data import easy_images
+from export.zoo import CLASSES, as_if_trained, some_images
 from whit.errors import Interrupted, RecipeError
 from whit.evaluation import evaluate
 from whit.export.c_source import c_files, memory_bytes, packed
 from whit.export.compiled import c_logits
+from whit.export.executing import logits_of
+from whit.export.folding import folded
 from whit.export.integers import whole_scores
 from whit.export.program import SCORE_UNITS
 from whit.export.quantising import quantised
+from whit.export.reading import read_graph
 from whit.export.shipping import graph_of
-from whit.planning import plan
+from whit.planning import fresh_model, plan
 from whit.recipe import QuantiseSpec
 from whit.record import EpochRecord, Evaluation
 from whit.rounding import Rounding, rounded
@@ -150,6 +154,25 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
     # Nothing is rounded again: it decides as the network does, but for its activations.
     network = trained.model(trained.normalise(images.float()))
     assert (compiled.argmax(1) == network.argmax(1)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["published-17098", "published-16848"])
+def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
+    """A scale by channel in front of a convolution may not go into weights of few bits."""
+    model = as_if_trained(fresh_model(whit.load_recipe(name), (1, 28, 28), 10))
+    Rounding(model, QuantiseSpec(bits=3)).settle()
+    read = replace(read_graph(model, (1, 28, 28), CLASSES, name), bits=3)
+    graph = folded(read)
+    weights = [op.constants["weight"] for op in graph.operations if "weight" in op.constants]
+    assert len(weights) > 3
+    for weight in weights:
+        tensor = graph.constants[weight]
+        torch.testing.assert_close(rounded(tensor, 3), tensor, rtol=1e-5, atol=1e-6)
+    eight = folded(replace(read, bits=8))
+    torch.testing.assert_close(
+        logits_of(graph, some_images()), logits_of(eight, some_images()), rtol=1e-3, atol=1e-3
+    )
+    assert len(eight.operations) < len(graph.operations)
 
 
 class StopAfter(Watch):

@@ -79,7 +79,10 @@ def compare_runs(folders: list[Path]) -> Comparison:
             )
         else:
             name = folder.name if names.count(folder.name) == 1 else str(folder)
-            groups.append(Seeds(name or str(folder), tuple(sorted(judged, key=seed_order))))
+            recipe = judged[0].recipe
+            diverged = [run for run in runs if run.state == "diverged" and run.recipe == recipe]
+            in_order = (tuple(sorted(them, key=seed_order)) for them in (judged, diverged))
+            groups.append(Seeds(name or str(folder), *in_order))
     if not problems:
         try:
             return compare(groups)

@@ -198,7 +198,9 @@ def why_no_weights(run: RunRecord) -> str | None:
     if run.result is None:
         return "the run did not finish"
     if run.state == "diverged":
-        return f"the run diverged ({run.result.get('diverged')})"
+        where = run.result.get("diverged")
+        place = f" in epoch {where.get('epoch')}" if isinstance(where, dict) else ""
+        return f"the run diverged{place}"
     if weights.is_symlink() or not weights.is_file():
         return f"{weights.name} is missing"
     return None

@@ -18,6 +18,18 @@ from whit.record import Evaluation
 from whit.run_record import RunRecord
 from whit.text_table import folded_table, wrapped
 
+# What must be alike in the runs of one sample: keys of environment.json, in words.
+_ALIKE = {
+    "data_sha256": "data",
+    "model_sha256": "source of the model",
+    "teacher_sha256": "teacher",
+    "code": "code",
+    "torch": "torch",
+    "threads": "threads",
+    "processor": "processor",
+    "device": "device",
+}
+
 
 @dataclass(frozen=True)
 class Seeds:
@@ -86,15 +98,15 @@ class Seeds:
 
     @property
     def notes(self) -> list[str]:
-        """What makes the runs less than one sample: different code, machines, threads."""
+        """What makes the runs less than one sample: different data, code, machines, threads."""
         found = []
         if self.diverged:
             seeds = ", ".join(str(run.seed) for run in self.diverged)
             found.append(
                 f"{self.name}: diverged with seed {seeds}: in no mean, and counted as missed."
             )
-        for what in ("code", "torch", "threads", "processor", "device"):
-            values = [_environment(run, what) for run in self.runs]
+        for key, what in _ALIKE.items():
+            values = [_environment(run, key) for run in self.runs]
             if len(set(values)) > 1:
                 counts = ", ".join(
                     f"{value} ({len(list(same))})" for value, same in groupby(sorted(values))
@@ -221,5 +233,4 @@ def _environment(run: RunRecord, what: str) -> str:
     value = run.environment.get(what)
     if what == "code":
         value = (value or {}).get("sha256") if isinstance(value, dict) else None
-        return str(value)[:12]
-    return str(value)
+    return str(value)[:12] if what == "code" or what.endswith("sha256") else str(value)

@@ -143,6 +143,19 @@ def test_the_header_says_what_the_network_needs() -> None:
     assert "int fewest_epochs_classify(const uint8_t pixels[784], float scores[10]);" in header
 
 
+def test_no_name_breaks_out_of_a_comment() -> None:
+    odd = ("*é", "a*\\", "/*x", "*/ int a;", "??/", "*\\\\/", "日本", "\n*/", "", "*/*/")
+    program = replace(float_program(read.trained_graph()), classes=odd, name="*/ int b; /*\\")
+    images = some_images(4)
+    files = c_files(program, "A network.")
+    assert b"int a;" in b"".join(files.values())  # as a comment
+    whole = float_program(read.trained_graph())
+    assert torch.equal(
+        c_logits(program, files, images, STRICT),
+        c_logits(whole, c_files(whole, "A network."), images),
+    )
+
+
 @pytest.mark.parametrize("name", read.NAMES)
 def test_memory_is_planned_to_the_least(name: str) -> None:
     graph = read.graph(name)

@@ -15,7 +15,7 @@ from faults.processes import whit
 from whit.errors import InputError, ModelError, RunFailed
 from whit.export import delivery, folder
 from whit.export.delivery import Shipped, ship
-from whit.export.forms import FORMS
+from whit.export.forms import FORMS, Form
 
 
 @pytest.fixture
@@ -93,6 +93,27 @@ def test_other_weights_than_were_judged(run: Path, tmp_path: Path) -> None:
     shutil.copy(read.recorded(1) / "weights.safetensors", run)
     with pytest.raises(InputError, match="not the weights that the run was judged by"):
         ship(run, "c", tmp_path / "made")
+
+
+def test_other_data_than_it_was_judged_on(run: Path, tmp_path: Path) -> None:
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(environment | {"data_sha256": "0" * 64}))
+    with pytest.raises(InputError, match="the data changed since the run"):
+        ship(run, "c", tmp_path / "made")
+    assert left_in(tmp_path) == ["run"]
+
+
+def test_a_form_that_is_not_the_network(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(*given: Any) -> Form:
+        made = FORMS["html"](*given)
+        return replace(made, logits=made.logits * 1.01)
+
+    monkeypatch.setitem(delivery.FORMS, "c", other)
+    with pytest.raises(RunFailed, match=r"its c form is not the network, .* Nothing was written"):
+        ship(run, "c", tmp_path / "made")
+    assert left_in(tmp_path) == ["run"]
 
 
 def test_the_page_has_no_int8(run: Path, tmp_path: Path) -> None:

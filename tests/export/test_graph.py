@@ -108,6 +108,19 @@ class _Decides(nn.Module):
         return x.flatten(1)[:, :10] if y.sum() > 0 else x.flatten(1)[:, 10:20]
 
 
+class _Framed(nn.Module):
+    """A 1x1 convolution with a frame of zeros around a map of one number a channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 6, 5), nn.Conv2d(6, 10, 1, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool2d(F.relu(self.conv1(images)), 1)
+        mean: Tensor = self.conv2(pooled).mean((2, 3))
+        return mean
+
+
 def test_what_has_no_plain_form_is_refused_by_name() -> None:
     with pytest.raises(ModelError) as refused:
         read_graph(_Refused(), (1, 28, 28), CLASSES, "mine")
@@ -115,3 +128,5 @@ def test_what_has_no_plain_form_is_refused_by_name() -> None:
     assert "mine: cannot be exported: it uses upsample_nearest2d" in said
     with pytest.raises(ModelError, match="no fixed list of operations"):
         read_graph(_Decides(), (1, 28, 28), CLASSES, "mine")
+    with pytest.raises(ModelError, match="a convolution with padding of a map of 1x1"):
+        read_graph(_Framed(), (1, 28, 28), CLASSES, "mine")

@@ -322,7 +322,8 @@ def _in_comment(text: str) -> str:
     """Any text in ASCII, and such that no comment ends or begins in it."""
     plain = text.encode("ascii", "backslashreplace").decode()
     plain = "".join(each if each.isprintable() else "?" for each in plain)
-    return plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
+    plain = plain.replace("\\", "/").replace("??", "? ?")  # C99's `??/` is a backslash
+    return plain.replace("*/", "* /").replace("/*", "/ *")
 
 
 def _readme(program: Program, name: str, plan: MemoryPlan, said: str) -> str:

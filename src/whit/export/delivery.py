@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from whit.budget import percent
 from whit.durable import what_to_free, write_whole
@@ -17,11 +17,15 @@ from whit.export.folder import write_folder
 from whit.export.forms import FORMS, Form
 from whit.export.graph import Graph
 from whit.export.shipping import Proof, graph_of
+from whit.models.source import is_source, source_sha256
 from whit.needed import need
 from whit.run_record import RunRecord, read_run, why_no_weights
+from whit.sameness import DECIDING
 from whit.text_table import wrapped
 from whit.trained import Trained, load_trained
 from whit.weights import sha256
+
+_SAME = 1e-3  # of the largest logit
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,10 @@ def ship(
     """Write a finished run's network to `target` in a form of `FORMS`.
 
     `model` is the network of a run that was given one in Python; `int8` asks for whole numbers.
-    Raises InputError when the run has no weights, other weights than it was judged by, or a
-    network that has no such form, or when `target` is there already; RunFailed when it cannot be
-    written. Nothing is written then.
+    Raises InputError when the run has no weights, other weights than it was judged by, data or a
+    model's source that changed since, or a network that has no such form, or when `target` is
+    there already; RunFailed when the form turns out not to be the network, or cannot be written.
+    Nothing is written then.
     """
     if form == "onnx":
         need("export", "onnx", "onnxruntime")
@@ -81,10 +86,19 @@ def ship(
     record = read_run(run)
     _refuse(record, target)
     trained = load_trained(record, model)
+    _refuse_changed(trained)
     graph = graph_of(trained)
     made = FORMS[form](graph, trained, int8)
+    shipped = _shipped(form, int8, target, graph, trained, made)
+    if not int8 and not _is_equal(made.logits, shipped.proof):
+        raise RunFailed(
+            f"{record.path}: its {form} form is not the network, which is a defect of whit: "
+            f"{shipped.proof.same_class:,} of {shipped.proof.num_images:,} {shipped.split} images "
+            f"fall into the same class, and logits differ by up to "
+            f"{shipped.proof.largest_difference:.1e}. Nothing was written."
+        )
     _write(target, made.files)
-    return _shipped(form, int8, target, graph, trained, made)
+    return shipped
 
 
 def _write(target: Path, files: bytes | Mapping[str, bytes]) -> None:
@@ -137,6 +151,27 @@ def _refuse(run: RunRecord, target: Path) -> None:
         problems.append(f"{target}: the folder {target.parent} is not there.")
     if problems:
         raise InputError(problems)
+
+
+def _refuse_changed(trained: Trained) -> None:
+    """Raise InputError where the network, or what it would be proven on, is not the run's."""
+    run, name = trained.run, trained.run.recipe.model.name
+    now = {"data_sha256": trained.dataset.fingerprint}
+    if is_source(name):
+        now["model_sha256"] = source_sha256(name)
+    problems = [
+        f"{run.path}: {DECIDING[key]} changed since the run, so it is not exported: put it back "
+        "as it was, or train again."
+        for key, digest in now.items()
+        if run.environment.get(key) not in (None, digest)
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _is_equal(logits: Tensor, proof: Proof) -> bool:
+    """Whether logits differ by no more than sums in another order do, in float32."""
+    return proof.largest_difference <= _SAME * (1 + float(logits.abs().max()))
 
 
 def _judged_by(run: RunRecord) -> object:

@@ -3,7 +3,8 @@
 BatchNorm in evaluation mode is x * scale + offset by channel. Behind a convolution it is that
 convolution with other weights; in front of one without padding, too. Between them may stand
 operations that such a scale passes unchanged. Weights that several operations share are left
-alone: each of them would need its own copy. Two paddings in a row are one.
+alone: each of them would need its own copy. So are weights of few bits that would no longer be
+whole multiples of one step an output. Two paddings in a row are one.
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ def _behind(graph: Graph, op: Operation, scale: Tensor) -> Operation | None:
         (found,) = (each for each in graph.operations if name in each.inputs)
         if found.kind in _WEIGHTED:
             padded = found.kind == "conv" and found.attributes["padding"] != (0, 0)
-            return None if padded or not _alone(graph, found) else found
+            uneven = graph.bits < 8 and bool((scale != scale[0]).any())
+            return None if padded or uneven or not _alone(graph, found) else found
         if not _passes(found, scale):
             return None
         name = found.name

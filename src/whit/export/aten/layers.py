@@ -36,6 +36,8 @@ def conv(
     if not isinstance(weight, Tensor):
         raise Unreadable("it uses a convolution whose weights depend on the image")
     if is_column(image) and tuple(weight.shape[1:]) == (*image.shape, 1, 1):
+        if padding not in ("valid", "same") and pair(padding, 0) != (0, 0):
+            raise Unreadable("it uses a convolution with padding of a map of 1x1")
         row = Seen(image.name, image.shape, VECTOR)
         made = linear(graph, row, weight.flatten(1), bias)
         return Seen(made.name, made.shape, BY_CHANNEL)
