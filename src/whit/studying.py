@@ -108,7 +108,7 @@ class Onlooker:
 
 
 def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
-    """Name the recipes of a study. Raises InputError for one given twice.
+    """Name the recipes of a study. Raises InputError for one given twice, or no place for them.
 
     Raises BudgetRefused when one of them can never keep its budget.
     """
@@ -121,6 +121,10 @@ def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
         for recipe in recipes
         if not recipe.train.test and recipe.train.evaluate != "val"
     ]
+    whole = root.absolute()
+    nearest = next(place for place in (whole, *whole.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        problems.append(f"--out {root}: {nearest} is not a folder.")
     judged = {(r.data.name, r.train.test or r.data.val) for r in recipes}
     if len(judged) > 1:
         problems.append("the recipes are not judged on the same images: give them the same data.")

@@ -152,6 +152,7 @@ WRONG = {
     # study
     "study-everything-wrong": "study sprnt --seeds 0 --jobs none --threads 99999 --device gpu",
     "study-same-recipe-twice": "study easy.toml easy.toml --seeds 2",
+    "study-into-a-file": "study easy.toml --seeds 2 --out easy.toml",
     "study-judged-on-nothing": "study easy.toml --seeds 2 --set train.test=false",
     "study-judged-on-different-images": "study easy.toml sprint --seeds 2",
     "study-sizes-that-do-not-fit": "study easy.toml --seeds 2 --set model.shares=[1,1]",
