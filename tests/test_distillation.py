@@ -139,9 +139,13 @@ def test_who_may_not_teach(easy_recipe: Path, teacher: Path, tmp_path: Path) -> 
     altered = Path(shutil.copytree(teacher, tmp_path / "altered"))
     weights = altered / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(InputError, match=r"is not what its result\.json says"):
-        run(plan(student(easy_recipe, altered)), out=tmp_path / "never")
-    assert not (tmp_path / "never").exists()
+    with pytest.raises(InputError, match=r"altered after the run: weights\.safetensors\. Train"):
+        plan(student(easy_recipe, altered))
+    cheaper = Path(shutil.copytree(teacher, tmp_path / "cheaper"))
+    result = json.loads((cheaper / "result.json").read_text())
+    (cheaper / "result.json").write_text(json.dumps(result | {"params": 10}))
+    with pytest.raises(InputError, match=r"altered after the run: result\.json\. Train"):
+        plan(student(easy_recipe, cheaper))
 
 
 def colours(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 from whit.errors import InputError
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, read_run, why_no_weights
+from whit.seal import broken_seals
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Teacher:
 def teacher_of(recipe: Recipe) -> Teacher | None:
     """Return the teacher that a recipe names; None where it names none.
 
-    Raises InputError when there is no such teacher, when it did not finish, or when it learned
-    from images that this recipe holds out.
+    Raises InputError when there is no such teacher, when it did not finish or was altered since,
+    or when it learned from images that this recipe holds out.
     """
     if recipe.distill is None:
         return None
@@ -64,6 +65,12 @@ def teacher_of(recipe: Recipe) -> Teacher | None:
     problem = why_no_weights(run)
     if problem:
         raise InputError(f"distill.teacher = {name!r}: {problem}, so it can teach nothing.")
+    altered = [file for file, _, _ in broken_seals(run.result or {}, path)]
+    if altered:
+        raise InputError(
+            f"distill.teacher = {name!r}: altered after the run: {', '.join(altered)}. Train the "
+            "teacher again."
+        )
     taught, learned = recipe.data, run.recipe.data
     if taught.val and (learned.name != taught.name or learned.val != taught.val):
         raise InputError(
