@@ -65,13 +65,19 @@ def recipe_table(rows: list[dict[str, Any]], width: int) -> str:
 
 
 def run_rows(roots: list[Path]) -> list[dict[str, Any]]:
-    """Return one row a run folder at or under `roots`, unfinished and damaged ones included."""
+    """Return one row a run folder at or under `roots`, unfinished and damaged ones included.
+
+    Where none is, those one folder deeper, as the seeds of studies are.
+    """
     missing = [root for root in roots if not os.path.isdir(root) and root != Path("runs")]
     if missing:
         said = {True: "not a folder", False: "no such folder"}
         raise InputError([f"{root}: {said[os.path.exists(root)]}." for root in missing])
     rows = []
-    for path in find_runs(roots):
+    found = find_runs(roots)
+    if not found:
+        found = find_runs([p for root in roots if root.is_dir() for p in sorted(root.iterdir())])
+    for path in found:
         row: dict[str, Any] = {"run": str(path), "recipe": None, "seed": None, "state": None}
         row |= {"params": None, "epochs": None, "correct": None, "total": None}
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def test_what_a_model_prints_is_seen_without_json(
     workshop: Path, whit: Callable[..., Done]
 ) -> None:
     assert "called\n" in whit(f"plan {TALKS}", workshop).out
+
+
+def test_runs_of_studies_lie_one_folder_deeper(
+    workshop: Path, tmp_path: Path, whit: Callable[..., Done]
+) -> None:
+    shutil.copytree(workshop / "runs", tmp_path / "studies" / "easy-1234")
+    rows = parsed(whit("runs studies --json", tmp_path))
+    names = [path.name for path in sorted((workshop / "runs").iterdir())]
+    assert [row["run"] for row in rows] == [f"studies/easy-1234/{name}" for name in names]
 
 
 def test_lists(workshop: Path, whit: Callable[..., Done]) -> None:
