@@ -147,7 +147,9 @@ def in_a_step_that_does_not_end(workplace: Path) -> Command:
         "        self.steps += self.training\n"
         "        if self.steps == 20:\n"
         "            open('stuck', 'w').close()\n"
-        "            time.sleep(60)\n"
+        # In one sleep a signal just before it would wait for its end.
+        "            for _ in range(6000):\n"
+        "                time.sleep(0.01)\n"
         "        return self.norm(self.conv(x)).mean((2, 3))\n"
     )
     text = (workplace / "easy.toml").read_text()
