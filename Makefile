@@ -45,16 +45,16 @@ sprint: $(VENV)/installed  ## the flagship's record: 10 seeds
 fewest-epochs: $(VENV)/installed  ## the record of two epochs: 10 seeds
 	$(BIN)/python records/reproduce.py fewest-epochs --seeds 10
 
-sharpest: $(VENV)/installed  ## the record of accuracy: 10 seeds; about half an hour
+sharpest: $(VENV)/installed  ## the record of accuracy: 10 seeds; about a quarter of an hour
 	$(BIN)/python records/reproduce.py sharpest --seeds 10
 
-smallest: $(VENV)/installed  ## the record of parameters at 99.4 %: 10 seeds; about half an hour
+smallest: $(VENV)/installed  ## the record of parameters at 99.4 %: 10 seeds; about an hour
 	$(BIN)/python records/reproduce.py smallest --seeds 10
 
-smallest-99: $(VENV)/installed  ## the record of parameters at 99.0 %: 10 seeds; about half an hour
+smallest-99: $(VENV)/installed  ## the record of parameters at 99.0 %: 10 seeds; about an hour
 	$(BIN)/python records/reproduce.py smallest-99 --seeds 10
 
-tiniest: $(VENV)/installed  ## the record of bytes: 10 seeds; about half an hour
+tiniest: $(VENV)/installed  ## the record of bytes: 10 seeds; about an hour
 	$(BIN)/python records/reproduce.py tiniest --seeds 10
 
 uplift: $(VENV)/installed  ## the published networks, trained better: 10 seeds each; hours

@@ -14,6 +14,17 @@ from pathlib import Path
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def why_no_place(folder: Path, *, to_write: bool = True) -> str | None:
+    """Say why nothing can be put into `folder`, which may have to be made; None where it can."""
+    whole = folder.absolute()
+    nearest = next(place for place in (whole, *whole.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        return f"{nearest} is not a folder."
+    if to_write and not os.access(nearest, os.W_OK | os.X_OK):
+        return f"no permission to write in {nearest}."
+    return None
+
+
 def write_whole(target: Path, content: bytes) -> None:
     """Write or replace a file as one step. Raises OSError; what was there before then stays."""
     beside = target.with_name(f".{target.name}.tmp")

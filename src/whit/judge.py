@@ -23,14 +23,15 @@ from whit.data.splits import Dataset, Split
 from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import predict
-from whit.models.source import is_source, refuse_inside, source_sha256
+from whit.models.source import is_source, refuse_inside
 from whit.planning import fresh_model, load_network, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
 from whit.run_record import RunRecord, read_run, why_no_weights
-from whit.sameness import changes_between
+from whit.sameness import DECIDING, changes_between
 from whit.seal import broken_seals
 from whit.text_table import wrapped
+from whit.trained import inputs_now
 from whit.weights import sha256
 
 # Two logits so near each other may change places when sums are made in another order.
@@ -235,16 +236,9 @@ def _near_misses(run: RunRecord, tested: Tested) -> str | None:
 
 def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]:
     """Name what the judgement is made from and is no longer what the run was made from."""
-    now: dict[str, str | None] = {"the model's source": None, "the data": None}
-    name = run.recipe.model.name
-    if is_source(name):
-        now["the model's source"] = source_sha256(name)
-    if tested:
-        now["the data"] = tested.dataset.fingerprint
-    keys = {"the model's source": "model_sha256", "the data": "data_sha256"}
-    for what, digest in now.items():
-        then = run.environment.get(keys[what])
-        if digest is not None and digest != then:
+    for key, digest in inputs_now(run.recipe, tested.dataset if tested else None).items():
+        then, what = run.environment.get(key), DECIDING[key]
+        if digest != then:
             message = f"{run.path.name}: {what} changed since the run."
             yield Violation(f"record {what.split()[-1]}", str(then), digest, message)
 

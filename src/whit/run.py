@@ -40,7 +40,6 @@ from whit.planning import plan as make_plan
 from whit.preparing import Prepared, prepare
 from whit.recipe import Recipe
 from whit.record import EpochRecord, RunResult
-from whit.rounding import Rounding
 from whit.run_folder import RunFolder, as_json
 from whit.run_record import RunRecord, read_run
 from whit.sameness import changes_between, describe
@@ -193,7 +192,6 @@ def _go_on(
     plan, dataset, state = prepared.plan, prepared.dataset, prepared.state
     recipe = plan.recipe
     keeper = Keeper(folder, progress, stopping, prepared.started)
-    rounding = Rounding(state.model, recipe.quantise)
 
     def result_with(weights: bytes) -> RunResult:
         return judged_result(plan, dataset, state, progress.records, progress.changes, weights)
@@ -202,7 +200,8 @@ def _go_on(
         with _failures_named(recipe, folder):
             batches = keeper.batches(watch.batches)
             for record in train(state, prepared.loader, recipe, batches, prepared.distillation):
-                with rounding.on(record.epoch / recipe.train.epochs), stopping.at_once():
+                judged_at = record.epoch / recipe.train.epochs
+                with state.rounding.on(judged_at), stopping.at_once():
                     readings = tuple(
                         evaluate(state.model, split, prepared.normalise, device=state.device)
                         for split in _splits_after(record.epoch, recipe, dataset)

@@ -27,7 +27,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from whit.durable import append, remove_leftovers, sync_folder, what_to_free, write_whole
+from whit.durable import (
+    append,
+    remove_leftovers,
+    sync_folder,
+    what_to_free,
+    why_no_place,
+    write_whole,
+)
 from whit.errors import InputError, RunFailed
 from whit.ownership import Ownership, is_running, owner_of
 from whit.record import EpochRecord
@@ -62,11 +69,8 @@ class RunFolder:
             raise _already_there(out)
         if any(len(os.fsencode(part)) > _LONGEST_NAME for part in out.parts):
             raise InputError(f"--out {out}: a name in it is longer than {_LONGEST_NAME} bytes.")
-        above = next(place for place in out.absolute().parents if os.path.lexists(place))
-        if not above.is_dir():
-            raise InputError(f"--out {out}: {above} is not a folder.")
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise InputError(f"--out {out}: no permission to write in {above}.")
+        if problem := why_no_place(out.absolute().parent):
+            raise InputError(f"--out {out}: {problem}")
 
     @classmethod
     def create(

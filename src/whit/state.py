@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from whit.chance import chance_state, restore_chance, set_chance
 from whit.optim import WeightAverage, build_optimizer
 from whit.recipe import Recipe
+from whit.rounding import Rounding
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -46,6 +47,7 @@ class TrainingState:
         self.model = model
         self.optimizer = build_optimizer(model, recipe.optim)
         self.average = WeightAverage(model, recipe.average)
+        self.rounding = Rounding(model, recipe.quantise)
         self.seed = seed
         self.device = device
         self.epoch = 1  # the one under way, or about to begin

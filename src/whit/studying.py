@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from whit.comparison import Comparison, compare
 from whit.doing import model_sha256, teacher_sha256
+from whit.durable import why_no_place
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
@@ -121,10 +122,8 @@ def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
         for recipe in recipes
         if not recipe.train.test and recipe.train.evaluate != "val"
     ]
-    whole = root.absolute()
-    nearest = next(place for place in (whole, *whole.parents) if os.path.lexists(place))
-    if not nearest.is_dir():
-        problems.append(f"--out {root}: {nearest} is not a folder.")
+    if problem := why_no_place(root, to_write=False):  # a finished study is only read again
+        problems.append(f"--out {root}: {problem}")
     judged = {(r.data.name, r.train.test or r.data.val) for r in recipes}
     if len(judged) > 1:
         problems.append("the recipes are not judged on the same images: give them the same data.")

@@ -11,8 +11,9 @@ from whit.data.datasets import load_dataset
 from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
-from whit.models.source import refuse_inside
+from whit.models.source import is_source, refuse_inside, source_sha256
 from whit.planning import load_network
+from whit.recipe import Recipe
 from whit.run_record import RunRecord, why_no_weights
 
 
@@ -33,6 +34,16 @@ class Trained:
         if self.dataset.val is None:
             raise InputError(f"{self.run.path}: judged on neither test nor val images.")
         return self.dataset.val
+
+
+def inputs_now(recipe: Recipe, dataset: Dataset | None) -> dict[str, str]:
+    """Return the digests of a recipe's own model and of its data, under environment.json's keys."""
+    found = {}
+    if is_source(recipe.model.name):
+        found["model_sha256"] = source_sha256(recipe.model.name)
+    if dataset:
+        found["data_sha256"] = dataset.fingerprint
+    return found
 
 
 def load_trained(run: RunRecord, model: nn.Module | None = None) -> Trained:

@@ -18,7 +18,6 @@ from whit.errors import Diverged
 from whit.optim import set_lr
 from whit.recipe import Recipe
 from whit.record import EpochRecord
-from whit.rounding import Rounding
 from whit.state import Batches, Tally, TrainingState
 
 
@@ -38,8 +37,8 @@ def train(
     weights. The averaged weights, and rounded ones, if the recipe asks for them, are in place when
     the last record is yielded; until then they are those that steps change.
     """
-    model, optimizer, average = state.model, state.optimizer, state.average
-    rounding = Rounding(model, recipe.quantise)
+    model, optimizer = state.model, state.optimizer
+    average, rounding = state.average, state.rounding
     schedule = recipe.schedule.multiplier()
     planned = recipe.train.epochs * len(loader.labels)
     precision = autocast(recipe.train.precision, loader.images.device.type)

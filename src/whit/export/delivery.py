@@ -17,12 +17,11 @@ from whit.export.folder import write_folder
 from whit.export.forms import FORMS, Form
 from whit.export.graph import Graph
 from whit.export.shipping import Proof, graph_of
-from whit.models.source import is_source, source_sha256
 from whit.needed import need
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.sameness import DECIDING
 from whit.text_table import wrapped
-from whit.trained import Trained, load_trained
+from whit.trained import Trained, inputs_now, load_trained
 from whit.weights import sha256
 
 _SAME = 1e-3  # of the largest logit
@@ -155,14 +154,11 @@ def _refuse(run: RunRecord, target: Path) -> None:
 
 def _refuse_changed(trained: Trained) -> None:
     """Raise InputError where the network, or what it would be proven on, is not the run's."""
-    run, name = trained.run, trained.run.recipe.model.name
-    now = {"data_sha256": trained.dataset.fingerprint}
-    if is_source(name):
-        now["model_sha256"] = source_sha256(name)
+    run = trained.run
     problems = [
         f"{run.path}: {DECIDING[key]} changed since the run, so it is not exported: put it back "
         "as it was, or train again."
-        for key, digest in now.items()
+        for key, digest in inputs_now(run.recipe, trained.dataset).items()
         if run.environment.get(key) not in (None, digest)
     ]
     if problems:

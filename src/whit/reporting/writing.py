@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from whit.durable import what_to_free, write_whole
+from whit.durable import what_to_free, why_no_place, write_whole
 from whit.errors import InputError, RunFailed
 from whit.needed import need
 from whit.reporting.account import account_of
@@ -107,12 +107,8 @@ def _place_problems(file: Path, markdown: bool) -> list[str]:
         return [f"--out {file}: a folder. Name the file to write."]
     if markdown and file.suffix != ".md":
         return [f"--out {file}: a Markdown report wants a name that ends in .md."]
-    above = next(place for place in file.absolute().parents if os.path.lexists(place))
-    if not above.is_dir():
-        return [f"--out {file}: {above} is not a folder."]
-    if not os.access(above, os.W_OK | os.X_OK):
-        return [f"--out {file}: no permission to write in {above}."]
-    return []
+    problem = why_no_place(file.absolute().parent)
+    return [f"--out {file}: {problem}"] if problem else []
 
 
 def _write(file: Path, content: bytes) -> None:
