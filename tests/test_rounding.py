@@ -183,8 +183,9 @@ class StopAfter(Watch):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_it_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path) -> None:
-    planned = plan(whit.load_recipe(recipe))
+@pytest.mark.parametrize("changes", [[], ["model.dropout=0.3", "train.dropout_until=0.5"]])
+def test_it_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path, changes: list[str]) -> None:
+    planned = plan(whit.load_recipe(recipe).changed(changes))
     whole = run(planned, out=tmp_path / "whole", threads=1)
     with pytest.raises(Interrupted):
         run(planned, out=tmp_path / "halves", threads=1, watch=StopAfter())

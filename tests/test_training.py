@@ -161,6 +161,34 @@ def test_warps_end_where_the_recipe_says() -> None:
     assert equal == [False] * 6 + [True] * 2
 
 
+def test_dropout_ends_where_the_recipe_says() -> None:
+    """Two epochs of 200 images: until progress 0.74 is until batch 3 of the second epoch."""
+    recipe = RECIPE.changed(["train.dropout_until=0.74", "train.batch_size=50"])
+    model = small_model()
+    dropping, counting = [], []
+    layers = {type(module).__name__: module for module in model.modules()}
+    layers["Dropout"].register_forward_hook(lambda layer, *_: dropping.append(layer.training))
+    layers["BatchNorm2d"].register_forward_hook(lambda layer, *_: counting.append(layer.training))
+    list(train(model, Loader(easy_split("train", 200), 50, NORMALISE), recipe, 0))
+    assert dropping == [True] * 6 + [False] * 2
+    assert counting == [True] * 8
+
+
+def test_batchnorm_ends_on_the_statistics_of_what_is_judged() -> None:
+    """Without dropout at the end the running variance is that of inference; with it, wider."""
+    layers = Dropout(0.5), nn.Flatten(), nn.BatchNorm1d(784, momentum=0.9), nn.Linear(784, 10)
+    model = nn.Sequential(*layers)
+    far = []
+    for changes in ([], ["train.dropout_until=0.5"]):
+        twin, loader = copy.deepcopy(model), small_loader()
+        list(train(twin, loader, RECIPE.changed(changes), 0))
+        images = loader.normalise(loader.images.float()).flatten(1)
+        lit = images.var(0) > 0.1
+        far.append((twin[2].running_var / images.var(0))[lit].mean())
+    assert far[0] > 1.5
+    assert far[1] == pytest.approx(1, abs=0.2)
+
+
 def plain_warp(image: Tensor, affine: Tensor) -> Tensor:
     """Bilinear, pixel by pixel, in the pixels about the centre that `warp` promises."""
     height, width = image.shape

@@ -192,11 +192,17 @@ class TrainSpec(Part):
     one, as the published systems did, and the record says so; `test = false` leaves it alone,
     for tuning, and the verdict open. `precision = "auto"` is bf16 on a device with bf16
     instructions, else fp32.
+
+    From progress `dropout_until` on, layers of dropout drop nothing, so that BatchNorm ends on the
+    statistics of the network that is judged: behind dropout those of training are wider ("variance
+    shift", arXiv 1801.05134).
     """
 
     epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 10
     batch_size: Positive = 128
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    # At least half of the training: a budget that requires dropout means it.
+    dropout_until: Annotated[Real, Field(ge=0.5, le=1)] | None = None
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     evaluate: Literal["none", "val", "test"] = "none"
     test: Flag = True

@@ -10,6 +10,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from whit.chance import chance_state, restore_chance, set_chance
 from whit.optim import WeightAverage, build_optimizer
@@ -56,6 +57,7 @@ class TrainingState:
         self.steps = 0  # since the run began
         self.seconds = 0.0  # of training in this epoch
         self.tally = Tally()
+        self._dropouts = [m for m in model.modules() if isinstance(m, _DropoutNd)]
         self._buffers = list(model.buffers())
         self._kept = [buffer.clone() for buffer in self._buffers]
 
@@ -64,6 +66,11 @@ class TrainingState:
         if not self.batches:
             set_chance(self.seed, "dropout", self.epoch)
         self.model.train()
+
+    def end_dropout(self) -> None:
+        """Drop nothing more in this epoch. A model's own calls of `F.dropout` are not reached."""
+        for layer in self._dropouts:
+            layer.eval()
 
     def end_epoch(self) -> None:
         self.epoch += 1

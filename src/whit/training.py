@@ -41,6 +41,7 @@ def train(
     average, rounding = state.average, state.rounding
     schedule = recipe.schedule.multiplier()
     planned = recipe.train.epochs * len(loader.labels)
+    dropout_until = recipe.train.dropout_until or 1.0
     precision = autocast(recipe.train.precision, loader.images.device.type)
     while state.epoch <= recipe.train.epochs:
         state.begin_epoch()
@@ -50,6 +51,8 @@ def train(
             set_lr(optimizer, schedule(state.seen / planned))  # images (N, C, H, W), labels (N,)
             state.keep_buffers()
             rounding.put_on(state.seen / planned)
+            if state.seen / planned >= dropout_until:
+                state.end_dropout()
             with precision:
                 logits = model(images)  # (N, K)
             loss = F.cross_entropy(

@@ -46,6 +46,7 @@ WRONG = {
     "lr-negative": "plan easy.toml --set optim.lr=-0.1",
     "lr-huge": f"plan easy.toml --set optim.lr=1{'0' * 400}",
     "label-smoothing-one": "plan easy.toml --set train.label_smoothing=1",
+    "dropout-ends-early": "plan easy.toml --set train.dropout_until=0.2",
     "limits-without-sign": "plan easy.toml --set budget.params=20000 --set budget.epochs='20'",
     "limits-with-the-wrong-sign": (
         "plan easy.toml --set budget.params='> 9' --set budget.accuracy='< 99'"

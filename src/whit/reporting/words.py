@@ -168,6 +168,7 @@ def recipe_table(recipe: Recipe) -> Table:
         if (value := getattr(recipe.augment, name))
     ]
     until = recipe.augment.until
+    dropped = train.dropout_until
     rows = [
         ("model", shown(f"{recipe.model.name} ({sizes})" if sizes else recipe.model.name)),
         ("data", shown(recipe.data.name)),
@@ -177,6 +178,7 @@ def recipe_table(recipe: Recipe) -> Table:
                       f"weight decay {optim.weight_decay:g}"),
         ("warps", (", ".join(warps) + (f", until {share(until)} of training" * (until < 1)))
                   if warps else "none"),
+        *([("dropout", f"until {share(dropped)} of training")] if dropped else []),
     ]  # fmt: skip
     return Table("The recipe in short", ("what", "value"), tuple(rows), "ll")
 
