@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from whit.comparison import compare_runs
 from whit.evidence import (
+    Difference,
     Sample,
     by_images,
     paired,
@@ -107,8 +108,22 @@ def test_no_difference_is_not_promised_to_more_seeds() -> None:
     found = paired("a", "b", [(99.0, 99.1), (99.1, 99.0)])
     assert (found.is_shown, found.more_seeds) == (False, None)
     assert "1,000 seeds would not either" in str(found)
-    same = paired("a", "b", [(99.0, 99.0), (99.1, 99.1)])
-    assert (same.p_value, same.is_shown) == (1.0, False)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        paired("a", "b", [(99.0, 99.0), (99.1, 99.1)]),
+        paired("a", "b", [(99.40, 99.41), (99.52, 99.53)]),  # apart by one image, twice
+        unpaired("a", "b", [99.50, 99.50], [99.49]),
+        unpaired("a", "b", [99.50, 99.50], [99.40, 99.40]),
+    ],
+)
+def test_seeds_without_any_spread_prove_nothing(found: Difference) -> None:
+    assert (found.p_value, found.interval, found.more_seeds) == (None, None, None)
+    assert not found.is_shown
+    assert "which do not spread at all): the evidence does not suffice" in str(found)
+    assert str(found).endswith("train more seeds of each.")
 
 
 def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path) -> None:
@@ -129,6 +144,18 @@ def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path
     assert (some.met, some.num_judged) == (2, 3)
     assert any("diverged with seed 1: in no mean" in note for note in some.notes)
     assert any("not all by the same data: 000000000000 (1)" in note for note in some.notes)
+
+
+def test_a_seed_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    """Else the same run, copied, would be two seeds without any spread."""
+    record = Path(__file__).parents[1] / "records" / "fewest-epochs"
+    for seed, name in enumerate(("first", "second")):
+        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / "some" / name)
+    shutil.copytree(tmp_path / "some" / "first", tmp_path / "some" / "third")
+    (whole,) = record.glob("*/seed-2")
+    some = compare_runs([tmp_path / "some", whole]).groups[0]
+    assert [run.path.name for run in some.runs] == ["first", "second"]
+    assert some.notes == [f"some: seed 0 is there again in {tmp_path}/some/third: counted once."]
 
 
 def test_one_seed_each_speaks_of_two_networks_only() -> None:

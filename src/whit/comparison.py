@@ -81,14 +81,31 @@ def compare_runs(folders: list[Path]) -> Comparison:
             name = folder.name if names.count(folder.name) == 1 else str(folder)
             recipe = judged[0].recipe
             diverged = [run for run in runs if run.state == "diverged" and run.recipe == recipe]
-            in_order = (tuple(sorted(them, key=seed_order)) for them in (judged, diverged))
-            groups.append(Seeds(name or str(folder), *in_order))
+            once, again = _each_seed_once(judged)
+            diverged_once, diverged_again = _each_seed_once(diverged)
+            groups.append(Seeds(name or str(folder), once, diverged_once, again + diverged_again))
     if not problems:
         try:
             return compare(groups)
         except InputError as error:
             problems += error.problems
     raise InputError(problems)
+
+
+def _each_seed_once(
+    runs: list[RunRecord],
+) -> tuple[tuple[RunRecord, ...], tuple[RunRecord, ...]]:
+    """Return the first run of each seed, in their order, and those of a seed that was there.
+
+    The same seed again is no further evidence, though it may look like a sample without spread.
+    """
+    seen: set[int] = set()
+    once, again = [], []
+    for run in sorted(runs, key=seed_order):
+        (again if run.seed in seen else once).append(run)
+        if run.seed is not None:
+            seen.add(run.seed)
+    return tuple(once), tuple(again)
 
 
 def seed_order(run: RunRecord) -> tuple[int, str]:

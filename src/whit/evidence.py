@@ -16,6 +16,7 @@ from typing import Any
 
 LEVEL = 0.95
 _MOST_SEEDS = 1000  # more than anybody will train; beyond it a number would say little
+_NO_SPREAD = 1e-9  # points: far below one image of any test split, far above what floats lose
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Difference:
     """`b` - `a` in points of accuracy, with its 95 % interval where there is one.
 
     `p_value` is how often chance alone would give one at least as large, None where a single
-    seed cannot say. `more_seeds` is how many further seeds on each side would probably show a
-    difference of this size; None when it is shown already or more than 1,000 would be needed.
+    seed, or several without any spread, cannot say. `more_seeds` is how many further seeds on each
+    side would probably show a difference of this size; None when it is shown already or more than
+    1,000 would be needed.
     """
 
     a: str
@@ -91,7 +93,7 @@ class Difference:
             return f"the evidence suffices: {better} is better than {worse}."
         said = "the evidence does not suffice to call one better"
         if self.interval is None:
-            return f"{said}; train several seeds of each."
+            return f"{said}; train more seeds of each."
         if self.more_seeds is None:
             return f"{said}, and {_MOST_SEEDS:,} seeds would not either if it is as small as seen."
         return (
@@ -150,10 +152,11 @@ def _difference(
     had: int,
     method: str,
 ) -> Difference:
+    if error < _NO_SPREAD:
+        # Few seeds tie by chance on a grain of one image, which says nothing of the next seed.
+        return Difference(a, b, points, None, None, f"{method}, which do not spread at all")
     half = student_quantile(freedom) * error
-    p_value = float(not points)  # of seeds that do not spread at all
-    if error:
-        p_value = student_two_sided(abs(points) / error, freedom)
+    p_value = student_two_sided(abs(points) / error, freedom)
     more = None
     if p_value >= 1 - LEVEL and points:
         enough = _seeds_to_show(abs(points), spread)

@@ -54,7 +54,8 @@ class RunRecord:
 
     @property
     def seed(self) -> int | None:
-        return self.environment.get("seed")
+        seed = self.environment.get("seed")
+        return seed if type(seed) is int else None
 
     @property
     def last_val(self) -> Evaluation | None:

@@ -38,6 +38,7 @@ class Seeds:
     name: str
     runs: tuple[RunRecord, ...]  # at least one, in the order of their seeds
     diverged: tuple[RunRecord, ...] = ()  # have no accuracy; they count as missed
+    again: tuple[RunRecord, ...] = ()  # of a seed that is among the others: not counted
 
     @property
     def split(self) -> str:
@@ -104,6 +105,10 @@ class Seeds:
             seeds = ", ".join(str(run.seed) for run in self.diverged)
             found.append(
                 f"{self.name}: diverged with seed {seeds}: in no mean, and counted as missed."
+            )
+        for run in self.again:
+            found.append(
+                f"{self.name}: seed {run.seed} is there again in {run.path}: counted once."
             )
         for key, what in _ALIKE.items():
             values = [_environment(run, key) for run in self.runs]

@@ -41,7 +41,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def records(workshop: Path, tmp_path: Path) -> Path:
     """Folders `wide` and `narrow` with runs of invented results, and `odd` with broken ones."""
 
-    def add(place: str, recipe: str, correct: int, seconds: float) -> None:
+    def add(place: str, recipe: str, correct: int, seconds: float, seed: int = 0) -> None:
         folder = Path(shutil.copytree(workshop / "runs" / "easy-0", tmp_path / place))
         text = (folder / "recipe.toml").read_text()
         (folder / "recipe.toml").write_text(text.replace("[8, 16]", recipe))
@@ -49,11 +49,13 @@ def records(workshop: Path, tmp_path: Path) -> Path:
         result["test"] |= {"correct": correct, "wrong": list(range(100 - correct))}
         result["seconds"]["total"] = seconds
         (folder / "result.json").write_text(json.dumps(result))
+        environment = json.loads((folder / "environment.json").read_text())
+        (folder / "environment.json").write_text(json.dumps(environment | {"seed": seed}))
 
     for seed, correct in enumerate((97, 98, 99, 98)):
-        add(f"narrow/easy-{seed}-20260101T000000Z", "[8, 16]", correct, 1.5)
+        add(f"narrow/easy-{seed}-20260101T000000Z", "[8, 16]", correct, 1.5, seed)
     for seed, correct in enumerate((99, 100, 100, 100)):
-        add(f"wide/easy-{seed}-20260101T000000Z", "[12, 16]", correct, 2.5)
+        add(f"wide/easy-{seed}-20260101T000000Z", "[12, 16]", correct, 2.5, seed)
     add("odd/stopped", "[8, 16]", 90, 1.0)
     (tmp_path / "odd/stopped/result.json").unlink()
     add("odd/damaged", "[8, 16]", 90, 1.0)
