@@ -42,7 +42,7 @@ def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
     seen: dict[str, set[object]] = {"epochs": set(), "depth": set(), "width": set()}
     for seed in range(200):
-        recipe = space.recipe(RandomChoose(seed))
+        recipe = space.recipe(space.choose(RandomChoose(seed)))
         sizes = recipe.model.arguments
         assert 0.01 <= recipe.optim.lr <= 0.5
         assert 16 <= recipe.train.batch_size <= 256
@@ -61,7 +61,7 @@ def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
 
 def test_candidates_are_judged_on_val_and_handed_over_with_the_test(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
-    recipe = space.recipe(RandomChoose(0))
+    recipe = space.recipe(space.choose(RandomChoose(0)))
     assert (recipe.train.test, recipe.data.val) == (True, 0)
     judged = space.on_val(recipe)
     assert (judged.train.test, judged.train.evaluate, judged.data.val) == (False, "val", 10_000)
@@ -78,7 +78,7 @@ def test_a_python_space_chooses_as_it_likes(tmp_path: Path) -> None:
     )
     space = load_space(written(tmp_path, text, "own.py"))
     assert (space.name, space.objectives, space.seeds) == ("own", ("accuracy",), 5)
-    (width,) = set(space.recipe(RandomChoose(1)).model.arguments["widths"])
+    (width,) = set(space.recipe(space.choose(RandomChoose(1))).model.arguments["widths"])
     assert 4 <= width <= 8
 
 
@@ -89,7 +89,7 @@ def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
     built = 0
     for seed in range(12):
         try:
-            built += not plan(space.recipe(RandomChoose(seed))).refusals
+            built += not plan(space.recipe(space.choose(RandomChoose(seed)))).refusals
         except InputError:
             continue
     assert built >= 4
@@ -114,7 +114,18 @@ def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
         ('["params", "accuracy"]', '["accuracy", "accuracy"]', "an objective is named twice"),
         ('["params", "accuracy"]', '"accuracy"', "wanted a list"),
         ('"sprint"', '"sprnt"', "base: No recipe 'sprnt'"),
-        ('name = "tiny"', 'name = "../tiny"', "wanted letters, digits"),
+        ('name = "tiny"', 'name = "../tiny"', "wanted up to 50 of the letters a to z"),
+        ('name = "tiny"', 'name = "größe"', "wanted up to 50 of the letters a to z"),
+        ('name = "tiny"', f'name = "{51 * "t"}"', "wanted up to 50 of the letters a to z"),
+        ('base = "sprint"', "", "S: base is missing: the name of a shipped recipe, or a path."),
+        ('"optim.lr"', "optim.lr", 'optim: write the key in quotes: "optim.lr" = ...'),
+        ("high = 0.5", f"high = 1{400 * '0'}", "wanted low and high, two numbers"),
+        (
+            '"augment.rotate" = 3.0',
+            '"optim.name" = ["sgd", "adamv"]',
+            "'adamv' can never be chosen",
+        ),
+        ("[5, 10, 19]", "[5, 10, 0]", "S: train.epochs: 0 can never be chosen"),
         ('name = "tiny"', "seed = 3", "S: unknown key seed. Did you mean 'seeds'?"),
         ("val = 10000", "val = 0", "val = 0: allowed are 1"),
         ('name = "tiny"', "seeds = 1000", "seeds = 1000: allowed are 1 to 100"),
@@ -140,6 +151,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("x = (", "SyntaxError"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
         ("1 / 0", "ZeroDivisionError"),
         ("base = 'sprint'", "it needs a function changes(choose)"),
         ("base = 'sprint'\ndef changes(choose): return choose.integr('a', 1, 2)", "fails: Attri"),
@@ -150,6 +162,15 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 def test_a_python_space_that_fails_is_named(text: str, said: str, tmp_path: Path) -> None:
     (found,) = problems(written(tmp_path, text, "own.py"))
     assert said in found
+
+
+def test_a_python_space_is_a_module_like_any_other(tmp_path: Path) -> None:
+    text = (
+        "from dataclasses import dataclass\n@dataclass\nclass Size:\n    width: int = 8\n"
+        "base = 'sprint'\ndef changes(choose): return {'model.widths': [Size().width] * 3}\n"
+    )
+    space = load_space(written(tmp_path, text, "own.py"))
+    assert space.choose(RandomChoose(0)) == {"model.widths": [8, 8, 8]}
 
 
 def test_a_space_that_is_not_there() -> None:
@@ -166,7 +187,9 @@ def test_a_plain_choice_is_uniform() -> None:
 def test_a_space_is_a_value(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
     assert isinstance(space, Space)
-    assert space.recipe(RandomChoose(3)) == space.recipe(RandomChoose(3))
+    assert space.recipe(space.choose(RandomChoose(3))) == space.recipe(
+        space.choose(RandomChoose(3))
+    )
 
 
 def test_as_many_images_are_held_out_as_the_base_has(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def _each_seed_once(
     The same seed again is no further evidence, though it may look like a sample without spread.
     """
     seen: set[int] = set()
-    once, again = [], []
+    once: list[RunRecord] = []
+    again: list[RunRecord] = []
     for run in sorted(runs, key=seed_order):
         (again if run.seed in seen else once).append(run)
         if run.seed is not None:

@@ -55,6 +55,9 @@ class Search:
         )
         parts = [wrapped(counted, width), self.frontier_table(width)]
         parts += [wrapped(str(difference), width) for difference in self.evidence()]
+        parts += [
+            wrapped(f"Note: {note}", width) for best in self.frontier for note in best.seeds.notes
+        ]
         parts += [wrapped(failure, width) for failure in self.failures]
         parts.append(f"Recipes of the frontier: {self.folder}/trials/<trial>/recipe.toml")
         return "\n\n".join(parts)

@@ -13,8 +13,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
@@ -26,6 +27,7 @@ from whit.space import OBJECTIVES, Space
 
 _BEAT = 15.0  # seconds between two signs of life of a driver
 _DEAD = 90.0  # seconds without one
+_DECIDES = "decides"  # key of what must stay
 _TEXTS = ("recipe.toml", "environment.json", "log.jsonl", "result.json", "audit.txt")
 
 
@@ -84,6 +86,13 @@ class Ledger:
                 trial.set_user_attr("files", _as_text(files))
             self.study.tell(number, values, None if values else TrialState.FAIL)
 
+    def leave(self, number: int) -> None:
+        """Note that a candidate failed for a reason outside it: the next driver tries it again."""
+        with self._failing_in_words():
+            (frozen,) = (t for t in self._trials() if t.number == number)
+            if not frozen.state.is_finished():
+                optuna.Trial(self.study, frozen._trial_id).set_user_attr("outcome", "failed")
+
     def tried(self) -> int:
         """How many candidates were tried or are under way: all but those refused."""
         with self._failing_in_words():
@@ -109,13 +118,15 @@ class Ledger:
                     continue
                 trial = optuna.Trial(self.study, frozen._trial_id)
                 trial.set_user_attr("driver", asdict(self.me))
+                trial.set_user_attr("outcome", None)
                 found.append((frozen.number, str(recipe)))
         return found
 
     def under_way_elsewhere(self) -> int:
         """How many candidates other drivers are training."""
         with self._failing_in_words():
-            drivers = [t.user_attrs.get("driver") for t in self._trials(TrialState.RUNNING)]
+            running = [t.user_attrs for t in self._trials(TrialState.RUNNING)]
+            drivers = [of.get("driver") for of in running if of.get("outcome") != "failed"]
             return sum(driver is None or driver["token"] != self.me.token for driver in drivers)
 
     def from_others(
@@ -191,13 +202,26 @@ class Ledger:
 
 
 def masked(address: str) -> str:
-    """Return an address without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", address)
+    """Return an address without its password, be it where it belongs or a parameter."""
+    address = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", address)
+    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", address)
 
 
 def refuse_address(address: str) -> None:
     """Raise InputError for what is no address of a PostgreSQL database."""
-    if not re.fullmatch(r"postgresql(\+psycopg)?://\S+/\S+", address):
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        url = None
+    kinds = ("postgresql", "postgresql+psycopg")
+    if url is not None and "@" in (url.host or ""):
+        raise InputError(
+            f"--storage {masked(address)}: an @ or / in a password is written as %40 or %2F."
+        )
+    if url is None or url.drivername not in kinds or not url.database:
         raise InputError(
             f"--storage {masked(address)}: wanted the address of a PostgreSQL database, such as "
             "postgresql://user:password@host/name."
@@ -228,9 +252,11 @@ def _study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -> opt
             multivariate=True, group=True, constant_liar=True, seed=seed
         )
         with suppress(optuna.exceptions.DuplicatedStudyError):
-            return optuna.create_study(
+            study = optuna.create_study(
                 study_name=space.name, storage=storage, sampler=sampler, directions=directions
             )
+            study.set_user_attr(_DECIDES, _deciding(space))
+            return study
         study = optuna.load_study(study_name=space.name, storage=storage, sampler=sampler)
         wanted = [OBJECTIVES[name] for name in space.objectives]
         if [d == optuna.study.StudyDirection.MAXIMIZE for d in study.directions] != wanted:
@@ -238,8 +264,26 @@ def _study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -> opt
                 f"{space.source}: a search named {space.name} with other objectives is there "
                 "already: give this one another name."
             )
+        now = _deciding(space)
+        had = study.user_attrs.get(_DECIDES, now)
+        if changed := [what for what in now if had.get(what) != now[what]]:
+            raise InputError(
+                f"{space.source}: a search named {space.name} was begun with other "
+                f"{' and '.join(changed)}, so its candidates cannot stand beside new ones: put "
+                "that back, or give this one another name."
+            )
         sampler.reseed_rng()  # or it would begin with the same random candidates again
         return study
+
+
+def _deciding(space: Space) -> dict[str, Any]:
+    """Return what must stay while a search goes on; `seeds` and `least` may change."""
+    return {
+        "objectives": list(space.objectives),
+        "val": space.val,
+        "base": sha256(space.base.to_toml().encode()).hexdigest(),
+        "choices": sha256(space.text.encode()).hexdigest(),
+    }
 
 
 def _journal(folder: Path) -> optuna.storages.BaseStorage:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from whit.doing import model_sha256, teacher_sha256
 from whit.durable import write_whole
-from whit.errors import BudgetRefused, InputError, Interrupted
+from whit.errors import BudgetRefused, InputError, Interrupted, RunFailed
 from whit.findings import Search, SearchOnlooker
 from whit.job import Job, Outcome
 from whit.ledger import Ledger
@@ -37,6 +38,7 @@ from whit.trials import (
     read_given_up,
     read_trial,
     read_trials,
+    trial_folders,
     unconfirmed,
 )
 
@@ -95,10 +97,11 @@ class Driver:
     def go(self, wanted: int) -> Search:
         """Search until `wanted` candidates have ended, earlier ones included, then confirm.
 
-        Raises Interrupted when stopped; what is under way is saved, and the same call goes on.
+        Raises Interrupted when stopped, RunFailed when its files cannot be written; what is under
+        way is saved, and the same call goes on.
         """
-        self.onlooker.begun(self.search, wanted)
         try:
+            self.onlooker.begun(self.search, wanted)
             while self._do(self._candidates(wanted)) or self.ledger.under_way_elsewhere():
                 self._pause()
             while again := unconfirmed(self.search.trials, self.space):
@@ -113,6 +116,11 @@ class Driver:
                 f"stopped by {stop.name}: {len(self.search.trials)} candidates are trained, what "
                 "was under way is saved. The same command goes on.",
                 128 + stop.number,
+            ) from None
+        except OSError as error:
+            raise RunFailed(
+                f"{error.filename or self.search.folder}: {error.strerror or error}. What is "
+                "trained is kept; once there is room, or leave, to write, the same command goes on."
             ) from None
         return self.search
 
@@ -153,7 +161,7 @@ class Driver:
 
     def _finalists(self, again: Sequence[Trial]) -> Iterator[Job]:
         for trial in again:
-            had = {run.seed for run in trial.seeds.runs}
+            had = {run.seed for run in (*trial.seeds.runs, *trial.seeds.diverged)}
             for seed in range(self.space.seeds):
                 if seed not in had and self.ledger.claim(trial.number, seed):
                     yield replace(self._job(trial.number, trial.recipe, seed), least=())
@@ -161,12 +169,17 @@ class Driver:
     def _ask(self, wanted: int) -> tuple[int, Recipe] | None:
         """Ask until the plan finds a candidate that can keep its budget; None if it came too late.
 
-        Raises InputError when it seems that there is none.
+        Raises InputError when it seems that there is none, or the space itself fails.
         """
         for _ in range(_MOST_REFUSED):
             trial = self.ledger.ask()
             try:
-                recipe = self.space.recipe(_Asked(trial))
+                changes = self.space.choose(_Asked(trial))
+            except BaseException:
+                self.ledger.refuse(trial)
+                raise
+            try:
+                recipe = self.space.recipe(changes)
                 recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
                 made = plan(self.space.on_val(recipe))
                 if made.refusals:
@@ -223,24 +236,26 @@ class Driver:
             self.search.failures.append(f"{what}: {outcome.said}")
         files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
         trial = None
-        if outcome.state == "finished":
+        if outcome.state in ("finished", "diverged"):
             trial = read_trial(folder.parent, self.macs.get(number))
-        if job.seed == 0 and outcome.state != "stopped":
+        if job.seed == 0 and outcome.state not in ("stopped", "failed"):
             values = self._values(number, trial, outcome)
             ended = outcome.state in ("finished", "diverged")
             self.ledger.tell(number, values, outcome.state, files if ended else {})
+        elif job.seed == 0 and outcome.state == "failed":
+            self.ledger.leave(number)
         elif trial:
             self.ledger.give(number, job.seed, files)
         self._keep(trial)
         self.search.given_up += outcome.state == "given up"
-        self.onlooker.ended(what, outcome, trial)
+        self.onlooker.ended(what, outcome, trial if outcome.state == "finished" else None)
 
     def _take_from_others(self) -> None:
         """Make the folders of runs that other drivers have made."""
         known = {
             (trial.number, run.seed or 0)
             for trial in self.search.trials
-            for run in trial.seeds.runs
+            for run in (*trial.seeds.runs, *trial.seeds.diverged)
         }
         for number, seed, files in list(self.ledger.from_others(known)):
             recipe = parse_recipe(self.ledger.recipe_of(number), f"trial {number}")
@@ -262,8 +277,9 @@ class Driver:
     def _refresh(self) -> None:
         """Read what is there already."""
         if "macs" in self.space.objectives:
-            for path in (self.search.folder / "trials").glob("[0-9]*"):
-                self.macs[int(path.name)] = _macs(plan(load_recipe(path)))
+            for path in trial_folders(self.search.folder):
+                with suppress(InputError):  # left half made; who takes it over writes it anew
+                    self.macs[int(path.name)] = _macs(plan(load_recipe(path)))
         self.search.trials = read_trials(self.search.folder, self.space, self.macs)
         self._take_from_others()
         self.search.given_up = self.ledger.count("given up")

@@ -22,13 +22,17 @@ As Python, a file with the same names and a function that chooses:
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from whit.errors import InputError, RecipeError, did_you_mean
@@ -40,7 +44,10 @@ OBJECTIVES = {"accuracy": True, "params": False, "macs": False, "epochs": False,
 _KEYS = ("name", "base", "objectives", "val", "seeds", "least", "space")
 _DIMENSION = ("low", "high", "step", "log", "each", "count")
 _MOST_SEEDS = 100
+_LARGEST_BOUND = 1e15  # whole numbers below it are exact as floats, which Optuna keeps
 _DEEPEST = 64  # blocks; as a plain network's
+_LONGEST = 50  # letters of a name, to which a candidate adds its number
+_NAME = rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{_LONGEST - 1}}}"
 
 
 class Choose(Protocol):
@@ -68,12 +75,22 @@ class Space:
     seeds: int  # of each finalist
     least: float  # percent on val; what stays below is no finalist
     changes: Callable[[Choose], Mapping[str, Any]]
+    text: str  # what may change, as it was written: a Python file, or the lines of [space]
 
-    def recipe(self, choose: Choose) -> Recipe:
-        """Return a candidate as a recipe to train and study. Raises RecipeError."""
-        changes = self.changes(choose)
+    def choose(self, choose: Choose) -> Mapping[str, Any]:
+        """Return what one candidate changes. Raises InputError where a user's function fails."""
+        try:
+            changes = self.changes(choose)
+        except Exception as error:
+            raise InputError(
+                f"{self.source}: changes(choose) fails: {type(error).__name__}: {error}"
+            ) from None
         if not isinstance(changes, Mapping):
-            raise RecipeError(f"{self.source}: changes(choose) must return a table of changes.")
+            raise InputError(f"{self.source}: changes(choose) must return a table of changes.")
+        return changes
+
+    def recipe(self, changes: Mapping[str, Any]) -> Recipe:
+        """Return a candidate as a recipe to train and study. Raises RecipeError."""
         try:
             texts = [f"{key}={toml_value(value)}" for key, value in changes.items()]
         except ValueError as error:
@@ -144,14 +161,14 @@ def load_space(name_or_path: str) -> Space:
     if path.suffix == ".py":
         tables = _from_python(text, source)
     else:
-        tables, problems = _from_toml(text, source)
-    space = _space(tables, source, problems)
+        tables, text, problems = _from_toml(text, source)
+    space = _space(tables, source, text, problems)
     _try_out(space)
     return space
 
 
-def _from_toml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the tables, `space` as a function, and what is wrong with the choices."""
+def _from_toml(text: str, source: str) -> tuple[dict[str, Any], str, list[str]]:
+    """Return the tables, `space` as a function, its choices as text, and what is wrong there."""
     try:
         if any(line.count(".") > 300 for line in text.splitlines()):  # as in a recipe
             raise InputError(f"{source}: more than 300 dots in a line.")
@@ -161,16 +178,18 @@ def _from_toml(text: str, source: str) -> tuple[dict[str, Any], list[str]]:
     choices = tables.get("space")
     if not isinstance(choices, dict) or not choices:
         raise InputError(f"{source}: [space] is missing, with a line for each key that may change.")
-    return {**tables, "space": lambda choose: _chosen(choices, choose)}, _dimension_problems(
-        choices, source
-    )
+    space = {**tables, "space": lambda choose: _chosen(choices, choose)}
+    return space, json.dumps(choices, default=str), _dimension_problems(choices, source)
 
 
 def _from_python(text: str, source: str) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "whit_space", "__file__": source}
+    module = ModuleType("whit_space")
+    module.__file__ = source
+    sys.modules[module.__name__] = module  # where dataclasses and their like look themselves up
+    names = vars(module)
     try:
-        exec(compile(text, source, "exec"), names)
-    except Exception as error:
+        exec(compile(text, source, "exec", dont_inherit=True), names)
+    except (Exception, SystemExit) as error:
         raise InputError(f"{source}: {type(error).__name__}: {error}") from None
     changes = names.get("changes")
     if not callable(changes):
@@ -179,7 +198,7 @@ def _from_python(text: str, source: str) -> dict[str, Any]:
     return {**known, "space": changes}
 
 
-def _space(tables: dict[str, Any], source: str, problems: list[str]) -> Space:
+def _space(tables: dict[str, Any], source: str, text: str, problems: list[str]) -> Space:
     """Check everything; `problems` are those found before, raised together with the rest."""
     problems = problems + [
         f"{source}: unknown key {key}.{did_you_mean(key, _KEYS)} Allowed: {', '.join(_KEYS)}."
@@ -187,8 +206,11 @@ def _space(tables: dict[str, Any], source: str, problems: list[str]) -> Space:
         if key not in _KEYS
     ]
     name = tables.get("name", Path(source).stem)
-    if not isinstance(name, str) or not name.replace("-", "a").replace("_", "a").isalnum():
-        problems.append(f"{source}: name = {name!r}: wanted letters, digits, '_' or '-'.")
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+        problems.append(
+            f"{source}: name = {name!r}: wanted up to {_LONGEST} of the letters a to z and A to Z, "
+            "digits, '_' or '-', a letter or a digit first."
+        )
     objectives = tables.get("objectives", ["params", "accuracy"])
     problems += _objective_problems(objectives, source)
     for key, default, most in (("val", 1, 10_000_000), ("seeds", 3, _MOST_SEEDS)):
@@ -199,10 +221,13 @@ def _space(tables: dict[str, Any], source: str, problems: list[str]) -> Space:
     if not _is_number(least) or not 0 <= least <= 100:
         problems.append(f"{source}: least = {least!r}: wanted an accuracy in percent, 0 to 100.")
     base = None
-    try:
-        base = load_recipe(str(tables.get("base", "")))
-    except InputError as error:
-        problems += [f"{source}: base: {problem}" for problem in error.problems]
+    if not (isinstance(tables.get("base"), str) and tables["base"]):
+        problems.append(f"{source}: base is missing: the name of a shipped recipe, or a path.")
+    else:
+        try:
+            base = load_recipe(tables["base"])
+        except InputError as error:
+            problems += [f"{source}: base: {problem}" for problem in error.problems]
     if problems:
         raise InputError(problems)
     assert base is not None
@@ -215,6 +240,7 @@ def _space(tables: dict[str, Any], source: str, problems: list[str]) -> Space:
         seeds=tables.get("seeds", 3),
         least=float(least),
         changes=tables["space"],
+        text=text,
     )
 
 
@@ -235,21 +261,57 @@ def _objective_problems(objectives: Any, source: str) -> list[str]:
     return problems
 
 
-def _try_out(space: Space, candidates: int = 20) -> None:
-    """Raise InputError if of so many random candidates none is a recipe."""
-    first: InputError | None = None
+def _try_out(space: Space, candidates: int = 40) -> None:
+    """Raise InputError if of so many random candidates none is a recipe, or an option never is."""
+    first: RecipeError | None = None
+    good: list[int] = []
+    doubtful: dict[tuple[str, int], Any] = {}
+    fine: set[tuple[str, int]] = set()
     for seed in range(candidates):
+        choose = _Watched(seed)
         try:
-            space.recipe(RandomChoose(seed))
-            return
-        except InputError as error:
+            space.recipe(space.choose(choose))
+        except RecipeError as error:
             first = first or error
-        except Exception as error:  # of a user's own function
-            raise InputError(
-                f"{space.source}: changes(choose) fails: {type(error).__name__}: {error}"
-            ) from None
-    assert first is not None
-    raise first
+            doubtful |= choose.taken
+        else:
+            good.append(seed)
+            fine |= choose.taken.keys()
+    if not good:
+        assert first is not None
+        raise first
+    problems = []
+    for (name, place), option in doubtful.items():
+        # Others may be to blame: it must fail in candidates that are fine with another option.
+        faults = [_fault_with(space, seed, name, place) for seed in good[:5]]
+        if (name, place) not in fine and all(faults):
+            problems.append(f"{space.source}: {name}: {option!r} can never be chosen: {faults[0]}")
+    if problems:
+        raise InputError(problems)
+
+
+class _Watched(RandomChoose):
+    """Keeps which options were chosen, by name and place; `instead` puts others in their place."""
+
+    def __init__(self, seed: int, instead: Mapping[str, int] | None = None):
+        super().__init__(seed)
+        self.instead = instead or {}
+        self.taken: dict[tuple[str, int], Any] = {}
+
+    def one_of(self, name: str, options: Sequence[Any]) -> Any:
+        place = super().one_of(name, range(len(options)))
+        place = min(self.instead.get(name, place), len(options) - 1)
+        self.taken[name, place] = options[place]
+        return options[place]
+
+
+def _fault_with(space: Space, seed: int, name: str, place: int) -> str | None:
+    """Return what is wrong with a candidate that takes another option, if anything is."""
+    try:
+        space.recipe(space.choose(_Watched(seed, {name: place})))
+    except RecipeError as error:
+        return str(error)
+    return None
 
 
 def _chosen(choices: Mapping[str, Any], choose: Choose) -> dict[str, Any]:
@@ -284,17 +346,20 @@ def _dimension_problems(choices: Mapping[str, Any], source: str) -> list[str]:
     problems = []
     lists: set[str] = set()
     for key, dimension in choices.items():
-        problems += [f"{source}: {key}: {said}." for said in _faults_of(dimension, lists)]
+        problems += [f"{source}: {key}: {said}." for said in _faults_of(key, dimension, lists)]
         if isinstance(dimension, dict) and "each" in dimension:
             lists.add(key)
     return problems
 
 
-def _faults_of(dimension: Any, lists: set[str]) -> list[str]:
+def _faults_of(key: str, dimension: Any, lists: set[str]) -> list[str]:
     if isinstance(dimension, list):
         return [] if dimension else ["an empty list leaves nothing to choose"]
     if not isinstance(dimension, dict):
         return []
+    if dimension and not dimension.keys() & set(_DIMENSION):  # TOML reads dots as tables
+        inside = next(iter(dimension))
+        return [f'write the key in quotes: "{key}.{inside}" = ..., or give low and high']
     faults = [
         f"unknown key {name}.{did_you_mean(name, _DIMENSION)} Allowed: {', '.join(_DIMENSION)}"
         for name in dimension
@@ -322,14 +387,14 @@ def _faults_of(dimension: Any, lists: set[str]) -> list[str]:
 def _faults_of_list(dimension: Mapping[str, Any], lists: set[str]) -> list[str]:
     if "each" not in dimension or "count" not in dimension:
         return ["each and count go together"]
-    faults = [f"each: {said}" for said in _faults_of(dimension["each"], set())]
+    faults = [f"each: {said}" for said in _faults_of("each", dimension["each"], set())]
     count = dimension["count"]
     if isinstance(count, str):
         if count not in lists:
             before = f" Lists before it: {', '.join(sorted(lists))}" if lists else ""
             faults.append(f"count = {count!r} is no list before this one.{before}")
         return faults
-    faults += [f"count: {said}" for said in _faults_of(count, set())]
+    faults += [f"count: {said}" for said in _faults_of("count", count, set())]
     if isinstance(count, list):
         sizes = count
     elif isinstance(count, dict):
@@ -342,4 +407,6 @@ def _faults_of_list(dimension: Mapping[str, Any], lists: set[str]) -> list[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < _LARGEST_BOUND

@@ -16,7 +16,7 @@ from whit.errors import InputError
 from whit.evidence import Sample
 from whit.planning import plan
 from whit.recipe import Recipe, load_recipe
-from whit.run_record import RunRecord, read_run
+from whit.run_record import read_run
 from whit.seeds import Seeds, is_judged
 from whit.space import OBJECTIVES, Space
 
@@ -63,6 +63,7 @@ class Trial:
             "recipe": str(self.folder / "recipe.toml"),
             **self.values,
             "seeds": len(self.seeds.runs),
+            "diverged": len(self.seeds.diverged),
             "spread": self.accuracy.sd,
         }
 
@@ -70,14 +71,12 @@ class Trial:
 def read_trial(folder: Path, macs: int | None = None) -> Trial | None:
     """Read a candidate; None when no run of it has ended. Raises InputError when damaged."""
     recipe = load_recipe(folder)
-    runs: list[RunRecord] = []
-    for path in sorted(folder.glob("seed-*"), key=lambda path: int(path.name[5:])):
-        run = read_run(path)
-        if is_judged(run):
-            runs.append(run)
-    if not runs:
+    runs = [read_run(path) for path in _numbered(folder, "seed-")]
+    judged = tuple(run for run in runs if is_judged(run))
+    if not judged:
         return None
-    return Trial(int(folder.name), folder, recipe, Seeds(folder.name, tuple(runs)), macs)
+    diverged = tuple(run for run in runs if run.state == "diverged")
+    return Trial(int(folder.name), folder, recipe, Seeds(folder.name, judged, diverged), macs)
 
 
 def read_given_up(folder: Path, macs: int | None = None) -> Trial | None:
@@ -119,7 +118,7 @@ def frontier(trials: Sequence[Trial], objectives: Sequence[str], least: float = 
 def unconfirmed(trials: Sequence[Trial], space: Space) -> list[Trial]:
     """Return the candidates on the frontier that have fewer seeds than a finalist needs."""
     best = frontier(trials, space.objectives, space.least)
-    return [trial for trial in best if len(trial.seeds.runs) < space.seeds]
+    return [trial for trial in best if trial.seeds.num_judged < space.seeds]
 
 
 def least_by_epoch(
@@ -127,10 +126,13 @@ def least_by_epoch(
 ) -> tuple[tuple[int, float], ...]:
     """Return what a candidate must reach on val after each epoch, or be given up.
 
-    It is measured by those that cost no more in any objective known beforehand: where it stays
-    below the median of them at the same share of training, the frontier has no place for it.
+    It is measured by those that cost no more in any objective: where it stays below the median of
+    them at the same share of training, the frontier has no place for it. Seconds are not known
+    beforehand, so where they count nothing is given up.
     """
-    known = [name for name in space.objectives if name in costs]
+    known = [name for name in space.objectives if name != "accuracy"]
+    if not costs.keys() >= set(known):
+        return ()
     cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in known)]
     if len(cheaper) < _ENOUGH:
         return ()
@@ -155,10 +157,21 @@ def _same(a: Trial, b: Trial, objectives: Sequence[str]) -> bool:
     return all(a.values[name] == b.values[name] for name in objectives)
 
 
+def trial_folders(folder: Path) -> list[Path]:
+    """Return the folders of a search's candidates, in their order."""
+    return _numbered(folder / "trials", "")
+
+
+def _numbered(folder: Path, before: str) -> list[Path]:
+    """Return what is named `before` and a number; a copy that somebody put beside it is not."""
+    names = [path for path in folder.glob(f"{before}*") if path.name[len(before) :].isdecimal()]
+    return sorted(names, key=lambda path: int(path.name[len(before) :]))
+
+
 def read_trials(folder: Path, space: Space, macs: dict[int, int]) -> list[Trial]:
     """Read all candidates of a search that have a result; damaged ones are left out."""
     found = []
-    for path in sorted((folder / "trials").glob("[0-9]*"), key=lambda path: int(path.name)):
+    for path in trial_folders(folder):
         try:
             trial = read_trial(path, macs.get(int(path.name)))
         except InputError:

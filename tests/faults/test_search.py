@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faults.processes import Command, wait_until, whit
-from whit.ledger import Ledger
+from whit.doing import do
+from whit.errors import InputError
+from whit.job import Job, Outcome
+from whit.ledger import Ledger, masked, refuse_address
 from whit.recipe import load_recipe
+from whit.search import Driver
 from whit.space import load_space
+from whit.studying import Look
 
 SPACE = """\
 name = "tiny"
@@ -105,6 +112,124 @@ def test_a_candidate_only_thought_of_was_not_refused(
     after = Ledger(space, place, None, 0)
     assert after.left_over() == []
     assert (after.count("refused"), after.tried()) == (1, 0)
+
+
+OWN_MODEL = """\
+import torch
+from torch import nn
+class Sometimes(nn.Sequential):
+    def __init__(self, num_classes=10, width=4):
+        super().__init__(nn.Flatten(), nn.Linear(784, width), nn.Linear(width, num_classes))
+        if torch.rand(()) > 0.5:
+            nn.init.constant_(self[1].weight, float("inf"))
+"""
+
+
+def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path) -> None:
+    """It is counted and said; the search does not ask for that seed again and again."""
+    text = (place / "easy.toml").read_text()
+    start, end = text.index("[model]"), text.index("[data]")
+    (place / "easy.toml").write_text(
+        text[:start] + '[model]\nname = "models.py:Sometimes"\n' + text[end:]
+    )
+    (place / "tiny.toml").write_text(
+        'name = "tiny"\nbase = "easy.toml"\nseeds = 4\n[space]\n"train.epochs" = [2]\n'
+    )
+    (place / "models.py").write_text(OWN_MODEL)
+    value = found_by(place, 1)
+    (point,) = value["frontier"]
+    assert point["diverged"] > 0
+    assert point["seeds"] + point["diverged"] == 4
+    code, said = whit(place, "search", "tiny.toml", "--trials", "1")
+    assert code == 0, said
+    assert "0000: diverged with seed" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[2, 3]", "[2, 4]", "was begun with other choices, so"),
+        ("seeds = 2", "val = 50", "was begun with other val, so"),
+        ("seeds = 2", 'objectives = ["epochs", "accuracy"]', "with other objectives, so"),
+    ],
+)
+def test_candidates_of_another_space_do_not_mix(
+    place: Path, old: str, new: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    Ledger(load_space("tiny.toml"), place, None, 0)
+    (place / "tiny.toml").write_text(
+        "# finalists get more seeds\n" + SPACE.replace("seeds = 2", "seeds = 5")
+    )
+    Ledger(load_space("tiny.toml"), place, None, 0)
+    (place / "tiny.toml").write_text(SPACE.replace(old, new))
+    with pytest.raises(InputError, match=said):
+        Ledger(load_space("tiny.toml"), place, None, 0)
+
+
+def test_a_space_that_fails_later_is_named(place: Path) -> None:
+    """Optuna wants the same options each time, and a user's function may fail at any."""
+    text = (
+        "base = 'easy.toml'\nfrom itertools import count\ncounted = count()\n"
+        "def changes(choose):\n    many = 2 if next(counted) < 41 else 3\n"
+        "    return {'train.epochs': choose.one_of('epochs', [1, 1, 1][:many])}\n"
+    )
+    (place / "own.py").write_text(text)
+    code, said = whit(place, "search", "own.py", "--trials", "3")
+    assert code == 2, said
+    assert "own.py: changes(choose) fails: ValueError" in " ".join(said.split())
+
+
+class FullAtFirst:
+    """Does jobs here, but for the first ones, which find the disk full."""
+
+    def __init__(self, times: int):
+        self.times = times
+
+    def run(self, jobs: Iterator[Job], look: Look) -> Iterator[tuple[Job, Outcome]]:
+        for job in jobs:
+            self.times -= 1
+            yield job, Outcome("failed", "no space") if self.times >= 0 else do(job)
+
+
+def test_a_candidate_that_failed_is_tried_again_by_the_next_call(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    space = load_space("tiny.toml")
+    for times, failures in ((2, 2), (0, 0)):
+        with Driver(space, place / "searches", FullAtFirst(times)) as driver:
+            found = driver.go(3)
+        assert len(found.failures) == failures
+        assert len(found.trials) == 3 - failures
+        assert driver.ledger.tried() == 3
+
+
+def test_a_copy_beside_the_candidates_is_none_of_them(place: Path) -> None:
+    before = found_by(place, 1)
+    trial = place / "searches/tiny/trials/0000"
+    shutil.copytree(trial, trial.with_name("0000-old"))
+    shutil.copytree(trial / "seed-0", trial / "seed-0.bak")
+    (trial.parent / "0007").mkdir()
+    assert found_by(place, 1) == before
+
+
+def test_passwords_are_masked_wherever_they_stand() -> None:
+    assert masked("postgresql://me:p@ss@host/db") == "postgresql://me:***@host/db"
+    given = "postgresql://host/db?user=me&password=secret&x=1"
+    assert masked(given) == "postgresql://host/db?user=me&password=***&x=1"
+    assert masked("postgresql://host:5432/db") == "postgresql://host:5432/db"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://u:p@h:abc/db", "postgresql://h", "sqlite:///x.db", "postgresql://u:p@ss@h/db"],
+)
+def test_what_is_no_address_of_a_database_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="--storage"):
+        refuse_address(address)
+    refuse_address("postgresql://u:p%40ss@[::1]:5432/db")
+    refuse_address("postgresql+psycopg:///db?host=/run/postgresql")
 
 
 def test_one_driver_at_a_time(place: Path) -> None:
