@@ -238,14 +238,15 @@ class Driver:
         trial = None
         if outcome.state in ("finished", "diverged"):
             trial = read_trial(folder.parent, self.macs.get(number))
-        if job.seed == 0 and outcome.state not in ("stopped", "failed"):
+        if job.seed:
+            if trial:
+                self.ledger.give(number, job.seed, files)
+        elif outcome.state == "failed":
+            self.ledger.leave(number)
+        elif outcome.state != "stopped":
             values = self._values(number, trial, outcome)
             ended = outcome.state in ("finished", "diverged")
             self.ledger.tell(number, values, outcome.state, files if ended else {})
-        elif job.seed == 0 and outcome.state == "failed":
-            self.ledger.leave(number)
-        elif trial:
-            self.ledger.give(number, job.seed, files)
         self._keep(trial)
         self.search.given_up += outcome.state == "given up"
         self.onlooker.ended(what, outcome, trial if outcome.state == "finished" else None)
