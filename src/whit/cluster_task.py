@@ -1,13 +1,15 @@
 """What a dask worker does with a job: hand it to a process of its own, and send the run back.
 
 dask may do a task twice, or again on another worker. The run lies in a scratch folder named by
-the job, so that a worker process on the same machine goes on where another one was killed, and
-has the result at hand when a driver that was killed asks again.
+the job with the code and the weights that it is made from, so that a worker process on the same
+machine goes on where another one was killed, and has the result at hand when a driver that was
+killed asks again.
 """
 
 from __future__ import annotations
 
 import getpass
+import hashlib
 import secrets
 import shutil
 import tempfile
@@ -66,7 +68,8 @@ def _scratch(job: Job) -> Path:
     root = Path(tempfile.gettempdir()) / f"whit-{getpass.getuser()}"
     root.mkdir(mode=0o700, exist_ok=True)
     _sweep(root)
-    folder = root / f"{job.id}-{versions()['whit'][:8]}"
+    made_from = "".join(map(str, (versions()["whit"], job.model_sha256, job.teacher_sha256)))
+    folder = root / f"{job.id}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
     limit = time.monotonic() + _PATIENCE
     while time.monotonic() < limit:
         owner = owner_of(folder / "checkpoint")

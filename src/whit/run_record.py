@@ -93,6 +93,11 @@ class _StoredSeconds(_Stored):
     total: float
 
 
+class _StoredChange(_Stored):
+    what: str
+    now: Any
+
+
 class _StoredResult(_Stored):
     state: Literal["finished", "diverged"] = "finished"
     verdict: Verdict
@@ -101,6 +106,7 @@ class _StoredResult(_Stored):
     test: _StoredTest
     seconds: _StoredSeconds
     weights_sha256: str
+    changes: list[_StoredChange] = []
 
 
 def read_run(path: Path) -> RunRecord:

@@ -9,22 +9,26 @@ studies of one recipe share its seeds. There is no index: everything is read bac
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from whit.comparison import Comparison, compare
-from whit.doing import model_sha256, teacher_sha256
+from whit.data.datasets import DATASETS, load_dataset
+from whit.doing import teacher_sha256
 from whit.durable import why_no_place
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
 from whit.recipe import Recipe
-from whit.run_record import read_run
+from whit.run_record import RunRecord, read_run
+from whit.sameness import DECIDING, changes_between
 from whit.seeds import Seeds, is_judged
 from whit.stopping import Stop, Stopping
 from whit.text_table import wrapped
+from whit.trained import inputs_now
 from whit.workers import Look
 
 
@@ -157,24 +161,33 @@ def study(
 ) -> Study:
     """Train every seed of every recipe that has no result yet, and read all of them back.
 
-    A seed that fails or diverges holds nothing up. Raises Interrupted when `stopping` was asked
-    to; the seeds under way are saved by then, or are being saved.
+    A seed that fails or diverges holds nothing up. Raises InputError, before anything is trained,
+    when seeds have ended whose model, teacher or data was another, unless `accept_changes`;
+    Interrupted when `stopping` was asked to: the seeds under way are saved by then, or are being
+    saved.
     """
     onlooker = onlooker or Onlooker()
     standings = {variant.name: Standing(variant, len(seeds)) for variant in variants}
     failures: list[str] = []
     waiting: list[tuple[Variant, int]] = []
+    ended: dict[str, list[RunRecord]] = {variant.name: [] for variant in variants}
     for seed in seeds:  # seed by seed, so that a stopped study has every recipe equally often
         for variant in variants:
             try:
-                state = _state_of(variant.run_folder(seed))
+                run = _ended_run(variant.run_folder(seed))
             except InputError as error:
                 failures += error.problems
-                state = "damaged"
-            if state is None:
+                standings[variant.name].done[seed] = "damaged"
+                continue
+            if run is None:
                 waiting.append((variant, seed))
             else:
-                standings[variant.name].done[seed] = state
+                standings[variant.name].done[seed] = run.state
+                ended[variant.name].append(run)
+    compared = {} if accept_changes else ended
+    inputs = _inputs(variants, compared)
+    if problems := _changed_since(variants, compared, inputs):
+        raise InputError(problems)
     of_job: dict[str, tuple[Variant, int]] = {}
 
     def jobs() -> Iterator[Job]:
@@ -188,8 +201,8 @@ def study(
                 threads=threads,
                 device=device,
                 accept_changes=accept_changes,
-                model_sha256=model_sha256(variant.recipe),
-                teacher_sha256=teacher_sha256(variant.recipe),
+                model_sha256=inputs[variant.name].get("model_sha256"),
+                teacher_sha256=inputs[variant.name].get("teacher_sha256"),
                 command=tuple(command),
             )
 
@@ -242,9 +255,55 @@ def read_study(variants: Sequence[Variant], seeds: Sequence[int], failures: Sequ
     return Study(tuple(variants), tuple(seeds), comparison, tuple(failures))
 
 
-def _state_of(folder: Path) -> str | None:
-    """Return `finished` or `diverged` of a run that has ended. Raises InputError if damaged."""
+def _ended_run(folder: Path) -> RunRecord | None:
+    """Return a run that finished or diverged. Raises InputError if damaged."""
     if not os.path.lexists(folder):
         return None
-    result = read_run(folder).result
-    return None if result is None else str(result["state"])
+    run = read_run(folder)
+    return None if run.result is None else run
+
+
+def _inputs(
+    variants: Sequence[Variant], ended: Mapping[str, Sequence[RunRecord]]
+) -> dict[str, dict[str, str]]:
+    """Return the digests of what each recipe names, under the keys of environment.json.
+
+    Data is read only for those with runs to compare it with, and none that is shipped: that is
+    verified whenever it is loaded.
+    """
+    load = cache(load_dataset)
+    found = {}
+    for variant in variants:
+        recipe, data = variant.recipe, variant.recipe.data
+        is_compared = ended.get(variant.name) and data.name not in DATASETS
+        found[variant.name] = inputs_now(
+            recipe, load(data.name, val=data.val) if is_compared else None
+        )
+        if teacher := teacher_sha256(recipe):
+            found[variant.name]["teacher_sha256"] = teacher
+    return found
+
+
+def _changed_since(
+    variants: Sequence[Variant],
+    ended: Mapping[str, Sequence[RunRecord]],
+    inputs: Mapping[str, dict[str, str]],
+) -> list[str]:
+    """Name what is no longer what runs that have ended were made from."""
+    problems = []
+    for variant in variants:
+        now = inputs[variant.name]
+        changed: dict[str, int] = {}  # key to the number of seeds
+        for run in ended.get(variant.name, ()):
+            accepted = (run.result or {}).get("changes", ())
+            for change in changes_between(run.environment, run.environment | now, accepted):
+                # The first runs did not note all of them.
+                if change["what"] in now and change["before"] is not None:
+                    changed[change["what"]] = changed.get(change["what"], 0) + 1
+        problems += [
+            f"{variant.folder}: {DECIDING[key]} changed since {count} of its seeds "
+            f"{'was' if count == 1 else 'were'} trained. Give another --out, remove the folder, or "
+            "add --accept-changes to keep them."
+            for key, count in changed.items()
+        ]
+    return problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shlex
@@ -16,6 +17,8 @@ import pytest
 
 from faults.clusters import Dask, free_port, started, wait_for_workers
 from faults.processes import Command, evidence, fresh, wait_until, whit
+from faults.test_study import NET, OWN
+from whit.models.source import source_sha256
 
 
 @pytest.fixture
@@ -111,6 +114,23 @@ def test_ctrl_c_on_a_cluster(workplace: Path, cluster: Dask) -> None:
     assert command.wait() == 130, command.said
     assert time.monotonic() - asked < 8
     assert "The same command goes on." in command.said
+
+
+def test_a_worker_keeps_no_run_of_another_model(workplace: Path) -> None:
+    """The model's file is edited on every machine, and the study begun anew."""
+    (workplace / "net.py").write_text(NET)
+    recipe = (workplace / "easy.toml").read_text().replace(*OWN).replace("epochs = 4", "epochs = 1")
+    (workplace / "easy.toml").write_text(recipe)
+    with started(workplace, 1) as cluster:
+        for kernel in ("5, 4", "3, 2"):
+            (workplace / "net.py").write_text(NET.replace("5, 4", kernel))
+            shutil.rmtree(workplace / "far", ignore_errors=True)
+            code, said = whit(workplace, *on(cluster, 1))
+            assert code == 0, said
+            (run,) = runs(workplace, "far").values()
+            environment = json.loads((run / "environment.json").read_text())
+            source = source_sha256(f"{workplace / 'net.py'}:Net")
+            assert environment["model_sha256"] == source
 
 
 def test_another_whit_or_torch_is_refused(workplace: Path) -> None:

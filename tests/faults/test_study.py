@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from faults.processes import Command, evidence, wait_until, whit
@@ -157,3 +158,58 @@ def test_what_fails_holds_nothing_up(workplace: Path) -> None:
     assert json.loads((folder_of(workplace) / "seed-0" / "result.json").read_text())
     code, again = whit(workplace, "study", "easy.toml", "--seeds", "1", "--out", "st")
     assert code == 0, again
+
+
+NET = """\
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 10, 5, 4), nn.BatchNorm2d(10), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten())
+"""
+OWN = ('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"net.py:Net"')
+
+
+def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
+    """The model's file is edited, then the teacher and the data are others; all is refused."""
+    (workplace / "net.py").write_text(NET)
+    recipe = (workplace / "easy.toml").read_text().replace(*OWN).replace("epochs = 4", "epochs = 1")
+    (workplace / "easy.toml").write_text(recipe.replace('">= 90"', '">= 0"'))
+    for seed in range(2):
+        teach = ("train", "easy.toml", "--seed", f"{seed}", "--out", f"teacher-{seed}", "--quiet")
+        assert whit(workplace, *teach)[0] == 0
+    shutil.copytree(workplace / "teacher-0", workplace / "teacher")
+    with (workplace / "easy.toml").open("a") as file:
+        file.write('[distill]\nteacher = "teacher"\n')
+    study = ("study", "easy.toml", "--out", "st", "--seeds")
+    code, said = whit(workplace, *study, "1")
+    assert code == 0, said
+    folder = folder_of(workplace).relative_to(workplace)
+    first = (workplace / folder / "seed-0" / "result.json").read_bytes()
+
+    (workplace / "net.py").write_text(NET.replace("5, 4", "3, 2"))
+    code, said = whit(workplace, *study, "2")
+    assert code == 2, said
+    assert said == (
+        f"whit: {folder}: the model's source changed since 1 of its seeds was trained. Give "
+        "another --out, remove the folder, or add --accept-changes to keep them.\n"
+    )
+    assert not (workplace / folder / "seed-1").exists()
+
+    (workplace / "net.py").write_text(NET)
+    shutil.rmtree(workplace / "teacher")
+    shutil.copytree(workplace / "teacher-1", workplace / "teacher")
+    images = dict(np.load(workplace / "easy.npz"))
+    np.savez(workplace / "easy.npz", **images | {"x_test": 255 - images["x_test"]})
+    code, said = whit(workplace, *study, "2")
+    assert code == 2, said
+    assert f"{folder}: the teacher's weights changed since 1 of its seeds was trained" in said
+    assert f"{folder}: the data changed since 1 of its seeds was trained" in said
+    assert not (workplace / folder / "seed-1").exists()
+
+    code, said = whit(workplace, *study, "2", "--accept-changes")
+    assert code == 0, said
+    for what in ("data", "teacher"):
+        assert f"Note: easy: not all by the same {what}:" in " ".join(said.split())
+    assert (workplace / folder / "seed-0" / "result.json").read_bytes() == first

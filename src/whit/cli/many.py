@@ -55,7 +55,7 @@ def study(
     accept_changes: Annotated[
         bool,
         typer.Option(
-            "--accept-changes", help="Go on with unfinished seeds under other code or data."
+            "--accept-changes", help="Go on although code or data of earlier seeds changed."
         ),
     ] = False,
     quiet: Quiet = False,
