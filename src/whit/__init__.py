@@ -142,6 +142,7 @@ def study(
 
     from rich.console import Console
 
+    from whit.console import say_aside
     from whit.study_progress import onlooker_on
     from whit.studying import study as make_study
     from whit.studying import variants_of
@@ -151,7 +152,10 @@ def study(
     given: list[Any] = [recipes] if one else list(recipes)  # type: ignore[arg-type]
     variants = variants_of([_as_recipe(recipe) for recipe in given], Path(out))
     many = min(jobs or max(1, (os.cpu_count() or 1) // threads), seeds * len(variants))
-    with onlooker_on(Console(), quiet) as onlooker, Workers(many, threads) as workers:
+    with (
+        onlooker_on(Console(), quiet) as onlooker,
+        Workers(many, threads, say_aside) as workers,
+    ):
         return make_study(
             variants, range(seeds), workers, threads=threads, device=device, onlooker=onlooker
         )

@@ -43,6 +43,11 @@ def say(text: str, stream: TextIO) -> None:
         close(stream)
 
 
+def say_aside(text: str) -> None:
+    """Say something beside the result."""
+    say(f"whit: {text}", sys.stderr)
+
+
 def close(stream: TextIO) -> None:
     """Let everything that is still printed go nowhere; Python flushes once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -28,7 +28,8 @@ Look = Callable[[Job | None, int], None]
 
 _TICK = 0.5  # seconds
 _PATIENCE = 6.0  # seconds that workers get to save; a run takes at most five
-_ATTEMPTS = 3  # of a job whose worker dies; each goes on where the one before was
+_ATTEMPTS = 3  # of a job whose worker dies, each where the one before was; and of a worker to start
+_PAUSE = 1.0  # seconds after a worker that could not be started
 _TAIL = 2000  # characters of what a dead worker said
 
 
@@ -66,16 +67,24 @@ class _Worker:
             how = f"was killed by {signal.Signals(-code).name}"
         else:
             how = f"ended with exit code {code}"
-        return f"its worker process {how}{': ' if said else '.'}{said}"
+        return f"{how}{': ' if said else '.'}{said}"
 
 
 class Workers:
-    """So many worker processes as a context; `run` hands jobs out to them."""
+    """So many worker processes as a context; `run` hands jobs out to them.
 
-    def __init__(self, count: int, threads: int = 1):
+    `say` is told when fewer of them than asked for can be started.
+    """
+
+    def __init__(
+        self, count: int, threads: int = 1, say: Callable[[str], None] = lambda said: None
+    ):
         self.count = count
         self.threads = threads
+        self._say = say
         self._workers: list[_Worker] = []
+        self._not_started = 0  # in a row
+        self._start_after = 0.0
 
     def __enter__(self) -> Workers:
         return self
@@ -101,8 +110,10 @@ class Workers:
         """Yield each job with its outcome, in the order in which they end.
 
         A job is taken from `jobs` only when a worker is free for it. A job whose worker dies is
-        handed out again, three times in all. Raises RunFailed when no worker can be started.
+        handed out again, three times in all. Where no more workers can be started, those that
+        there are go on. Raises RunFailed when there is none.
         """
+        self._not_started = 0
         again: list[Job] = []
         deaths: dict[str, int] = {}
         exhausted = False
@@ -116,9 +127,13 @@ class Workers:
                     if job is None:
                         break
                     worker.give(job)
-                if not exhausted and len(self._workers) < self.count:
-                    started = self._start()
-                    selector.register(started.process.stdout, selectors.EVENT_READ, started)  # type: ignore[arg-type]
+                if not exhausted and self._wants_one_more():
+                    try:
+                        started = self._start()
+                    except OSError as error:
+                        self._go_on_without(f"was refused: {error.strerror or error}.")
+                    else:
+                        selector.register(started.process.stdout, selectors.EVENT_READ, started)  # type: ignore[arg-type]
                 busy = [worker for worker in self._workers if worker.job]
                 if exhausted and not busy and not again:
                     return
@@ -132,8 +147,8 @@ class Workers:
                     self._workers.remove(worker)
                     how = worker.how_it_died()
                     self._close(worker)
-                    if not worker.is_ready:
-                        raise RunFailed(f"No worker can be started: {how}")
+                    if not worker.is_ready and not exhausted:
+                        self._go_on_without(how)
                     if worker.job is None:
                         continue
                     deaths[worker.job.folder] = deaths.get(worker.job.folder, 0) + 1
@@ -141,7 +156,8 @@ class Workers:
                         again.append(worker.job)
                         exhausted = False
                     else:
-                        yield worker.job, Outcome("failed", f"{_ATTEMPTS} times {how}")
+                        said = f"{_ATTEMPTS} times its worker process {how}"
+                        yield worker.job, Outcome("failed", said)
                 look(None, 0)
 
     def _free(self) -> list[_Worker]:
@@ -151,6 +167,7 @@ class Workers:
         for message in worker.found:
             if "ready" in message:
                 worker.is_ready = True
+                self._not_started = 0
             elif "epochs" in message and worker.job:
                 look(worker.job, message["epochs"])
             elif "outcome" in message and worker.job:
@@ -158,18 +175,45 @@ class Workers:
                 yield job, Outcome(*message["outcome"])
         worker.found = []
 
+    def _wants_one_more(self) -> bool:
+        return len(self._workers) < self.count and time.monotonic() >= self._start_after
+
+    def _go_on_without(self, how: str) -> None:
+        """Note a worker that could not be started; after several in a row, want no more of them.
+
+        Raises RunFailed when there is no other.
+        """
+        self._not_started += 1
+        self._start_after = time.monotonic() + _PAUSE
+        if self._not_started < _ATTEMPTS:
+            return
+        if not self._workers:
+            raise RunFailed(f"No worker can be started: {_ATTEMPTS} times in a row one {how}")
+        self._not_started = 0
+        there = len(self._workers)
+        self._say(
+            f"going on with {there} of {self.count} workers, as no more can be started: "
+            f"{_ATTEMPTS} times in a row one {how.splitlines()[0]}"
+        )
+        self.count = there
+
     def _start(self) -> _Worker:
+        """Raises OSError where the system has no room for one more."""
         threads = str(self.threads)
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its worker
-        process = subprocess.Popen(
-            [sys.executable, "-m", "whit.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            bufsize=0,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-            process_group=0,  # Ctrl-C in a terminal reaches the driver alone
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "whit.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                bufsize=0,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+                process_group=0,  # Ctrl-C in a terminal reaches the driver alone
+            )
+        except OSError:
+            errors.close()
+            raise
         worker = _Worker(process, errors)
         self._workers.append(worker)
         return worker

@@ -20,7 +20,7 @@ from whit.cli.options import (
     seed_of,
     whole_number,
 )
-from whit.console import alone, console, leave_at_once, say, show
+from whit.console import alone, console, leave_at_once, say_aside, show
 from whit.errors import InputError, RunFailed
 from whit.needed import need
 
@@ -183,7 +183,7 @@ def _executor(cluster: str | None, jobs: int | None, threads: int, most: int | N
         from whit.workers import Workers
 
         many = jobs or max(1, (os.cpu_count() or 1) // threads)
-        return Workers(min(many, most or many), threads)
+        return Workers(min(many, most or many), threads, say_aside)
     if jobs is not None:
         raise InputError(
             "--jobs: a cluster has as many as its workers have threads: leave it away."
@@ -192,4 +192,4 @@ def _executor(cluster: str | None, jobs: int | None, threads: int, most: int | N
     need("cluster", "distributed")
     from whit.cluster import Cluster
 
-    return Cluster(cluster, lambda said: say(f"whit: {said}", sys.stderr))
+    return Cluster(cluster, say_aside)
