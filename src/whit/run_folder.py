@@ -22,7 +22,7 @@ import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,11 @@ def receive_run(path: Path, files: Mapping[str, bytes]) -> None:
         if owner is None or owner.is_alive() is False:
             shutil.rmtree(path, ignore_errors=True)
     if not os.path.lexists(path):
-        with suppress(InputError):  # another driver was quicker
+        try:
             _made_whole(path, files, again=False)
+        except InputError as error:
+            if not os.path.lexists(path):  # else another driver was quicker
+                raise RunFailed(str(error)) from None
 
 
 def as_json(value: Any) -> bytes:

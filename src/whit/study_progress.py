@@ -14,7 +14,7 @@ from whit.errors import InputError
 from whit.evidence import Sample
 from whit.job import Outcome
 from whit.run_record import read_run
-from whit.seeds import Seeds
+from whit.seeds import Seeds, is_judged
 from whit.studying import Onlooker, Standing, Variant
 from whit.text_table import text_table, wrapped
 
@@ -58,6 +58,8 @@ class StudyLines(Onlooker):
             run = read_run(variant.run_folder(seed))
         except InputError as error:
             return str(error)
+        if not is_judged(run):
+            return f"no result in {run.path}."
         group = Seeds(variant.name, (run,))
         reading = group.last[0]
         self.percents.setdefault(variant.name, []).append(group.accuracy.mean)

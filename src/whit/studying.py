@@ -162,13 +162,13 @@ def study(
     """Train every seed of every recipe that has no result yet, and read all of them back.
 
     A seed that fails or diverges holds nothing up. Raises InputError, before anything is trained,
-    when seeds have ended whose model, teacher or data was another, unless `accept_changes`;
-    Interrupted when `stopping` was asked to: the seeds under way are saved by then, or are being
-    saved.
+    when seeds have ended whose model, teacher or data was another, unless `accept_changes`, or
+    when others cannot be written; Interrupted when `stopping` was asked to: the seeds under way
+    are saved by then, or are being saved.
     """
     onlooker = onlooker or Onlooker()
     standings = {variant.name: Standing(variant, len(seeds)) for variant in variants}
-    failures: list[str] = []
+    failures: dict[tuple[str, int], tuple[str, ...]] = {}
     waiting: list[tuple[Variant, int]] = []
     ended: dict[str, list[RunRecord]] = {variant.name: [] for variant in variants}
     for seed in seeds:  # seed by seed, so that a stopped study has every recipe equally often
@@ -176,7 +176,7 @@ def study(
             try:
                 run = _ended_run(variant.run_folder(seed))
             except InputError as error:
-                failures += error.problems
+                failures[variant.name, seed] = error.problems
                 standings[variant.name].done[seed] = "damaged"
                 continue
             if run is None:
@@ -186,7 +186,7 @@ def study(
                 ended[variant.name].append(run)
     compared = {} if accept_changes else ended
     inputs = _inputs(variants, compared)
-    if problems := _changed_since(variants, compared, inputs):
+    if problems := [*_changed_since(variants, compared, inputs), *_unwritable(waiting)]:
         raise InputError(problems)
     of_job: dict[str, tuple[Variant, int]] = {}
 
@@ -221,7 +221,7 @@ def study(
             standings[variant.name].running.pop(seed, None)
             standings[variant.name].done[seed] = outcome.state
             if outcome.state not in ("finished", "diverged"):
-                failures.append(f"{variant.name}, seed {seed}: {outcome.said}")
+                failures[variant.name, seed] = (f"{variant.name}, seed {seed}: {outcome.said}",)
             onlooker.ended(variant, seed, outcome)
     except Stop as stop:
         done = sum(len(standing.done) for standing in standings.values())
@@ -233,26 +233,38 @@ def study(
     return read_study(variants, seeds, failures)
 
 
-def read_study(variants: Sequence[Variant], seeds: Sequence[int], failures: Sequence[str]) -> Study:
-    """Read a study back from its run folders, those that are there."""
+def read_study(
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    failed: Mapping[tuple[str, int], tuple[str, ...]],
+) -> Study:
+    """Read a study back from its run folders; every seed has a result there, or is a failure."""
+    failures = dict(failed)
+    wild = []
     groups = []
     for variant in variants:
         runs = []
         for seed in seeds:
             folder = variant.run_folder(seed)
-            if os.path.lexists(folder / "result.json"):
-                try:
-                    runs.append(read_run(folder))
-                except InputError:
-                    continue  # among the failures
+            try:
+                run = _ended_run(folder)
+            except InputError as error:
+                failures.setdefault((variant.name, seed), error.problems)
+                continue
+            if run is not None:
+                runs.append(run)
+                continue
+            lost = f"{variant.name}, seed {seed}: its run ended, but {folder} holds no result."
+            failures.setdefault((variant.name, seed), (f"{lost} The same command goes on.",))
         judged = tuple(run for run in runs if is_judged(run))
         diverged = tuple(run for run in runs if run.state == "diverged")
         if judged:
             groups.append(Seeds(variant.name, judged, diverged))
         elif diverged:
-            failures = [*failures, f"{variant.name}: every seed diverged; see {variant.folder}."]
+            wild.append(f"{variant.name}: every seed diverged; see {variant.folder}.")
     comparison = compare(groups) if groups else None
-    return Study(tuple(variants), tuple(seeds), comparison, tuple(failures))
+    said = [problem for problems in failures.values() for problem in problems]
+    return Study(tuple(variants), tuple(seeds), comparison, (*said, *wild))
 
 
 def _ended_run(folder: Path) -> RunRecord | None:
@@ -307,3 +319,13 @@ def _changed_since(
             for key, count in changed.items()
         ]
     return problems
+
+
+def _unwritable(waiting: Sequence[tuple[Variant, int]]) -> list[str]:
+    """Say why runs that are still to be made have no place."""
+    problems = [
+        f"--out {variant.folder.parent}: {problem}"
+        for variant, seed in waiting
+        if (problem := why_no_place(variant.run_folder(seed)))
+    ]
+    return list(dict.fromkeys(problems))

@@ -195,6 +195,9 @@ def test_no_place_to_write_is_found_before_anything_is_read(
     done = whit("train easy.toml --out new/run", workshop)
     assert (done.code, done.out) == (2, "")
     assert done.err == f"whit: --out new/run: no permission to write in {workshop}.\n"
+    done = whit("study easy.toml --seeds 2 --out new", workshop)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"whit: --out new: no permission to write in {workshop}.\n"
 
 
 @pytest.mark.parametrize(

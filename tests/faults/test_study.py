@@ -7,12 +7,21 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from faults.processes import Command, evidence, wait_until, whit
+from whit.errors import RunFailed
+from whit.job import Job, Outcome
+from whit.recipe import load_recipe
+from whit.run_folder import receive_run
+from whit.study_progress import onlooker_on
+from whit.studying import study, variants_of
+from whit.workers import Look
 
 STUDY = ("study", "easy.toml", "--seeds", "3", "--jobs", "2", "--out", "st")
 
@@ -182,14 +191,14 @@ def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
     shutil.copytree(workplace / "teacher-0", workplace / "teacher")
     with (workplace / "easy.toml").open("a") as file:
         file.write('[distill]\nteacher = "teacher"\n')
-    study = ("study", "easy.toml", "--out", "st", "--seeds")
-    code, said = whit(workplace, *study, "1")
+    again = ("study", "easy.toml", "--out", "st", "--seeds")
+    code, said = whit(workplace, *again, "1")
     assert code == 0, said
     folder = folder_of(workplace).relative_to(workplace)
     first = (workplace / folder / "seed-0" / "result.json").read_bytes()
 
     (workplace / "net.py").write_text(NET.replace("5, 4", "3, 2"))
-    code, said = whit(workplace, *study, "2")
+    code, said = whit(workplace, *again, "2")
     assert code == 2, said
     assert said == (
         f"whit: {folder}: the model's source changed since 1 of its seeds was trained. Give "
@@ -202,14 +211,52 @@ def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
     shutil.copytree(workplace / "teacher-1", workplace / "teacher")
     images = dict(np.load(workplace / "easy.npz"))
     np.savez(workplace / "easy.npz", **images | {"x_test": 255 - images["x_test"]})
-    code, said = whit(workplace, *study, "2")
+    code, said = whit(workplace, *again, "2")
     assert code == 2, said
     assert f"{folder}: the teacher's weights changed since 1 of its seeds was trained" in said
     assert f"{folder}: the data changed since 1 of its seeds was trained" in said
     assert not (workplace / folder / "seed-1").exists()
 
-    code, said = whit(workplace, *study, "2", "--accept-changes")
+    code, said = whit(workplace, *again, "2", "--accept-changes")
     assert code == 0, said
     for what in ("data", "teacher"):
         assert f"Note: easy: not all by the same {what}:" in " ".join(said.split())
     assert (workplace / folder / "seed-0" / "result.json").read_bytes() == first
+
+
+class Loses:
+    """An executor whose runs never come back."""
+
+    def run(self, jobs: Iterator[Job], look: Look) -> Iterator[tuple[Job, Outcome]]:
+        for job in jobs:
+            yield job, Outcome("finished")
+
+
+def test_a_seed_without_a_result_is_a_failure(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    (variant,) = variants_of([load_recipe("easy.toml")], Path("st"))
+    with onlooker_on(Console(quiet=True), False) as onlooker:
+        found = study([variant], range(2), Loses(), onlooker=onlooker)
+    assert found.comparison is None
+    assert found.failures == tuple(
+        f"easy, seed {seed}: its run ended, but {variant.run_folder(seed)} holds no result. "
+        "The same command goes on."
+        for seed in range(2)
+    )
+
+
+def test_a_run_that_comes_back_is_kept_or_it_is_said_why_not(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    mine = os.geteuid()
+    if mine == 0:
+        os.seteuid(65534)  # root may write everywhere
+    try:
+        with pytest.raises(RunFailed, match=r"seed-0: cannot be made: Permission denied"):
+            receive_run(tmp_path / "easy" / "seed-0", {"result.json": b"{}"})
+    finally:
+        os.seteuid(mine)
+        tmp_path.chmod(0o700)
+    receive_run(tmp_path / "easy" / "seed-0", {"result.json": b"{}"})
+    assert (tmp_path / "easy" / "seed-0" / "result.json").read_bytes() == b"{}"
