@@ -53,11 +53,11 @@ def close(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def leave_at_once(number: int) -> None:
+def leave_at_once(number: int, goes_on: str = "--resume") -> None:
     """On a second signal, leave without saving: every file on the disk is whole at any time."""
     if sys.stdout.isatty():
         os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
-    message = b"whit: stopped at once; what was saved before is kept, and --resume goes on.\n"
+    message = f"whit: stopped at once; what was saved before is kept, and {goes_on} goes on.\n"
     with suppress(OSError):
-        os.write(2, message)
+        os.write(2, message.encode())
     os._exit(128 + number)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,13 @@ class Driver:
         self.onlooker = onlooker or SearchOnlooker()
         self.stopping = stopping
         self._lock = _own(self.search.folder)
+        # A database may never answer; a journal is there at once, and is not left half written.
+        waits: AbstractContextManager[None] = (
+            stopping.at_once() if stopping and storage else nullcontext()
+        )
         try:
-            self.ledger = Ledger(space, self.search.folder, storage, seed)
+            with waits:
+                self.ledger = Ledger(space, self.search.folder, storage, seed)
         except BaseException:
             self._lock.release()
             raise

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import pytest
 
 from faults.processes import Command, evidence, wait_until, whit
 from faults.test_kill_and_resume import length_of
+from faults.test_search import SPACE
 from whit.stopping import Stop, Stopping
 
 TRAIN = ("train", "easy.toml", "--out", "a run", "--threads", "1", "--quiet")
@@ -173,6 +175,36 @@ def test_a_second_signal_leaves_at_once(workplace: Path) -> None:
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
     assert "stopped at once; what was saved before is kept" in command.said
+
+
+def test_a_second_signal_says_how_a_study_goes_on(workplace: Path) -> None:
+    command = Command.start(workplace, "study", "easy.toml", "--seeds", "2", "--jobs", "1")
+    wait_until(lambda: list(workplace.glob("studies/easy-*/seed-0/log.jsonl")), command)
+    command.signal(signal.SIGINT)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 143, command.said
+    assert "what was saved before is kept, and the same command goes on." in command.said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("study", "easy.toml", "--seeds", "1", "--cluster", "tcp://127.0.0.1:{port}"),
+        ("search", "tiny.toml", "--storage", "postgresql://whit@127.0.0.1:{port}/x"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_stopped_while_nobody_answers(workplace: Path, arguments: tuple[str, ...]) -> None:
+    (workplace / "tiny.toml").write_text(SPACE)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(120)
+        port = silent.getsockname()[1]
+        command = Command.start(workplace, *(part.format(port=port) for part in arguments))
+        silent.accept()
+        time.sleep(0.2)
+        command.signal(signal.SIGINT)
+        assert command.wait() == 130, command.said
+    assert command.said == "whit: stopped by SIGINT. The same command goes on.\n"
 
 
 def test_a_signal_while_the_result_is_written_is_not_waited_for() -> None:

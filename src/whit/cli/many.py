@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +24,9 @@ from whit.cli.options import (
     whole_number,
 )
 from whit.console import alone, console, leave_at_once, say_aside, show
-from whit.errors import InputError, RunFailed
+from whit.errors import InputError, Interrupted, RunFailed
 from whit.needed import need
+from whit.stopping import Stop, Stopping
 
 Jobs = Annotated[
     str | None,
@@ -66,7 +70,6 @@ def study(
     Finished seeds are never trained again: the same command goes on where it stopped.
     """
     from whit.environment import choose_device, choose_threads
-    from whit.stopping import Stopping
     from whit.study_progress import onlooker_on
     from whit.studying import study as make_study
     from whit.studying import variants_of
@@ -82,8 +85,8 @@ def study(
         variants = variants_of(made, out)
     with (
         alone(as_json),
-        Stopping(leave_at_once) as stopping,
-        _executor(cluster, many, each, count * len(variants)) as workers,
+        _stopping() as stopping,
+        _executor(cluster, many, each, stopping, count * len(variants)) as workers,
         onlooker_on(console(), quiet or as_json) as onlooker,
     ):
         found = make_study(
@@ -148,12 +151,11 @@ def search(
         )
     from whit.search import Driver
     from whit.search_progress import search_onlooker_on
-    from whit.stopping import Stopping
 
     with (
         alone(as_json),
-        Stopping(leave_at_once) as stopping,
-        _executor(cluster, many, each) as workers,
+        _stopping() as stopping,
+        _executor(cluster, many, each, stopping) as workers,
         search_onlooker_on(console(), quiet or as_json) as onlooker,
         Driver(
             made,
@@ -174,7 +176,25 @@ def search(
         raise typer.Exit(RunFailed.exit_code)
 
 
-def _executor(cluster: str | None, jobs: int | None, threads: int, most: int | None = None) -> Any:
+@contextmanager
+def _stopping() -> Iterator[Stopping]:
+    """Note signals; one that comes while nothing is trained yet, or no longer, ends the verb."""
+    try:
+        with Stopping(partial(leave_at_once, goes_on="the same command")) as stopping:
+            yield stopping
+    except Stop as stop:
+        raise Interrupted(
+            f"stopped by {stop.name}. The same command goes on.", 128 + stop.number
+        ) from None
+
+
+def _executor(
+    cluster: str | None,
+    jobs: int | None,
+    threads: int,
+    stopping: Stopping,
+    most: int | None = None,
+) -> Any:
     """Return where runs are made: on a cluster, or on this machine by so many processes.
 
     `most` is how many runs there are in all, where that is known.
@@ -192,4 +212,5 @@ def _executor(cluster: str | None, jobs: int | None, threads: int, most: int | N
     need("cluster", "distributed")
     from whit.cluster import Cluster
 
-    return Cluster(cluster, say_aside)
+    with stopping.at_once():  # a scheduler may never answer
+        return Cluster(cluster, say_aside)
