@@ -133,11 +133,15 @@ def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
         problems.append("the recipes are not judged on the same images: give them the same data.")
     refusals = []
     for recipe in recipes:
-        made = plan(recipe)
+        try:
+            made = plan(recipe)
+        except InputError as error:
+            problems += error.problems
+            continue
         if made.refusals:
             refusals += list(made.violations)
     if problems:
-        raise InputError(problems)
+        raise InputError(list(dict.fromkeys(problems)))
     if refusals:
         raise BudgetRefused(refusals)
     names = [recipe.name for recipe in recipes]

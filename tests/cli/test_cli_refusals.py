@@ -152,6 +152,10 @@ WRONG = {
     "compare-other-data": "compare runs more/other-0",
     # study
     "study-everything-wrong": "study sprnt --seeds 0 --jobs none --threads 99999 --device gpu",
+    "study-several-recipes-wrong": "study nope1 keys.toml nope2 --seeds 3 --set train.epoch=3",
+    "study-several-plans-wrong": (
+        "study easy.toml wider.toml --seeds 2 --set data.name=nowhere.npz --out easy.toml"
+    ),
     "study-same-recipe-twice": "study easy.toml easy.toml --seeds 2",
     "study-into-a-file": "study easy.toml --seeds 2 --out easy.toml",
     "study-judged-on-nothing": "study easy.toml --seeds 2 --set train.test=false",

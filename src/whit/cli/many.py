@@ -75,7 +75,7 @@ def study(
     from whit.studying import variants_of
 
     made, count, each, many, _ = all_of(
-        lambda: [recipe_named(name, set_) for name in recipes],
+        lambda: all_of(*(partial(recipe_named, name, set_) for name in recipes)),
         lambda: at_least_one("--seeds", seeds, 10_000),
         lambda: choose_threads(whole_number("--threads", threads)),
         lambda: None if jobs is None else at_least_one("--jobs", jobs, 1_000),

@@ -60,7 +60,7 @@ def all_of(*checks: Callable[[], Any]) -> list[Any]:
         except InputError as error:
             problems += error.problems
     if problems:
-        raise InputError(problems)
+        raise InputError(list(dict.fromkeys(problems)))  # two recipes may have one in common
     return found
 
 
