@@ -65,6 +65,7 @@ class Driver:
         seed: int = 0,
         threads: int = 1,
         device: str = "cpu",
+        accept_changes: bool = False,
         command: Sequence[str] = (),
         onlooker: SearchOnlooker | None = None,
         stopping: Stopping | None = None,
@@ -74,7 +75,15 @@ class Driver:
         self.search = Search(space, root / space.name)
         self.space = space
         self.executor = executor
-        self.job = Job("", 0, "", threads=threads, device=device, command=tuple(command))
+        self.job = Job(
+            "",
+            0,
+            "",
+            threads=threads,
+            device=device,
+            accept_changes=accept_changes,
+            command=tuple(command),
+        )
         self.onlooker = onlooker or SearchOnlooker()
         self.stopping = stopping
         self._lock = _own(self.search.folder)

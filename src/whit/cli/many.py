@@ -124,6 +124,10 @@ def search(
         str | None,
         typer.Option(metavar="ADDRESS", help="A PostgreSQL database, for several drivers at once."),
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on with candidates begun by other code."),
+    ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -165,6 +169,7 @@ def search(
             seed=number % 2**32,
             threads=each,
             device=device or "cpu",
+            accept_changes=accept_changes,
             command=[masked(argument) for argument in sys.argv[1:]],
             onlooker=onlooker,
             stopping=stopping,
