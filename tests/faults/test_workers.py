@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -61,6 +62,7 @@ def test_when_there_is_room_for_one_alone_that_one_does_all(jobs: list[Job]) -> 
 @contextmanager
 def files_to_open(count: int) -> Iterator[None]:
     """Let this process open so many files more; those that it starts can open enough."""
+    gc.collect()  # what earlier tests left open may not be closed while these are counted
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     taken: list[int] = []
