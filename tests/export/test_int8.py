@@ -205,6 +205,16 @@ def test_narrow_factors_are_near_the_wide_ones() -> None:
     assert kept.factors.dtype == np.int32
 
 
+def test_a_step_beyond_32_bits_is_given_up() -> None:
+    """Large offsets beside small factors: wide numbers hold them, as kernels take int32 steps."""
+    bounds, kinds = (np.full(4, -20_000), np.full(4, 20_000)), set()
+    for power in range(20, 40):
+        found = fixed("conv1", np.full(4, 2.0**-power), np.full(4, 200.0), bounds, bits=8)
+        assert found.step < 2**31
+        kinds.add(found.factors.dtype)
+    assert kinds == {np.dtype(np.int16), np.dtype(np.int32)}
+
+
 def test_narrow_numbers_of_scores_are_near_the_wide_ones() -> None:
     generator = np.random.default_rng(1)
     for _ in range(50):

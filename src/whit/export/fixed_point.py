@@ -149,7 +149,8 @@ def _with_offsets(
         most = int(np.iinfo(kind).max)
         step = 1 << max(0, largest.bit_length() - most.bit_length())
         rounded = [round(each / step) for each in sums]
-        if step <= near * 2**shift and max(map(abs, rounded)) <= most:
+        # The kernels take a step as int32.
+        if step < 2**31 and step <= near * 2**shift and max(map(abs, rounded)) <= most:
             return Fixed(factors, np.array(rounded, kind), shift, step)
     return None
 
