@@ -155,6 +155,21 @@ def test_weights_are_whole_to_half_a_step() -> None:
     numbers, scales = whole_weights(weights)
     assert np.abs(numbers * scales[:, None, None, None] - weights).max() <= scales.max() * 0.5001
     assert not numbers[2].any()
+    assert scales[2] == scales[[0, 1, 3]].min()
+    assert (whole_weights(0 * weights)[1] == 1).all()
+
+
+def test_a_channel_of_zeros_leaves_the_factors_narrow() -> None:
+    torch.manual_seed(4)
+    body, head = nn.Linear(784, 8), nn.Linear(8, 10)
+    model = nn.Sequential(nn.Flatten(), body, nn.ReLU(), head)
+    with torch.no_grad():
+        body.weight /= 255
+        body.weight[2] = head.weight[2] = 0
+    graph = folded(read_graph(model, (1, 28, 28), CLASSES, "mine"))
+    steps = quantised(graph, some_images()).program.steps
+    types = [step.settings["types"] for step in steps if "types" in step.settings]
+    assert types == [("int16", "int16")] * 2
 
 
 def test_what_could_overflow_is_refused_by_name() -> None:

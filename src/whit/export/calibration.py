@@ -107,6 +107,9 @@ def whole_weights(
     """
     most = most_of(bits)
     largest = np.abs(weights.reshape(len(weights), -1)).max(1)
-    scales = np.where(largest > 0, largest / most, 1.0).astype(np.float32)
+    scales = (largest / most).astype(np.float32)
+    # Any scale does for a row of zeros, but a large one would make the factors of all rows wide.
+    some = scales[scales > 0]
+    scales[scales == 0] = some.min() if some.size else 1
     shaped = scales.astype(np.float64).reshape(-1, *(1,) * (weights.ndim - 1))
     return np.clip(np.rint(weights / shaped), -most, most).astype(np.int8), scales
