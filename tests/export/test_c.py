@@ -144,11 +144,12 @@ def test_the_header_says_what_the_network_needs() -> None:
 
 
 def test_no_name_breaks_out_of_a_comment() -> None:
-    odd = ("*é", "a*\\", "/*x", "*/ int a;", "??/", "*\\\\/", "日本", "\n*/", "", "*/*/")
+    odd = ("*é", "a*\\", "/*x", "*/ int a;", "???/", "*\\\\/", "日本", "\n*/", "", "*/*/")
     program = replace(float_program(read.trained_graph()), classes=odd, name="*/ int b; /*\\")
     images = some_images(4)
     files = c_files(program, "A network.")
     assert b"int a;" in b"".join(files.values())  # as a comment
+    assert b"??" not in b"".join(files.values())
     whole = float_program(read.trained_graph())
     assert torch.equal(
         c_logits(program, files, images, STRICT),

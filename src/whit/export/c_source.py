@@ -322,7 +322,7 @@ def _in_comment(text: str) -> str:
     """Any text in ASCII, and such that no comment ends or begins in it."""
     plain = text.encode("ascii", "backslashreplace").decode()
     plain = "".join(each if each.isprintable() else "?" for each in plain)
-    plain = plain.replace("\\", "/").replace("??", "? ?")  # C99's `??/` is a backslash
+    plain = re.sub(r"\?(?=\?)", "? ", plain.replace("\\", "/"))  # C99's `??/` is a backslash
     return plain.replace("*/", "* /").replace("/*", "/ *")
 
 
