@@ -121,6 +121,18 @@ class _Framed(nn.Module):
         return mean
 
 
+class _Exchanged(nn.Module):
+    """Logits from a map, its channels last."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 10 // places, (28, 29 - places))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.conv(images).permute(0, 2, 3, 1).flatten(1)
+        return logits
+
+
 def test_what_has_no_plain_form_is_refused_by_name() -> None:
     with pytest.raises(ModelError) as refused:
         read_graph(_Refused(), (1, 28, 28), CLASSES, "mine")
@@ -130,3 +142,6 @@ def test_what_has_no_plain_form_is_refused_by_name() -> None:
         read_graph(_Decides(), (1, 28, 28), CLASSES, "mine")
     with pytest.raises(ModelError, match="a convolution with padding of a map of 1x1"):
         read_graph(_Framed(), (1, 28, 28), CLASSES, "mine")
+    with pytest.raises(ModelError, match="its logits are the numbers of a map"):
+        read_graph(_Exchanged(5), (1, 28, 28), CLASSES, "mine")
+    assert read_graph(_Exchanged(1), (1, 28, 28), CLASSES, "mine").output

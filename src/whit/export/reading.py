@@ -56,6 +56,12 @@ def read_graph(
     last = values[output.args[0][0]]
     if not isinstance(last, Seen) or prod(last.shape) != len(classes):
         raise ModelError(f"{name}: cannot be exported: it does not end in one vector.")
+    order = [axis for group in last.axes for axis in group if last.sizes[axis] > 1]
+    if order != sorted(order):
+        raise ModelError(
+            f"{name}: cannot be exported: its logits are the numbers of a map whose dimensions "
+            "were exchanged."
+        )
     operations = _leading_to(growing.as_vector(last).name, growing.operations)
     used = {constant for op in operations for constant in op.constants.values()}
     constants = {name: value for name, value in growing.constants.items() if name in used}
