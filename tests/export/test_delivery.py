@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from export import read
 from faults.processes import whit
@@ -114,6 +115,25 @@ def test_a_form_that_is_not_the_network(
     with pytest.raises(RunFailed, match=r"its c form is not the network, .* Nothing was written"):
         ship(run, "c", tmp_path / "made")
     assert left_in(tmp_path) == ["run"]
+
+
+def test_whole_numbers_of_another_graph(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "predict", lambda *given: torch.eye(10))
+    monkeypatch.setattr(delivery, "logits_of", lambda *given: torch.eye(10) * 1.1)
+    with pytest.raises(RunFailed, match=r"its graph is not the network, .* Nothing was written"):
+        ship(run, "c", tmp_path / "made", int8=True)
+    assert left_in(tmp_path) == ["run"]
+
+
+def test_near_logits_of_another_class_are_not_equal() -> None:
+    wanted = torch.tensor([[100.0, 99.95, 0.0], [1.0, 2.0, 3.0]])
+    assert delivery._is_equal(wanted + 0.05, wanted)
+    assert not delivery._is_equal(wanted[:, [1, 0, 2]][:1], wanted[:1])
+    tied = torch.tensor([[100.0, 99.9999, 0.0]])
+    assert delivery._is_equal(tied[:, [1, 0, 2]], tied)
+    assert not delivery._is_equal(wanted / 0, wanted)
 
 
 def test_the_page_has_no_int8(run: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from whit.budget import percent
 from whit.durable import what_to_free, write_whole
 from whit.errors import InputError, RunFailed
 from whit.evaluation import predict
+from whit.export.executing import logits_of
 from whit.export.folder import write_folder
 from whit.export.forms import FORMS, Form
 from whit.export.graph import Graph
@@ -25,6 +26,7 @@ from whit.trained import Trained, inputs_now, load_trained
 from whit.weights import sha256
 
 _SAME = 1e-3  # of the largest logit
+_TIED = 1e-4  # of it: sums of float32 in another order decide between logits as near as this
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,15 @@ def ship(
     trained = load_trained(record, model)
     _refuse_changed(trained)
     graph = graph_of(trained)
+    wanted = predict(trained.model, trained.split, trained.normalise)
+    if int8:
+        # Whole numbers are only near the network, so what they are made from must be the network.
+        _refuse_another(trained, "graph", logits_of(graph, trained.split.images), wanted)
     made = FORMS[form](graph, trained, int8)
-    shipped = _shipped(form, int8, target, graph, trained, made)
-    if not int8 and not _is_equal(made.logits, shipped.proof):
-        raise RunFailed(
-            f"{record.path}: its {form} form is not the network, which is a defect of whit: "
-            f"{shipped.proof.same_class:,} of {shipped.proof.num_images:,} {shipped.split} images "
-            f"fall into the same class, and logits differ by up to "
-            f"{shipped.proof.largest_difference:.1e}. Nothing was written."
-        )
+    if not int8:
+        _refuse_another(trained, f"{form} form", made.logits, wanted)
     _write(target, made.files)
-    return shipped
+    return _shipped(form, int8, target, graph, trained, made, wanted)
 
 
 def _write(target: Path, files: bytes | Mapping[str, bytes]) -> None:
@@ -116,7 +116,13 @@ def _size(files: bytes | Mapping[str, bytes]) -> int:
 
 
 def _shipped(
-    form: str, int8: bool, target: Path, graph: Graph, trained: Trained, made: Form
+    form: str,
+    int8: bool,
+    target: Path,
+    graph: Graph,
+    trained: Trained,
+    made: Form,
+    wanted: Tensor,
 ) -> Shipped:
     split = trained.split
     return Shipped(
@@ -129,7 +135,7 @@ def _shipped(
         split.name,
         int((made.logits.argmax(1) == split.labels).sum()),
         made.ran_by,
-        Proof.between(made.logits, predict(trained.model, split, trained.normalise)),
+        Proof.between(made.logits, wanted),
         made.sizes,
     )
 
@@ -165,9 +171,25 @@ def _refuse_changed(trained: Trained) -> None:
         raise InputError(problems)
 
 
-def _is_equal(logits: Tensor, proof: Proof) -> bool:
-    """Whether logits differ by no more than sums in another order do, in float32."""
-    return proof.largest_difference <= _SAME * (1 + float(logits.abs().max()))
+def _refuse_another(trained: Trained, what: str, logits: Tensor, wanted: Tensor) -> None:
+    """Raise RunFailed where logits are not those of the network."""
+    if _is_equal(logits, wanted):
+        return
+    proof = Proof.between(logits, wanted)
+    raise RunFailed(
+        f"{trained.run.path}: its {what} is not the network, which is a defect of whit: "
+        f"{proof.same_class:,} of {proof.num_images:,} {trained.split.name} images fall into the "
+        f"same class, and logits differ by up to {proof.largest_difference:.1e}. Nothing was "
+        "written."
+    )
+
+
+def _is_equal(logits: Tensor, wanted: Tensor) -> bool:
+    """Whether logits (N, K) differ as sums in another order do, and only ties by their class."""
+    size = 1 + float(wanted.abs().max())
+    chosen = wanted.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+    behind = float((wanted.amax(1) - chosen).max())
+    return bool(float((logits - wanted).abs().max()) <= _SAME * size and behind <= _TIED * size)
 
 
 def _judged_by(run: RunRecord) -> object:
