@@ -6,12 +6,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from export import read
+from export.zoo import some_images
 from faults.processes import whit
 from whit.errors import InputError, ModelError, RunFailed
 from whit.export import delivery, folder
@@ -134,6 +136,20 @@ def test_near_logits_of_another_class_are_not_equal() -> None:
     tied = torch.tensor([[100.0, 99.9999, 0.0]])
     assert delivery._is_equal(tied[:, [1, 0, 2]], tied)
     assert not delivery._is_equal(wanted / 0, wanted)
+
+
+@pytest.mark.parametrize("name", ["Whole", "Branches"])
+def test_whole_numbers_before_a_softmax_are_compared_behind_it(name: str) -> None:
+    split, test = SimpleNamespace(images=some_images()), {"correct": None}
+    given: Any = SimpleNamespace(
+        split=split,
+        dataset=SimpleNamespace(train=split),
+        run=SimpleNamespace(result={"params": 1, "test": test}),
+    )
+    graph = read.graph(name)
+    logits = FORMS["c"](graph, given, True).logits
+    shares = logits if graph.operations[-1].kind == "softmax" else logits.exp()
+    assert torch.allclose(shares.sum(1).double(), torch.ones(len(split.images)).double())
 
 
 def test_the_page_has_no_int8(run: Path, tmp_path: Path) -> None:

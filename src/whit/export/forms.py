@@ -58,8 +58,18 @@ def _c(graph: Graph, trained: Trained, int8: bool) -> Form:
         ran_by = "NumPy in whole numbers; there is no C compiler (cc) here"
     else:
         logits, ran_by = logits_of(graph, images), "PyTorch; there is no C compiler (cc) here"
+    if int8:
+        logits = _softened(graph, logits)
     sizes = {"constants": program.constant_bytes, "memory": memory_bytes(program)}
     return Form(files, logits, ran_by, sizes)
+
+
+def _softened(graph: Graph, scores: Tensor) -> Tensor:
+    """Return what the network gives for scores: whole numbers end before its softmax."""
+    last = graph.operations[-1].kind
+    if last == "softmax":
+        return scores.softmax(1)
+    return scores.log_softmax(1) if last == "log_softmax" else scores
 
 
 def _quantised(graph: Graph, trained: Trained) -> Quantised:
