@@ -200,10 +200,10 @@ def test_stopped_while_nobody_answers(workplace: Path, arguments: tuple[str, ...
         silent.settimeout(120)
         port = silent.getsockname()[1]
         command = Command.start(workplace, *(part.format(port=port) for part in arguments))
-        silent.accept()
-        time.sleep(0.2)
-        command.signal(signal.SIGINT)
-        assert command.wait() == 130, command.said
+        with silent.accept()[0]:
+            time.sleep(0.2)
+            command.signal(signal.SIGINT)
+            assert command.wait() == 130, command.said
     assert command.said == "whit: stopped by SIGINT. The same command goes on.\n"
 
 
