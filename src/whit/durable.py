@@ -34,7 +34,7 @@ def write_whole(target: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(target)
-    except OSError:
+    except BaseException:  # signals, too
         beside.unlink(missing_ok=True)  # half a file would fill the disk that is already full
         raise
     sync_folder(target.parent)

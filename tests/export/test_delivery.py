@@ -177,6 +177,19 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     assert left_in(tmp_path) == []
 
 
+def test_a_signal_leaves_no_half_written_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder.os, "fsync", stopped)
+    for files in ({"a.c": b"int a;\n"}, b"int a;\n"):
+        with pytest.raises(KeyboardInterrupt):
+            delivery._write(tmp_path / "made", files)
+        assert left_in(tmp_path) == []
+
+
 def test_a_form_says_what_it_proved() -> None:
     proof = delivery.Proof(10_000, 9_998, 0.25)
     value = Shipped(

@@ -13,7 +13,7 @@ from whit.durable import sync_folder, write_whole
 def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
     """Make a folder beside its name and give it its name as one step.
 
-    Raises OSError; nothing is left then.
+    Raises OSError; nothing is left then, nor when a signal ends it.
     """
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -21,7 +21,7 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             write_whole(beside / name, content)
         beside.rename(target)
-    except OSError:
+    except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
     sync_folder(target.parent)
