@@ -73,6 +73,8 @@ def test_what_is_there_stays(run: Path, tmp_path: Path) -> None:
     assert left_in(tmp_path / "made") == ["mine.txt"]
     with pytest.raises(InputError, match="is not there"):
         ship(run, "onnx", tmp_path / "nowhere" / "made")
+    with pytest.raises(InputError, match="File name too long: name another by --out"):
+        ship(run, "onnx", tmp_path / ("m" * 300))
 
 
 def test_a_run_that_diverged(run: Path, tmp_path: Path) -> None:

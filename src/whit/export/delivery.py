@@ -150,10 +150,13 @@ def _refuse(run: RunRecord, target: Path) -> None:
             f"{run.path / 'weights.safetensors'}: not the weights that the run was judged by: "
             "`whit audit` says more. They are not exported."
         )
-    if target.exists() or target.is_symlink():
-        problems.append(f"{target}: is there already: remove it, or name another by --out.")
-    elif not target.parent.is_dir():
-        problems.append(f"{target}: the folder {target.parent} is not there.")
+    try:
+        if target.exists() or target.is_symlink():
+            problems.append(f"{target}: is there already: remove it, or name another by --out.")
+        elif not target.parent.is_dir():
+            problems.append(f"{target}: the folder {target.parent} is not there.")
+    except OSError as error:
+        problems.append(f"{target}: {error.strerror}: name another by --out.")
     if problems:
         raise InputError(problems)
 
