@@ -18,7 +18,9 @@ import torch
 from export import read
 from export.test_onnx import near
 from export.zoo import some_images
+from whit.errors import RunFailed
 from whit.evaluation import predict
+from whit.export import compiled
 from whit.export.c_source import c_files, c_name, memory_plan
 from whit.export.compiled import STRICT, c_logits
 from whit.export.float_steps import float_program
@@ -141,6 +143,17 @@ def test_the_header_says_what_the_network_needs() -> None:
     assert "40,000 bytes for activations (no plan needs less)" in header
     assert "3,085,920 multiply-adds" in header
     assert "int fewest_epochs_classify(const uint8_t pixels[784], float scores[10]);" in header
+
+
+@pytest.mark.parametrize("at", ["build", "call_each"])
+def test_a_folder_that_takes_no_program_is_named(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compiled, at, failing)
+    program = float_program(read.graph("Whole"))
+    with pytest.raises(RunFailed, match=r"No space left on device\. Set TMPDIR"):
+        c_logits(program, c_files(program, "A network."), some_images(1))
 
 
 def test_no_name_breaks_out_of_a_comment() -> None:

@@ -34,11 +34,17 @@ def c_logits(
 ) -> Tensor:
     """Return the scores (N, K) of uint8 images (N, C, H, W), as logits, by the compiled form.
 
-    Raises RunFailed when the compiler refuses it.
+    Raises RunFailed when the compiler refuses it, or it cannot be written or run here.
     """
-    with tempfile.TemporaryDirectory(prefix="whit-") as folder:
-        library = build(files, Path(folder), [*STRICT, *flags], cc)
-        scores = call_each(library, program, images)
+    try:
+        with tempfile.TemporaryDirectory(prefix="whit-") as folder:
+            library = build(files, Path(folder), [*STRICT, *flags], cc)
+            scores = call_each(library, program, images)
+    except OSError as error:
+        raise RunFailed(
+            f"the C form cannot be tried in {tempfile.gettempdir()}: {error.strerror or error}. "
+            "Set TMPDIR to a folder with free space whose programs may run, then export again."
+        ) from None
     return torch.from_numpy(scores).double() / (SCORE_UNITS if program.int8 else 1)
 
 
