@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from torch.nn import functional as F
 
 from export.zoo import CLASSES, networks, some_images
 from whit.errors import ModelError
+from whit.export.aten.handlers import HANDLERS
+from whit.export.aten.values import Unreadable
 from whit.export.browser import graph_json
 from whit.export.executing import execute, logits_of
 from whit.export.folding import folded
@@ -131,6 +135,54 @@ class _Exchanged(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.conv(images).permute(0, 2, 3, 1).flatten(1)
         return logits
+
+
+class _Doing(nn.Module):
+    """Something done to ten channels, then their means."""
+
+    channels: Tensor
+    one: Tensor
+
+    def __init__(self, does: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.does = does
+        self.conv = nn.Conv2d(1, 10, 3)
+        self.register_buffer("channels", torch.linspace(-1, 1, 10).view(1, 10, 1, 1))
+        self.register_buffer("one", torch.ones(1, 1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.does(self, self.conv(images)).mean((2, 3))
+
+
+REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "it cuts values at more than one bound": lambda own, x: torch.clamp(x, min=own.channels),
+    "it cuts values at a bound that depends on the image": lambda own, x: torch.clamp(x, max=x + 1),
+    "division with rounding by floor": lambda own, x: torch.div(x, 2, rounding_mode="floor"),
+    "multiply of one number by several": lambda own, x: (
+        x.mean((2, 3), keepdim=True)[:, :1] * own.channels
+    ),
+    "add by a constant of more dimensions": lambda own, x: x.mean((2, 3)) + own.one,
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_stands_between_layers_is_refused_by_name(why: str) -> None:
+    with pytest.raises(ModelError, match=why):
+        read_graph(_Doing(REFUSED[why]), (1, 28, 28), CLASSES, "mine")
+
+
+def test_a_handler_that_fails_refuses_by_name_and_shows_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(*given: Any) -> None:
+        raise IndexError("a mistake")
+
+    monkeypatch.setitem(HANDLERS, "abs", failing)
+    said = r"it uses abs in a way that has no plain form here"
+    with pytest.raises(ModelError, match=said) as refused:
+        read_graph(_Doing(lambda own, x: x.abs()), (1, 28, 28), CLASSES, "mine")
+    causes = [refused.value.__cause__, getattr(refused.value.__cause__, "__cause__", None)]
+    assert [type(cause) for cause in causes] == [Unreadable, IndexError]
 
 
 def test_what_has_no_plain_form_is_refused_by_name() -> None:

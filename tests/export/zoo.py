@@ -104,6 +104,27 @@ class Halves(nn.Module):
         return self.head(torch.amax(x, dim=(2, 3)))
 
 
+class Coloured(nn.Module):
+    """Grey images normalised by the numbers of three colours, a bound that is a tensor."""
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([124.0, 116.0, 104.0]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([58.0, 57.0, 57.5]).view(1, 3, 1, 1))
+        self.register_buffer("low", torch.zeros(1))
+        self.conv = nn.Conv2d(3, 8, 5, padding=1)
+        self.gain = nn.Parameter(torch.linspace(-1, 2, 5).view(5, 1, 1))
+        self.far = nn.Conv2d(5, 10, 7, stride=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.clamp(self.conv((x - self.mean) / self.std), min=self.low)
+        return self.far(x[:, 5:6] * self.gain).mean((2, 3))
+
+
 class Looking(Views):
     """The mean over nine views of an image that stands upright."""
 
@@ -121,7 +142,7 @@ class Looking(Views):
         super().__init__(plain(sizes, 1, 10), 9)
 
 
-OWN = (Branches, Turned, Whole, Halves, Looking)
+OWN = (Branches, Turned, Whole, Halves, Coloured, Looking)
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:

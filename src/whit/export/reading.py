@@ -51,7 +51,8 @@ def read_graph(
         ) from None
     values, growing, problems = _walked(program, image_shape)
     if problems:
-        raise ModelError([f"{name}: cannot be exported: {problem}." for problem in problems])
+        said = [f"{name}: cannot be exported: {problem}." for problem in problems]
+        raise ModelError(said) from next(iter(problems.values()))
     (output,) = program.graph.find_nodes(op="output")
     last = values[output.args[0][0]]
     if not isinstance(last, Seen) or prod(last.shape) != len(classes):
@@ -70,7 +71,7 @@ def read_graph(
 
 def _walked(
     program: torch.export.ExportedProgram, image_shape: tuple[int, int, int]
-) -> tuple[dict[Node, Any], Growing, list[str]]:
+) -> tuple[dict[Node, Any], Growing, dict[str, Unreadable]]:
     """Read a program node by node: what each is, the graph so far, and what cannot be read."""
     signature = program.graph_signature
     stored = {
@@ -81,7 +82,7 @@ def _walked(
     held = {**program.state_dict, **program.constants}
     values: dict[Node, Any] = {}
     growing = Growing()
-    problems: dict[str, None] = {}  # each once, in their order
+    problems: dict[str, Unreadable] = {}  # each once, in their order
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in stored:
             values[node] = held[stored[node.name]].detach()
@@ -92,8 +93,8 @@ def _walked(
             try:
                 values[node] = _value_of(node, values, growing)
             except Unreadable as error:
-                problems[str(error)] = None
-    return values, growing, list(problems)
+                problems.setdefault(str(error), error)
+    return values, growing, problems
 
 
 def _value_of(node: Node, values: dict[Node, Any], growing: Growing) -> Any:
@@ -101,11 +102,16 @@ def _value_of(node: Node, values: dict[Node, Any], growing: Growing) -> Any:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
     target = str(node.target).removeprefix("aten.")
     handler = HANDLERS.get(target.partition(".")[0])
+    said = target.removesuffix(".default")
     if handler is None:
-        said = target.removesuffix(".default")
         raise Unreadable(f"it uses {said}, which has no plain form here")
-    given = torch.fx.node.map_arg(node.args, lambda argument: values[argument])
-    return handler(growing, *given, **node.kwargs)
+    given, named = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    try:
+        return handler(growing, *given, **named)
+    except Unreadable:
+        raise
+    except Exception as error:  # what a handler did not think of
+        raise Unreadable(f"it uses {said} in a way that has no plain form here") from error
 
 
 def _leading_to(output: str, operations: list[Operation]) -> tuple[Operation, ...]:

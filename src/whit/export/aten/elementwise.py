@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whit.export.aten.layers import conv
 from whit.export.aten.values import (
     BY_CHANNEL,
     MAP,
@@ -35,7 +36,7 @@ def activation(function: str, **settings: float) -> Callable[..., Seen]:
         elif function == "gelu" and named.get("approximate", "none") != "none":
             raise Unreadable("it uses gelu by an approximation")
         elif function == "clamp":
-            bounds = (*given, None, None)[:2]
+            bounds = tuple(_bound(each) for each in (*given, None, None)[:2])
             if bounds not in ((0, None), (0, 6)):
                 raise Unreadable(f"it cuts values at {bounds[0]} and {bounds[1]}")
             attributes["function"] = "relu6" if bounds[1] else "relu"
@@ -51,6 +52,14 @@ def activation(function: str, **settings: float) -> Callable[..., Seen]:
         return Seen(made.name, made.shape, value.axes)
 
     return handler
+
+
+def _bound(given: Any) -> Any:
+    if isinstance(given, Seen):
+        raise Unreadable("it cuts values at a bound that depends on the image")
+    if isinstance(given, Tensor) and given.numel() > 1:
+        raise Unreadable("it cuts values at more than one bound")
+    return given.item() if isinstance(given, Tensor) else given
 
 
 def binary(kind: Kind) -> Callable[..., Any]:
@@ -91,6 +100,8 @@ def _of_two(graph: Growing, kind: Kind, a: Seen, b: Seen) -> Seen:
 def _by_constant(graph: Growing, kind: Kind, value: Seen, by: Any) -> Seen:
     channels = value.shape[0]
     constant = torch.as_tensor(by, dtype=torch.float64)
+    if constant.ndim > len(value.axes):
+        raise Unreadable(f"it uses {kind} by a constant of more dimensions than the value")
     if constant.numel() > 1:
         at = next((dim for dim, group in enumerate(value.axes) if group == ("C",)), None)
         if at is None:
@@ -98,18 +109,25 @@ def _by_constant(graph: Growing, kind: Kind, value: Seen, by: Any) -> Seen:
         shape = (1,) * (len(value.axes) - constant.ndim) + tuple(constant.shape)
         if any(size > 1 for dim, size in enumerate(shape) if dim != at):
             raise Unreadable(f"it uses {kind} by a constant that differs from place to place")
-    constant = constant.flatten().expand(channels).clone()
+    repeated = constant.numel() > channels
+    if repeated and value.axes != MAP:
+        raise Unreadable(f"it uses {kind} of one number by several")
+    constant = constant.flatten().expand(max(channels, constant.numel())).clone()
     one, zero = torch.ones_like(constant), torch.zeros_like(constant)
-    constants = {
-        "add": {"scale": one, "offset": constant},
-        "subtract": {"scale": one, "offset": -constant},
-        "multiply": {"scale": constant, "offset": zero},
+    scale, offset = {
+        "add": (one, constant),
+        "subtract": (one, -constant),
+        "multiply": (constant, zero),
     }[kind]
-    made = graph.add("scale", [value], value.shape, {}, constants)
+    if repeated:  # one channel becomes several
+        return conv(graph, value, scale.view(-1, 1, 1, 1), offset)
+    made = graph.add("scale", [value], value.shape, {}, {"scale": scale, "offset": offset})
     return Seen(made.name, made.shape, value.axes)
 
 
-def div(graph: Growing, a: Any, b: Any) -> Any:
+def div(graph: Growing, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    if rounding_mode is not None:
+        raise Unreadable(f"it uses division with rounding by {rounding_mode}")
     if isinstance(b, Seen):
         raise Unreadable("it divides by a value that depends on the image")
     if not isinstance(a, Seen):
