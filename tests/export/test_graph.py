@@ -161,6 +161,9 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "multiply of one number by several": lambda own, x: (
         x.mean((2, 3), keepdim=True)[:, :1] * own.channels
     ),
+    "it uses a cast to int32": lambda own, x: x.int().float(),
+    "it uses a cast to float16": lambda own, x: x.half().float(),
+    "its answers depend on one, which its forward pass changes": lambda own, x: x * own.one.add_(1),
     "add by a constant of more dimensions": lambda own, x: x.mean((2, 3)) + own.one,
 }
 
@@ -169,6 +172,24 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
 def test_what_stands_between_layers_is_refused_by_name(why: str) -> None:
     with pytest.raises(ModelError, match=why):
         read_graph(_Doing(REFUSED[why]), (1, 28, 28), CLASSES, "mine")
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        lambda own, x: x.double().float().to(own.one.dtype),
+        lambda own, x: x + 0 * len(own.one.add_(1)),
+    ],
+    ids=["casts", "a count of its own"],
+)
+def test_what_leaves_the_answer_alone_is_no_operation(
+    does: Callable[[Any, Tensor], Tensor],
+) -> None:
+    model, images = _Doing(does).eval(), some_images(2)
+    graph = read_graph(model, (1, 28, 28), CLASSES, "mine")
+    with torch.inference_mode():
+        wanted = model(images.float())
+    assert torch.allclose(logits_of(graph, images).float(), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_handler_that_fails_refuses_by_name_and_shows_the_cause(

@@ -53,8 +53,7 @@ def read_graph(
     if problems:
         said = [f"{name}: cannot be exported: {problem}." for problem in problems]
         raise ModelError(said) from next(iter(problems.values()))
-    (output,) = program.graph.find_nodes(op="output")
-    last = values[output.args[0][0]]
+    last = values[_output(program)]
     if not isinstance(last, Seen) or prod(last.shape) != len(classes):
         raise ModelError(f"{name}: cannot be exported: it does not end in one vector.")
     order = [axis for group in last.axes for axis in group if last.sizes[axis] > 1]
@@ -83,18 +82,43 @@ def _walked(
     values: dict[Node, Any] = {}
     growing = Growing()
     problems: dict[str, Unreadable] = {}  # each once, in their order
+    wanted = _behind_it(_output(program))
+    changing = set(signature.buffers_to_mutate.values())
     for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in stored:
+        if node not in wanted:  # checks, and what a buffer becomes
+            continue
+        if stored.get(node.name) in changing:
+            said = f"its answers depend on {stored[node.name]}, which its forward pass changes"
+            problems[said] = Unreadable(said)
+        elif node.op == "placeholder" and node.name in stored:
             values[node] = held[stored[node.name]].detach()
         elif node.op == "placeholder":
             values[node] = Seen(INPUT, image_shape, MAP)
-        elif node.op != "output" and all(inside in values for inside in node.all_input_nodes):
+        elif all(inside in values for inside in node.all_input_nodes):
             # What reads an unreadable value is not named: it may well be readable itself.
             try:
                 values[node] = _value_of(node, values, growing)
             except Unreadable as error:
                 problems.setdefault(str(error), error)
     return values, growing, problems
+
+
+def _output(program: torch.export.ExportedProgram) -> Node:
+    """The node of the answer; in the list of outputs, buffers that change stand before it."""
+    name = program.graph_signature.user_outputs[0]
+    found: Node = next(node for node in program.graph.nodes if node.name == name)
+    return found
+
+
+def _behind_it(output: Node) -> set[Node]:
+    """Return a node and all that it depends on."""
+    found = {output}
+    waiting = [output]
+    while waiting:
+        new = set(waiting.pop().all_input_nodes) - found
+        found |= new
+        waiting += new
+    return found
 
 
 def _value_of(node: Node, values: dict[Node, Any], growing: Growing) -> Any:

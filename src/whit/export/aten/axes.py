@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from whit.export.aten.values import (
@@ -77,6 +78,14 @@ def unsqueeze(graph: Growing, value: Any, dim: int) -> Any:
 
 
 def same(graph: Growing, value: Any, *given: Any, **named: Any) -> Any:
+    return value
+
+
+def cast(graph: Growing, value: Any, *, dtype: torch.dtype | None = None, **named: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype or value.dtype)
+    if dtype not in (None, torch.float32, torch.float64):
+        raise Unreadable(f"it uses a cast to {str(dtype).removeprefix('torch.')}")
     return value
 
 

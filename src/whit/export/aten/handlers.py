@@ -33,7 +33,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "contiguous": axes.same,
     "alias": axes.same,
     "detach": axes.same,
-    "_to_copy": axes.same,
+    "_to_copy": axes.cast,
     "dropout": axes.same,
     "feature_dropout": axes.same,
     "constant_pad_nd": axes.pad,
