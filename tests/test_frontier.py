@@ -29,7 +29,7 @@ def trial(number: int, params: int, curve: list[int], seeds: int = 1, epochs: in
     return Trial(number, run.path, cast(Any, None), Seeds("t", (run,) * seeds))
 
 
-SPACE = Space("s", "s", cast(Any, None), ("params", "accuracy"), 1000, 2, 0.0, dict)
+SPACE = Space("s", "s", cast(Any, None), ("params", "accuracy"), 1000, 2, 0.0, dict, "")
 
 points = st.lists(st.tuples(st.integers(1, 6), st.integers(900, 906)), min_size=1, max_size=12)
 
