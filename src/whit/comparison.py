@@ -111,7 +111,7 @@ def _each_seed_once(
 
 def seed_order(run: RunRecord) -> tuple[int, str]:
     """By seed, as far as it is known, then by name."""
-    return (run.seed if isinstance(run.seed, int) else -1, run.path.name)
+    return (-1 if run.seed is None else run.seed, run.path.name)
 
 
 def _differences(groups: list[Seeds]) -> tuple[tuple[str, tuple[str, ...]], ...]:

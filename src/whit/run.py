@@ -134,7 +134,7 @@ def resume(
     plan = make_plan(record.recipe, model)
     if plan.recipe != record.recipe:
         raise CannotResume(f"{path}: trained {record.recipe.model.name}, not this model.")
-    if not isinstance(record.seed, int):
+    if record.seed is None:
         raise CannotResume(f"{path / 'environment.json'}: damaged: no seed in it.")
     before = record.environment
     prepared = prepare(

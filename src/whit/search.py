@@ -175,7 +175,7 @@ class Driver:
 
     def _finalists(self, again: Sequence[Trial]) -> Iterator[Job]:
         for trial in again:
-            had = {run.seed for run in (*trial.seeds.runs, *trial.seeds.diverged)}
+            had = {run.seed for run in trial.seeds.ended}
             for seed in range(self.space.seeds):
                 if seed not in had and self.ledger.claim(trial.number, seed):
                     yield replace(self._job(trial.number, trial.recipe, seed), least=())
@@ -270,7 +270,7 @@ class Driver:
         known = {
             (trial.number, run.seed or 0)
             for trial in self.search.trials
-            for run in (*trial.seeds.runs, *trial.seeds.diverged)
+            for run in trial.seeds.ended
         }
         for number, seed, files in list(self.ledger.from_others(known)):
             recipe = parse_recipe(self.ledger.recipe_of(number), f"trial {number}")

@@ -79,8 +79,13 @@ class Seeds:
         return None if "open" in verdicts else verdicts.count("met")
 
     @property
+    def ended(self) -> tuple[RunRecord, ...]:
+        """All that have a verdict, those that diverged included."""
+        return self.runs + self.diverged
+
+    @property
     def num_judged(self) -> int:
-        return len(self.runs) + len(self.diverged)
+        return len(self.ended)
 
     @property
     def params(self) -> int:
@@ -143,6 +148,13 @@ class Seeds:
             "folders": [str(run.path) for run in self.runs],
             "notes": self.notes,
         }
+
+
+def seeds_of(name: str, runs: Sequence[RunRecord]) -> Seeds | None:
+    """Part runs of one recipe into those judged and those diverged; None where none was judged."""
+    judged = tuple(run for run in runs if is_judged(run))
+    diverged = tuple(run for run in runs if run.state == "diverged")
+    return Seeds(name, judged, diverged) if judged else None
 
 
 def seeds_table(groups: Sequence[Seeds], width: int) -> str:

@@ -25,7 +25,7 @@ from whit.planning import plan
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, read_run
 from whit.sameness import DECIDING, changes_between
-from whit.seeds import Seeds, is_judged
+from whit.seeds import seeds_of
 from whit.stopping import Stop, Stopping
 from whit.text_table import wrapped
 from whit.trained import inputs_now
@@ -260,11 +260,9 @@ def read_study(
                 continue
             lost = f"{variant.name}, seed {seed}: its run ended, but {folder} holds no result."
             failures.setdefault((variant.name, seed), (f"{lost} The same command goes on.",))
-        judged = tuple(run for run in runs if is_judged(run))
-        diverged = tuple(run for run in runs if run.state == "diverged")
-        if judged:
-            groups.append(Seeds(variant.name, judged, diverged))
-        elif diverged:
+        if group := seeds_of(variant.name, runs):
+            groups.append(group)
+        elif any(run.state == "diverged" for run in runs):
             wild.append(f"{variant.name}: every seed diverged; see {variant.folder}.")
     comparison = compare(groups) if groups else None
     said = [problem for problems in failures.values() for problem in problems]

@@ -17,7 +17,7 @@ from whit.evidence import Sample
 from whit.planning import plan
 from whit.recipe import Recipe, load_recipe
 from whit.run_record import read_run
-from whit.seeds import Seeds, is_judged
+from whit.seeds import Seeds, seeds_of
 from whit.space import OBJECTIVES, Space
 
 # A candidate is never given up before this share of its epochs.
@@ -72,11 +72,8 @@ def read_trial(folder: Path, macs: int | None = None) -> Trial | None:
     """Read a candidate; None when no run of it has ended. Raises InputError when damaged."""
     recipe = load_recipe(folder)
     runs = [read_run(path) for path in _numbered(folder, "seed-")]
-    judged = tuple(run for run in runs if is_judged(run))
-    if not judged:
-        return None
-    diverged = tuple(run for run in runs if run.state == "diverged")
-    return Trial(int(folder.name), folder, recipe, Seeds(folder.name, judged, diverged), macs)
+    seeds = seeds_of(folder.name, runs)
+    return Trial(int(folder.name), folder, recipe, seeds, macs) if seeds else None
 
 
 def read_given_up(folder: Path, macs: int | None = None) -> Trial | None:

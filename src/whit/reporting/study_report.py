@@ -269,7 +269,7 @@ def _reproduce(seeds: Seeds) -> list[Block]:
     run = seeds.runs[0]
     if run.recipe.model.is_given:
         return [Text("The model was given in Python, so no command can build it again.")]
-    known = [r.seed for r in seeds.runs if isinstance(r.seed, int)]
+    known = [r.seed for r in seeds.runs if r.seed is not None]
     threads = run.environment.get("threads")
     command = f"whit study {recipe_argument(run)} --seeds {max(known, default=0) + 1}"
     if isinstance(threads, int):

@@ -34,7 +34,7 @@ def run_row(place: Place, run: RunRecord, changed: float | None) -> dict[str, An
     return {
         **_blank_row(place, changed),
         "name": run.recipe.name,
-        "seed": _seed(run),
+        "seed": run.seed,
         "state": run.state,
         "params": result.get("params"),
         "epochs": _finite(result.get("epochs", len(run.log))),
@@ -111,7 +111,7 @@ def details(
         "path": place.shown,
         "name": recipe.name,
         "description": recipe.description,
-        "seed": _seed(run),
+        "seed": run.seed,
         "state": run.state,
         "study": place.study,
         "split": _last_reading(run)[0],
@@ -211,10 +211,6 @@ def _last_reading(run: RunRecord) -> tuple[str, int | None, int | None]:
         return "test", test.get("correct"), test.get("total")
     reading = run.last_val if run.result else None
     return ("val", reading.correct, reading.total) if reading else ("val", None, None)
-
-
-def _seed(run: RunRecord) -> int | None:
-    return run.seed if isinstance(run.seed, int) else None
 
 
 def _finite(value: Any) -> Any:
