@@ -15,7 +15,7 @@ from export import read
 from export.zoo import CLASSES, some_images
 from whit.errors import ModelError
 from whit.export.c_source import c_files
-from whit.export.calibration import Levels, best_levels, whole_weights
+from whit.export.calibration import Levels, best_levels, calibration_images, whole_weights
 from whit.export.compiled import c_logits
 from whit.export.executing import logits_of
 from whit.export.fixed_point import NEAR, fixed
@@ -147,6 +147,16 @@ def test_levels_hold_zero_and_cut_what_is_cut_anyway() -> None:
     cut = best_levels(samples, lowest=0)
     assert cut.zero == 0
     assert best_levels(np.zeros(5)) == Levels(1.0, 0)
+
+
+@pytest.mark.parametrize("count", [1, 999, 1000, 1999, 36_000])
+def test_calibration_reaches_over_the_whole_training_split(count: int) -> None:
+    taken = calibration_images(torch.arange(count))
+    assert len(taken) == min(count, 1000)
+    # Behind the last one as much is left as between two.
+    gaps = torch.cat([taken, torch.tensor([count])]).diff()
+    assert taken[0] == 0
+    assert gaps.max() - gaps.min() <= 1
 
 
 def test_weights_are_whole_to_half_a_step() -> None:

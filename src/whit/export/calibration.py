@@ -14,8 +14,7 @@ from whit.export.executing import execute
 from whit.export.graph import Graph
 from whit.rounding import most_of
 
-NUM_IMAGES = 1000  # evenly from the last training images
-LAST = 10_000
+NUM_IMAGES = 1000  # evenly from all training images, which may lie class by class
 _BATCH = 100
 _SAMPLES = 20_000  # numbers of one value that decide its levels
 _CUTS = np.linspace(1, 0.5, 51)
@@ -47,9 +46,9 @@ class Levels:
 
 
 def calibration_images(images: Tensor) -> Tensor:
-    """Return up to 1,000 of the last 10,000 of uint8 images (N, C, H, W)."""
-    last = images[-LAST:]
-    return last[:: max(1, len(last) // NUM_IMAGES)][:NUM_IMAGES]
+    """Return 1,000 of uint8 images (N, C, H, W), evenly from first to last, or all of fewer."""
+    count = min(NUM_IMAGES, len(images))
+    return images[torch.arange(count) * len(images) // count]
 
 
 def samples_of(graph: Graph, images: Tensor) -> dict[str, NDArray[np.float64]]:
