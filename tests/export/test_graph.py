@@ -165,6 +165,18 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "it uses a cast to float16": lambda own, x: x.half().float(),
     "its answers depend on one, which its forward pass changes": lambda own, x: x * own.one.add_(1),
     "add by a constant of more dimensions": lambda own, x: x.mean((2, 3)) + own.one,
+    "it uses relu of a value that was expanded": lambda own, x: (
+        x.mean((2, 3), keepdim=True).expand_as(x).relu()
+    ),
+    "multiply of two values of different shapes": lambda own, x: (
+        x[:, :1].expand_as(x) * own.channels.expand_as(x)
+    ),
+    "a pooling of one number a channel": lambda own, x: F.avg_pool2d(
+        x.mean((2, 3), keepdim=True), 1, 2
+    ),
+    "numbers of a map that was flattened in another order": lambda own, x: torch.cat(
+        [x.permute(0, 2, 3, 1).flatten(1), x.flatten(1)], 1
+    )[:, :10, None, None],
 }
 
 

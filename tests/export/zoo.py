@@ -125,6 +125,51 @@ class Coloured(nn.Module):
         return self.far(x[:, 5:6] * self.gain).mean((2, 3))
 
 
+class Attends(nn.Module):
+    """Channels weighed by their means and largest values, each weight repeated over the map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 5, stride=3)
+        self.both = nn.Sequential(nn.Conv2d(8, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 1))
+        self.apart = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.over = nn.Conv2d(8, 8, (2, 4), dilation=2, padding=(1, 3), stride=3)
+        self.gain = nn.Parameter(torch.linspace(0.5, 2, 8).view(1, 8, 1, 1))
+        self.head = nn.Conv2d(8, 10, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(x))
+        mean, most = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
+        x = x * torch.sigmoid(self.both(mean) + self.both(most)).expand_as(x)
+        x = x + self.gain.expand(len(x), -1, *x.shape[2:])
+        far = self.apart(F.max_pool2d(x, x.shape[2:])) + self.apart(mean)
+        far = far - torch.tanh(self.over(mean))
+        x = F.adaptive_avg_pool2d(far.clone().expand_as(x).contiguous() - x, 1)
+        return self.head(F.adaptive_max_pool2d(F.adaptive_avg_pool2d(x, 1), 1)).flatten(1)
+
+
+class Joined(nn.Module):
+    """Maps and vectors put in one row, and rows added to each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(1, 4, 9, stride=6)
+        self.b = nn.Conv2d(4, 6, 4)
+        self.rows = nn.Linear(64, 64)
+        self.head = nn.Linear(64 + 6 + 4 + 4, 10)
+        self.last = nn.Linear(10 + 6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = F.relu(self.a(x))
+        one = self.b(a)
+        flat = a.flatten(1)
+        flat = flat + self.rows(flat)
+        both = torch.cat([a.mean((2, 3), keepdim=True), F.max_pool2d(a, 4)], 1)
+        out = self.head(torch.cat([flat, one.flatten(1), both.squeeze(3).squeeze(2)], 1))
+        mean = F.adaptive_avg_pool2d(F.pad(one, (0, 1, 0, 1)), 1).flatten(1)
+        return self.last(torch.cat([out, one.flatten(1) - mean], 1))
+
+
 class Looking(Views):
     """The mean over nine views of an image that stands upright."""
 
@@ -142,7 +187,7 @@ class Looking(Views):
         super().__init__(plain(sizes, 1, 10), 9)
 
 
-OWN = (Branches, Turned, Whole, Halves, Coloured, Looking)
+OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Joined, Looking)
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:

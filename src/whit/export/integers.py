@@ -14,6 +14,7 @@ from whit.export.graph import INPUT
 from whit.export.program import OUTPUT, Program, Step
 
 _BATCH = 100
+_NUMBER_BY_NUMBER = ("scale", "table", "add", "multiply", "concat", "slice")
 Whole = NDArray[np.int64]
 
 
@@ -29,7 +30,7 @@ def whole_scores(program: Program, images: Tensor) -> NDArray[np.int64]:
 
 
 def _scores(program: Program, images: Tensor) -> Whole:
-    # A map as (N, H, W, C), a vector as (N, K).
+    # A map as (N, H, W, C), a vector as (N, K), or as the map that it lies like.
     values: dict[str, Whole] = {INPUT: images.permute(0, 2, 3, 1).numpy().astype(np.int64)}
     for step in program.steps:
         held = {
@@ -37,7 +38,10 @@ def _scores(program: Program, images: Tensor) -> Whole:
         }
         if "offset" in held:
             held["offset"] *= step.settings.get("step", 1)
-        made = _value(step, [values[name] for name in step.inputs], held)
+        given = [values[name] for name in step.inputs]
+        if len(step.shape) == 1 and step.kind in _NUMBER_BY_NUMBER:
+            given = [value.reshape(len(images), -1) for value in given]
+        made = _value(step, given, held)
         assert made.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
         if step.name != OUTPUT:
             assert made.min() >= 0
@@ -79,7 +83,7 @@ def _value(step: Step, given: list[Whole], held: dict[str, Whole]) -> Whole:
         sums = x.reshape(len(x), -1) * settings["factor"] + settings["offset"]
         return _as_score(sums, shift)
     if kind in ("add", "multiply"):
-        other = given[1] if not settings["by_channel"] or x.ndim == 2 else given[1][:, None, None]
+        other = given[1].reshape(len(x), 1, 1, -1) if settings["by_channel"] else given[1]
         if kind == "add":
             sums = x * settings["factor_a"] + other * settings["factor_b"]
         else:

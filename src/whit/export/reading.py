@@ -17,8 +17,8 @@ from torch import nn
 from torch.fx import Node
 
 from whit.errors import ModelError
-from whit.export.aten.handlers import HANDLERS
-from whit.export.aten.values import MAP, Growing, Seen, Unreadable
+from whit.export.aten.handlers import HANDLERS, TAKE_SPREAD
+from whit.export.aten.values import BATCH, MAP, Growing, Seen, Spread, Unreadable
 from whit.export.graph import INPUT, Graph, Operation, behind
 from whit.models.layers import Deskew, Views
 
@@ -41,7 +41,7 @@ def read_graph(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts
             program = torch.export.export(
-                model.eval(), (torch.zeros(2, *image_shape),), strict=False
+                model.eval(), (torch.zeros(BATCH, *image_shape),), strict=False
             ).run_decompositions({})
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
@@ -125,10 +125,15 @@ def _value_of(node: Node, values: dict[Node, Any], growing: Growing) -> Any:
     if node.target is operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
     target = str(node.target).removeprefix("aten.")
-    handler = HANDLERS.get(target.partition(".")[0])
+    name = target.partition(".")[0]
+    handler = HANDLERS.get(name)
     said = target.removesuffix(".default")
     if handler is None:
         raise Unreadable(f"it uses {said}, which has no plain form here")
+    if name not in TAKE_SPREAD and any(
+        isinstance(values[inside], Spread) for inside in node.all_input_nodes
+    ):
+        raise Unreadable(f"it uses {said} of a value that was expanded")
     given, named = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     try:
         return handler(growing, *given, **named)

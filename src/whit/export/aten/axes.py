@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from whit.export.aten.values import (
+    BATCH,
+    MAP,
     Growing,
     Seen,
+    Spread,
     Unreadable,
     as_map,
     settled,
@@ -24,10 +27,10 @@ def view(graph: Growing, value: Any, shape: Sequence[int]) -> Any:
     sizes = value.sizes
     atoms = [axis for group in value.axes[1:] for axis in group if sizes[axis] > 1]
     wanted = list(shape)
-    if wanted[0] not in (2, -1):  # 2: the batch that was exported
+    if wanted[0] not in (BATCH, -1):
         raise Unreadable("it uses a view that mixes the images of a batch")
     if -1 in wanted:
-        whole = 2 * prod(sizes[axis] for axis in atoms)
+        whole = BATCH * prod(sizes[axis] for axis in atoms)
         wanted[wanted.index(-1)] = whole // -prod(wanted)
     groups: list[tuple[str, ...]] = [()]
     for size in wanted[1:]:
@@ -77,6 +80,15 @@ def unsqueeze(graph: Growing, value: Any, dim: int) -> Any:
     return Seen(value.name, value.shape, settled(value, tuple(axes)))
 
 
+def expand(graph: Growing, value: Any, lengths: Sequence[int], implicit: bool = False) -> Any:
+    if isinstance(value, Tensor) and lengths[0] != BATCH:
+        return value.expand(*lengths)
+    old = tuple(value.shape) if isinstance(value, Tensor) else (BATCH, *value.lengths)
+    old = (1,) * (len(lengths) - len(old)) + old
+    wanted = tuple(o if new == -1 else new for o, new in zip(old, lengths, strict=True))
+    return value if wanted == old else Spread(value, wanted[1:])
+
+
 def same(graph: Growing, value: Any, *given: Any, **named: Any) -> Any:
     return value
 
@@ -102,8 +114,11 @@ def pad(graph: Growing, value: Any, around: Sequence[int], fill: float = 0.0) ->
 def concat(graph: Growing, values: Sequence[Any], dim: int = 0) -> Seen:
     if not all(isinstance(value, Seen) for value in values):
         raise Unreadable("it uses cat with something that does not depend on the image")
+    at = dim % len(values[0].axes)
+    if any(value.axes != MAP for value in values):
+        as_one = graph.as_row if len(values[0].axes) == 2 else graph.as_column
+        values = [as_one(value) for value in values]
     axes = values[0].axes
-    at = dim % len(axes)
     if axes[at] != ("C",) or any(value.axes != axes for value in values):
         raise Unreadable("it uses cat along something else than the channels")
     if any(value.shape[1:] != values[0].shape[1:] for value in values):

@@ -17,6 +17,7 @@ from whit.export.aten.values import (
     VECTOR,
     Growing,
     Seen,
+    Spread,
     Unreadable,
 )
 from whit.export.graph import Kind
@@ -66,6 +67,7 @@ def binary(kind: Kind) -> Callable[..., Any]:
     def handler(graph: Growing, a: Any, b: Any, alpha: float = 1) -> Any:
         if alpha != 1:
             raise Unreadable(f"it uses {kind} with a factor")
+        a, b = _not_spread(kind, a, b), _not_spread(kind, b, a)
         if not isinstance(a, Seen) and not isinstance(b, Seen):
             return _OF_CONSTANTS[kind](a, b)
         if isinstance(a, Seen) and isinstance(b, Seen):
@@ -79,6 +81,15 @@ def binary(kind: Kind) -> Callable[..., Any]:
     return handler
 
 
+def _not_spread(kind: Kind, value: Any, other: Any) -> Any:
+    """Return a value that was expanded to the size of the other as it was before."""
+    if not isinstance(value, Spread):
+        return value
+    if not isinstance(other, Seen) or value.lengths != other.lengths:
+        raise Unreadable(f"it uses {kind} of two values of different shapes")
+    return value.value
+
+
 _OF_CONSTANTS: dict[str, Callable[[Any, Any], Any]] = {
     "add": operator.add,
     "subtract": operator.sub,
@@ -87,13 +98,19 @@ _OF_CONSTANTS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _of_two(graph: Growing, kind: Kind, a: Seen, b: Seen) -> Seen:
-    if a.shape == b.shape and a.axes == b.axes:
+    if (a.shape, a.axes) != (b.shape, b.axes):
+        flat = len(a.axes) == 2 and a.lengths == b.lengths
+        as_one = graph.as_row if flat else graph.as_column
+        a, b = as_one(a), as_one(b)
+    if (a.shape, a.axes) == (b.shape, b.axes):
         made = graph.add(kind, [a, b], a.shape)
         return Seen(made.name, made.shape, a.axes)
+    if kind == "subtract" and b.axes == MAP:
+        return _of_two(graph, "add", _by_constant(graph, "multiply", b, -1.0), a)
+    if b.axes == MAP:
+        a, b = b, a
     if a.axes == MAP and b.axes == BY_CHANNEL and a.shape[0] == b.shape[0]:
         return graph.add(kind, [a, b], a.shape)
-    if b.axes == MAP and a.axes == BY_CHANNEL and kind != "subtract" and a.shape[0] == b.shape[0]:
-        return graph.add(kind, [b, a], b.shape)
     raise Unreadable(f"it uses {kind} of two values of different shapes")
 
 

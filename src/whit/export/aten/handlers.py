@@ -27,6 +27,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "permute": axes.permute,
     "transpose": axes.transpose,
     "t": lambda graph, value: axes.transpose(graph, value, 0, 1),
+    "expand": axes.expand,
     "squeeze": axes.squeeze,
     "unsqueeze": axes.unsqueeze,
     "clone": axes.same,
@@ -71,6 +72,9 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "sigmoid": elementwise.activation("sigmoid"),
     "tanh": elementwise.activation("tanh"),
 }
+
+# What may read a value that was expanded: what repeats it by itself, or leaves it as it is.
+TAKE_SPREAD = {"add", "sub", "rsub", "mul", "clone", "contiguous", "alias", "detach", "_to_copy"}
 
 
 def _refuse(why: str) -> Any:

@@ -35,18 +35,20 @@ def conv(
 ) -> Seen:
     if not isinstance(weight, Tensor):
         raise Unreadable("it uses a convolution whose weights depend on the image")
-    if is_column(image) and tuple(weight.shape[1:]) == (*image.shape, 1, 1):
-        if padding not in ("valid", "same") and pair(padding, 0) != (0, 0):
-            raise Unreadable("it uses a convolution with padding of a map of 1x1")
-        row = Seen(image.name, image.shape, VECTOR)
-        made = linear(graph, row, weight.flatten(1), bias)
-        return Seen(made.name, made.shape, BY_CHANNEL)
-    value = as_map(image, "a convolution")
     kernel, strides, spread = weight.shape[2:], pair(stride, 1), pair(dilation, 1)
+    around = [d * (k - 1) for k, d in zip(kernel, spread, strict=True)]
     if padding == "valid":
         padding = 0
+    if is_column(image):
+        same = (around[0] // 2, around[1] // 2)
+        pads = same if padding == "same" else pair(padding, 0)
+        if padding != "same" and any(
+            swept(1, *each) != 1 for each in zip(kernel, strides, pads, spread, strict=True)
+        ):
+            raise Unreadable("it uses a convolution with padding of a map of 1x1")
+        return _of_column(graph, image, weight, bias, pads, spread, groups)
+    value = as_map(image, "a convolution")
     if padding == "same":
-        around = [d * (k - 1) for k, d in zip(kernel, spread, strict=True)]
         if any(total % 2 for total in around):
             # As torch does it: the odd zero stands behind.
             left, top = around[1] // 2, around[0] // 2
@@ -62,6 +64,27 @@ def conv(
     return graph.add(
         "conv", [value], (len(weight), *size), attributes, {"weight": weight, "bias": bias}
     )
+
+
+def _of_column(
+    graph: Growing,
+    column: Seen,
+    weight: Tensor,
+    bias: Tensor | None,
+    pads: tuple[int, int],
+    spread: tuple[int, int],
+    groups: int,
+) -> Seen:
+    """A convolution from 1x1 to 1x1: a linear layer by the tap that meets the only number."""
+    (row, column_rest), (line, line_rest) = map(divmod, pads, spread)
+    if column_rest or line_rest:  # the taps step over it
+        taps = torch.zeros_like(weight[:, :, 0, 0])
+    else:
+        taps = weight[:, :, row, line]
+    if groups > 1:
+        taps = torch.block_diag(*taps.chunk(groups))  # type: ignore[no-untyped-call]
+    made = linear(graph, Seen(column.name, column.shape, VECTOR), taps, bias)
+    return Seen(made.name, made.shape, BY_CHANNEL)
 
 
 def linear(graph: Growing, vector: Any, weight: Tensor, bias: Tensor | None = None) -> Seen:
@@ -173,8 +196,10 @@ def _pool(
 
 def adaptive(kind: str) -> Callable[..., Any]:
     def handler(graph: Growing, image: Any, output: Any) -> Any:
-        value = as_map(image, "a pooling")
         wanted = pair(output, 1)
+        if is_column(image) and wanted == (1, 1):
+            return [image, None] if kind == "maxpool" else image
+        value = as_map(image, "a pooling")
         if any(size % out for size, out in zip(value.shape[1:], wanted, strict=True)):
             raise Unreadable(
                 f"it uses adaptive pooling of {value.shape[1]}x{value.shape[2]} to "
@@ -182,7 +207,7 @@ def adaptive(kind: str) -> Callable[..., Any]:
             )
         kernel = [size // out for size, out in zip(value.shape[1:], wanted, strict=True)]
         if kind == "maxpool":
-            pooled = max_pool(graph, value, kernel)
+            pooled = graph.as_column(max_pool(graph, value, kernel))
             return [pooled, None]  # torch gives the places of the largest, too
         return avg_pool(graph, value, kernel)
 

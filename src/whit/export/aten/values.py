@@ -16,6 +16,7 @@ from torch import Tensor
 
 from whit.export.graph import Kind, Operation, Shape
 
+BATCH = 2  # images at once when the forward pass is written down; 1 could stand for anything
 Axes = tuple[tuple[str, ...], ...]  # what each dimension holds: (), ("C",), ("H", "W"), ...
 MAP: Axes = ((), ("C",), ("H",), ("W",))
 VECTOR: Axes = ((), ("C",))
@@ -38,6 +39,19 @@ class Seen:
     def sizes(self) -> dict[str, int]:
         return dict(zip("CHW", (*self.shape, 1, 1), strict=False))
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How long each dimension after the batch's is."""
+        return tuple(prod(self.sizes[axis] for axis in group) for group in self.axes[1:])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A value or a constant repeated to `lengths`, until what it meets repeats it by itself."""
+
+    value: Seen | Tensor
+    lengths: tuple[int, ...]
+
 
 class Growing:
     """A graph while it is being written: its operations and constants so far."""
@@ -47,6 +61,7 @@ class Growing:
         self.constants: dict[str, Tensor] = {}
         self._of_tensor: dict[tuple[Any, ...], str] = {}  # so that a shared tensor is stored once
         self._kept_alive: list[Tensor] = []
+        self._rows: dict[str, Seen] = {}
         self._counts: Counter[str] = Counter()
 
     def add(
@@ -70,7 +85,26 @@ class Growing:
         """Return a map's numbers in a row, channel by channel and line by line."""
         if len(value.shape) == 1:
             return value
-        return self.add("flatten", [value], (prod(value.shape),))
+        if value.name not in self._rows:
+            self._rows[value.name] = self.add("flatten", [value], (prod(value.shape),))
+        return self._rows[value.name]
+
+    def as_column(self, value: Seen) -> Seen:
+        """Return a map of 1x1 as the vector of its channels; any other value as it is."""
+        if len(value.shape) != 3 or value.shape[1:] != (1, 1):
+            return value
+        axes = tuple(tuple(axis for axis in group if axis == "C") for group in value.axes)
+        return Seen(self.as_vector(value).name, value.shape[:1], axes)
+
+    def as_row(self, value: Seen) -> Seen:
+        """Return a flattened value as the vector of its numbers; any other value as it is."""
+        if len(value.axes) != 2 or value.axes[0]:
+            return value
+        (order,) = value.axes[1:]
+        held = [axis for axis in order if value.sizes[axis] > 1]
+        if held != sorted(held):
+            raise Unreadable("it uses numbers of a map that was flattened in another order")
+        return Seen(self.as_vector(value).name, (prod(value.shape),), VECTOR)
 
     def _stored(self, name: str, tensor: Tensor) -> str:
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
@@ -90,6 +124,8 @@ def as_map(value: Any, what: str) -> Seen:
         raise Unreadable(f"{what} of something that does not depend on the image")
     if value.axes == MAP:
         return value
+    if len(value.shape) == 1:
+        raise Unreadable(f"{what} of one number a channel")
     raise Unreadable(f"{what} of dimensions that were exchanged or merged")
 
 
