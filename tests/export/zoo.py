@@ -187,7 +187,14 @@ class Looking(Views):
         super().__init__(plain(sizes, 1, 10), 9)
 
 
-OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Joined, Looking)
+class Both(Views):
+    """Views of colours, each as it is and upright."""
+
+    def __init__(self) -> None:
+        super().__init__(Coloured(), 5, both=True)
+
+
+OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Joined, Looking, Both)
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:

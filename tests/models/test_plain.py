@@ -5,11 +5,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from whit.auditing import audit_model
 from whit.data.datasets import load_dataset
-from whit.models.layers import Deskew
+from whit.models.layers import Deskew, Views
 from whit.models.plain import PlainSizes, plain
 
 
@@ -52,6 +53,54 @@ def test_the_audit_counts_the_smaller_maps():
     assert cropped.params == whole.params
     assert whole.macs == 28 * 28 * 25 * 8 + 14 * 14 * 8 * 9 * 16 + 160
     assert cropped.macs == 24 * 24 * 25 * 8 + 12 * 12 * 8 * 9 * 16 + 160
+
+
+def both_ways(views, **sizes):
+    model = looking(views, deskew="both", **sizes)
+    assert len(model.looks) == 2 * views
+    return model
+
+
+@pytest.mark.parametrize("views", [1, 9])
+def test_both_is_the_mean_over_the_image_as_it_is_and_upright(views):
+    model, images = both_ways(views).eval(), torch.rand(3, 1, 28, 24)
+    plainly = looking(views) if views > 1 else Views(model.network, 1)
+    plainly.network = model.network
+    upright = Views(nn.Sequential(Deskew(), model.network), views).eval()
+    wanted = (plainly.eval()(images) + upright(images)) / 2
+    torch.testing.assert_close(model(images), wanted)
+
+
+def test_both_learns_from_each_image_upright_or_as_it_is():
+    model, images = both_ways(9, dropout=0.0).train(), torch.rand(400, 1, 28, 28)
+    seen = []
+    model.network.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    torch.manual_seed(5)
+    model(images)
+    torch.manual_seed(5)
+    model(images)
+    model(images)
+    as_it_is = (seen[0] == images).flatten(1).all(1)
+    upright = (seen[0] == Deskew()(images)).flatten(1).all(1)
+    assert (as_it_is ^ upright).all()
+    assert 160 < upright.sum() < 240
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
+
+
+def test_the_audit_counts_both_ways():
+    models = looking(5), looking(5, deskew=True), both_ways(5)
+    once, upright, both = (audit_model(model, (1, 28, 28)) for model in models)
+    assert both.params == upright.params == once.params
+    assert both.macs == upright.macs + once.macs
+    assert both.kinds >= once.kinds
+    assert both.receptive_field == upright.receptive_field
+
+
+@pytest.mark.parametrize("deskew", ["half", 1, "true"])
+def test_other_ways_to_deskew_are_refused(deskew):
+    with pytest.raises(ValueError, match="deskew"):
+        PlainSizes(widths=(4,), deskew=deskew)
 
 
 def looking(views, **sizes):

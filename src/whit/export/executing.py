@@ -15,16 +15,18 @@ _BATCH = 500
 
 
 @torch.inference_mode()
-def execute(graph: Graph, images: Tensor) -> dict[str, Tensor]:
+def execute(graph: Graph, images: Tensor, *, upright: bool = True) -> dict[str, Tensor]:
     """Return every value for uint8 images (N, C, H, W), by its name; the last are the logits.
 
-    In the precision of the graph's constants.
+    In the precision of the graph's constants. `deskew` does nothing to a look that is not upright.
     """
     wide = any(tensor.dtype == torch.float64 for tensor in graph.constants.values())
     values = {INPUT: images.double() if wide else images.float()}
     for op in graph.operations:
         held = {role: graph.constants[name] for role, name in op.constants.items()}
-        values[op.name] = _value(op, [values[name] for name in op.inputs], held)
+        given = [values[name] for name in op.inputs]
+        skip = op.kind == "deskew" and not upright
+        values[op.name] = given[0] if skip else _value(op, given, held)
         assert values[op.name].shape[1:] == op.shape, f"{op.name} gives another shape"
     return values
 
@@ -34,7 +36,10 @@ def logits_of(graph: Graph, images: Tensor) -> Tensor:
     parts = []
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
-        looks = [execute(graph, moved(batch, *shift))[graph.output] for shift in graph.shifts]
+        looks = [
+            execute(graph, moved(batch, right, down), upright=upright)[graph.output]
+            for right, down, upright in graph.looks
+        ]
         parts.append(torch.stack(looks).mean(0))
     return torch.cat(parts)
 

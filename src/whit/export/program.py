@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.export.graph import INPUT, Graph, Operation, Shape
+from whit.models.layers import Look
 
 Array = NDArray[Any]
 OUTPUT = "scores"  # the value of the last step
@@ -45,7 +46,7 @@ class Program:
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
     macs: int  # for one image
-    shifts: tuple[tuple[int, int], ...]  # of the image: the scores are the mean over them
+    looks: tuple[Look, ...]  # at the image: the scores are the mean over them
     bits: int  # of a weight, in the int8 form
 
     @classmethod
@@ -60,7 +61,7 @@ class Program:
             steps,
             constants,
             graph.macs,
-            graph.shifts,
+            graph.looks,
             graph.bits,
         )
 
@@ -68,6 +69,11 @@ class Program:
         if name == INPUT:
             return self.image_shape
         return next(step.shape for step in self.steps if step.name == name)
+
+    @property
+    def looks_both_ways(self) -> bool:
+        """Whether some looks are upright and some are not."""
+        return len({look.upright for look in self.looks}) > 1
 
     @property
     def constant_bytes(self) -> int:

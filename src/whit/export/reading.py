@@ -20,7 +20,7 @@ from whit.errors import ModelError
 from whit.export.aten.handlers import HANDLERS, TAKE_SPREAD
 from whit.export.aten.values import BATCH, MAP, Growing, Seen, Spread, Unreadable
 from whit.export.graph import INPUT, Graph, Operation, behind
-from whit.models.layers import Deskew, Views
+from whit.models.layers import Deskew, Look, Views
 
 
 def read_graph(
@@ -28,15 +28,22 @@ def read_graph(
 ) -> Graph:
     """Return the operations of `model`'s forward pass in evaluation mode, nothing folded yet.
 
-    Of `Views`, those of one look and the shifts; `Deskew` in front of all others is one.
+    Of `Views`, those of one look and the looks; `Deskew` in front of all others is one.
     Constants are float64, so that folding loses nothing. Raises ModelError that names every
     operation which has no plain form.
     """
     if isinstance(model, Views):
-        return replace(read_graph(model.network, image_shape, classes, name), shifts=model.shifts)
+        graph = read_graph(model.network, image_shape, classes, name)
+        if len(graph.looks) > 1 or (graph.looks[0].upright and model.both):
+            raise ModelError(
+                f"{name}: cannot be exported: views of a network with views of its own."
+            )
+        if model.both:
+            return replace(_upright(graph), looks=model.looks)
+        upright = graph.looks[0].upright
+        return replace(graph, looks=tuple(look._replace(upright=upright) for look in model.looks))
     if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
-        first = Operation("upright", "deskew", (INPUT,), image_shape)
-        return behind(first, read_graph(model[1:], image_shape, classes, name))
+        return _upright(read_graph(model[1:], image_shape, classes, name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts
@@ -66,6 +73,11 @@ def read_graph(
     used = {constant for op in operations for constant in op.constants.values()}
     constants = {name: value for name, value in growing.constants.items() if name in used}
     return Graph(name, image_shape, classes, operations, constants)
+
+
+def _upright(graph: Graph) -> Graph:
+    first = Operation("upright", "deskew", (INPUT,), graph.image_shape)
+    return replace(behind(first, graph), looks=(Look(0, 0, True),))
 
 
 def _walked(

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -111,38 +111,63 @@ class Deskew(nn.Module):
 
 _AT_ONCE = 1000  # views: more at a time take memory and no less time
 # Shifts to the right and down, in pixels: none, to the four sides, to the corners.
-SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+class Look(NamedTuple):
+    """How an image is looked at: moved by so many pixels, and then upright or as it is."""
+
+    right: int
+    down: int
+    upright: bool
 
 
 class Views(nn.Module):
-    """A network that looks at an image several times, moved by a pixel: the mean of its logits.
+    """A network that looks at an image several times: the mean of its logits.
 
-    `views` is 5 for the image and its shifts to the four sides, 9 for those to the corners, too.
-    What a shift leaves free is filled with the pixels of the edge. In training it looks once.
-    AlexNet takes such a mean over ten crops (Krizhevsky et al. 2012).
+    `views` is 1 for the image alone, 5 for it and its shifts by a pixel to the four sides, 9 for
+    those to the corners, too. What a shift leaves free is filled with the pixels of the edge.
+    AlexNet takes such a mean over ten crops (Krizhevsky et al. 2012). With `both` it looks at each
+    of them as it is and upright, as `Deskew` makes it (Ciresan et al. 2012, arXiv 1202.2745, take
+    the mean over networks that see digits normalised differently; here they are one).
+
+    In training it looks once, with `both` at each image upright or as it is by chance.
     """
 
-    def __init__(self, network: nn.Module, views: int):
+    def __init__(self, network: nn.Module, views: int, *, both: bool = False):
         super().__init__()
         self.network = network
-        self.shifts = SHIFTS[:views]
+        self.both = both
+        self.looks = tuple(
+            Look(right, down, upright)
+            for upright in (False, True)[: 1 + both]
+            for right, down in _SHIFTS[:views]
+        )
+        self.deskew = Deskew()
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
-            return self.network(images)  # type: ignore[no-any-return]
+            return self.network(self._by_chance(images))  # type: ignore[no-any-return]
         wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
         height, width = images.shape[2:]
-        moved = [
-            wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
-            for right, down in self.shifts
-        ]
-        looks = torch.cat(moved).contiguous(memory_format=torch.channels_last)
+        seen = []
+        for right, down, upright in self.looks:
+            moved = wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+            seen.append(self.deskew(moved) if upright else moved)
+        looks = torch.cat(seen).contiguous(memory_format=torch.channels_last)
         parts = torch.split(looks, _AT_ONCE)
         logits = torch.cat([self.network(part) for part in parts])
-        return logits.view(len(moved), len(images), -1).mean(0)
+        return logits.view(len(seen), len(images), -1).mean(0)
+
+    def _by_chance(self, images: Tensor) -> Tensor:
+        if not self.both:
+            return images
+        upright = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        chosen = torch.where(upright, self.deskew(images), images)
+        return chosen.contiguous(memory_format=torch.channels_last)
 
     def extra_repr(self) -> str:
-        return f"views={len(self.shifts)}"
+        return f"views={len(self.looks)}"
 
 
 class ShiftNorm(nn.BatchNorm2d):

@@ -59,16 +59,17 @@ class PlainSizes(BaseModel):
     `crop` takes so many pixels off each side of the images first: where they hold nothing, as
     MNIST's outer two do, the maps are smaller for it and every layer quicker. `deskew` shears each
     image first so that it stands upright (`layers.Deskew`), which saves a very small network much
-    to learn. With `views` of 5 or 9 a trained network judges by the mean of its logits over the
-    image and its shifts by a pixel (`layers.Views`), which costs so many times the multiply-adds;
-    training is what it was.
+    to learn; with `"both"` a network learns from half of the images upright and from half as they
+    are, and judges by both. With `views` of 5 or 9 a trained network judges by the mean of its
+    logits over the image and its shifts by a pixel (`layers.Views`). Every look costs the
+    multiply-adds of one; training costs what it did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
     crop: Padding = 0
-    deskew: Annotated[bool, Field(strict=True)] = False
+    deskew: Annotated[bool, Field(strict=True)] | Literal["both"] = False
     kernels: tuple[Kernel, ...] | None = None
     strides: tuple[Stride, ...] | None = None
     pools: tuple[Block, ...] | None = None
@@ -156,7 +157,7 @@ def blocks_of(sizes: PlainSizes, channels: int) -> list[BlockSizes]:
 
 def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
-    layers: list[nn.Module] = [Deskew()] if sizes.deskew else []
+    layers: list[nn.Module] = [Deskew()] if sizes.deskew is True else []
     layers += [Crop(sizes.crop)] if sizes.crop else []
     shared: dict[tuple[int, int], nn.Conv2d] = {}
     for block in blocks_of(sizes, channels):
@@ -177,7 +178,9 @@ def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
     else:
         layers += [Dropout(sizes.dropout), nn.Conv2d(last, classes, 1), GlobalAvgPool()]
     network = in_order(*layers)
-    return Views(network, sizes.views) if sizes.views > 1 else network
+    if sizes.views == 1 and sizes.deskew != "both":
+        return network
+    return Views(network, sizes.views, both=sizes.deskew == "both")
 
 
 def _convolutions(block: BlockSizes) -> Iterator[nn.Conv2d]:
