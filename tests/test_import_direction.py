@@ -42,7 +42,7 @@ LAYERS = [
     {"training", "evaluation", "keeping", "judging", "preparing"},
     {"run", "trained"},
     {"judge", "listing", "comparison", "progress", "console", "doing"},
-    {"worker", "workers"},
+    {"worker", "workers", "inputs"},
     {"cluster_task"},
     {"cluster"},
     {"studying", "trials", "ledger"},

@@ -11,6 +11,7 @@ Candidates are judged on val; nothing here reads the test split.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from whit.doing import model_sha256, teacher_sha256
 from whit.durable import write_whole
 from whit.errors import BudgetRefused, InputError, Interrupted, RunFailed
 from whit.findings import Search, SearchOnlooker
+from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome
 from whit.ledger import Ledger
 from whit.planning import Plan, plan
@@ -100,7 +102,13 @@ class Driver:
         self.macs: dict[int, int] = {}
         self.running: dict[str, int] = {}
         self.numbers: dict[str, int] = {}  # run folder to trial
-        self._refresh()
+        try:
+            self._refresh()
+            if not accept_changes:
+                self._refuse_changed()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> Driver:
         return self
@@ -299,6 +307,16 @@ class Driver:
         self._take_from_others()
         self.search.given_up = self.ledger.count("given up")
         self.search.refused = self.ledger.count("refused")
+
+    def _refuse_changed(self) -> None:
+        """Raise InputError when candidates were trained from another model, teacher or data."""
+        inputs = Inputs()
+        counts: Counter[str] = Counter()
+        for trial in self.search.trials:
+            runs = trial.seeds.ended
+            counts += changed(runs, inputs.of(runs[0].recipe, with_data=True))
+        if problems := said_of(self.search.folder, counts, "runs"):
+            raise InputError(problems)
 
     def _folder(self, number: int) -> Path:
         return self.search.folder / "trials" / f"{number:04d}"

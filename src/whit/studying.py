@@ -11,24 +11,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from whit.comparison import Comparison, compare
-from whit.data.datasets import DATASETS, load_dataset
-from whit.doing import teacher_sha256
 from whit.durable import why_no_place
 from whit.errors import BudgetRefused, InputError, Interrupted
+from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, read_run
-from whit.sameness import DECIDING, changes_between
 from whit.seeds import seeds_of
 from whit.stopping import Stop, Stopping
 from whit.text_table import wrapped
-from whit.trained import inputs_now
 from whit.workers import Look
 
 
@@ -189,8 +185,16 @@ def study(
                 standings[variant.name].done[seed] = run.state
                 ended[variant.name].append(run)
     compared = {} if accept_changes else ended
-    inputs = _inputs(variants, compared)
-    if problems := [*_changed_since(variants, compared, inputs), *_unwritable(waiting)]:
+    known = Inputs()
+    inputs = {
+        variant.name: known.of(variant.recipe, with_data=bool(compared.get(variant.name)))
+        for variant in variants
+    }
+    problems = []
+    for variant in variants:
+        counts = changed(compared.get(variant.name, ()), inputs[variant.name])
+        problems += said_of(variant.folder, counts, "seeds")
+    if problems := [*problems, *_unwritable(waiting)]:
         raise InputError(problems)
     of_job: dict[str, tuple[Variant, int]] = {}
 
@@ -275,52 +279,6 @@ def _ended_run(folder: Path) -> RunRecord | None:
         return None
     run = read_run(folder)
     return None if run.result is None else run
-
-
-def _inputs(
-    variants: Sequence[Variant], ended: Mapping[str, Sequence[RunRecord]]
-) -> dict[str, dict[str, str]]:
-    """Return the digests of what each recipe names, under the keys of environment.json.
-
-    Data is read only for those with runs to compare it with, and none that is shipped: that is
-    verified whenever it is loaded.
-    """
-    load = cache(load_dataset)
-    found = {}
-    for variant in variants:
-        recipe, data = variant.recipe, variant.recipe.data
-        is_compared = ended.get(variant.name) and data.name not in DATASETS
-        found[variant.name] = inputs_now(
-            recipe, load(data.name, val=data.val) if is_compared else None
-        )
-        if teacher := teacher_sha256(recipe):
-            found[variant.name]["teacher_sha256"] = teacher
-    return found
-
-
-def _changed_since(
-    variants: Sequence[Variant],
-    ended: Mapping[str, Sequence[RunRecord]],
-    inputs: Mapping[str, dict[str, str]],
-) -> list[str]:
-    """Name what is no longer what runs that have ended were made from."""
-    problems = []
-    for variant in variants:
-        now = inputs[variant.name]
-        changed: dict[str, int] = {}  # key to the number of seeds
-        for run in ended.get(variant.name, ()):
-            accepted = (run.result or {}).get("changes", ())
-            for change in changes_between(run.environment, run.environment | now, accepted):
-                # The first runs did not note all of them.
-                if change["what"] in now and change["before"] is not None:
-                    changed[change["what"]] = changed.get(change["what"], 0) + 1
-        problems += [
-            f"{variant.folder}: {DECIDING[key]} changed since {count} of its seeds "
-            f"{'was' if count == 1 else 'were'} trained. Give another --out, remove the folder, or "
-            "add --accept-changes to keep them."
-            for key, count in changed.items()
-        ]
-    return problems
 
 
 def _unwritable(waiting: Sequence[tuple[Variant, int]]) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from faults.processes import Command, wait_until, whit
@@ -203,6 +204,44 @@ def test_a_candidate_that_failed_is_tried_again_by_the_next_call(
         assert len(found.failures) == failures
         assert len(found.trials) == 3 - failures
         assert driver.ledger.tried() == 3
+
+
+OWN = """\
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 10, 5, 4), nn.BatchNorm2d(10), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten())
+"""
+
+
+def test_candidates_are_of_what_is_there_now(place: Path) -> None:
+    (place / "net.py").write_text(OWN)
+    plain_one = '"plain"\nwidths = [8, 16]\npools = [1, 2]'
+    recipe = (place / "easy.toml").read_text().replace(plain_one, '"net.py:Net"')
+    (place / "easy.toml").write_text(recipe.replace('">= 90"', '">= 0"'))
+    lines = SPACE.splitlines(keepends=True)
+    (place / "tiny.toml").write_text("".join(line for line in lines if "model." not in line))
+    before = found_by(place, 2)
+
+    (place / "net.py").write_text(OWN.replace("5, 4", "3, 2"))
+    images = dict(np.load(place / "easy.npz"))
+    np.savez(place / "easy.npz", **images | {"x_train": 255 - images["x_train"]})
+    again = ("search", "tiny.toml", "--trials", "3")
+    code, said = whit(place, *again)
+    assert code == 2, said
+    runs = len(list((place / "searches/tiny/trials").glob("*/seed-*")))
+    assert runs > 2
+    for what in ("the model's source", "the data"):
+        assert f"searches/tiny: {what} changed since {runs} of its runs were trained. Give" in said
+    assert numbers(place) == [0, 1]
+    assert whit(place, "search", "tiny.toml", "--trials", "3")[0] == 2  # its folder is free again
+
+    code, said = whit(place, *again, "--accept-changes")
+    assert code == 0, said
+    assert numbers(place) == [0, 1, 2]
+    assert len(before["frontier"]) > 0
 
 
 def test_a_copy_beside_the_candidates_is_none_of_them(place: Path) -> None:
