@@ -138,26 +138,29 @@ class Views(nn.Module):
         super().__init__()
         self.network = network
         self.both = both
-        self.looks = tuple(
-            Look(right, down, upright)
-            for upright in (False, True)[: 1 + both]
-            for right, down in _SHIFTS[:views]
-        )
+        self.shifts = _SHIFTS[:views]
         self.deskew = Deskew()
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        ways = (False, True) if self.both else (False,)
+        return tuple(Look(*shift, upright) for upright in ways for shift in self.shifts)
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
             return self.network(self._by_chance(images))  # type: ignore[no-any-return]
         wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
         height, width = images.shape[2:]
-        seen = []
-        for right, down, upright in self.looks:
-            moved = wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
-            seen.append(self.deskew(moved) if upright else moved)
-        looks = torch.cat(seen).contiguous(memory_format=torch.channels_last)
-        parts = torch.split(looks, _AT_ONCE)
-        logits = torch.cat([self.network(part) for part in parts])
-        return logits.view(len(seen), len(images), -1).mean(0)
+        moved = [
+            wide[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+            for right, down in self.shifts
+        ]
+        looks = torch.cat(moved).contiguous(memory_format=torch.channels_last)
+        if self.both:
+            upright = [self.deskew(part) for part in torch.split(looks, _AT_ONCE)]
+            looks = torch.cat([looks, *upright])
+        logits = torch.cat([self.network(part) for part in torch.split(looks, _AT_ONCE)])
+        return logits.view(len(self.looks), len(images), -1).mean(0)
 
     def _by_chance(self, images: Tensor) -> Tensor:
         if not self.both:
