@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from whit.data.datasets import DATASETS, load_dataset
 from whit.doing import teacher_sha256
@@ -16,10 +17,11 @@ from whit.trained import inputs_now
 
 
 class Inputs:
-    """The digests of models, teachers and data as they are now; data is read once."""
+    """The digests of models, teachers and data as they are now, each read once."""
 
     def __init__(self) -> None:
         self._load = cache(load_dataset)
+        self._found: dict[tuple[Any, ...], dict[str, str]] = {}
 
     def of(self, recipe: Recipe, *, with_data: bool) -> dict[str, str]:
         """Return the digests of what a recipe names, under the keys of environment.json.
@@ -28,11 +30,14 @@ class Inputs:
         loaded. Raises DataError, ModelError or InputError for what is not there.
         """
         data = recipe.data
-        read = with_data and data.name not in DATASETS
-        found = inputs_now(recipe, self._load(data.name, val=data.val) if read else None)
-        if teacher := teacher_sha256(recipe):
-            found["teacher_sha256"] = teacher
-        return found
+        known = (recipe.model.name, data, recipe.distill, with_data)
+        if known not in self._found:
+            read = with_data and data.name not in DATASETS
+            found = inputs_now(recipe, self._load(data.name, val=data.val) if read else None)
+            if teacher := teacher_sha256(recipe):
+                found["teacher_sha256"] = teacher
+            self._found[known] = found
+        return self._found[known]
 
 
 def changed(runs: Sequence[RunRecord], now: dict[str, str]) -> Counter[str]:

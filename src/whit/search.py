@@ -310,12 +310,21 @@ class Driver:
 
     def _refuse_changed(self) -> None:
         """Raise InputError when candidates were trained from another model, teacher or data."""
-        inputs = Inputs()
+        inputs, folder = Inputs(), self.search.folder
         counts: Counter[str] = Counter()
+        gone: dict[str, None] = {}  # each once, in their order
         for trial in self.search.trials:
             runs = trial.seeds.ended
-            counts += changed(runs, inputs.of(runs[0].recipe, with_data=True))
-        if problems := said_of(self.search.folder, counts, "runs"):
+            try:
+                counts += changed(runs, inputs.of(runs[0].recipe, with_data=True))
+            except InputError as error:
+                gone |= dict.fromkeys(error.problems)
+        problems = [
+            f"{folder}: what candidates were trained from is not as it was: {problem} Put it back, "
+            "or add --accept-changes."
+            for problem in gone
+        ]
+        if problems := [*problems, *said_of(folder, counts, "runs")]:
             raise InputError(problems)
 
     def _folder(self, number: int) -> Path:

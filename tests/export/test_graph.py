@@ -20,6 +20,7 @@ from whit.export.executing import execute, logits_of
 from whit.export.folding import folded
 from whit.export.graph import FUNCTIONS, Graph, Operation
 from whit.export.reading import read_graph
+from whit.models.layers import Deskew, Views
 
 EVERY = dict(networks())
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -165,12 +166,16 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "it uses a cast to float16": lambda own, x: x.half().float(),
     "its answers depend on one, which its forward pass changes": lambda own, x: x * own.one.add_(1),
     "add by a constant of more dimensions": lambda own, x: x.mean((2, 3)) + own.one,
-    "it uses relu of a value that was expanded": lambda own, x: (
+    "it uses mean.dim of a value that was expanded": lambda own, x: (
         x.mean((2, 3), keepdim=True).expand_as(x).relu()
     ),
-    "multiply of two values of different shapes": lambda own, x: (
-        x[:, :1].expand_as(x) * own.channels.expand_as(x)
+    "multiply of two values of different shapes": lambda own, x: x * x[:, :, :1],
+    "it puts a dimension in front of the batch": lambda own, x: (
+        x - x.mean((2, 3))[None].expand(2, -1, -1).mean(1)[:, :, None, None]
     ),
+    "it uses a view that mixes the images of a batch": lambda own, x: x.view(-1, 10, 13, 26),
+    "it uses a power of 3": lambda own, x: x**3,
+    "it takes one channel, row or image out of several": lambda own, x: x[:, :, 5][:, :, None],
     "a pooling of one number a channel": lambda own, x: F.avg_pool2d(
         x.mean((2, 3), keepdim=True), 1, 2
     ),
@@ -202,6 +207,20 @@ def test_what_leaves_the_answer_alone_is_no_operation(
     with torch.inference_mode():
         wanted = model(images.float())
     assert torch.allclose(logits_of(graph, images).float(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Views(Views(_Exchanged(1), 5), 5), "views of a network with views"),
+        (nn.Sequential(Views(_Exchanged(1), 5), nn.ReLU()), "its Views are not around all of it"),
+        (nn.Sequential(Deskew(), Deskew(), _Exchanged(1)), "it deskews what is deskewed"),
+        (Views(nn.Sequential(Deskew(), _Exchanged(1)), 1, both=True), "views of a network with"),
+    ],
+)
+def test_looks_that_no_graph_can_hold_are_refused(model: nn.Module, why: str) -> None:
+    with pytest.raises(ModelError, match=why):
+        read_graph(model, (1, 28, 28), CLASSES, "mine")
 
 
 def test_a_handler_that_fails_refuses_by_name_and_shows_the_cause(

@@ -145,7 +145,33 @@ class Attends(nn.Module):
         far = self.apart(F.max_pool2d(x, x.shape[2:])) + self.apart(mean)
         far = far - torch.tanh(self.over(mean))
         x = F.adaptive_avg_pool2d(far.clone().expand_as(x).contiguous() - x, 1)
-        return self.head(F.adaptive_max_pool2d(F.adaptive_avg_pool2d(x, 1), 1)).flatten(1)
+        x = self.head(F.adaptive_max_pool2d(F.adaptive_avg_pool2d(x, 1), 1))
+        return x[:, :, 0, 0]
+
+
+class Gated(nn.Module):
+    """Places weighed by one channel, a map by one number, constants and weights repeated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 5, stride=2)
+        self.mask = nn.Conv2d(6, 1, 3, padding=1)
+        self.norm = nn.BatchNorm1d(1)
+        self.gate = nn.Linear(6, 1)
+        self.bias = nn.Parameter(torch.linspace(-1, 1, 6).view(1, 6, 1, 1))
+        self.last = nn.Conv2d(9, 10, 3, padding=1, stride=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x.expand(-1, 3, -1, -1) / 255))
+        x = x * torch.sigmoid(self.mask(x)) + self.mask(x)
+        gap = x.mean((2, 3), keepdim=True)
+        gate = self.norm(self.gate(gap.flatten(1))).sigmoid().view(-1, 1, 1, 1)
+        x = x * gate - self.bias.expand(-1, -1, *x.shape[2:])
+        weight = 1 - torch.tanh(gap.expand_as(x) * 0.5) + (-gap).expand_as(x)
+        x = torch.sub(x * weight, x**2, alpha=0.1)
+        x = F.pad(x[:, :, 1::2, ::3], (0, 0, 0, 0, 1, 2))
+        most = F.adaptive_max_pool2d(x, 1)
+        return self.last(most).flatten(1) + self.last(x.sum((2, 3), keepdim=True) / 9).flatten(1)
 
 
 class Joined(nn.Module):
@@ -166,6 +192,9 @@ class Joined(nn.Module):
         flat = flat + self.rows(flat)
         both = torch.cat([a.mean((2, 3), keepdim=True), F.max_pool2d(a, 4)], 1)
         out = self.head(torch.cat([flat, one.flatten(1), both.squeeze(3).squeeze(2)], 1))
+        line = one[:, :1]
+        both = torch.cat([a[:, :1].flatten(1), line.flatten(1), out], 1)
+        out = out + both[:, -10:] - both[:, :10]
         mean = F.adaptive_avg_pool2d(F.pad(one, (0, 1, 0, 1)), 1).flatten(1)
         return self.last(torch.cat([out, one.flatten(1) - mean], 1))
 
@@ -194,7 +223,7 @@ class Both(Views):
         super().__init__(Coloured(), 5, both=True)
 
 
-OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Joined, Looking, Both)
+OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Gated, Joined, Looking, Both)
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:

@@ -193,6 +193,8 @@ def _puts(program: Program, step: Step, given: list[str], made: str) -> list[str
     first, found = 0, []
     for i, (name, inside) in enumerate(zip(step.inputs, given, strict=True)):
         rows, channels = places_and_channels(program.shape_of(name))
+        if len(step.shape) == 1:  # what lies as a vector may be a map's value
+            rows, channels = 1, rows * channels
         fixed = ""
         if program.int8:
             factor, offset = step.settings["factors"][i], step.settings["offsets"][i]

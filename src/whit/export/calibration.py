@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from math import frexp, inf, ldexp
+from math import frexp, gcd, inf, ldexp
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ def samples_of(graph: Graph, images: Tensor) -> dict[str, NDArray[np.float64]]:
         for name, value in values.items():
             flat = value.flatten()
             step = max(1, flat.numel() * batches // _SAMPLES)
+            while gcd(step, value[0].numel()) > 1:  # else the same places of every image
+                step += 1
             extremes = torch.stack([flat.min(), flat.max()])
             found.setdefault(name, []).append(torch.cat([flat[::step], extremes]).numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}

@@ -42,8 +42,13 @@ def read_graph(
             return replace(_upright(graph), looks=model.looks)
         upright = graph.looks[0].upright
         return replace(graph, looks=tuple(look._replace(upright=upright) for look in model.looks))
+    if any(isinstance(module, Views) for module in model.modules()):
+        raise ModelError(f"{name}: cannot be exported: its Views are not around all of it.")
     if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
-        return _upright(read_graph(model[1:], image_shape, classes, name))
+        graph = read_graph(model[1:], image_shape, classes, name)
+        if graph.looks[0].upright:
+            raise ModelError(f"{name}: cannot be exported: it deskews what is deskewed.")
+        return _upright(graph)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts

@@ -91,6 +91,11 @@ class Deskew(nn.Module):
     """
 
     def forward(self, images: Tensor) -> Tensor:
+        # Moments in bf16 would shear the images of training otherwise than those that are judged.
+        with torch.autocast(images.device.type, enabled=False):
+            return self._upright(images)
+
+    def _upright(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         x = torch.arange(width, dtype=images.dtype, device=images.device)
         y = torch.arange(height, dtype=images.dtype, device=images.device)
@@ -137,9 +142,12 @@ class Views(nn.Module):
     def __init__(self, network: nn.Module, views: int, *, both: bool = False):
         super().__init__()
         self.network = network
-        self.both = both
         self.shifts = _SHIFTS[:views]
-        self.deskew = Deskew()
+        self.deskew = Deskew() if both else None
+
+    @property
+    def both(self) -> bool:
+        return self.deskew is not None
 
     @property
     def looks(self) -> tuple[Look, ...]:
@@ -156,14 +164,14 @@ class Views(nn.Module):
             for right, down in self.shifts
         ]
         looks = torch.cat(moved).contiguous(memory_format=torch.channels_last)
-        if self.both:
+        if self.deskew:
             upright = [self.deskew(part) for part in torch.split(looks, _AT_ONCE)]
             looks = torch.cat([looks, *upright])
         logits = torch.cat([self.network(part) for part in torch.split(looks, _AT_ONCE)])
         return logits.view(len(self.looks), len(images), -1).mean(0)
 
     def _by_chance(self, images: Tensor) -> Tensor:
-        if not self.both:
+        if not self.deskew:
             return images
         upright = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
         chosen = torch.where(upright, self.deskew(images), images)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from whit.export.aten.values import (
     BATCH,
+    BY_CHANNEL,
     MAP,
     Growing,
     Seen,
@@ -32,6 +33,8 @@ def view(graph: Growing, value: Any, shape: Sequence[int]) -> Any:
     if -1 in wanted:
         whole = BATCH * prod(sizes[axis] for axis in atoms)
         wanted[wanted.index(-1)] = whole // -prod(wanted)
+        if wanted[0] != BATCH:
+            raise Unreadable("it uses a view that mixes the images of a batch")
     groups: list[tuple[str, ...]] = [()]
     for size in wanted[1:]:
         group: list[str] = []
@@ -40,6 +43,8 @@ def view(graph: Growing, value: Any, shape: Sequence[int]) -> Any:
         if prod(sizes[axis] for axis in group) != size:
             raise Unreadable("it uses a view that takes channels or places apart")
         groups.append(tuple(group))
+    if atoms:
+        raise Unreadable("it uses a view that takes channels or places apart")
     return Seen(value.name, value.shape, settled(value, tuple(groups)))
 
 
@@ -76,7 +81,10 @@ def unsqueeze(graph: Growing, value: Any, dim: int) -> Any:
     if isinstance(value, Tensor):
         return value.unsqueeze(dim)
     axes = list(value.axes)
-    axes.insert(dim % (len(axes) + 1), ())
+    place = dim % (len(axes) + 1)
+    if place == 0:
+        raise Unreadable("it puts a dimension in front of the batch")
+    axes.insert(place, ())
     return Seen(value.name, value.shape, settled(value, tuple(axes)))
 
 
@@ -84,9 +92,29 @@ def expand(graph: Growing, value: Any, lengths: Sequence[int], implicit: bool = 
     if isinstance(value, Tensor) and lengths[0] != BATCH:
         return value.expand(*lengths)
     old = tuple(value.shape) if isinstance(value, Tensor) else (BATCH, *value.lengths)
+    if isinstance(value, Seen) and len(old) != len(lengths):
+        raise Unreadable("it puts a dimension in front of the batch")
     old = (1,) * (len(lengths) - len(old)) + old
     wanted = tuple(o if new == -1 else new for o, new in zip(old, lengths, strict=True))
-    return value if wanted == old else Spread(value, wanted[1:])
+    if wanted == old:
+        return value
+    if isinstance(value, Seen) and value.axes == MAP and wanted[2:] == old[2:]:
+        return repeated(graph, value, wanted[1])
+    return Spread(value, wanted[1:])
+
+
+def repeated(graph: Growing, value: Seen, channels: int) -> Seen:
+    """Return a map or a vector of one channel as one of several that are equal."""
+    made = graph.add("concat", [value] * channels, (channels, *value.shape[1:]))
+    return Seen(made.name, made.shape, MAP if len(value.shape) == 3 else BY_CHANNEL)
+
+
+def select(graph: Growing, value: Any, dim: int, index: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.select(dim, index)
+    if dim % len(value.axes) == 0 or value.lengths[dim % len(value.axes) - 1] != 1:
+        raise Unreadable("it takes one channel, row or image out of several")
+    return squeeze(graph, value, dim)
 
 
 def same(graph: Growing, value: Any, *given: Any, **named: Any) -> Any:
@@ -102,13 +130,29 @@ def cast(graph: Growing, value: Any, *, dtype: torch.dtype | None = None, **name
 
 
 def pad(graph: Growing, value: Any, around: Sequence[int], fill: float = 0.0) -> Seen:
-    value = as_map(value, "a padding")
-    if fill != 0 or len(around) > 4:
+    inner = as_map(value, "a padding")
+    if fill != 0 or any(around[6:]):
         raise Unreadable("it uses a padding with something else than zeros around the map")
+    if any(around[4:]):
+        inner = _more_channels(graph, inner, *around[4:6])
     left, right, top, bottom = (*around, 0, 0, 0, 0)[:4]
-    channels, height, width = value.shape
+    if not any((left, right, top, bottom)):
+        return inner
+    channels, height, width = inner.shape
     shape = (channels, height + top + bottom, width + left + right)
-    return graph.add("pad", [value], shape, {"around": (left, right, top, bottom)})
+    return graph.add("pad", [inner], shape, {"around": (left, right, top, bottom)})
+
+
+def _more_channels(graph: Growing, value: Seen, before: int, after: int) -> Seen:
+    """Channels of zeros in front and behind, as a convolution of 1x1; negative ones take away."""
+    channels = value.shape[0]
+    taps = torch.zeros(before + channels + after, channels)
+    for made in range(len(taps)):
+        if 0 <= made - before < channels:
+            taps[made, made - before] = 1
+    settings = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    constants = {"weight": taps[:, :, None, None], "bias": torch.zeros(len(taps))}
+    return graph.add("conv", [value], (len(taps), *value.shape[1:]), settings, constants)
 
 
 def concat(graph: Growing, values: Sequence[Any], dim: int = 0) -> Seen:
@@ -152,6 +196,12 @@ def slice(
     last = size if stop is None else min(size, stop if stop >= 0 else max(0, size + stop))
     if (first, last, step) == (0, size, 1) or dim % len(value.axes) == 0:
         return value
+    if step > 1 and value.axes == MAP and group in (("H",), ("W",)):
+        cut: Seen = slice(graph, value, dim, first, last)
+        strides = (step, 1) if group == ("H",) else (1, step)
+        size = tuple(-(-n // s) for n, s in zip(cut.shape[1:], strides, strict=True))
+        settings = {"kernel": (1, 1), "stride": strides, "padding": (0, 0), "dilation": (1, 1)}
+        return graph.add("maxpool", [cut], (cut.shape[0], *size), settings)
     if step != 1 or last <= first or group not in (("C",), ("H",), ("W",)):
         raise Unreadable("it cuts something else than a range of channels, rows or columns")
     if group != ("C",):

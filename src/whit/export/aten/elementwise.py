@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whit.export.aten.axes import repeated
 from whit.export.aten.layers import conv
 from whit.export.aten.values import (
     BY_CHANNEL,
@@ -23,8 +24,10 @@ from whit.export.aten.values import (
 from whit.export.graph import Kind
 
 
-def activation(function: str, **settings: float) -> Callable[..., Seen]:
-    def handler(graph: Growing, value: Any, *given: Any, **named: Any) -> Seen:
+def activation(function: str, **settings: float) -> Callable[..., Seen | Spread]:
+    def handler(graph: Growing, value: Any, *given: Any, **named: Any) -> Seen | Spread:
+        if isinstance(value, Spread):
+            return Spread(handler(graph, value.value, *given, **named), value.lengths)
         if not isinstance(value, Seen):
             raise Unreadable(f"it uses {function} of something that does not depend on the image")
         attributes: dict[str, Any] = {"function": function}
@@ -66,7 +69,13 @@ def _bound(given: Any) -> Any:
 def binary(kind: Kind) -> Callable[..., Any]:
     def handler(graph: Growing, a: Any, b: Any, alpha: float = 1) -> Any:
         if alpha != 1:
-            raise Unreadable(f"it uses {kind} with a factor")
+            b = binary("multiply")(graph, b, alpha)
+        if isinstance(a, Spread) and isinstance(b, Spread) and a.lengths == b.lengths:
+            return Spread(handler(graph, a.value, b.value), a.lengths)
+        if isinstance(a, Spread) and _is_number(b):
+            return Spread(handler(graph, a.value, b), a.lengths)
+        if isinstance(b, Spread) and _is_number(a):
+            return Spread(handler(graph, a, b.value), b.lengths)
         a, b = _not_spread(kind, a, b), _not_spread(kind, b, a)
         if not isinstance(a, Seen) and not isinstance(b, Seen):
             return _OF_CONSTANTS[kind](a, b)
@@ -79,6 +88,10 @@ def binary(kind: Kind) -> Callable[..., Any]:
         return _by_constant(graph, kind, b, a)
 
     return handler
+
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
 
 
 def _not_spread(kind: Kind, value: Any, other: Any) -> Any:
@@ -105,9 +118,13 @@ def _of_two(graph: Growing, kind: Kind, a: Seen, b: Seen) -> Seen:
     if (a.shape, a.axes) == (b.shape, b.axes):
         made = graph.add(kind, [a, b], a.shape)
         return Seen(made.name, made.shape, a.axes)
-    if kind == "subtract" and b.axes == MAP:
+    if b.axes == MAP and a.axes in (MAP, BY_CHANNEL) and a.shape[0] == 1 < b.shape[0]:
+        return _of_two(graph, kind, repeated(graph, a, b.shape[0]), b)
+    if a.axes == MAP and b.axes in (MAP, BY_CHANNEL) and b.shape[0] == 1 < a.shape[0]:
+        return _of_two(graph, kind, a, repeated(graph, b, a.shape[0]))
+    if kind == "subtract" and b.axes == MAP and a.axes == BY_CHANNEL:
         return _of_two(graph, "add", _by_constant(graph, "multiply", b, -1.0), a)
-    if b.axes == MAP:
+    if b.axes == MAP and kind != "subtract":
         a, b = b, a
     if a.axes == MAP and b.axes == BY_CHANNEL and a.shape[0] == b.shape[0]:
         return graph.add(kind, [a, b], a.shape)
@@ -116,6 +133,8 @@ def _of_two(graph: Growing, kind: Kind, a: Seen, b: Seen) -> Seen:
 
 def _by_constant(graph: Growing, kind: Kind, value: Seen, by: Any) -> Seen:
     channels = value.shape[0]
+    if isinstance(by, Tensor):  # what was expanded is one number many times
+        by = by[tuple(slice(0, 1 if step == 0 else None) for step in by.stride())]
     constant = torch.as_tensor(by, dtype=torch.float64)
     if constant.ndim > len(value.axes):
         raise Unreadable(f"it uses {kind} by a constant of more dimensions than the value")

@@ -8,6 +8,23 @@ from typing import Any
 from whit.export.aten import axes, elementwise, layers
 from whit.export.aten.values import Unreadable
 
+_ACTIVATIONS: dict[str, Callable[..., Any]] = {
+    "relu": elementwise.activation("relu"),
+    "relu6": elementwise.activation("relu6"),
+    "hardtanh": elementwise.activation("clamp"),
+    "clamp": elementwise.activation("clamp"),
+    "clamp_min": elementwise.activation("clamp"),
+    "leaky_relu": elementwise.activation("leaky_relu", slope=0.01),
+    "prelu": elementwise.activation("prelu"),
+    "_prelu_kernel": elementwise.activation("prelu"),
+    "elu": elementwise.activation("elu", slope=1.0),
+    "gelu": elementwise.activation("gelu"),
+    "silu": elementwise.activation("silu"),
+    "hardswish": elementwise.activation("hardswish"),
+    "hardsigmoid": elementwise.activation("hardsigmoid"),
+    "sigmoid": elementwise.activation("sigmoid"),
+    "tanh": elementwise.activation("tanh"),
+}
 HANDLERS: dict[str, Callable[..., Any]] = {
     "conv2d": layers.conv,
     "linear": layers.linear,
@@ -20,6 +37,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "adaptive_avg_pool2d": layers.adaptive("avgpool"),
     "adaptive_max_pool2d": layers.adaptive("maxpool"),
     "mean": layers.mean,
+    "sum": layers.total,
     "amax": layers.amax,
     "view": axes.view,
     "_unsafe_view": axes.view,
@@ -28,6 +46,7 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "transpose": axes.transpose,
     "t": lambda graph, value: axes.transpose(graph, value, 0, 1),
     "expand": axes.expand,
+    "select": axes.select,
     "squeeze": axes.squeeze,
     "unsqueeze": axes.unsqueeze,
     "clone": axes.same,
@@ -47,6 +66,13 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "sub": elementwise.binary("subtract"),
     "rsub": lambda graph, a, b, alpha=1: elementwise.binary("subtract")(graph, b, a, alpha),
     "mul": elementwise.binary("multiply"),
+    "neg": lambda graph, value: elementwise.binary("multiply")(graph, value, -1.0),
+    "square": lambda graph, value: elementwise.binary("multiply")(graph, value, value),
+    "pow": lambda graph, value, exponent: (
+        elementwise.binary("multiply")(graph, value, value)
+        if exponent == 2
+        else _refuse(f"it uses a power of {exponent}")
+    ),
     "div": elementwise.div,
     "cat": axes.concat,
     "split": axes.split,
@@ -56,25 +82,14 @@ HANDLERS: dict[str, Callable[..., Any]] = {
     "_softmax": elementwise.softmax("softmax"),
     "log_softmax": elementwise.softmax("log_softmax"),
     "_log_softmax": elementwise.softmax("log_softmax"),
-    "relu": elementwise.activation("relu"),
-    "relu6": elementwise.activation("relu6"),
-    "hardtanh": elementwise.activation("clamp"),
-    "clamp": elementwise.activation("clamp"),
-    "clamp_min": elementwise.activation("clamp"),
-    "leaky_relu": elementwise.activation("leaky_relu", slope=0.01),
-    "prelu": elementwise.activation("prelu"),
-    "_prelu_kernel": elementwise.activation("prelu"),
-    "elu": elementwise.activation("elu", slope=1.0),
-    "gelu": elementwise.activation("gelu"),
-    "silu": elementwise.activation("silu"),
-    "hardswish": elementwise.activation("hardswish"),
-    "hardsigmoid": elementwise.activation("hardsigmoid"),
-    "sigmoid": elementwise.activation("sigmoid"),
-    "tanh": elementwise.activation("tanh"),
+    **_ACTIVATIONS,
 }
 
 # What may read a value that was expanded: what repeats it by itself, or leaves it as it is.
-TAKE_SPREAD = {"add", "sub", "rsub", "mul", "clone", "contiguous", "alias", "detach", "_to_copy"}
+TAKE_SPREAD = {
+    *("add", "sub", "rsub", "mul", "neg", "clone", "contiguous", "alias", "detach", "_to_copy"),
+    *_ACTIVATIONS,
+}
 
 
 def _refuse(why: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
@@ -76,8 +77,9 @@ def _of_column(
     groups: int,
 ) -> Seen:
     """A convolution from 1x1 to 1x1: a linear layer by the tap that meets the only number."""
-    (row, column_rest), (line, line_rest) = map(divmod, pads, spread)
-    if column_rest or line_rest:  # the taps step over it
+    (row, row_rest), (line, line_rest) = map(divmod, pads, spread)
+    beyond = row >= weight.shape[2] or line >= weight.shape[3]
+    if beyond or row_rest or line_rest:  # the taps step over it
         taps = torch.zeros_like(weight[:, :, 0, 0])
     else:
         taps = weight[:, :, row, line]
@@ -207,7 +209,7 @@ def adaptive(kind: str) -> Callable[..., Any]:
             )
         kernel = [size // out for size, out in zip(value.shape[1:], wanted, strict=True)]
         if kind == "maxpool":
-            pooled = graph.as_column(max_pool(graph, value, kernel))
+            pooled = max_pool(graph, value, kernel)
             return [pooled, None]  # torch gives the places of the largest, too
         return avg_pool(graph, value, kernel)
 
@@ -239,7 +241,20 @@ def mean(
     return Seen(made.name, made.shape, kept)
 
 
+def total(
+    graph: Growing, value: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Seen:
+    """A sum over the whole map: its mean, so many times."""
+    made = mean(graph, value, dims, keepdim, dtype)
+    places = prod(value.shape[1:])
+    one, zero = torch.ones(made.shape[0]), torch.zeros(made.shape[0])
+    many = graph.add("scale", [made], made.shape, {}, {"scale": one * places, "offset": zero})
+    return Seen(many.name, many.shape, made.axes)
+
+
 def amax(graph: Growing, image: Any, dims: Any = (), keepdim: bool = False) -> Seen:
+    if is_column(image) and {dim % 4 for dim in dims} == {2, 3}:
+        return Seen(image.name, image.shape, BY_CHANNEL if keepdim else VECTOR)
     value = as_map(image, "a largest value")
     if {dim % 4 for dim in dims} != {2, 3}:
         raise Unreadable("it uses amax over something else than the whole map")

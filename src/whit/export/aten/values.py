@@ -49,7 +49,7 @@ class Seen:
 class Spread:
     """A value or a constant repeated to `lengths`, until what it meets repeats it by itself."""
 
-    value: Seen | Tensor
+    value: Any  # Seen or Tensor
     lengths: tuple[int, ...]
 
 
@@ -136,6 +136,8 @@ def is_column(value: Any) -> bool:
 
 def settled(value: Seen, axes: Axes) -> Axes:
     """Return the axes of a whole map where that is what they are: an axis of 1 may stand bare."""
+    if value.shape == (1,) and not any(axes):
+        return {4: BY_CHANNEL, 2: VECTOR}.get(len(axes), axes)
     if len(axes) != 4 or len(value.shape) != 3:
         return axes
     full = all(
