@@ -20,7 +20,7 @@ from whit.export.compiled import c_logits
 from whit.export.executing import logits_of
 from whit.export.fixed_point import NEAR, fixed
 from whit.export.folding import folded
-from whit.export.graph import Graph
+from whit.export.graph import Graph, Operation
 from whit.export.integers import _value, whole_scores
 from whit.export.program import SCORE_UNITS, Program
 from whit.export.quantising import quantised
@@ -157,6 +157,28 @@ def test_calibration_reaches_over_the_whole_training_split(count: int) -> None:
     gaps = torch.cat([taken, torch.tensor([count])]).diff()
     assert taken[0] == 0
     assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize("reach", [0.002, 0.02, 3.0, 9.0, 200.0, 300.0])
+def test_hardswish_needs_no_table_where_a_level_is_small(reach: float) -> None:
+    """All 256 bytes, beside the table that another activation would have."""
+    shape = (1, 16, 16)
+    read = {"scale": "s", "offset": "o"}
+    operations = (
+        Operation("scale1", "scale", ("image",), shape, {}, read),
+        Operation("h", "activation", ("scale1",), shape, {"function": "hardswish"}),
+        Operation("flat", "flatten", ("h",), (256,)),
+    )
+    held = {"s": torch.tensor([reach / 255]), "o": torch.tensor([-reach / 3])}
+    graph = Graph("alone", shape, tuple(map(str, range(256))), operations, held)
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    found = quantised(graph, every)
+    kinds = [step.kind for step in found.program.steps]
+    assert ("table" in kinds) == (reach in (0.002, 300.0))
+    assert ("hardswish" in kinds) == (reach not in (0.002, 300.0))
+    scores = torch.from_numpy(whole_scores(found.program, every)) / SCORE_UNITS
+    error = (scores - logits_of(graph, every)).abs().max()
+    assert error <= 1.6 * found.levels["h"].scale + 1 / SCORE_UNITS
 
 
 def test_weights_are_whole_to_half_a_step() -> None:

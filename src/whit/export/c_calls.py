@@ -65,7 +65,7 @@ def _needed_first(step: Step) -> tuple[str, ...]:
         return ("settle", "settle_each", "tile")
     if step.kind == "depthwise":
         return ("settle", "settle_each")
-    if step.kind in ("linear", "scale", "mean", "add", "multiply", "concat"):
+    if step.kind in ("linear", "scale", "mean", "add", "multiply", "concat", "hardswish"):
         return ("settle",)
     return ()
 
@@ -146,6 +146,9 @@ def calls(
     if kind == "table":
         by_channel = int(settings["by_channel"])
         return [f"look_up({lying}, {by_channel}, {held['table']}, {made})"]
+    if kind == "hardswish":
+        bounds = f"{settings['zero']}, {settings['three']}"
+        return [f"hardswish({given[0]}, {count}, {bounds}, {fixed}{made})"]
     if kind == "activation":
         if settings["function"] == "prelu":
             return [f"prelu({lying}, {held['slope']}, {made})"]

@@ -24,7 +24,17 @@ _TYPES = {
     **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "int32", "int64")},
 }
 # These kernels work forward: a number is written where no later one reads.
-_FORWARD = ("activation", "scale", "table", "mean", "slice", "add", "subtract", "multiply")
+_FORWARD = (
+    "activation",
+    "hardswish",
+    "scale",
+    "table",
+    "mean",
+    "slice",
+    "add",
+    "subtract",
+    "multiply",
+)
 _POOLS = ("maxpool", "avgpool")
 _BEHIND = 31  # zeros behind unpacked weights, which are read in blocks
 

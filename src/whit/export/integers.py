@@ -69,6 +69,10 @@ def _value(step: Step, given: list[Whole], held: dict[str, Whole]) -> Whole:
     if kind == "table":
         table = held["table"]
         return table[np.arange(len(table)), x] if settings["by_channel"] else table[0][x]
+    if kind == "hardswish":
+        x = x - settings["zero"]
+        gate = (16 * x + settings["three"]).clip(0, 2 * settings["three"])
+        return _settled(x * gate * settings["factor"] + settings["offset"], shift)
     if kind == "maxpool":
         largest: Whole = np.stack([tap for tap, _ in _taps(step, x, -1)]).max(0)
         return largest

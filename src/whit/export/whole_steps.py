@@ -18,6 +18,9 @@ from whit.export.graph import INPUT, Graph, Operation
 from whit.export.program import OUTPUT, SCORE_UNITS, Step, as_kernel, lies_flat
 from whit.export.quantiser import KEPT, Quantiser, Whole
 
+_PARTS = 16  # of a level, in which hardswish reckons
+_LEAST_THREE = 48  # fewer would make 3 another number; more than the most could leave 32 bits
+_MOST_THREE = 1 << 20
 _BYTES = (np.zeros(1, np.int64), np.full(1, 255, np.int64))
 
 
@@ -99,6 +102,10 @@ def _activation(into: Quantiser, op: Operation) -> None:
         into.same[op.name] = into.inside(op)[0]
         return
     levels = into.choose(op.name)
+    three = round(3 * _PARTS / read.scale)
+    if function == "hardswish" and _LEAST_THREE <= three <= _MOST_THREE:
+        _hardswish(into, op, three)
+        return
     by_channel = function == "prelu"
     channels = op.shape[0] if by_channel else 1
     # The activation alone, of as many images as there are bytes, (256, C).
@@ -113,6 +120,15 @@ def _activation(into: Quantiser, op: Operation) -> None:
     table = levels.bytes_of(execute(alone, x)[op.name].double().numpy()).T.astype(np.uint8)
     name = into.store(f"{op.name}.table", table)
     into.add(op, "table", {"by_channel": by_channel}, table=name)
+
+
+def _hardswish(into: Quantiser, op: Operation, three: int) -> None:
+    """Without a table: `three` is the 3 of its definition, in parts of a level that is read."""
+    read, levels = into.levels[op.inputs[0]], into.levels[op.name]
+    most = np.full(1, 255 * 2 * three, np.int64)
+    real = np.array([read.scale**2 / (6 * _PARTS * levels.scale)])
+    numbers = fixed(op.name, real, np.full(1, levels.zero), (-most, most))
+    into.add(op, "hardswish", {**_one_factor(numbers), "zero": read.zero, "three": three})
 
 
 def _kept(into: Quantiser, op: Operation) -> None:
