@@ -175,6 +175,25 @@ def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
     assert len(eight.operations) < len(graph.operations)
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_offsets_that_are_one_step_are_stored_once() -> None:
+    """The depthwise layers of `tiniest`: nothing is added to their sums but the zero of bytes."""
+    model = as_if_trained(fresh_model(whit.load_recipe("tiniest"), (1, 28, 28), 10))
+    Rounding(model, QuantiseSpec(bits=4)).settle()
+    read = read_graph(model, (1, 28, 28), CLASSES, "tiniest")
+    images = some_images(40)
+    program = quantised(folded(replace(read, bits=4)), images).program
+    ones = program.constants["ones"]
+    sharing = [step for step in program.steps if step.constants.get("offset") == "ones"]
+    assert len(sharing) >= 3
+    assert len({step.shape[0] for step in sharing}) > 1
+    assert ones.tolist() == [1] * max(step.shape[0] for step in sharing)
+    for name, array in program.constants.items():
+        assert name == "ones" or len(set(array.ravel().tolist())) > 1, name
+    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
+    assert (compiled.numpy() == whole_scores(program, images)).all()
+
+
 class StopAfter(Watch):
     """Stops as Ctrl-C does, after the second epoch, when weights are rounded already."""
 

@@ -40,7 +40,8 @@ def _scores(program: Program, images: Tensor, *, upright: bool) -> Whole:
             role: program.constants[name].astype(np.int64) for role, name in step.constants.items()
         }
         if "offset" in held:
-            held["offset"] *= step.settings.get("step", 1)
+            # Of offsets that are shared there may be more.
+            held["offset"] = held["offset"][: step.shape[0]] * step.settings.get("step", 1)
         given = [values[name] for name in step.inputs]
         if len(step.shape) == 1 and step.kind in _NUMBER_BY_NUMBER:
             given = [value.reshape(len(images), -1) for value in given]

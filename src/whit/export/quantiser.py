@@ -16,6 +16,7 @@ from whit.export.program import Array, Step
 
 # These give numbers that they were given, or some between them.
 KEPT = ("maxpool", "slice", "pad", "flatten", "deskew")
+ONES = "ones"  # offsets that are all one step: stored once, as many as any layer reads
 _PIXELS = Levels(1.0, 0)
 Numbers = NDArray[np.float64]
 
@@ -89,7 +90,8 @@ class Quantiser:
         return self.graph.constants[op.constants[role]].double().numpy()
 
     def store_fixed(self, name: str, numbers: Fixed) -> dict[str, str]:
-        return {
-            "factor": self.store(f"{name}.factor", numbers.factors),
-            "offset": self.store(f"{name}.offset", numbers.offsets),
-        }
+        factor = self.store(f"{name}.factor", numbers.factors)
+        if numbers.offsets.dtype == np.int8 and (numbers.offsets == 1).all():
+            most = max(len(numbers.offsets), len(self.constants.get(ONES, ())))
+            return {"factor": factor, "offset": self.store(ONES, np.ones(most, np.int8))}
+        return {"factor": factor, "offset": self.store(f"{name}.offset", numbers.offsets)}
