@@ -3,7 +3,7 @@
 Pixels are bytes already. Every other value is kept as bytes q that stand for (q - zero) * scale;
 weights are symmetric, with a scale an output channel. A `scale` behind a layer becomes part of
 the layer's factors; `relu` behind a value that is never negative is that value; any other
-activation is a table of 256 bytes.
+activation but `hardswish` is a table of 256 bytes.
 """
 
 from __future__ import annotations
