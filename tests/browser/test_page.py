@@ -102,7 +102,7 @@ def test_runs_are_sorted_filtered_and_laid_over_each_other(page: Watched, server
         ).first.check()
     lines = page.page.locator(".plots svg")
     expect(lines).to_have_count(4)
-    assert lines.first.locator("polyline").count() == 2
+    expect(lines.first.locator("polyline")).to_have_count(2)
     label = lines.first.get_attribute("aria-label") or ""
     assert label.startswith("loss on train over 2 epochs: fewest-epochs, seed 0")
     expect(page.page.get_by_role("region", name="Table of studies")).to_contain_text(
