@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whit.errors import BudgetRefused, Diverged, GivenUp, InputError, Interrupted, WhitError
 from whit.job import Job, Outcome
-from whit.models.source import is_source, source_sha256
+from whit.models.source import own_sha256
 from whit.planning import Plan, plan
 from whit.recipe import Recipe, parse_recipe
 from whit.record import EpochRecord
@@ -85,11 +85,6 @@ class _Watch(Watch):
                 )
 
 
-def model_sha256(recipe: Recipe) -> str | None:
-    """Return what a job says of a user's own model; None for a shipped one."""
-    return source_sha256(recipe.model.name) if is_source(recipe.model.name) else None
-
-
 def teacher_sha256(recipe: Recipe) -> str | None:
     """Return what a job says of the teacher's weights; None without a teacher."""
     teacher = teacher_of(recipe)
@@ -99,7 +94,7 @@ def teacher_sha256(recipe: Recipe) -> str | None:
 def _refuse_others(recipe: Recipe, job: Job) -> None:
     """Raise InputError where this machine has another model or teacher of the same name."""
     problems = []
-    if job.model_sha256 is not None and model_sha256(recipe) != job.model_sha256:
+    if job.model_sha256 is not None and own_sha256(recipe.model.name) != job.model_sha256:
         problems.append(
             f"{recipe.model.name}: not the same file here as where the run was asked for."
         )

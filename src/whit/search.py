@@ -21,13 +21,14 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 
-from whit.doing import model_sha256, teacher_sha256
+from whit.doing import teacher_sha256
 from whit.durable import write_whole
 from whit.errors import BudgetRefused, InputError, Interrupted, RunFailed
 from whit.findings import Search, SearchOnlooker
 from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome
 from whit.ledger import Ledger
+from whit.models.source import own_sha256
 from whit.planning import Plan, plan
 from whit.recipe import Recipe, load_recipe, parse_recipe
 from whit.run_folder import receive_run
@@ -246,7 +247,7 @@ class Driver:
             seed=seed,
             folder=folder,
             least=least,
-            model_sha256=model_sha256(on_val),
+            model_sha256=own_sha256(on_val.model.name),
             teacher_sha256=teacher_sha256(on_val),
         )
 

@@ -11,7 +11,7 @@ from whit.data.datasets import load_dataset
 from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
-from whit.models.source import is_source, refuse_inside, source_sha256
+from whit.models.source import own_sha256, refuse_inside
 from whit.planning import load_network
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, why_no_weights
@@ -39,8 +39,8 @@ class Trained:
 def inputs_now(recipe: Recipe, dataset: Dataset | None) -> dict[str, str]:
     """Return the digests of a recipe's own model and of its data, under environment.json's keys."""
     found = {}
-    if is_source(recipe.model.name):
-        found["model_sha256"] = source_sha256(recipe.model.name)
+    if own := own_sha256(recipe.model.name):
+        found["model_sha256"] = own
     if dataset:
         found["data_sha256"] = dataset.fingerprint
     return found

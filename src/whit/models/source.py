@@ -50,6 +50,7 @@ __all__ = [
     "executing",
     "is_source",
     "load_model_class",
+    "own_sha256",
     "read_source",
     "refuse_inside",
     "source_sha256",
@@ -119,6 +120,11 @@ def source_text(target: str | Source) -> str:
 def source_sha256(target: str | Source) -> str:
     """Return the SHA-256 of `source_text(target)`. Raises as `read_source`."""
     return _as_source(target).sha256
+
+
+def own_sha256(target: str) -> str | None:
+    """Return the SHA-256 of a user's own model; None for a shipped one. Raises as `read_source`."""
+    return source_sha256(target) if is_source(target) else None
 
 
 def _as_source(target: str | Source) -> Source:
