@@ -54,12 +54,15 @@ def train(
             if state.seen / planned >= dropout_until:
                 state.end_dropout()
             with precision:
-                logits = model(images)  # (N, K)
+                logits = model(images)  # (N, K), or (N, K, H) of columns
+            wanted, judged = labels, logits
+            if logits.ndim == 3:  # each column learns by itself; they are judged together
+                wanted, judged = labels[:, None].expand(-1, logits.shape[2]), logits.mean(2)
             loss = F.cross_entropy(
-                logits.float(), labels, label_smoothing=recipe.train.label_smoothing
+                logits.float(), wanted, label_smoothing=recipe.train.label_smoothing
             )
             if distillation:
-                loss = distillation.loss(loss, logits.float(), images)
+                loss = distillation.loss(loss, judged.float(), images)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             rounding.take_off()
@@ -67,7 +70,7 @@ def train(
             if not (math.isfinite(value) and state.gradients_are_finite()):
                 raise _diverged(value, state)
             optimizer.step()
-            tally.add(value, logits, labels)
+            tally.add(value, judged, labels)
             state.seen += len(labels)
             state.steps += 1
             state.batches += 1

@@ -40,7 +40,7 @@ def graph_json(graph: Graph) -> dict[str, Any]:
         "name": graph.name,
         "image_shape": list(graph.image_shape),
         "classes": list(graph.classes),
-        "looks": [list(look) for look in graph.looks],
+        "shifts": [list(shift) for shift in graph.shifts],
         "operations": operations,
         "constants": places,
         "weights": base64.b64encode(bytes(numbers)).decode(),

@@ -34,7 +34,6 @@ _TYPES_OF = {
     ("uint8", "int16"): "_short",
     ("uint8", "int8"): "_byte",
 }
-LOOKED = "look_upright"  # whether a look is
 OUTSIDE = "outside"  # what a convolution reads there, in float32
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 
@@ -42,7 +41,7 @@ NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 def kernel_texts(program: Program) -> list[str]:
     """Return the text of every kernel that the program calls, each once, as it reads them."""
     folder = "int8" if program.int8 else "float"
-    texts: dict[str, None] = {_file("move.c"): None} if len(program.looks) > 1 else {}
+    texts: dict[str, None] = {_file("move.c"): None} if len(program.shifts) > 1 else {}
     for step in program.steps:
         if program.int8:
             for needed in _needed_first(step):
@@ -178,8 +177,7 @@ def calls(
         start, pitch = settings["start"], settings["pitch"]
         return [f"take({given[0]}, {rows}, {start}, {pitch}, {made}, {step.shape[0]})"]
     if kind == "deskew":
-        upright = LOOKED if program.looks_both_ways else "1"
-        return [f"deskew({given[0]}, {_map(shapes[0])}, {upright}, {made})"]
+        return [f"deskew({given[0]}, {_map(shapes[0])}, {made})"]
     if kind == "pad":
         left, _, top, _ = settings["around"]
         zero = f", {settings['zero']}" if program.int8 else ""

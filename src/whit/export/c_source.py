@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from whit.export.c_calls import LOOKED, NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
+from whit.export.c_calls import NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
 from whit.export.graph import INPUT
 from whit.export.memory_plan import MemoryPlan, Span, plan_memory
 from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
@@ -83,7 +83,7 @@ def memory_bytes(program: Program) -> int:
 
 
 def _moved_bytes(program: Program) -> int:
-    return prod(program.image_shape) if len(program.looks) > 1 else 0
+    return prod(program.image_shape) if len(program.shifts) > 1 else 0
 
 
 def _writes_over(program: Program, step: Step, name: str) -> bool:
@@ -223,15 +223,14 @@ def _classify(program: Program, name: str, plan: MemoryPlan) -> str:
     pixels, classes = prod(program.image_shape), len(program.classes)
     read = f"const uint8_t pixels[{pixels}], {_score_type(program)} scores[{classes}]"
     lines = [f"int {name}_classify({read})", "{"]
-    if len(program.looks) == 1:
+    if len(program.shifts) == 1:
         lines += _one_look(program, plan)
     else:
-        flag = f", int {LOOKED}" if program.looks_both_ways else ""
         lines = [
             f"static uint8_t moved[{pixels}];",
             "",
             "/* The scores of the image as it lies in `pixels`. */",
-            f"static void look({read}{flag})",
+            f"static void look({read})",
             "{",
             *_one_look(program, plan),
             "}",
@@ -277,21 +276,19 @@ def _one_look(program: Program, plan: MemoryPlan) -> list[str]:
 
 
 def _all_looks(program: Program) -> list[str]:
-    """The mean of the scores over all looks; whole numbers are divided towards zero."""
+    """The mean of the scores over all shifts; whole numbers are divided towards zero."""
     channels, height, width = program.image_shape
-    count, classes, both = len(program.looks), len(program.classes), program.looks_both_ways
-    numbers = [[int(each) for each in look[: 3 if both else 2]] for look in program.looks]
-    table = ", ".join(f"{{{', '.join(map(str, each))}}}" for each in numbers)
-    whole = f"static const int8_t looks[{count}][{len(numbers[0])}] = {{{table}}};"
+    count, classes = len(program.shifts), len(program.classes)
+    shifts = ", ".join(f"{{{right}, {down}}}" for right, down in program.shifts)
     wide, mean = (
         ("int64_t", "(int32_t)(sums[k] / {})") if program.int8 else ("float", "sums[k] / {}")
     )
     return [
-        *_wrapped(whole, "    ", "        "),
+        f"    static const int8_t shifts[{count}][2] = {{{shifts}}};",
         f"    {wide} sums[{classes}] = {{0}};",
         f"    for (int i = 0; i < {count}; i++) {{",
-        f"        move(pixels, {height}, {width}, {channels}, looks[i][0], looks[i][1], moved);",
-        f"        look(moved, scores{', looks[i][2]' if both else ''});",
+        f"        move(pixels, {height}, {width}, {channels}, shifts[i][0], shifts[i][1], moved);",
+        "        look(moved, scores);",
         f"        for (int k = 0; k < {classes}; k++)",
         "            sums[k] += scores[k];",
         "    }",

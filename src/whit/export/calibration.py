@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product
 from math import frexp, gcd, inf, ldexp
 
 import numpy as np
@@ -55,18 +54,15 @@ def calibration_images(images: Tensor) -> Tensor:
 def samples_of(graph: Graph, images: Tensor) -> dict[str, NDArray[np.float64]]:
     """Return numbers of every value of the graph over these images, evenly taken.
 
-    Images are not moved, but upright and as they are where the graph looks at both. In float64,
-    so that the last bits of a machine's own sums decide nothing.
+    In float64, so that the last bits of a machine's own sums decide nothing.
     """
     exact = replace(
         graph, constants={name: tensor.double() for name, tensor in graph.constants.items()}
     )
     found: dict[str, list[NDArray[np.float64]]] = {}
-    firsts, ways = range(0, len(images), _BATCH), sorted({look.upright for look in graph.looks})
-    batches = len(firsts) * len(ways)
-    for first, upright in product(firsts, ways):
-        values = execute(exact, images[first : first + _BATCH], upright=upright)
-        for name, value in values.items():
+    batches = -(-len(images) // _BATCH)
+    for first in range(0, len(images), _BATCH):
+        for name, value in execute(exact, images[first : first + _BATCH]).items():
             flat = value.flatten()
             step = max(1, flat.numel() * batches // _SAMPLES)
             while gcd(step, value[0].numel()) > 1:  # else the same places of every image

@@ -15,18 +15,16 @@ _BATCH = 500
 
 
 @torch.inference_mode()
-def execute(graph: Graph, images: Tensor, *, upright: bool = True) -> dict[str, Tensor]:
+def execute(graph: Graph, images: Tensor) -> dict[str, Tensor]:
     """Return every value for uint8 images (N, C, H, W), by its name; the last are the logits.
 
-    In the precision of the graph's constants. `deskew` does nothing to a look that is not upright.
+    In the precision of the graph's constants.
     """
     wide = any(tensor.dtype == torch.float64 for tensor in graph.constants.values())
     values = {INPUT: images.double() if wide else images.float()}
     for op in graph.operations:
         held = {role: graph.constants[name] for role, name in op.constants.items()}
-        given = [values[name] for name in op.inputs]
-        skip = op.kind == "deskew" and not upright
-        values[op.name] = given[0] if skip else _value(op, given, held)
+        values[op.name] = _value(op, [values[name] for name in op.inputs], held)
         assert values[op.name].shape[1:] == op.shape, f"{op.name} gives another shape"
     return values
 
@@ -36,10 +34,7 @@ def logits_of(graph: Graph, images: Tensor) -> Tensor:
     parts = []
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
-        looks = [
-            execute(graph, moved(batch, right, down), upright=upright)[graph.output]
-            for right, down, upright in graph.looks
-        ]
+        looks = [execute(graph, moved(batch, *shift))[graph.output] for shift in graph.shifts]
         parts.append(torch.stack(looks).mean(0))
     return torch.cat(parts)
 

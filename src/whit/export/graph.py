@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from whit.models.layers import Look
-
 Kind = Literal[
     "conv",  # constants weight (O, C/groups, KH, KW), bias (O,); stride, padding, dilation, groups
     "linear",  # constants weight (K, N), bias (K,); reads a vector
@@ -66,9 +64,9 @@ class Graph:
     """Operations in an order in which each finds its inputs ready; the last gives the logits.
 
     Constants are float64 as they were read and float32 once they are folded. With several
-    `looks` the logits are the mean of those of the image moved by each; what a shift leaves free
-    is filled with the pixels of the edge, and `deskew` leaves a look alone that is not upright.
-    `bits` are those of a weight in the int8 form: fewer than 8 where weights were trained so.
+    `shifts`, (right, down) in pixels, the logits are the mean of those of the image moved by each;
+    what a shift leaves free is filled with the pixels of the edge. `bits` are those of a weight in
+    the int8 form: fewer than 8 where weights were trained so.
     """
 
     name: str
@@ -76,7 +74,7 @@ class Graph:
     classes: tuple[str, ...]
     operations: tuple[Operation, ...]
     constants: Mapping[str, Tensor]
-    looks: tuple[Look, ...] = (Look(0, 0, False),)
+    shifts: tuple[tuple[int, int], ...] = ((0, 0),)
     bits: int = 8
 
     @property
@@ -104,7 +102,7 @@ class Graph:
     @property
     def macs(self) -> int:
         """Multiply-adds for one image."""
-        return len(self.looks) * sum(self.macs_of(op) for op in self.operations)
+        return len(self.shifts) * sum(self.macs_of(op) for op in self.operations)
 
     def macs_of(self, op: Operation) -> int:
         """Multiply-adds of a convolution or linear layer for one look; 0 for all others."""

@@ -23,16 +23,13 @@ def whole_scores(program: Program, images: Tensor) -> NDArray[np.int64]:
     parts = []
     for first in range(0, len(images), _BATCH):
         batch = images[first : first + _BATCH]
-        sums = sum(
-            _scores(program, moved(batch, right, down), upright=upright)
-            for right, down, upright in program.looks
-        )
+        sums = sum(_scores(program, moved(batch, *shift)) for shift in program.shifts)
         assert isinstance(sums, np.ndarray)
-        parts.append(_divided(sums, len(program.looks)))
+        parts.append(_divided(sums, len(program.shifts)))
     return np.concatenate(parts)
 
 
-def _scores(program: Program, images: Tensor, *, upright: bool) -> Whole:
+def _scores(program: Program, images: Tensor) -> Whole:
     # A map as (N, H, W, C), a vector as (N, K), or as the map that it lies like.
     values: dict[str, Whole] = {INPUT: images.permute(0, 2, 3, 1).numpy().astype(np.int64)}
     for step in program.steps:
@@ -45,8 +42,7 @@ def _scores(program: Program, images: Tensor, *, upright: bool) -> Whole:
         given = [values[name] for name in step.inputs]
         if len(step.shape) == 1 and step.kind in _NUMBER_BY_NUMBER:
             given = [value.reshape(len(images), -1) for value in given]
-        skip = step.kind == "deskew" and not upright
-        made = given[0] if skip else _value(step, given, held)
+        made = _value(step, given, held)
         assert made.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
         if step.name != OUTPUT:
             assert made.min() >= 0

@@ -103,16 +103,16 @@ class _Writer:
 
     def looking(self) -> Iterator[Operation]:
         """The operations, which read the image as it is, or all its views in one batch."""
-        looks = self.graph.looks
-        if len(looks) == 1:
+        shifts = self.graph.shifts
+        if len(shifts) == 1:
             yield from self.graph.operations
             return
         _, height, width = self.graph.image_shape
-        farthest = max(max(abs(look.right), abs(look.down)) for look in looks)
+        farthest = max(abs(pixels) for shift in shifts for pixels in shift)
         around = self.array("views:around", [0, 0, farthest, farthest] * 2, np.int64)
         wide = self.node("Pad", "views:wide", INPUT, around, mode="edge")
         moved = []
-        for i, (right, down, _) in enumerate(looks):
+        for i, (right, down) in enumerate(shifts):
             top, left = farthest - down, farthest - right
             bounds = (
                 self.array(f"view{i}:start", [top, left], np.int64),
@@ -127,11 +127,11 @@ class _Writer:
 
     def end(self) -> None:
         """Name the logits, or the mean of those of all views."""
-        count, classes = len(self.graph.looks), len(self.graph.classes)
-        if count == 1:
+        shifts, classes = self.graph.shifts, len(self.graph.classes)
+        if len(shifts) == 1:
             self.node("Identity", OUTPUT, self.graph.output)
             return
-        shape = self.array("views:shape", [count, -1, classes], np.int64)
+        shape = self.array("views:shape", [len(shifts), -1, classes], np.int64)
         looks = self.node("Reshape", "views:logits", self.graph.output, shape)
         first = self.array("axes:views", [0], np.int64)
         self.node("ReduceMean", OUTPUT, looks, first, keepdims=0)
@@ -327,12 +327,6 @@ def _deskew(writer: _Writer, op: Operation) -> None:
     squared = node("Mul", "squared", from_y, from_y)
     spread = total("spread", node("Mul", "by_squared", rows, squared), 1)
     slope = node("Div", "slope", mixed, node("Max", "some_spread", spread, least))
-    ways = [look.upright for look in writer.graph.looks]
-    if not all(ways):  # in one batch, look by look; those that stay as they are do not move
-        by_look = writer.array("views:deskew", [len(ways), -1, 1, 1], np.int64)
-        upright = number("upright", np.reshape(ways, (-1, 1, 1, 1)))
-        chosen = node("Mul", "chosen", node("Reshape", "by_look", slope, by_look), upright)
-        slope = node("Reshape", "in_batch", chosen, writer.array("batch:11", [-1, 1, 1], np.int64))
     source = node("Add", "source", x, node("Mul", "moved", slope, from_y))
     scaled = node("Mul", "scaled", source, number("width", 2 / width))
     across = node("Add", "across", scaled, number("edge", 1 / width - 1))

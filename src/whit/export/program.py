@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.export.graph import INPUT, Graph, Operation, Shape
-from whit.models.layers import Look
 
 Array = NDArray[Any]
 OUTPUT = "scores"  # the value of the last step
@@ -46,7 +45,7 @@ class Program:
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
     macs: int  # for one image
-    looks: tuple[Look, ...]  # at the image: the scores are the mean over them
+    shifts: tuple[tuple[int, int], ...]  # of the image: the scores are the mean over them
     bits: int  # of a weight, in the int8 form
 
     @classmethod
@@ -61,7 +60,7 @@ class Program:
             steps,
             constants,
             graph.macs,
-            graph.looks,
+            graph.shifts,
             graph.bits,
         )
 
@@ -69,11 +68,6 @@ class Program:
         if name == INPUT:
             return self.image_shape
         return next(step.shape for step in self.steps if step.name == name)
-
-    @property
-    def looks_both_ways(self) -> bool:
-        """Whether some looks are upright and some are not."""
-        return len({look.upright for look in self.looks}) > 1
 
     @property
     def constant_bytes(self) -> int:

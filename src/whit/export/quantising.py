@@ -41,7 +41,7 @@ def quantised(graph: Graph, images: Tensor) -> Quantised:
         if op.kind in ("softmax", "log_softmax") and op.name != graph.output
     ]
     last = graph.operations[-1].kind
-    if len(graph.looks) > 1 and last in ("softmax", "log_softmax"):
+    if len(graph.shifts) > 1 and last in ("softmax", "log_softmax"):
         # Whole numbers end before it, and a mean of what it gives is another one.
         problems.append(f"{graph.name}: cannot be exported in int8: a mean of views of a {last}.")
     if problems:

@@ -13,14 +13,14 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import Node
 
 from whit.errors import ModelError
 from whit.export.aten.handlers import HANDLERS, TAKE_SPREAD
 from whit.export.aten.values import BATCH, MAP, Growing, Seen, Spread, Unreadable
 from whit.export.graph import INPUT, Graph, Operation, behind
-from whit.models.layers import Deskew, Look, Views
+from whit.models.layers import Columns, Deskew, Views
 
 
 def read_graph(
@@ -28,27 +28,28 @@ def read_graph(
 ) -> Graph:
     """Return the operations of `model`'s forward pass in evaluation mode, nothing folded yet.
 
-    Of `Views`, those of one look and the looks; `Deskew` in front of all others is one.
+    Of `Views`, those of one look and the shifts; of `Columns`, those of one after the other;
+    `Deskew` in front of all others is one.
     Constants are float64, so that folding loses nothing. Raises ModelError that names every
     operation which has no plain form.
     """
     if isinstance(model, Views):
         graph = read_graph(model.network, image_shape, classes, name)
-        if len(graph.looks) > 1 or (graph.looks[0].upright and model.both):
+        if len(graph.shifts) > 1:
             raise ModelError(
                 f"{name}: cannot be exported: views of a network with views of its own."
             )
-        if model.both:
-            return replace(_upright(graph), looks=model.looks)
-        upright = graph.looks[0].upright
-        return replace(graph, looks=tuple(look._replace(upright=upright) for look in model.looks))
+        return replace(graph, shifts=model.shifts)
     if any(isinstance(module, Views) for module in model.modules()):
         raise ModelError(f"{name}: cannot be exported: its Views are not around all of it.")
+    if isinstance(model, Columns):
+        columns = model.named_children()
+        return _mean({key: read_graph(one, image_shape, classes, name) for key, one in columns})
     if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
         graph = read_graph(model[1:], image_shape, classes, name)
-        if graph.looks[0].upright:
+        if any(op.kind == "deskew" for op in graph.operations):
             raise ModelError(f"{name}: cannot be exported: it deskews what is deskewed.")
-        return _upright(graph)
+        return behind(Operation("upright", "deskew", (INPUT,), image_shape), graph)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts
@@ -80,9 +81,31 @@ def read_graph(
     return Graph(name, image_shape, classes, operations, constants)
 
 
-def _upright(graph: Graph) -> Graph:
-    first = Operation("upright", "deskew", (INPUT,), graph.image_shape)
-    return replace(behind(first, graph), looks=(Look(0, 0, True),))
+def _mean(columns: dict[str, Graph]) -> Graph:
+    """Return the mean of the logits of graphs that read the same image, as one graph."""
+    operations: list[Operation] = []
+    constants: dict[str, Tensor] = {}
+    total = ""
+    for column, graph in columns.items():
+
+        def own(name: str, column: str = column) -> str:
+            return name if name == INPUT else f"{column}_{name}"
+
+        for op in graph.operations:
+            held = {role: own(name) for role, name in op.constants.items()}
+            inputs = tuple(map(own, op.inputs))
+            operations.append(replace(op, name=own(op.name), inputs=inputs, constants=held))
+        constants |= {own(name): tensor for name, tensor in graph.constants.items()}
+        part, shape = own("part"), operations[-1].shape
+        share = torch.full(shape, 1 / len(columns), dtype=torch.float64)
+        constants |= {f"{part}.scale": share, f"{part}.offset": torch.zeros_like(share)}
+        held = {role: f"{part}.{role}" for role in ("scale", "offset")}
+        operations.append(Operation(part, "scale", (operations[-1].name,), shape, {}, held))
+        if total:
+            operations.append(Operation(own("sum"), "add", (total, part), shape))
+        total = operations[-1].name
+    any_column = next(iter(columns.values()))
+    return replace(any_column, operations=tuple(operations), constants=constants)
 
 
 def _walked(

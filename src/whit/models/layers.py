@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,47 +116,25 @@ class Deskew(nn.Module):
 
 _AT_ONCE = 1000  # views: more at a time take memory and no less time
 # Shifts to the right and down, in pixels: none, to the four sides, to the corners.
-_SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-
-
-class Look(NamedTuple):
-    """How an image is looked at: moved by so many pixels, and then upright or as it is."""
-
-    right: int
-    down: int
-    upright: bool
+SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 class Views(nn.Module):
-    """A network that looks at an image several times: the mean of its logits.
+    """A network that looks at an image several times, moved by a pixel: the mean of its logits.
 
-    `views` is 1 for the image alone, 5 for it and its shifts by a pixel to the four sides, 9 for
-    those to the corners, too. What a shift leaves free is filled with the pixels of the edge.
-    AlexNet takes such a mean over ten crops (Krizhevsky et al. 2012). With `both` it looks at each
-    of them as it is and upright, as `Deskew` makes it (Ciresan et al. 2012, arXiv 1202.2745, take
-    the mean over networks that see digits normalised differently; here they are one).
-
-    In training it looks once, with `both` at each image upright or as it is by chance.
+    `views` is 5 for the image and its shifts to the four sides, 9 for those to the corners, too.
+    What a shift leaves free is filled with the pixels of the edge. In training it looks once.
+    AlexNet takes such a mean over ten crops (Krizhevsky et al. 2012).
     """
 
-    def __init__(self, network: nn.Module, views: int, *, both: bool = False):
+    def __init__(self, network: nn.Module, views: int):
         super().__init__()
         self.network = network
-        self.shifts = _SHIFTS[:views]
-        self.deskew = Deskew() if both else None
-
-    @property
-    def both(self) -> bool:
-        return self.deskew is not None
-
-    @property
-    def looks(self) -> tuple[Look, ...]:
-        ways = (False, True) if self.both else (False,)
-        return tuple(Look(*shift, upright) for upright in ways for shift in self.shifts)
+        self.shifts = SHIFTS[:views]
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
-            return self.network(self._by_chance(images))  # type: ignore[no-any-return]
+            return self.network(images)  # type: ignore[no-any-return]
         wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
         height, width = images.shape[2:]
         moved = [
@@ -164,21 +142,30 @@ class Views(nn.Module):
             for right, down in self.shifts
         ]
         looks = torch.cat(moved).contiguous(memory_format=torch.channels_last)
-        if self.deskew:
-            upright = [self.deskew(part) for part in torch.split(looks, _AT_ONCE)]
-            looks = torch.cat([looks, *upright])
-        logits = torch.cat([self.network(part) for part in torch.split(looks, _AT_ONCE)])
-        return logits.view(len(self.looks), len(images), -1).mean(0)
-
-    def _by_chance(self, images: Tensor) -> Tensor:
-        if not self.deskew:
-            return images
-        upright = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-        chosen = torch.where(upright, self.deskew(images), images)
-        return chosen.contiguous(memory_format=torch.channels_last)
+        parts = torch.split(looks, _AT_ONCE)
+        logits = torch.cat([self.network(part) for part in parts])
+        return logits.view(len(moved), len(images), -1).mean(0)
 
     def extra_repr(self) -> str:
-        return f"views={len(self.looks)}"
+        return f"views={len(self.shifts)}"
+
+
+class Columns(nn.Module):
+    """Networks side by side that see an image each in its own way: the mean of their logits.
+
+    In training (N, K, H), the logits of H columns, so that each learns by its own loss; else
+    (N, K). Multi-column networks of Ciresan, Meier and Schmidhuber (2012, arXiv 1202.2745), all
+    trained in one go.
+    """
+
+    def __init__(self, **columns: nn.Module):
+        super().__init__()
+        for name, column in columns.items():
+            self.add_module(name, column)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = torch.stack([column(images) for column in self.children()], dim=2)
+        return logits if self.training else logits.mean(2)
 
 
 class ShiftNorm(nn.BatchNorm2d):

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from whit.models.layers import (
+    Columns,
     Crop,
     Deskew,
     Dropout,
@@ -59,10 +60,10 @@ class PlainSizes(BaseModel):
     `crop` takes so many pixels off each side of the images first: where they hold nothing, as
     MNIST's outer two do, the maps are smaller for it and every layer quicker. `deskew` shears each
     image first so that it stands upright (`layers.Deskew`), which saves a very small network much
-    to learn; with `"both"` a network learns from half of the images upright and from half as they
-    are, and judges by both. With `views` of 5 or 9 a trained network judges by the mean of its
-    logits over the image and its shifts by a pixel (`layers.Views`). Every look costs the
-    multiply-adds of one; training costs what it did.
+    to learn; with `"both"` two networks of these widths stand side by side (`layers.Columns`), of
+    which one sees images as they are and one upright. With `views` of 5 or 9 a trained network
+    judges by the mean of its logits over the image and its shifts by a pixel (`layers.Views`),
+    which costs so many times the multiply-adds; training is what it was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -157,7 +158,18 @@ def blocks_of(sizes: PlainSizes, channels: int) -> list[BlockSizes]:
 
 def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
-    layers: list[nn.Module] = [Deskew()] if sizes.deskew is True else []
+    if sizes.deskew == "both":
+        network: nn.Module = Columns(
+            as_is=_column(sizes, channels, classes, upright=False),
+            upright=_column(sizes, channels, classes, upright=True),
+        )
+    else:
+        network = _column(sizes, channels, classes, upright=sizes.deskew)
+    return Views(network, sizes.views) if sizes.views > 1 else network
+
+
+def _column(sizes: PlainSizes, channels: int, classes: int, *, upright: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [Deskew()] if upright else []
     layers += [Crop(sizes.crop)] if sizes.crop else []
     shared: dict[tuple[int, int], nn.Conv2d] = {}
     for block in blocks_of(sizes, channels):
@@ -177,10 +189,7 @@ def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
         layers += [GlobalAvgPool(), Dropout(sizes.dropout), nn.Linear(last, classes)]
     else:
         layers += [Dropout(sizes.dropout), nn.Conv2d(last, classes, 1), GlobalAvgPool()]
-    network = in_order(*layers)
-    if sizes.views == 1 and sizes.deskew != "both":
-        return network
-    return Views(network, sizes.views, both=sizes.deskew == "both")
+    return in_order(*layers)
 
 
 def _convolutions(block: BlockSizes) -> Iterator[nn.Conv2d]:

@@ -23,8 +23,7 @@ export class Network {
     this.classes = given.classes;
     this.imageShape = given.image_shape;
     this.operations = given.operations;
-    this.looks = given.looks; // right, down, upright
-    this.upright = true; // of the look that is taken now
+    this.shifts = given.shifts;
     const numbers = numbersOf(given.weights);
     this.constants = {};
     for (const [name, place] of Object.entries(given.constants)) {
@@ -41,14 +40,13 @@ export class Network {
   logits(image) {
     this.sums.fill(0);
     // The image as it is comes last, so that `valueOf` shows what the network makes of that.
-    for (let i = this.looks.length - 1; i >= 0; i--) {
-      moveInto(this.values[INPUT], image, this.imageShape, this.looks[i]);
-      this.upright = this.looks[i][2];
+    for (let i = this.shifts.length - 1; i >= 0; i--) {
+      moveInto(this.values[INPUT], image, this.imageShape, this.shifts[i]);
       for (const step of this.steps) step();
       const looked = this.values[this.output];
       for (let k = 0; k < looked.length; k++) this.sums[k] += looked[k];
     }
-    for (let k = 0; k < this.sums.length; k++) this.sums[k] /= this.looks.length;
+    for (let k = 0; k < this.sums.length; k++) this.sums[k] /= this.shifts.length;
     return this.sums;
   }
 
@@ -67,7 +65,7 @@ export class Network {
     for (const [role, name] of Object.entries(operation.constants)) {
       held[role] = { values: this.constants[name], shape: constants[name].shape };
     }
-    return KINDS[operation.kind](operation, inputs, shapes, held, output, this);
+    return KINDS[operation.kind](operation, inputs, shapes, held, output);
   }
 }
 
@@ -228,14 +226,10 @@ const KINDS = {
   },
 
   // Rows moved so that the mixed second moment is zero; mass is what lies above the smallest number.
-  deskew(operation, [input], [[channels, height, width]], held, output, network) {
+  deskew(operation, [input], [[channels, height, width]], held, output) {
     const plane = height * width;
     const mass = new Float64Array(plane);
     return () => {
-      if (!network.upright) {
-        output.set(input);
-        return;
-      }
       mass.fill(0);
       for (let channel = 0; channel < channels; channel++) {
         const map = input.subarray(channel * plane, (channel + 1) * plane);

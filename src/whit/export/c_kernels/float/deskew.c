@@ -1,7 +1,6 @@
 /*
  * A map sheared so that its mixed second moment is zero: each row moves in proportion to its
- * height above the centre of mass. Mass is what lies above a channel's smallest number. A map that
- * shall not stand upright stays as it is.
+ * height above the centre of mass. Mass is what lies above a channel's smallest number.
  */
 static float mass_at(const float *in, int channels, float least)
 {
@@ -11,7 +10,7 @@ static float mass_at(const float *in, int channels, float least)
     return mass;
 }
 
-static void deskew(const float *in, struct map shape, int upright, float *out)
+static void deskew(const float *in, struct map shape, float *out)
 {
     const int places = shape.height * shape.width, channels = shape.channels;
     float least = 0, total = 0, sum_x = 0, sum_y = 0, mixed = 0, spread = 0;
@@ -36,7 +35,7 @@ static void deskew(const float *in, struct map shape, int upright, float *out)
     }
     spread = spread > 1e-6f ? spread : 1e-6f;
     for (int y = 0; y < shape.height; y++, in += shape.width * channels) {
-        const float moved = upright ? mixed / spread * (y - sum_y / total) : 0;
+        const float moved = mixed / spread * (y - sum_y / total);
         for (int x = 0; x < shape.width; x++) {
             float source = x + moved;
             source = source < 0 ? 0 : source > shape.width - 1 ? shape.width - 1 : source;

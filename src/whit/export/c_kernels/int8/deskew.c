@@ -1,9 +1,9 @@
 /*
  * A map sheared so that its mixed second moment is zero: each row moves in proportion to its
- * height above the centre of mass. Mass is what lies above a channel's smallest number. A map that
- * shall not stand upright stays as it is. Places are in units of 1/65536, shares in 1/256.
+ * height above the centre of mass. Mass is what lies above a channel's smallest number. Places
+ * are in units of 1/65536, shares in 1/256.
  */
-static void deskew(const uint8_t *in, struct map shape, int upright, uint8_t *out)
+static void deskew(const uint8_t *in, struct map shape, uint8_t *out)
 {
     const int places = shape.height * shape.width, channels = shape.channels;
     int64_t total = 0, sum_x = 0, sum_y = 0, sum_xy = 0, sum_yy = 0;
@@ -39,7 +39,7 @@ static void deskew(const uint8_t *in, struct map shape, int upright, uint8_t *ou
     int64_t slope = spread ? mixed * 65536 / spread : 0;
     slope = slope > steepest ? steepest : slope < -steepest ? -steepest : slope;
     for (int y = 0; y < shape.height; y++, in += shape.width * channels) {
-        int64_t moved = upright && total ? slope * (total * y - sum_y) / total : 0;
+        int64_t moved = total ? slope * (total * y - sum_y) / total : 0;
         moved = moved > farthest ? farthest : moved < -farthest ? -farthest : moved;
         for (int x = 0; x < shape.width; x++) {
             int32_t source = x * 65536 + (int32_t)moved, last = (shape.width - 1) * 65536;
