@@ -80,6 +80,25 @@ def test_the_loop_equals_the_loop_written_out() -> None:
     torch.testing.assert_close(weights(model), weights(twin), rtol=1e-4, atol=1e-5)
 
 
+def test_columns_learn_as_each_would_alone() -> None:
+    """The mean of two losses at twice the rate and half the decay, and label smoothing, too."""
+    changes = ["train.precision=fp32", "train.label_smoothing=0.1"]
+    both = RECIPE.changed([*changes, "optim.lr=0.1", "optim.weight_decay=0.01"])
+    alone = RECIPE.changed([*changes, "optim.lr=0.05", "optim.weight_decay=0.02"])
+    torch.manual_seed(0)
+    sizes = PlainSizes(widths=(8, 8), pools=(1, 2), dropout=0.0, deskew="both")
+    columns = plain(sizes, 1, 10)
+    twins = copy.deepcopy(columns)
+    records = list(train(columns, small_loader(), both, 0))
+    losses = []
+    for twin, column in zip(twins.children(), columns.children(), strict=True):
+        losses.append([record.loss for record in train(twin, small_loader(), alone, 0)])
+        torch.testing.assert_close(weights(column), weights(twin), rtol=1e-3, atol=1e-4)
+    for record, *each in zip(records, *losses, strict=True):
+        assert record.loss == pytest.approx(sum(each) / 2, rel=1e-3)
+        assert record.total == 200
+
+
 def test_same_seed_same_weights_and_other_seeds_others() -> None:
     augment = AugmentSpec(rotate=10.0, shift=2.0, scale=0.1, shear=5.0)
     assert torch.equal(trained(augment=augment), trained(augment=augment))

@@ -20,7 +20,7 @@ from whit.export.executing import execute, logits_of
 from whit.export.folding import folded
 from whit.export.graph import FUNCTIONS, Graph, Operation
 from whit.export.reading import read_graph
-from whit.models.layers import Deskew, Views
+from whit.models.layers import Columns, Deskew, Views
 
 EVERY = dict(networks())
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -215,7 +215,8 @@ def test_what_leaves_the_answer_alone_is_no_operation(
         (Views(Views(_Exchanged(1), 5), 5), "views of a network with views"),
         (nn.Sequential(Views(_Exchanged(1), 5), nn.ReLU()), "its Views are not around all of it"),
         (nn.Sequential(Deskew(), Deskew(), _Exchanged(1)), "it deskews what is deskewed"),
-        (Views(nn.Sequential(Deskew(), _Exchanged(1)), 1, both=True), "views of a network with"),
+        (Columns(one=Views(_Exchanged(1), 5)), "views of a column"),
+        (nn.Sequential(Columns(one=_Exchanged(1)), nn.ReLU()), "its Columns are not around all"),
     ],
 )
 def test_looks_that_no_graph_can_hold_are_refused(model: nn.Module, why: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whit.models.layers import Views
+from whit.models.layers import Columns, Deskew, Views
 from whit.models.plain import Kind, PlainSizes, plain
 from whit.planning import fresh_model
 from whit.recipe import load_recipe, shipped_recipes
@@ -216,14 +216,15 @@ class Looking(Views):
         super().__init__(plain(sizes, 1, 10), 9)
 
 
-class Both(Views):
-    """Views of colours, each as it is and upright."""
+class Beside(Views):
+    """Views of three columns, one of them with an end that is no linear layer."""
 
     def __init__(self) -> None:
-        super().__init__(Coloured(), 5, both=True)
+        upright = nn.Sequential(Deskew(), Coloured())
+        super().__init__(Columns(first=upright, second=Joined(), third=Coloured()), 5)
 
 
-OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Gated, Joined, Looking, Both)
+OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Gated, Joined, Looking, Beside)
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:

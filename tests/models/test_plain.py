@@ -5,12 +5,11 @@ import math
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from whit.auditing import audit_model
 from whit.data.datasets import load_dataset
-from whit.models.layers import Deskew, Views
+from whit.models.layers import Deskew
 from whit.models.plain import PlainSizes, plain
 
 
@@ -55,46 +54,35 @@ def test_the_audit_counts_the_smaller_maps():
     assert cropped.macs == 24 * 24 * 25 * 8 + 12 * 12 * 8 * 9 * 16 + 160
 
 
-def both_ways(views, **sizes):
-    model = looking(views, deskew="both", **sizes)
-    assert len(model.looks) == 2 * views
-    return model
-
-
 @pytest.mark.parametrize("views", [1, 9])
-def test_both_is_the_mean_over_the_image_as_it_is_and_upright(views):
-    model, images = both_ways(views).eval(), torch.rand(3, 1, 28, 24)
-    plainly = looking(views) if views > 1 else Views(model.network, 1)
-    plainly.network = model.network
-    upright = Views(nn.Sequential(Deskew(), model.network), views).eval()
-    wanted = (plainly.eval()(images) + upright(images)) / 2
+def test_both_is_the_mean_of_two_networks(views):
+    model, images = looking(views, deskew="both").eval(), torch.rand(3, 1, 28, 24)
+    columns = model.network if views > 1 else model
+    alone = [looking(views), looking(views, deskew=True)]
+    for network, own in zip(alone, (columns.as_is, columns.upright), strict=True):
+        inner = network.network if views > 1 else network
+        inner.load_state_dict(own.state_dict())
+    assert not torch.equal(columns.as_is.conv1.weight, columns.upright.conv1.weight)
+    wanted = torch.stack([network.eval()(images) for network in alone]).mean(0)
     torch.testing.assert_close(model(images), wanted)
 
 
-def test_both_learns_from_each_image_upright_or_as_it_is():
-    model, images = both_ways(9, dropout=0.0).train(), torch.rand(400, 1, 28, 28)
-    seen = []
-    model.network.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    torch.manual_seed(5)
-    model(images)
-    torch.manual_seed(5)
-    model(images)
-    model(images)
-    as_it_is = (seen[0] == images).flatten(1).all(1)
-    upright = (seen[0] == Deskew()(images)).flatten(1).all(1)
-    assert (as_it_is ^ upright).all()
-    assert 160 < upright.sum() < 240
-    assert torch.equal(seen[0], seen[1])
-    assert not torch.equal(seen[0], seen[2])
+def test_columns_in_training_give_the_logits_of_each():
+    model, images = looking(9, deskew="both", dropout=0.0).train(), torch.rand(4, 1, 28, 28)
+    columns = model.network
+    logits = model(images)
+    assert logits.shape == (4, 10, 2)
+    torch.testing.assert_close(logits[..., 0], columns.as_is(images))
+    torch.testing.assert_close(logits[..., 1], columns.upright(images))
 
 
-def test_the_audit_counts_both_ways():
-    models = looking(5), looking(5, deskew=True), both_ways(5)
+def test_the_audit_counts_both_columns():
+    models = looking(5), looking(5, deskew=True), looking(5, deskew="both")
     once, upright, both = (audit_model(model, (1, 28, 28)) for model in models)
-    assert both.params == upright.params == once.params
+    assert both.params.total == upright.params.total + once.params.total
     assert both.macs == upright.macs + once.macs
     assert both.kinds >= once.kinds
-    assert both.receptive_field == upright.receptive_field
+    assert both.receptive_field == max(once.receptive_field, upright.receptive_field)
 
 
 @pytest.mark.parametrize("deskew", ["half", 1, "true"])

@@ -40,16 +40,22 @@ def read_graph(
                 f"{name}: cannot be exported: views of a network with views of its own."
             )
         return replace(graph, shifts=model.shifts)
-    if any(isinstance(module, Views) for module in model.modules()):
-        raise ModelError(f"{name}: cannot be exported: its Views are not around all of it.")
     if isinstance(model, Columns):
         columns = model.named_children()
-        return _mean({key: read_graph(one, image_shape, classes, name) for key, one in columns})
+        graphs = {key: read_graph(column, image_shape, classes, name) for key, column in columns}
+        if any(len(graph.shifts) > 1 for graph in graphs.values()):
+            raise ModelError(f"{name}: cannot be exported: views of a column alone.")
+        return _mean(graphs)
     if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
         graph = read_graph(model[1:], image_shape, classes, name)
         if any(op.kind == "deskew" for op in graph.operations):
             raise ModelError(f"{name}: cannot be exported: it deskews what is deskewed.")
         return behind(Operation("upright", "deskew", (INPUT,), image_shape), graph)
+    for kind in (Views, Columns):
+        if any(isinstance(module, kind) for module in model.modules()):
+            raise ModelError(
+                f"{name}: cannot be exported: its {kind.__name__} are not around all of it."
+            )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts
