@@ -45,7 +45,7 @@ sprint: $(VENV)/installed  ## the flagship's record: 10 seeds
 fewest-epochs: $(VENV)/installed  ## the record of two epochs: 10 seeds
 	$(BIN)/python records/reproduce.py fewest-epochs --seeds 10
 
-sharpest: $(VENV)/installed  ## the record of accuracy: 10 seeds; about a quarter of an hour
+sharpest: $(VENV)/installed  ## the record of accuracy: 10 seeds; about twenty minutes
 	$(BIN)/python records/reproduce.py sharpest --seeds 10
 
 smallest: $(VENV)/installed  ## the record of parameters at 99.4 %: 10 seeds; about an hour
