@@ -41,9 +41,8 @@ def read_graph(
             )
         return replace(graph, shifts=model.shifts)
     if isinstance(model, Columns):
-        columns = model.named_children()
-        graphs = {key: read_graph(column, image_shape, classes, name) for key, column in columns}
-        if any(len(graph.shifts) > 1 for graph in graphs.values()):
+        graphs = [read_graph(column, image_shape, classes, name) for column in model.children()]
+        if any(len(graph.shifts) > 1 for graph in graphs):
             raise ModelError(f"{name}: cannot be exported: views of a column alone.")
         return _mean(graphs)
     if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
@@ -87,15 +86,15 @@ def read_graph(
     return Graph(name, image_shape, classes, operations, constants)
 
 
-def _mean(columns: dict[str, Graph]) -> Graph:
+def _mean(columns: list[Graph]) -> Graph:
     """Return the mean of the logits of graphs that read the same image, as one graph."""
     operations: list[Operation] = []
     constants: dict[str, Tensor] = {}
     total = ""
-    for column, graph in columns.items():
+    for number, graph in enumerate(columns, start=1):
 
-        def own(name: str, column: str = column) -> str:
-            return name if name == INPUT else f"{column}_{name}"
+        def own(name: str, number: int = number) -> str:
+            return name if name == INPUT else f"column{number}_{name}"
 
         for op in graph.operations:
             held = {role: own(name) for role, name in op.constants.items()}
@@ -110,8 +109,7 @@ def _mean(columns: dict[str, Graph]) -> Graph:
         if total:
             operations.append(Operation(own("sum"), "add", (total, part), shape))
         total = operations[-1].name
-    any_column = next(iter(columns.values()))
-    return replace(any_column, operations=tuple(operations), constants=constants)
+    return replace(columns[0], operations=tuple(operations), constants=constants)
 
 
 def _walked(

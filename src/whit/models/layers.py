@@ -116,7 +116,7 @@ class Deskew(nn.Module):
 
 _AT_ONCE = 1000  # views: more at a time take memory and no less time
 # Shifts to the right and down, in pixels: none, to the four sides, to the corners.
-SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+_SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 class Views(nn.Module):
@@ -130,7 +130,7 @@ class Views(nn.Module):
     def __init__(self, network: nn.Module, views: int):
         super().__init__()
         self.network = network
-        self.shifts = SHIFTS[:views]
+        self.shifts = _SHIFTS[:views]
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
