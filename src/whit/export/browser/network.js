@@ -114,7 +114,9 @@ const KINDS = {
       for (const block of blocks) {
         const { first, count, start } = block;
         const places = rows * columns;
-        if (count === 1) {
+        if (taps.length === 9 && count === 1) {
+          convolveNine(source, start, output, first * places, block, taps, rows, columns, full * strideY, strideX);
+        } else if (count === 1) {
           convolveOne(source, start, output, first * places, block, taps, rows, columns, full * strideY, strideX);
         } else {
           convolveFour(source, start, output, first * places, block, taps, rows, columns, full * strideY, strideX);
@@ -149,6 +151,11 @@ const KINDS = {
     if (operation.function === "relu") {
       return () => {
         for (let i = 0; i < output.length; i++) output[i] = input[i] > 0 ? input[i] : 0;
+      };
+    }
+    if (operation.function === "silu") {
+      return () => {
+        for (let i = 0; i < output.length; i++) output[i] = input[i] / (1 + Math.exp(-input[i]));
       };
     }
     if (operation.function === "prelu") {
@@ -409,6 +416,22 @@ function convolveOne(source, start, output, to, block, taps, rows, columns, step
       let sum = biases[0];
       for (let k = 0; k < taps.length; k++) sum += weights[k] * source[from + taps[k]];
       output[to++] = sum;
+    }
+  }
+}
+
+/** As convolveOne, with nine taps written out: the depthwise layers of most small networks. */
+function convolveNine(source, start, output, to, block, taps, rows, columns, stepY, stepX) {
+  const [w0, w1, w2, w3, w4, w5, w6, w7, w8] = block.weights;
+  const [t0, t1, t2, t3, t4, t5, t6, t7, t8] = taps;
+  const bias = block.biases[0];
+  for (let y = 0; y < rows; y++) {
+    let from = start + y * stepY;
+    for (let x = 0; x < columns; x++, from += stepX) {
+      output[to++] = bias
+        + w0 * source[from + t0] + w1 * source[from + t1] + w2 * source[from + t2]
+        + w3 * source[from + t3] + w4 * source[from + t4] + w5 * source[from + t5]
+        + w6 * source[from + t6] + w7 * source[from + t7] + w8 * source[from + t8];
     }
   }
 }
