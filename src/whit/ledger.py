@@ -27,6 +27,7 @@ from whit.space import OBJECTIVES, Space
 
 _BEAT = 15.0  # seconds between two signs of life of a driver
 _DEAD = 90.0  # seconds without one
+_TABLES = 0x77686974  # "whit": of the lock under which a database gets its tables
 _DECIDES = "decides"  # key of what must stay
 _TEXTS = ("recipe.toml", "environment.json", "log.jsonl", "result.json", "audit.txt")
 
@@ -290,9 +291,14 @@ def _journal(folder: Path) -> optuna.storages.BaseStorage:
     return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
 
 
-def _database(address: str) -> optuna.storages.BaseStorage:
+def _database(address: str) -> optuna.storages.RDBStorage:
+    from sqlalchemy import NullPool, create_engine, text
+
     url = re.sub(r"^postgresql://", "postgresql+psycopg://", address)
-    return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        # Drivers that begin at the same moment would make the same tables, and all but one fail.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES})
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
 def _database_errors() -> tuple[type[Exception], ...]:

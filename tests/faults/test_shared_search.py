@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from faults.clusters import free_port
@@ -17,6 +20,7 @@ from faults.clusters import started as started_dask
 from faults.databases import PROGRAMS, Postgres, started
 from faults.processes import Command, evidence, wait_until, whit
 from faults.test_search import SPACE
+from whit.ledger import _database
 
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed")
 
@@ -70,6 +74,27 @@ def same_as_training_it_here(place: Path, run: Path) -> None:
     ours = evidence(run)
     ours["files"] = again["files"]  # weights stay with the driver that has them
     assert ours == again
+
+
+def test_drivers_may_begin_at_the_same_moment(database: Postgres) -> None:
+    """Each finds an empty database, where the tables of the search are still to be made."""
+    for round_ in range(3):
+        with psycopg.connect(database.address, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE round{round_}")
+        address = database.address.removesuffix("postgres") + f"round{round_}"
+        together = threading.Barrier(4)
+
+        def begin(driver: int, address: str = address, gate: threading.Barrier = together) -> int:
+            gate.wait()
+            storage = _database(address)
+            try:
+                return len(storage.get_all_studies())
+            finally:
+                storage.remove_session()
+                storage.engine.dispose()
+
+        with ThreadPoolExecutor(4) as drivers:
+            assert list(drivers.map(begin, range(4))) == [0, 0, 0, 0]
 
 
 def test_two_drivers_share_one_search_and_one_is_killed(place: Path, database: Postgres) -> None:
