@@ -303,7 +303,6 @@ const FUNCTIONS = {
   leaky_relu: (slope) => (x) => (x > 0 ? x : x * slope),
   elu: (slope) => (x) => (x > 0 ? x : slope * Math.expm1(x)),
   gelu: () => (x) => (x / 2) * (1 + errorFunction(x / Math.SQRT2)),
-  silu: () => (x) => x * sigmoid(x),
   hardswish: () => (x) => (x * clip(x + 3, 0, 6)) / 6,
   hardsigmoid: () => (x) => clip(x + 3, 0, 6) / 6,
   sigmoid: () => sigmoid,
