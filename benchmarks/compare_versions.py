@@ -2,6 +2,7 @@
 
     python benchmarks/compare_versions.py snapshot FOLDER [--source CHECKOUT]
     python benchmarks/compare_versions.py compare FOLDER FOLDER
+    python benchmarks/compare_versions.py speed CHECKOUT [--pairs N]
 
 A snapshot runs the command line of one checkout and keeps what it gives:
 
@@ -15,6 +16,9 @@ A snapshot runs the command line of one checkout and keeps what it gives:
 digest of whit's own code, and the digests of files that contain either. Keys that a newer
 `result.json` adds are listed, and are no difference. Training uses one thread, because the number
 of threads changes the bytes. A snapshot takes about ten minutes on an idle machine.
+
+`speed` trains one epoch of `sprint` with the other checkout and with this one, in turn, and prints
+the ratio of training times (this one / the other) of every pair. It needs an idle machine.
 """
 
 from __future__ import annotations
@@ -27,8 +31,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -203,6 +209,31 @@ def compare(before: Path, after: Path) -> int:
     return len(found)
 
 
+def speed(other: Path, pairs: int) -> None:
+    """Print the training seconds of one epoch of `sprint`, other and this in turn, and ratios."""
+    ratios = []
+    for pair in range(-1, pairs):  # the first pair warms the file caches and is not counted
+        times = [train_seconds(source) for source in (other, ROOT)]
+        if pair >= 0:
+            ratios.append(times[1] / times[0])
+            print(f"{times[0]:.3f} s, {times[1]:.3f} s, ratio {ratios[-1]:.3f}", flush=True)
+    print(f"median ratio {median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+def train_seconds(source: Path) -> float:
+    """Return the training seconds that a run of one epoch of `sprint` reports."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "whit", "train", "sprint", "--set", "train.epochs=1"]
+        done = subprocess.run(
+            [*command, "--json", "--quiet", "--out", f"{folder}/run"],
+            env={**os.environ, "PYTHONPATH": str(source / "src")},
+            capture_output=True,
+            text=True,
+        )
+        seconds: float = json.loads(done.stdout)["seconds"]["train"]
+        return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -214,7 +245,13 @@ def main() -> None:
     both = commands.add_parser("compare")
     both.add_argument("before", type=Path)
     both.add_argument("after", type=Path)
+    timed = commands.add_parser("speed")
+    timed.add_argument("other", type=Path, help="a checkout of whit")
+    timed.add_argument("--pairs", type=int, default=9)
     given = parser.parse_args()
+    if given.command == "speed":
+        speed(given.other.resolve(), given.pairs)
+        return
     if given.command == "compare":
         sys.exit(bool(compare(given.before, given.after)))
     given.folder.mkdir(parents=True)
