@@ -56,7 +56,7 @@ FORMATS = {
     "html": ("--to", "html"),
 }
 # Keys of JSON whose values depend on the clock, the machine's load or whit's own code.
-VOLATILE = {"seconds", "sha256", "seal", "code", "commit", "created", "folder"}
+VOLATILE = {"seconds", "sha256", "files", "seal", "code", "commit", "created", "folder"}
 CODE_DIGEST = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b")
 
 
@@ -83,9 +83,8 @@ class Snapshot:
             text=True,
         )
         print(f"whit {' '.join(arguments)}: {done.returncode}", flush=True)
-        if done.returncode > 1:
-            print(done.stderr, file=sys.stderr)
-        return f"{done.stdout}\nexit code {done.returncode}\n"
+        refusal = done.stderr if done.returncode > 1 else ""
+        return f"{done.stdout}{refusal}\nexit code {done.returncode}\n"
 
     def keep(self, name: str, content: str) -> None:
         file = self.folder / "results" / name
@@ -151,12 +150,16 @@ class Snapshot:
 
 def comparable(file: Path) -> Any:
     """Return a kept result without what depends on the clock or on whit's own code."""
+    if file.suffix == ".png":
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".jsonl":
         return [without_volatile(json.loads(line)) for line in text.splitlines()]
     if file.suffix == ".json":
-        value, _, code = text.rpartition("\nexit code ")
-        return (without_volatile(json.loads(value or text)), code if value else "")
+        value, printed, code = text.rpartition("\nexit code ")
+        if not printed:
+            return without_volatile(json.loads(text))
+        return (without_volatile(json.loads(value)), code) if code in ("0\n", "1\n") else text
     return text if file.suffix == ".digests" else CODE_DIGEST.sub("<digest>", text)
 
 
