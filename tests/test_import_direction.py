@@ -36,7 +36,7 @@ LAYERS = [
         "teacher",
     },
     {"data", "models", "optim", "rounding", "weights", "environment", "chance", "checkpoint"},
-    {"auditing", "state"},
+    {"analysis", "state"},
     {"planning"},
     {"distillation"},
     {"training", "evaluation", "keeping", "judging", "preparing"},

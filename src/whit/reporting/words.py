@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from whit.auditing import Audit
-from whit.auditing.table import HEADINGS, cells, totals
+from whit.analysis import Audit
+from whit.analysis.table import HEADINGS, cells, totals
 from whit.budget import Budget, Usage, percent
 from whit.data.datasets import DATASETS, describe_dataset
 from whit.errors import InputError

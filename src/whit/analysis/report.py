@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from whit.auditing.examination import BATCH, ONLY_TRAINED, Examination, brief
-from whit.auditing.layers import (
+from whit.analysis.rows import (
     Rows,
     extents,
     image_macs,
@@ -16,8 +15,9 @@ from whit.auditing.layers import (
     untraced,
     without_batch,
 )
-from whit.auditing.stored import BUFFER, CONSTANT, PARAMETER
-from whit.auditing.value import Audit, ParamCounts
+from whit.analysis.summary import Audit, ParamCounts
+from whit.analysis.tracing.session import BATCH, ONLY_TRAINED, Examination, brief
+from whit.analysis.tracing.storage import BUFFER, CONSTANT, PARAMETER
 
 
 class Report:

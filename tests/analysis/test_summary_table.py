@@ -1,6 +1,6 @@
 """The printed table, against golden files and by its own arithmetic.
 
-Run: pytest tests/audit/test_audit_table.py; WHIT_OVERWRITE=1 renews the golden files.
+Run: pytest tests/analysis/test_summary_table.py; WHIT_OVERWRITE=1 renews the golden files.
 """
 
 import json
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from zoo import PUBLISHED, Written, gap
 
-from whit.auditing import KINDS, Audit, Layer, audit_model
+from whit.analysis import KINDS, Audit, Layer, audit_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "audit"
 WIDTHS = (60, 80, 100)

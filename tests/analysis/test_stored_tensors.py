@@ -1,4 +1,4 @@
-"""Every stored number is counted once, wherever it hides. Run: pytest tests/audit"""
+"""Every stored number is counted once, wherever it hides. Run: pytest tests/analysis"""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from zoo import Written, gap
 
-from whit.auditing import Audit, audit_model
+from whit.analysis import Audit, audit_model
 
 WEIGHT = torch.randn(4, 10)  # 40 numbers outside any model
 LISTED = WEIGHT.tolist()

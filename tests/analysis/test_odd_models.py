@@ -1,4 +1,4 @@
-"""Strange models give notes, never crashes, and stay as they were. Run: pytest tests/audit"""
+"""Strange models give notes, never crashes, and stay as they were. Run: pytest tests/analysis"""
 
 import random
 import time
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from zoo import PUBLISHED, Written, gap
 
-from whit.auditing import audit_model
+from whit.analysis import audit_model
 
 
 def test_nothing_is_changed() -> None:

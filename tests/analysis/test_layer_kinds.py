@@ -1,4 +1,4 @@
-"""Kinds are what a forward pass does. Run: pytest tests/audit/test_audit_kinds.py"""
+"""Kinds are what a forward pass does. Run: pytest tests/analysis/test_layer_kinds.py"""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from zoo import GLOBAL, NOT_GLOBAL, Written, gap
 
-from whit.auditing import KINDS, Audit, audit_model
+from whit.analysis import KINDS, Audit, audit_model
 
 
 def audit(forward, **parts) -> Audit:

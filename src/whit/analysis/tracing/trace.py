@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.auditing.sight import (
+from whit.analysis.receptive_field import (
     Layout,
     Sight,
 )
-from whit.auditing.stored import storage_key
+from whit.analysis.tracing.storage import storage_key
 
 
 @dataclass

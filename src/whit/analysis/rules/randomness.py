@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whit.auditing.call import Call
+from whit.analysis.rules.call import Call
 
 
 def met_random(

@@ -1,4 +1,4 @@
-"""Receptive fields and jumps by hand. Run: pytest tests/audit/test_audit_field.py"""
+"""Receptive fields and jumps by hand. Run: pytest tests/analysis/test_receptive_field.py"""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from zoo import Written, gap
 
-from whit.auditing import Audit, audit_model
+from whit.analysis import Audit, audit_model
 
 
 def audit(forward, shape=(1, 24, 24), **parts) -> Audit:

@@ -6,10 +6,10 @@ import textwrap
 from html import escape
 from typing import TYPE_CHECKING
 
-from whit.auditing.layers import Extent
+from whit.analysis.rows import Extent
 
 if TYPE_CHECKING:
-    from whit.auditing.value import Audit
+    from whit.analysis.summary import Audit
 
 HEADINGS = ("layer", "kind", "output", "params", "MACs", "field", "jump")
 LEFT = 3  # the first columns are aligned left, numbers right

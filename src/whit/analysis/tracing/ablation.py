@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from whit.auditing.call import is_counted
+from whit.analysis.rules.call import is_counted
 
 STRENGTHS = (1.0, 100.0)  # of the noise; the second gets past a saturated activation
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from whit.auditing.call import Call, Finding, Operand, base_name, uses_batch_statistics
-from whit.auditing.kinds import BATCH_NORMS
-from whit.auditing.sight import (
+from whit.analysis.kinds import BATCH_NORMS
+from whit.analysis.receptive_field import (
     AXES,
     Layout,
     Sight,
     plain_dims,
 )
-from whit.auditing.stored import storage_key
+from whit.analysis.rules.call import Call, Finding, Operand, base_name, uses_batch_statistics
+from whit.analysis.tracing.storage import storage_key
 
 # In-place operations whose result does not depend on what stood there before.
 OVERWRITING = frozenset(

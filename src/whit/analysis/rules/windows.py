@@ -12,8 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from math import ceil, prod
 
-from whit.auditing.call import Call, Finding, contracted, each, is_whole_mean, shifted
-from whit.auditing.sight import (
+from whit.analysis.receptive_field import (
     AXES,
     Run,
     Sight,
@@ -22,6 +21,7 @@ from whit.auditing.sight import (
     contract,
     line,
 )
+from whit.analysis.rules.call import Call, Finding, contracted, each, is_whole_mean, shifted
 
 
 def convolution(call: Call, kind: str | None) -> Finding:

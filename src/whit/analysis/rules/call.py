@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whit.auditing.sight import (
+from whit.analysis.receptive_field import (
     AXES,
     Dims,
     Run,

@@ -12,9 +12,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from whit.auditing.recorder import Recorder
-from whit.auditing.stored import Registry
-from whit.auditing.trace import Trace
+from whit.analysis.tracing.recorder import Recorder
+from whit.analysis.tracing.storage import Registry
+from whit.analysis.tracing.trace import Trace
 
 
 class Functions(TorchFunctionMode):

@@ -9,10 +9,10 @@ from fractions import Fraction
 
 from torch import nn
 
-from whit.auditing.kinds import PRIORITY
-from whit.auditing.sight import Sight
-from whit.auditing.stored import PARAMETER, Registry, Stored
-from whit.auditing.trace import Frame, Function, Op, Trace
+from whit.analysis.kinds import PRIORITY
+from whit.analysis.receptive_field import Sight
+from whit.analysis.tracing.storage import PARAMETER, Registry, Stored
+from whit.analysis.tracing.trace import Frame, Function, Op, Trace
 
 Number = int | float
 Extent = Number | tuple[Number, Number] | None  # one number if rows and columns agree

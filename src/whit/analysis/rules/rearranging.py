@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from whit.auditing.call import Call, Finding, each, shifted
-from whit.auditing.mixing import dims_of
-from whit.auditing.sight import (
+from whit.analysis.receptive_field import (
     AXES,
     Run,
     Sight,
@@ -16,6 +14,8 @@ from whit.auditing.sight import (
     merge,
     whole,
 )
+from whit.analysis.rules.call import Call, Finding, each, shifted
+from whit.analysis.rules.reductions import dims_of
 
 
 def pixel_shuffle(call: Call, kind: str | None) -> Finding:

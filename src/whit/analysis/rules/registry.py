@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from whit.auditing.call import Call, Finding
-from whit.auditing.kinds import ATTENTION, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, SIMPLE
-from whit.auditing.mixing import batch_norm, group_norm, layer_norm, mix, reduce
-from whit.auditing.moving import (
+from whit.analysis.kinds import ATTENTION, BATCH_NORMS, CONVOLUTIONS, PRODUCTS, SIMPLE
+from whit.analysis.receptive_field import (
+    Sight,
+    UnknownSight,
+    image_sight,
+    plain_dims,
+)
+from whit.analysis.rules.call import Call, Finding
+from whit.analysis.rules.products import attention, pointwise, product
+from whit.analysis.rules.rearranging import (
     cat,
     embedding,
     flip,
@@ -18,14 +24,8 @@ from whit.auditing.moving import (
     roll,
     sample,
 )
-from whit.auditing.products import attention, pointwise, product
-from whit.auditing.sight import (
-    Sight,
-    UnknownSight,
-    image_sight,
-    plain_dims,
-)
-from whit.auditing.sliding import adaptive_pool, convolution, pad, pool, unfold, upsample
+from whit.analysis.rules.reductions import batch_norm, group_norm, layer_norm, mix, reduce
+from whit.analysis.rules.windows import adaptive_pool, convolution, pad, pool, unfold, upsample
 
 # Operations that may leave positions out.
 PICKING = frozenset({"index", "index_select", "gather", "take", "masked_select", "index_put"})

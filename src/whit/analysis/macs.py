@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.auditing.kinds import ATTENTION, CONVOLUTIONS, PRODUCTS
+from whit.analysis.kinds import ATTENTION, CONVOLUTIONS, PRODUCTS
 
 UNCOUNTED = frozenset({"mkldnn_rnn_layer", "_trilinear", "_cdist_forward", "_thnn_fused_lstm_cell"})
 

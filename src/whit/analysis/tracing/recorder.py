@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from whit.auditing.call import (
+from whit.analysis.kinds import BATCH_NORMS
+from whit.analysis.macs import UNCOUNTED, multiply_adds
+from whit.analysis.receptive_field import (
+    Layout,
+    Sight,
+    image_sight,
+    plain_dims,
+)
+from whit.analysis.rules.call import (
     Call,
     Operand,
     base_name,
@@ -20,8 +28,9 @@ from whit.auditing.call import (
     is_pointwise,
     uses_batch_statistics,
 )
-from whit.auditing.chance import met_random
-from whit.auditing.dataflow import (
+from whit.analysis.rules.randomness import met_random
+from whit.analysis.rules.registry import judge
+from whit.analysis.tracing.dataflow import (
     MADE_PREFIXES,
     OVERWRITING,
     changed_by,
@@ -32,17 +41,8 @@ from whit.auditing.dataflow import (
     with_jumps,
     written_into,
 )
-from whit.auditing.kinds import BATCH_NORMS
-from whit.auditing.macs import UNCOUNTED, multiply_adds
-from whit.auditing.rules import judge
-from whit.auditing.sight import (
-    Layout,
-    Sight,
-    image_sight,
-    plain_dims,
-)
-from whit.auditing.stored import CONSTANT, Registry, storage_key
-from whit.auditing.trace import Frame, Function, Memory, Op, Trace
+from whit.analysis.tracing.storage import CONSTANT, Registry, storage_key
+from whit.analysis.tracing.trace import Frame, Function, Memory, Op, Trace
 
 # Functions that are fully connected by name, wherever they are applied.
 LINEAR = frozenset({"linear", "bilinear", "multi_head_attention_forward"})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from whit.auditing.examination import Examination
-from whit.auditing.passes import copied, untouched
-from whit.auditing.report import Report
-from whit.auditing.value import Audit
+from whit.analysis.report import Report
+from whit.analysis.summary import Audit
+from whit.analysis.tracing.sandbox import copied, untouched
+from whit.analysis.tracing.session import Examination
 
 
 def audit_model(

@@ -1,6 +1,6 @@
 """Random architectures: the audit against a plain count, torch's flop counter, and experiment.
 
-Run: pytest tests/audit/test_audit_properties.py
+Run: pytest tests/analysis/test_random_architectures.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from whit.auditing import audit_model
+from whit.analysis import audit_model
 
 SIZE = 40  # pixels; wide enough for windows that no border clips
 CHANNELS = st.sampled_from([2, 4, 6])

@@ -6,20 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
-from whit.auditing.call import (
+from whit.analysis.receptive_field import (
+    AXES,
+    Run,
+    Sight,
+    whole,
+)
+from whit.analysis.rules.call import (
     Call,
     Finding,
     contracted,
     is_whole_mean,
     uses_batch_statistics,
 )
-from whit.auditing.products import pointwise
-from whit.auditing.sight import (
-    AXES,
-    Run,
-    Sight,
-    whole,
-)
+from whit.analysis.rules.products import pointwise
 
 
 def dims_of(call: Call, position: int) -> list[int]:

@@ -7,8 +7,7 @@ from math import prod
 
 from torch import Tensor
 
-from whit.auditing.call import NEAR_ONE, Call, Finding, contracted
-from whit.auditing.sight import (
+from whit.analysis.receptive_field import (
     AXES,
     Dims,
     Sight,
@@ -17,6 +16,7 @@ from whit.auditing.sight import (
     contract,
     merge,
 )
+from whit.analysis.rules.call import NEAR_ONE, Call, Finding, contracted
 
 
 def pointwise(call: Call, kind: str | None) -> Finding:

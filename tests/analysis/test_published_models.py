@@ -1,12 +1,12 @@
 """The five published systems against PUBLISHED.md.
 
-Run: pytest tests/audit/test_audit_published.py
+Run: pytest tests/analysis/test_published_models.py
 """
 
 import pytest
 from zoo import PUBLISHED, PUBLISHED_ROWS, Original19122
 
-from whit.auditing import audit_model
+from whit.analysis import audit_model
 
 LINEAR = {"published-19130", "published-15938"}
 

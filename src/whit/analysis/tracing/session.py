@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from whit.auditing.effect import ignored, wake_zeros
-from whit.auditing.layers import (
+from whit.analysis.rows import (
     Place,
     place_of,
 )
-from whit.auditing.passes import set_mode, tiny_batch
-from whit.auditing.record import record
-from whit.auditing.stored import Registry, storage_key
-from whit.auditing.trace import Trace
+from whit.analysis.tracing.ablation import ignored, wake_zeros
+from whit.analysis.tracing.hooks import record
+from whit.analysis.tracing.sandbox import set_mode, tiny_batch
+from whit.analysis.tracing.storage import Registry, storage_key
+from whit.analysis.tracing.trace import Trace
 
 BATCH = 2  # more than one image, so that a stray squeeze() shows
 TRAINING_PASSES = 6  # at most; more than one only while a random mask has shown no zero yet

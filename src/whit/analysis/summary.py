@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from whit.auditing import table
-from whit.auditing.layers import (
+from whit.analysis import table
+from whit.analysis.rows import (
     Extent,
     Layer,
     as_json,

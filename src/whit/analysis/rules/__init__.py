@@ -1,0 +1,1 @@
+"""What each aten operation does to kinds and receptive fields: one rule per operation."""
