@@ -1,16 +1,31 @@
 """Kinds are what a forward pass does. Run: pytest tests/analysis/test_layer_kinds.py"""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from zoo import GLOBAL, NOT_GLOBAL, Written, gap
 
-from whit.analysis import KINDS, Audit, audit_model
+from whit.analysis import KINDS, LAYER_KINDS, Audit, audit_model
+from whit.analysis.rules.registry import OPERATORS, PREFIXES
 
 
 def audit(forward, **parts) -> Audit:
     return audit_model(Written(forward, **parts), (1, 12, 12), 10)
+
+
+def test_the_vocabulary_needs_no_torch() -> None:
+    code = "import sys, whit.analysis.kinds, whit.budget; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_operators_and_budgets_use_the_same_vocabulary() -> None:
+    kinds = {operator.kind for operator in (*OPERATORS.values(), *PREFIXES.values())}
+    assert kinds - {None} <= KINDS.keys()
+    assert LAYER_KINDS.items() <= KINDS.items()
 
 
 @pytest.mark.parametrize("way", GLOBAL)

@@ -1,10 +1,10 @@
-"""What one element of a tensor sees of the input image, and where its positions lie in memory.
+"""The receptive field of every element of a tensor, and where its positions lie in memory.
 
-Every tensor of a traced forward pass is described by its *dims*: for each dimension the runs it is
-made of, from the outermost to the innermost. A run is a stretch of images ("n"), of rows ("h"), of
-columns ("w") or of anything else (""). Flattening (N, C, H, W) gives the dims `n`, `"" h w`.
-Runs are bound to memory strides, so any view, slice or permutation of a tensor is understood from
-its shape and strides alone, with no rule for each view operation.
+Every tensor of a traced forward pass is described by its *dims*: for each dimension the axis runs
+it is made of, from the outermost to the innermost. A run is a stretch of images ("n"), of rows
+("h"), of columns ("w") or of anything else (""). Flattening (N, C, H, W) gives the dims `n`,
+`"" h w`. Runs are bound to memory strides, so any view, slice or permutation of a tensor is
+understood from its shape and strides alone, with no rule for each view operation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 AXES = ("h", "w")
 
 
-class UnknownSight(Exception):
-    """A tensor or operation whose view of the input cannot be told; the text says why."""
+class UnknownReceptiveField(Exception):
+    """A tensor or operation whose receptive field cannot be computed; the text says why."""
 
 
 @dataclass(frozen=True)
-class Run:
+class AxisRun:
     """A stretch of one dimension; `step` is input pixels from one index to the next."""
 
     axis: str  # "n", "h", "w" or ""
@@ -33,7 +33,7 @@ class Run:
     step: Fraction = Fraction(0)
 
 
-Dims = tuple[tuple[Run, ...], ...]
+Dims = tuple[tuple[AxisRun, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -53,152 +53,178 @@ class Window:
         return self.start + self.size
 
 
+Windows = tuple[Window, Window]  # rows, columns
+
+
 @dataclass(frozen=True)
-class Sight:
+class ReceptiveField:
     """Dims of a tensor and the window of its elements; `windows` None: unknown."""
 
     dims: Dims
-    windows: tuple[Window, Window] | None  # rows, columns
-    cut: bool = False  # part of a map, as a slice is
+    windows: Windows | None
+    cropped: bool = False  # part of a map, as a slice is
     gain: float = 1.0  # what a sum over positions has been multiplied by so far
     summed: bool = False  # positions were summed, not averaged
-    weighted: frozenset[str] = frozenset()  # axes along which stored weights were multiplied in
-    jumps: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))  # where one position is left
+    weighted_axes: frozenset[str] = frozenset()  # along these, stored weights were multiplied in
+    jumps: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))  # for axes of one position
 
-    def runs(self, axis: str) -> list[Run]:
+    def runs(self, axis: str) -> list[AxisRun]:
         """Return the runs of `axis` longer than one, in all dims."""
         return [run for dim in self.dims for run in dim if run.axis == axis and run.size > 1]
 
     @property
-    def positions(self) -> int:
-        """Return how many positions of the map there are."""
+    def num_positions(self) -> int:
+        """The number of positions of the map."""
         return prod(run.size for axis in AXES for run in self.runs(axis))
 
-    def plain(self) -> Sight:
-        """Return this sight with nothing pending: no cut, no sum, no weighting."""
-        return Sight(self.dims, self.windows)
+    def without_flags(self) -> ReceptiveField:
+        """Return this field as of a map that is neither cropped, summed nor weighted."""
+        return ReceptiveField(self.dims, self.windows)
 
     def jump(self, axis: str) -> Fraction:
-        """Return input pixels between neighbouring positions; the last known where one is left."""
+        """Return input pixels between neighboring positions; the last known for one position."""
         found = [
-            (at == 1, abs(run.step))  # channels may hold positions too, as after an unshuffle
-            for at, dim in enumerate(self.dims)
+            (index == 1, abs(run.step))  # channels may hold positions too, as after an unshuffle
+            for index, dim in enumerate(self.dims)
             for run in dim
             if run.axis == axis
         ]
         return min(found)[1] if found else self.jumps[AXES.index(axis)]
 
+    def merge_runs(self, index: int) -> AxisRun:
+        """Return dim `index` as one run, for a kernel that slides along it.
 
-def plain_dims(shape: Iterable[int]) -> Dims:
-    """Return dims that know nothing but their sizes."""
-    return tuple((Run("", size),) if size > 1 else () for size in shape)
+        Upsampled runs get fractions of a step. Raises UnknownReceptiveField where the positions
+        of the dim are not evenly spaced.
+        """
+        runs = [run for run in self.dims[index] if run.size > 1]
+        axes = {run.axis for run in runs}
+        size = prod(run.size for run in runs)
+        if not axes & {*AXES}:
+            return AxisRun(axes.pop() if len(axes) == 1 else "", size)
+        if len(axes & {*AXES}) > 1 or "n" in axes or runs[0].axis == "":
+            raise UnknownReceptiveField(
+                f"a window slides along dimension {index}, which mixes axes"
+            )
+        axis = runs[0].axis
+        inner = prod(run.size for run in runs[1:])
+        covered = all(run.axis == axis for run in runs)
+        if covered and any(run.step != later.step * later.size for run, later in pairwise(runs)):
+            raise UnknownReceptiveField(f"a window slides along dimension {index}, which jumps")
+        return AxisRun(axis, size, runs[-1].step if covered else runs[0].step / inner)
+
+    def mix(self, dims: Iterable[int]) -> ReceptiveField:
+        """Return the field after each position was mixed with all others of `dims`."""
+        runs = [run for index in dims for run in self.dims[index]]
+        windows = extend_windows(self.windows, runs)
+        if windows is not None:
+            axes = {run.axis for run in runs if run.size > 1}
+            rows, columns = (
+                replace(window, fixed=window.fixed or axis in axes)
+                for axis, window in zip(AXES, windows, strict=True)
+            )
+            windows = rows, columns
+        return ReceptiveField(self.dims, windows, self.cropped)
 
 
-def image_sight(shape: Iterable[int]) -> Sight:
-    """Return the sight of the input itself, (N, C, H, W): each pixel sees itself."""
+def untracked_dims(shape: Iterable[int]) -> Dims:
+    """Return dims of which only the sizes are known."""
+    return tuple((AxisRun("", size),) if size > 1 else () for size in shape)
+
+
+def image_field(shape: Iterable[int]) -> ReceptiveField:
+    """Return the field of the input itself, (N, C, H, W): each pixel sees itself."""
     images, channels, height, width = shape
     one = Fraction(1)
-    dims = ((Run("n", images),), (Run("", channels),), (Run("h", height, one),))
+    dims = ((AxisRun("n", images),), (AxisRun("", channels),), (AxisRun("h", height, one),))
     pixel = Window(Fraction(0), one)
-    return Sight((*dims, (Run("w", width, one),)), (pixel, pixel))
+    return ReceptiveField((*dims, (AxisRun("w", width, one),)), (pixel, pixel))
 
 
-def line(dim: tuple[Run, ...], index: int) -> Run:
-    """Return `dim` as one run: a kernel slides along it. Upsampled runs get fractions of a step."""
-    runs = [run for run in dim if run.size > 1]
-    axes = {run.axis for run in runs}
-    size = prod(run.size for run in runs)
-    if not axes & {*AXES}:
-        return Run(axes.pop() if len(axes) == 1 else "", size)
-    if len(axes & {*AXES}) > 1 or "n" in axes or runs[0].axis == "":
-        raise UnknownSight(f"a window slides along dimension {index}, which mixes axes")
-    axis = runs[0].axis
-    inner = prod(run.size for run in runs[1:])
-    covered = all(run.axis == axis for run in runs)
-    if covered and any(run.step != later.step * later.size for run, later in pairwise(runs)):
-        raise UnknownSight(f"a window slides along dimension {index}, which jumps")
-    return Run(axis, size, runs[-1].step if covered else runs[0].step / inner)
-
-
-def contract(windows: tuple[Window, Window], runs: Iterable[Run]) -> tuple[Window, Window]:
+def extend_windows(windows: Windows | None, runs: Iterable[AxisRun]) -> Windows | None:
     """Return the windows of an element that depends on all of `runs`."""
+    if windows is None:
+        return None
     result = dict(zip(AXES, windows, strict=True))
     for run in runs:
         if run.axis in result and not result[run.axis].fixed:
-            result[run.axis] = _widened(result[run.axis], (run.size - 1) * run.step)
+            result[run.axis] = _extend_window(result[run.axis], run)
     return result["h"], result["w"]
 
 
-def _widened(window: Window, reach: Fraction) -> Window:
+def _extend_window(window: Window, run: AxisRun) -> Window:
+    reach = (run.size - 1) * run.step
     return replace(
         window, start=window.start + min(reach, Fraction(0)), size=window.size + abs(reach)
     )
 
 
-def whole(windows: tuple[Window, Window], dims: Dims, over: Iterable[int]) -> tuple[Window, Window]:
-    """Return the windows after each position was mixed with all others of the dims `over`."""
-    runs = [run for index in over for run in dims[index]]
-    mixed = contract(windows, runs)
-    axes = {run.axis for run in runs if run.size > 1}
-    rows, cols = (
-        replace(window, fixed=window.fixed or axis in axes)
-        for axis, window in zip(AXES, mixed, strict=True)
+def shift_windows(windows: Windows | None, axis: str, offset: Fraction) -> Windows | None:
+    """Return the windows moved by `offset` input pixels along `axis`; fixed ones stay."""
+    if windows is None:
+        return None
+    rows, columns = (
+        replace(window, start=window.start + offset)
+        if name == axis and not window.fixed
+        else window
+        for name, window in zip(AXES, windows, strict=True)
     )
-    return rows, cols
+    return rows, columns
 
 
-def merge(sights: list[Sight], shape: tuple[int, ...]) -> Sight:
-    """Return the sight of an elementwise result of broadcast `sights`.
+def merge_fields(fields: list[ReceptiveField], shape: tuple[int, ...]) -> ReceptiveField:
+    """Return the field of an elementwise result of broadcast operands with `fields`.
 
-    An element depends on the union of what its operands see. Centred branches give the largest.
+    An element depends on the union of what its operands see. Centered branches give the largest.
     """
-    dims = tuple(_merged_dim(sights, len(shape) - at, size) for at, size in enumerate(shape))
-    cut = any(sight.cut for sight in sights)
-    if any(sight.windows is None for sight in sights):
-        return Sight(dims, None, cut)
-    rows, cols = (_merged_window(sights, number, axis) for number, axis in enumerate(AXES))
-    return Sight(dims, (rows, cols), cut)
+    dims = tuple(_merge_dims(fields, len(shape) - i, size) for i, size in enumerate(shape))
+    cropped = any(field.cropped for field in fields)
+    if any(field.windows is None for field in fields):
+        return ReceptiveField(dims, None, cropped)
+    rows, columns = (_merge_windows(fields, number, axis) for number, axis in enumerate(AXES))
+    return ReceptiveField(dims, (rows, columns), cropped)
 
 
-def _merged_dim(sights: list[Sight], from_right: int, size: int) -> tuple[Run, ...]:
-    found: list[tuple[Run, ...]] = []
-    for sight in sights:
-        if len(sight.dims) >= from_right:
-            dim = sight.dims[len(sight.dims) - from_right]
+def _merge_dims(fields: list[ReceptiveField], from_right: int, size: int) -> tuple[AxisRun, ...]:
+    found: list[tuple[AxisRun, ...]] = []
+    for field in fields:
+        if len(field.dims) >= from_right:
+            dim = field.dims[len(field.dims) - from_right]
             if prod(run.size for run in dim) == size:
                 found.append(dim)
     spatial = [dim for dim in found if any(run.axis in AXES for run in dim)]
     images = [dim for dim in found if any(run.axis == "n" for run in dim)]
-    return (spatial or images or found or [(Run("", size),)])[0]
+    return (spatial or images or found or [(AxisRun("", size),)])[0]
 
 
-def _merged_window(sights: list[Sight], number: int, axis: str) -> Window:
-    moving, still = [], []
-    for sight in sights:
-        assert sight.windows is not None
-        window = sight.windows[number]
-        runs = sight.runs(axis)
+def _merge_windows(fields: list[ReceptiveField], number: int, axis: str) -> Window:
+    moving, still, layouts = [], [], set()
+    for field in fields:
+        assert field.windows is not None
+        window, runs = field.windows[number], field.runs(axis)
         if runs and not window.fixed:
-            moving.append((window, _lie(sight, axis), runs))
+            moving.append((window, runs))
+            layouts.add(_run_layout(field, axis))
         else:
             still.append(window)
-    if len({lie for _, lie, _ in moving}) > 1:
-        raise UnknownSight("branches whose positions lie at different input pixels meet")
-    windows = [window for window, _, _ in moving]
+    if len(layouts) > 1:
+        raise UnknownReceptiveField("branches whose positions lie at different input pixels meet")
     if still and moving:
-        for window, _, runs in moving:
+        for window, runs in moving:
             for run in runs:
-                window = _widened(window, (run.size - 1) * run.step)
+                window = _extend_window(window, run)
             still.append(window)
         return replace(_hull(still), fixed=True)
-    return _hull(windows) if moving else replace(_hull(still), fixed=any(w.fixed for w in still))
+    if moving:
+        return _hull([window for window, _ in moving])
+    return replace(_hull(still), fixed=any(window.fixed for window in still))
 
 
-def _lie(sight: Sight, axis: str) -> tuple[tuple[int, Fraction], ...]:
+def _run_layout(field: ReceptiveField, axis: str) -> tuple[tuple[int, Fraction], ...]:
     """Return where the runs of `axis` lie: dimension from the right, and step."""
     return tuple(
-        (len(sight.dims) - at, run.step)
-        for at, dim in enumerate(sight.dims)
+        (len(field.dims) - index, run.step)
+        for index, dim in enumerate(field.dims)
         for run in dim
         if run.axis == axis and run.size > 1
     )
@@ -206,7 +232,7 @@ def _lie(sight: Sight, axis: str) -> tuple[tuple[int, Fraction], ...]:
 
 def _hull(windows: list[Window]) -> Window:
     if any(window.start.denominator > 1 for window in windows):
-        # fractions come from upsampling, where a start is only a centre: take the largest
+        # fractions come from upsampling, where a start is only a center: take the largest
         return max(windows, key=lambda window: window.size)
     start = min(window.start for window in windows)
     return Window(start, max(window.stop for window in windows) - start)
@@ -214,76 +240,69 @@ def _hull(windows: list[Window]) -> Window:
 
 @dataclass(frozen=True)
 class Layout:
-    """A sight bound to the memory of one storage, from which any view of it can be read."""
+    """A receptive field bound to the memory of one storage, to be read through any view of it."""
 
-    sight: Sight
-    runs: tuple[tuple[Run, int], ...]  # with memory stride in elements, ascending
+    field: ReceptiveField
+    runs: tuple[tuple[AxisRun, int], ...]  # with memory stride in elements, ascending
 
     @classmethod
-    def bind(cls, sight: Sight, tensor: Tensor) -> Layout:
-        """Lay `sight` over the memory of `tensor`."""
-        bound: list[tuple[Run, int]] = []
-        for dim, size, stride in zip(sight.dims, tensor.shape, tensor.stride(), strict=True):
+    def bind(cls, field: ReceptiveField, tensor: Tensor) -> Layout:
+        """Lay `field` over the memory of `tensor`."""
+        bound: list[tuple[AxisRun, int]] = []
+        for dim, size, stride in zip(field.dims, tensor.shape, tensor.stride(), strict=True):
             if prod(run.size for run in dim) != size:
-                dim = (Run("", size),)
+                dim = (AxisRun("", size),)
             for run in reversed(dim):
                 if run.size > 1 and stride > 0:
                     bound.append((run, stride))
                     stride *= run.size
-        return cls(sight, tuple(sorted(bound, key=lambda pair: pair[1])))
+        return cls(field, tuple(sorted(bound, key=lambda pair: pair[1])))
 
-    def read(self, tensor: Tensor) -> Sight:
-        """Return the sight of `tensor`, a view of this memory."""
+    def read(self, tensor: Tensor) -> ReceptiveField:
+        """Return the field of `tensor`, a view of this memory."""
         sizes = zip(tensor.shape, tensor.stride(), strict=True)
         try:
-            dims = tuple(self._stretch(size, stride) for size, stride in sizes)
-        except UnknownSight:
-            return Sight(plain_dims(tensor.shape), None, cut=True)
-        view = replace(self.sight, dims=dims)
-        windows = self.sight.windows
-        if windows is not None:
-            offset, shift = tensor.storage_offset(), {"h": Fraction(0), "w": Fraction(0)}
-            for run, stride in reversed(self.runs):
-                if run.axis in shift:
-                    shift[run.axis] += offset // stride * run.step
-                offset %= stride
-            windows = (_moved(windows[0], shift["h"]), _moved(windows[1], shift["w"]))
-        cut = view.cut or any(self._total(axis) > _tiled(view.runs(axis)) for axis in AXES)
-        return replace(view, windows=windows, cut=cut)
+            dims = tuple(self._runs_along(size, stride) for size, stride in sizes)
+        except UnknownReceptiveField:
+            return ReceptiveField(untracked_dims(tensor.shape), None, cropped=True)
+        view = replace(self.field, dims=dims)
+        windows, offset = self.field.windows, tensor.storage_offset()
+        for run, stride in reversed(self.runs):
+            windows = shift_windows(windows, run.axis, offset // stride * run.step)
+            offset %= stride
+        cropped = view.cropped or any(
+            prod(run.size for run, _ in self.runs if run.axis == axis)
+            > _count_distinct(view.runs(axis))
+            for axis in AXES
+        )
+        return replace(view, windows=windows, cropped=cropped)
 
-    def _total(self, axis: str) -> int:
-        return prod(run.size for run, _ in self.runs if run.axis == axis)
-
-    def _stretch(self, size: int, stride: int) -> tuple[Run, ...]:
+    def _runs_along(self, size: int, stride: int) -> tuple[AxisRun, ...]:
         """Return the runs that `size` elements, `stride` apart in memory, go through."""
         if size == 1:
             return ()
         if stride == 0:  # expanded: the same element again and again
-            return (Run("", size),)
-        found: list[Run] = []
+            return (AxisRun("", size),)
+        found: list[AxisRun] = []
         while size > 1:
             start = [pair for pair in self.runs if pair[1] <= stride < pair[1] * pair[0].size]
             if not start or stride % start[-1][1]:
-                raise UnknownSight("a view that crosses its dimensions")
+                raise UnknownReceptiveField("a view that crosses its dimensions")
             run, base = start[-1]
             every = stride // base
             if (size - 1) * every < run.size:
-                found.append(Run(run.axis, size, run.step * every))
+                found.append(AxisRun(run.axis, size, run.step * every))
                 break
             if run.size % every or size % (run.size // every):
-                raise UnknownSight("a view that crosses its dimensions")
-            found.append(Run(run.axis, run.size // every, run.step * every))
+                raise UnknownReceptiveField("a view that crosses its dimensions")
+            found.append(AxisRun(run.axis, run.size // every, run.step * every))
             size //= run.size // every
             stride = base * run.size
         return tuple(reversed(found))
 
 
-def _moved(window: Window, shift: Fraction) -> Window:
-    return window if window.fixed else replace(window, start=window.start + shift)
-
-
-def _tiled(runs: list[Run]) -> int:
-    """Return how many different positions `runs` reach: overlapping ones do not add up."""
+def _count_distinct(runs: list[AxisRun]) -> int:
+    """Return how many different positions `runs` reach; 0 if they overlap."""
     reach, finest = 1, None
     for run in sorted(runs, key=lambda run: abs(run.step)):
         step = abs(run.step)

@@ -2,128 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from whit.analysis.receptive_field import (
-    AXES,
-    Dims,
-    Run,
-    Sight,
-    Window,
-    contract,
-    plain_dims,
-)
+from whit.analysis.receptive_field import AXES, Dims, ReceptiveField, untracked_dims
 
-NEAR_ONE = 1e-3  # how far sum * factor may be from a true mean
+MEAN_TOLERANCE = 1e-3  # how far sum * factor may be from a true mean
 
 
 @dataclass
 class Operand:
-    """A tensor argument: its sight if it depends on the image, and what it was made from."""
+    """A tensor argument: its field if it depends on the image, and what it was made from."""
 
     tensor: Tensor
-    sight: Sight | None  # None: does not depend on the image
+    field: ReceptiveField | None  # None: does not depend on the image
     stored: bool  # depends on stored numbers
 
     @property
     def dims(self) -> Dims:
-        return self.sight.dims if self.sight else plain_dims(self.tensor.shape)
+        return self.field.dims if self.field else untracked_dims(self.tensor.shape)
 
-    def same_value(self) -> float | None:
+    def constant_value(self) -> float | None:
         """Return the one value of all elements, if the tensor is made and not stored."""
-        if self.sight or self.stored or not self.tensor.numel() or self.tensor.is_complex():
+        if self.field or self.stored or not self.tensor.numel() or self.tensor.is_complex():
             return None
         low, high = self.tensor.min().item(), self.tensor.max().item()
         return float(low) if low == high else None
 
 
 @dataclass
-class Call:
+class OpCall:
     """One operation as executed: aten name, its arguments, and operands in argument order."""
 
     name: str
     args: tuple[Any, ...]
     pointwise: bool
     operands: list[Operand]
-    by_tensor: Callable[[Any], Operand]
+    find_operand: Callable[[Any], Operand]  # by tensor
     outputs: list[Tensor]
-    through_linear: bool = False  # inside F.linear
-    through_attention: bool = False  # inside a function that is attention by name
+    inside_linear: bool = False  # in F.linear
+    inside_attention: bool = False  # in a function that is attention by name
 
     @property
-    def data(self) -> list[Operand]:
-        return [operand for operand in self.operands if operand.sight]
+    def fields(self) -> list[ReceptiveField]:
+        """The fields of the operands that depend on the image."""
+        return [operand.field for operand in self.operands if operand.field]
 
     @property
-    def first(self) -> Sight:
-        sight = self.data[0].sight
-        assert sight is not None
-        return sight
+    def image_tensor(self) -> Tensor:
+        """The first operand that depends on the image."""
+        return next(operand.tensor for operand in self.operands if operand.field)
+
+    @property
+    def field(self) -> ReceptiveField:
+        """The field of the first operand that depends on the image."""
+        return self.fields[0]
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.outputs[0].shape)
 
-    def at(self, position: int, default: Any = None) -> Any:
+    def arg(self, position: int, default: Any = None) -> Any:
         return self.args[position] if position < len(self.args) else default
+
+    def int_args(self, position: int, count: int, default: Any = None) -> list[int]:
+        """Return a number or list argument as `count` numbers; one number stands for all."""
+        return broadcast_ints(self.arg(position, default), count)
+
+    def reduced_dims(self, position: int) -> list[int]:
+        """Return the dims that argument `position` names: all of them if it is left out."""
+        rank = self.image_tensor.dim()
+        given = self.arg(position)
+        if given is None or given == []:
+            return list(range(rank))
+        return sorted({i % rank for i in (given if isinstance(given, (list, tuple)) else [given])})
 
 
 @dataclass
-class Finding:
-    """What a rule found: the sight of the results, and the kind of the operation."""
+class RuleResult:
+    """What a rule finds: the receptive field of the results, and the kind of the operation."""
 
-    sight: Sight
+    field: ReceptiveField
     kind: str | None
 
 
-def contracted(sight: Sight, runs: Sequence[Run]) -> tuple[Window, Window] | None:
-    return None if sight.windows is None else contract(sight.windows, runs)
+Rule = Callable[[OpCall, str | None], RuleResult]  # the call and the kind that its name alone tells
 
 
-def shifted(windows: tuple[Window, Window], axis: str, by: Fraction) -> tuple[Window, Window]:
-    rows, cols = (
-        replace(window, start=window.start + by) if name == axis and not window.fixed else window
-        for name, window in zip(AXES, windows, strict=True)
-    )
-    return rows, cols
-
-
-def each(value: Any, count: int) -> list[int]:
+def broadcast_ints(value: Any, count: int) -> list[int]:
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     return values * count if len(values) == 1 else values
 
 
-def is_whole_mean(before: Sight, after: Sight) -> bool:
-    """Tell whether averaging made one position of a whole, unweighted map of more than 1x1."""
-    spread = before.weighted & {*AXES}
-    scaled = before.summed and abs(before.gain - 1) >= NEAR_ONE
-    return before.positions > 1 and after.positions == 1 and not (before.cut or spread or scaled)
+def is_global_mean(before: ReceptiveField, after: ReceptiveField) -> bool:
+    """Tell whether averaging made one position of a full, unweighted map of more than 1x1."""
+    weighted = before.weighted_axes & {*AXES}
+    scaled = before.summed and abs(before.gain - 1) >= MEAN_TOLERANCE
+    single = before.num_positions > 1 and after.num_positions == 1
+    return single and not (before.cropped or weighted or scaled)
 
 
-def uses_batch_statistics(call: Call) -> bool:
-    """Tell whether a batch normalisation takes its statistics from the batch itself."""
-    return call.name != "_native_batch_norm_legit_no_training" and bool(call.at(5, True))
+def uses_batch_statistics(call: OpCall) -> bool:
+    """Tell whether a batch normalization takes its statistics from the batch itself."""
+    return call.name != "_native_batch_norm_legit_no_training" and bool(call.arg(5, True))
 
 
-def base_name(func: Any) -> str:
+def get_aten_name(func: Any) -> str:
     """Return the aten name of an operation without its overload and in-place underscore."""
     name: str = func._schema.name.split("::")[-1]
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
-def is_counted(func: Any) -> bool:
-    """Whether an operation has a number in the order of execution.
+def is_numbered(func: Any) -> bool:
+    """Tell whether an operation has a number in the order of execution.
 
     torch lets `arange` and its like end in a detach under some modes and not under others.
     """
-    return base_name(func) != "detach"
-
-
-def is_pointwise(func: Any) -> bool:
-    return torch.Tag.pointwise in func.tags
+    return get_aten_name(func) != "detach"

@@ -10,123 +10,115 @@ from torch import Tensor
 from whit.analysis.receptive_field import (
     AXES,
     Dims,
-    Sight,
-    UnknownSight,
+    ReceptiveField,
+    UnknownReceptiveField,
     Window,
-    contract,
-    merge,
+    Windows,
+    extend_windows,
+    merge_fields,
 )
-from whit.analysis.rules.call import NEAR_ONE, Call, Finding, contracted
+from whit.analysis.rules.call import MEAN_TOLERANCE, OpCall, RuleResult
 
 
-def pointwise(call: Call, kind: str | None) -> Finding:
-    sights = [operand.sight for operand in call.data if operand.sight]
-    result = merge(sights, call.shape)
+def pointwise(call: OpCall, kind: str | None) -> RuleResult:
+    result = merge_fields(call.fields, call.shape)
     if call.name in ("mul", "div", "add", "sub", "neg", "clone", "_to_copy", "copy"):
-        result = _carried(call, result)
-    if call.name == "mul" and len(sights) == 2 and kind == "mul":
+        result = _carry_pending(call, result)
+    if call.name == "mul" and len(call.fields) == 2 and kind == "mul":
         result = replace(result, gain=1.0, summed=False)
-    divided = call.name in ("mul", "div") and result.summed and result.positions == 1
-    if divided and abs(result.gain - 1) < NEAR_ONE <= abs(call.first.gain - 1):
-        return Finding(result.plain(), "gap")
-    return Finding(result, kind)
+    divided = call.name in ("mul", "div") and result.summed and result.num_positions == 1
+    if divided and abs(result.gain - 1) < MEAN_TOLERANCE <= abs(call.field.gain - 1):
+        return RuleResult(result.without_flags(), "gap")
+    return RuleResult(result, kind)
 
 
-def _carried(call: Call, result: Sight) -> Sight:
+def _carry_pending(call: OpCall, result: ReceptiveField) -> ReceptiveField:
     """Carry a pending sum or weighting through a linear elementwise operation."""
-    pending = call.first
+    pending = call.field
     gain = pending.gain
-    weighted = pending.weighted
+    weighted_axes = pending.weighted_axes
     if call.name in ("mul", "div"):
-        for factor in (argument for argument in call.args[:2]):
-            operand = call.by_tensor(factor) if isinstance(factor, Tensor) else None
+        for factor in call.args[:2]:
+            operand = call.find_operand(factor) if isinstance(factor, Tensor) else None
             if operand is None:
                 value = float(factor) if isinstance(factor, (int, float)) else None
-            elif operand.sight:
+            elif operand.field:
                 continue
             else:
-                value = operand.same_value()
+                value = operand.constant_value()
                 if value is None:
-                    weighted |= _varying(operand.tensor, result.dims)
+                    weighted_axes |= _find_varying_axes(operand.tensor, result.dims)
             if value:
                 gain = gain * value if call.name == "mul" else gain / value
-    return replace(result, gain=gain, summed=pending.summed, weighted=weighted)
+    return replace(result, gain=gain, summed=pending.summed, weighted_axes=weighted_axes)
 
 
-def _varying(tensor: Tensor, dims: Dims) -> frozenset[str]:
+def _find_varying_axes(tensor: Tensor, dims: Dims) -> frozenset[str]:
     """Return the axes of `dims` along which `tensor`, broadcast against them, changes."""
     axes = set()
-    for at in range(1, min(tensor.dim(), len(dims)) + 1):
-        if tensor.shape[-at] > 1 and tensor.stride(-at) != 0:
-            axes |= {run.axis for run in dims[-at] if run.size > 1}
+    for i in range(1, min(tensor.dim(), len(dims)) + 1):
+        if tensor.shape[-i] > 1 and tensor.stride(-i) != 0:
+            axes |= {run.axis for run in dims[-i] if run.size > 1}
     return frozenset(axes)
 
 
-def product(call: Call, kind: str | None) -> Finding:
+def product(call: OpCall, kind: str | None) -> RuleResult:
     """Matrix products: the last dim of the left operand meets a dim of the right one."""
-    skip = 1 if call.name.startswith("add") or call.name == "baddbmm" else 0
-    left, right = (call.by_tensor(call.args[skip + at]) for at in (0, 1))
+    has_addend = call.name.startswith("add") or call.name == "baddbmm"
+    left, right = (call.find_operand(call.args[has_addend + i]) for i in (0, 1))
     inner_right = -1 if call.name == "linear" or right.tensor.dim() == 1 else -2
-    outer_right = -2 if call.name == "linear" else -1
-    met = [*left.dims[-1], *right.dims[inner_right]]
-    batch = left.dims[:-2] if left.sight else right.dims[:-2]
-    dims = [*batch, *(left.dims[-2:-1] if call.name != "linear" else left.dims[len(batch) : -1])]
-    if right.tensor.dim() > 1:
-        dims.append(right.dims[outer_right])
+    contracted = [*left.dims[-1], *right.dims[inner_right]]
     if call.name == "linear":
         dims = [*left.dims[:-1], right.dims[0]]
+    else:
+        batch = left.dims[:-2] if left.field else right.dims[:-2]
+        dims = [*batch, *left.dims[-2:-1]]
+        if right.tensor.dim() > 1:
+            dims.append(right.dims[-1])
     if call.name == "addbmm":
-        raise UnknownSight("a product summed over its batch")
-    sights = [operand.sight for operand in (left, right) if operand.sight]
-    if not sights:  # only the added term depends on the image
-        return Finding(merge([call.first], call.shape), kind)
-    result = Sight(tuple(dims), None)
-    if len(sights) == 2:
-        kind = "attention" if call.through_attention else "matmul"
-        return Finding(replace(result, windows=_both(sights)), kind)
-    result = replace(result, windows=contracted(sights[0], met))
-    weight = right if left.sight else left
-    value = weight.same_value()
+        raise UnknownReceptiveField("a product summed over its batch")
+    fields = [operand.field for operand in (left, right) if operand.field]
+    if not fields:  # only the added term depends on the image
+        return RuleResult(merge_fields([call.field], call.shape), kind)
+    if len(fields) == 2:
+        kind = "attention" if call.inside_attention else "matmul"
+        return RuleResult(ReceptiveField(tuple(dims), _span_operands(fields)), kind)
+    result = ReceptiveField(tuple(dims), extend_windows(fields[0].windows, contracted))
+    weight = right if left.field else left
+    value = weight.constant_value()
     if value is not None:
-        gain = value * prod(run.size for run in met if run.axis in AXES)
-        if sights[0].positions > 1 and result.positions == 1 and not sights[0].cut:
-            return Finding(result, "gap" if abs(gain - 1) < NEAR_ONE else "sum")
-        return Finding(result, "sum")
+        gain = value * prod(run.size for run in contracted if run.axis in AXES)
+        if fields[0].num_positions > 1 and result.num_positions == 1 and not fields[0].cropped:
+            return RuleResult(result, "gap" if abs(gain - 1) < MEAN_TOLERANCE else "sum")
+        return RuleResult(result, "sum")
     if not weight.stored:
-        return Finding(result, "matmul")
-    if result.positions > 1 and not call.through_linear:
+        return RuleResult(result, "matmul")
+    if result.num_positions > 1 and not call.inside_linear:
         kind = "conv"
-    added = [operand.sight for operand in call.data if operand.sight not in sights]
-    if skip and any(added):
-        result = merge([result, *[sight for sight in added if sight]], call.shape)
-    return Finding(result, kind)
+    added = [field for field in call.fields if field not in fields]
+    if has_addend and added:
+        result = merge_fields([result, *added], call.shape)
+    return RuleResult(result, kind)
 
 
-def _known(sight: Sight) -> tuple[Window, Window]:
-    if sight.windows is None:
-        raise UnknownSight("its input's is unknown")
-    return sight.windows
+def _span_operands(fields: list[ReceptiveField]) -> Windows | None:
+    """Return windows of a product of image-dependent tensors: all positions of all of them."""
+    extended = []
+    for field in fields:
+        windows = extend_windows(field.windows, [*field.runs("h"), *field.runs("w")])
+        if windows is None:
+            return None
+        extended.append(windows)
+    moving = any(field.num_positions > 1 for field in fields)
+    spans = []
+    for axis_windows in zip(*extended, strict=True):
+        start = min(window.start for window in axis_windows)
+        stop = max(window.stop for window in axis_windows)
+        spans.append(Window(start, stop - start, fixed=moving))
+    return spans[0], spans[1]
 
 
-def _both(sights: list[Sight]) -> tuple[Window, Window] | None:
-    """Return windows of a product of two image-dependent tensors: all positions of both."""
-    if any(sight.windows is None for sight in sights):
-        return None
-    windows = []
-    for number in range(len(AXES)):
-        ends = []
-        for sight in sights:
-            runs = [*sight.runs("h"), *sight.runs("w")]
-            ends.append(contract(_known(sight), runs)[number])
-        start = min(window.start for window in ends)
-        size = max(window.stop for window in ends) - start
-        moving = any(sight.positions > 1 for sight in sights)
-        windows.append(Window(start, size, fixed=moving))
-    return windows[0], windows[1]
-
-
-def attention(call: Call, kind: str | None) -> Finding:
-    query, value = call.by_tensor(call.args[0]), call.by_tensor(call.args[2])
-    sights = [operand.sight for operand in call.data if operand.sight]
+def attention(call: OpCall, kind: str | None) -> RuleResult:
+    query, value = call.find_operand(call.args[0]), call.find_operand(call.args[2])
     dims = (*query.dims[:-1], value.dims[-1])
-    return Finding(Sight(dims, _both(sights)), kind)
+    return RuleResult(ReceptiveField(dims, _span_operands(call.fields)), kind)

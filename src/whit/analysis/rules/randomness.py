@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whit.analysis.rules.call import Call
+from whit.analysis.rules.call import OpCall
 
 
-def met_random(
-    call: Call, masks: list[Tensor], kind: str | None, drawing: bool
+def classify_random(
+    call: OpCall, masks: list[Tensor], kind: str | None, generates: bool
 ) -> tuple[str | None, bool]:
     """Return the kind of `call`, in which data meets the random `masks`.
 
-    The second result is true if this draw cannot tell, because the mask happened to be all ones.
-    `drawing`: the operation itself draws.
+    The second result is true if this pass cannot tell, because the mask happened to be all ones.
+    `generates`: the operation itself takes random numbers.
     """
     if call.name == "native_dropout":
-        return ("dropout" if call.at(2) is not False and call.at(1) > 0 else kind), False
+        return ("dropout" if call.arg(2) is not False and call.arg(1) > 0 else kind), False
     if call.name in ("rrelu_with_noise", "rrelu_with_noise_functional"):
         return kind, False
-    if drawing or call.name not in ("mul", "where", "masked_fill"):
+    if generates or call.name not in ("mul", "where", "masked_fill"):
         return "noise", False
     for mask in masks:
         distinct = torch.unique(mask.detach().reshape(-1)[:4096])
@@ -30,7 +30,8 @@ def met_random(
             return "noise", False
         per_image = any(
             mask.dim() == operand.tensor.dim() and mask.numel() == mask.shape[0]
-            for operand in call.data
+            for operand in call.operands
+            if operand.field
         )
         return ("droppath" if per_image else "dropout"), False
     return kind, False

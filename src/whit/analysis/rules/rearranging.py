@@ -1,4 +1,4 @@
-"""Elements that change place: concatenation, indexing, flips, shuffles."""
+"""Elements that change position: concatenation, indexing, flips, shuffles."""
 
 from __future__ import annotations
 
@@ -7,130 +7,133 @@ from math import prod
 
 from whit.analysis.receptive_field import (
     AXES,
-    Run,
-    Sight,
-    UnknownSight,
-    line,
-    merge,
-    whole,
+    AxisRun,
+    ReceptiveField,
+    UnknownReceptiveField,
+    merge_fields,
+    shift_windows,
 )
-from whit.analysis.rules.call import Call, Finding, each, shifted
-from whit.analysis.rules.reductions import dims_of
+from whit.analysis.rules.call import OpCall, RuleResult, broadcast_ints
 
 
-def pixel_shuffle(call: Call, kind: str | None) -> Finding:
-    sight, factor = call.first, int(call.at(1))
-    dims = list(sight.dims)
+def pixel_shuffle(call: OpCall, kind: str | None) -> RuleResult:
+    field, factor = call.field, int(call.arg(1))
+    dims = list(field.dims)
     channels = prod(run.size for run in dims[-3]) // factor**2
     if any(run.axis in AXES for run in dims[-3]):
-        raise UnknownSight("positions move from channels back to the map")
-    dims[-3] = (Run("", channels),)
-    for at in (-2, -1):
-        run = line(dims[at], at)
-        dims[at] = (replace(run, size=run.size * factor, step=run.step / factor),)
-    return Finding(Sight(tuple(dims), sight.windows), kind)
+        raise UnknownReceptiveField("positions move from channels back to the map")
+    dims[-3] = (AxisRun("", channels),)
+    for i in (-2, -1):
+        run = field.merge_runs(i)
+        dims[i] = (replace(run, size=run.size * factor, step=run.step / factor),)
+    return RuleResult(ReceptiveField(tuple(dims), field.windows), kind)
 
 
-def pixel_unshuffle(call: Call, kind: str | None) -> Finding:
-    sight, factor = call.first, int(call.at(1))
-    dims, inner = list(sight.dims), []
-    for at in (-2, -1):
-        run = line(dims[at], at)
+def pixel_unshuffle(call: OpCall, kind: str | None) -> RuleResult:
+    field, factor = call.field, int(call.arg(1))
+    dims, inner = list(field.dims), []
+    for i in (-2, -1):
+        run = field.merge_runs(i)
         inner.append(replace(run, size=factor))
-        dims[at] = (replace(run, size=run.size // factor, step=run.step * factor),)
+        dims[i] = (replace(run, size=run.size // factor, step=run.step * factor),)
     dims[-3] = (*dims[-3], *inner)
-    return Finding(Sight(tuple(dims), sight.windows), kind)
+    return RuleResult(ReceptiveField(tuple(dims), field.windows), kind)
 
 
-def cat(call: Call, kind: str | None) -> Finding:
-    sights = [operand.sight for operand in call.data if operand.sight]
-    at = int(call.at(1, 0)) % len(call.shape)
+def cat(call: OpCall, kind: str | None) -> RuleResult:
+    fields = call.fields
+    joined = int(call.arg(1, 0)) % len(call.shape)
     if call.name == "stack":
-        sights = [replace(sight, dims=(*sight.dims[:at], (), *sight.dims[at:])) for sight in sights]
-    if any(run.axis in AXES for sight in sights for run in sight.dims[at]):
-        return Finding(_padded_by_hand(call, at), kind)
-    single = [replace(s, dims=(*s.dims[:at], (), *s.dims[at + 1 :])) for s in sights]
-    shape = (*call.shape[:at], 1, *call.shape[at + 1 :])
-    merged = merge(single, shape)
-    joined = (*merged.dims[:at], (Run("", call.shape[at]),), *merged.dims[at + 1 :])
-    return Finding(replace(merged, dims=joined), kind)
+        fields = [_with_dim(field, joined, joined, ()) for field in fields]
+    if any(run.axis in AXES for field in fields for run in field.dims[joined]):
+        return RuleResult(_pad_with_constants(call, joined), kind)
+    single = [_with_dim(field, joined, joined + 1, ()) for field in fields]
+    merged = merge_fields(single, (*call.shape[:joined], 1, *call.shape[joined + 1 :]))
+    size = AxisRun("", call.shape[joined])
+    return RuleResult(_with_dim(merged, joined, joined + 1, (size,)), kind)
 
 
-def _padded_by_hand(call: Call, at: int) -> Sight:
+def _with_dim(
+    field: ReceptiveField, start: int, stop: int, dim: tuple[AxisRun, ...]
+) -> ReceptiveField:
+    """Return `field` with `dim` in place of its dims `start` to `stop`."""
+    return replace(field, dims=(*field.dims[:start], dim, *field.dims[stop:]))
+
+
+def _pad_with_constants(call: OpCall, joined: int) -> ReceptiveField:
     """One map with constant rows or columns put before and after it."""
-    if len(call.data) != 1 or call.name == "stack":
-        raise UnknownSight("maps are put together along a spatial dimension")
+    if len(call.fields) != 1 or call.name == "stack":
+        raise UnknownReceptiveField("maps are put together along a spatial dimension")
     before = 0
     for operand in call.operands:
-        if operand.sight:
+        if operand.field:
             break
-        before += operand.tensor.shape[at]
-    sight = call.first
-    run = line(sight.dims[at], at)
-    windows = sight.windows and shifted(sight.windows, run.axis, -before * run.step)
-    dims = list(sight.dims)
-    dims[at] = (replace(run, size=call.shape[at]),)
-    return Sight(tuple(dims), windows, sight.cut)
+        before += operand.tensor.shape[joined]
+    field = call.field
+    run = field.merge_runs(joined)
+    windows = shift_windows(field.windows, run.axis, -before * run.step)
+    dims = list(field.dims)
+    dims[joined] = (replace(run, size=call.shape[joined]),)
+    return ReceptiveField(tuple(dims), windows, field.cropped)
 
 
-def flip(call: Call, kind: str | None) -> Finding:
-    sight = call.first
-    dims, windows = list(sight.dims), sight.windows
-    for at in dims_of(call, 1):
-        for run in dims[at]:
-            if windows is not None:
-                windows = shifted(windows, run.axis, (run.size - 1) * run.step)
-        dims[at] = tuple(replace(run, step=-run.step) for run in dims[at])
-    return Finding(replace(sight, dims=tuple(dims), windows=windows), kind)
+def flip(call: OpCall, kind: str | None) -> RuleResult:
+    field = call.field
+    dims, windows = list(field.dims), field.windows
+    for i in call.reduced_dims(1):
+        for run in dims[i]:
+            windows = shift_windows(windows, run.axis, (run.size - 1) * run.step)
+        dims[i] = tuple(replace(run, step=-run.step) for run in dims[i])
+    return RuleResult(replace(field, dims=tuple(dims), windows=windows), kind)
 
 
-def roll(call: Call, kind: str | None) -> Finding:
-    """Moved by some positions; the seam, where the map wraps around, is left out."""
-    sight = call.first
-    windows = sight.windows
-    shifts, over = each(call.at(1), 1), call.at(2, [])
+def roll(call: OpCall, kind: str | None) -> RuleResult:
+    """Shifted by some positions; the seam, where the map wraps around, is left out."""
+    field = call.field
+    windows = field.windows
+    shifts, over = broadcast_ints(call.arg(1), 1), call.arg(2, [])
     if not over:
-        raise UnknownSight("the flattened tensor is rolled")
-    for shift, at in zip(shifts, each(over, len(shifts)), strict=True):
-        run = line(sight.dims[at], at)
-        if windows is not None:
-            windows = shifted(windows, run.axis, -shift * run.step)
-    return Finding(replace(sight, windows=windows), kind)
+        raise UnknownReceptiveField("the flattened tensor is rolled")
+    for shift, i in zip(shifts, broadcast_ints(over, len(shifts)), strict=True):
+        run = field.merge_runs(i)
+        windows = shift_windows(windows, run.axis, -shift * run.step)
+    return RuleResult(replace(field, windows=windows), kind)
 
 
-def index(call: Call, kind: str | None) -> Finding:
+def index(call: OpCall, kind: str | None) -> RuleResult:
     """Indexing along dims without positions keeps the field; along a map it is unknown."""
-    sight = call.first
+    field = call.field
     if call.name == "index_select":
-        indexed = [int(call.at(1)) % len(sight.dims)]
+        indexed = [int(call.arg(1)) % len(field.dims)]
     else:
-        indexed = [at for at, index in enumerate(call.args[1]) if index is not None]
-    if any(run.axis in ("h", "w", "n") for at in indexed for run in sight.dims[at]):
-        raise UnknownSight("positions are picked by index")
-    if len(indexed) != 1 or len(call.shape) != len(sight.dims) or len(call.data) != 1:
-        raise UnknownSight("several dimensions are indexed at once")
-    dims = list(sight.dims)
-    dims[indexed[0]] = (Run("", call.shape[indexed[0]]),)
-    return Finding(replace(sight, dims=tuple(dims)), kind)
+        indexed = [i for i, indices in enumerate(call.args[1]) if indices is not None]
+    if any(run.axis in ("h", "w", "n") for i in indexed for run in field.dims[i]):
+        raise UnknownReceptiveField("positions are picked by index")
+    if len(indexed) != 1 or len(call.shape) != len(field.dims) or len(call.fields) != 1:
+        raise UnknownReceptiveField("several dimensions are indexed at once")
+    dims = list(field.dims)
+    dims[indexed[0]] = (AxisRun("", call.shape[indexed[0]]),)
+    return RuleResult(replace(field, dims=tuple(dims)), kind)
 
 
-def sample(call: Call, kind: str | None) -> Finding:
-    """Each place of a map of the same size reads wherever a grid says: it may be anywhere."""
-    sight = call.first
-    if len(sight.dims) != 4 or call.shape != tuple(call.data[0].tensor.shape):
-        raise UnknownSight("places are sampled to another size")
-    windows = None if sight.windows is None else whole(sight.windows, sight.dims, (2, 3))
-    return Finding(Sight(sight.dims, windows, sight.cut), kind)
+def grid_sample(call: OpCall, kind: str | None) -> RuleResult:
+    """Each position of a map of the same size reads wherever a grid says: it may be anywhere."""
+    field = call.field
+    if len(field.dims) != 4 or call.shape != tuple(call.image_tensor.shape):
+        raise UnknownReceptiveField("places are sampled to another size")
+    return RuleResult(field.mix((2, 3)), kind)
 
 
-def glu(call: Call, kind: str | None) -> Finding:
-    sight = call.first
-    at = int(call.at(1, -1)) % len(sight.dims)
-    if any(run.axis in AXES for run in sight.dims[at]):
-        raise UnknownSight("halves of a map are multiplied")
-    dims = (*sight.dims[:at], (Run("", call.shape[at]),), *sight.dims[at + 1 :])
-    return Finding(Sight(dims, sight.windows, sight.cut), kind)
+def glu(call: OpCall, kind: str | None) -> RuleResult:
+    field = call.field
+    halved = int(call.arg(1, -1)) % len(field.dims)
+    if any(run.axis in AXES for run in field.dims[halved]):
+        raise UnknownReceptiveField("halves of a map are multiplied")
+    dims = list(field.dims)
+    dims[halved] = (AxisRun("", call.shape[halved]),)
+    return RuleResult(ReceptiveField(tuple(dims), field.windows, field.cropped), kind)
 
 
-def embedding(call: Call, kind: str | None) -> Finding:
-    return Finding(Sight((*call.first.dims, (Run("", call.shape[-1]),)), call.first.windows), kind)
+def embedding(call: OpCall, kind: str | None) -> RuleResult:
+    dims = (*call.field.dims, (AxisRun("", call.shape[-1]),))
+    return RuleResult(ReceptiveField(dims, call.field.windows), kind)

@@ -1,4 +1,4 @@
-"""Whether the output takes any notice of given operations: they get noise, and it must change."""
+"""Whether the output depends on given operations: they get noise, and it must change."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from whit.analysis.rules.call import is_counted
+from whit.analysis.rules.call import is_numbered
+from whit.analysis.tracing.dataflow import tensor_leaves
 
-STRENGTHS = (1.0, 100.0)  # of the noise; the second gets past a saturated activation
+NOISE_SCALES = (1.0, 100.0)  # the second gets past a saturated activation
 
 
-class Disturber(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds noise to the results of the operations at given places in the order of execution."""
+class NoiseInjector(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds noise to the results of the operations with given numbers in the order of execution."""
 
-    def __init__(self, numbers: frozenset[int], strength: float):
+    def __init__(self, numbers: frozenset[int], scale: float):
         super().__init__()  # type: ignore[no-untyped-call]
         self._numbers = numbers
-        self._strength = strength
+        self._scale = scale
         self._generator = torch.Generator().manual_seed(1)
         self._thread = threading.get_ident()
         self._count = 0
@@ -35,40 +35,41 @@ class Disturber(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if threading.get_ident() == self._thread:
-            counted = is_counted(func)
-            self._count += counted
-            if counted and self._count in self._numbers:
-                for leaf in tree_leaves(result):
-                    if isinstance(leaf, Tensor) and leaf.is_floating_point():
+        if threading.get_ident() == self._thread and is_numbered(func):
+            self._count += 1
+            if self._count in self._numbers:
+                for leaf in tensor_leaves(result):
+                    if leaf.is_floating_point():
                         noise = torch.randn(leaf.shape, generator=self._generator)
-                        leaf += noise.to(leaf) * self._strength
+                        leaf += noise.to(leaf) * self._scale
         return result
 
 
-def wake_zeros(model: nn.Module) -> None:
-    """Give weights that start at zero another value: a gate that training opens is no cheat."""
+def perturb_zero_weights(model: nn.Module) -> None:
+    """Give weights that start at zero another value: a gate that training opens has an effect."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.is_floating_point() and not parameter.any():
                 parameter.uniform_(0.5, 1.0)
 
 
-def ignored(model: nn.Module, prepare: Callable[[], Tensor], numbers: frozenset[int]) -> bool:
+def is_output_invariant(
+    model: nn.Module, make_images: Callable[[], Tensor], numbers: frozenset[int]
+) -> bool:
     """Tell whether the output of `model` stays the same when operations `numbers` get noise.
 
-    `prepare` returns the images, and sets mode and random state the same way each time.
+    `make_images` sets mode and random state, and returns the images, the same way each time.
     """
 
-    def disturbed(chosen: frozenset[int], strength: float) -> list[Tensor]:
-        images = prepare()
-        with torch.no_grad(), Disturber(chosen, strength):
+    def run(noisy: frozenset[int], scale: float) -> list[Tensor]:
+        images = make_images()
+        with torch.no_grad(), NoiseInjector(noisy, scale):
             output = model(images)
-        return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        return tensor_leaves(output)
 
-    plain = disturbed(frozenset(), 0.0)
-    for strength in STRENGTHS:
-        for one, other in zip(plain, disturbed(numbers, strength), strict=False):
+    expected = run(frozenset(), 0.0)
+    for scale in NOISE_SCALES:
+        for one, other in zip(expected, run(numbers, scale), strict=False):
             if one.shape != other.shape or not torch.allclose(
                 one.double(), other.double(), rtol=1e-5, atol=1e-5
             ):

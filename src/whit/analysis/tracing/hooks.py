@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
+from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.recorder import Recorder
-from whit.analysis.tracing.storage import Registry
 from whit.analysis.tracing.trace import Trace
 
 
-class Functions(TorchFunctionMode):
+class FunctionTracer(TorchFunctionMode):
     """Tells the recorder which torch function the user's Python called."""
 
     def __init__(self, recorder: Recorder):
@@ -40,8 +39,8 @@ class Functions(TorchFunctionMode):
         return result
 
 
-class Hooks:
-    """Module hooks for all modules while a recorder runs, taken off at the end."""
+class ModuleHooks:
+    """Hooks on all modules while a recorder runs, removed at the end."""
 
     def __init__(self, recorder: Recorder):
         self._recorder = recorder
@@ -70,29 +69,20 @@ class Hooks:
             handle.remove()
 
 
-def record(
-    forward: Callable[[Tensor], Any],
-    image: Tensor,
-    registry: Registry,
-    names: dict[int, str],
-    attributes: dict[int, str],
-    returning: frozenset[int] = frozenset(),
-) -> Trace:
+def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Recorder) -> Trace:
     """Run `forward` on `image`, (N, C, H, W), and return what happened, also if it failed."""
-    recorder = Recorder(registry, names, attributes, returning)
     trace = recorder.trace
     try:
-        with Hooks(recorder), Functions(recorder), recorder:
-            recorder.show(image)
+        with ModuleHooks(recorder), FunctionTracer(recorder), recorder:
+            recorder.set_input(image)
             trace.output = forward(image)
             if isinstance(trace.output, Tensor):
-                trace.sight_of_output = recorder.sight(trace.output)
+                trace.output_field = recorder.find_field(trace.output)
     except Exception as error:
         trace.failure = error
     if trace.failure is None:
-        leaves = tree_leaves(trace.output)
         try:
-            trace.mark_live(leaf for leaf in leaves if isinstance(leaf, Tensor))
+            trace.mark_live(tensor_leaves(trace.output))
         except NotImplementedError as error:
             trace.failure = error
     return trace

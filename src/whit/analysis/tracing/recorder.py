@@ -1,8 +1,9 @@
-"""Recording one forward pass on a tiny batch, operation by operation."""
+"""Recording one forward pass on a small batch, operation by operation."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from math import prod
 from typing import Any
@@ -10,45 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from whit.analysis.kinds import BATCH_NORMS
-from whit.analysis.macs import UNCOUNTED, multiply_adds
-from whit.analysis.receptive_field import (
-    Layout,
-    Sight,
-    image_sight,
-    plain_dims,
-)
+from whit.analysis.receptive_field import Layout, ReceptiveField, image_field, untracked_dims
 from whit.analysis.rules.call import (
-    Call,
+    OpCall,
     Operand,
-    base_name,
-    is_counted,
-    is_pointwise,
+    get_aten_name,
+    is_numbered,
     uses_batch_statistics,
 )
-from whit.analysis.rules.randomness import met_random
-from whit.analysis.rules.registry import judge
+from whit.analysis.rules.randomness import classify_random
+from whit.analysis.rules.registry import apply_rule, find_operator, is_batch_norm
 from whit.analysis.tracing.dataflow import (
-    MADE_PREFIXES,
-    OVERWRITING,
-    changed_by,
-    effective,
-    is_all,
-    moves_statistics,
-    same_memory,
-    with_jumps,
-    written_into,
+    FACTORY_PREFIXES,
+    OVERWRITING_OPS,
+    covers_storage,
+    find_mutated,
+    keep_jumps,
+    live_operands,
+    merge_write,
+    shares_storage,
+    tensor_leaves,
+    updates_running_statistics,
 )
-from whit.analysis.tracing.storage import CONSTANT, Registry, storage_key
-from whit.analysis.tracing.trace import Frame, Function, Memory, Op, Trace
+from whit.analysis.tracing.storage import CONSTANT, TensorRegistry, storage_key
+from whit.analysis.tracing.trace import FunctionCall, ModuleCall, Op, StorageInfo, Trace
 
 # Functions that are fully connected by name, wherever they are applied.
-LINEAR = frozenset({"linear", "bilinear", "multi_head_attention_forward"})
-
-
-ATTENDING = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+LINEAR_FUNCTIONS = frozenset({"linear", "bilinear", "multi_head_attention_forward"})
+ATTENTION_FUNCTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -56,23 +47,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(
         self,
-        registry: Registry,
-        names: dict[int, str],
+        registry: TensorRegistry,
+        paths: dict[int, str],
         attributes: dict[int, str],
-        returning: frozenset[int] = frozenset(),
+        image_constants: frozenset[int] = frozenset(),
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self._registry = registry
-        self._names = names  # id of module -> path
-        self._attributes = attributes  # address -> name of a tensor kept as a plain attribute
-        self._returning = returning  # numbers of constants that are in truth made from the image
-        self._memory: dict[int, Memory] = {}
-        self._frames: list[Frame] = []
-        self._functions: list[Function] = []
-        self._linear = 0
-        self._clock = 0
-        self._count = 0  # of aten operations
+        self._paths = paths  # by id of module
+        self._attributes = attributes  # names of tensors kept as plain attributes, by storage key
+        self._image_constants = image_constants  # constants by number that the image determines
+        self._storages: dict[int, StorageInfo] = {}
+        self._open_modules: list[ModuleCall] = []
+        self._open_functions: list[FunctionCall] = []
+        self._calls: Counter[tuple[int | str | None, ...]] = Counter()
+        self._order = 0  # of calls and operations
+        self._num_ops = 0  # aten operations
         self._thread = threading.get_ident()
 
     @classmethod
@@ -82,137 +73,151 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # --- what is called ---------------------------------------------------------------
 
-    def show(self, image: Tensor) -> None:
-        """Make `image`, (N, C, H, W), known as the input."""
-        layout = Layout.bind(image_sight(image.shape), image)
-        self._memory[storage_key(image)] = Memory(image, layout)
+    def set_input(self, image: Tensor) -> None:
+        """Register `image`, (N, C, H, W), as the input."""
+        layout = Layout.bind(image_field(image.shape), image)
+        self._storages[storage_key(image)] = StorageInfo(image, layout)
 
-    def tick(self) -> int:
-        self._clock += 1
-        return self._clock
+    def _next_order(self) -> int:
+        self._order += 1
+        return self._order
+
+    def _count_call(self, *key: int | str | None) -> int:
+        """Return how often `key` was called before."""
+        self._calls[key] += 1
+        return self._calls[key] - 1
 
     def enter_module(self, module: nn.Module) -> None:
         if threading.get_ident() != self._thread:
             return
         children = {name for name, _ in module.named_children()} - {"parametrizations"}
-        path = self._names.get(id(module))
-        frame = Frame(
-            index=len(self.trace.frames),
-            path=type(module).__name__ if path is None else path,
+        path = self._paths.get(id(module))
+        name = type(module).__name__ if path is None else path
+        call = ModuleCall(
+            index=len(self.trace.module_calls),
+            path=name,
+            site=(name, self._count_call(name), "", 0),
             leaf=not children and path != "",
-            own=type(module).__module__.startswith("torch."),
-            clock=self.tick(),
-            functions=len(self._functions),
-            parent=self._frames[-1].index if self._frames else None,
+            builtin=type(module).__module__.startswith("torch."),
+            order=self._next_order(),
+            open_functions=len(self._open_functions),
+            parent=self._open_modules[-1].index if self._open_modules else None,
         )
-        self.trace.frames.append(frame)
-        self._frames.append(frame)
+        self.trace.module_calls.append(call)
+        self._open_modules.append(call)
 
     def leave_module(self, arguments: Any, result: Any) -> None:
-        if threading.get_ident() != self._thread or not self._frames:
+        if threading.get_ident() != self._thread or not self._open_modules:
             return
-        frame = self._frames.pop()
-        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        call = self._open_modules.pop()
+        tensors = tensor_leaves(result)
         if tensors:
-            frame.shape, frame.sight = tuple(tensors[0].shape), self.sight(tensors[0])
-            given = [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
-            frame.same = bool(given) and (
+            call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
+            given = tensor_leaves(arguments)
+            call.returns_input = bool(given) and (
                 given[0] is tensors[0]
-                or (same_memory(given[0], tensors[0]) and given[0].shape == tensors[0].shape)
+                or (shares_storage(given[0], tensors[0]) and given[0].shape == tensors[0].shape)
             )
 
-    def enter_function(self, name: str) -> Function:
-        function = Function(
-            index=len(self.trace.functions),
+    def enter_function(self, name: str) -> FunctionCall:
+        module = self._open_modules[-1] if self._open_modules else None
+        path, calls = module.site[:2] if module else ("", 0)
+        module_call = module.index if module else None
+        call = FunctionCall(
+            index=len(self.trace.function_calls),
             name=name,
-            frame=self._frames[-1].index if self._frames else None,
-            clock=self.tick(),
-            outer=self._functions[-1].index if self._functions else None,
+            site=(path, calls, name, self._count_call(module_call, name)),
+            module_call=module_call,
+            order=self._next_order(),
+            parent=self._open_functions[-1].index if self._open_functions else None,
         )
-        self.trace.functions.append(function)
-        self._functions.append(function)
-        self._linear += name in LINEAR
-        return function
+        self.trace.function_calls.append(call)
+        self._open_functions.append(call)
+        return call
 
-    def leave_function(self, function: Function, result: Any) -> None:
-        self._functions.pop()
-        self._linear -= function.name in LINEAR
-        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    def leave_function(self, call: FunctionCall, result: Any) -> None:
+        self._open_functions.pop()
+        tensors = tensor_leaves(result)
         if tensors:
             with torch._C.DisableTorchFunction():
-                function.shape, function.sight = tuple(tensors[0].shape), self.sight(tensors[0])
+                call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
 
-    def sight(self, tensor: Tensor) -> Sight | None:
-        """Return what `tensor` sees; None if it does not depend on the image."""
+    def _is_inside(self, functions: frozenset[str]) -> bool:
+        return any(call.name in functions for call in self._open_functions)
+
+    def find_field(self, tensor: Tensor) -> ReceptiveField | None:
+        """Return the receptive field of `tensor`; None if it does not depend on the image."""
         try:
-            memory = self._memory.get(storage_key(tensor))
+            storage = self._storages.get(storage_key(tensor))
         except NotImplementedError:  # no memory of its own, as inside torch.vmap
             return None
-        if memory is None or memory.layout is None:
+        if storage is None or storage.layout is None:
             return None
-        sight = memory.layout.read(tensor)
-        if sight.windows is None and memory.layout.sight.windows is not None:
-            self.trace.notes["receptive field unknown after a view that crosses dimensions"] = None
-        return sight
+        field = storage.layout.read(tensor)
+        if field.windows is None and storage.layout.field.windows is not None:
+            self._note("receptive field unknown after a view that crosses dimensions")
+        return field
+
+    def _note(self, text: str) -> None:
+        self.trace.notes[text] = None
 
     # --- one operation ------------------------------------------------------------------
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        with torch._C.DisableTorchFunction():  # our own questions to tensors are no calls
+        with torch._C.DisableTorchFunction():  # the recorder's own uses of tensors are no calls
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if threading.get_ident() != self._thread:
             return func(*args, **kwargs)
-        self._count += is_counted(func)
-        name = base_name(func)
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        self._num_ops += is_numbered(func)
+        name = get_aten_name(func)
+        inputs = tensor_leaves((args, kwargs))
         try:
-            operands = [self._operand(tensor, name) for tensor in inputs]
+            operands = [self._make_operand(tensor, name) for tensor in inputs]
         except Exception as error:  # a tensor without plain memory
-            self._give_up(name, error)
+            self._note_failure(name, error)
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
         try:
-            self._record(func, name, args, kwargs, inputs, operands, result)
+            self._record(func, name, args, kwargs, operands, result)
         except Exception as error:
-            self._give_up(name, error)
+            self._note_failure(name, error)
         return result
 
-    def _give_up(self, name: str, error: Exception) -> None:
-        self.trace.notes[f"{name} could not be followed: {type(error).__name__}: {error}"] = None
+    def _note_failure(self, name: str, error: Exception) -> None:
+        self._note(f"{name} could not be followed: {type(error).__name__}: {error}")
 
-    def _operand(self, tensor: Tensor, name: str) -> Operand:
-        key = storage_key(tensor)
-        memory = self._memory.get(key)
+    def _make_operand(self, tensor: Tensor, name: str) -> Operand:
+        storage = self._storages.get(storage_key(tensor))
         entries = self._registry.overlapping(tensor)
-        if memory is None and not entries:
-            self._found_constant(tensor, literal=name == "lift_fresh")
+        if storage is None and not entries:
+            self._add_constant(tensor, literal=name == "lift_fresh")
             entries = self._registry.overlapping(tensor)
-        elif memory is None and all(entry in self.trace.foreign for entry in entries):
-            self._found_constant(tensor, literal=False)  # perhaps another part of it
-        stored = bool(entries) or bool(memory and memory.claims)
-        return Operand(tensor, self.sight(tensor), stored)
+        elif storage is None and all(entry in self.trace.constants for entry in entries):
+            self._add_constant(tensor, literal=False)  # perhaps another part of it
+        stored = bool(entries) or bool(storage and storage.claims)
+        return Operand(tensor, self.find_field(tensor), stored)
 
-    def _found_constant(self, tensor: Tensor, literal: bool) -> None:
-        kept = self._attributes.get(storage_key(tensor), "constant")
-        if len(self.trace.foreign) in self._returning:
-            self._return(tensor)
-        entry = self._registry.add(kept, tensor, CONSTANT, literal=literal)
-        self.trace.foreign[entry.index] = tensor
+    def _add_constant(self, tensor: Tensor, literal: bool) -> None:
+        name = self._attributes.get(storage_key(tensor), "constant")
+        if len(self.trace.constants) in self._image_constants:
+            self._add_python_result(tensor)
+        entry = self._registry.add(name, tensor, CONSTANT, literal=literal)
+        self.trace.constants[entry.index] = tensor
 
-    def _return(self, tensor: Tensor) -> None:
-        """Take in values that went from the image through Python: they may depend on anything."""
-        sight = Sight(plain_dims(tensor.shape), None, cut=True)
-        self._memory[storage_key(tensor)] = Memory(tensor, Layout.bind(sight, tensor))
-        known = frozenset(key for key, memory in self._memory.items() if memory.layout)
-        here, nothing = frozenset({storage_key(tensor)}), frozenset[int]()
+    def _add_python_result(self, tensor: Tensor) -> None:
+        """Record values that went from the image through Python: they may depend on anything."""
+        field = ReceptiveField(untracked_dims(tensor.shape), None, cropped=True)
+        key = storage_key(tensor)
+        self._storages[key] = StorageInfo(tensor, Layout.bind(field, tensor))
+        known = frozenset(key for key, storage in self._storages.items() if storage.layout)
+        shape = tuple(tensor.shape)
         self.trace.ops.append(
-            Op("python", None, 0, True, known, here, nothing, nothing, nothing, nothing, nothing,
-               None, None, self.tick(), tuple(tensor.shape), None)
-        )  # fmt: skip
+            Op("python", None, self._next_order(), shape, True, known, frozenset({key}))
+        )
 
     def _record(
         self,
@@ -220,146 +225,128 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name: str,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        inputs: list[Tensor],
         operands: list[Operand],
         result: Any,
     ) -> None:
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        outputs = tensor_leaves(result)
         if not outputs:
-            self._escaped(name, operands)
+            self._note_scalar(name, operands)
             return
-        made = name.startswith(MADE_PREFIXES) or name.endswith("_like")
-        changed = changed_by(func, args, kwargs)
-        if changed and name in OVERWRITING:
+        views = {storage_key(operand.tensor) for operand in operands}
+        mutated = find_mutated(func, args, kwargs)
+        is_view = not mutated and all(storage_key(out) in views for out in outputs)
+        if mutated and name in OVERWRITING_OPS:
             operands = operands[1:] if name == "copy" else []
-        used = [] if made else effective(name, args, kwargs, operands)
+        is_factory = name.startswith(FACTORY_PREFIXES) or name.endswith("_like")
+        used = [] if is_factory else live_operands(name, args, kwargs, operands)
         by_id = {id(operand.tensor): operand for operand in operands}
-        data = any(operand.sight for operand in used)
-        entries = self._entries(used)
-        claims = entries.union(*(self._claims(operand.tensor) for operand in used))
-        random = torch.Tag.nondeterministic_seeded in func.tags
-        drawn = random or any(self._random(operand.tensor) for operand in used)
+        uses_image = any(operand.field for operand in used)
+        entries = self._find_entries(operand.tensor for operand in used)
+        claims = entries.union(*(self._find_claims(operand.tensor) for operand in used))
+        generates = torch.Tag.nondeterministic_seeded in func.tags
+        stochastic = generates or any(self._is_stochastic(operand.tensor) for operand in used)
 
-        sight, kind, undecided = None, None, False
-        views = {storage_key(tensor) for tensor in inputs}
-        is_view = not changed and all(storage_key(out) in views for out in outputs)
-        call = Call(
-            name, args, is_pointwise(func), used,
-            lambda tensor: by_id.get(id(tensor)) or Operand(tensor, self.sight(tensor), False),
-            changed or outputs, self._linear > 0, self._in_attention(),
+        field, kind, inconclusive = None, None, False
+        pointwise = torch.Tag.pointwise in func.tags
+        operator = find_operator(name, pointwise)
+        macs = 0 if is_view or operator.macs is None else operator.macs(name, args, outputs[0])
+        call = OpCall(
+            name, args, pointwise, used,
+            lambda tensor: by_id.get(id(tensor)) or Operand(tensor, self.find_field(tensor), False),
+            mutated or outputs, self._is_inside(LINEAR_FUNCTIONS),
+            self._is_inside(ATTENTION_FUNCTIONS),
         )  # fmt: skip
-        if data and not is_view:
-            finding, unknown = judge(call)
-            sight, kind = with_jumps(finding, used), finding.kind
-            if unknown and not any(op.sight and op.sight.windows is None for op in used):
-                self.trace.notes[unknown] = None
-            if drawn:
-                masks = [op.tensor for op in used if not op.sight and self._random(op.tensor)]
-                kind, undecided = met_random(call, masks, kind, random)
+        if uses_image and not is_view:
+            found, unknown = apply_rule(call, operator)
+            field, kind = keep_jumps(found, used), found.kind
+            if unknown and not any(before.windows is None for before in call.fields):
+                self._note(unknown)
+            if stochastic:
+                made = [operand.tensor for operand in used if not operand.field]
+                masks = [tensor for tensor in made if self._is_stochastic(tensor)]
+                kind, inconclusive = classify_random(call, masks, kind, generates)
             if kind == "batchnorm" and not uses_batch_statistics(call):
                 kind = "scale"
-            self.trace.uncounted |= name in UNCOUNTED
-        elif not is_view and multiply_adds(name, args, outputs[0]):
+            self.trace.macs_unknown |= operator.macs is None
+        elif macs:
             kind = "matmul"  # weights with weights: work, but no layer that mixes the image
-        moved = self._statistics(name, args, range(3, 5)) if name in BATCH_NORMS else frozenset()
-        frame, function = self._owner()
+        statistics = self._find_entries(args[3:5] if is_batch_norm(name) else ())
+        module_call, function_call = self._find_caller()
+        overwritten = [out for out in mutated if name in OVERWRITING_OPS and covers_storage(out)]
         self.trace.ops.append(
             Op(
                 name=name,
                 kind=kind,
-                macs=0 if is_view else multiply_adds(name, args, outputs[0]),
-                data=data,
-                reads=frozenset(storage_key(operand.tensor) for operand in used),
-                writes=frozenset(storage_key(out) for out in [*outputs, *changed]),
-                erases=frozenset(
-                    storage_key(out) for out in changed if name in OVERWRITING and is_all(out)
-                )
-                | (frozenset() if is_view or changed else frozenset(map(storage_key, outputs))),
-                entries=entries,
-                statistics=moved,
-                updates=moved
-                if call.pointwise is False and moves_statistics(call)
-                else frozenset(),
-                claims=frozenset(claims),
-                frame=frame,
-                function=function,
-                clock=self.tick(),
+                order=self._next_order(),
                 shape=tuple(outputs[0].shape),
-                sight=sight,
-                drawn=drawn,
-                number=self._count,
-                undecided=undecided,
+                uses_image=uses_image,
+                reads=frozenset(storage_key(operand.tensor) for operand in used),
+                writes=frozenset(storage_key(out) for out in [*outputs, *mutated]),
+                overwrites=frozenset(
+                    map(storage_key, overwritten if is_view or mutated else outputs)
+                ),
+                entries=entries,
+                statistics=statistics,
+                updates=statistics if updates_running_statistics(call) else frozenset(),
+                claims=claims,
+                macs=macs,
+                field=field,
+                module_call=module_call,
+                function_call=function_call,
+                stochastic=stochastic,
+                number=self._num_ops,
+                inconclusive=inconclusive,
             )
         )
-        if is_view:
-            return
-        for out in changed or outputs:
-            self._remember(out, sight, frozenset(claims), drawn and not data, bool(changed))
+        for out in [] if is_view else mutated or outputs:
+            info = StorageInfo(out, None, claims, stochastic and not uses_image)
+            self._store(info, field, bool(mutated))
 
-    def _in_attention(self) -> bool:
-        return any(function.name in ATTENDING for function in self._functions)
-
-    def _escaped(self, name: str, operands: list[Operand]) -> None:
+    def _note_scalar(self, name: str, operands: list[Operand]) -> None:
         if name in ("_local_scalar_dense", "equal", "is_nonzero") and any(
-            operand.sight for operand in operands
+            operand.field for operand in operands
         ):
-            self.trace.notes[
+            self._note(
                 "a number computed from the image goes through Python: "
                 "the table holds for one random image"
-            ] = None
+            )
 
-    def _owner(self) -> tuple[int | None, int | None]:
+    def _find_caller(self) -> tuple[int | None, int | None]:
         """Return the module call and the function call whose row an operation belongs to."""
-        for frame in self._frames:
-            if frame.leaf:
-                at = frame
-                break
-        else:
-            at = self._frames[-1] if self._frames else None  # type: ignore[assignment]
-        start = at.functions if at else 0
-        function = self._functions[start].index if len(self._functions) > start else None
-        return (at.index if at else None), function
+        innermost = self._open_modules[-1] if self._open_modules else None
+        module = next((call for call in self._open_modules if call.leaf), innermost)
+        functions = self._open_functions[module.open_functions if module else 0 :]
+        return (module.index if module else None), (functions[0].index if functions else None)
 
-    def _entries(self, operands: list[Operand]) -> frozenset[int]:
-        found: set[int] = set()
-        for operand in operands:
-            found.update(self._registry.overlapping(operand.tensor))
-        return frozenset(found)
+    def _find_entries(self, tensors: Iterable[Any]) -> frozenset[int]:
+        overlapping = (self._registry.overlapping(t) for t in tensors if isinstance(t, Tensor))
+        return frozenset(entry for entries in overlapping for entry in entries)
 
-    def _claims(self, tensor: Tensor) -> frozenset[int]:
-        memory = self._memory.get(storage_key(tensor))
-        return memory.claims if memory and memory.layout is None else frozenset()
+    def _find_claims(self, tensor: Tensor) -> frozenset[int]:
+        storage = self._storages.get(storage_key(tensor))
+        return storage.claims if storage and storage.layout is None else frozenset()
 
-    def _random(self, tensor: Tensor) -> bool:
-        memory = self._memory.get(storage_key(tensor))
-        return bool(memory and memory.random)
+    def _is_stochastic(self, tensor: Tensor) -> bool:
+        storage = self._storages.get(storage_key(tensor))
+        return bool(storage and storage.stochastic)
 
-    def _statistics(
-        self, name: str, args: tuple[Any, ...], positions: Iterable[int]
-    ) -> frozenset[int]:
-        tensors = [args[at] for at in positions if at < len(args)]
-        found = [self._registry.overlapping(t) for t in tensors if isinstance(t, Tensor)]
-        return frozenset(entry for entries in found for entry in entries)
-
-    def _remember(
-        self, out: Tensor, sight: Sight | None, claims: frozenset[int], random: bool, changed: bool
-    ) -> None:
+    def _store(self, info: StorageInfo, field: ReceptiveField | None, mutated: bool) -> None:
         """Keep what is known of a result, or of a part of memory that was written."""
+        out = info.tensor
         key = storage_key(out)
-        memory = self._memory.get(key)
-        if changed and memory is None and self._registry.overlapping(out):
-            return  # a stored number that moves: still a stored number
-        if sight is not None and tuple(out.shape) != tuple(
-            prod(run.size for run in dim) for dim in sight.dims
+        storage = self._storages.get(key)
+        if mutated and storage is None and self._registry.overlapping(out):
+            return  # a stored number that is updated: still a stored number
+        if field is not None and tuple(out.shape) != tuple(
+            prod(run.size for run in dim) for dim in field.dims
         ):  # the second result of several, with another shape
-            sight = Sight(plain_dims(out.shape), sight.windows, cut=True)
-        if not changed or memory is None or is_all(out):
-            layout = Layout.bind(sight, out) if sight else None
-            self._memory[key] = Memory(out, layout, claims, random)
-            return
-        if sight is None:
-            memory.claims |= claims
-            memory.random |= random
-            return
-        base = memory.tensor
-        memory.layout = Layout.bind(written_into(base, memory.layout, out, sight), base)
+            field = ReceptiveField(untracked_dims(out.shape), field.windows, cropped=True)
+        if not mutated or storage is None or covers_storage(out):
+            info.layout = Layout.bind(field, out) if field else None
+            self._storages[key] = info
+        elif field is None:
+            storage.claims |= info.claims
+            storage.stochastic |= info.stochastic
+        else:
+            base = storage.tensor
+            storage.layout = Layout.bind(merge_write(base, storage.layout, out, field), base)

@@ -6,173 +6,172 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from whit.analysis.rows import (
-    Place,
-    place_of,
-)
-from whit.analysis.tracing.ablation import ignored, wake_zeros
-from whit.analysis.tracing.hooks import record
-from whit.analysis.tracing.sandbox import set_mode, tiny_batch
-from whit.analysis.tracing.storage import Registry, storage_key
-from whit.analysis.tracing.trace import Trace
+from whit.analysis.tracing.ablation import is_output_invariant, perturb_zero_weights
+from whit.analysis.tracing.dataflow import tensor_leaves
+from whit.analysis.tracing.hooks import record_forward
+from whit.analysis.tracing.recorder import Recorder
+from whit.analysis.tracing.sandbox import probe_batch, set_mode
+from whit.analysis.tracing.storage import TensorRegistry, storage_key
+from whit.analysis.tracing.trace import CallSite, Trace
 
 BATCH = 2  # more than one image, so that a stray squeeze() shows
-TRAINING_PASSES = 6  # at most; more than one only while a random mask has shown no zero yet
-ONLY_TRAINED = frozenset({"batchnorm", "dropout", "droppath", "noise"})
+MAX_TRAINING_PASSES = 6  # more than one only while a random mask has shown no zero yet
+TRAINING_KINDS = frozenset({"batchnorm", "dropout", "droppath", "noise"})
 
 
-class Examination:
-    """The passes of one audit and what they showed."""
+class TracingSession:
+    """The passes of one audit and what they showed; `model` is run only where `copy` calls it."""
 
-    def __init__(self, model: nn.Module, twin: nn.Module, image_shape: tuple[int, int, int]):
-        self.models = (model, twin)
-        self.twin = twin
+    def __init__(self, model: nn.Module, copy: nn.Module, image_shape: tuple[int, int, int]):
+        self.models = (model, copy)
+        self.copy = copy
         self.image_shape = image_shape
         self.notes: dict[str, None] = {}
-        self._materialise()
-        self.registry = Registry.of(twin, model)
-        self.names = {id(module): _path(path) for path, module in model.named_modules()}
-        self.names |= {id(module): _path(path) for path, module in twin.named_modules()}
-        self.attributes = _plain_attributes(twin) | _plain_attributes(model)
-        self.trace = self._run(training=False, registry=self.registry)
-        self.in_training: dict[str, set[Place]] = {}
-        self.training_trace = Trace()
-        self.updated: frozenset[int] | None = None  # None: the training pass failed
+        self._materialize_lazy_parameters()
+        self.registry = TensorRegistry.build(copy, model)
+        self._paths = {
+            id(module): path.replace("_orig_mod.", "").replace("_orig_mod", "")
+            for traced in self.models
+            for path, module in traced.named_modules()
+        }
+        self._attributes = _name_plain_attributes(copy) | _name_plain_attributes(model)
+        self.trace = self._trace(training=False, registry=self.registry)
+        self.in_training: dict[str, set[CallSite]] = {}
+        self._training_trace = Trace()
+        self.updated_statistics: frozenset[int] | None = None  # None: the training pass failed
         if self.trace.failure is None:
-            self._train()
-        self.from_image: set[int] = set()  # entries that are no constants after all
-        self._follow_through_python()
-        self._single_image()
-        self.without_effect = self._without_effect()
+            self._trace_training()
+        self.image_entries: set[int] = set()  # constants that the image determines
+        self._trace_image_constants()
+        self._check_single_image()
+        self.ineffective = self._find_ineffective_kinds()
 
     def note(self, text: str) -> None:
         """Keep `text` for the audit's notes, once."""
         self.notes[text] = None
 
-    def _materialise(self) -> None:
-        lazy = [name for name, p in self.twin.named_parameters() if nn.parameter.is_lazy(p)]
-        if not lazy:
+    def _materialize_lazy_parameters(self) -> None:
+        if not any(nn.parameter.is_lazy(parameter) for parameter in self.copy.parameters()):
             return
-        set_mode(self.models, False)
+        images = self._prepare(training=False)
         try:
             with torch.no_grad():
-                self.twin(tiny_batch(self.twin, self.image_shape, BATCH, 0))
+                self.copy(images)
         except Exception as error:
-            self.note(f"lazy parameters could not be given a shape: {brief(error)}")
+            self.note(f"lazy parameters could not be given a shape: {describe_error(error)}")
 
-    def _run(
+    def _trace(
         self,
         training: bool,
-        registry: Registry,
+        registry: TensorRegistry | None = None,
         draw: int = 0,
-        returning: frozenset[int] = frozenset(),
+        image_constants: frozenset[int] = frozenset(),
     ) -> Trace:
+        registry = registry or TensorRegistry.build(self.copy, self.models[0])
         set_mode(self.models, training)
         torch.manual_seed(torch.initial_seed() + draw)
-        image = tiny_batch(self.twin, self.image_shape, BATCH, draw)
-        known = self.names, self.attributes
+        image = probe_batch(self.copy, self.image_shape, BATCH, draw)
+        recorder = Recorder(registry, self._paths, self._attributes, image_constants)
         with torch.no_grad():
-            return record(self.twin, image, registry, *known, returning)
+            return record_forward(self.copy, image, recorder)
 
-    def _train(self) -> None:
+    def _trace_training(self) -> None:
         """Run as in training, again while a random mask has shown no zero."""
         updated: set[int] = set()
-        for draw in range(TRAINING_PASSES):
-            trace = self._run(True, Registry.of(self.twin, self.models[0]), draw)
+        for draw in range(MAX_TRAINING_PASSES):
+            trace = self._trace(True, draw=draw)
             if trace.failure is not None:
-                self.note(f"the forward pass fails in training mode: {brief(trace.failure)}")
+                problem = describe_error(trace.failure)
+                self.note(f"the forward pass fails in training mode: {problem}")
                 return
-            self.training_trace = trace
-            places = place_of(trace)
+            self._training_trace = trace
+            for kind in TRAINING_KINDS:
+                self.in_training.setdefault(kind, set())
             for op in trace.ops:
                 updated |= op.updates
-                if op.live and op.kind in ONLY_TRAINED:
-                    self.in_training.setdefault(op.kind, set()).update(places(op))
-            for kind in ONLY_TRAINED:
-                self.in_training.setdefault(kind, set())
-            if not any(op.undecided and op.live for op in trace.ops):
+                if op.live and op.kind in TRAINING_KINDS:
+                    self.in_training[op.kind] |= trace.call_sites(op)
+            if not any(op.inconclusive and op.live for op in trace.ops):
                 break
-        self.updated = frozenset(updated)
+        self.updated_statistics = frozenset(updated)
 
-    def _follow_through_python(self) -> None:
+    def _trace_image_constants(self) -> None:
         """Trace again if some constants change with the image: they are made from it.
 
         That happens when values leave torch, as with `.numpy()`, and come back.
         """
-        if not self.trace.foreign or self.trace.failure is not None:
+        if not self.trace.constants or self.trace.failure is not None:
             return
-        again = self._run(False, Registry.of(self.twin, self.models[0]), draw=1)
-        pairs = zip(self.trace.foreign.values(), again.foreign.values(), strict=False)
-        made = frozenset(
+        again = self._trace(False, draw=1)
+        pairs = zip(self.trace.constants.values(), again.constants.values(), strict=False)
+        changed = frozenset(
             number
             for number, (one, other) in enumerate(pairs)
             if one.shape != other.shape or not torch.equal(one, other)
         )
-        if made:
+        if changed:
             self.note(
                 "values computed from the image leave torch and come back: what happens between "
                 "cannot be seen"
             )
-            self.registry = Registry.of(self.twin, self.models[0])
-            self.trace = self._run(False, self.registry, returning=made)
-            entries = list(self.trace.foreign)
-            self.from_image = {entries[number] for number in made if number < len(entries)}
+            self.registry = TensorRegistry.build(self.copy, self.models[0])
+            self.trace = self._trace(False, self.registry, image_constants=changed)
+            entries = list(self.trace.constants)
+            self.image_entries = {entries[number] for number in changed if number < len(entries)}
 
-    def _single_image(self) -> None:
+    def _check_single_image(self) -> None:
         """Note if the batch dimension is lost with one image, as a bare `squeeze()` does."""
         if not isinstance(self.trace.output, Tensor):
             return
-        set_mode(self.models, False)
+        image = self._prepare(training=False, batch=1)
         try:
             with torch.no_grad():
-                output = self.twin(tiny_batch(self.twin, self.image_shape, 1, 0))
-            shape, wanted = tuple(output.shape), (1, *self.trace.output.shape[1:])
-            if shape != wanted:
-                self.note(f"for one image the output has shape {shape}, not {wanted}")
+                output = self.copy(image)
+            shape, expected = tuple(output.shape), (1, *self.trace.output.shape[1:])
+            if shape != expected:
+                self.note(f"for one image the output has shape {shape}, not {expected}")
         except Exception as error:
-            self.note(f"the forward pass fails for one image: {brief(error)}")
+            self.note(f"the forward pass fails for one image: {describe_error(error)}")
 
-    def _without_effect(self) -> set[str]:
-        """Return the kinds of layers that budgets ask for whose results the output ignores.
+    def _find_ineffective_kinds(self) -> set[str]:
+        """Return the kinds of layers that budgets ask for and whose results the output ignores.
 
         Data flow alone cannot tell: in `x + (d - d)` it goes through d.
         """
-        if self.updated is None or self.models[0] is self.models[1]:
+        if self.updated_statistics is None or self.models[0] is self.models[1]:
             return set()
-        wake_zeros(self.twin)
-        still: set[str] = set()
+        perturb_zero_weights(self.copy)
+        ineffective: set[str] = set()
         for kind in ("gap", "linear", "batchnorm", "dropout"):
-            training = kind in ONLY_TRAINED
-            trace = self.training_trace if training else self.trace
+            training = kind in TRAINING_KINDS
+            trace = self._training_trace if training else self.trace
             numbers = frozenset(op.number for op in trace.ops if op.live and op.kind == kind)
-            if numbers and ignored(self.twin, partial(self._prepare, training), numbers):
-                still.add(kind)
+            make_images = partial(self._prepare, training)
+            if numbers and is_output_invariant(self.copy, make_images, numbers):
+                ineffective.add(kind)
                 self.note(f"{kind} has no effect on the output and does not count")
-        return still
+        return ineffective
 
-    def _prepare(self, training: bool) -> Tensor:
+    def _prepare(self, training: bool, batch: int = BATCH) -> Tensor:
+        """Set mode and random state; return the first probe images."""
         set_mode(self.models, training)
-        return tiny_batch(self.twin, self.image_shape, BATCH, 0)
+        return probe_batch(self.copy, self.image_shape, batch, 0)
 
 
-def _path(path: str) -> str:
-    return path.replace("_orig_mod.", "").replace("_orig_mod", "")
-
-
-def _plain_attributes(model: nn.Module) -> dict[int, str]:
-    """Return the names of tensors that modules keep as plain attributes, by address."""
+def _name_plain_attributes(model: nn.Module) -> dict[int, str]:
+    """Return the names of tensors that modules keep as plain attributes, by storage key."""
     found: dict[int, str] = {}
     for path, module in model.named_modules():
         for leaf, value in vars(module).items():
-            for tensor in tree_leaves(value) if not leaf.startswith("_") else ():
-                if isinstance(tensor, Tensor) and not tensor.is_meta:
+            for tensor in tensor_leaves(value) if not leaf.startswith("_") else ():
+                if not tensor.is_meta:
                     found[storage_key(tensor)] = f"{path}.{leaf}".lstrip(".")
     return found
 
 
-def brief(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
+    """Return type and first line of `error`, shortened."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
     text = text if len(text) <= 200 else text[:199] + "…"

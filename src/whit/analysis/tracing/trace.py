@@ -2,102 +2,115 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from whit.analysis.receptive_field import (
-    Layout,
-    Sight,
-)
+from whit.analysis.receptive_field import Layout, ReceptiveField
 from whit.analysis.tracing.storage import storage_key
+
+# Names a call in every pass, for layers such as dropout that leave no operation in inference:
+# (module path, its number of earlier calls, function name, its number of earlier calls there).
+CallSite = tuple[str, int, str, int]
 
 
 @dataclass
-class Frame:
+class ModuleCall:
     """One call of a module."""
 
     index: int
     path: str  # "" for the model itself
+    site: CallSite
     leaf: bool  # has no submodules: its operations are one row
-    own: bool  # one of torch's own modules
-    clock: int
-    functions: int  # how many function calls were open when it began
+    builtin: bool  # one of torch's own modules
+    order: int  # among all calls and operations
+    open_functions: int  # number of function calls open when it began
     parent: int | None
     shape: tuple[int, ...] | None = None
-    sight: Sight | None = None
-    same: bool = False  # the result is the argument itself
+    field: ReceptiveField | None = None
+    returns_input: bool = False  # the result is the argument itself
 
 
 @dataclass
-class Function:
+class FunctionCall:
     """One call of a torch function from Python, such as `F.dropout` or `x + y`."""
 
     index: int
     name: str
-    frame: int | None
-    clock: int
-    outer: int | None
+    site: CallSite
+    module_call: int | None
+    order: int
+    parent: int | None
     shape: tuple[int, ...] | None = None
-    sight: Sight | None = None
+    field: ReceptiveField | None = None
 
 
 @dataclass
 class Op:
-    """One aten operation."""
+    """One aten operation. Storages are given by key, stored numbers by registry entry."""
 
     name: str
     kind: str | None
-    macs: int
-    data: bool  # depends on the image
+    order: int
+    shape: tuple[int, ...]
+    uses_image: bool
     reads: frozenset[int]  # storages
     writes: frozenset[int]
-    erases: frozenset[int]  # storages overwritten in full
-    entries: frozenset[int]  # stored numbers it reads itself
-    statistics: frozenset[int]  # of these, those read as BatchNorm's running statistics
-    updates: frozenset[int]  # running statistics that it moves
-    claims: frozenset[int]  # stored numbers behind its operands
-    frame: int | None
-    function: int | None
-    clock: int
-    shape: tuple[int, ...]
-    sight: Sight | None
-    drawn: bool = False  # takes random numbers
-    number: int = 0  # place in the order of all aten operations, from 1
-    undecided: bool = False  # a random mask that happened to have no zero
+    overwrites: frozenset[int] = frozenset()  # storages written in full
+    entries: frozenset[int] = frozenset()  # stored numbers it reads itself
+    statistics: frozenset[int] = frozenset()  # of these, BatchNorm's running statistics
+    updates: frozenset[int] = frozenset()  # running statistics that it updates
+    claims: frozenset[int] = frozenset()  # stored numbers behind its operands
+    macs: int = 0  # for the whole batch
+    field: ReceptiveField | None = None
+    module_call: int | None = None
+    function_call: int | None = None
+    stochastic: bool = False  # takes random numbers
+    number: int = 0  # among all aten operations, from 1
+    inconclusive: bool = False  # a random mask that happened to have no zero
     live: bool = True
 
 
 @dataclass
-class Memory:
+class StorageInfo:
     """What is known of one storage."""
 
     tensor: Tensor  # kept, so that its address is not used again
     layout: Layout | None  # None: does not depend on the image
     claims: frozenset[int] = frozenset()
-    random: bool = False
+    stochastic: bool = False
 
 
 @dataclass
 class Trace:
     """What happened in one forward pass."""
 
-    ops: list[Op] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
-    functions: list[Function] = field(default_factory=list)
-    notes: dict[str, None] = field(default_factory=dict)  # ordered, each once
+    ops: list[Op] = dataclasses.field(default_factory=list)
+    module_calls: list[ModuleCall] = dataclasses.field(default_factory=list)
+    function_calls: list[FunctionCall] = dataclasses.field(default_factory=list)
+    notes: dict[str, None] = dataclasses.field(default_factory=dict)  # ordered, each once
     failure: BaseException | None = None
     output: Any = None
-    sight_of_output: Sight | None = None
-    foreign: dict[int, Tensor] = field(default_factory=dict)  # constants, by entry
-    uncounted: bool = False  # some operation's multiply-adds are not known
+    output_field: ReceptiveField | None = None
+    constants: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # by registry entry
+    macs_unknown: bool = False  # of some operation
+
+    def call_sites(self, op: Op) -> set[CallSite]:
+        """Return the sites of the module call and the function call that `op` belongs to."""
+        sites = set()
+        if op.module_call is not None:
+            sites.add(self.module_calls[op.module_call].site)
+        if op.function_call is not None:
+            sites.add(self.function_calls[op.function_call].site)
+        return sites
 
     def mark_live(self, outputs: Iterable[Tensor]) -> None:
         """Mark the operations that the outputs depend on, walking backwards."""
-        wanted = {storage_key(tensor) for tensor in outputs}
+        needed = {storage_key(tensor) for tensor in outputs}
         for op in reversed(self.ops):
-            op.live = bool(op.writes & wanted)
+            op.live = bool(op.writes & needed)
             if op.live:
-                wanted = (wanted - op.erases) | op.reads
+                needed = (needed - op.overwrites) | op.reads
