@@ -124,7 +124,7 @@ def dead_branches(m: Written, x: Tensor) -> Tensor:
     return m.fc(gap(x + (dropped - dropped) + (normed - normed)))
 
 
-# way: (kind, whether it is there, forward)
+# way: (kind, whether it takes effect, forward)
 TRAINED = {
     "module": ("dropout", True, lambda m, x: m.fc(gap(m.drop(m.conv(x))))),
     "module 2d": ("dropout", True, lambda m, x: m.fc(gap(m.drop2d(m.conv(x))))),
@@ -178,7 +178,7 @@ TRAINED = {
 
 @pytest.mark.parametrize("way", TRAINED)
 def test_what_happens_in_training(way: str) -> None:
-    kind, there, forward = TRAINED[way]
+    kind, present, forward = TRAINED[way]
     found = audit(
         forward,
         drop=nn.Dropout(0.1),
@@ -191,7 +191,7 @@ def test_what_happens_in_training(way: str) -> None:
         instance=nn.InstanceNorm2d(4),
         gate=nn.Parameter(torch.zeros(1)),
     )
-    assert (kind in found.kinds) == there
+    assert (kind in found.kinds) == present
     assert found.output_problem is None
 
 

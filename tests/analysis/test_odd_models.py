@@ -1,4 +1,4 @@
-"""Strange models give notes, never crashes, and stay as they were. Run: pytest tests/analysis"""
+"""Unusual models give notes, never crash, and are left unchanged. Run: pytest tests/analysis"""
 
 import random
 import time
@@ -71,7 +71,7 @@ def test_failing_in_training_mode_only() -> None:
 
 def test_lazy_model_that_fails() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(10))
-    found = audit_model(model)  # three channels wanted, one given
+    found = audit_model(model)  # expects three channels, gets one
     assert found.params.total == 112
     assert any("lazy" in note for note in found.notes)
 
@@ -87,10 +87,10 @@ OUTPUTS = {
 
 @pytest.mark.parametrize("case", OUTPUTS)
 def test_output_problems(case: str) -> None:
-    forward, wanted = OUTPUTS[case]
+    forward, expected = OUTPUTS[case]
     problem = audit_model(Written(forward), (1, 12, 12), 10).output_problem
     assert problem is not None
-    assert wanted in problem
+    assert expected in problem
 
 
 def test_squeeze_loses_the_batch_of_one() -> None:
@@ -98,7 +98,7 @@ def test_squeeze_loses_the_batch_of_one() -> None:
     assert "for one image the output has shape (10,), not (1, 10)" in found.notes
 
 
-STRANGE = {
+UNUSUAL = {
     "data_ptr": lambda m, x: m.fc(gap(m.conv(x))) + 0 * m.conv.weight.data_ptr(),
     "no_grad": lambda m, x: m.fc(torch.no_grad()(gap)(m.conv(x))),
     "checkpoint": lambda m, x: m.fc(gap(checkpoint(m.conv, x, use_reentrant=False))),
@@ -118,9 +118,9 @@ def sliced(x: Tensor) -> Tensor:
     return result[:, :4]
 
 
-@pytest.mark.parametrize("case", STRANGE)
+@pytest.mark.parametrize("case", UNUSUAL)
 def test_strange_forwards(case: str) -> None:
-    found = audit_model(Written(STRANGE[case]), (1, 12, 12), 10)
+    found = audit_model(Written(UNUSUAL[case]), (1, 12, 12), 10)
     assert found.params.total == 90
     assert found.params.unused == 0
     assert found.output_problem is None

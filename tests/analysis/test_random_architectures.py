@@ -41,7 +41,7 @@ class Slice(nn.Module):
         return x[:, :, :: self.step, 1:]
 
 
-class There(nn.Module):
+class ChannelsLastRoundTrip(nn.Module):
     """Channels last and back, through memory."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,9 @@ def block(draw: st.DrawFn, i: int) -> tuple[nn.Module, int]:
         bias = draw(st.booleans())
         return nn.Conv2d(i, o, kernel, stride, padding, dilation, groups, bias), o
     if kind == "depthwise":
-        return nn.Sequential(nn.Conv2d(i, i, 3, groups=i), nn.Conv2d(i, o, 1), There()), o
+        return nn.Sequential(
+            nn.Conv2d(i, i, 3, groups=i), nn.Conv2d(i, o, 1), ChannelsLastRoundTrip()
+        ), o
     if kind == "pool":
         k, s = draw(st.integers(2, 3)), draw(st.integers(1, 2))
         return draw(st.sampled_from([nn.MaxPool2d(k, s), nn.AvgPool2d(k, s)])), i
@@ -116,7 +118,7 @@ def test_parameters_and_macs(model: nn.Sequential, head: bool) -> None:
     assert audit.notes == ()
 
 
-def seen(model: nn.Module, axis: int) -> Tensor:
+def find_dependences(model: nn.Module, axis: int) -> Tensor:
     """Return which lines of the image change which positions of the output, by experiment.
 
     With positive weights nothing cancels, so a bright line shows wherever it is seen.
@@ -144,7 +146,7 @@ def test_receptive_field_by_experiment(model: nn.Sequential) -> None:
     fields = field if isinstance(field, tuple) else (field, field)
     jumps = jump if isinstance(jump, tuple) else (jump, jump)
     for axis in (0, 1):
-        lines = seen(model, axis)  # (lines, positions)
+        lines = find_dependences(model, axis)  # (lines, positions)
         extents = [int(c.nonzero().max() - c.nonzero().min()) + 1 for c in lines.T if c.any()]
         assert max(extents) <= fields[axis], audit.table()
         starts = [int(c.nonzero().min()) for c in lines.T if c.any()]

@@ -43,14 +43,14 @@ HIDING = {
 }
 
 
-@pytest.mark.parametrize("place", HIDING)
-def test_hiding_weights_gains_nothing(place: str) -> None:
+@pytest.mark.parametrize("case", HIDING)
+def test_hiding_weights_gains_nothing(case: str) -> None:
     found = audit(
-        HIDING[place],
+        HIDING[case],
         frozen=nn.Parameter(WEIGHT.clone(), requires_grad=False),
-        buffer=nn.Buffer(WEIGHT.clone()) if "buffer" in place else None,
-        passing=nn.Buffer(WEIGHT.clone(), persistent=False) if "saved" in place else None,
-        running_mean=nn.Buffer(WEIGHT.flatten().clone()) if "running" in place else None,
+        buffer=nn.Buffer(WEIGHT.clone()) if "buffer" in case else None,
+        passing=nn.Buffer(WEIGHT.clone(), persistent=False) if "saved" in case else None,
+        running_mean=nn.Buffer(WEIGHT.flatten().clone()) if "running" in case else None,
         plain=WEIGHT.clone(),
         listed=list(WEIGHT.clone()),
         hidden=[nn.Linear(4, 10, bias=False)],
@@ -58,8 +58,8 @@ def test_hiding_weights_gains_nothing(place: str) -> None:
     )
     total = 40 + 50 + 40  # the frozen parameter is registered in every case
     assert found.params.frozen == 40
-    assert found.params.total == total + (0 if place == "frozen" else 40)
-    assert found.params.buffers == (0 if place == "frozen" else 40)
+    assert found.params.total == total + (0 if case == "frozen" else 40)
+    assert found.params.buffers == (0 if case == "frozen" else 40)
     assert sum(layer.params for layer in found.layers) == found.params.total
     assert found.output_problem is None
 

@@ -1,4 +1,4 @@
-"""Models that an audit must get right: the five published systems and many awkward ones."""
+"""Models for the audit: the five published systems and many unusual ones."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The vocabulary of layer kinds; needs no torch.
 
-A kind tells what a forward pass does, whichever module or function does it. Three need a
+A kind says what a forward pass does, whichever module or function does it. Three need a
 definition:
 
 - `F.linear` (and so `nn.Linear`) is always `linear`. Any other product with stored weights is

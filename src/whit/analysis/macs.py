@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-# Returns the multiply-adds of an aten operation on the whole batch: name, arguments, result.
+# Returns the multiply-adds of an aten operation on the full batch: name, arguments, result.
 MacRule = Callable[[str, tuple[Any, ...], Tensor], int]
 
 
@@ -22,7 +22,7 @@ def no_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
 
 def convolution_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
     image, weight = args[0], args[1]
-    # every weight meets every position once: of the result, or, transposed, of the input
+    # every weight is used once at every position: of the result, or, transposed, of the input
     positions = prod((image if args[6] else out).shape[2:])
     return int(weight.numel() * positions * image.shape[0])
 

@@ -140,7 +140,7 @@ def _format_extent(extent: Extent) -> str:
 
 
 def _truncate_left(text: str, width: int) -> str:
-    """Return `text` cut to `width`: the beginning goes, since the end tells modules apart."""
+    """Return `text` cut to `width`: the beginning is dropped, since the end identifies a module."""
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
 
 

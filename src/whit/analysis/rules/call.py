@@ -69,7 +69,7 @@ class OpCall:
         return self.args[position] if position < len(self.args) else default
 
     def int_args(self, position: int, count: int, default: Any = None) -> list[int]:
-        """Return a number or list argument as `count` numbers; one number stands for all."""
+        """Return a number or list argument as `count` numbers; one number is repeated."""
         return broadcast_ints(self.arg(position, default), count)
 
     def reduced_dims(self, position: int) -> list[int]:
@@ -89,7 +89,7 @@ class RuleResult:
     kind: str | None
 
 
-Rule = Callable[[OpCall, str | None], RuleResult]  # the call and the kind that its name alone tells
+Rule = Callable[[OpCall, str | None], RuleResult]  # takes the call and the kind of its name
 
 
 def broadcast_ints(value: Any, count: int) -> list[int]:
@@ -98,7 +98,7 @@ def broadcast_ints(value: Any, count: int) -> list[int]:
 
 
 def is_global_mean(before: ReceptiveField, after: ReceptiveField) -> bool:
-    """Tell whether averaging made one position of a full, unweighted map of more than 1x1."""
+    """Return whether averaging a full, unweighted map of more than 1x1 left one position."""
     weighted = before.weighted_axes & {*AXES}
     scaled = before.summed and abs(before.gain - 1) >= MEAN_TOLERANCE
     single = before.num_positions > 1 and after.num_positions == 1
@@ -106,7 +106,7 @@ def is_global_mean(before: ReceptiveField, after: ReceptiveField) -> bool:
 
 
 def uses_batch_statistics(call: OpCall) -> bool:
-    """Tell whether a batch normalization takes its statistics from the batch itself."""
+    """Return whether a batch normalization takes its statistics from the batch itself."""
     return call.name != "_native_batch_norm_legit_no_training" and bool(call.arg(5, True))
 
 
@@ -117,7 +117,7 @@ def get_aten_name(func: Any) -> str:
 
 
 def is_numbered(func: Any) -> bool:
-    """Tell whether an operation has a number in the order of execution.
+    """Return whether an operation has a number in the order of execution.
 
     torch lets `arange` and its like end in a detach under some modes and not under others.
     """

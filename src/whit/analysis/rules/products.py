@@ -63,7 +63,7 @@ def _find_varying_axes(tensor: Tensor, dims: Dims) -> frozenset[str]:
 
 
 def product(call: OpCall, kind: str | None) -> RuleResult:
-    """Matrix products: the last dim of the left operand meets a dim of the right one."""
+    """Matrix products: the last dim of the left operand is summed with one of the right."""
     has_addend = call.name.startswith("add") or call.name == "baddbmm"
     left, right = (call.find_operand(call.args[has_addend + i]) for i in (0, 1))
     inner_right = -1 if call.name == "linear" or right.tensor.dim() == 1 else -2

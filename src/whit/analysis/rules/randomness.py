@@ -1,4 +1,4 @@
-"""Random numbers that meet the data: dropout, dropped paths, noise."""
+"""Random numbers combined with the data: dropout, dropped paths, noise."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from whit.analysis.rules.call import OpCall
 def classify_random(
     call: OpCall, masks: list[Tensor], kind: str | None, generates: bool
 ) -> tuple[str | None, bool]:
-    """Return the kind of `call`, in which data meets the random `masks`.
+    """Return the kind of `call`, which combines data with the random `masks`.
 
-    The second result is true if this pass cannot tell, because the mask happened to be all ones.
+    The second result is true if the pass is inconclusive: the mask happened to be all ones.
     `generates`: the operation itself takes random numbers.
     """
     if call.name == "native_dropout":

@@ -40,7 +40,7 @@ def reduce(position: int) -> Rule:
 def _classify_average(
     name: str, field: ReceptiveField, result: ReceptiveField, runs: list[AxisRun]
 ) -> RuleResult:
-    """Tell a mean over the full map from other means and sums, also when written in steps."""
+    """Distinguish a mean over the full map, also in several steps, from other means and sums."""
     axes = {run.axis for run in runs if run.size > 1}
     if axes & field.weighted_axes:  # weights were multiplied in before: a product with weights
         kind = "linear" if result.num_positions == 1 else "conv"
@@ -79,7 +79,7 @@ def group_norm(call: OpCall, kind: str | None) -> RuleResult:
 def batch_norm(call: OpCall, kind: str | None) -> RuleResult:
     """Fixed statistics change no field; statistics of the batch see full maps."""
     field = call.field
-    # F.instance_norm reshapes to (1, N C, H, W): there the images stand among the channels
+    # F.instance_norm reshapes to (1, N C, H, W): there the images are among the channels
     if any(run.axis == "n" for run in field.dims[1]):
         kind = "instancenorm"
     mixed = [0, *range(2, len(field.dims))] if uses_batch_statistics(call) else []

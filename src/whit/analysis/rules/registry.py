@@ -38,7 +38,7 @@ from whit.analysis.rules.windows import adaptive_pool, convolution, pad, pool, u
 class Operator:
     """What is known of one aten operation."""
 
-    kind: str | None  # the kind that the name alone tells; None: its row takes another's
+    kind: str | None  # by its name alone; None: it names no row
     rule: Rule | None = None  # None: that of `pointwise` where torch tags it so, else unknown
     macs: MacRule | None = no_macs  # None: it multiplies and adds, but how often is not known
 

@@ -52,10 +52,10 @@ def covers_map(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> bool:
-    """Tell whether every window of the kernel covers the full input map of more than 1x1.
+    """Return whether every window of the kernel covers the full input map of more than 1x1.
 
-    Then each output meets each input: fully connected. A padded 3x3 on a 3x3 map is not, as only
-    its middle window sees everything.
+    Then each output depends on each input: fully connected. A padded 3x3 on a 3x3 map is
+    not, as only its middle window covers the map.
     """
     hidden = prod(run.size for run in field.dims[1] if run.axis in AXES)
     if prod(sizes) * hidden == 1:

@@ -56,7 +56,7 @@ def perturb_zero_weights(model: nn.Module) -> None:
 def is_output_invariant(
     model: nn.Module, make_images: Callable[[], Tensor], numbers: frozenset[int]
 ) -> bool:
-    """Tell whether the output of `model` stays the same when operations `numbers` get noise.
+    """Return whether the output of `model` stays the same when operations `numbers` get noise.
 
     `make_images` sets mode and random state, and returns the images, the same way each time.
     """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from whit.analysis.receptive_field import AXES, Layout, ReceptiveField, untracked_dims
+from whit.analysis.receptive_field import AXES, ReceptiveField, untracked_dims
 from whit.analysis.rules.call import (
     OpCall,
     Operand,
@@ -20,6 +20,7 @@ from whit.analysis.rules.call import (
     uses_batch_statistics,
 )
 from whit.analysis.rules.registry import is_batch_norm
+from whit.analysis.tracing.layout import Layout
 from whit.analysis.tracing.storage import storage_key
 
 # In-place operations whose result does not depend on the values they overwrite.
@@ -68,12 +69,12 @@ def live_operands(
 
 
 def updates_running_statistics(call: OpCall) -> bool:
-    """Tell whether a batch normalization in this pass updates its running statistics."""
+    """Return whether a batch normalization in this pass updates its running statistics."""
     return is_batch_norm(call.name) and uses_batch_statistics(call) and call.arg(6, 0.1) != 0
 
 
 def covers_storage(tensor: Tensor) -> bool:
-    """Tell whether `tensor` covers all of its storage."""
+    """Return whether `tensor` covers all of its storage."""
     return tensor.numel() * tensor.element_size() >= tensor.untyped_storage().nbytes()
 
 

@@ -17,7 +17,7 @@ from whit.analysis.tracing.trace import Trace
 
 
 class FunctionTracer(TorchFunctionMode):
-    """Tells the recorder which torch function the user's Python called."""
+    """Reports to the recorder which torch functions the user's Python calls."""
 
     def __init__(self, recorder: Recorder):
         super().__init__()

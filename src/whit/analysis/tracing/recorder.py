@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterable
 from math import prod
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from whit.analysis.receptive_field import Layout, ReceptiveField, image_field, untracked_dims
+from whit.analysis.receptive_field import ReceptiveField, image_field, untracked_dims
 from whit.analysis.rules.call import (
     OpCall,
     Operand,
@@ -22,6 +21,7 @@ from whit.analysis.rules.call import (
 )
 from whit.analysis.rules.randomness import classify_random
 from whit.analysis.rules.registry import apply_rule, find_operator, is_batch_norm
+from whit.analysis.tracing.call_stack import CallStack
 from whit.analysis.tracing.dataflow import (
     FACTORY_PREFIXES,
     OVERWRITING_OPS,
@@ -34,8 +34,9 @@ from whit.analysis.tracing.dataflow import (
     tensor_leaves,
     updates_running_statistics,
 )
+from whit.analysis.tracing.layout import Layout
 from whit.analysis.tracing.storage import CONSTANT, TensorRegistry, storage_key
-from whit.analysis.tracing.trace import FunctionCall, ModuleCall, Op, StorageInfo, Trace
+from whit.analysis.tracing.trace import FunctionCall, Op, StorageInfo, Trace
 
 # Functions that are fully connected by name, wherever they are applied.
 LINEAR_FUNCTIONS = frozenset({"linear", "bilinear", "multi_head_attention_forward"})
@@ -54,15 +55,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
+        self._calls = CallStack(self.trace, paths)
         self._registry = registry
-        self._paths = paths  # by id of module
         self._attributes = attributes  # names of tensors kept as plain attributes, by storage key
         self._image_constants = image_constants  # constants by number that the image determines
         self._storages: dict[int, StorageInfo] = {}
-        self._open_modules: list[ModuleCall] = []
-        self._open_functions: list[FunctionCall] = []
-        self._calls: Counter[tuple[int | str | None, ...]] = Counter()
-        self._order = 0  # of calls and operations
         self._num_ops = 0  # aten operations
         self._thread = threading.get_ident()
 
@@ -78,38 +75,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         layout = Layout.bind(image_field(image.shape), image)
         self._storages[storage_key(image)] = StorageInfo(image, layout)
 
-    def _next_order(self) -> int:
-        self._order += 1
-        return self._order
-
-    def _count_call(self, *key: int | str | None) -> int:
-        """Return how often `key` was called before."""
-        self._calls[key] += 1
-        return self._calls[key] - 1
-
     def enter_module(self, module: nn.Module) -> None:
-        if threading.get_ident() != self._thread:
-            return
-        children = {name for name, _ in module.named_children()} - {"parametrizations"}
-        path = self._paths.get(id(module))
-        name = type(module).__name__ if path is None else path
-        call = ModuleCall(
-            index=len(self.trace.module_calls),
-            path=name,
-            site=(name, self._count_call(name), "", 0),
-            leaf=not children and path != "",
-            builtin=type(module).__module__.startswith("torch."),
-            order=self._next_order(),
-            open_functions=len(self._open_functions),
-            parent=self._open_modules[-1].index if self._open_modules else None,
-        )
-        self.trace.module_calls.append(call)
-        self._open_modules.append(call)
+        if threading.get_ident() == self._thread:
+            self._calls.enter_module(module)
 
     def leave_module(self, arguments: Any, result: Any) -> None:
-        if threading.get_ident() != self._thread or not self._open_modules:
+        if threading.get_ident() != self._thread or not self._calls.modules:
             return
-        call = self._open_modules.pop()
+        call = self._calls.modules.pop()
         tensors = tensor_leaves(result)
         if tensors:
             call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
@@ -120,30 +93,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
 
     def enter_function(self, name: str) -> FunctionCall:
-        module = self._open_modules[-1] if self._open_modules else None
-        path, calls = module.site[:2] if module else ("", 0)
-        module_call = module.index if module else None
-        call = FunctionCall(
-            index=len(self.trace.function_calls),
-            name=name,
-            site=(path, calls, name, self._count_call(module_call, name)),
-            module_call=module_call,
-            order=self._next_order(),
-            parent=self._open_functions[-1].index if self._open_functions else None,
-        )
-        self.trace.function_calls.append(call)
-        self._open_functions.append(call)
-        return call
+        return self._calls.enter_function(name)
 
     def leave_function(self, call: FunctionCall, result: Any) -> None:
-        self._open_functions.pop()
+        self._calls.functions.pop()
         tensors = tensor_leaves(result)
         if tensors:
             with torch._C.DisableTorchFunction():
                 call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
-
-    def _is_inside(self, functions: frozenset[str]) -> bool:
-        return any(call.name in functions for call in self._open_functions)
 
     def find_field(self, tensor: Tensor) -> ReceptiveField | None:
         """Return the receptive field of `tensor`; None if it does not depend on the image."""
@@ -216,7 +173,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = frozenset(key for key, storage in self._storages.items() if storage.layout)
         shape = tuple(tensor.shape)
         self.trace.ops.append(
-            Op("python", None, self._next_order(), shape, True, known, frozenset({key}))
+            Op("python", None, self._calls.next_order(), shape, True, known, frozenset({key}))
         )
 
     def _record(
@@ -253,8 +210,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = OpCall(
             name, args, pointwise, used,
             lambda tensor: by_id.get(id(tensor)) or Operand(tensor, self.find_field(tensor), False),
-            mutated or outputs, self._is_inside(LINEAR_FUNCTIONS),
-            self._is_inside(ATTENTION_FUNCTIONS),
+            mutated or outputs, self._calls.is_inside(LINEAR_FUNCTIONS),
+            self._calls.is_inside(ATTENTION_FUNCTIONS),
         )  # fmt: skip
         if uses_image and not is_view:
             found, unknown = apply_rule(call, operator)
@@ -271,13 +228,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif macs:
             kind = "matmul"  # weights with weights: work, but no layer that mixes the image
         statistics = self._find_entries(args[3:5] if is_batch_norm(name) else ())
-        module_call, function_call = self._find_caller()
+        module_call, function_call = self._calls.find_caller()
         overwritten = [out for out in mutated if name in OVERWRITING_OPS and covers_storage(out)]
         self.trace.ops.append(
             Op(
                 name=name,
                 kind=kind,
-                order=self._next_order(),
+                order=self._calls.next_order(),
                 shape=tuple(outputs[0].shape),
                 uses_image=uses_image,
                 reads=frozenset(storage_key(operand.tensor) for operand in used),
@@ -310,13 +267,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "a number computed from the image goes through Python: "
                 "the table holds for one random image"
             )
-
-    def _find_caller(self) -> tuple[int | None, int | None]:
-        """Return the module call and the function call whose row an operation belongs to."""
-        innermost = self._open_modules[-1] if self._open_modules else None
-        module = next((call for call in self._open_modules if call.leaf), innermost)
-        functions = self._open_functions[module.open_functions if module else 0 :]
-        return (module.index if module else None), (functions[0].index if functions else None)
 
     def _find_entries(self, tensors: Iterable[Any]) -> frozenset[int]:
         overlapping = (self._registry.overlapping(t) for t in tensors if isinstance(t, Tensor))

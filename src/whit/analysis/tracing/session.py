@@ -99,7 +99,7 @@ class TracingSession:
     def _trace_image_constants(self) -> None:
         """Trace again if some constants change with the image: they are made from it.
 
-        That happens when values leave torch, as with `.numpy()`, and come back.
+        This is so when values leave torch, as with `.numpy()`, and come back.
         """
         if not self.trace.constants or self.trace.failure is not None:
             return
@@ -137,7 +137,7 @@ class TracingSession:
     def _find_ineffective_kinds(self) -> set[str]:
         """Return the kinds of layers that budgets ask for and whose results the output ignores.
 
-        Data flow alone cannot tell: in `x + (d - d)` it goes through d.
+        Data flow alone does not show it: in `x + (d - d)` data flows through d.
         """
         if self.updated_statistics is None or self.models[0] is self.models[1]:
             return set()

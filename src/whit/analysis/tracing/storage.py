@@ -60,7 +60,7 @@ def byte_span(tensor: Tensor) -> tuple[int, int]:
 
 @dataclass
 class TensorRegistry:
-    """Every stored number of one model, found by where it lies in memory."""
+    """Every stored number of one model, found by its position in memory."""
 
     entries: list[StoredTensor] = field(default_factory=list)
     lazy: list[str] = field(default_factory=list)  # parameters that have no shape yet

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.analysis.receptive_field import Layout, ReceptiveField
+from whit.analysis.receptive_field import ReceptiveField
+from whit.analysis.tracing.layout import Layout
 from whit.analysis.tracing.storage import storage_key
 
 # Names a call in every pass, for layers such as dropout that leave no operation in inference:
@@ -25,7 +26,7 @@ class ModuleCall:
     path: str  # "" for the model itself
     site: CallSite
     leaf: bool  # has no submodules: its operations are one row
-    builtin: bool  # one of torch's own modules
+    builtin: bool  # a module of torch itself
     order: int  # among all calls and operations
     open_functions: int  # number of function calls open when it began
     parent: int | None
@@ -64,7 +65,7 @@ class Op:
     statistics: frozenset[int] = frozenset()  # of these, BatchNorm's running statistics
     updates: frozenset[int] = frozenset()  # running statistics that it updates
     claims: frozenset[int] = frozenset()  # stored numbers behind its operands
-    macs: int = 0  # for the whole batch
+    macs: int = 0  # for the full batch
     field: ReceptiveField | None = None
     module_call: int | None = None
     function_call: int | None = None
