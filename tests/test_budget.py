@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whit.analysis.kinds import LAYER_KINDS
 from whit.budget import (
-    LAYER_KINDS,
     Budget,
     Limit,
     Usage,

@@ -13,18 +13,9 @@ from fractions import Fraction
 from math import ceil
 from typing import Literal
 
-Verdict = Literal["met", "missed", "open"]
+from whit.analysis.kinds import LAYER_KINDS
 
-# What a forward pass can be seen to do. `require` and `forbid` take these names.
-LAYER_KINDS = {
-    "conv": "a convolution that is not fully connected (1x1 included)",
-    "linear": "fully connected: a Linear, or a convolution that covers its whole map",
-    "batchnorm": "normalisation by the statistics of the batch",
-    "dropout": "activations dropped at random in training, with p > 0",
-    "gap": "global average pooling: a mean over the whole map",
-    "maxpool": "max-pooling",
-    "avgpool": "average pooling of part of a map",
-}
+Verdict = Literal["met", "missed", "open"]
 
 _LIMIT = re.compile(r"\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*")
 

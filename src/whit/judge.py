@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whit.auditing import Audit, audit_model
+from whit.analysis import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation, percent
 from whit.data.datasets import describe_dataset, load_dataset
 from whit.data.loader import Normalise, data_normalise

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from whit.auditing import Audit, audit_model
+from whit.analysis import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation
 from whit.chance import own_chance, set_chance
 from whit.data.datasets import describe_dataset

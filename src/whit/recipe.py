@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from whit.budget import LAYER_KINDS, Budget, Limit
+from whit.analysis.kinds import LAYER_KINDS
+from whit.budget import Budget, Limit
 from whit.errors import RecipeError, did_you_mean
 from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
-from whit.text_table import wrapped
+from whit.text_table import align_columns, wrapped
 
 KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in tables
 
@@ -163,11 +163,7 @@ def verdict_text(budget: Budget, usage: Usage, width: int = 100) -> str:
     cells = [("budget", "limit", "value", "")]
     for rule, limit, value, kept in rows:
         cells.append((rule, limit, value, KEPT[kept]))
-    widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
+    lines = align_columns(cells, "llll")
     verdict = budget.verdict(usage)
     lines.append(f"Verdict: {verdict}.")
     lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(usage)]

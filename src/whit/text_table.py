@@ -8,6 +8,24 @@ from collections.abc import Sequence
 _SHORTEST = 12  # columns; a shortened cell still tells one from another
 
 
+def align_columns(
+    rows: Sequence[Sequence[str]], align: str, widths: Sequence[int] | None = None
+) -> list[str]:
+    """Return rows as lines of columns two blanks apart, as wide as their cells or as `widths`.
+
+    `align` has one letter a column: `r` for right-aligned. Longer cells end with an ellipsis.
+    """
+    widths = widths or [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for text, side, width in zip(row, align, widths, strict=True):
+            cell = text if len(text) <= width else text[: width - 1] + "…"
+            cells.append(cell.rjust(width) if side == "r" else cell.ljust(width))
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
 def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = None) -> str:
     """Return rows as aligned columns, the first row as the head.
 
@@ -22,13 +40,7 @@ def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = No
         widest = max(flexible, key=lambda i: widths[i])
         widths[widest] -= 1
         flexible = [i for i in flexible if widths[i] > _SHORTEST]
-    lines = []
-    for row in rows:
-        cells = []
-        for text, side, room in zip(row, align, widths, strict=True):
-            shown = text if len(text) <= room else text[: room - 1] + "…"
-            cells.append(shown.rjust(room) if side == "r" else shown.ljust(room))
-        lines.append("  ".join(cells).rstrip())
+    lines = align_columns(rows, align, widths)
     lines.insert(1, "-" * max(len(line) for line in lines))
     return "\n".join(lines)
 

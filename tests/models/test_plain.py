@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from whit.auditing import audit_model
+from whit.analysis import audit_model
 from whit.data.datasets import load_dataset
 from whit.models.layers import Deskew
 from whit.models.plain import PlainSizes, plain

@@ -92,7 +92,7 @@ def test_without_matplotlib_it_says_what_to_install(
 
 
 def test_layers_of_any_shape_can_be_drawn(runs: Path) -> None:
-    from whit.auditing import audit_model
+    from whit.analysis import audit_model
     from whit.reporting.words import layer_blocks
 
     odd = nn.Sequential(nn.Conv2d(1, 3, (3, 5), (1, 2)), nn.Flatten(), nn.LazyLinear(10))

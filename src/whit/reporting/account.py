@@ -8,7 +8,7 @@ from math import isfinite
 
 from torch import nn
 
-from whit.auditing import Audit
+from whit.analysis import Audit
 from whit.budget import Usage, Verdict, Violation
 from whit.data.datasets import load_dataset
 from whit.data.splits import Split

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
-from whit.auditing import Audit, Layer
+from whit.analysis import Audit, Layer
 from whit.reporting.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, drawn
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from whit.auditing import Audit
-from whit.auditing.table import HEADINGS, cells, totals
+from whit.analysis import Audit
+from whit.analysis.summary import HEADINGS
 from whit.budget import Budget, Usage, percent
 from whit.data.datasets import DATASETS, describe_dataset
 from whit.errors import InputError
@@ -67,8 +67,8 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, image: Tensor | None) -> l
     if audit is None:
         return [Text("The network cannot be built here, so its layers are not known.")]
     table = Table(
-        "Layers in the order of the forward pass", HEADINGS, tuple(cells(audit)), "lllrrrr",
-        total=totals(audit),
+        "Layers in the order of the forward pass", HEADINGS, tuple(audit.rows()), "lllrrrr",
+        total=audit.total_row(),
     )  # fmt: skip
     counts = audit.params
     said = (

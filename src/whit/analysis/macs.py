@@ -1,0 +1,40 @@
+"""Multiply-adds of one executed operation: convolutions and matrix products, nothing else.
+
+A bias, a normalization or an activation adds none. Twice this number is what torch's own
+`FlopCounterMode` counts; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+# Returns the multiply-adds of an aten operation on the full batch: name, arguments, result.
+MacRule = Callable[[str, tuple[Any, ...], Tensor], int]
+
+
+def no_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
+    return 0
+
+
+def convolution_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
+    image, weight = args[0], args[1]
+    # every weight is used once at every position: of the result, or, transposed, of the input
+    positions = prod((image if args[6] else out).shape[2:])
+    return int(weight.numel() * positions * image.shape[0])
+
+
+def product_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
+    left = args[1] if name.startswith("add") or name == "baddbmm" else args[0]
+    if name == "dot":
+        return int(left.numel())
+    return int(out.numel() * left.shape[-1] * (left.shape[0] if name == "addbmm" else 1))
+
+
+def attention_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
+    query, key, value = args[:3]
+    pairs = prod(query.shape[:-1]) * key.shape[-2]
+    return int(pairs * (query.shape[-1] + value.shape[-1]))

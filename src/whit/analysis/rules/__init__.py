@@ -1,0 +1,3 @@
+"""What each aten operation does to kinds, receptive fields and multiply-adds."""
+
+__all__ = ["call", "products", "randomness", "rearranging", "reductions", "registry", "windows"]

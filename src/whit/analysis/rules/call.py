@@ -1,0 +1,124 @@
+"""One operation as executed, and what a rule finds out about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from whit.analysis.receptive_field import AXES, Dims, ReceptiveField, untracked_dims
+
+MEAN_TOLERANCE = 1e-3  # how far sum * factor may be from a true mean
+
+
+@dataclass
+class Operand:
+    """A tensor argument: its field if it depends on the image, and what it was made from."""
+
+    tensor: Tensor
+    field: ReceptiveField | None  # None: does not depend on the image
+    stored: bool  # depends on stored numbers
+
+    @property
+    def dims(self) -> Dims:
+        return self.field.dims if self.field else untracked_dims(self.tensor.shape)
+
+    def constant_value(self) -> float | None:
+        """Return the one value of all elements, if the tensor is made and not stored."""
+        if self.field or self.stored or not self.tensor.numel() or self.tensor.is_complex():
+            return None
+        low, high = self.tensor.min().item(), self.tensor.max().item()
+        return float(low) if low == high else None
+
+
+@dataclass
+class OpCall:
+    """One operation as executed: aten name, its arguments, and operands in argument order."""
+
+    name: str
+    args: tuple[Any, ...]
+    pointwise: bool
+    operands: list[Operand]
+    find_operand: Callable[[Any], Operand]  # by tensor
+    outputs: list[Tensor]
+    inside_linear: bool = False  # in F.linear
+    inside_attention: bool = False  # in a function that is attention by name
+
+    @property
+    def fields(self) -> list[ReceptiveField]:
+        """The fields of the operands that depend on the image."""
+        return [operand.field for operand in self.operands if operand.field]
+
+    @property
+    def image_tensor(self) -> Tensor:
+        """The first operand that depends on the image."""
+        return next(operand.tensor for operand in self.operands if operand.field)
+
+    @property
+    def field(self) -> ReceptiveField:
+        """The field of the first operand that depends on the image."""
+        return self.fields[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.outputs[0].shape)
+
+    def arg(self, position: int, default: Any = None) -> Any:
+        return self.args[position] if position < len(self.args) else default
+
+    def int_args(self, position: int, count: int, default: Any = None) -> list[int]:
+        """Return a number or list argument as `count` numbers; one number is repeated."""
+        return broadcast_ints(self.arg(position, default), count)
+
+    def reduced_dims(self, position: int) -> list[int]:
+        """Return the dims that argument `position` names: all of them if it is left out."""
+        rank = self.image_tensor.dim()
+        given = self.arg(position)
+        if given is None or given == []:
+            return list(range(rank))
+        return sorted({i % rank for i in (given if isinstance(given, (list, tuple)) else [given])})
+
+
+@dataclass
+class RuleResult:
+    """What a rule finds: the receptive field of the results, and the kind of the operation."""
+
+    field: ReceptiveField
+    kind: str | None
+
+
+Rule = Callable[[OpCall, str | None], RuleResult]  # takes the call and the kind of its name
+
+
+def broadcast_ints(value: Any, count: int) -> list[int]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * count if len(values) == 1 else values
+
+
+def is_global_mean(before: ReceptiveField, after: ReceptiveField) -> bool:
+    """Return whether averaging a full, unweighted map of more than 1x1 left one position."""
+    weighted = before.weighted_axes & {*AXES}
+    scaled = before.summed and abs(before.gain - 1) >= MEAN_TOLERANCE
+    single = before.num_positions > 1 and after.num_positions == 1
+    return single and not (before.cropped or weighted or scaled)
+
+
+def uses_batch_statistics(call: OpCall) -> bool:
+    """Return whether a batch normalization takes its statistics from the batch itself."""
+    return call.name != "_native_batch_norm_legit_no_training" and bool(call.arg(5, True))
+
+
+def get_aten_name(func: Any) -> str:
+    """Return the aten name of an operation without its overload and in-place underscore."""
+    name: str = func._schema.name.split("::")[-1]
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def is_numbered(func: Any) -> bool:
+    """Return whether an operation has a number in the order of execution.
+
+    torch lets `arange` and its like end in a detach under some modes and not under others.
+    """
+    return get_aten_name(func) != "detach"

@@ -1,0 +1,139 @@
+"""Elements that change position: concatenation, indexing, flips, shuffles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from whit.analysis.receptive_field import (
+    AXES,
+    AxisRun,
+    ReceptiveField,
+    UnknownReceptiveField,
+    merge_fields,
+    shift_windows,
+)
+from whit.analysis.rules.call import OpCall, RuleResult, broadcast_ints
+
+
+def pixel_shuffle(call: OpCall, kind: str | None) -> RuleResult:
+    field, factor = call.field, int(call.arg(1))
+    dims = list(field.dims)
+    channels = prod(run.size for run in dims[-3]) // factor**2
+    if any(run.axis in AXES for run in dims[-3]):
+        raise UnknownReceptiveField("positions move from channels back to the map")
+    dims[-3] = (AxisRun("", channels),)
+    for i in (-2, -1):
+        run = field.merge_runs(i)
+        dims[i] = (replace(run, size=run.size * factor, step=run.step / factor),)
+    return RuleResult(ReceptiveField(tuple(dims), field.windows), kind)
+
+
+def pixel_unshuffle(call: OpCall, kind: str | None) -> RuleResult:
+    field, factor = call.field, int(call.arg(1))
+    dims, inner = list(field.dims), []
+    for i in (-2, -1):
+        run = field.merge_runs(i)
+        inner.append(replace(run, size=factor))
+        dims[i] = (replace(run, size=run.size // factor, step=run.step * factor),)
+    dims[-3] = (*dims[-3], *inner)
+    return RuleResult(ReceptiveField(tuple(dims), field.windows), kind)
+
+
+def cat(call: OpCall, kind: str | None) -> RuleResult:
+    fields = call.fields
+    joined = int(call.arg(1, 0)) % len(call.shape)
+    if call.name == "stack":
+        fields = [_with_dim(field, joined, joined, ()) for field in fields]
+    if any(run.axis in AXES for field in fields for run in field.dims[joined]):
+        return RuleResult(_pad_with_constants(call, joined), kind)
+    single = [_with_dim(field, joined, joined + 1, ()) for field in fields]
+    merged = merge_fields(single, (*call.shape[:joined], 1, *call.shape[joined + 1 :]))
+    size = AxisRun("", call.shape[joined])
+    return RuleResult(_with_dim(merged, joined, joined + 1, (size,)), kind)
+
+
+def _with_dim(
+    field: ReceptiveField, start: int, stop: int, dim: tuple[AxisRun, ...]
+) -> ReceptiveField:
+    """Return `field` with `dim` in place of its dims `start` to `stop`."""
+    return replace(field, dims=(*field.dims[:start], dim, *field.dims[stop:]))
+
+
+def _pad_with_constants(call: OpCall, joined: int) -> ReceptiveField:
+    """One map with constant rows or columns put before and after it."""
+    if len(call.fields) != 1 or call.name == "stack":
+        raise UnknownReceptiveField("maps are put together along a spatial dimension")
+    before = 0
+    for operand in call.operands:
+        if operand.field:
+            break
+        before += operand.tensor.shape[joined]
+    field = call.field
+    run = field.merge_runs(joined)
+    windows = shift_windows(field.windows, run.axis, -before * run.step)
+    dims = list(field.dims)
+    dims[joined] = (replace(run, size=call.shape[joined]),)
+    return ReceptiveField(tuple(dims), windows, field.cropped)
+
+
+def flip(call: OpCall, kind: str | None) -> RuleResult:
+    field = call.field
+    dims, windows = list(field.dims), field.windows
+    for i in call.reduced_dims(1):
+        for run in dims[i]:
+            windows = shift_windows(windows, run.axis, (run.size - 1) * run.step)
+        dims[i] = tuple(replace(run, step=-run.step) for run in dims[i])
+    return RuleResult(replace(field, dims=tuple(dims), windows=windows), kind)
+
+
+def roll(call: OpCall, kind: str | None) -> RuleResult:
+    """Shifted by some positions; the seam, where the map wraps around, is left out."""
+    field = call.field
+    windows = field.windows
+    shifts, over = broadcast_ints(call.arg(1), 1), call.arg(2, [])
+    if not over:
+        raise UnknownReceptiveField("the flattened tensor is rolled")
+    for shift, i in zip(shifts, broadcast_ints(over, len(shifts)), strict=True):
+        run = field.merge_runs(i)
+        windows = shift_windows(windows, run.axis, -shift * run.step)
+    return RuleResult(replace(field, windows=windows), kind)
+
+
+def index(call: OpCall, kind: str | None) -> RuleResult:
+    """Indexing along dims without positions keeps the field; along a map it is unknown."""
+    field = call.field
+    if call.name == "index_select":
+        indexed = [int(call.arg(1)) % len(field.dims)]
+    else:
+        indexed = [i for i, indices in enumerate(call.args[1]) if indices is not None]
+    if any(run.axis in ("h", "w", "n") for i in indexed for run in field.dims[i]):
+        raise UnknownReceptiveField("positions are picked by index")
+    if len(indexed) != 1 or len(call.shape) != len(field.dims) or len(call.fields) != 1:
+        raise UnknownReceptiveField("several dimensions are indexed at once")
+    dims = list(field.dims)
+    dims[indexed[0]] = (AxisRun("", call.shape[indexed[0]]),)
+    return RuleResult(replace(field, dims=tuple(dims)), kind)
+
+
+def grid_sample(call: OpCall, kind: str | None) -> RuleResult:
+    """Each position of a map of the same size reads wherever a grid says: it may be anywhere."""
+    field = call.field
+    if len(field.dims) != 4 or call.shape != tuple(call.image_tensor.shape):
+        raise UnknownReceptiveField("places are sampled to another size")
+    return RuleResult(field.mix((2, 3)), kind)
+
+
+def glu(call: OpCall, kind: str | None) -> RuleResult:
+    field = call.field
+    halved = int(call.arg(1, -1)) % len(field.dims)
+    if any(run.axis in AXES for run in field.dims[halved]):
+        raise UnknownReceptiveField("halves of a map are multiplied")
+    dims = list(field.dims)
+    dims[halved] = (AxisRun("", call.shape[halved]),)
+    return RuleResult(ReceptiveField(tuple(dims), field.windows, field.cropped), kind)
+
+
+def embedding(call: OpCall, kind: str | None) -> RuleResult:
+    dims = (*call.field.dims, (AxisRun("", call.shape[-1]),))
+    return RuleResult(ReceptiveField(dims, call.field.windows), kind)

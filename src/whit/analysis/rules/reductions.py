@@ -1,0 +1,86 @@
+"""Reductions, normalizations and softmax: positions that see one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from whit.analysis.receptive_field import AXES, AxisRun, ReceptiveField, extend_windows
+from whit.analysis.rules.call import (
+    OpCall,
+    Rule,
+    RuleResult,
+    is_global_mean,
+    uses_batch_statistics,
+)
+from whit.analysis.rules.products import pointwise
+
+
+def reduce(position: int) -> Rule:
+    """Reductions over the dims that argument `position` names."""
+
+    def rule(call: OpCall, kind: str | None) -> RuleResult:
+        field = call.field
+        if call.name in ("max", "min") and len(call.fields) == 2:
+            return pointwise(call, kind)
+        over = call.reduced_dims(position)
+        runs = [run for i in over for run in field.dims[i]]
+        kept = [dim for i, dim in enumerate(field.dims) if i not in over]
+        if len(call.shape) == len(field.dims):
+            kept = [() if i in over else dim for i, dim in enumerate(field.dims)]
+        windows = extend_windows(field.windows, runs)
+        result = ReceptiveField(tuple(kept), windows, field.cropped)
+        if call.name in ("mean", "sum"):
+            return _classify_average(call.name, field, result, runs)
+        return RuleResult(result, kind)
+
+    return rule
+
+
+def _classify_average(
+    name: str, field: ReceptiveField, result: ReceptiveField, runs: list[AxisRun]
+) -> RuleResult:
+    """Distinguish a mean over the full map, also in several steps, from other means and sums."""
+    axes = {run.axis for run in runs if run.size > 1}
+    if axes & field.weighted_axes:  # weights were multiplied in before: a product with weights
+        kind = "linear" if result.num_positions == 1 else "conv"
+        return RuleResult(result.without_flags(), kind)
+    if name == "mean":
+        full_map = bool(axes & {*AXES}) and is_global_mean(field, result)
+        kept = replace(result, gain=field.gain, summed=field.summed)
+        return RuleResult(kept, "gap" if full_map else "mean")
+    gain = field.gain * prod(run.size for run in runs if run.axis in AXES)
+    kept = replace(result, gain=gain, summed=field.summed or bool(axes & {*AXES}))
+    if kept.summed and is_global_mean(replace(field, summed=True, gain=gain), result):
+        return RuleResult(kept, "gap")  # divided by the area beforehand
+    if kept.cropped:
+        kept = replace(kept, summed=False, gain=1.0)
+    return RuleResult(kept, "sum")
+
+
+def mix_dims(position: int) -> Rule:
+    """Operations that keep the shape and mix all positions along given dims."""
+
+    def rule(call: OpCall, kind: str | None) -> RuleResult:
+        return RuleResult(call.field.mix(call.reduced_dims(position)), kind)
+
+    return rule
+
+
+def layer_norm(call: OpCall, kind: str | None) -> RuleResult:
+    rank = len(call.field.dims)
+    return RuleResult(call.field.mix(range(rank - len(call.args[1]), rank)), kind)
+
+
+def group_norm(call: OpCall, kind: str | None) -> RuleResult:
+    return RuleResult(call.field.mix(range(1, len(call.field.dims))), kind)
+
+
+def batch_norm(call: OpCall, kind: str | None) -> RuleResult:
+    """Fixed statistics change no field; statistics of the batch see full maps."""
+    field = call.field
+    # F.instance_norm reshapes to (1, N C, H, W): there the images are among the channels
+    if any(run.axis == "n" for run in field.dims[1]):
+        kind = "instancenorm"
+    mixed = [0, *range(2, len(field.dims))] if uses_batch_statistics(call) else []
+    return RuleResult(field.mix(mixed), kind)

@@ -1,0 +1,189 @@
+"""The operators that the analysis knows: kind, receptive field and multiply-adds of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from whit.analysis.macs import (
+    MacRule,
+    attention_macs,
+    convolution_macs,
+    no_macs,
+    product_macs,
+)
+from whit.analysis.receptive_field import (
+    ReceptiveField,
+    UnknownReceptiveField,
+    image_field,
+    untracked_dims,
+)
+from whit.analysis.rules.call import OpCall, Rule, RuleResult
+from whit.analysis.rules.products import attention, pointwise, product
+from whit.analysis.rules.rearranging import (
+    cat,
+    embedding,
+    flip,
+    glu,
+    grid_sample,
+    index,
+    pixel_shuffle,
+    pixel_unshuffle,
+    roll,
+)
+from whit.analysis.rules.reductions import batch_norm, group_norm, layer_norm, mix_dims, reduce
+from whit.analysis.rules.windows import adaptive_pool, convolution, pad, pool, unfold, upsample
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What is known of one aten operation."""
+
+    kind: str | None  # by its name alone; None: it names no row
+    rule: Rule | None = None  # None: that of `pointwise` where torch tags it so, else unknown
+    macs: MacRule | None = no_macs  # None: it multiplies and adds, but how often is not known
+
+
+def _define(
+    kind: str | None, names: str, rule: Rule | None = None, macs: MacRule | None = no_macs
+) -> dict[str, Operator]:
+    return dict.fromkeys(names.split(), Operator(kind, rule, macs))
+
+
+# By aten name without its trailing underscore. A new operator is one entry here.
+OPERATORS: dict[str, Operator] = {
+    **_define(
+        "conv",
+        "convolution _convolution convolution_overrideable",
+        convolution,
+        convolution_macs,
+    ),
+    **_define("linear", "mm bmm mv dot addmm addmv baddbmm addbmm linear", product, product_macs),
+    **_define("linear", "_trilinear", macs=None),
+    **_define(
+        "attention",
+        "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
+        "_scaled_dot_product_attention_math",
+        attention,
+        attention_macs,
+    ),
+    **_define(
+        "batchnorm",
+        "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
+        "cudnn_batch_norm _batch_norm_with_update _batch_norm_no_update",
+        batch_norm,
+    ),
+    **_define("groupnorm", "native_group_norm", group_norm),
+    **_define("layernorm", "native_layer_norm _fused_rms_norm", layer_norm),
+    **_define("embedding", "embedding", embedding),
+    **_define("rnn", "mkldnn_rnn_layer", macs=None),
+    **_define("other", "_cdist_forward _thnn_fused_lstm_cell", macs=None),
+    **_define("softmax", "_softmax _safe_softmax _log_softmax", mix_dims(1)),
+    **_define("cat", "cat stack", cat),
+    **_define("shuffle", "native_channel_shuffle channel_shuffle col2im"),
+    **_define("shuffle", "im2col", unfold),
+    **_define("shuffle", "roll", roll),
+    **_define("shuffle", "flip", flip),
+    **_define("shuffle", "index index_select", index),
+    **_define("shuffle", "pixel_shuffle", pixel_shuffle),
+    **_define("shuffle", "pixel_unshuffle", pixel_unshuffle),
+    **_define(
+        "pad",
+        "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
+        "replication_pad1d replication_pad2d replication_pad3d",
+        pad,
+    ),
+    **_define("maxpool", "max_pool2d_with_indices max_pool3d_with_indices", pool),
+    **_define("maxpool", "adaptive_max_pool2d adaptive_max_pool3d", adaptive_pool),
+    **_define("maxpool", "max_pool1d_with_indices fractional_max_pool2d fractional_max_pool3d"),
+    **_define("avgpool", "avg_pool2d avg_pool3d", pool),
+    **_define("avgpool", "_adaptive_avg_pool2d _adaptive_avg_pool3d", adaptive_pool),
+    **_define(
+        "upsample",
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d "
+        "_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_trilinear3d "
+        "upsample_bicubic2d",
+        upsample,
+    ),
+    **_define("upsample", "grid_sampler_2d", grid_sample),
+    **_define("max", "amax amin max min", reduce(1)),
+    **_define("mean", "mean", reduce(1)),
+    **_define("sum", "sum", reduce(1)),
+    **_define(
+        "reduce",
+        "var std var_mean std_mean prod logsumexp any all argmax argmin median",
+        reduce(1),
+    ),
+    **_define("reduce", "linalg_vector_norm norm", reduce(2)),
+    **_define("reduce", "cumsum", mix_dims(1)),
+    **_define("reduce", "topk sort"),
+    **_define("relu", "relu relu6"),
+    **_define("add", "add sub rsub"),
+    **_define("mul", "mul div addcmul addcdiv lerp"),
+    **_define(
+        "activation",
+        "sigmoid tanh gelu silu mish elu celu selu softplus clamp hardtanh hardswish hardsigmoid "
+        "leaky_relu threshold clamp_min clamp_max abs exp log sqrt rsqrt pow softshrink hardshrink "
+        "sin cos erf maximum minimum where sign round floor ceil square reciprocal neg gt ge lt le",
+    ),
+    **_define(
+        "activation",
+        "_prelu_kernel log_sigmoid_forward masked_fill rrelu_with_noise "
+        "rrelu_with_noise_functional",
+        pointwise,
+    ),
+    **_define("activation", "glu", glu),
+    **_define(None, "cumprod", mix_dims(1)),
+    **_define(
+        None,
+        "clone _to_copy copy tril triu native_dropout zero contiguous lift_fresh_copy detach_copy "
+        "bernoulli",
+        pointwise,
+    ),
+}
+
+# Kinds of operations by how their name begins, such as backward passes inside forward.
+PREFIXES = {
+    **dict.fromkeys(("upsample_", "_upsample_", "grid_sampler"), Operator("upsample")),
+    **dict.fromkeys(("avg_pool", "_adaptive_avg_pool"), Operator("avgpool")),
+}
+
+# Operations that may leave positions out.
+SELECTING_OPS = frozenset({"index", "index_select", "gather", "take", "masked_select", "index_put"})
+
+
+def find_operator(name: str, pointwise: bool) -> Operator:
+    """Return what is known of aten operation `name`; `pointwise`: torch tags it so."""
+    if name in OPERATORS:
+        return OPERATORS[name]
+    matching = (operator for prefix, operator in PREFIXES.items() if name.startswith(prefix))
+    return next(matching, Operator(None if pointwise else "other"))
+
+
+def is_batch_norm(name: str) -> bool:
+    return name in OPERATORS and OPERATORS[name].kind == "batchnorm"
+
+
+def apply_rule(call: OpCall, operator: Operator) -> tuple[RuleResult, str | None]:
+    """Return the result for `call` and, where something is unknown, a sentence naming it."""
+    rule = operator.rule or (pointwise if call.pointwise else None)
+    try:
+        if rule is None:
+            raise UnknownReceptiveField("the operation is not known here")
+        return rule(call, operator.kind), None
+    except UnknownReceptiveField as unknown:
+        note = f"receptive field unknown from {call.name} on: {unknown}"
+        return RuleResult(_fallback_field(call), operator.kind), note
+
+
+def _fallback_field(call: OpCall) -> ReceptiveField:
+    """Return what remains known: positions stay positions, but what they see is unknown."""
+    before, dims = call.field.dims, untracked_dims(call.shape)
+    cropped = call.field.cropped or call.name in SELECTING_OPS
+    if len(before) == len(dims) == 4 and any(run.axis == "h" for run in before[2]):
+        dims = image_field(call.shape).dims
+    elif call.shape == tuple(call.image_tensor.shape):
+        dims = before
+    else:
+        cropped = True
+    return ReceptiveField(dims, None, cropped)

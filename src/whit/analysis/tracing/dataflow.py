@@ -1,0 +1,132 @@
+"""What an operation reads, writes and overwrites."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from whit.analysis.receptive_field import AXES, ReceptiveField, untracked_dims
+from whit.analysis.rules.call import (
+    OpCall,
+    Operand,
+    RuleResult,
+    get_aten_name,
+    uses_batch_statistics,
+)
+from whit.analysis.rules.registry import is_batch_norm
+from whit.analysis.tracing.layout import Layout
+from whit.analysis.tracing.storage import storage_key
+
+# In-place operations whose result does not depend on the values they overwrite.
+OVERWRITING_OPS = frozenset(
+    {"copy", "fill", "zero", "bernoulli", "normal", "uniform", "random", "exponential", "set_"}
+)
+
+# Results that take only shape and type from their arguments.
+FACTORY_PREFIXES = ("new_", "empty", "zeros", "ones", "full", "arange", "linspace", "eye", "scalar")
+
+
+def tensor_leaves(tree: Any) -> list[Tensor]:
+    """Return the tensors in nested arguments or results."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def find_mutated(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return the tensors that an in-place operation or an `out=` argument writes to."""
+    if not func._schema.is_mutable or is_batch_norm(get_aten_name(func)):
+        return []
+    written = []
+    for i, parameter in enumerate(func._schema.arguments):
+        if parameter.alias_info is not None and parameter.alias_info.is_write:
+            written += tensor_leaves(args[i] if i < len(args) else kwargs.get(parameter.name))
+    return written
+
+
+def live_operands(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Operand]
+) -> list[Operand]:
+    """Return the operands that can change the result: a product with zero has none but the zero."""
+    if name == "mul":
+        zeros = [operand for operand in operands if operand.constant_value() == 0]
+        scalars = [argument for argument in args[:2] if isinstance(argument, (int, float))]
+        if zeros or 0 in scalars:
+            return zeros
+    if name in ("add", "sub") and kwargs.get("alpha") == 0:
+        return operands[:1]
+    if name == "where" and len(operands) == 3:
+        choice = operands[0].constant_value()
+        if choice is not None:
+            return [operands[1 if choice else 2]]
+    if name == "lerp" and len(args) == 3 and args[2] in (0, 1) and not torch.is_tensor(args[2]):
+        return [operands[int(args[2])]]
+    return [operand for operand in operands if operand.tensor.numel()]
+
+
+def updates_running_statistics(call: OpCall) -> bool:
+    """Return whether a batch normalization in this pass updates its running statistics."""
+    return is_batch_norm(call.name) and uses_batch_statistics(call) and call.arg(6, 0.1) != 0
+
+
+def covers_storage(tensor: Tensor) -> bool:
+    """Return whether `tensor` covers all of its storage."""
+    return tensor.numel() * tensor.element_size() >= tensor.untyped_storage().nbytes()
+
+
+def shares_storage(one: Tensor, other: Tensor) -> bool:
+    try:
+        return storage_key(one) == storage_key(other)
+    except NotImplementedError:
+        return False
+
+
+def keep_jumps(result: RuleResult, used: list[Operand]) -> ReceptiveField:
+    """Keep the jump of an axis reduced to one position; a global mean is one big stride."""
+    before = [operand.field for operand in used if operand.field]
+    jumps = []
+    for axis in AXES:
+        jump = max(field.jump(axis) for field in before)
+        if any(run.axis == axis for dim in result.field.dims for run in dim):
+            jump = result.field.jump(axis)
+        elif result.kind == "gap":
+            jump *= max(prod(run.size for run in field.runs(axis)) for field in before)
+        jumps.append(jump)
+    return replace(result.field, jumps=(jumps[0], jumps[1]))
+
+
+def merge_write(
+    base: Tensor, layout: Layout | None, part: Tensor, field: ReceptiveField
+) -> ReceptiveField:
+    """Return the field of `base` after `part`, a view of it, was written with `field`."""
+    before = layout.read(base) if layout else None
+    dims = list(before.dims if before else untracked_dims(base.shape))
+    shift = dict.fromkeys(AXES, Fraction(0))
+    offset = int(part.storage_offset() - base.storage_offset())
+    starts = {}
+    for i in sorted(range(base.dim()), key=base.stride, reverse=True):
+        starts[i], offset = divmod(offset, max(base.stride(i), 1))
+    for i in range(base.dim()):
+        same = [j for j in range(part.dim()) if part.stride(j) == base.stride(i)]
+        same = [j for j in same if part.shape[j] > 1]
+        if base.shape[i] > 1 and same and len(field.dims[same[0]]) == 1:
+            run = field.dims[same[0]][0]
+            if run.axis in shift:
+                shift[run.axis] = -starts[i] * run.step
+            dims[i] = (replace(run, size=base.shape[i]),)
+    if field.windows is None or (before and before.windows is None):
+        return ReceptiveField(tuple(dims), None, cropped=True)
+    windows = []
+    for i, (axis, window) in enumerate(zip(AXES, field.windows, strict=True)):
+        start = window.start + shift[axis]
+        stop = start + window.size
+        if before and before.windows:
+            start = min(start, before.windows[i].start)
+            stop = max(stop, before.windows[i].stop)
+        windows.append(replace(window, start=start, size=stop - start))
+    cropped = bool(before and before.cropped)
+    return ReceptiveField(tuple(dims), (windows[0], windows[1]), cropped)

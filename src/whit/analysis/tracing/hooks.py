@@ -1,0 +1,88 @@
+"""Running a model under a recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from whit.analysis.tracing.dataflow import tensor_leaves
+from whit.analysis.tracing.recorder import Recorder
+from whit.analysis.tracing.trace import Trace
+
+
+class FunctionTracer(TorchFunctionMode):
+    """Reports to the recorder which torch functions the user's Python calls."""
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self._recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__", "size", "dim", "is_floating_point", ""):
+            return func(*args, **kwargs)
+        function = self._recorder.enter_function(name.strip("_"))
+        result = None
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            self._recorder.leave_function(function, result)
+        return result
+
+
+class ModuleHooks:
+    """Hooks on all modules while a recorder runs, removed at the end."""
+
+    def __init__(self, recorder: Recorder):
+        self._recorder = recorder
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        recorder = self._recorder
+
+        def before(module: nn.Module, arguments: Any) -> None:
+            recorder.enter_module(module)
+
+        def after(module: nn.Module, arguments: Any, result: Any) -> None:
+            with torch._C.DisableTorchFunction():
+                recorder.leave_module(arguments, result)
+
+        self._handles.append(register_module_forward_pre_hook(before))
+        self._handles.append(register_module_forward_hook(after, always_call=True))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Recorder) -> Trace:
+    """Run `forward` on `image`, (N, C, H, W), and return what happened, also if it failed."""
+    trace = recorder.trace
+    try:
+        with ModuleHooks(recorder), FunctionTracer(recorder), recorder:
+            recorder.set_input(image)
+            trace.output = forward(image)
+            if isinstance(trace.output, Tensor):
+                trace.output_field = recorder.find_field(trace.output)
+    except Exception as error:
+        trace.failure = error
+    if trace.failure is None:
+        try:
+            trace.mark_live(tensor_leaves(trace.output))
+        except NotImplementedError as error:
+            trace.failure = error
+    return trace

@@ -1,0 +1,302 @@
+"""Recording one forward pass on a small batch, operation by operation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from whit.analysis.receptive_field import ReceptiveField, image_field, untracked_dims
+from whit.analysis.rules.call import (
+    OpCall,
+    Operand,
+    get_aten_name,
+    is_numbered,
+    uses_batch_statistics,
+)
+from whit.analysis.rules.randomness import classify_random
+from whit.analysis.rules.registry import apply_rule, find_operator, is_batch_norm
+from whit.analysis.tracing.call_stack import CallStack
+from whit.analysis.tracing.dataflow import (
+    FACTORY_PREFIXES,
+    OVERWRITING_OPS,
+    covers_storage,
+    find_mutated,
+    keep_jumps,
+    live_operands,
+    merge_write,
+    shares_storage,
+    tensor_leaves,
+    updates_running_statistics,
+)
+from whit.analysis.tracing.layout import Layout
+from whit.analysis.tracing.storage import CONSTANT, TensorRegistry, storage_key
+from whit.analysis.tracing.trace import FunctionCall, Op, StorageInfo, Trace
+
+# Functions that are fully connected by name, wherever they are applied.
+LINEAR_FUNCTIONS = frozenset({"linear", "bilinear", "multi_head_attention_forward"})
+ATTENTION_FUNCTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records every aten operation, under the module and function that called it."""
+
+    def __init__(
+        self,
+        registry: TensorRegistry,
+        paths: dict[int, str],
+        attributes: dict[int, str],
+        image_constants: frozenset[int] = frozenset(),
+    ):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = Trace()
+        self._calls = CallStack(self.trace, paths)
+        self._registry = registry
+        self._attributes = attributes  # names of tensors kept as plain attributes, by storage key
+        self._image_constants = image_constants  # constants by number that the image determines
+        self._storages: dict[int, StorageInfo] = {}
+        self._num_ops = 0  # aten operations
+        self._thread = threading.get_ident()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Answer torch: no need to shield this mode from dynamo, whose import takes seconds."""
+        return False
+
+    # --- what is called ---------------------------------------------------------------
+
+    def set_input(self, image: Tensor) -> None:
+        """Register `image`, (N, C, H, W), as the input."""
+        layout = Layout.bind(image_field(image.shape), image)
+        self._storages[storage_key(image)] = StorageInfo(image, layout)
+
+    def enter_module(self, module: nn.Module) -> None:
+        if threading.get_ident() == self._thread:
+            self._calls.enter_module(module)
+
+    def leave_module(self, arguments: Any, result: Any) -> None:
+        if threading.get_ident() != self._thread or not self._calls.modules:
+            return
+        call = self._calls.modules.pop()
+        tensors = tensor_leaves(result)
+        if tensors:
+            call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
+            given = tensor_leaves(arguments)
+            call.returns_input = bool(given) and (
+                given[0] is tensors[0]
+                or (shares_storage(given[0], tensors[0]) and given[0].shape == tensors[0].shape)
+            )
+
+    def enter_function(self, name: str) -> FunctionCall:
+        return self._calls.enter_function(name)
+
+    def leave_function(self, call: FunctionCall, result: Any) -> None:
+        self._calls.functions.pop()
+        tensors = tensor_leaves(result)
+        if tensors:
+            with torch._C.DisableTorchFunction():
+                call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
+
+    def find_field(self, tensor: Tensor) -> ReceptiveField | None:
+        """Return the receptive field of `tensor`; None if it does not depend on the image."""
+        try:
+            storage = self._storages.get(storage_key(tensor))
+        except NotImplementedError:  # no memory of its own, as inside torch.vmap
+            return None
+        if storage is None or storage.layout is None:
+            return None
+        field = storage.layout.read(tensor)
+        if field.windows is None and storage.layout.field.windows is not None:
+            self._note("receptive field unknown after a view that crosses dimensions")
+        return field
+
+    def _note(self, text: str) -> None:
+        self.trace.notes[text] = None
+
+    # --- one operation ------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        with torch._C.DisableTorchFunction():  # the recorder's own uses of tensors are no calls
+            return self._dispatch(func, args, kwargs or {})
+
+    def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return func(*args, **kwargs)
+        self._num_ops += is_numbered(func)
+        name = get_aten_name(func)
+        inputs = tensor_leaves((args, kwargs))
+        try:
+            operands = [self._make_operand(tensor, name) for tensor in inputs]
+        except Exception as error:  # a tensor without plain memory
+            self._note_failure(name, error)
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        try:
+            self._record(func, name, args, kwargs, operands, result)
+        except Exception as error:
+            self._note_failure(name, error)
+        return result
+
+    def _note_failure(self, name: str, error: Exception) -> None:
+        self._note(f"{name} could not be followed: {type(error).__name__}: {error}")
+
+    def _make_operand(self, tensor: Tensor, name: str) -> Operand:
+        storage = self._storages.get(storage_key(tensor))
+        entries = self._registry.overlapping(tensor)
+        if storage is None and not entries:
+            self._add_constant(tensor, literal=name == "lift_fresh")
+            entries = self._registry.overlapping(tensor)
+        elif storage is None and all(entry in self.trace.constants for entry in entries):
+            self._add_constant(tensor, literal=False)  # perhaps another part of it
+        stored = bool(entries) or bool(storage and storage.claims)
+        return Operand(tensor, self.find_field(tensor), stored)
+
+    def _add_constant(self, tensor: Tensor, literal: bool) -> None:
+        name = self._attributes.get(storage_key(tensor), "constant")
+        if len(self.trace.constants) in self._image_constants:
+            self._add_python_result(tensor)
+        entry = self._registry.add(name, tensor, CONSTANT, literal=literal)
+        self.trace.constants[entry.index] = tensor
+
+    def _add_python_result(self, tensor: Tensor) -> None:
+        """Record values that went from the image through Python: they may depend on anything."""
+        field = ReceptiveField(untracked_dims(tensor.shape), None, cropped=True)
+        key = storage_key(tensor)
+        self._storages[key] = StorageInfo(tensor, Layout.bind(field, tensor))
+        known = frozenset(key for key, storage in self._storages.items() if storage.layout)
+        shape = tuple(tensor.shape)
+        self.trace.ops.append(
+            Op("python", None, self._calls.next_order(), shape, True, known, frozenset({key}))
+        )
+
+    def _record(
+        self,
+        func: Any,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        operands: list[Operand],
+        result: Any,
+    ) -> None:
+        outputs = tensor_leaves(result)
+        if not outputs:
+            self._note_scalar(name, operands)
+            return
+        views = {storage_key(operand.tensor) for operand in operands}
+        mutated = find_mutated(func, args, kwargs)
+        is_view = not mutated and all(storage_key(out) in views for out in outputs)
+        if mutated and name in OVERWRITING_OPS:
+            operands = operands[1:] if name == "copy" else []
+        is_factory = name.startswith(FACTORY_PREFIXES) or name.endswith("_like")
+        used = [] if is_factory else live_operands(name, args, kwargs, operands)
+        by_id = {id(operand.tensor): operand for operand in operands}
+        uses_image = any(operand.field for operand in used)
+        entries = self._find_entries(operand.tensor for operand in used)
+        claims = entries.union(*(self._find_claims(operand.tensor) for operand in used))
+        generates = torch.Tag.nondeterministic_seeded in func.tags
+        stochastic = generates or any(self._is_stochastic(operand.tensor) for operand in used)
+
+        field, kind, inconclusive = None, None, False
+        pointwise = torch.Tag.pointwise in func.tags
+        operator = find_operator(name, pointwise)
+        macs = 0 if is_view or operator.macs is None else operator.macs(name, args, outputs[0])
+        call = OpCall(
+            name, args, pointwise, used,
+            lambda tensor: by_id.get(id(tensor)) or Operand(tensor, self.find_field(tensor), False),
+            mutated or outputs, self._calls.is_inside(LINEAR_FUNCTIONS),
+            self._calls.is_inside(ATTENTION_FUNCTIONS),
+        )  # fmt: skip
+        if uses_image and not is_view:
+            found, unknown = apply_rule(call, operator)
+            field, kind = keep_jumps(found, used), found.kind
+            if unknown and not any(before.windows is None for before in call.fields):
+                self._note(unknown)
+            if stochastic:
+                made = [operand.tensor for operand in used if not operand.field]
+                masks = [tensor for tensor in made if self._is_stochastic(tensor)]
+                kind, inconclusive = classify_random(call, masks, kind, generates)
+            if kind == "batchnorm" and not uses_batch_statistics(call):
+                kind = "scale"
+            self.trace.macs_unknown |= operator.macs is None
+        elif macs:
+            kind = "matmul"  # weights with weights: work, but no layer that mixes the image
+        statistics = self._find_entries(args[3:5] if is_batch_norm(name) else ())
+        module_call, function_call = self._calls.find_caller()
+        overwritten = [out for out in mutated if name in OVERWRITING_OPS and covers_storage(out)]
+        self.trace.ops.append(
+            Op(
+                name=name,
+                kind=kind,
+                order=self._calls.next_order(),
+                shape=tuple(outputs[0].shape),
+                uses_image=uses_image,
+                reads=frozenset(storage_key(operand.tensor) for operand in used),
+                writes=frozenset(storage_key(out) for out in [*outputs, *mutated]),
+                overwrites=frozenset(
+                    map(storage_key, overwritten if is_view or mutated else outputs)
+                ),
+                entries=entries,
+                statistics=statistics,
+                updates=statistics if updates_running_statistics(call) else frozenset(),
+                claims=claims,
+                macs=macs,
+                field=field,
+                module_call=module_call,
+                function_call=function_call,
+                stochastic=stochastic,
+                number=self._num_ops,
+                inconclusive=inconclusive,
+            )
+        )
+        for out in [] if is_view else mutated or outputs:
+            info = StorageInfo(out, None, claims, stochastic and not uses_image)
+            self._store(info, field, bool(mutated))
+
+    def _note_scalar(self, name: str, operands: list[Operand]) -> None:
+        if name in ("_local_scalar_dense", "equal", "is_nonzero") and any(
+            operand.field for operand in operands
+        ):
+            self._note(
+                "a number computed from the image goes through Python: "
+                "the table holds for one random image"
+            )
+
+    def _find_entries(self, tensors: Iterable[Any]) -> frozenset[int]:
+        overlapping = (self._registry.overlapping(t) for t in tensors if isinstance(t, Tensor))
+        return frozenset(entry for entries in overlapping for entry in entries)
+
+    def _find_claims(self, tensor: Tensor) -> frozenset[int]:
+        storage = self._storages.get(storage_key(tensor))
+        return storage.claims if storage and storage.layout is None else frozenset()
+
+    def _is_stochastic(self, tensor: Tensor) -> bool:
+        storage = self._storages.get(storage_key(tensor))
+        return bool(storage and storage.stochastic)
+
+    def _store(self, info: StorageInfo, field: ReceptiveField | None, mutated: bool) -> None:
+        """Keep what is known of a result, or of a part of memory that was written."""
+        out = info.tensor
+        key = storage_key(out)
+        storage = self._storages.get(key)
+        if mutated and storage is None and self._registry.overlapping(out):
+            return  # a stored number that is updated: still a stored number
+        if field is not None and tuple(out.shape) != tuple(
+            prod(run.size for run in dim) for dim in field.dims
+        ):  # the second result of several, with another shape
+            field = ReceptiveField(untracked_dims(out.shape), field.windows, cropped=True)
+        if not mutated or storage is None or covers_storage(out):
+            info.layout = Layout.bind(field, out) if field else None
+            self._storages[key] = info
+        elif field is None:
+            storage.claims |= info.claims
+            storage.stochastic |= info.stochastic
+        else:
+            base = storage.tensor
+            storage.layout = Layout.bind(merge_write(base, storage.layout, out, field), base)

@@ -1,0 +1,100 @@
+"""Running an unknown model without side effects on it: copy, modes, random numbers."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+SEED = 20_000  # any fixed number: an audit of one model is always the same
+
+
+def initialized_tensors(model: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers of `model` that have a shape."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return [tensor for tensor in tensors if not isinstance(tensor, UninitializedTensorMixin)]
+
+
+def safe_copy(model: nn.Module) -> tuple[nn.Module, str | None]:
+    """Return a copy of `model` on the CPU, or the model itself and a note saying why."""
+    try:
+        copied = copy.deepcopy(model)
+    except Exception as error:
+        return model, f"the model cannot be copied ({type(error).__name__}); it was run itself"
+    if any(tensor.is_meta for tensor in initialized_tensors(copied)):
+        copied.to_empty(device="cpu")
+        with torch.no_grad():
+            for tensor in (*copied.parameters(), *copied.buffers()):
+                tensor.fill_(0.5)
+    return copied.cpu(), None
+
+
+@contextmanager
+def preserve_model(model: nn.Module) -> Iterator[None]:
+    """Restore modes, parameters and buffers of `model`, and every global random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    saved = [
+        (tensor, tensor._version, tensor.detach().clone())
+        for tensor in initialized_tensors(model)
+        if not tensor.is_meta
+    ]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    grad_enabled, fastpath = torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.backends.mha.set_fastpath_enabled(False)  # one fused operation shows no layers
+            with _force_eager():
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        torch.set_grad_enabled(grad_enabled)
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for tensor, version, value in saved:
+                # batch_norm moves its running statistics without raising their version
+                if tensor._version != version or not torch.equal(tensor, value):
+                    tensor.copy_(value)
+
+
+def _force_eager() -> AbstractContextManager[object]:
+    """Run compiled modules as plain Python. Without dynamo, slow to import, there are none."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def set_mode(models: tuple[nn.Module, nn.Module], training: bool) -> None:
+    """Set the mode of the copy and of the original, which closures of the copy may call."""
+    torch.manual_seed(SEED)
+    random.seed(SEED)
+    np.random.seed(SEED)
+    for model in dict.fromkeys(models):
+        model.train(training)
+
+
+def probe_batch(
+    model: nn.Module, image_shape: tuple[int, int, int], batch: int, draw: int
+) -> Tensor:
+    """Return `batch` random images in the model's floating type, (N, C, H, W)."""
+    floating = (
+        parameter.dtype
+        for parameter in model.parameters()
+        if not isinstance(parameter, UninitializedTensorMixin) and parameter.is_floating_point()
+    )
+    generator = torch.Generator().manual_seed(SEED + draw)
+    images = torch.randn(batch, *image_shape, generator=generator, device="cpu")
+    return images.to(next(floating, torch.float32))

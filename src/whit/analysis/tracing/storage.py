@@ -1,0 +1,152 @@
+"""The numbers a model stores: registered parameters and buffers, and constants found in a pass.
+
+A number is a position in memory, so tied weights and overlapping views are counted once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+PARAMETER, BUFFER, CONSTANT = "parameter", "buffer", "constant"
+RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass
+class StoredTensor:
+    """One registered parameter or buffer, or one constant that inference reads."""
+
+    index: int
+    name: str
+    role: str  # PARAMETER, BUFFER or CONSTANT
+    num_elements: int  # positions in memory that no earlier entry holds
+    trainable: bool = False
+    running: bool = False  # a running statistic registered by a BatchNorm or InstanceNorm
+    literal: bool = False  # written inside forward, as `torch.tensor([...])` is
+
+    @property
+    def module_path(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def is_scalar_literal(self) -> bool:
+        """One number written in the code of forward is code, as `x * 0.5` is."""
+        return self.literal and self.num_elements <= 1
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Return the address of the memory under `tensor`; views of one storage share it.
+
+    Raises NotImplementedError for a tensor without memory of its own, as inside torch.vmap.
+    """
+    storage = tensor.untyped_storage()
+    return storage.data_ptr() or -int(storage._cdata)
+
+
+def byte_span(tensor: Tensor) -> tuple[int, int]:
+    """Return the first byte of `tensor` in its storage and one past the last."""
+    if tensor.numel() == 0:
+        return 0, 0
+    first = int(tensor.storage_offset())
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    last = first + sum((size - 1) * int(stride) for size, stride in strides)
+    return first * tensor.element_size(), (last + 1) * tensor.element_size()
+
+
+@dataclass
+class TensorRegistry:
+    """Every stored number of one model, found by its position in memory."""
+
+    entries: list[StoredTensor] = field(default_factory=list)
+    lazy: list[str] = field(default_factory=list)  # parameters that have no shape yet
+    _spans: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    _counted: dict[int, np.ndarray] = field(default_factory=dict)  # by storage: a flag a byte
+    _alive: list[Tensor] = field(default_factory=list)  # so that no address is used twice
+
+    @classmethod
+    def build(cls, copy: nn.Module, original: nn.Module) -> TensorRegistry:
+        """Register the tensors of `copy`; those of `original` are known as the same numbers.
+
+        Closures and hooks survive a deep copy with their old references, so a forward pass of
+        the copy may read the original's weights.
+        """
+        registry = cls()
+        originals: dict[str, Tensor] = dict(original.named_parameters(remove_duplicate=False))
+        originals |= dict(original.named_buffers(remove_duplicate=False))
+        # trainable first: a frozen view of a trainable weight adds nothing
+        named = sorted(
+            copy.named_parameters(remove_duplicate=False),
+            key=lambda pair: not pair[1].requires_grad,
+        )
+        for name, parameter in named:
+            if isinstance(parameter, UninitializedTensorMixin):
+                registry.lazy.append(name)
+                continue
+            registry.add(
+                name, parameter, PARAMETER, originals.get(name), trainable=parameter.requires_grad
+            )
+        for path, module in copy.named_modules():
+            for leaf, buffer in module.named_buffers(recurse=False):
+                if isinstance(buffer, UninitializedTensorMixin):
+                    continue
+                name = f"{path}.{leaf}".lstrip(".")
+                running = isinstance(module, _NormBase) and leaf in RUNNING_STATISTICS
+                registry.add(name, buffer, BUFFER, originals.get(name), running=running)
+        return registry
+
+    def add(
+        self,
+        name: str,
+        tensor: Tensor,
+        role: str,
+        original: Tensor | None = None,
+        *,
+        trainable: bool = False,
+        running: bool = False,
+        literal: bool = False,
+    ) -> StoredTensor:
+        """Add an entry for `tensor`, also found by the memory of `original`, of which it is a copy.
+
+        Its count is the numbers of the original that no earlier entry holds: copying takes
+        parameters apart that were views of one memory.
+        """
+        if original is None or isinstance(original, UninitializedTensorMixin):
+            original = tensor
+        index, count = len(self.entries), self._count_new(original)
+        entry = StoredTensor(index, name, role, count, trainable, running, literal)
+        self.entries.append(entry)
+        for key, found in {storage_key(tensor): tensor, storage_key(original): original}.items():
+            if not found.is_meta:
+                self._spans.setdefault(key, []).append((*byte_span(found), index))
+                self._alive.append(found)
+        return entry
+
+    def overlapping(self, tensor: Tensor) -> list[int]:
+        """Return the entries that `tensor` shares memory with."""
+        first, last = byte_span(tensor)
+        spans = self._spans.get(storage_key(tensor), ())
+        return [index for start, stop, index in spans if start < last and first < stop]
+
+    def _count_new(self, tensor: Tensor) -> int:
+        """Mark the numbers of `tensor` as counted; return how many were new."""
+        tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        if tensor.numel() == 0:
+            return 0
+        if tensor.layout != torch.strided:
+            return int(tensor.values().numel()) if tensor.layout == torch.sparse_coo else 0
+        size, offset = tensor.element_size(), tensor.storage_offset()
+        flags = self._counted.get(storage_key(tensor))
+        if flags is None:
+            flags = np.zeros(tensor.untyped_storage().nbytes(), dtype=bool)
+            self._counted[storage_key(tensor)] = flags
+        first_bytes = np.lib.stride_tricks.as_strided(
+            flags[offset * size :], tensor.shape, [stride * size for stride in tensor.stride()]
+        )
+        before = int(np.count_nonzero(flags))
+        first_bytes[...] = True
+        return int(np.count_nonzero(flags)) - before

@@ -1,0 +1,117 @@
+"""What happened in one forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from whit.analysis.receptive_field import ReceptiveField
+from whit.analysis.tracing.layout import Layout
+from whit.analysis.tracing.storage import storage_key
+
+# Names a call in every pass, for layers such as dropout that leave no operation in inference:
+# (module path, its number of earlier calls, function name, its number of earlier calls there).
+CallSite = tuple[str, int, str, int]
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module."""
+
+    index: int
+    path: str  # "" for the model itself
+    site: CallSite
+    leaf: bool  # has no submodules: its operations are one row
+    builtin: bool  # a module of torch itself
+    order: int  # among all calls and operations
+    open_functions: int  # number of function calls open when it began
+    parent: int | None
+    shape: tuple[int, ...] | None = None
+    field: ReceptiveField | None = None
+    returns_input: bool = False  # the result is the argument itself
+
+
+@dataclass
+class FunctionCall:
+    """One call of a torch function from Python, such as `F.dropout` or `x + y`."""
+
+    index: int
+    name: str
+    site: CallSite
+    module_call: int | None
+    order: int
+    parent: int | None
+    shape: tuple[int, ...] | None = None
+    field: ReceptiveField | None = None
+
+
+@dataclass
+class Op:
+    """One aten operation. Storages are given by key, stored numbers by registry entry."""
+
+    name: str
+    kind: str | None
+    order: int
+    shape: tuple[int, ...]
+    uses_image: bool
+    reads: frozenset[int]  # storages
+    writes: frozenset[int]
+    overwrites: frozenset[int] = frozenset()  # storages written in full
+    entries: frozenset[int] = frozenset()  # stored numbers it reads itself
+    statistics: frozenset[int] = frozenset()  # of these, BatchNorm's running statistics
+    updates: frozenset[int] = frozenset()  # running statistics that it updates
+    claims: frozenset[int] = frozenset()  # stored numbers behind its operands
+    macs: int = 0  # for the full batch
+    field: ReceptiveField | None = None
+    module_call: int | None = None
+    function_call: int | None = None
+    stochastic: bool = False  # takes random numbers
+    number: int = 0  # among all aten operations, from 1
+    inconclusive: bool = False  # a random mask that happened to have no zero
+    live: bool = True
+
+
+@dataclass
+class StorageInfo:
+    """What is known of one storage."""
+
+    tensor: Tensor  # kept, so that its address is not used again
+    layout: Layout | None  # None: does not depend on the image
+    claims: frozenset[int] = frozenset()
+    stochastic: bool = False
+
+
+@dataclass
+class Trace:
+    """What happened in one forward pass."""
+
+    ops: list[Op] = dataclasses.field(default_factory=list)
+    module_calls: list[ModuleCall] = dataclasses.field(default_factory=list)
+    function_calls: list[FunctionCall] = dataclasses.field(default_factory=list)
+    notes: dict[str, None] = dataclasses.field(default_factory=dict)  # ordered, each once
+    failure: BaseException | None = None
+    output: Any = None
+    output_field: ReceptiveField | None = None
+    constants: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # by registry entry
+    macs_unknown: bool = False  # of some operation
+
+    def call_sites(self, op: Op) -> set[CallSite]:
+        """Return the sites of the module call and the function call that `op` belongs to."""
+        sites = set()
+        if op.module_call is not None:
+            sites.add(self.module_calls[op.module_call].site)
+        if op.function_call is not None:
+            sites.add(self.function_calls[op.function_call].site)
+        return sites
+
+    def mark_live(self, outputs: Iterable[Tensor]) -> None:
+        """Mark the operations that the outputs depend on, walking backwards."""
+        needed = {storage_key(tensor) for tensor in outputs}
+        for op in reversed(self.ops):
+            op.live = bool(op.writes & needed)
+            if op.live:
+                needed = (needed - op.overwrites) | op.reads
