@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from easy_data import easy_split
 from whit.data.augment import random_affines, warp
-from whit.data.loader import Loader, Normalise
+from whit.data.loader import Loader
+from whit.data.normalization import Normalize
 from whit.errors import Diverged
 from whit.evaluation import evaluate
 from whit.models.layers import Dropout, GlobalAvgPool, in_order
@@ -28,7 +29,7 @@ from whit.state import TrainingState
 from whit.training import autocast
 from whit.training import train as train_state
 
-NORMALISE = Normalise((0.1307,), (0.3081,))
+NORMALISE = Normalize((0.1307,), (0.3081,))
 RECIPE = Recipe.model_validate(
     {"name": "t", "model": {"name": "plain"}, "train": {"epochs": 2, "batch_size": 48}}
 )

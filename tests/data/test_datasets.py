@@ -12,13 +12,13 @@ import pytest
 from make import npz_arrays as some_arrays
 from make import problems, write_folder, write_idx, write_npz
 
-from whit.data.datasets import describe_dataset, load_dataset
+from whit.data.datasets import load_dataset, probe_dataset
 from whit.errors import DataError
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-@pytest.mark.parametrize("act", [load_dataset, describe_dataset])
+@pytest.mark.parametrize("act", [load_dataset, probe_dataset])
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -58,7 +58,7 @@ def test_every_kind_is_described_as_it_loads(tmp_path: Path) -> None:
     for path in paths:
         dataset = load_dataset(str(path))
         found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
-        assert describe_dataset(str(path)) == found
+        assert probe_dataset(str(path)) == found
 
 
 def test_val_is_cut_from_train_alone(tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_fashion_mnist_of_debian_loads() -> None:
     assert dataset.test.labels.bincount().tolist() == [1000] * 10
     assert dataset.val is not None
     assert dataset.val.labels.bincount().tolist() == [500] * 10
-    assert describe_dataset(str(FASHION_MNIST)) == ((1, 28, 28), 10, 60_000)
+    assert probe_dataset(str(FASHION_MNIST)) == ((1, 28, 28), 10, 60_000)

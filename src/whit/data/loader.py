@@ -10,38 +10,14 @@ import torch
 from torch import Tensor
 
 from whit.data.augment import random_affines, warp
-from whit.data.splits import Dataset, Split, normalisation
-from whit.recipe import AugmentSpec, DataSpec
+from whit.data.normalization import Normalize
+from whit.data.splits import Split
+from whit.recipe import AugmentSpec
 from whit.streams import stream_seed
 
 
-class Normalise:
-    """(pixel / 255 - mean) / std per channel, as one multiply and one add."""
-
-    def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str = "cpu"
-    ):
-        shape = (1, len(mean), 1, 1)
-        scale = [1 / (255 * s) for s in std]
-        offset = [-m / s for m, s in zip(mean, std, strict=True)]
-        self.scale = torch.tensor(scale, device=device).view(shape)
-        self.offset = torch.tensor(offset, device=device).view(shape)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Pixels 0..255 as float (N, C, H, W) to model input, in place."""
-        return images.mul_(self.scale).add_(self.offset)
-
-
-def data_normalise(spec: DataSpec, dataset: Dataset, device: torch.device | str) -> Normalise:
-    """Return a recipe's normalisation, or that of the data set's own training split."""
-    if spec.mean is not None and spec.std is not None:
-        return Normalise(spec.mean, spec.std, device)
-    mean, std = normalisation(dataset.train)
-    return Normalise(mean, std, device)
-
-
 class Loader:
-    """Shuffled, warped, normalised batches of one split; the last one is kept, however small.
+    """Shuffled, warped, normalized batches of one split; the last one is kept, however small.
 
     Order and warps of an epoch depend on (seed, epoch) and the recipe only. The split lies on the
     device as uint8, so a batch is one gather.
@@ -51,7 +27,7 @@ class Loader:
         self,
         split: Split,
         batch_size: int,
-        normalise: Normalise,
+        normalize: Normalize,
         augment: AugmentSpec | None = None,
         *,
         epochs: int = 1,
@@ -61,7 +37,7 @@ class Loader:
         self.images = split.images.to(device)  # (N, C, H, W) uint8
         self.labels = split.labels.to(device)  # (N,) int64
         self.batch_size = batch_size
-        self.normalise = normalise
+        self.normalize = normalize
         self.augment = None if augment is None or augment.is_identity else augment
         self.epochs = epochs  # planned: what the warps' progress is a share of
         self.seed = seed
@@ -89,7 +65,7 @@ class Loader:
             images = self.images[chosen].float()
             if affines is not None:
                 images = warp(images, affines)
-            images = self.normalise(images).contiguous(memory_format=torch.channels_last)
+            images = self.normalize(images).contiguous(memory_format=torch.channels_last)
             yield images, self.labels[chosen]
 
     def _generator(self, purpose: str, epoch: int) -> torch.Generator:

@@ -10,7 +10,7 @@ from torch import Tensor
 from whit.auditing import Audit
 from whit.auditing.table import HEADINGS, cells, totals
 from whit.budget import Budget, Usage, percent
-from whit.data.datasets import DATASETS, describe_dataset
+from whit.data.datasets import DATASETS, probe_dataset
 from whit.errors import InputError
 from whit.job import recipe_id
 from whit.recipe import Recipe, parse_recipe, shipped_recipes
@@ -113,7 +113,7 @@ def _image_shape(recipe: Recipe, image: Tensor | None) -> tuple[int, int, int] |
     if recipe.data.name in DATASETS:
         return DATASETS[recipe.data.name].image_shape
     try:
-        return describe_dataset(recipe.data.name)[0]
+        return probe_dataset(recipe.data.name)[0]
     except InputError:
         return None
 

@@ -1,6 +1,6 @@
-"""MNIST, shipped with whit; every byte is checked at every load.
+"""MNIST, distributed with whit; every byte is verified at every load.
 
-The SHA-256 are those of the unpacked files, as published by Yann LeCun, Corinna Cortes and
+The SHA-256 are those of the decompressed files, as published by Yann LeCun, Corinna Cortes and
 Christopher J.C. Burges; credit and licence: mnist/LICENSE.md.
 """
 
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from whit.data.assembly import Part, as_labels, as_nchw
-from whit.data.files import open_file
-from whit.data.idx import parse_idx
-from whit.data.splits import SplitName
+from whit.data.readers.bounded_io import open_file
+from whit.data.readers.idx import parse_idx
+from whit.data.readers.labels import to_labels
+from whit.data.readers.pixels import to_nchw
+from whit.data.splits import RawSplit, SplitName
 from whit.errors import DataError
 
 SHA256 = {
@@ -27,40 +28,40 @@ SHA256 = {
 }
 
 
-def read_mnist(folder: Path | None = None) -> dict[SplitName, Part]:
-    """Return train (60,000 images) and test (10,000) from the shipped files, or from `folder`.
+def read_mnist(folder: Path | None = None) -> dict[SplitName, RawSplit]:
+    """Return train (60,000 images) and test (10,000) from whit's own files, or from `folder`.
 
-    Raises DataError if any unpacked byte differs from the published files.
+    Raises DataError if any decompressed byte differs from the published files.
     """
     if folder is None:
-        with as_file(files("whit.data") / "mnist") as shipped:
-            return read_mnist(shipped)
+        with as_file(files("whit.data") / "mnist") as packaged:
+            return read_mnist(packaged)
     arrays: dict[str, npt.NDArray[Any]] = {}
     problems: list[str] = []
-    for name, wanted in SHA256.items():
+    for name, expected in SHA256.items():
         try:
-            arrays[name] = _read_verified(folder / f"{name}.gz", wanted)
+            arrays[name] = _read_verified(folder / f"{name}.gz", expected)
         except DataError as error:
             problems += [f"{problem}; reinstall whit to mend it" for problem in error.problems]
     if problems:
         raise DataError(problems)
-    parts: dict[SplitName, Part] = {}
+    splits: dict[SplitName, RawSplit] = {}
     prefixes: tuple[tuple[SplitName, str], ...] = (("train", "train"), ("test", "t10k"))
     for split, prefix in prefixes:
         images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-        parts[split] = Part(
-            as_nchw(arrays[images], images), as_labels(arrays[labels], labels), images, labels
+        splits[split] = RawSplit(
+            to_nchw(arrays[images], images), to_labels(arrays[labels], labels), images, labels
         )
-    return parts
+    return splits
 
 
-def _read_verified(path: Path, wanted: str) -> npt.NDArray[Any]:
+def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
     with open_file(path, path.parent) as file:
         header, values = parse_idx(file, str(path))
     digest = hashlib.sha256(header.raw)
     digest.update(values.data)
-    if digest.hexdigest() != wanted:
+    if digest.hexdigest() != expected:
         raise DataError(
-            f"{path}: wanted SHA-256 {wanted} of the unpacked file, found {digest.hexdigest()}"
+            f"{path}: wanted SHA-256 {expected} of the unpacked file, found {digest.hexdigest()}"
         )
     return values
