@@ -7,16 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from whit.data.holdout import holdout_split
-from whit.data.readers.idx import load_idx, probe_idx, sniff_idx
-from whit.data.readers.image_folder import (
-    load_image_folder,
-    probe_image_folder,
-    sniff_image_folder,
-)
+from whit.data.readers import idx, image_folder, npz
 from whit.data.readers.mnist import read_mnist
-from whit.data.readers.npz import load_npz, probe_npz, sniff_npz
 from whit.data.splits import Dataset, DatasetShape, RawSplit, SplitName
 from whit.data.validation import build_dataset
 from whit.errors import DataError, did_you_mean
@@ -24,67 +19,39 @@ from whit.errors import DataError, did_you_mean
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A built-in data set: what is known of it without reading it, and how it is read.
+    """A built-in data set: its shape, known without reading it, its source, and how it is read."""
 
-    image_shape: (C, H, W); classes: the K names; source: for `Dataset.source`
-    """
-
-    image_shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    num_train: int
-    num_test: int
+    shape: DatasetShape
     source: str
     read: Callable[[], dict[SplitName, RawSplit]]
 
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.classes)
 
+class Format(Protocol):
+    """A format of data sets: a module of `readers`. Its functions raise DataError."""
 
-@dataclass(frozen=True)
-class Format:
-    """A format of data sets. All functions take its path and raise DataError.
+    NAME: str
+    """Begins `Dataset.source`."""
 
-    name:    begins `Dataset.source`
-    example: the expected files, for messages
-    sniff:   whether the path has this format, by file names and first bytes
-    probe:   the shape of the data set, without reading pixels
-    load:    the splits (train alone if there is no test), and the names of the classes if known
-    """
+    EXAMPLE: str
+    """The expected files, for messages."""
 
-    name: str
-    example: str
-    sniff: Callable[[Path], bool]
-    probe: Callable[[Path], DatasetShape]
-    load: Callable[[Path], tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]]
+    def sniff(self, path: Path, /) -> bool:
+        """Return whether `path` has this format, by file names and first bytes."""
+
+    def probe(self, path: Path, /) -> DatasetShape:
+        """Return the shape of the data set without reading pixels."""
+
+    def load(self, path: Path, /) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]:
+        """Return the splits (train alone if there is no test), and the class names if known."""
 
 
 DATASETS = {
     "mnist": DatasetInfo(
-        (1, 28, 28), tuple("0123456789"), 60_000, 10_000, "MNIST, shipped with whit", read_mnist
+        DatasetShape((1, 28, 28), 10, 60_000), "MNIST, shipped with whit", read_mnist
     )
 }
 
-FORMATS = (  # in the order tried
-    Format(
-        "IDX folder",
-        "a folder with the four IDX files of a data set (train-images-idx3-ubyte, ...)",
-        sniff_idx,
-        probe_idx,
-        load_idx,
-    ),
-    Format(
-        "npz file", "an .npz with x_train, y_train, x_test, y_test", sniff_npz, probe_npz, load_npz
-    ),
-    Format(
-        "image folder",
-        "a folder of images (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png)",
-        sniff_image_folder,
-        probe_image_folder,
-        load_image_folder,
-    ),
-)
+FORMATS: tuple[Format, ...] = (idx, npz, image_folder)  # in the order tried
 
 
 def load_dataset(name_or_path: str, *, val: int = 0) -> Dataset:
@@ -114,8 +81,7 @@ def probe_dataset(name_or_path: str) -> DatasetShape:
     set. Raises DataError.
     """
     if name_or_path in DATASETS:
-        info = DATASETS[name_or_path]
-        return DatasetShape(info.image_shape, info.num_classes, info.num_train)
+        return DATASETS[name_or_path].shape
     path = Path(name_or_path)
     with _os_errors_as_data_errors(path):
         return _find_format(path).probe(path)
@@ -124,12 +90,12 @@ def probe_dataset(name_or_path: str) -> DatasetShape:
 def _load(name_or_path: str) -> Dataset:
     if name_or_path in DATASETS:
         info = DATASETS[name_or_path]
-        return build_dataset(name_or_path, info.source, info.read(), info.classes)
+        return build_dataset(name_or_path, info.source, info.read())
     path = Path(name_or_path)
     name = Path(os.path.abspath(path)).stem
     with _os_errors_as_data_errors(path):
         data_format = _find_format(path)
-        return build_dataset(name, f"{data_format.name} {path}", *data_format.load(path))
+        return build_dataset(name, f"{data_format.NAME} {path}", *data_format.load(path))
 
 
 def _find_format(path: Path) -> Format:
@@ -141,9 +107,8 @@ def _find_format(path: Path) -> Format:
         found = "a folder without any of these" if path.is_dir() else "another kind of file"
     else:
         found = "no such file or folder." + did_you_mean(str(path), DATASETS)
-    names = f"a shipped name ({', '.join(DATASETS)})"
-    *examples, last = [names, *(data_format.example for data_format in FORMATS)]
-    expected = f"{', '.join(examples)}, or {last}"
+    *examples, last = [data_format.EXAMPLE for data_format in FORMATS]
+    expected = ", ".join([f"a shipped name ({', '.join(DATASETS)})", *examples, f"or {last}"])
     raise DataError(f"data {str(path)!r}: wanted {expected}; found {found}")
 
 

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and related data sets: a folder with four files, plain or gzipped.
+"""A folder of IDX files, the format of MNIST and related data sets: four files, plain or gzipped.
 
 A file is: two zero bytes, a byte for the type, a byte for the number of dimensions, each
 dimension as a big-endian 32-bit number, then the values, and nothing else.
@@ -30,6 +30,9 @@ from whit.data.readers.labels import infer_classes, to_labels
 from whit.data.readers.pixels import format_shape, to_chw_shape, to_nchw
 from whit.data.splits import DatasetShape, Labels, Pixels, RawSplit, SplitName
 from whit.errors import DataError
+
+NAME = "IDX folder"
+EXAMPLE = "a folder with the four IDX files of a data set (train-images-idx3-ubyte, ...)"
 
 Role = Literal["images", "labels"]
 
@@ -64,7 +67,7 @@ class IdxHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def sniff_idx(path: Path) -> bool:
+def sniff(path: Path) -> bool:
     """Return whether `path` is a folder with an IDX file. Raises DataError for such a file."""
     if path.is_dir():
         return any(_FILE_NAME.fullmatch(name) for name in os.listdir(path))
@@ -73,7 +76,7 @@ def sniff_idx(path: Path) -> bool:
     return False
 
 
-def probe_idx(root: Path) -> DatasetShape:
+def probe(root: Path) -> DatasetShape:
     """Return the shape of a data set from headers and training labels alone. Raises DataError."""
     files = _find_files(root)
     images, labels = files["train", "images"], files["train", "labels"]
@@ -82,7 +85,7 @@ def probe_idx(root: Path) -> DatasetShape:
     return DatasetShape(to_chw_shape(shape, str(images)), len(classes), shape[0])
 
 
-def load_idx(root: Path) -> tuple[dict[SplitName, RawSplit], None]:
+def load(root: Path) -> tuple[dict[SplitName, RawSplit], None]:
     """Return train and test, without names of classes. Raises DataError with all problems."""
     files = _find_files(root)
     problems: list[str] = []

@@ -23,6 +23,9 @@ from whit.data.readers.pixels import format_shape
 from whit.data.splits import DatasetShape, RawSplit, SplitName
 from whit.errors import DataError
 
+NAME = "image folder"
+EXAMPLE = "a folder of images (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png)"
+
 _SPLITS: dict[str, SplitName] = {
     "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
 }  # fmt: skip
@@ -41,7 +44,7 @@ class ImageListing:
         return sum(len(paths) for paths in self.files.values())
 
 
-def sniff_image_folder(path: Path) -> bool:
+def sniff(path: Path) -> bool:
     """Return whether there is an image in a subfolder of `path`, one or two levels down."""
     if not path.is_dir():
         return False
@@ -87,7 +90,7 @@ def list_images(root: Path) -> dict[SplitName, ImageListing]:
     return listings
 
 
-def load_image_folder(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
+def load(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
     """Return the splits (train alone if there is no test) and the names of the classes.
 
     Raises DataError with the first problems of each kind.
@@ -125,7 +128,7 @@ def load_image_folder(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str,
     return splits, classes
 
 
-def probe_image_folder(root: Path) -> DatasetShape:
+def probe(root: Path) -> DatasetShape:
     """Return the shape of a data set from file names and the header of the first image.
 
     Raises DataError with the first problems of each kind.

@@ -29,6 +29,9 @@ from whit.data.readers.pixels import check_pixel_type, to_chw_shape, to_nchw, to
 from whit.data.splits import DatasetShape, Labels, Pixels, RawSplit, SplitName
 from whit.errors import DataError
 
+NAME = "npz file"
+EXAMPLE = "an .npz with x_train, y_train, x_test, y_test"
+
 _SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")  # their codes are 0, 1 and 2
 _SPLITS: dict[str, SplitName] = {
     "train": "train", "training": "train",
@@ -43,7 +46,7 @@ _CLASS_KEYS = ("classes", "class_names", "label_names")
 _MAX_MEMBERS = 1000
 
 
-def sniff_npz(path: Path) -> bool:
+def sniff(path: Path) -> bool:
     """Return whether a file begins as a zip archive. Raises DataError if it cannot be read."""
     if path.is_dir():
         return False
@@ -174,7 +177,7 @@ def open_npz(path: Path) -> Iterator[NpzArchive]:
             yield NpzArchive(path, archive, disk_size(file))
 
 
-def load_npz(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]:
+def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]:
     """Return the splits (train alone if there is no test) and the names of the classes, if any.
 
     Raises DataError with all problems.
@@ -207,7 +210,7 @@ def load_npz(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | N
         return splits, archive.read_classes()
 
 
-def probe_npz(path: Path) -> DatasetShape:
+def probe(path: Path) -> DatasetShape:
     """Return the shape of a data set from headers, training labels and a `split` array.
 
     Raises DataError.
