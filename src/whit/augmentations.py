@@ -68,14 +68,9 @@ class Affine(Augmentation):
         zoom = 1 + uniform[2] * self.scale
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
         # Shear first, then rotate and zoom: [[cos, -sin], [sin, cos]] @ [[1, shear], [0, 1]].
-        affines = torch.empty(count, 2, 3)
-        affines[:, 0, 0] = cos
-        affines[:, 0, 1] = cos * shear - sin
-        affines[:, 0, 2] = uniform[3] * self.shift
-        affines[:, 1, 0] = sin
-        affines[:, 1, 1] = sin * shear + cos
-        affines[:, 1, 2] = uniform[4] * self.shift
-        return affines
+        first_row = cos, cos * shear - sin, uniform[3] * self.shift
+        second_row = sin, sin * shear + cos, uniform[4] * self.shift
+        return torch.stack([*first_row, *second_row], dim=1).view(count, 2, 3)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Resample images by affine maps: bilinear between pixels, 0 outside the image."""
@@ -85,11 +80,9 @@ class Affine(Augmentation):
         height, width = images.shape[2:]
         # grid_sample measures in half-widths and half-heights. One product of all rows with all
         # positions: affine_grid's batched product is ten times slower here.
-        theta = parameters.clone()
-        theta[:, 0, 1] *= height / width
-        theta[:, 1, 0] *= width / height
-        theta[:, 0, 2] *= 2 / width
-        theta[:, 1, 2] *= 2 / height
+        theta = parameters * torch.tensor(
+            [[1, height / width, 2 / width], [width / height, 1, 2 / height]]
+        )
         x = (2 * torch.arange(width) + 1) / width - 1
         y = (2 * torch.arange(height) + 1) / height - 1
         positions = torch.stack(

@@ -18,6 +18,7 @@ from torch import Tensor
 from whit.errors import DataError
 
 SplitName = Literal["train", "val", "test"]
+Role = Literal["images", "labels"]
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 

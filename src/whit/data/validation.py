@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 
 from whit.data.holdout import TEST_DIVISOR, holdout_split
-from whit.data.readers.labels import infer_classes
-from whit.data.readers.pixels import format_shape
+from whit.data.readers.arrays import format_shape, infer_classes
 from whit.data.splits import Dataset, RawSplit, Split, SplitName
 from whit.errors import DataError
 

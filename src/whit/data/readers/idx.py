@@ -11,12 +11,23 @@ import os
 import re
 import struct
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from whit.data.readers.arrays import (
+    ArrayReader,
+    format_shape,
+    infer_classes,
+    read_all,
+    to_chw_shape,
+    to_labels,
+    to_nchw,
+    to_splits,
+)
 from whit.data.readers.bounded_io import (
     BoundedGzipReader,
     Stream,
@@ -26,15 +37,11 @@ from whit.data.readers.bounded_io import (
     open_file,
     read_into,
 )
-from whit.data.readers.labels import infer_classes, to_labels
-from whit.data.readers.pixels import format_shape, to_chw_shape, to_nchw
-from whit.data.splits import DatasetShape, Labels, Pixels, RawSplit, SplitName
+from whit.data.splits import DatasetShape, Labels, Pixels, RawSplit, Role, SplitName
 from whit.errors import DataError
 
 NAME = "IDX folder"
 EXAMPLE = "a folder with the four IDX files of a data set (train-images-idx3-ubyte, ...)"
-
-Role = Literal["images", "labels"]
 
 # Images and labels of the known sets are unsigned bytes; QMNIST's labels are 32-bit integers.
 _DTYPES = {0x08: "u1", 0x0C: ">i4"}
@@ -45,7 +52,7 @@ _FILE_NAME = re.compile(
     r"(?:(?P<set>.+)-)?(?P<split>train|t10k|test)-(?P<role>images|labels)"
     r"[-.]idx(?P<dims>[1-4])-(?:ubyte|int)(?P<gz>\.gz)?"
 )
-_EXAMPLE_NAMES: dict[tuple[SplitName, Role], str] = {
+FILE_NAMES: dict[tuple[SplitName, Role], str] = {
     ("train", "images"): "train-images-idx3-ubyte",
     ("train", "labels"): "train-labels-idx1-ubyte",
     ("test", "images"): "t10k-images-idx3-ubyte",
@@ -88,28 +95,9 @@ def probe(root: Path) -> DatasetShape:
 def load(root: Path) -> tuple[dict[SplitName, RawSplit], None]:
     """Return train and test, without names of classes. Raises DataError with all problems."""
     files = _find_files(root)
-    problems: list[str] = []
-    images: dict[SplitName, Pixels] = {}
-    labels: dict[SplitName, Labels] = {}
-    for (split, role), path in files.items():
-        try:
-            if role == "images":
-                images[split] = _read_images(path, root)
-            else:
-                labels[split] = _read_labels(path, root)
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    return {
-        split: RawSplit(
-            images[split],
-            labels[split],
-            str(files[split, "images"]),
-            str(files[split, "labels"]),
-        )
-        for split in images
-    }, None
+    readers: dict[Role, ArrayReader] = {"images": _read_images, "labels": _read_labels}
+    arrays = read_all({key: partial(readers[key[1]], path, root) for key, path in files.items()})
+    return to_splits(arrays, {key: str(path) for key, path in files.items()}), None
 
 
 def read_idx(path: Path, root: Path | None = None) -> npt.NDArray[Any]:
@@ -150,7 +138,7 @@ def _find_files(root: Path) -> dict[tuple[SplitName, Role], Path]:
 
     Of a file that exists both plain and gzipped, the plain one is taken.
     """
-    found: dict[tuple[SplitName, Role], list[Path]] = {key: [] for key in _EXAMPLE_NAMES}
+    found: dict[tuple[SplitName, Role], list[Path]] = {key: [] for key in FILE_NAMES}
     prefixes = set()
     for name in sorted(os.listdir(root)):
         match = _FILE_NAME.fullmatch(name)
@@ -165,7 +153,7 @@ def _find_files(root: Path) -> dict[tuple[SplitName, Role], Path]:
             f"({', '.join(sorted(prefix or 'no prefix' for prefix in prefixes))}); put each in a "
             "folder of its own"
         )
-    missing = [_EXAMPLE_NAMES[key] for key, paths in found.items() if not paths]
+    missing = [FILE_NAMES[key] for key, paths in found.items() if not paths]
     problems = [
         f"{root}: wanted one file, found {' and '.join(path.name for path in paths)}"
         for paths in found.values()

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from whit.data.readers.arrays import format_shape
 from whit.data.readers.bounded_io import file_size, open_file
-from whit.data.readers.pixels import format_shape
 from whit.data.splits import Pixels
 from whit.errors import DataError
 

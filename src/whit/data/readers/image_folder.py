@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from whit.data.holdout import TEST_DIVISOR
+from whit.data.readers.arrays import format_shape
 from whit.data.readers.bounded_io import MAX_BYTES, is_inside
 from whit.data.readers.image_file import EXTENSIONS, read_image, read_image_shape
-from whit.data.readers.pixels import format_shape
 from whit.data.splits import DatasetShape, RawSplit, SplitName
 from whit.errors import DataError
 

@@ -7,16 +7,16 @@ Christopher J.C. Burges; credit and licence: mnist/LICENSE.md.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from whit.data.readers.arrays import read_all, to_labels, to_nchw, to_splits
 from whit.data.readers.bounded_io import open_file
-from whit.data.readers.idx import parse_idx
-from whit.data.readers.labels import to_labels
-from whit.data.readers.pixels import to_nchw
+from whit.data.readers.idx import FILE_NAMES, parse_idx
 from whit.data.splits import RawSplit, SplitName
 from whit.errors import DataError
 
@@ -36,32 +36,28 @@ def read_mnist(folder: Path | None = None) -> dict[SplitName, RawSplit]:
     if folder is None:
         with as_file(files("whit.data") / "mnist") as packaged:
             return read_mnist(packaged)
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    problems: list[str] = []
-    for name, expected in SHA256.items():
-        try:
-            arrays[name] = _read_verified(folder / f"{name}.gz", expected)
-        except DataError as error:
-            problems += [f"{problem}; reinstall whit to mend it" for problem in error.problems]
-    if problems:
-        raise DataError(problems)
-    splits: dict[SplitName, RawSplit] = {}
-    prefixes: tuple[tuple[SplitName, str], ...] = (("train", "train"), ("test", "t10k"))
-    for split, prefix in prefixes:
-        images, labels = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
-        splits[split] = RawSplit(
-            to_nchw(arrays[images], images), to_labels(arrays[labels], labels), images, labels
-        )
-    return splits
+    arrays = read_all(
+        {
+            key: partial(_read_verified, folder / f"{name}.gz", SHA256[name])
+            for key, name in FILE_NAMES.items()
+        }
+    )
+    return to_splits(arrays, FILE_NAMES)
 
 
 def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
-    with open_file(path, path.parent) as file:
-        header, values = parse_idx(file, str(path))
-    digest = hashlib.sha256(header.raw)
-    digest.update(values.data)
-    if digest.hexdigest() != expected:
-        raise DataError(
-            f"{path}: wanted SHA-256 {expected} of the unpacked file, found {digest.hexdigest()}"
-        )
-    return values
+    """Return images (N, C, H, W) or labels (N,) whose file has the `expected` SHA-256."""
+    try:
+        with open_file(path, path.parent) as file:
+            header, values = parse_idx(file, str(path))
+        digest = hashlib.sha256(header.raw)
+        digest.update(values.data)
+        if digest.hexdigest() != expected:
+            found = digest.hexdigest()
+            raise DataError(
+                f"{path}: wanted SHA-256 {expected} of the unpacked file, found {found}"
+            )
+    except DataError as error:
+        problems = [f"{problem}; reinstall whit to mend it" for problem in error.problems]
+        raise DataError(problems) from error
+    return to_nchw(values, path.name) if values.ndim > 1 else to_labels(values, path.name)

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
+from whit.data.readers.arrays import format_shape
 from whit.data.readers.bounded_io import check_declared_size, read_into
-from whit.data.readers.pixels import format_shape
 from whit.errors import DataError
 
 MAX_HEADER_BYTES = 4096  # that of an array of numbers has 118

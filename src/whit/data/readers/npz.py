@@ -5,7 +5,7 @@ test_labels, val_images, ... Or `images` and `labels` alone, with a `split` of 0
 val, test for each image; without it, a test split is held out (see holdout.py). `classes` may name
 the classes. Other arrays are not read.
 
-pixels.py says which pixels and shapes of images are accepted.
+arrays.py says which pixels and shapes of images are accepted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,20 @@ import numpy as np
 import numpy.typing as npt
 
 from whit.data.holdout import TEST_DIVISOR
+from whit.data.readers.arrays import (
+    ArrayReader,
+    check_label_shape,
+    check_pixel_type,
+    infer_classes,
+    read_all,
+    to_chw_shape,
+    to_labels,
+    to_nchw,
+    to_splits,
+    to_uint8,
+)
 from whit.data.readers.bounded_io import BoundedFile, disk_size, open_file
-from whit.data.readers.labels import check_label_shape, infer_classes, to_labels
 from whit.data.readers.npy import NpyHeader, read_npy, read_npy_header
-from whit.data.readers.pixels import check_pixel_type, to_chw_shape, to_nchw, to_uint8
 from whit.data.splits import DatasetShape, Labels, Pixels, RawSplit, SplitName
 from whit.errors import DataError
 
@@ -114,6 +125,20 @@ class NpzArchive:
         check_label_shape(header.shape, header.dtype, self.title(name))
         return to_labels(self.read(name), self.title(name))
 
+    def read_codes(self, name: str) -> npt.NDArray[np.int64]:
+        """Return 0 (train), 1 (val) or 2 (test) for each image. Raises DataError."""
+        header = self.read_header(name)
+        prefix = f"{self.title(name)}: wanted 0, 1, 2 or train, val, test for each image, found "
+        if len(header.shape) != 1 or header.dtype.kind not in "iuU":
+            raise DataError(f"{prefix}{header.dtype} of shape {header.shape}")
+        codes: dict[Any, int] = {0: 0, 1: 1, 2: 2}
+        codes |= {word: _SPLIT_NAMES.index(split) for word, split in _SPLITS.items()}
+        values = [v.lower() if isinstance(v, str) else v for v in self.read_list(name)]
+        for value in values:
+            if value not in codes:
+                raise DataError(f"{prefix}{value!r}")
+        return np.array([codes[value] for value in values], dtype=np.int64)
+
     def read_classes(self) -> tuple[str, ...] | None:
         """Return the names of the classes, or None if the archive has none as text."""
         for name in _CLASS_KEYS:
@@ -183,31 +208,17 @@ def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]
     Raises DataError with all problems.
     """
     with open_npz(path) as archive:
-        arrays: dict[tuple[SplitName | None, str], npt.NDArray[Any]] = {}
-        problems: list[str] = []
-        for (split, role), name in archive.keys.items():
-            try:
-                if role == "images":
-                    arrays[split, role] = archive.read_images(name)
-                elif role == "labels":
-                    arrays[split, role] = archive.read_labels(name)
-                else:
-                    arrays[split, role] = _split_codes(archive, name)
-            except DataError as error:
-                problems += error.problems
-        if problems:
-            raise DataError(problems)
+        readers: dict[str, ArrayReader] = {
+            "images": archive.read_images,
+            "labels": archive.read_labels,
+            "split": archive.read_codes,
+        }
+        keys = archive.keys
+        arrays = read_all({key: partial(readers[key[1]], name) for key, name in keys.items()})
         if (None, "images") in arrays:
             return _split_by_code(archive, arrays), archive.read_classes()
-        names = {key: archive.title(name) for key, name in archive.keys.items()}
-        splits = {}
-        for split in _SPLIT_NAMES:
-            images, labels = (split, "images"), (split, "labels")
-            if images in arrays:
-                splits[split] = RawSplit(
-                    arrays[images], arrays[labels], names[images], names[labels]
-                )
-        return splits, archive.read_classes()
+        names = {key: archive.title(name) for key, name in keys.items()}
+        return to_splits(arrays, names), archive.read_classes()  # type: ignore[arg-type]
 
 
 def probe(path: Path) -> DatasetShape:
@@ -222,7 +233,7 @@ def probe(path: Path) -> DatasetShape:
         train_labels = archive.read_labels(labels)
         has_test = split is not None
         if (None, "split") in archive.keys:
-            codes = _split_codes(archive, archive.keys[None, "split"])
+            codes = archive.read_codes(archive.keys[None, "split"])
             if len(codes) != len(train_labels):
                 raise DataError(_count_problem(archive, len(codes), len(train_labels)))
             train_labels, has_test = train_labels[codes == 0], True
@@ -233,21 +244,6 @@ def probe(path: Path) -> DatasetShape:
         classes = names or infer_classes(train_labels, archive.title(labels))[0]
         image_shape = to_chw_shape(shape, archive.title(images))
         return DatasetShape(image_shape, len(classes), num_train)
-
-
-def _split_codes(archive: NpzArchive, name: str) -> npt.NDArray[np.int64]:
-    """Return 0 (train), 1 (val) or 2 (test) for each image."""
-    header = archive.read_header(name)
-    prefix = f"{archive.title(name)}: wanted 0, 1, 2 or train, val, test for each image, found "
-    if len(header.shape) != 1 or header.dtype.kind not in "iuU":
-        raise DataError(f"{prefix}{header.dtype} of shape {header.shape}")
-    codes: dict[Any, int] = {0: 0, 1: 1, 2: 2}
-    codes |= {word: _SPLIT_NAMES.index(split) for word, split in _SPLITS.items()}
-    values = [v.lower() if isinstance(v, str) else v for v in archive.read_list(name)]
-    for value in values:
-        if value not in codes:
-            raise DataError(f"{prefix}{value!r}")
-    return np.array([codes[value] for value in values], dtype=np.int64)
 
 
 def _split_by_code(

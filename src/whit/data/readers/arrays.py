@@ -1,4 +1,6 @@
-"""Images of an array file as uint8 (N, C, H, W): the accepted pixel values and shapes.
+"""Images and labels from the arrays of a file: the values and shapes that readers accept.
+
+Pixels are
 
 - uint8, or integers or floats that are all integral and in 0..255;
 - floats in 0..1 that are all multiples of 1/255, as other tools store the same bytes;
@@ -6,20 +8,22 @@
 
 Anything else, such as normalized images, is refused: whit stores uint8 and normalizes itself.
 
-N images, C channels, H W pixels.
+N images, C channels, H W pixels, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from whit.data.splits import Pixels
+from whit.data.splits import Labels, Pixels, RawSplit, Role, SplitName
 from whit.errors import DataError
 
+Key = TypeVar("Key")
+ArrayReader = Callable[..., npt.NDArray[Any]]
 _CHUNK = 1 << 20  # values converted at once
 
 
@@ -108,3 +112,80 @@ def find_channel_axis(shape: tuple[int, ...], name: str) -> int | None:
         f"{name}: wanted images of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
         f"channels, found {format_shape(shape)}"
     )
+
+
+def to_labels(labels: npt.NDArray[Any], name: str) -> Labels:
+    """Return integer labels of shape (N,) or (N, 1) as int64 (N,). Raises DataError."""
+    check_label_shape(labels.shape, labels.dtype, name)
+    if labels.size and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{name}: wanted labels from 0 to K-1, found {labels.max()}")
+    return labels.reshape(-1).astype(np.int64)
+
+
+def check_label_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Raise DataError unless labels are integers, one for each image."""
+    if len(shape) == 2 and shape[1] > 1:
+        raise DataError(
+            f"{name}: wanted one label for each image, shape (N,), found {shape[0]:,} rows of "
+            f"{shape[1]}; if they are one-hot, store labels.argmax(1)"
+        )
+    if len(shape) not in (1, 2) or dtype.kind not in "iu":
+        raise DataError(
+            f"{name}: wanted whole numbers of shape (N,), one label for each image, found "
+            f"{dtype} of shape {shape}"
+        )
+
+
+def infer_classes(labels: Labels, name: str) -> tuple[tuple[str, ...], int]:
+    """Return (the names of the classes, the label of the first), inferred from training labels.
+
+    The first label is 0, or 1 if there is no 0, as in EMNIST's letters. Every label from the
+    first to the largest must occur. Raises DataError.
+    """
+    occurring = np.unique(labels)
+    if not len(occurring):
+        raise DataError(f"{name}: wanted training labels, found none")
+    first, last = int(occurring[0]), int(occurring[-1])
+    start = 1 if first == 1 else 0
+    if first < 0:
+        raise DataError(f"{name}: wanted labels from 0 to K-1, found {first}")
+    if len(occurring) != last - start + 1:
+        pairs = enumerate(occurring.tolist(), start)  # rising: the first that differs is missing
+        missing = next(expected for expected, label in pairs if label != expected)
+        raise DataError(
+            f"{name}: wanted an image of every class from {start} to the largest label {last:,}, "
+            f"found none of class {missing} ({len(occurring):,} different labels); is a label "
+            "wrong?"
+        )
+    return tuple(str(label) for label in range(start, last + 1)), start
+
+
+def read_all(readers: Mapping[Key, ArrayReader]) -> dict[Key, npt.NDArray[Any]]:
+    """Call all `readers`. Raises DataError with the problems of all that fail."""
+    arrays: dict[Key, npt.NDArray[Any]] = {}
+    problems: list[str] = []
+    for key, read in readers.items():
+        try:
+            arrays[key] = read()
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return arrays
+
+
+def to_splits(
+    arrays: Mapping[tuple[SplitName, Role], npt.NDArray[Any]],
+    names: Mapping[tuple[SplitName, Role], str],
+) -> dict[SplitName, RawSplit]:
+    """Return the splits of checked images and labels; `names` are for messages."""
+    return {
+        split: RawSplit(
+            arrays[split, "images"],
+            arrays[split, "labels"],
+            names[split, "images"],
+            names[split, "labels"],
+        )
+        for split, role in arrays
+        if role == "images"
+    }
