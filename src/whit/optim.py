@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from whit.optimizers import ParamGroup, UpdateRule
+from whit.optimizers import UpdateRule
 from whit.recipe import EMASpec, OptimSpec
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass
+class ParamGroup:
+    """Parameters that share a learning rate and a weight decay."""
+
+    params: list[Tensor]
+    weight_decay: float
+    peak_lr: float
+    lr: float
 
 
 class Optimizer:
@@ -30,10 +42,12 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         for group in self.groups:
-            params = [parameter for parameter in group.params if parameter.grad is not None]
-            if params:
-                grads = [p.grad for p in params if p.grad is not None]
-                self.rule.step(params, grads, [self.state[p] for p in params], group)
+            grads = {p: p.grad for p in group.params if p.grad is not None}
+            if grads:
+                states = [self.state[parameter] for parameter in grads]
+                common = {"lr": group.lr, "weight_decay": group.weight_decay}
+                common |= {"fused": True, "maximize": False}
+                self.rule.step([*grads], [*grads.values()], states, **common)
 
 
 def build_optimizer(model: nn.Module, spec: OptimSpec) -> Optimizer:

@@ -9,8 +9,7 @@ imported at the first use, so a recipe is read without it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,16 +24,6 @@ if TYPE_CHECKING:
 Beta = Annotated[Real, Field(ge=0, lt=1)]
 
 
-@dataclass
-class ParamGroup:
-    """Parameters that share a learning rate and a weight decay."""
-
-    params: list[Tensor]
-    weight_decay: float
-    peak_lr: float
-    lr: float
-
-
 class UpdateRule(BaseModel):
     """An optimizer's update; its fields are the keys of `[optim]` that it reads.
 
@@ -47,10 +36,11 @@ class UpdateRule(BaseModel):
         """Raise ValueError if the hyperparameters contradict each other."""
 
     @abstractmethod
-    def step(self, params: Tensors, grads: Tensors, states: States, group: ParamGroup) -> None:
-        """Update the `params` of `group` that have gradients, in place.
+    def step(self, params: Tensors, grads: Tensors, states: States, **common: Any) -> None:
+        """Update `params` in place.
 
         states: kept between steps for each parameter, empty before the first
+        common: lr, weight_decay, fused and maximize, which all of torch's functions take
         """
 
 
@@ -62,22 +52,12 @@ class SGD(UpdateRule):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
 
-    def step(self, params: Tensors, grads: Tensors, states: States, group: ParamGroup) -> None:
+    def step(self, params: Tensors, grads: Tensors, states: States, **common: Any) -> None:
         from torch.optim.sgd import sgd
 
         buffers = [state.get("momentum_buffer") for state in states]
-        sgd(
-            params,
-            grads,
-            buffers,
-            fused=True,
-            weight_decay=group.weight_decay,
-            momentum=self.momentum,
-            lr=group.lr,
-            dampening=0.0,
-            nesterov=self.nesterov,
-            maximize=False,
-        )
+        common |= {"momentum": self.momentum, "nesterov": self.nesterov, "dampening": 0.0}
+        sgd(params, grads, buffers, **common)
         for state, buffer in zip(states, buffers, strict=True):
             if buffer is not None:  # None without momentum
                 state["momentum_buffer"] = buffer
@@ -87,31 +67,18 @@ class AdamW(UpdateRule):
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     eps: Annotated[Real, Field(gt=0, le=1)] = 1e-8
 
-    def step(self, params: Tensors, grads: Tensors, states: States, group: ParamGroup) -> None:
+    def step(self, params: Tensors, grads: Tensors, states: States, **common: Any) -> None:
         import torch
         from torch.optim.adamw import adamw
 
-        for parameter, state in zip(params, states, strict=True):
+        for p, state in zip(params, states, strict=True):
             if not state:
-                state["step"] = torch.zeros((), device=parameter.device)
-                state["exp_avg"] = torch.zeros_like(parameter)
-                state["exp_avg_sq"] = torch.zeros_like(parameter)
-        adamw(
-            params,
-            grads,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=group.lr,
-            weight_decay=group.weight_decay,
-            eps=self.eps,
-            maximize=False,
-        )
+                state["step"] = torch.zeros((), device=p.device)
+                state |= {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
+        keys = "exp_avg", "exp_avg_sq", "step"
+        means, squares, steps = ([state[key] for state in states] for key in keys)
+        common |= {"beta1": self.betas[0], "beta2": self.betas[1], "eps": self.eps}
+        adamw(params, grads, means, squares, [], steps, amsgrad=False, **common)
 
 
 OPTIMIZERS: dict[str, type[UpdateRule]] = {"sgd": SGD, "adamw": AdamW}

@@ -27,13 +27,13 @@ class DatasetInfo:
 
 
 class Format(Protocol):
-    """A format of data sets: a module of `readers`. Its functions raise DataError."""
+    """A format of data sets: a module of `readers`, whose functions raise DataError.
+
+    NAME begins `Dataset.source`; EXAMPLE is the expected files, for messages.
+    """
 
     NAME: str
-    """Begins `Dataset.source`."""
-
     EXAMPLE: str
-    """The expected files, for messages."""
 
     def sniff(self, path: Path, /) -> bool:
         """Return whether `path` has this format, by file names and first bytes."""

@@ -83,15 +83,13 @@ def _allocate(
         )
     available = {label: min(num_unique[label], counts[label] - 1) for label in sorted(counts)}
     shares = {label: size * counts[label] // total for label in available}
-    short = [label for label in available if shares[label] > available[label]]
     by_remainder = sorted(available, key=lambda label: (-(size * counts[label] % total), label))
     for label in by_remainder:
         if sum(shares.values()) < size and shares[label] < available[label]:
             shares[label] += 1
+    short = [label for label in available if shares[label] > available[label]]
     if sum(shares.values()) < size:
-        short += [
-            label for label in available if label not in short and shares[label] == available[label]
-        ]
+        short += [label for label in available if shares[label] == available[label]]
     if short:
         named = ", ".join(f"class {label} can give {available[label]:,}" for label in short[:5])
         raise DataError(

@@ -18,25 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from whit.data.readers.arrays import (
-    ArrayReader,
-    format_shape,
-    infer_classes,
-    read_all,
-    to_chw_shape,
-    to_labels,
-    to_nchw,
-    to_splits,
-)
-from whit.data.readers.bounded_io import (
-    BoundedGzipReader,
-    Stream,
-    check_declared_size,
-    disk_size,
-    file_size,
-    open_file,
-    read_into,
-)
+from whit.data.readers import arrays, bounded_io
 from whit.data.splits import DatasetShape, Labels, Pixels, RawSplit, Role, SplitName
 from whit.errors import DataError
 
@@ -88,16 +70,18 @@ def probe(root: Path) -> DatasetShape:
     files = _find_files(root)
     images, labels = files["train", "images"], files["train", "labels"]
     shape = read_idx_header(images, root).shape
-    classes, _ = infer_classes(_read_labels(labels, root), str(labels))
-    return DatasetShape(to_chw_shape(shape, str(images)), len(classes), shape[0])
+    classes, _ = arrays.infer_classes(_read_labels(labels, root), str(labels))
+    return DatasetShape(arrays.to_chw_shape(shape, str(images)), len(classes), shape[0])
 
 
 def load(root: Path) -> tuple[dict[SplitName, RawSplit], None]:
     """Return train and test, without names of classes. Raises DataError with all problems."""
     files = _find_files(root)
-    readers: dict[Role, ArrayReader] = {"images": _read_images, "labels": _read_labels}
-    arrays = read_all({key: partial(readers[key[1]], path, root) for key, path in files.items()})
-    return to_splits(arrays, {key: str(path) for key, path in files.items()}), None
+    readers: dict[Role, arrays.ArrayReader] = {"images": _read_images, "labels": _read_labels}
+    values = arrays.read_all(
+        {key: partial(readers[key[1]], path, root) for key, path in files.items()}
+    )
+    return arrays.to_splits(values, {key: str(path) for key, path in files.items()}), None
 
 
 def read_idx(path: Path, root: Path | None = None) -> npt.NDArray[Any]:
@@ -106,13 +90,13 @@ def read_idx(path: Path, root: Path | None = None) -> npt.NDArray[Any]:
     Raises DataError if the file cannot be read, leads outside `root` (its folder, by default),
     or is damaged, too large, too short or too long.
     """
-    with open_file(path, root or path.parent) as file:
+    with bounded_io.open_file(path, root or path.parent) as file:
         return parse_idx(file, str(path))[1]
 
 
 def read_idx_header(path: Path, root: Path) -> IdxHeader:
     """Return what one IDX file declares, without reading its values. Raises DataError."""
-    with open_file(path, root) as file:
+    with bounded_io.open_file(path, root) as file:
         return _parse_header(_decompress(file, str(path)), str(path))
 
 
@@ -123,11 +107,13 @@ def parse_idx(file: BinaryIO, name: str) -> tuple[IdxHeader, npt.NDArray[Any]]:
     """
     stream = _decompress(file, name)
     header = _parse_header(stream, name)
-    check_declared_size(name, header.shape, header.dtype.itemsize, disk_size(file))
+    bounded_io.check_declared_size(
+        name, header.shape, header.dtype.itemsize, bounded_io.disk_size(file)
+    )
     if stream is file:  # checked by the file's size, before memory is allocated
-        _check_length(name, header, file_size(file) - len(header.raw))
+        _check_length(name, header, bounded_io.file_size(file) - len(header.raw))
     values = np.empty(header.shape, header.dtype)
-    length = read_into(stream, values)
+    length = bounded_io.read_into(stream, values)
     # One byte more than declared detects trailing bytes, and makes gzip verify its checksum.
     _check_length(name, header, length + len(stream.read(1)))
     return header, values
@@ -173,10 +159,10 @@ def _find_files(root: Path) -> dict[tuple[SplitName, Role], Path]:
 def _read_images(path: Path, root: Path) -> Pixels:
     # The header first: a file of labels under this name is recognized before it is read.
     header = read_idx_header(path, root)
-    to_chw_shape(header.shape, str(path))
+    arrays.to_chw_shape(header.shape, str(path))
     if header.dtype.itemsize != 1:
         raise DataError(f"{path}: wanted images of unsigned bytes, found {header.dtype}")
-    images: Pixels = to_nchw(read_idx(path, root), str(path))
+    images: Pixels = arrays.to_nchw(read_idx(path, root), str(path))
     return images
 
 
@@ -186,20 +172,20 @@ def _read_labels(path: Path, root: Path) -> Labels:
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 8):
         raise DataError(
             f"{path}: wanted labels, one number for each image, found an array of "
-            f"{format_shape(shape)}; is this a file of images?"
+            f"{arrays.format_shape(shape)}; is this a file of images?"
         )
     values = read_idx(path, root)
-    return to_labels(values if values.ndim == 1 else values[:, 0], str(path))
+    return arrays.to_labels(values if values.ndim == 1 else values[:, 0], str(path))
 
 
-def _decompress(file: BinaryIO, name: str) -> Stream:
+def _decompress(file: BinaryIO, name: str) -> bounded_io.Stream:
     """Return a stream of the file's content: the file itself unless it is gzipped."""
     start = file.read(2)
     file.seek(0)
-    return BoundedGzipReader(file, name) if start == b"\x1f\x8b" else file
+    return bounded_io.BoundedGzipReader(file, name) if start == b"\x1f\x8b" else file
 
 
-def _parse_header(stream: Stream, name: str) -> IdxHeader:
+def _parse_header(stream: bounded_io.Stream, name: str) -> IdxHeader:
     magic = _read_exactly(stream, 4, name)
     zeros, code, num_dims = struct.unpack(">HBB", magic)
     if zeros or code not in _DTYPES or not 1 <= num_dims <= 4:
@@ -211,7 +197,7 @@ def _parse_header(stream: Stream, name: str) -> IdxHeader:
     return IdxHeader(np.dtype(_DTYPES[code]), struct.unpack(f">{num_dims}I", raw), magic + raw)
 
 
-def _read_exactly(stream: Stream, size: int, name: str) -> bytes:
+def _read_exactly(stream: bounded_io.Stream, size: int, name: str) -> bytes:
     data = b""
     while len(data) < size:
         chunk = stream.read(size - len(data))
@@ -228,6 +214,6 @@ def _check_length(name: str, header: IdxHeader, length: int) -> None:
         return
     found = "more" if length > header.num_bytes else f"only {length:,}"
     raise DataError(
-        f"{name}: its header declares {format_shape(header.shape)} values, wanted "
+        f"{name}: its header declares {arrays.format_shape(header.shape)} values, wanted "
         f"{header.num_bytes:,} bytes after it, found {found}; fetch it again"
     )

@@ -11,6 +11,8 @@ import math
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -32,9 +34,6 @@ _PARSERS = {
     2: npy_format.read_array_header_2_0,
     3: npy_format.read_array_header_2_0,
 }
-
-# What zipfile and zlib raise for damaged, encrypted or unsupported members.
-_READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,7 @@ def read_npy(
             on_disk = min(member.compress_size, on_disk)
         check_declared_size(name, header.shape, header.dtype.itemsize, on_disk)
         values = np.empty(math.prod(header.shape), header.dtype)
-        try:
-            length = read_into(stream, values) + len(stream.read(1))
-        except _READ_ERRORS as error:
-            raise _damage_error(name, error) from error
+        length = read_into(stream, values) + len(stream.read(1))
     if length != header.num_bytes:
         found = "more" if length > header.num_bytes else f"only {length:,}"
         raise DataError(
@@ -82,31 +78,29 @@ def read_npy(
     return values.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
-def _damage_error(name: str, error: Exception) -> DataError:
-    return DataError(f"{name}: wanted a whole array, found damage ({error}); make it anew")
-
-
-def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> IO[bytes]:
+@contextmanager
+def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[IO[bytes]]:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(
             f"{name}: wanted a stored or deflated member, found compression method "
             f"{member.compress_type}; save it with numpy.savez_compressed"
         )
     try:
-        return archive.open(member)
-    except _READ_ERRORS as error:
-        raise _damage_error(name, error) from error
+        with archive.open(member) as stream:
+            yield stream
+    # What zipfile and zlib raise for damaged, encrypted or unsupported members.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{name}: wanted a whole array, found damage ({error}); make it anew"
+        ) from error
 
 
 def _read_header(stream: IO[bytes], name: str) -> NpyHeader:
     """Read a header of at most MAX_HEADER_BYTES. Raises DataError."""
-    try:
-        magic = stream.read(npy_format.MAGIC_LEN)
-        prefix = stream.read(2 if magic[6:7] == b"\x01" else 4)
-        length = int.from_bytes(prefix, "little")
-        text = stream.read(min(length, MAX_HEADER_BYTES))
-    except _READ_ERRORS as error:
-        raise _damage_error(name, error) from error
+    magic = stream.read(npy_format.MAGIC_LEN)
+    prefix = stream.read(2 if magic[6:7] == b"\x01" else 4)
+    length = int.from_bytes(prefix, "little")
+    text = stream.read(min(length, MAX_HEADER_BYTES))
     try:
         parse = _PARSERS[npy_format.read_magic(io.BytesIO(magic))[0]]
     except (ValueError, KeyError):

@@ -23,18 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from whit.data.holdout import TEST_DIVISOR
-from whit.data.readers.arrays import (
-    ArrayReader,
-    check_label_shape,
-    check_pixel_type,
-    infer_classes,
-    read_all,
-    to_chw_shape,
-    to_labels,
-    to_nchw,
-    to_splits,
-    to_uint8,
-)
+from whit.data.readers import arrays
 from whit.data.readers.bounded_io import BoundedFile, disk_size, open_file
 from whit.data.readers.npy import NpyHeader, read_npy, read_npy_header
 from whit.data.splits import DatasetShape, Labels, Pixels, RawSplit, SplitName
@@ -114,16 +103,18 @@ class NpzArchive:
     def read_images(self, name: str) -> Pixels:
         """Return images as uint8 (N, C, H, W); the shape is checked before they are read."""
         header = self.read_header(name)
-        to_chw_shape(header.shape, self.title(name))
-        check_pixel_type(header.dtype, self.title(name))
-        images: Pixels = to_nchw(to_uint8(self.read(name), self.title(name)), self.title(name))
+        arrays.to_chw_shape(header.shape, self.title(name))
+        arrays.check_pixel_type(header.dtype, self.title(name))
+        images: Pixels = arrays.to_nchw(
+            arrays.to_uint8(self.read(name), self.title(name)), self.title(name)
+        )
         return images
 
     def read_labels(self, name: str) -> Labels:
         """Return labels as int64 (N,); shape and dtype are checked before they are read."""
         header = self.read_header(name)
-        check_label_shape(header.shape, header.dtype, self.title(name))
-        return to_labels(self.read(name), self.title(name))
+        arrays.check_label_shape(header.shape, header.dtype, self.title(name))
+        return arrays.to_labels(self.read(name), self.title(name))
 
     def read_codes(self, name: str) -> npt.NDArray[np.int64]:
         """Return 0 (train), 1 (val) or 2 (test) for each image. Raises DataError."""
@@ -208,17 +199,19 @@ def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]
     Raises DataError with all problems.
     """
     with open_npz(path) as archive:
-        readers: dict[str, ArrayReader] = {
+        readers: dict[str, arrays.ArrayReader] = {
             "images": archive.read_images,
             "labels": archive.read_labels,
             "split": archive.read_codes,
         }
         keys = archive.keys
-        arrays = read_all({key: partial(readers[key[1]], name) for key, name in keys.items()})
-        if (None, "images") in arrays:
-            return _split_by_code(archive, arrays), archive.read_classes()
+        values = arrays.read_all(
+            {key: partial(readers[key[1]], name) for key, name in keys.items()}
+        )
+        if (None, "images") in values:
+            return _split_by_code(archive, values), archive.read_classes()
         names = {key: archive.title(name) for key, name in keys.items()}
-        return to_splits(arrays, names), archive.read_classes()  # type: ignore[arg-type]
+        return arrays.to_splits(values, names), archive.read_classes()  # type: ignore[arg-type]
 
 
 def probe(path: Path) -> DatasetShape:
@@ -241,23 +234,23 @@ def probe(path: Path) -> DatasetShape:
         if not has_test:
             num_train -= num_train // TEST_DIVISOR
         names = archive.read_classes()
-        classes = names or infer_classes(train_labels, archive.title(labels))[0]
-        image_shape = to_chw_shape(shape, archive.title(images))
+        classes = names or arrays.infer_classes(train_labels, archive.title(labels))[0]
+        image_shape = arrays.to_chw_shape(shape, archive.title(images))
         return DatasetShape(image_shape, len(classes), num_train)
 
 
 def _split_by_code(
-    archive: NpzArchive, arrays: dict[tuple[SplitName | None, str], npt.NDArray[Any]]
+    archive: NpzArchive, values: dict[tuple[SplitName | None, str], npt.NDArray[Any]]
 ) -> dict[SplitName, RawSplit]:
     """Split the arrays of all images by their codes; without codes, all images are train."""
-    images, labels = arrays[None, "images"], arrays[None, "labels"]
+    images, labels = values[None, "images"], values[None, "labels"]
     names = (
         archive.title(archive.keys[None, "images"]),
         archive.title(archive.keys[None, "labels"]),
     )
-    if (None, "split") not in arrays:
+    if (None, "split") not in values:
         return {"train": RawSplit(images, labels, *names)}
-    codes = arrays[None, "split"]
+    codes = values[None, "split"]
     if not len(codes) == len(images) == len(labels):
         raise DataError(
             [
