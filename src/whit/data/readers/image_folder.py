@@ -154,8 +154,7 @@ def _list_split(folder: Path, root: Path) -> tuple[ImageListing, list[str]]:
     files: dict[str, list[Path]] = {}
     other_files: list[Path] = []
     problems = []
-    link_problems = _link_problems(folder, root)
-    if link_problems:
+    if link_problems := _link_problems(folder, root):
         return ImageListing(folder, files), link_problems
     for entry in sorted(folder.iterdir()):
         if _is_hidden(entry):
@@ -166,8 +165,7 @@ def _list_split(folder: Path, root: Path) -> tuple[ImageListing, list[str]]:
                     f"{entry}: wanted images in a folder of their class, found it in {folder}"
                 )
             continue
-        link_problems = _link_problems(entry, root)
-        if link_problems:
+        if link_problems := _link_problems(entry, root):
             problems += link_problems
             continue
         images = sorted(path for path in entry.iterdir() if not _is_hidden(path))

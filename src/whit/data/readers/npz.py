@@ -227,8 +227,7 @@ def probe(path: Path) -> DatasetShape:
         has_test = split is not None
         if (None, "split") in archive.keys:
             codes = archive.read_codes(archive.keys[None, "split"])
-            if len(codes) != len(train_labels):
-                raise DataError(_count_problem(archive, len(codes), len(train_labels)))
+            _check_codes(archive, codes, len(train_labels))
             train_labels, has_test = train_labels[codes == 0], True
         num_train = len(train_labels) if split is None else shape[0]
         if not has_test:
@@ -244,20 +243,11 @@ def _split_by_code(
 ) -> dict[SplitName, RawSplit]:
     """Split the arrays of all images by their codes; without codes, all images are train."""
     images, labels = values[None, "images"], values[None, "labels"]
-    names = (
-        archive.title(archive.keys[None, "images"]),
-        archive.title(archive.keys[None, "labels"]),
-    )
+    names = [archive.title(archive.keys[None, role]) for role in ("images", "labels")]
     if (None, "split") not in values:
         return {"train": RawSplit(images, labels, *names)}
     codes = values[None, "split"]
-    if not len(codes) == len(images) == len(labels):
-        raise DataError(
-            [
-                _count_problem(archive, len(codes), count)
-                for count in {len(images), len(labels)} - {len(codes)}
-            ]
-        )
+    _check_codes(archive, codes, len(images), len(labels))
     splits = {}
     for code, split in enumerate(_SPLIT_NAMES):
         mask = codes == code
@@ -267,8 +257,11 @@ def _split_by_code(
     return splits
 
 
-def _count_problem(archive: NpzArchive, num_codes: int, count: int) -> str:
-    return (
+def _check_codes(archive: NpzArchive, codes: npt.NDArray[Any], *counts: int) -> None:
+    problems = [
         f"{archive.title('split')}: wanted {count:,} values, as many as images and labels, "
-        f"found {num_codes:,}"
-    )
+        f"found {len(codes):,}"
+        for count in {*counts} - {len(codes)}
+    ]
+    if problems:
+        raise DataError(problems)
