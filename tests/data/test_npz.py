@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from make import arrays, make_images, make_labels, npz_arrays, problems, write_npz
 
 from whit.data.datasets import load_dataset, probe_dataset
-from whit.data.readers.pixels import to_uint8
+from whit.data.readers.arrays import to_uint8
 from whit.errors import DataError
 
 Values = npt.NDArray[Any]
@@ -259,6 +259,13 @@ HEADER = "{{'descr': '|u1', 'fortran_order': False, 'shape': {}, }}\n"
         (npy(HEADER.format("(-30, 5, 4)")), "whole numbers"),
         (npy(HEADER.format("(__import__('os').abort(), 5, 4)")), "whole numbers"),
         (npy("(" * 3000), "whole numbers"),
+        (npy("-" * 4000), "whole numbers"),
+        (npy("9" * 4000), "whole numbers"),
+        (npy("'\\d'"), "whole numbers"),
+        (npy(HEADER.format("(30L, 5, 4)")), "whole numbers"),
+        (npy(HEADER.format("(True, 5, 4)")), "whole numbers"),
+        (npy(HEADER.format("(" + "9" * 16 + ", 5, 4)")), "whole numbers"),
+        (npy(HEADER.format("(30, 5, 4)").replace("|u1", "<f16")), "whole numbers"),
         (npy(" " * 60_000), "60,000 bytes"),
         (npy(" " * 30_000_000, version=2), "30,000,000 bytes"),
         (npy(HEADER.format("(30, 5, 4)").replace("|u1", "|O")), "unpickles nothing"),
