@@ -27,7 +27,8 @@ from pathlib import Path
 import torch
 
 from whit.data.datasets import load_dataset
-from whit.data.loader import Loader, Normalise
+from whit.data.loader import Loader
+from whit.data.normalization import Normalize
 from whit.data.splits import Split
 from whit.environment import keep_freed_memory
 from whit.optim import set_lr
@@ -39,7 +40,7 @@ from whit.training import has_bf16, train
 HERE = Path(__file__).parent
 RECORDS = HERE.parent / "records" / "published"
 MNIST = (1, 28, 28)
-NORMALISE = Normalise((0.1307,), (0.3081,))
+NORMALISE = Normalize((0.1307,), (0.3081,))
 TARGET = 9940  # of 10,000
 NOTEBOOK_STEPS = {  # about a third of an epoch
     "published-17098": 600,

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import whit
-from whit.data.loader import Normalise
+from whit.data.normalization import Normalize
 from whit.distillation import Distillation
 from whit.doing import do, teacher_sha256
 from whit.errors import CannotResume, InputError, Interrupted, ModelError, RecipeError
@@ -42,7 +42,7 @@ def test_the_loss_is_what_the_paper_says() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     images, logits = torch.randn(5, 3, 2, 2), torch.randn(5, 4, requires_grad=True)
-    same = Normalise((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    same = Normalize((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     loss = Distillation(model, SPEC, same, same).loss(torch.tensor(1.5), logits, images)
     by_hand = torch.tensor(0.0)
     for own, theirs in zip(logits.double(), model(images).double(), strict=True):
@@ -60,7 +60,7 @@ def test_the_loss_is_what_the_paper_says() -> None:
 def test_the_teacher_sees_images_normalised_as_it_learned_them(std: float) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))  # a shift of its images tells
-    own, theirs = Normalise((0.1,), (0.4,)), Normalise((0.3,), (std,))
+    own, theirs = Normalize((0.1,), (0.4,)), Normalize((0.3,), (std,))
     pixels = torch.tensor([[0.0, 51.0, 102.0, 255.0]]).view(1, 1, 2, 2)
     logits = torch.zeros(1, 4)
     plain = Distillation(model, SPEC, theirs, theirs)

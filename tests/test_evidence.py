@@ -184,9 +184,9 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
 
 def _wrong(run: Path) -> tuple[int, ...]:
     from whit.data.datasets import load_dataset
+    from whit.data.normalization import build_normalize
     from whit.evaluation import evaluate
     from whit.planning import fresh_model
-    from whit.preparing import data_normalise
     from whit.weights import load_weights
 
     recipe = whit.load_recipe(run / "recipe.toml")
@@ -194,7 +194,7 @@ def _wrong(run: Path) -> tuple[int, ...]:
     load_weights(model, run / "weights.safetensors")
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name)
-    normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))
+    normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
     return evaluate(model, dataset.test, normalise).wrong
 
 

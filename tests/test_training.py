@@ -15,20 +15,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from easy_data import easy_split
-from whit.data.augment import random_affines, warp
-from whit.data.loader import Loader, Normalise
+from whit.augmentations import Affine
+from whit.data.loader import Loader
+from whit.data.normalization import Normalize
 from whit.errors import Diverged
 from whit.evaluation import evaluate
 from whit.models.layers import Dropout, GlobalAvgPool, in_order
 from whit.models.plain import PlainSizes, plain
-from whit.optim import WeightAverage, build_optimizer, set_lr
-from whit.recipe import AugmentSpec, AverageSpec, OptimSpec, Recipe
+from whit.optim import EMA, build_optimizer, set_lr
+from whit.recipe import AugmentSpec, EMASpec, OptimSpec, Recipe
 from whit.record import EpochRecord
 from whit.state import TrainingState
 from whit.training import autocast
 from whit.training import train as train_state
 
-NORMALISE = Normalise((0.1307,), (0.3081,))
+NORMALISE = Normalize((0.1307,), (0.3081,))
 RECIPE = Recipe.model_validate(
     {"name": "t", "model": {"name": "plain"}, "train": {"epochs": 2, "batch_size": 48}}
 )
@@ -201,7 +202,7 @@ def test_batchnorm_ends_on_the_statistics_of_what_is_judged() -> None:
     for changes in ([], ["train.dropout_until=0.5"]):
         twin, loader = copy.deepcopy(model), small_loader()
         list(train(twin, loader, RECIPE.changed(changes), 0))
-        images = loader.normalise(loader.images.float()).flatten(1)
+        images = loader.normalize(loader.images.float()).flatten(1)
         lit = images.var(0) > 0.1
         far.append((twin[2].running_var / images.var(0))[lit].mean())
     assert far[0] > 1.5
@@ -230,23 +231,23 @@ def plain_warp(image: Tensor, affine: Tensor) -> Tensor:
 def test_warp_equals_its_plain_twin(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(4, 1, *shape, generator=generator) * 255
-    spec = AugmentSpec(rotate=20.0, shift=3.0, scale=0.2, shear=10.0)
-    affines = random_affines(4, spec, generator)
-    warped = warp(images, affines)
+    affine = Affine(rotate=20.0, shift=3.0, scale=0.2, shear=10.0)
+    affines = affine.draw(4, generator)
+    warped = affine.apply(images, affines)
     for image, affine, got in zip(images, affines.double(), warped, strict=True):
         torch.testing.assert_close(got[0].double(), plain_warp(image[0], affine), atol=0.01, rtol=0)
 
 
 def test_warps_stay_in_their_ranges() -> None:
     generator = torch.Generator().manual_seed(0)
-    affines = random_affines(2000, AugmentSpec(shift=2.0), generator)
+    affines = Affine(shift=2.0).draw(2000, generator)
     assert torch.equal(affines[:, :, :2], torch.eye(2).expand(2000, 2, 2))
     assert affines[:, :, 2].abs().max() <= 2
     assert affines[:, :, 2].abs().max() > 1.9
-    turned = random_affines(2000, AugmentSpec(rotate=30.0), generator)
+    turned = Affine(rotate=30.0).draw(2000, generator)
     angles = torch.atan2(turned[:, 1, 0], turned[:, 0, 0]).rad2deg()
     assert 29 < angles.abs().max() <= 30.001
-    zoomed = random_affines(2000, AugmentSpec(scale=0.25), generator)
+    zoomed = Affine(scale=0.25).draw(2000, generator)
     zooms = 1 / zoomed[:, 0, 0]
     assert 0.75 <= zooms.min() < 0.76
     assert 1.24 < zooms.max() <= 1.25
@@ -372,7 +373,7 @@ def test_training_does_not_import_torchs_compiler(easy_recipe: Path, tmp_path: P
 
 def test_weight_average_equals_the_sum_written_out() -> None:
     model = nn.Linear(2, 1)
-    average = WeightAverage(model, AverageSpec(decay=0.9, start=0.5))
+    average = EMA(model, EMASpec(decay=0.9, start=0.5))
     values = [torch.randn(1, 2) for _ in range(6)]
     for step, value in enumerate(values):
         model.weight.data.copy_(value)
@@ -387,7 +388,7 @@ def test_weight_average_equals_the_sum_written_out() -> None:
 def test_averaging_off_keeps_the_weights() -> None:
     model = nn.Linear(2, 1)
     before = weights(model)
-    average = WeightAverage(model, AverageSpec())
+    average = EMA(model, EMASpec())
     average.update(1.0)
     average.apply()
     assert torch.equal(weights(model), before)

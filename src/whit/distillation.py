@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whit.data.datasets import load_dataset
-from whit.data.loader import Normalise, data_normalise
+from whit.data.normalization import Normalize, build_normalize
 from whit.models.source import refuse_inside
 from whit.planning import load_network
 from whit.recipe import DistillSpec, Recipe
@@ -25,7 +25,7 @@ class Distillation:
     mode and sees the same warped images.
     """
 
-    def __init__(self, model: nn.Module, spec: DistillSpec, own: Normalise, theirs: Normalise):
+    def __init__(self, model: nn.Module, spec: DistillSpec, own: Normalize, theirs: Normalize):
         self.model = model
         self.weight = spec.weight
         self.temperature = spec.temperature
@@ -52,7 +52,7 @@ class Distillation:
 
 
 def distillation(
-    teacher: Teacher, recipe: Recipe, own: Normalise, device: torch.device
+    teacher: Teacher, recipe: Recipe, own: Normalize, device: torch.device
 ) -> Distillation:
     """Build the teacher of a recipe, with its weights; `own` normalises the student's images.
 
@@ -65,6 +65,6 @@ def distillation(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data, theirs = run.recipe.data, own
     if data != recipe.data:
-        theirs = data_normalise(data, load_dataset(data.name, val=data.val), device)
+        theirs = build_normalize(data, load_dataset(data.name, val=data.val), device)
     assert recipe.distill
     return Distillation(model, recipe.distill, own, theirs)

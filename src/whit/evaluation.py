@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whit.data.loader import Normalise
+from whit.data.normalization import Normalize
 from whit.data.splits import Split
 from whit.record import Evaluation
 
@@ -21,7 +21,7 @@ _BATCH = 500
 def evaluate(
     model: nn.Module,
     split: Split,
-    normalise: Normalise,
+    normalise: Normalize,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = _BATCH,
@@ -49,7 +49,7 @@ def evaluate(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, normalise: Normalise) -> Tensor:
+def predict(model: nn.Module, split: Split, normalise: Normalize) -> Tensor:
     """Return the logits, float32 (N, K), of every image of `split` in its order.
 
     In the same batches as `evaluate`, so that both decide the same. The model is left in the mode
@@ -66,7 +66,7 @@ def predict(model: nn.Module, split: Split, normalise: Normalise) -> Tensor:
 def _batches(
     model: nn.Module,
     split: Split,
-    normalise: Normalise,
+    normalise: Normalize,
     device: torch.device | str,
     batch_size: int,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from whit.analysis import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation, percent
-from whit.data.datasets import describe_dataset, load_dataset
-from whit.data.loader import Normalise, data_normalise
+from whit.data.datasets import load_dataset, probe_dataset
+from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
@@ -104,7 +104,7 @@ def judge(
         base = recipe or load_recipe(FLAGSHIP)
         sizes = base.model.arguments if is_source(base.model.name) else {}
         base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
-        image_shape, classes, _ = describe_dataset(base.data.name)
+        image_shape, classes, _ = probe_dataset(base.data.name)
         return _judge_model(fresh_model(base, image_shape, classes), base, str(target), recipe)
     if path.suffix == ".safetensors":
         if recipe is None:
@@ -127,7 +127,7 @@ def _judge_model(
     model: nn.Module, recipe: Recipe | None, name: str, given: Recipe | None = None
 ) -> Judgement:
     base = recipe or load_recipe(FLAGSHIP)
-    image_shape, classes, _ = describe_dataset(base.data.name)
+    image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
     usage = Usage(params=audit.params.total, kinds=audit.kinds)
     notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
@@ -142,7 +142,7 @@ class Tested:
 
     model: nn.Module
     dataset: Dataset
-    normalise: Normalise
+    normalise: Normalize
     logits: Tensor
     test: Evaluation
 
@@ -150,7 +150,7 @@ class Tested:
 def _judge_weights(
     path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
 ) -> tuple[Judgement, Tested | None]:
-    image_shape, classes, _ = describe_dataset(recipe.data.name)
+    image_shape, classes, _ = probe_dataset(recipe.data.name)
     model = load_network(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     usage = Usage(params=audit.params.total, kinds=audit.kinds)
@@ -158,7 +158,7 @@ def _judge_weights(
         return Judgement(recipe, audit, usage), None
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))
+    normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
     logits = predict(model, dataset.test, normalise)
     test = _counted(logits, dataset.test)
     usage = replace(usage, correct=test.correct, total=test.total, leaked=dataset.overlap)
@@ -188,7 +188,7 @@ def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement
     judgement, tested = _judge_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
-    _, _, num_images = describe_dataset(run.recipe.data.name)
+    _, _, num_images = probe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
     usage, notes = judgement.usage, _caveats(run)
     if tested:

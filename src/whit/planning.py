@@ -15,7 +15,7 @@ from torch import nn
 from whit.analysis import Audit, audit_model
 from whit.budget import Usage, Verdict, Violation
 from whit.chance import own_chance, set_chance
-from whit.data.datasets import describe_dataset
+from whit.data.datasets import probe_dataset
 from whit.errors import InputError, ModelError
 from whit.models.registry import build_model, given_in_python
 from whit.recipe import Recipe
@@ -123,7 +123,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
     data set is not there, InputError when batch or validation sizes do not fit it.
     """
-    image_shape, num_classes, num_images = describe_dataset(recipe.data.name)
+    image_shape, num_classes, num_images = probe_dataset(recipe.data.name)
     problems = []
     if recipe.data.val >= num_images:
         problems.append(
@@ -167,7 +167,7 @@ def _cannot_teach(
 ) -> Iterator[str]:
     """Say how what the teacher was trained on differs from what it shall teach."""
     data = teacher.run.recipe.data.name
-    shape, classes, _ = describe_dataset(data)
+    shape, classes, _ = probe_dataset(data)
     if (shape, classes) != (image_shape, num_classes):
         yield (
             f"distill.teacher = {teacher.name!r}: it knows images {shape} of {classes} classes "
@@ -197,7 +197,7 @@ def load_network(
     Raises ModelError when it cannot be built, InputError when the weights do not fit, DataError
     when the data set is not there.
     """
-    image_shape, classes, _ = describe_dataset(recipe.data.name)
+    image_shape, classes, _ = probe_dataset(recipe.data.name)
     if model is None:
         model = fresh_model(recipe, image_shape, classes, seed)
     load_weights(model, weights)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from whit.data.datasets import load_dataset
-from whit.data.loader import Loader, Normalise, data_normalise
+from whit.data.loader import Loader
+from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset
 from whit.distillation import Distillation, distillation
 from whit.environment import describe_environment, keep_freed_memory, make_repeatable
@@ -26,7 +27,7 @@ class Prepared:
 
     plan: Plan
     dataset: Dataset
-    normalise: Normalise
+    normalise: Normalize
     loader: Loader
     state: TrainingState
     distillation: Distillation | None
@@ -55,7 +56,7 @@ def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device
             f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
             "give data.val, such as 1000."
         )
-    normalise = data_normalise(recipe.data, dataset, device)
+    normalise = build_normalize(recipe.data, dataset, device)
     if model is None:
         model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
     shape_lazy_layers(model, plan.image_shape, recipe.model.name)

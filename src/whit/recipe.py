@@ -7,27 +7,33 @@ a model are free keys of `[model]`; the model's own builder checks them.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from whit.analysis.kinds import LAYER_KINDS
+from whit.augmentations import AUGMENTATIONS, Augmentation
 from whit.budget import Budget, Limit
 from whit.errors import RecipeError, did_you_mean
+from whit.field_types import Count, Flag, Positive, Real
+from whit.optimizers import OPTIMIZERS, UpdateRule
 from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
 
 FLAGSHIP = "sprint"
 _MOST_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
 LARGEST = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
-
-Count = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
-Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-Real = Annotated[float, Field(strict=True)]  # an int is fine, text is not
-Flag = Annotated[bool, Field(strict=True)]
 
 
 class Part(BaseModel):
@@ -89,47 +95,60 @@ class DataSpec(Part):
         return self
 
 
-class AugmentSpec(Part):
-    """One random affine warp per image and epoch; each range is symmetric about no change.
+def _merge_fields(entries: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """Return the fields of a registry's entries, for `create_model`; the first of a key wins."""
+    fields: dict[str, Any] = {}
+    for entry in entries:
+        for key, field in entry.model_fields.items():
+            fields.setdefault(key, (field.annotation, field))
+    return fields
 
-    From progress `until` on (images seen / images planned) images stay as they are, so that the
-    network ends on what it is judged on.
+
+_AugmentKeys = create_model("_AugmentKeys", __base__=Part, **_merge_fields(AUGMENTATIONS))
+
+
+class AugmentSpec(_AugmentKeys):  # type: ignore[valid-type, misc]
+    """Random augmentation of each image in each epoch. Its keys are those of AUGMENTATIONS.
+
+    From progress `until` on (images seen / images planned) images are not augmented, so that the
+    network ends on what it is evaluated on.
     """
 
-    rotate: Annotated[Real, Field(ge=0, le=180)] = 0.0  # degrees, either way
-    shift: Annotated[Real, Field(ge=0, le=100)] = 0.0  # pixels, either way, each axis
-    scale: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # fraction, larger or smaller
-    shear: Annotated[Real, Field(ge=0, lt=90)] = 0.0  # degrees, either way
     until: Annotated[Real, Field(gt=0, le=1)] = 1.0  # progress
 
-    @property
-    def is_identity(self) -> bool:
-        return not (self.rotate or self.shift or self.scale or self.shear)
+    def active(self) -> list[Augmentation]:
+        """Return the augmentations that change images, in the order applied."""
+        entries = [kind.model_validate(self, from_attributes=True) for kind in AUGMENTATIONS]
+        return [entry for entry in entries if entry != type(entry)()]
 
 
-class OptimSpec(Part):
-    """The optimiser. `lr` is the peak rate per step; `[schedule]` multiplies it.
+_OptimKeys = create_model(
+    "_OptimKeys",
+    __base__=Part,
+    name=(Literal[tuple(OPTIMIZERS)], "sgd"),  # type: ignore[arg-type]
+    lr=(Annotated[Real, Field(gt=0, le=1000)], 0.1),
+    **_merge_fields(OPTIMIZERS.values()),
+)
 
-    `weight_decay` acts on convolution and linear weights only, never on norms and biases.
-    `bias_lr` multiplies the rate of BatchNorm's biases.
+
+class OptimSpec(_OptimKeys):  # type: ignore[valid-type, misc]
+    """The optimizer. `lr` is the peak rate per step; `[schedule]` multiplies it.
+
+    `name` and the keys of each optimizer are those of OPTIMIZERS. `weight_decay` acts on the
+    weights of convolutions and linear layers only, never on norms and biases. `bias_lr` multiplies
+    the rate of BatchNorm's biases.
     """
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[Real, Field(gt=0, le=1000)] = 0.1
-    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9  # sgd
-    nesterov: Flag = False  # sgd
-    betas: tuple[Annotated[Real, Field(ge=0, lt=1)], Annotated[Real, Field(ge=0, lt=1)]] = (
-        0.9,
-        0.99,
-    )  # adamw
-    eps: Annotated[Real, Field(gt=0, le=1)] = 1e-8  # adamw
     weight_decay: Annotated[Real, Field(ge=0, le=1000)] = 0.0
     bias_lr: Annotated[Real, Field(gt=0, le=1000)] = 1.0
 
+    def update_rule(self) -> UpdateRule:
+        """Return the optimizer of this name, with its hyperparameters."""
+        return OPTIMIZERS[self.name].model_validate(self, from_attributes=True)
+
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> OptimSpec:
-        if self.name == "sgd" and self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
+    def _check_update_rule(self) -> OptimSpec:
+        self.update_rule().check()
         return self
 
 
@@ -151,8 +170,8 @@ class ScheduleSpec(Part):
         return PiecewiseLinear(self.progress, self.scale)
 
 
-class AverageSpec(Part):
-    """Weight averaging: an exponential mean over steps with `decay`, from progress `start` on.
+class EMASpec(Part):
+    """Exponential moving average of the weights over steps, from progress `start` on.
 
     decay 0 is off. The averaged weights replace the trained ones after the last epoch.
     """
@@ -281,7 +300,7 @@ class Recipe(Part):
     train: TrainSpec = TrainSpec()
     optim: OptimSpec = OptimSpec()
     schedule: ScheduleSpec = ScheduleSpec()
-    average: AverageSpec = AverageSpec()
+    average: EMASpec = EMASpec()
     distill: DistillSpec | None = None
     quantise: QuantiseSpec | None = None
     budget: BudgetSpec = BudgetSpec()

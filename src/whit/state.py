@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from whit.chance import chance_state, restore_chance, set_chance
-from whit.optim import WeightAverage, build_optimizer
+from whit.optim import EMA, build_optimizer
 from whit.recipe import Recipe
 from whit.rounding import Rounding
 
@@ -47,7 +47,7 @@ class TrainingState:
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, device: torch.device):
         self.model = model
         self.optimizer = build_optimizer(model, recipe.optim)
-        self.average = WeightAverage(model, recipe.average)
+        self.average = EMA(model, recipe.average)
         self.rounding = Rounding(model, recipe.quantise)
         self.seed = seed
         self.device = device

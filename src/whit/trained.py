@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from whit.data.datasets import load_dataset
-from whit.data.loader import Normalise, data_normalise
+from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
 from whit.models.source import own_sha256, refuse_inside
@@ -24,7 +24,7 @@ class Trained:
     run: RunRecord
     model: nn.Module
     dataset: Dataset
-    normalise: Normalise
+    normalise: Normalize
 
     @property
     def split(self) -> Split:
@@ -61,5 +61,5 @@ def load_trained(run: RunRecord, model: nn.Module | None = None) -> Trained:
     model = load_network(recipe, run.path / "weights.safetensors", model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
-    normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))
+    normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
     return Trained(run, model.eval(), dataset, normalise)

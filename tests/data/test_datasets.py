@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from make import make_images, make_labels, problems, write_folder, write_idx, write_npz
 from make import npz_arrays as some_arrays
-from make import problems, write_folder, write_idx, write_npz
 
-from whit.data.datasets import describe_dataset, load_dataset
+from whit.data.datasets import FORMATS, load_dataset, probe_dataset
+from whit.data.splits import DatasetShape, RawSplit, SplitName
 from whit.errors import DataError
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-@pytest.mark.parametrize("act", [load_dataset, describe_dataset])
+@pytest.mark.parametrize("act", [load_dataset, probe_dataset])
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -58,7 +60,7 @@ def test_every_kind_is_described_as_it_loads(tmp_path: Path) -> None:
     for path in paths:
         dataset = load_dataset(str(path))
         found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
-        assert describe_dataset(str(path)) == found
+        assert probe_dataset(str(path)) == found
 
 
 def test_val_is_cut_from_train_alone(tmp_path: Path) -> None:
@@ -71,6 +73,43 @@ def test_val_is_cut_from_train_alone(tmp_path: Path) -> None:
     for size in (-1, 28, 10**9):
         with pytest.raises(DataError, match=f"val = {size:,}"):
             load_dataset(path, val=size)
+
+
+def test_a_format_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format added to FORMATS is loaded, probed, and named where nothing fits."""
+
+    class Raw:
+        NAME, EXAMPLE = "raw folder", "a folder with train.raw"
+
+        @staticmethod
+        def sniff(path: Path) -> bool:
+            return (path / "train.raw").is_file()
+
+        @staticmethod
+        def probe(path: Path) -> DatasetShape:
+            return DatasetShape((1, 5, 4), 3, 24)
+
+        @staticmethod
+        def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
+            pixels = np.frombuffer((path / "train.raw").read_bytes(), np.uint8)
+            labels = make_labels(30).astype(np.int64)
+            split = RawSplit(pixels.reshape(30, 1, 5, 4), labels, str(path), str(path))
+            return {"train": split}, ("ant", "bee", "cat")
+
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "train.raw").write_bytes(make_images(30, 5, 4).tobytes())
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(tmp_path / "some"))
+    assert "train.raw" not in problems(caught.value)
+    monkeypatch.setattr("whit.data.datasets.FORMATS", (*FORMATS, Raw))
+    dataset = load_dataset(str(tmp_path / "some"), val=6)
+    assert [len(split) for split in dataset.splits] == [18, 6, 6]
+    assert dataset.classes == ("ant", "bee", "cat")
+    assert dataset.source == f"raw folder {tmp_path / 'some'}"
+    assert probe_dataset(str(tmp_path / "some")) == ((1, 5, 4), 3, 24)
+    with pytest.raises(DataError) as caught:
+        load_dataset("nowhere")
+    assert problems(caught.value).count("a folder with train.raw") == 1
 
 
 def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
@@ -96,4 +135,4 @@ def test_fashion_mnist_of_debian_loads() -> None:
     assert dataset.test.labels.bincount().tolist() == [1000] * 10
     assert dataset.val is not None
     assert dataset.val.labels.bincount().tolist() == [500] * 10
-    assert describe_dataset(str(FASHION_MNIST)) == ((1, 28, 28), 10, 60_000)
+    assert probe_dataset(str(FASHION_MNIST)) == ((1, 28, 28), 10, 60_000)

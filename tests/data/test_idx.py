@@ -26,8 +26,8 @@ from make import (
     write_idx,
 )
 
-from whit.data.datasets import describe_dataset, load_dataset
-from whit.data.idx import read_idx
+from whit.data.datasets import load_dataset, probe_dataset
+from whit.data.readers.idx import read_idx
 from whit.errors import DataError
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = IDX_NAMES.values()
@@ -70,7 +70,7 @@ def test_it_loads_what_was_written(
         assert (split.labels.numpy() == wanted[split.name, "labels"]).all()
     assert (dataset.name, dataset.classes, dataset.val) == ("toy", ("0", "1", "2"), None)
     assert str(root) in dataset.source
-    assert describe_dataset(str(root)) == ((1, 5, 4), 3, 30)
+    assert probe_dataset(str(root)) == ((1, 5, 4), 3, 30)
 
 
 def test_plain_and_packed_give_the_same_fingerprint(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_qmnist_labels_of_eight_columns(tmp_path: Path) -> None:
     names["test", "labels"] = "qmnist-test-labels-idx2-int"
     root = write_idx(tmp_path, parts, names=names, packed=True)
     assert load_dataset(str(root)).train.labels[:4].tolist() == [0, 1, 2, 0]
-    assert describe_dataset(str(root)) == ((1, 5, 4), 3, 30)
+    assert probe_dataset(str(root)) == ((1, 5, 4), 3, 30)
 
 
 def test_labels_from_1_keep_their_names(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_labels_from_1_keep_their_names(tmp_path: Path) -> None:
     dataset = load_dataset(str(write_idx(tmp_path, parts)))
     assert dataset.classes == ("1", "2", "3")
     assert dataset.train.labels[:4].tolist() == [0, 1, 2, 0]
-    assert describe_dataset(str(tmp_path))[1] == 3
+    assert probe_dataset(str(tmp_path))[1] == 3
 
 
 # Each damages a folder of plain files, and gives words that the message must hold.

@@ -15,10 +15,11 @@ import pytest
 import torch
 from make import problems
 
-from whit.data.cut import choose
-from whit.data.datasets import DATASETS, describe_dataset, load_dataset
-from whit.data.mnist import SHA256, read_mnist
-from whit.data.splits import Dataset, normalisation
+from whit.data.datasets import load_dataset, probe_dataset
+from whit.data.holdout import select_indices
+from whit.data.normalization import compute_channel_stats
+from whit.data.readers.mnist import SHA256, read_mnist
+from whit.data.splits import Dataset
 from whit.errors import DataError
 
 
@@ -51,7 +52,7 @@ def test_its_first_labels_and_counts(mnist: Dataset) -> None:
 
 def test_the_val_cut_is_fixed(mnist: Dataset) -> None:
     """A changed sum here means that every val result recorded so far is of other images."""
-    chosen = choose(load_dataset("mnist").train, 5000, "val")
+    chosen = select_indices(load_dataset("mnist").train, 5000, "val")
     digest = hashlib.sha256(chosen.numpy().astype("<i8").tobytes()).hexdigest()
     assert digest == "34bc9db36eeeabc266a2fac04227fffa42d3a8d57622209f27e3e80d5a2b9d38"
     assert mnist.val is not None
@@ -60,17 +61,14 @@ def test_the_val_cut_is_fixed(mnist: Dataset) -> None:
 
 
 def test_its_normalisation_is_the_well_known_one() -> None:
-    mean, std = normalisation(load_dataset("mnist").train)
+    mean, std = compute_channel_stats(load_dataset("mnist").train)
     assert mean == pytest.approx((0.1306604762738429,), abs=1e-15)
     assert std == pytest.approx((0.30810780385646264,), abs=1e-15)
 
 
 def test_the_facts_agree_with_the_files(mnist: Dataset) -> None:
-    facts = DATASETS["mnist"]
-    assert describe_dataset("mnist") == ((1, 28, 28), 10, 60_000)
-    assert (facts.image_shape, facts.classes) == (mnist.image_shape, mnist.classes)
-    assert (facts.num_train, facts.num_test) == (60_000, len(mnist.test))
-    assert facts.num_classes == 10
+    train = load_dataset("mnist").train
+    assert probe_dataset("mnist") == (mnist.image_shape, mnist.num_classes, len(train))
 
 
 def test_a_changed_pixel_or_label_is_named_with_both_sums(copy: Path) -> None:

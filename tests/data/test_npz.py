@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make import arrays, make_images, make_labels, npz_arrays, problems, write_npz
 
-from whit.data.datasets import describe_dataset, load_dataset
-from whit.data.pixels import as_bytes
+from whit.data.datasets import load_dataset, probe_dataset
+from whit.data.readers.arrays import to_uint8
 from whit.errors import DataError
 
 Values = npt.NDArray[Any]
@@ -79,7 +79,7 @@ def test_it_loads_what_was_written(tmp_path: Path, names: tuple[str, ...], save:
         assert (split.images[:, 0].numpy() == wanted[split.name, "images"]).all()
         assert (split.labels.numpy() == wanted[split.name, "labels"]).all()
     assert (dataset.name, dataset.classes, dataset.val) == ("toy", ("0", "1", "2"), None)
-    assert describe_dataset(str(path)) == ((1, 5, 4), 3, 30)
+    assert probe_dataset(str(path)) == ((1, 5, 4), 3, 30)
 
 
 def test_its_own_val_split_is_used(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_without_a_test_split_one_in_five_is_cut(tmp_path: Path) -> None:
     dataset = load_dataset(str(path), val=6)
     assert [len(split) for split in dataset.splits] == [42, 6, 12]
     assert dataset.overlap == 0
-    assert describe_dataset(str(path)) == ((1, 5, 4), 3, 48)
+    assert probe_dataset(str(path)) == ((1, 5, 4), 3, 48)
 
 
 @pytest.mark.parametrize("words", [False, True])
@@ -125,13 +125,13 @@ def test_a_split_array_says_where_images_belong(tmp_path: Path, words: bool) -> 
         ("train", 40), ("val", 10), ("test", 10),
     ]  # fmt: skip
     assert (dataset.test.images[1, 0].numpy() == values["images"][10]).all()
-    assert describe_dataset(str(path)) == ((1, 5, 4), 2, 40)
+    assert probe_dataset(str(path)) == ((1, 5, 4), 2, 40)
     for wrong in (codes[:-1], np.arange(60), codes.reshape(2, 30), np.zeros(60)):
         write_npz(path, **{**values, "split": wrong})
         with pytest.raises(DataError, match="split"):
             load_dataset(str(path))
         with pytest.raises(DataError, match="split"):
-            describe_dataset(str(path))
+            probe_dataset(str(path))
 
 
 def test_classes_may_have_names(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_fortran_order_and_other_types_give_the_same_data(tmp_path: Path) -> Non
 
 
 def test_booleans_are_black_and_white() -> None:
-    assert as_bytes(np.array([True, False]), "x").tolist() == [255, 0]
+    assert to_uint8(np.array([True, False]), "x").tolist() == [255, 0]
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,13 @@ def test_booleans_are_black_and_white() -> None:
 )  # fmt: skip
 def test_pixels_that_are_no_bytes_are_refused(pixels: list[float]) -> None:
     with pytest.raises(DataError, match="original bytes"):
-        as_bytes(np.array(pixels), "x")
+        to_uint8(np.array(pixels), "x")
 
 
 @pytest.mark.parametrize("pixels", [[-1, 3], [0, 256], [2**62, 0]])
 def test_whole_numbers_beyond_a_byte_are_refused(pixels: list[int]) -> None:
     with pytest.raises(DataError, match="original bytes"):
-        as_bytes(np.array(pixels), "x")
+        to_uint8(np.array(pixels), "x")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +259,13 @@ HEADER = "{{'descr': '|u1', 'fortran_order': False, 'shape': {}, }}\n"
         (npy(HEADER.format("(-30, 5, 4)")), "whole numbers"),
         (npy(HEADER.format("(__import__('os').abort(), 5, 4)")), "whole numbers"),
         (npy("(" * 3000), "whole numbers"),
+        (npy("-" * 4000), "whole numbers"),
+        (npy("9" * 4000), "whole numbers"),
+        (npy("'\\d'"), "whole numbers"),
+        (npy(HEADER.format("(30L, 5, 4)")), "whole numbers"),
+        (npy(HEADER.format("(True, 5, 4)")), "whole numbers"),
+        (npy(HEADER.format("(" + "9" * 16 + ", 5, 4)")), "whole numbers"),
+        (npy(HEADER.format("(30, 5, 4)").replace("|u1", "<f16")), "whole numbers"),
         (npy(" " * 60_000), "60,000 bytes"),
         (npy(" " * 30_000_000, version=2), "30,000,000 bytes"),
         (npy(HEADER.format("(30, 5, 4)").replace("|u1", "|O")), "unpickles nothing"),
@@ -287,7 +294,7 @@ def test_a_hostile_member_is_refused_without_memory(
     assert words in problems(caught.value)
     assert peak < 20_000_000, size
     try:
-        describe_dataset(str(path))
+        probe_dataset(str(path))
     except DataError as error:
         assert "toy.npz" in str(error)  # noqa: PT017
 

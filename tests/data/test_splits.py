@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make import make_images, make_split
 
-from whit.data.splits import SMALLEST_STD, Dataset, Split, normalisation
+from whit.data.normalization import MIN_STD, compute_channel_stats
+from whit.data.splits import Dataset, Split
 from whit.errors import DataError
 
 
@@ -56,7 +57,7 @@ def test_normalisation_equals_plain_arithmetic(
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, highest + 1, shape, dtype=np.uint8)
     split = Split("train", torch.from_numpy(pixels), torch.zeros(shape[0], dtype=torch.int64))
-    means, stds = normalisation(split)
+    means, stds = compute_channel_stats(split)
     assert len(means) == len(stds) == shape[1]
     for channel, (mean, std) in enumerate(zip(means, stds, strict=True)):
         values = [Fraction(int(value), 255) for value in pixels[:, channel].flatten()]
@@ -64,23 +65,23 @@ def test_normalisation_equals_plain_arithmetic(
         variance = sum((value - average) ** 2 for value in values) / len(values)
         assert mean == float(average)
         assert (
-            std == max(float(variance) ** 0.5, SMALLEST_STD)
+            std == max(float(variance) ** 0.5, MIN_STD)
             or abs(std - float(variance) ** 0.5) <= 1e-15
         )
 
 
 def test_a_constant_channel_can_be_divided_by() -> None:
     images = torch.full((4, 3, 5, 5), 255, dtype=torch.uint8)
-    mean, std = normalisation(Split("train", images, torch.zeros(4, dtype=torch.int64)))
+    mean, std = compute_channel_stats(Split("train", images, torch.zeros(4, dtype=torch.int64)))
     assert mean == (1.0, 1.0, 1.0)
-    assert std == (SMALLEST_STD,) * 3
+    assert std == (MIN_STD,) * 3
 
 
 def test_normalisation_counts_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     split = make_split([0, 1] * 20)
-    whole = normalisation(split)
-    monkeypatch.setattr("whit.data.splits._PIECE", 50)
-    assert normalisation(split) == whole
+    whole = compute_channel_stats(split)
+    monkeypatch.setattr("whit.data.normalization._CHUNK", 50)
+    assert compute_channel_stats(split) == whole
 
 
 def test_the_fingerprint_sees_every_pixel_label_name_and_order() -> None:

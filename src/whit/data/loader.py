@@ -9,49 +9,24 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from whit.data.augment import random_affines, warp
-from whit.data.splits import Dataset, Split, normalisation
-from whit.recipe import AugmentSpec, DataSpec
+from whit.data.normalization import Normalize
+from whit.data.splits import Split
+from whit.recipe import AugmentSpec
 from whit.streams import stream_seed
 
 
-class Normalise:
-    """(pixel / 255 - mean) / std per channel, as one multiply and one add."""
-
-    def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device | str = "cpu"
-    ):
-        shape = (1, len(mean), 1, 1)
-        scale = [1 / (255 * s) for s in std]
-        offset = [-m / s for m, s in zip(mean, std, strict=True)]
-        self.scale = torch.tensor(scale, device=device).view(shape)
-        self.offset = torch.tensor(offset, device=device).view(shape)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Pixels 0..255 as float (N, C, H, W) to model input, in place."""
-        return images.mul_(self.scale).add_(self.offset)
-
-
-def data_normalise(spec: DataSpec, dataset: Dataset, device: torch.device | str) -> Normalise:
-    """Return a recipe's normalisation, or that of the data set's own training split."""
-    if spec.mean is not None and spec.std is not None:
-        return Normalise(spec.mean, spec.std, device)
-    mean, std = normalisation(dataset.train)
-    return Normalise(mean, std, device)
-
-
 class Loader:
-    """Shuffled, warped, normalised batches of one split; the last one is kept, however small.
+    """Shuffled, augmented, normalized batches of one split; the last may be smaller.
 
-    Order and warps of an epoch depend on (seed, epoch) and the recipe only. The split lies on the
-    device as uint8, so a batch is one gather.
+    Order and augmentation of an epoch depend on (seed, epoch) and the recipe only. The split is
+    on the device as uint8, so a batch is one gather.
     """
 
     def __init__(
         self,
         split: Split,
         batch_size: int,
-        normalise: Normalise,
+        normalize: Normalize,
         augment: AugmentSpec | None = None,
         *,
         epochs: int = 1,
@@ -61,9 +36,10 @@ class Loader:
         self.images = split.images.to(device)  # (N, C, H, W) uint8
         self.labels = split.labels.to(device)  # (N,) int64
         self.batch_size = batch_size
-        self.normalise = normalise
-        self.augment = None if augment is None or augment.is_identity else augment
-        self.epochs = epochs  # planned: what the warps' progress is a share of
+        self.normalize = normalize
+        self.augmentations = augment.active() if augment else []
+        self.augment_until = augment.until if augment else 0.0  # progress: a share of `epochs`
+        self.epochs = epochs
         self.seed = seed
 
     def __len__(self) -> int:
@@ -73,24 +49,23 @@ class Loader:
     def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels): (N, C, H, W) float32 channels-last and (N,) int64.
 
-        The first `done` batches are left out; the others are the same as with them.
+        The first `done` batches are skipped; the others are the same as without skipping.
         """
         order = torch.randperm(len(self.labels), generator=self._generator("shuffle", epoch))
-        warps = self._generator("warp", epoch)
+        streams = [(a, self._generator(a.rng_stream, epoch)) for a in self.augmentations]
         order = order.to(self.labels.device)
         for first in range(0, len(order), self.batch_size):
-            chosen = order[first : first + self.batch_size]
+            batch = order[first : first + self.batch_size]
             progress = (epoch - 1 + first / len(order)) / self.epochs
-            affines = None
-            if self.augment and progress < self.augment.until:
-                affines = random_affines(len(chosen), self.augment, warps)
+            active = streams if progress < self.augment_until else []
+            drawn = [(a, a.draw(len(batch), generator)) for a, generator in active]
             if first < done * self.batch_size:
                 continue
-            images = self.images[chosen].float()
-            if affines is not None:
-                images = warp(images, affines)
-            images = self.normalise(images).contiguous(memory_format=torch.channels_last)
-            yield images, self.labels[chosen]
+            images = self.images[batch].float()
+            for augmentation, parameters in drawn:
+                images = augmentation.apply(images, parameters)
+            images = self.normalize(images).contiguous(memory_format=torch.channels_last)
+            yield images, self.labels[batch]
 
     def _generator(self, purpose: str, epoch: int) -> torch.Generator:
         seed = stream_seed(self.seed, purpose, epoch)  # type: ignore[arg-type]

@@ -7,26 +7,44 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
-from math import sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from whit.errors import DataError
 
 SplitName = Literal["train", "val", "test"]
-ChannelStatistics = tuple[float, ...]
+Role = Literal["images", "labels"]
+Pixels = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
 
-# A tenth of a grey level: only a channel that is constant, or constant but for some few
-# pixels of a whole data set, has less spread; dividing by it would blow up its noise.
-SMALLEST_STD = 0.1 / 255
 
-# 4096 images of 28x28 fit a processor's cache level 2 or 3; and a count of one such piece can
-# never overflow.
-_PIECE = 1 << 22
+class DatasetShape(NamedTuple):
+    """What training needs to know of a data set before it is loaded.
+
+    image_shape: (C, H, W); num_train: training images before val is held out
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+
+
+@dataclass(frozen=True, eq=False)
+class RawSplit:
+    """One split as a reader returns it.
+
+    images: uint8 (N, C, H, W); labels: int64 (N,); the two names are used in messages.
+    """
+
+    images: Pixels
+    labels: Labels
+    images_name: str
+    labels_name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,26 +92,26 @@ class Split:
 
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
-        """The SHA-256 of each image's bytes: equal images, and only those, have equal digests."""
+        """The SHA-256 of each image's bytes, so equal images have equal digests."""
         rows = self.images.reshape(len(self), -1).cpu().numpy()
         return tuple(hashlib.sha256(row).digest() for row in rows)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the shape, every image and every label, in their order."""
-        whole = hashlib.sha256(f"whit/split/{tuple(self.images.shape)}".encode())
-        whole.update(b"".join(self.digests))
-        whole.update(self.labels.cpu().numpy().astype("<i8").tobytes())
-        return whole.hexdigest()
+        """SHA-256 (hex) over the shape, every image and every label, in order."""
+        digest = hashlib.sha256(f"whit/split/{tuple(self.images.shape)}".encode())
+        digest.update(b"".join(self.digests))
+        digest.update(self.labels.cpu().numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The splits of one data set, checked against each other by whoever built it.
+    """The splits of one data set, checked against each other by `build_dataset`.
 
-    val is None unless the files bring one or one was cut from train.
+    val is None unless the files have one or one was held out from train.
     classes are the K names, in the order of their labels.
-    source says where it came from; left_out says what was not taken over, and why.
+    source says where it was read from; dropped has a sentence for each kind of dropped images.
     """
 
     name: str
@@ -102,7 +120,7 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     source: str
-    left_out: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -117,22 +135,22 @@ class Dataset:
 
     @property
     def splits(self) -> tuple[Split, ...]:
-        """Those there are, in the order train, val, test."""
+        """The splits that exist, in the order train, val, test."""
         return tuple(split for split in (self.train, self.val, self.test) if split is not None)
 
     @cached_property
     def overlap(self) -> int:
-        """How many test images occur, byte for byte, among the images of train and val."""
+        """Count the test images that occur, byte for byte, in train or val."""
         known = {digest for split in self.splits[:-1] for digest in split.digests}
         return sum(digest in known for digest in self.test.digests)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences about what a reader of results should know; empty for a clean data set."""
+        """Sentences that belong beside any result on this data set; empty for a clean one."""
         if not self.overlap:
-            return self.left_out
+            return self.dropped
         return (
-            *self.left_out,
+            *self.dropped,
             f"{self.source}: {self.overlap:,} of {len(self.test):,} test images occur byte for "
             "byte in the training images; accuracy on them shows memory, not generalisation",
         )
@@ -141,12 +159,12 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 (hex) over class names and all contents of all splits.
 
-        Another val cut gives another value; `test.fingerprint` stays the same.
+        Another val split gives another value; `test.fingerprint` stays the same.
         """
-        whole = hashlib.sha256("\0".join(("whit/dataset", *self.classes)).encode())
+        digest = hashlib.sha256("\0".join(("whit/dataset", *self.classes)).encode())
         for split in self.splits:
-            whole.update(f"\0{split.name}\0{split.fingerprint}".encode())
-        return whole.hexdigest()
+            digest.update(f"\0{split.name}\0{split.fingerprint}".encode())
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         channels, height, width = self.image_shape
@@ -155,30 +173,3 @@ class Dataset:
             f"Dataset({self.name}: {sizes}; {channels}x{height}x{width}, "
             f"{self.num_classes} classes)"
         )
-
-
-def normalisation(split: Split) -> tuple[ChannelStatistics, ChannelStatistics]:
-    """Return (mean, std) of each channel, in units of pixel / 255.
-
-    Exact: grey levels are counted as integers and the two moments are fractions until the last
-    step, so the result depends neither on the order of the images nor on the machine. std is the
-    population's (divided by the number of pixels), and at least SMALLEST_STD.
-    """
-    means, stds = [], []
-    for channel in range(split.images.shape[1]):
-        counts = _grey_level_counts(split.images[:, channel])
-        total = sum(counts)
-        first = Fraction(sum(level * count for level, count in enumerate(counts)), total)
-        second = Fraction(sum(level**2 * count for level, count in enumerate(counts)), total)
-        means.append(float(first / 255))
-        stds.append(max(sqrt((second - first**2) / 255**2), SMALLEST_STD))
-    return tuple(means), tuple(stds)
-
-
-def _grey_level_counts(images: Tensor) -> list[int]:
-    """Count each of the 256 grey levels in `images`, uint8 (N, H, W)."""
-    counts = torch.zeros(256, dtype=torch.int64, device=images.device)
-    step = max(1, _PIECE // images[0].numel())
-    for start in range(0, len(images), step):  # in pieces, for bincount widens its input
-        counts += torch.bincount(images[start : start + step].flatten(), minlength=256)
-    return [int(count) for count in counts]

@@ -10,7 +10,7 @@ from torch import Tensor
 from whit.analysis import Audit
 from whit.analysis.summary import HEADINGS
 from whit.budget import Budget, Usage, percent
-from whit.data.datasets import DATASETS, describe_dataset
+from whit.data.datasets import probe_dataset
 from whit.errors import InputError
 from whit.job import recipe_id
 from whit.recipe import Recipe, parse_recipe, shipped_recipes
@@ -110,10 +110,8 @@ def _image_shape(recipe: Recipe, image: Tensor | None) -> tuple[int, int, int] |
     if image is not None:
         channels, height, width = image.shape
         return channels, height, width
-    if recipe.data.name in DATASETS:
-        return DATASETS[recipe.data.name].image_shape
     try:
-        return describe_dataset(recipe.data.name)[0]
+        return probe_dataset(recipe.data.name).image_shape
     except InputError:
         return None
 
@@ -162,11 +160,7 @@ def recipe_table(recipe: Recipe) -> Table:
     """Return what matters most of a recipe."""
     train, optim = recipe.train, recipe.optim
     sizes = ", ".join(f"{key} = {value}" for key, value in recipe.model.arguments.items())
-    warps = [
-        f"{name} {value:g}"
-        for name in ("rotate", "shift", "scale", "shear")
-        if (value := getattr(recipe.augment, name))
-    ]
+    warps = [augmentation.describe() for augmentation in recipe.augment.active()]
     until = recipe.augment.until
     dropped = train.dropout_until
     rows = [

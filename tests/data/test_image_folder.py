@@ -1,6 +1,6 @@
 """Folders of images load as they are; whatever is odd is refused with the file's name.
 
-pytest tests/data/test_folder.py
+pytest tests/data/test_image_folder.py
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from make import make_images, problems, write_folder
 from PIL import Image
 
-from whit.data.datasets import describe_dataset, load_dataset
-from whit.data.picture import read_picture, read_picture_shape
+from whit.data.datasets import load_dataset, probe_dataset
+from whit.data.readers.image_file import read_image, read_image_shape
 from whit.errors import DataError
 
 
@@ -35,7 +35,7 @@ def refused(root: Path) -> str:
 
 def read(path: Path) -> np.ndarray:
     """Read one picture by itself, of whatever shape it is."""
-    return read_picture(path, path.parent, read_picture_shape(path, path.parent), path)
+    return read_image(path, path.parent, read_image_shape(path, path.parent), path)
 
 
 def test_train_and_test_folders(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_train_and_test_folders(tmp_path: Path) -> None:
     assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     bee = np.asarray(Image.open(root / "train" / "bee" / "02.png"))
     assert (dataset.train.images[6, 0].numpy() == bee).all()
-    assert describe_dataset(str(root)) == ((1, 5, 4), 3, 12)
+    assert probe_dataset(str(root)) == ((1, 5, 4), 3, 12)
 
 
 def test_a_val_folder_is_used(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_classes_alone_have_a_test_split_cut(tmp_path: Path) -> None:
     assert [split.labels.bincount().tolist() for split in dataset.splits] == [
         [7] * 3, [1] * 3, [2] * 3,
     ]  # fmt: skip
-    assert describe_dataset(str(root)) == ((1, 5, 4), 3, 24)
+    assert probe_dataset(str(root)) == ((1, 5, 4), 3, 24)
     again = load_dataset(str(shutil.copytree(root, tmp_path / "y")), val=3)
     assert again.fingerprint == dataset.fingerprint
 

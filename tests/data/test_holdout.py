@@ -1,6 +1,6 @@
 """The cut is stratified, disjoint, exact in size, fixed for ever, and blind to the files' order.
 
-pytest tests/data/test_cut.py
+pytest tests/data/test_holdout.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make import make_split
 
-from whit.data.cut import choose, cut, cut_val
+from whit.data.holdout import holdout_split, select_indices
 from whit.data.splits import Split
 from whit.errors import DataError
 
@@ -30,7 +30,7 @@ def test_a_cut_keeps_proportions_and_loses_nothing(labels: list[int], share: flo
     counts = Counter(labels)
     size = max(1, int(share * (len(labels) - len(counts))))
     try:
-        rest, val = cut_val(split, size)
+        rest, val = holdout_split(split, size, "val")
     except DataError as error:
         # Only a class that would lose its last image can stand in the way.
         assert "stratified" in str(error)  # noqa: PT017
@@ -55,7 +55,7 @@ def test_the_cut_is_fixed() -> None:
     """A changed sum here means that every val result recorded so far is of other images."""
     images = torch.arange(200 * 4).reshape(200, 1, 2, 2).remainder(251).to(torch.uint8)
     split = Split("train", images, torch.tensor([0, 1, 2, 2, 1] * 40))
-    chosen = choose(split, 50, "val")
+    chosen = select_indices(split, 50, "val")
     assert chosen[:6].tolist() == [12, 15, 16, 18, 19, 21]
     digest = hashlib.sha256(chosen.numpy().astype("<i8").tobytes()).hexdigest()
     assert digest == "fe07beac499c3601701d58e3712f8897b13cf03e4a9d70c53d2301e51b436673"
@@ -63,8 +63,8 @@ def test_the_cut_is_fixed() -> None:
 
 def test_val_and_test_cuts_are_unrelated() -> None:
     split = make_split([0, 1] * 100)
-    assert choose(split, 50, "val").tolist() != choose(split, 50, "test").tolist()
-    rest, test = cut(split, 50, "test")
+    assert select_indices(split, 50, "val").tolist() != select_indices(split, 50, "test").tolist()
+    rest, test = holdout_split(split, 50, "test")
     assert (len(rest), test.name, len(test)) == (150, "test", 50)
 
 
@@ -72,16 +72,18 @@ def test_the_order_of_the_files_does_not_matter() -> None:
     split = make_split([0, 1, 2] * 20)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
     shuffled = Split("train", split.images[order], split.labels[order])
-    assert set(cut_val(split, 12)[1].digests) == set(cut_val(shuffled, 12)[1].digests)
+    assert set(holdout_split(split, 12, "val")[1].digests) == set(
+        holdout_split(shuffled, 12, "val")[1].digests
+    )
 
 
 def test_copies_stay_in_train_together() -> None:
     split = make_split([0] * 20 + [1] * 20, copies_of_first=10)
-    rest, val = cut_val(split, 20)
+    rest, val = holdout_split(split, 20, "val")
     assert not set(rest.digests) & set(val.digests)
     assert Counter(rest.digests)[split.digests[0]] == 10
     with pytest.raises(DataError, match="class 0 can give 10"):
-        cut_val(split, 30)
+        holdout_split(split, 30, "val")
 
 
 def test_copies_under_two_labels_stay_in_train() -> None:
@@ -89,17 +91,17 @@ def test_copies_under_two_labels_stay_in_train() -> None:
     images[1] = images[0]
     split = Split("train", images, torch.tensor([0, 1] * 10))
     for size in range(1, 17):
-        rest, val = cut_val(split, size)
+        rest, val = holdout_split(split, size, "val")
         assert not set(rest.digests) & set(val.digests)
 
 
 @pytest.mark.parametrize("size", [-1, 0, 5, 6, 7, 100])
 def test_an_impossible_size_is_refused(size: int) -> None:
     with pytest.raises(DataError, match="between 1 and 4"):
-        cut_val(make_split([0, 0, 0, 1, 1, 1]), size)
+        holdout_split(make_split([0, 0, 0, 1, 1, 1]), size, "val")
 
 
 def test_a_rare_class_keeps_its_only_image() -> None:
-    rest, val = cut_val(make_split([0] + [1] * 9 + [2] * 9), 10)
+    rest, val = holdout_split(make_split([0] + [1] * 9 + [2] * 9), 10, "val")
     assert (rest.labels == 0).sum() == 1
     assert len(val) == 10

@@ -1,10 +1,9 @@
 """One image file: PNG, JPEG, BMP, PGM/PPM, GIF or WebP of 8 bits.
 
-Grey images have 1 channel, colour ones 3. A palette of greys makes a grey image, another one a
-colour image; black and white is 0 and 255. Transparency is accepted where nothing is
-transparent. Refused, with what to do: 16 bits, several frames, CMYK, any real transparency (it
-would need a background that whit cannot know), and more than MAX_PIXELS. A JPEG's orientation
-tag is not followed.
+Grey images have 1 channel, color images 3. A palette of greys gives a grey image, any other a
+color image; black and white are 0 and 255. An alpha channel is accepted if all pixels are opaque.
+Refused, with advice: 16 bits, several frames, CMYK, transparent pixels (their background is not
+known), and more than MAX_PIXELS. A JPEG's orientation tag is ignored.
 """
 
 from __future__ import annotations
@@ -18,47 +17,48 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from whit.data.files import file_size, open_file
-from whit.data.pixels import Pixels
+from whit.data.readers.arrays import format_shape
+from whit.data.readers.bounded_io import file_size, open_file
+from whit.data.splits import Pixels
 from whit.errors import DataError
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pbm", ".gif", ".webp"}
 
-# The only decoders that are ever asked: Pillow has others that start programs (EPS).
+# The only decoders that Pillow may use: others start programs (EPS).
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "WEBP")
 
-MAX_PIXELS = 1 << 22  # 2048 x 2048; decoded that is at most 16 MB
-_MAX_FILE = 32 << 20  # bytes; an uncompressed image of MAX_PIXELS has half of it
+MAX_PIXELS = 1 << 22  # 2048 x 2048; at most 16 MB decoded
+_MAX_FILE_BYTES = 32 << 20  # twice an uncompressed image of MAX_PIXELS
 
 
-def read_picture_shape(path: Path, root: Path) -> tuple[int, int, int]:
+def read_image_shape(path: Path, root: Path) -> tuple[int, int, int]:
     """Return (C, H, W) of an image file. Raises DataError."""
     with warnings.catch_warnings():
         image, channels = _open(path, root)
         return channels, image.height, image.width
 
 
-def read_picture(path: Path, root: Path, wanted: tuple[int, int, int], first: Path) -> Pixels:
+def read_image(path: Path, root: Path, shape: tuple[int, int, int], first: Path) -> Pixels:
     """Return the pixels, uint8 (C, H, W).
 
-    `wanted` is the shape of `first`, the image that all others must equal in shape. Raises
-    DataError if the file is damaged, not of an accepted kind, leads outside `root`, or differs.
+    `shape` is that of `first`, which all images must have. Raises DataError if the file is
+    damaged, not of an accepted kind, leads outside `root`, or has another shape.
     """
     with warnings.catch_warnings():
         image, channels = _open(path, root)
         found = (channels, image.height, image.width)
-        if found != wanted:
+        if found != shape:
             raise DataError(
-                f"{path}: wanted {_text(wanted)} (channels x height x width), as in {first}, "
-                f"found {_text(found)}; bring all images to one size and to grey or colour"
+                f"{path}: wanted {format_shape(shape)} (channels x height x width), as in {first}, "
+                f"found {format_shape(found)}; bring all images to one size and to grey or colour"
             )
-        with _damage_named(path):
+        with _name_damage(path):
             return _decode(image, channels, path)
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Turn what a decoder raises on damaged data, which is nearly anything, into a DataError."""
+def _name_damage(path: Path) -> Iterator[None]:
+    """Turn any exception of a decoder, which damaged data can cause, into a DataError."""
     try:
         yield
     except DataError:
@@ -76,17 +76,17 @@ def _damage_named(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path, root: Path) -> tuple[Image.Image, int]:
-    """Return an image that is accepted, and its channels; its pixels are not yet decoded."""
-    warnings.simplefilter("ignore")  # remarks on odd metadata, which is not used
+    """Return an accepted image and its number of channels; its pixels are not decoded yet."""
+    warnings.simplefilter("ignore")  # about metadata, which is not used
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     with open_file(path, root) as file:
-        if file_size(file) > _MAX_FILE:
+        if file_size(file) > _MAX_FILE_BYTES:
             raise DataError(
-                f"{path}: wanted an image file of at most {_MAX_FILE:,} bytes, found "
+                f"{path}: wanted an image file of at most {_MAX_FILE_BYTES:,} bytes, found "
                 f"{file_size(file):,}"
             )
         data = file.read()
-    with _damage_named(path):
+    with _name_damage(path):
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise DataError(
@@ -96,23 +96,23 @@ def _open(path: Path, root: Path) -> tuple[Image.Image, int]:
             raise DataError(f"{path}: wanted one image, found several frames; save one of them")
         if _has_16_bits(image, data):
             raise DataError(f"{path}: wanted 8 bits a channel, found 16 or more; save it with 8")
-        return image, _channels(image, path)
+        return image, _count_channels(image, path)
 
 
 def _has_16_bits(image: Image.Image, data: bytes) -> bool:
-    """Whether values are wider than a byte; Pillow narrows some such files without a word."""
+    """Return whether values are wider than a byte; Pillow narrows some such files silently."""
     if image.mode == "F" or image.mode.startswith("I"):
         return True
     if image.format == "PNG":
         return data[24] == 16  # IHDR: signature 8, length and type 8, width 4, height 4, depth
     if image.format == "PPM":
-        largest = [tile[3][1] for tile in getattr(image, "tile", []) if len(tile[3]) > 1]
-        return any(isinstance(value, int) and value > 255 for value in largest)
+        max_values = [tile[3][1] for tile in getattr(image, "tile", []) if len(tile[3]) > 1]
+        return any(isinstance(value, int) and value > 255 for value in max_values)
     return False
 
 
-def _channels(image: Image.Image, path: Path) -> int:
-    """Return 1 for a grey image and 3 for a colour one, told from its mode."""
+def _count_channels(image: Image.Image, path: Path) -> int:
+    """Return 1 for a grey image and 3 for a color image, by its mode."""
     if image.mode in ("1", "L", "LA"):
         return 1
     if image.mode in ("RGB", "RGBA"):
@@ -138,7 +138,3 @@ def _decode(image: Image.Image, channels: int, path: Path) -> Pixels:
     else:
         pixels = np.asarray(image.convert("RGB"))
     return np.moveaxis(pixels[..., :channels], -1, 0)  # a grey image has equal R, G and B
-
-
-def _text(shape: tuple[int, int, int]) -> str:
-    return "x".join(map(str, shape))

@@ -1,0 +1,128 @@
+"""One array of an .npz: the header by NumPy's parser, within limits; nothing is unpickled.
+
+NumPy evaluates the header as a literal. It is at most MAX_HEADER_BYTES long, and only arrays of
+numbers, booleans and text are accepted.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy_format
+
+from whit.data.readers.arrays import format_shape
+from whit.data.readers.bounded_io import check_declared_size, read_into
+from whit.errors import DataError
+
+MAX_HEADER_BYTES = 4096  # that of an array of numbers has 118
+_MAX_SIZE = 10**15  # of one dimension
+_MAX_ITEM_BYTES = {"b": 1, "i": 8, "u": 8, "f": 8, "U": 4 * 9999}  # by dtype.kind
+
+# By major version. 3 differs from 2 in the names of fields alone, and those are refused.
+_PARSERS = {
+    1: npy_format.read_array_header_1_0,
+    2: npy_format.read_array_header_2_0,
+    3: npy_format.read_array_header_2_0,
+}
+
+
+@dataclass(frozen=True)
+class NpyHeader:
+    """What an array declares; `length` is that of the header itself, in bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran_order: bool
+    length: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the values, without the header."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NpyHeader:
+    """Return what one member declares, without reading its values. Raises DataError."""
+    with _open(archive, member, name) as stream:
+        return _read_header(stream, name)
+
+
+def read_npy(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, on_disk: int, name: str
+) -> npt.NDArray[Any]:
+    """Return the values of one member of an archive of `on_disk` bytes. Raises DataError."""
+    with _open(archive, member, name) as stream:
+        header = _read_header(stream, name)
+        if member.compress_type != zipfile.ZIP_STORED:
+            on_disk = min(member.compress_size, on_disk)
+        check_declared_size(name, header.shape, header.dtype.itemsize, on_disk)
+        values = np.empty(math.prod(header.shape), header.dtype)
+        length = read_into(stream, values) + len(stream.read(1))
+    if length != header.num_bytes:
+        found = "more" if length > header.num_bytes else f"only {length:,}"
+        raise DataError(
+            f"{name}: its header declares {format_shape(header.shape)} values of "
+            f"{header.dtype}, wanted {header.num_bytes:,} bytes after {header.length} of header, "
+            f"found {found}"
+        )
+    return values.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+@contextmanager
+def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[IO[bytes]]:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"{name}: wanted a stored or deflated member, found compression method "
+            f"{member.compress_type}; save it with numpy.savez_compressed"
+        )
+    try:
+        with archive.open(member) as stream:
+            yield stream
+    # What zipfile and zlib raise for damaged, encrypted or unsupported members.
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{name}: wanted a whole array, found damage ({error}); make it anew"
+        ) from error
+
+
+def _read_header(stream: IO[bytes], name: str) -> NpyHeader:
+    """Read a header of at most MAX_HEADER_BYTES. Raises DataError."""
+    magic = stream.read(npy_format.MAGIC_LEN)
+    prefix = stream.read(2 if magic[6:7] == b"\x01" else 4)
+    length = int.from_bytes(prefix, "little")
+    text = stream.read(min(length, MAX_HEADER_BYTES))
+    try:
+        parse = _PARSERS[npy_format.read_magic(io.BytesIO(magic))[0]]
+    except (ValueError, KeyError):
+        raise DataError(f"{name}: wanted an .npy array, found bytes {magic.hex()}") from None
+    if length > MAX_HEADER_BYTES:
+        raise DataError(
+            f"{name}: wanted the header of an array of numbers, found one of {length:,} bytes"
+        )
+    refusal = DataError(
+        f"{name}: wanted an array of whole numbers, found {text.decode('latin-1').strip()[:80]!r}; "
+        "objects and records are refused, for whit unpickles nothing"
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy warns of text that it has to repair
+            shape, fortran_order, dtype = parse(io.BytesIO(prefix + text), MAX_HEADER_BYTES)
+    # A hostile literal can raise nearly anything: SyntaxError, TokenError, MemoryError, ...
+    except Exception as error:
+        raise refusal from error
+    if not (
+        all(type(size) is int and 0 <= size < _MAX_SIZE for size in shape)
+        and 0 < dtype.itemsize <= _MAX_ITEM_BYTES.get(dtype.kind, 0)
+    ):
+        raise refusal
+    return NpyHeader(dtype, shape, fortran_order, len(magic + prefix + text))
