@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from whit.errors import BudgetRefused, Diverged, GivenUp, InputError, Interrupted, WhitError
+from whit.errors import BudgetInfeasible, Diverged, GivenUp, InputError, Interrupted, WhitError
 from whit.job import Job, Outcome
 from whit.models.source import own_sha256
 from whit.planning import Plan, plan
@@ -52,7 +52,7 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
         return Outcome("given up", str(error))
     except Interrupted as error:
         return Outcome("stopped", str(error))
-    except (InputError, BudgetRefused, WhitError) as error:
+    except (InputError, BudgetInfeasible, WhitError) as error:
         return Outcome("failed", str(error))
     except Exception:
         return Outcome("failed", traceback.format_exc())

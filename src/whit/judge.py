@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whit.auditing import Audit, audit_model
-from whit.budget import Usage, Verdict, Violation, percent
+from whit.budget import Metrics, Verdict, Violation, percent
 from whit.data.datasets import describe_dataset, load_dataset
 from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
@@ -48,17 +48,17 @@ class Judgement:
 
     recipe: Recipe
     audit: Audit
-    usage: Usage
+    metrics: Metrics
     mismatches: tuple[Violation, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        return self.recipe.budget.limits().violations(self.usage) + self.mismatches
+        return self.recipe.budget.to_budget().violations(self.metrics) + self.mismatches
 
     @property
     def verdict(self) -> Verdict:
-        return "missed" if self.mismatches else self.recipe.budget.limits().verdict(self.usage)
+        return "missed" if self.mismatches else self.recipe.budget.to_budget().verdict(self.metrics)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,7 +69,7 @@ class Judgement:
         }
 
     def table(self, width: int = 100) -> str:
-        verdict = verdict_text(self.recipe.budget.limits(), self.usage, width)
+        verdict = verdict_text(self.recipe.budget.to_budget(), self.metrics, width)
         lines = [self.audit.table(width), "", verdict]
         if self.mismatches:
             lines.append("The record does not hold (verdict: missed):")
@@ -120,7 +120,7 @@ def judge(
             f"{did_you_mean(str(target), shipped_recipes())}"
         )
     planned = plan(load_recipe(target))
-    return Judgement(planned.recipe, planned.audit, planned.usage)
+    return Judgement(planned.recipe, planned.audit, planned.metrics)
 
 
 def _judge_model(
@@ -129,11 +129,11 @@ def _judge_model(
     base = recipe or load_recipe(FLAGSHIP)
     image_shape, classes, _ = describe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
-    usage = Usage(params=audit.params.total, kinds=audit.kinds)
+    metrics = Metrics.from_audit(audit)
     notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
-    return Judgement(base, audit, usage, notes=tuple(notes))
+    return Judgement(base, audit, metrics, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -153,16 +153,16 @@ def _judge_weights(
     image_shape, classes, _ = describe_dataset(recipe.data.name)
     model = load_network(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
-    usage = Usage(params=audit.params.total, kinds=audit.kinds)
+    metrics = Metrics.from_audit(audit)
     if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
-        return Judgement(recipe, audit, usage), None
+        return Judgement(recipe, audit, metrics), None
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))
     logits = predict(model, dataset.test, normalise)
     test = _counted(logits, dataset.test)
-    usage = replace(usage, correct=test.correct, total=test.total, leaked=dataset.overlap)
-    return Judgement(recipe, audit, usage), Tested(model, dataset, normalise, logits, test)
+    metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
+    return Judgement(recipe, audit, metrics), Tested(model, dataset, normalise, logits, test)
 
 
 def _counted(logits: Tensor, split: Split) -> Evaluation:
@@ -190,19 +190,19 @@ def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement
         raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
     _, _, num_images = describe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
-    usage, notes = judgement.usage, _caveats(run)
+    metrics, notes = judgement.metrics, _caveats(run)
     if tested:
         near = _near_misses(run, tested)
         if near:
-            usage = replace(usage, correct=run.result["test"]["correct"])
+            metrics = replace(metrics, correct=run.result["test"]["correct"])
             notes = (*notes, near)
     logged = [e.correct for row in run.log for e in row.evaluations if e.split == "test"]
     # Weights as good as the best reading, but not as the last, were chosen by their readings.
-    selected = bool(logged) and usage.correct != logged[-1] and usage.correct == max(logged)
-    usage = replace(usage, epochs=epochs, selected_on_test=selected)
+    selected = bool(logged) and metrics.correct != logged[-1] and metrics.correct == max(logged)
+    metrics = replace(metrics, epochs=epochs, selected_on_test=selected)
     found = [*altered(run), *_changed_since(run, tested)]
-    found += _mismatches(run, usage, sha256(weights.read_bytes()))
-    return replace(judgement, usage=usage, mismatches=tuple(found), notes=notes), tested
+    found += _mismatches(run, metrics, sha256(weights.read_bytes()))
+    return replace(judgement, metrics=metrics, mismatches=tuple(found), notes=notes), tested
 
 
 def _near_misses(run: RunRecord, tested: Tested) -> str | None:
@@ -267,7 +267,7 @@ def _caveats(run: RunRecord) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Violation]:
+def _mismatches(run: RunRecord, metrics: Metrics, weights_sha256: str) -> list[Violation]:
     """Compare what result.json says with what weights and log give."""
     result = run.result or {}
     test = result.get("test") or {}
@@ -279,14 +279,14 @@ def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Viola
             found.append(Violation(f"record {rule}", str(said), str(is_so), message))
 
     compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
-    compare("params", result.get("params"), usage.params, "parameters")
-    compare("epochs", result.get("epochs"), float(usage.epochs or 0), "epochs in the log")
+    compare("params", result.get("params"), metrics.params, "parameters")
+    compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
     if test.get("correct") is not None:
-        assert usage.correct is not None
-        assert usage.total is not None
+        assert metrics.correct is not None
+        assert metrics.total is not None
         said = f"{test['correct']}/{test.get('total')}"
-        compare("accuracy", said, f"{usage.correct}/{usage.total}", "correct by these weights")
-        shown = percent(usage.correct, usage.total)
+        compare("accuracy", said, f"{metrics.correct}/{metrics.total}", "correct by these weights")
+        shown = percent(metrics.correct, metrics.total)
         if isinstance(test.get("accuracy"), float) and test["accuracy"] > float(shown) + 0.01:
             compare("rounding", test["accuracy"], float(shown), "accuracy in percent")
     logged = [e for row in run.log for e in row.evaluations if e.split == "test"]
@@ -294,6 +294,6 @@ def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Viola
         compare("last epoch", test["correct"], logged[-1].correct, "correct at the last epoch")
     compare("reads", test.get("reads"), len(logged), "readings of the test split")
     compare("images", result.get("images_seen"), run.log[-1].images_seen, "images seen")
-    verdict = run.recipe.budget.limits().verdict(usage)
+    verdict = run.recipe.budget.to_budget().verdict(metrics)
     compare("verdict", result.get("verdict"), verdict, "verdict")
     return found

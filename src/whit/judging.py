@@ -28,18 +28,18 @@ def judged_result(
     """Judge a run that came to its end. `weights` is the content of its weights file."""
     last = records[-1] if records else None
     test = next((r for r in last.evaluations if r.split == "test"), None) if last else None
-    usage = replace(
-        plan.usage,
+    metrics = replace(
+        plan.metrics,
         epochs=Fraction(state.seen, len(dataset.train)),
         correct=test.correct if test else None,
         total=test.total if test else None,
         leaked=dataset.overlap,
     )
-    budget = plan.recipe.budget.limits()
+    budget = plan.recipe.budget.to_budget()
     reads = sum(r.split == "test" for record in records for r in record.evaluations)
     return RunResult(
-        verdict=budget.verdict(usage),
-        violations=budget.violations(usage),
+        verdict=budget.verdict(metrics),
+        violations=budget.violations(metrics),
         params=plan.audit.params.total,
         epochs=Fraction(state.seen, len(dataset.train)),
         test=test,
@@ -55,7 +55,7 @@ def judged_result(
         teacher=plan.teacher.to_json() if plan.teacher else None,
         changes=tuple(changes),
         budget=budget,
-        usage=usage,
+        metrics=metrics,
     )
 
 

@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from whit.budget import LAYER_KINDS, Budget, Limit
+from whit.budget import RULES, Budget
 from whit.errors import RecipeError, did_you_mean
 from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
@@ -214,44 +214,16 @@ class TrainSpec(Part):
         return self
 
 
-class BudgetSpec(Part):
-    """Limits as text (`"< 20000"`), so that inclusive and exclusive are never confused."""
+_BudgetKeys = create_model(
+    "_BudgetKeys", __base__=Part, **{rule.key: (rule.annotation, rule.default) for rule in RULES}
+)  # type: ignore[call-overload]
 
-    params: str | None = None
-    epochs: str | None = None
-    accuracy: str | None = None  # percent, test split, last epoch
-    require: tuple[str, ...] = ()
-    forbid: tuple[str, ...] = ()
 
-    @field_validator("params", "epochs", "accuracy", mode="before")
-    @classmethod
-    def _limit(cls, value: object, info: Any) -> object:
-        if value is None:
-            return None
-        example = {"params": "< 20000", "epochs": "< 20", "accuracy": ">= 99.40"}[info.field_name]
-        if not isinstance(value, str):
-            raise ValueError(f"a limit is text with its sign, such as {example!r}")
-        try:
-            limit = Limit.parse(value)
-            reachable = limit.value <= 100  # thousands of digits are no number
-        except ValueError:
-            raise ValueError(f"a limit is a sign and a number, such as {example!r}") from None
-        if limit.sign[0] != example[0]:
-            raise ValueError(f"the sign must be {example[0]} or {example[0]}=, as in {example!r}")
-        if info.field_name == "accuracy" and not reachable:
-            raise ValueError("accuracy is in percent, at most 100")
-        return str(limit)
+class BudgetSpec(_BudgetKeys):  # type: ignore[valid-type, misc]
+    """Limits as text (`"< 20000"`), so that inclusive and exclusive are never confused.
 
-    @field_validator("require", "forbid")
-    @classmethod
-    def _kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [kind for kind in kinds if kind not in LAYER_KINDS]
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]!r} is not a layer kind.{did_you_mean(unknown[0], LAYER_KINDS)} "
-                f"Allowed: {', '.join(LAYER_KINDS)}"
-            )
-        return kinds
+    Its keys are those of `budget.RULES`.
+    """
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> BudgetSpec:
@@ -260,13 +232,8 @@ class BudgetSpec(Part):
             raise ValueError(f"{both[0]!r} is both required and forbidden")
         return self
 
-    def limits(self) -> Budget:
-        def limit(text: str | None) -> Limit | None:
-            return None if text is None else Limit.parse(text)
-
-        return Budget(
-            limit(self.params), limit(self.epochs), limit(self.accuracy), self.require, self.forbid
-        )
+    def to_budget(self) -> Budget:
+        return Budget(self.model_dump())
 
 
 class Recipe(Part):

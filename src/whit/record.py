@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
+from whit.budget import Budget, Metrics, Verdict, Violation, floor_percent, json_number, percent
 from whit.text_table import wrapped
 
 KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in tables
@@ -87,7 +87,7 @@ class RunResult:
     teacher: dict[str, Any] | None = None  # what it cost, of a run that learned from one
     diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
     budget: Budget = field(default_factory=Budget, compare=False)
-    usage: Usage = field(default_factory=Usage, compare=False)
+    metrics: Metrics = field(default_factory=Metrics, compare=False)
     folder: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class RunResult:
             "test": {
                 **test,
                 "reads": self.test_reads,
-                "selected_on_test": self.usage.selected_on_test,
+                "selected_on_test": self.metrics.selected_on_test,
             },
             "best_epoch": best,
             "seconds": {"train": self.seconds_train, "total": self.seconds_total},
@@ -130,7 +130,7 @@ class RunResult:
 
     def text(self, width: int = 100) -> str:
         """Return the verdict and what a reader must know beside it, in `width` columns."""
-        lines = [verdict_text(self.budget, self.usage, width)]
+        lines = [verdict_text(self.budget, self.metrics, width)]
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
             said = (
@@ -155,9 +155,9 @@ class RunResult:
     __repr__ = __str__  # a prompt or a notebook cell shows what print shows
 
 
-def verdict_text(budget: Budget, usage: Usage, width: int = 100) -> str:
+def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
     """Return the budget as a small table with each value beside its limit, then the verdict."""
-    rows = budget.rows(usage)
+    rows = budget.rows(metrics)
     if not rows:
         return "Verdict: met. The recipe sets no limits."
     cells = [("budget", "limit", "value", "")]
@@ -168,7 +168,7 @@ def verdict_text(budget: Budget, usage: Usage, width: int = 100) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
-    verdict = budget.verdict(usage)
+    verdict = budget.verdict(metrics)
     lines.append(f"Verdict: {verdict}.")
-    lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(usage)]
+    lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(metrics)]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from whit.environment import (
     choose_threads,
 )
 from whit.errors import (
-    BudgetRefused,
+    BudgetInfeasible,
     CannotResume,
     Diverged,
     Interrupted,
@@ -80,12 +80,12 @@ def run(
 ) -> RunResult:
     """Train the plan's recipe, judge it, and leave a run folder.
 
-    `model` is one of your own, trained in place of the recipe's. Raises BudgetRefused before any
+    `model` is one of your own, trained in place of the recipe's. Raises BudgetInfeasible before any
     data is read when the model can never keep its budget; InputError and its kin before anything
     is written; Interrupted after saving; RunFailed when the run itself goes wrong.
     """
     if plan.refusals:
-        raise BudgetRefused(plan.violations)  # all at once, the epochs with them
+        raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
     chosen, computing = choose_device(device), choose_threads(threads)
     prepared = prepare(plan, model, seed, chosen)
     recipe = plan.recipe.to_toml().encode()

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from whit.doing import teacher_sha256
 from whit.durable import write_whole
-from whit.errors import BudgetRefused, InputError, Interrupted, RunFailed
+from whit.errors import BudgetInfeasible, InputError, Interrupted, RunFailed
 from whit.findings import Search, SearchOnlooker
 from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome
@@ -206,8 +206,8 @@ class Driver:
                 recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
                 made = plan(self.space.on_val(recipe))
                 if made.refusals:
-                    raise BudgetRefused(made.violations)
-            except (InputError, BudgetRefused) as error:
+                    raise BudgetInfeasible(made.violations)
+            except (InputError, BudgetInfeasible) as error:
                 self.ledger.refuse(trial)
                 self.search.refused += 1
                 last = error

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from whit.comparison import Comparison, compare
 from whit.durable import why_no_place
-from whit.errors import BudgetRefused, InputError, Interrupted
+from whit.errors import BudgetInfeasible, InputError, Interrupted
 from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
@@ -111,7 +111,7 @@ class Onlooker:
 def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
     """Name the recipes of a study. Raises InputError for one given twice, or no place for them.
 
-    Raises BudgetRefused when one of them can never keep its budget.
+    Raises BudgetInfeasible when one of them can never keep its budget.
     """
     ids = [recipe_id(recipe) for recipe in recipes]
     twice = sorted({name for name in ids if ids.count(name) > 1})
@@ -139,7 +139,7 @@ def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     if refusals:
-        raise BudgetRefused(refusals)
+        raise BudgetInfeasible(refusals)
     names = [recipe.name for recipe in recipes]
     return tuple(
         Variant(recipe.name if names.count(recipe.name) == 1 else name, recipe, root / name)

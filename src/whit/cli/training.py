@@ -19,7 +19,7 @@ from whit.cli.options import (
     whole_number,
 )
 from whit.console import alone, console, leave_at_once, show
-from whit.errors import BudgetRefused, InputError, RunEnded, RunFailed
+from whit.errors import BudgetInfeasible, InputError, RunEnded, RunFailed
 from whit.recipe import FLAGSHIP, Recipe
 from whit.text_table import wrapped
 
@@ -113,7 +113,7 @@ def train(
                     watch=watch,
                     on_second_signal=leave_at_once,
                 )
-    except BudgetRefused as refused:
+    except BudgetInfeasible as refused:
         if as_json:
             violations = [violation.to_json() for violation in refused.violations]
             show({"verdict": "missed", "violations": violations}, str, as_json)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isfinite
 
 from torch import nn
 
 from whit.auditing import Audit
-from whit.budget import Usage, Verdict, Violation
+from whit.budget import Metrics, Verdict, Violation
 from whit.data.datasets import load_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
@@ -54,21 +54,21 @@ class Account:
         return verdict
 
     @property
-    def usage(self) -> Usage:
+    def metrics(self) -> Metrics:
         """What the judgement found; else what the run says of itself."""
         if self.judgement:
-            return self.judgement.usage
+            return self.judgement.metrics
         result = self.run.result
-        kinds = self.audit.kinds if self.audit else None
+        metrics = Metrics.from_audit(self.audit) if self.audit else Metrics()
         if result is None:
-            return Usage(params=self.audit.params.total if self.audit else None, kinds=kinds)
+            return metrics
         test = result["test"] if self.run.state == "finished" else {}
-        return Usage(
+        return replace(
+            metrics,
             params=result["params"],
             epochs=Fraction(result["epochs"]) if isfinite(result["epochs"]) else None,
             correct=test.get("correct"),
             total=test.get("total"),
-            kinds=kinds,
         )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whit.auditing import Audit
 from whit.auditing.table import HEADINGS, cells, totals
-from whit.budget import Budget, Usage, percent
+from whit.budget import Budget, Metrics, percent
 from whit.data.datasets import DATASETS, describe_dataset
 from whit.errors import InputError
 from whit.job import recipe_id
@@ -53,9 +53,9 @@ def epochs_said(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def budget_table(budget: Budget, usage: Usage) -> Block:
+def budget_table(budget: Budget, metrics: Metrics) -> Block:
     """Return each limit beside its value."""
-    rows = budget.rows(usage)
+    rows = budget.rows(metrics)
     if not rows:
         return Text("The recipe sets no limits.")
     body = tuple((rule, limit, value, KEPT[kept]) for rule, limit, value, kept in rows)
