@@ -135,6 +135,25 @@ def test_a_forger_who_seals_again_is_found_by_the_weights(run: Path) -> None:
     assert "record accuracy" in rules(run)
 
 
+@pytest.mark.parametrize(("key", "forged"), [("macs", 1), ("receptive_field", [28, 3])])
+def test_what_the_network_computes_and_sees_is_recomputed(
+    run: Path, key: str, forged: object
+) -> None:
+    audit = judge(run).audit.to_json()
+    assert json.loads((run / "result.json").read_text())[key] == audit[key]
+
+    def forge(result: dict[str, Any], **changes: object) -> None:
+        for name in ("files", "seal"):
+            del result[name]
+        result.update(sealed({**result, **changes}, run))
+
+    edited(run, lambda result: forge(result, **{key: forged}))
+    assert rules(run) == {f"record {key}"}
+    # Runs of older versions have neither, and are not told off for it.
+    edited(run, lambda result: (result.pop("macs"), result.pop("receptive_field"), forge(result)))
+    assert rules(run) == set()
+
+
 def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
     """Two classes with equal logits: which one wins is no claim, on another machine alone."""
     file = run / "weights.safetensors"

@@ -40,6 +40,8 @@ RESULT_KEYS = {
     "verdict",
     "violations",
     "params",
+    "macs",
+    "receptive_field",
     "epochs",
     "test",
     "best_epoch",

@@ -280,6 +280,10 @@ def _mismatches(run: RunRecord, metrics: Metrics, weights_sha256: str) -> list[V
 
     compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
     compare("params", result.get("params"), metrics.params, "parameters")
+    network = metrics.network_json()
+    for key, what in (("macs", "multiply-adds"), ("receptive_field", "receptive field")):
+        if key in result:  # results of older versions have neither
+            compare(key, result[key], network[key], what)
     compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
     if test.get("correct") is not None:
         assert metrics.correct is not None

@@ -110,7 +110,7 @@ class RunResult:
             **diverged,
             "verdict": self.verdict,
             "violations": [violation.to_json() for violation in self.violations],
-            "params": self.params,
+            **self.metrics.network_json(),
             "epochs": json_number(self.epochs),
             "test": {
                 **test,

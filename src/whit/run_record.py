@@ -102,6 +102,7 @@ class _StoredResult(_Stored):
     state: Literal["finished", "diverged"] = "finished"
     verdict: Verdict
     params: Natural
+    macs: Natural | None = None  # results of older versions have none
     epochs: float
     test: _StoredTest
     seconds: _StoredSeconds

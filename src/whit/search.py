@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,19 @@ from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome
 from whit.ledger import Ledger
 from whit.models.source import own_sha256
-from whit.planning import Plan, plan
-from whit.recipe import Recipe, load_recipe, parse_recipe
+from whit.planning import plan
+from whit.recipe import Recipe, parse_recipe
 from whit.run_folder import receive_run
 from whit.space import Space
 from whit.stopping import Stop, Stopping
 from whit.studying import Executor
 from whit.trials import (
     Trial,
+    known_macs,
     least_by_epoch,
     read_given_up,
     read_trial,
     read_trials,
-    trial_folders,
     unconfirmed,
 )
 
@@ -100,7 +100,6 @@ class Driver:
         except BaseException:
             self._lock.release()
             raise
-        self.macs: dict[int, int] = {}
         self.running: dict[str, int] = {}
         self.numbers: dict[str, int] = {}  # run folder to trial
         try:
@@ -226,8 +225,6 @@ class Driver:
         if not (folder / "recipe.toml").exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / "recipe.toml", recipe.to_toml().encode())
-        if "macs" in self.space.objectives and number not in self.macs:
-            self.macs[number] = _macs(plan(recipe))
 
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
@@ -239,7 +236,7 @@ class Driver:
             "epochs": float(recipe.train.epochs),
         }
         if "macs" in self.space.objectives:
-            costs["macs"] = float(_macs(made))
+            costs["macs"] = float(known_macs(made))
         least = least_by_epoch(costs, recipe.train.epochs, self.search.trials, self.space)
         return replace(
             self.job,
@@ -260,7 +257,7 @@ class Driver:
         files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
         trial = None
         if outcome.state in ("finished", "diverged"):
-            trial = read_trial(folder.parent, self.macs.get(number))
+            trial = read_trial(folder.parent, self.space)
         if job.seed:
             if trial:
                 self.ledger.give(number, job.seed, files)
@@ -285,7 +282,7 @@ class Driver:
             recipe = parse_recipe(self.ledger.recipe_of(number), f"trial {number}")
             self._write_recipe(number, recipe)
             receive_run(self._folder(number) / f"seed-{seed}", files)
-            self._keep(read_trial(self._folder(number), self.macs.get(number)))
+            self._keep(read_trial(self._folder(number), self.space))
 
     def _keep(self, trial: Trial | None) -> None:
         if trial:
@@ -295,16 +292,12 @@ class Driver:
     def _values(self, number: int, trial: Trial | None, outcome: Outcome) -> list[float] | None:
         """Return what Optuna learns; of a candidate that was given up, what it had reached."""
         if outcome.state == "given up":
-            trial = read_given_up(self._folder(number), self.macs.get(number))
+            trial = read_given_up(self._folder(number), self.space)
         return [trial.values[name] for name in self.space.objectives] if trial else None
 
     def _refresh(self) -> None:
         """Read what is there already."""
-        if "macs" in self.space.objectives:
-            for path in trial_folders(self.search.folder):
-                with suppress(InputError):  # left half made; who takes it over writes it anew
-                    self.macs[int(path.name)] = _macs(plan(load_recipe(path)))
-        self.search.trials = read_trials(self.search.folder, self.space, self.macs)
+        self.search.trials = read_trials(self.search.folder, self.space)
         self._take_from_others()
         self.search.given_up = self.ledger.count("given up")
         self.search.refused = self.ledger.count("refused")
@@ -362,9 +355,3 @@ def _own(folder: Path) -> FileLock:
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}.") from None
     return lock
-
-
-def _macs(made: Plan) -> int:
-    if made.audit.macs is None:
-        raise InputError(f"{made.recipe.name}: its multiply-adds are not known.")
-    return made.audit.macs
