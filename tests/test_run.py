@@ -20,7 +20,7 @@ from whit.judge import judge
 from whit.planning import plan
 from whit.recipe import load_recipe
 from whit.run import run
-from whit.run_folder import receive_run
+from whit.run_folder import import_run
 from whit.run_record import find_runs, read_run
 
 FILES = {
@@ -276,12 +276,12 @@ def test_a_run_from_elsewhere_takes_the_place_of_one_that_was_left(
     left = tmp_path / "left"
     shutil.copytree(whole, left)
     (left / "result.json").unlink()
-    receive_run(left, files)
+    import_run(left, files)
     assert {path.name: path.read_bytes() for path in left.iterdir()} == files
     (left / "log.jsonl").write_text("kept")
-    receive_run(left, files)  # a finished one is never replaced
+    import_run(left, files)  # a finished one is never replaced
     assert (left / "log.jsonl").read_text() == "kept"
     for name in ("../outside", "sub/weights.safetensors", "result.json.exe"):
         with pytest.raises(RunFailed, match="not the files of a run"):
-            receive_run(tmp_path / "strange", {**files, name: b""})
+            import_run(tmp_path / "strange", {**files, name: b""})
     assert not (tmp_path / "strange").exists()

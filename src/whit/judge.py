@@ -23,15 +23,16 @@ from whit.data.splits import Dataset, Split
 from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import predict
+from whit.inputs import current_digests, diff_inputs
 from whit.models.source import is_source, refuse_inside
 from whit.planning import fresh_model, load_network, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
-from whit.run_record import RunRecord, read_run, why_no_weights
-from whit.sameness import DECIDING, changes_between
-from whit.seal import broken_seals
+from whit.run_record import RunRecord, read_run, weights_problem
+from whit.runs import layout
+from whit.sameness import REPRODUCIBILITY_KEYS, diff_environments
+from whit.seal import verify_manifest
 from whit.text_table import wrapped
-from whit.trained import inputs_now
 from whit.weights import sha256
 
 # Two logits so near each other may change places when sums are made in another order.
@@ -180,14 +181,14 @@ def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement
     Raises InputError when there is nothing to judge, or what it needs is not there.
     """
     refuse_inside(run.recipe.model.name, run.path)
-    problem = why_no_weights(run)
+    problem = weights_problem(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
     assert run.result is not None
-    weights = run.path / "weights.safetensors"
+    weights = run.path / layout.WEIGHTS
     judgement, tested = _judge_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
-        raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
+        raise InputError(f"{run.path / layout.LOG}: no epoch in it.")
     _, _, num_images = describe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
     metrics, notes = judgement.metrics, _caveats(run)
@@ -221,7 +222,7 @@ def _near_misses(run: RunRecord, tested: Tested) -> str | None:
     now |= {
         key: run.environment.get(key) for key in ("data_sha256", "model_sha256", "teacher_sha256")
     }
-    if not changes_between(run.environment, now):
+    if not diff_environments(run.environment, now):
         return None
     with torch.inference_mode():
         images = tested.dataset.test.images[differing].float()
@@ -236,22 +237,23 @@ def _near_misses(run: RunRecord, tested: Tested) -> str | None:
 
 def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]:
     """Name what the judgement is made from and is no longer what the run was made from."""
-    for key, digest in inputs_now(run.recipe, tested.dataset if tested else None).items():
-        then, what = run.environment.get(key), DECIDING[key]
-        if digest != then:
-            message = f"{run.path.name}: {what} changed since the run."
-            yield Violation(f"record {what.split()[-1]}", str(then), digest, message)
+    dataset = tested.dataset if tested else None
+    for change in diff_inputs(run, current_digests(run.recipe, dataset, with_teacher=False)):
+        what = REPRODUCIBILITY_KEYS[change["what"]]
+        message = f"{run.path.name}: {what} changed since the run."
+        rule = f"record {what.split()[-1]}"
+        yield Violation(rule, str(change["before"]), change["now"], message)
 
 
 def altered(run: RunRecord) -> Iterator[Violation]:
     """Name every file of the run that is not as it was when the run was sealed."""
-    for name, then, now in broken_seals(run.result or {}, run.path):
+    for name, then, now in verify_manifest(run.result or {}, run.path):
         said = "missing now" if now == "None" else f"sealed as {then[:16]}, is {now[:16]} now"
         message = f"{run.path / name}: altered after the run: {said}."
         yield Violation(f"altered {name}", then, now, message)
     whole = run.recipe.to_toml().encode()
-    if (run.path / "recipe.toml").read_bytes() != whole:
-        message = f"{run.path / 'recipe.toml'}: not as whit writes it, so it was altered."
+    if (run.path / layout.RECIPE).read_bytes() != whole:
+        message = f"{run.path / layout.RECIPE}: not as whit writes it, so it was altered."
         yield Violation("record recipe", "", "", message)
 
 

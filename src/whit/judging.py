@@ -12,12 +12,12 @@ from whit.data.splits import Dataset
 from whit.errors import Diverged
 from whit.planning import Plan
 from whit.record import EpochRecord, Evaluation, RunResult
-from whit.sameness import describe
+from whit.sameness import describe_change
 from whit.state import TrainingState
 from whit.weights import sha256
 
 
-def judged_result(
+def build_result(
     plan: Plan,
     dataset: Dataset,
     state: TrainingState,
@@ -98,7 +98,7 @@ def _notes(
         )
     found += [
         f"resumed in epoch {change['epoch']} although not everything was as before: "
-        f"{describe(change)}."
+        f"{describe_change(change)}."
         for change in changes
     ]
     return tuple(found)

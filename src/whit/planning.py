@@ -20,7 +20,7 @@ from whit.errors import InputError, ModelError
 from whit.models.registry import build_model, given_in_python
 from whit.recipe import Recipe
 from whit.record import verdict_text
-from whit.teacher import Teacher, teacher_of
+from whit.teacher import Teacher, load_teacher
 from whit.text_table import wrapped
 from whit.weights import load_weights
 
@@ -140,7 +140,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
         recipe = recipe.model_copy(update={"model": given_in_python(model)})
     teacher = audit = None
     try:
-        teacher = teacher_of(recipe)
+        teacher = load_teacher(recipe)
         if teacher:
             problems += _cannot_teach(teacher, image_shape, num_classes)
     except InputError as error:

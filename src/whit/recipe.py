@@ -20,6 +20,7 @@ from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
 
 FLAGSHIP = "sprint"
+RECIPE_FILE = "recipe.toml"  # in a run folder, and in the folder of a trial
 _MOST_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
 LARGEST = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
 
@@ -324,10 +325,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         return parse_recipe(shipped[str(name_or_path)], str(name_or_path))
     path = Path(name_or_path)
     try:
-        if path.is_dir() and (path / "recipe.toml").is_file():
-            path = path / "recipe.toml"
-        elif path.is_dir():
-            raise RecipeError(f"{path}: a folder without a recipe.toml in it.")
+        if path.is_dir():
+            if not (path / RECIPE_FILE).is_file():
+                raise RecipeError(f"{path}: a folder without a {RECIPE_FILE} in it.")
+            path /= RECIPE_FILE
         with path.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except FileNotFoundError:

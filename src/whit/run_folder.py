@@ -1,13 +1,4 @@
-"""The folder of a run, and the only writer of it.
-
-    runs/<name>-<seed>-<stamp>/
-        recipe.toml          complete, defaults written out
-        environment.json     versions, processor, threads, code state, data
-        log.jsonl            one record an epoch
-        result.json          written last: a folder without it is an unfinished run
-        weights.safetensors  after the last epoch
-        audit.txt            the layer table and the verdict
-        checkpoint/          while the run is unfinished: its state, and whose it is
+"""The folder of a run, and the only writer of it; `layout` names its files.
 
 A folder appears with its recipe, environment and first checkpoint in it, or not at all.
 """
@@ -16,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shlex
 import shutil
@@ -38,13 +28,10 @@ from whit.durable import (
 from whit.errors import InputError, RunFailed
 from whit.ownership import Ownership, is_running, owner_of
 from whit.record import EpochRecord
+from whit.runs import layout
 
 _LONGEST_NAME = 255  # bytes; what file systems allow for one folder
 _NEW = ".whit-new"  # begins the name of a folder in the making
-_RUN_FILE = re.compile(
-    r"(recipe\.toml|environment\.json|log\.jsonl|result\.json|weights\.safetensors|audit\.txt"
-    r"|checkpoint/[0-9]{6}-[0-9a-f]{16}\.safetensors)"
-)
 
 
 class RunFolder:
@@ -53,17 +40,17 @@ class RunFolder:
     def __init__(self, path: Path, *, take_over: bool = False):
         """Own a folder that is there. Raises RunOwned when somebody else does."""
         self.path = path
-        self.checkpoints = path / "checkpoint"
+        self.checkpoints = path / layout.CHECKPOINTS
         if self.checkpoints.is_symlink():
             raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
-        with self._failing_in_words("checkpoint"):
+        with self._failing_in_words(layout.CHECKPOINTS):
             self.checkpoints.mkdir(exist_ok=True)
             self.ownership = Ownership(self.checkpoints, take_over=take_over)
             remove_leftovers(path)
             remove_leftovers(self.checkpoints)
 
     @staticmethod
-    def refuse(out: Path) -> None:
+    def check_creatable(out: Path) -> None:
         """Raise InputError if no new folder can be made at `out`; makes nothing itself."""
         if os.path.lexists(out):
             raise _already_there(out)
@@ -82,7 +69,7 @@ class RunFolder:
         """
         path = out or Path("runs") / f"{name}-{seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         if out or not os.path.lexists(path):  # a second run in one second gets a number
-            cls.refuse(path)
+            cls.check_creatable(path)
         return cls(_made_whole(path, files, again=out is None))
 
     @property
@@ -96,15 +83,15 @@ class RunFolder:
 
     def append_log(self, record: EpochRecord) -> None:
         line = _log_line(record)
-        with self.writing("log.jsonl", len(line)):
-            append(self.path / "log.jsonl", line)
+        with self.writing(layout.LOG, len(line)):
+            append(self.path / layout.LOG, line)
 
     def rewrite_log(self, records: Sequence[EpochRecord]) -> None:
         """Make the log say what the checkpoint knows, unless it does."""
         content = b"".join(map(_log_line, records))
-        log = self.path / "log.jsonl"
+        log = self.path / layout.LOG
         if content != (log.read_bytes() if log.is_file() else b""):
-            self.write_bytes("log.jsonl", content)
+            self.write_bytes(layout.LOG, content)
 
     @contextmanager
     def writing(self, name: str, size: int = 0) -> Iterator[None]:
@@ -138,17 +125,17 @@ class RunFolder:
         self.ownership.give_back()
 
 
-def receive_run(path: Path, files: Mapping[str, bytes]) -> None:
+def import_run(path: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder of a run that was made elsewhere, unless it is there already.
 
     What a process that is gone left unfinished there gives way to it. Raises RunFailed when it
     cannot be written, or holds what no run does.
     """
-    strange = sorted(name for name in files if not _RUN_FILE.fullmatch(name))
+    strange = sorted(name for name in files if not layout.is_run_file(name))
     if strange:
         raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, strange))}.")
-    if os.path.lexists(path) and not os.path.lexists(path / "result.json"):
-        owner = owner_of(path / "checkpoint")
+    if os.path.lexists(path) and not os.path.lexists(path / layout.RESULT):
+        owner = owner_of(path / layout.CHECKPOINTS)
         if owner is None or owner.is_alive() is False:
             shutil.rmtree(path, ignore_errors=True)
     if not os.path.lexists(path):
@@ -169,7 +156,7 @@ def _log_line(record: EpochRecord) -> bytes:
 
 def _already_there(out: Path) -> InputError:
     more = ""
-    if (out / "checkpoint").is_dir() and not (out / "result.json").exists():
+    if (out / layout.CHECKPOINTS).is_dir() and not (out / layout.RESULT).exists():
         more = f" It holds an unfinished run, which {_resume_command(out)} goes on with."
     return InputError(
         f"--out {out}: already there, and a run never overwrites: "

@@ -17,14 +17,13 @@ from whit.errors import InputError, RecipeError
 from whit.ownership import Owner, owner_of
 from whit.recipe import LARGEST, Recipe, parse_recipe
 from whit.record import EpochRecord, Evaluation
+from whit.runs import layout
 from whit.strange_file import read_strange
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
 _MOST_BYTES = 2_000_000
 _MOST_OF_EPOCH = 1_000  # bytes in the log
 _MOST_KEPT = 5_000  # characters of a recipe that is kept once parsed; ours have about 1,000
-# A run has the first of them from its first moment, and others if that one was lost.
-_BESIDE_RECIPE = ("environment.json", "checkpoint", "log.jsonl", "result.json")
 
 
 State = Literal["finished", "diverged", "running", "stopped"]
@@ -50,7 +49,7 @@ class RunRecord:
 
     @property
     def owner(self) -> Owner | None:
-        return owner_of(self.path / "checkpoint")
+        return owner_of(self.path / layout.CHECKPOINTS)
 
     @property
     def seed(self) -> int | None:
@@ -112,13 +111,13 @@ class _StoredResult(_Stored):
 
 def read_run(path: Path) -> RunRecord:
     """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
-    if not _holds_recipe(path):
+    if not layout.has_recipe(path):
         raise InputError(f"{path}: not a run folder that can be read (no recipe.toml in it).")
     try:
-        recipe = _recipe_in(path / "recipe.toml")
-        environment = _read_json(path / "environment.json") or {}
-        result = _read_json(path / "result.json")
-        log_file = path / "log.jsonl"
+        recipe = _recipe_in(path / layout.RECIPE)
+        environment = _read_json(path / layout.ENVIRONMENT) or {}
+        result = _read_json(path / layout.RESULT)
+        log_file = path / layout.LOG
         most = 10_000 + _MOST_OF_EPOCH * recipe.train.epochs
         lines = _read(log_file, most).split("\n") if os.path.lexists(log_file) else []
     except OSError as error:
@@ -129,7 +128,7 @@ def read_run(path: Path) -> RunRecord:
             # The first runs wrote none, and a result only when they had come to their end.
             result = {"state": "finished", **result}
     except ValidationError as error:
-        raise InputError(_damages(path / "result.json", error)) from None
+        raise InputError(_damages(path / layout.RESULT, error)) from None
     if lines and (not lines[-1] or result is None):
         lines.pop()  # empty after the last newline; else the half line of a run that was killed
     log = []
@@ -137,7 +136,7 @@ def read_run(path: Path) -> RunRecord:
         try:
             log.append(_epoch_record().validate_json(line, strict=True))
         except ValidationError as error:
-            raise InputError(_damages(path / f"log.jsonl, line {number}", error)) from None
+            raise InputError(_damages(path / f"{layout.LOG}, line {number}", error)) from None
     return RunRecord(path, recipe, environment, tuple(log), result)
 
 
@@ -200,9 +199,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def why_no_weights(run: RunRecord) -> str | None:
+def weights_problem(run: RunRecord) -> str | None:
     """Say why a run has no weights to judge or to go on with; None where it has."""
-    weights = run.path / "weights.safetensors"
+    weights = run.path / layout.WEIGHTS
     if run.result is None:
         return "the run did not finish"
     if run.state == "diverged":
@@ -221,22 +220,12 @@ def find_runs(roots: Sequence[Path]) -> list[Path]:
     """
     found = []
     for root in roots:
-        if _is_run(root):
+        if layout.is_run(root):
             found.append(root)
         elif root.is_dir():
             try:
                 inside = sorted(root.iterdir())
             except OSError as error:
                 raise InputError(f"{root}: cannot be read: {error.strerror}.") from None
-            found += [path for path in inside if _is_run(path)]
+            found += [path for path in inside if layout.is_run(path)]
     return found
-
-
-def _is_run(path: Path) -> bool:
-    """Tell a run from the folder of a trial, which holds a recipe and the runs of it."""
-    return _holds_recipe(path) and any(os.path.lexists(path / name) for name in _BESIDE_RECIPE)
-
-
-def _holds_recipe(path: Path) -> bool:
-    # os.path.isfile says no where Path.is_file raises: a folder without permission is no run.
-    return os.path.isfile(path / "recipe.toml")

@@ -21,17 +21,15 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 
-from whit.doing import teacher_sha256
 from whit.durable import write_whole
 from whit.errors import BudgetInfeasible, InputError, Interrupted, RunFailed
 from whit.findings import Search, SearchOnlooker
-from whit.inputs import Inputs, changed, said_of
+from whit.inputs import InputDigests, count_changed, current_digests, format_changes
 from whit.job import Job, Outcome
 from whit.ledger import Ledger
-from whit.models.source import own_sha256
 from whit.planning import plan
-from whit.recipe import Recipe, parse_recipe
-from whit.run_folder import receive_run
+from whit.recipe import RECIPE_FILE, Recipe, parse_recipe
+from whit.run_folder import import_run
 from whit.space import Space
 from whit.stopping import Stop, Stopping
 from whit.studying import Executor
@@ -222,9 +220,9 @@ class Driver:
 
     def _write_recipe(self, number: int, recipe: Recipe) -> None:
         folder = self._folder(number)
-        if not (folder / "recipe.toml").exists():
+        if not (folder / RECIPE_FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / "recipe.toml", recipe.to_toml().encode())
+            write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
 
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
@@ -238,14 +236,15 @@ class Driver:
         if "macs" in self.space.objectives:
             costs["macs"] = float(known_macs(made))
         least = least_by_epoch(costs, recipe.train.epochs, self.search.trials, self.space)
+        digests = current_digests(on_val)
         return replace(
             self.job,
             recipe=on_val.to_toml(),
             seed=seed,
             folder=folder,
             least=least,
-            model_sha256=own_sha256(on_val.model.name),
-            teacher_sha256=teacher_sha256(on_val),
+            model_sha256=digests.get("model_sha256"),
+            teacher_sha256=digests.get("teacher_sha256"),
         )
 
     def _take_in(self, job: Job, outcome: Outcome) -> None:
@@ -281,7 +280,7 @@ class Driver:
         for number, seed, files in list(self.ledger.from_others(known)):
             recipe = parse_recipe(self.ledger.recipe_of(number), f"trial {number}")
             self._write_recipe(number, recipe)
-            receive_run(self._folder(number) / f"seed-{seed}", files)
+            import_run(self._folder(number) / f"seed-{seed}", files)
             self._keep(read_trial(self._folder(number), self.space))
 
     def _keep(self, trial: Trial | None) -> None:
@@ -304,21 +303,21 @@ class Driver:
 
     def _refuse_changed(self) -> None:
         """Raise InputError when candidates were trained from another model, teacher or data."""
-        inputs, folder = Inputs(), self.search.folder
+        inputs, folder = InputDigests(), self.search.folder
         counts: Counter[str] = Counter()
-        gone: dict[str, None] = {}  # each once, in their order
+        missing: dict[str, None] = {}  # each once, in their order
         for trial in self.search.trials:
             runs = trial.seeds.ended
             try:
-                counts += changed(runs, inputs.of(runs[0].recipe, with_data=True))
+                counts += count_changed(runs, inputs.read(runs[0].recipe, with_data=True))
             except InputError as error:
-                gone |= dict.fromkeys(error.problems)
+                missing |= dict.fromkeys(error.problems)
         problems = [
             f"{folder}: what candidates were trained from is not as it was: {problem} Put it back, "
             "or add --accept-changes."
-            for problem in gone
+            for problem in missing
         ]
-        if problems := [*problems, *said_of(folder, counts, "runs")]:
+        if problems := [*problems, *format_changes(folder, counts, "runs")]:
             raise InputError(problems)
 
     def _folder(self, number: int) -> Path:

@@ -8,8 +8,9 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.recipe import Recipe
-from whit.run_record import RunRecord, read_run, why_no_weights
-from whit.seal import broken_seals
+from whit.run_record import RunRecord, read_run, weights_problem
+from whit.runs import layout
+from whit.seal import verify_manifest
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Teacher:
         )
 
 
-def teacher_of(recipe: Recipe) -> Teacher | None:
+def load_teacher(recipe: Recipe) -> Teacher | None:
     """Return the teacher that a recipe names; None where it names none.
 
     Raises InputError when there is no such teacher, when it did not finish or was altered since,
@@ -59,13 +60,13 @@ def teacher_of(recipe: Recipe) -> Teacher | None:
         return None
     name = recipe.distill.teacher
     path = Path(name)
-    if not (path / "recipe.toml").is_file():
+    if not layout.has_recipe(path):
         raise InputError(f"distill.teacher = {name!r}: there is no such run folder.")
     run = read_run(path)
-    problem = why_no_weights(run)
+    problem = weights_problem(run)
     if problem:
         raise InputError(f"distill.teacher = {name!r}: {problem}, so it can teach nothing.")
-    altered = [file for file, _, _ in broken_seals(run.result or {}, path)]
+    altered = [file for file, _, _ in verify_manifest(run.result or {}, path)]
     if altered:
         raise InputError(
             f"distill.teacher = {name!r}: altered after the run: {', '.join(altered)}. Train the "

@@ -16,7 +16,7 @@ from whit.budget import Metrics
 from whit.errors import InputError
 from whit.evidence import Sample
 from whit.planning import Plan, plan
-from whit.recipe import Recipe, load_recipe
+from whit.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.run_record import read_run
 from whit.seeds import Seeds, seeds_of
 from whit.space import OBJECTIVES, Space
@@ -61,7 +61,7 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         return {
             "trial": self.number,
-            "recipe": str(self.folder / "recipe.toml"),
+            "recipe": str(self.folder / RECIPE_FILE),
             **self.values,
             "seeds": len(self.seeds.runs),
             "diverged": len(self.seeds.diverged),

@@ -18,6 +18,7 @@ from whit.record import KEPT, EpochRecord
 from whit.reporting import fields
 from whit.reporting.document import Block, Lines, Mood, Picture, Table, Text
 from whit.run_record import RunRecord
+from whit.runs import layout
 
 LONGEST, LONGEST_SENTENCE = 200, 1000  # characters of a text that somebody else wrote
 MOOD: dict[str, Mood] = {"met": "good", "missed": "bad", "open": "open"}
@@ -221,7 +222,7 @@ def recipe_argument(run: RunRecord) -> str:
     name = run.recipe.name
     if name in shipped and recipe_id(parse_recipe(shipped[name], name)) == recipe_id(run.recipe):
         return name
-    return shlex.quote(str(run.path / "recipe.toml"))
+    return shlex.quote(str(run.path / layout.RECIPE))
 
 
 def machine_options(run: RunRecord) -> str:
