@@ -2,12 +2,13 @@
 
 A budget is judged three times by three means: on what `plan` predicts, on what a run measured,
 and on what `audit` recomputes. All three hand `Metrics` to `Budget.violations`, so the rules are
-the same; what is not known yet is None and is not judged. Each key of `[budget]` is one `Rule`:
+the same; what is not known yet is None and is not judged. Each key of `[budget]` is one rule:
 the recipe's schema, verdicts, tables and violations all iterate over `RULES`.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ LAYER_KINDS = {
     "avgpool": "average pooling of part of a map",
 }
 
+_SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _LIMIT = re.compile(r"\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*")
 
 
@@ -61,12 +63,7 @@ class Limit:
 
     def allows(self, value: Fraction | int) -> bool:
         """Exact comparison: 99.39 never passes `>= 99.40`, whatever a float would print."""
-        return {
-            "<": value < self.value,
-            "<=": value <= self.value,
-            ">": value > self.value,
-            ">=": value >= self.value,
-        }[self.sign]
+        return bool(_SIGNS[self.sign](value, self.value))
 
     def __str__(self) -> str:
         return f"{self.sign} {self.text}"
@@ -90,10 +87,10 @@ class Metrics:
     """What was predicted, measured or recomputed; None where it is not known.
 
     `epochs` is images seen / images in the training split. `correct` of `total` test images
-    were right after the last epoch. `kinds` are the layer kinds that the forward pass uses.
-    `macs` are multiply-adds for one image, `receptive_field` is in input pixels, a pair where
-    rows and columns differ. `leaked` counts test images that are also in the training or
-    validation split. `selected_on_test` is true when the weights were chosen by test accuracy.
+    were right after the last epoch. `kinds` are the layer kinds of the forward pass. `macs` are
+    multiply-adds for one image; `receptive_field` is in input pixels, (rows, columns) if they
+    differ. `leaked` counts test images that are also in the training or validation split.
+    `selected_on_test` is true when the weights were chosen by their test accuracy.
     """
 
     params: int | None = None
@@ -119,37 +116,29 @@ class Metrics:
     def network_json(self) -> dict[str, Any]:
         """Return what `result.json` says of the network itself; a pair becomes a list."""
         field = self.receptive_field
-        return {
-            "params": self.params,
-            "macs": self.macs,
-            "receptive_field": list(field) if isinstance(field, tuple) else field,
-        }
+        field_json = list(field) if isinstance(field, tuple) else field
+        return {"params": self.params, "macs": self.macs, "receptive_field": field_json}
 
 
 Row = tuple[str, str, str, bool | None]  # rule, limit, value, whether it is kept (None: unknown)
 Check = tuple[Row | None, Violation | None]  # what has no row is shown only where it is violated
 
 
-class Rule(ABC):
-    """One key of `[budget]`. A new key is a subclass of this and its entry in RULES."""
+class LimitRule(ABC):
+    """A bound on one number. A new one is a subclass of this and its entry in RULES.
+
+    `key` is its name in `[budget]`, and that of the metric unless `measure` says otherwise.
+    `example` shows how the bound is written, and which sign it takes.
+    """
 
     key: str
-    annotation: Any  # of the key's value in a recipe, for pydantic
-    default: Any = None
-
-    @abstractmethod
-    def check(self, limit: Any, metrics: Metrics) -> Iterator[Check]:
-        """Compare the key's value in a recipe with what is known; None is no limit."""
-
-
-class LimitRule(Rule):
-    """A bound on one number. `example` shows how it is written, and which sign it takes."""
-
     example: str
+    default = None
     is_percent = False
 
     @property
     def annotation(self) -> Any:
+        """The type of the key's value in a recipe, for pydantic."""
         return Annotated[str | None, BeforeValidator(self.validate)]
 
     def validate(self, value: object) -> str | None:
@@ -170,9 +159,9 @@ class LimitRule(Rule):
             raise ValueError(f"{self.key} is in percent, at most 100")
         return str(limit)
 
-    @abstractmethod
-    def measure(self, metrics: Metrics) -> Fraction | int | None:
+    def measure(self, metrics: Metrics) -> Any:
         """Return the number that the limit bounds; None while it is not known."""
+        return getattr(metrics, self.key)
 
     @abstractmethod
     def explain(self, value: Any, limit: Limit, metrics: Metrics) -> str:
@@ -186,24 +175,22 @@ class LimitRule(Rule):
         return json_number(Fraction(value))
 
     def check(self, limit: str | None, metrics: Metrics) -> Iterator[Check]:
+        """Compare the key's value in a recipe, None where it is absent, with what is known."""
         if limit is None:
             return
         value, bound = self.measure(metrics), Limit.parse(limit)
         if value is None:
             yield (self.key, limit, "?", None), None
-        elif bound.allows(value):
-            yield (self.key, limit, self.format(value, metrics), True), None
-        else:
+            return
+        violation = None
+        if not bound.allows(value):
             message = self.explain(value, bound, metrics)
             violation = Violation(self.key, limit, self.to_json(value), message)
-            yield (self.key, limit, self.format(value, metrics), False), violation
+        yield (self.key, limit, self.format(value, metrics), violation is None), violation
 
 
 class ParamsRule(LimitRule):
     key, example = "params", "< 20000"
-
-    def measure(self, metrics: Metrics) -> int | None:
-        return metrics.params
 
     def explain(self, value: int, limit: Limit, metrics: Metrics) -> str:
         excess = value - int(limit.value) + (limit.sign == "<")
@@ -215,9 +202,6 @@ class ParamsRule(LimitRule):
 
 class EpochsRule(LimitRule):
     key, example = "epochs", "< 20"
-
-    def measure(self, metrics: Metrics) -> Fraction | None:
-        return metrics.epochs
 
     def format(self, value: Fraction, metrics: Metrics) -> str:
         return exact_decimal(value)
@@ -271,25 +255,27 @@ class AccuracyRule(LimitRule):
             yield None, Violation("selection on test", "last epoch", chosen, message)
 
 
-def _check_kinds(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the kinds. Raises ValueError for one that is unknown."""
-    unknown = [kind for kind in kinds if kind not in LAYER_KINDS]
-    if unknown:
-        raise ValueError(
-            f"{unknown[0]!r} is not a layer kind.{did_you_mean(unknown[0], LAYER_KINDS)} "
-            f"Allowed: {', '.join(LAYER_KINDS)}"
-        )
-    return kinds
-
-
-class KindsRule(Rule):
+@dataclass(frozen=True)
+class KindsRule:
     """Layer kinds of which each must be `present` in the forward pass, or `absent`."""
 
-    annotation = Annotated[tuple[str, ...], AfterValidator(_check_kinds)]
+    key: str
+    state: str
+    message: str  # with {kind} and {meaning}
     default = ()
 
-    def __init__(self, key: str, state: str, message: str):
-        self.key, self.state, self.message = key, state, message
+    @property
+    def annotation(self) -> Any:
+        return Annotated[tuple[str, ...], AfterValidator(self.validate)]
+
+    def validate(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [kind for kind in kinds if kind not in LAYER_KINDS]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is not a layer kind.{did_you_mean(unknown[0], LAYER_KINDS)} "
+                f"Allowed: {', '.join(LAYER_KINDS)}"
+            )
+        return kinds
 
     def check(self, limit: tuple[str, ...] | None, metrics: Metrics) -> Iterator[Check]:
         for kind in limit or ():
@@ -306,7 +292,7 @@ class KindsRule(Rule):
 
 
 # In the order of the keys in a recipe, of the rows of a table and of the violations.
-RULES: tuple[Rule, ...] = (
+RULES: tuple[LimitRule | KindsRule, ...] = (
     ParamsRule(),
     EpochsRule(),
     AccuracyRule(),

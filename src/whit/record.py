@@ -54,11 +54,9 @@ class EpochRecord:
     seconds: float  # training alone
     evaluations: tuple[Evaluation, ...] = ()
 
-    def to_json(self, *, wrong: bool = False) -> dict[str, Any]:
-        """Return the line of the log; which images were `wrong` stands in the result alone."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of the log; which images were wrong is only in the result."""
         value = asdict(self)
-        if wrong:
-            return value
         for evaluation in value["evaluations"]:
             del evaluation["wrong"]
         return value
