@@ -1,4 +1,4 @@
-"""What a run leaves behind, as values: evaluations, epochs, the result and its verdict."""
+"""The results of a run as values: evaluations, epochs, the result and its verdict."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One reading of a split. `loss` is the mean cross-entropy in nats per image.
+    """One evaluation of a split. `loss` is the mean cross-entropy in nats per image.
 
-    `wrong` holds the places in the split of the images that were not right.
+    `wrong` holds the indices in the split of the images that were misclassified.
     """
 
     split: str
@@ -64,15 +64,15 @@ class EpochRecord:
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What `result.json` says, and what it was judged by."""
+    """What `result.json` says, with the budget and the metrics that gave the verdict."""
 
     verdict: Verdict
     violations: tuple[Violation, ...]
     params: int
     epochs: Fraction
-    test: Evaluation | None  # None when the recipe leaves the test split alone
+    test: Evaluation | None  # None when the recipe does not evaluate on test
     test_reads: int
-    best: tuple[int, Evaluation] | None  # epoch, on the split that was read most often
+    best: tuple[int, Evaluation] | None  # epoch, on the split that was evaluated most often
     seconds_train: float
     seconds_total: float
     images_seen: int
@@ -81,8 +81,10 @@ class RunResult:
     notes: tuple[str, ...] = ()
     state: Literal["finished", "diverged"] = "finished"
     optimizer_sha256: str = ""  # of the optimiser's tensors after the last step
-    changes: tuple[dict[str, Any], ...] = ()  # of machine or code, accepted when it was resumed
-    teacher: dict[str, Any] | None = None  # what it cost, of a run that learned from one
+    changes: tuple[
+        dict[str, Any], ...
+    ] = ()  # accepted when it was resumed
+    teacher: dict[str, Any] | None = None  # its cost, of a run with distillation
     diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
     budget: Budget = field(default_factory=Budget, compare=False)
     metrics: Metrics = field(default_factory=Metrics, compare=False)
@@ -127,22 +129,22 @@ class RunResult:
         }
 
     def text(self, width: int = 100) -> str:
-        """Return the verdict and what a reader must know beside it, in `width` columns."""
+        """Return the verdict, notes and cost as text of at most `width` columns."""
         lines = [verdict_text(self.budget, self.metrics, width)]
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
-            said = (
+            best = (
                 f"Best epoch on {evaluation.split}: {epoch}, "
                 f"{evaluation.correct}/{evaluation.total} "
                 "(shown only: the last epoch is judged)."
             )
-            lines.append(wrapped(said, width))
+            lines.append(wrapped(best, width))
         lines += [wrapped(f"Note: {note}", width) for note in self.notes]
-        said = (
+        cost = (
             f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
             f"({self.seconds_total:.1f} s in all), seed {self.seed}."
         )
-        lines.append(wrapped(said, width))
+        lines.append(wrapped(cost, width))
         if self.folder:
             lines.append(f"Run folder: {self.folder}")
         return "\n".join(lines)

@@ -40,7 +40,7 @@ from whit.planning import plan as make_plan
 from whit.preparing import Prepared, prepare
 from whit.recipe import Recipe
 from whit.record import EpochRecord, RunResult
-from whit.run_folder import RunFolder, as_json
+from whit.run_folder import RunFolder, encode_json
 from whit.run_record import RunRecord, read_run
 from whit.runs import layout
 from whit.sameness import describe_change, diff_environments
@@ -94,7 +94,7 @@ def run(
     first = progress.encoded(0.0)
     files = {
         layout.RECIPE: recipe,
-        layout.ENVIRONMENT: as_json(prepared.environment(computing)),
+        layout.ENVIRONMENT: encode_json(prepared.environment(computing)),
         f"{layout.CHECKPOINTS}/{file_name(0, first)}": first,
     }
     watch = watch or Watch()
@@ -228,7 +228,7 @@ def _finish(result: RunResult, weights: bytes, plan: Plan, keeper: Keeper) -> Ru
     folder.write_bytes(layout.WEIGHTS, weights)
     result = replace(result, folder=folder.path, seconds_total=keeper.elapsed)
     folder.write_bytes(layout.AUDIT, f"{plan.audit.table(100)}\n\n{result}\n".encode())
-    folder.write_bytes(layout.RESULT, as_json(with_manifest(result.to_json(), folder.path)))
+    folder.write_bytes(layout.RESULT, encode_json(with_manifest(result.to_json(), folder.path)))
     folder.finish()
     return result
 
