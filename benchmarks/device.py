@@ -39,7 +39,7 @@ from whit.export.quantising import quantised
 from whit.export.shipping import graph_of
 from whit.recipe import shipped_recipes
 from whit.run_record import read_run
-from whit.trained import Trained, load_trained
+from whit.trained import LoadedRun, load_run_model
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "DEVICE.md"
@@ -49,7 +49,9 @@ HEAD = "| network | form | processor | flash | memory | stack | instructions an 
 PUBLIC = ((9.3, "99.44"), (11.0, "99.55"), (3.2, "98.92"))
 
 
-def on_board(board: str, program: Program, graph: Graph, trained: Trained, count: int) -> Measured:
+def on_board(
+    board: str, program: Program, graph: Graph, trained: LoadedRun, count: int
+) -> Measured:
     """Run a form on a board and compare every answer with this machine's."""
     images = trained.split.images[:count]
     with tempfile.TemporaryDirectory(prefix="whit-") as folder:
@@ -68,7 +70,7 @@ def runs_of(record: str) -> list[Path]:
 
 
 def row_of(record: str, seed: int, count: int, board: str, int8: bool) -> str:
-    trained = load_trained(read_run(runs_of(record)[seed]))
+    trained = load_run_model(read_run(runs_of(record)[seed]))
     graph = graph_of(trained)
     program = (
         quantised(graph, trained.dataset.train.images).program if int8 else float_program(graph)
@@ -85,7 +87,7 @@ def row_of(record: str, seed: int, count: int, board: str, int8: bool) -> str:
     )
 
 
-def correct(program: Program, trained: Trained) -> int:
+def correct(program: Program, trained: LoadedRun) -> int:
     """Test images that the compiled form classifies right."""
     files = c_files(program, ".")
     answers = c_logits(program, files, trained.split.images, ("-O3", "-march=native")).argmax(1)
@@ -96,7 +98,7 @@ def lost_in_int8(record: str) -> str:
     """What all recorded seeds reach and lose by whole numbers, on all test images."""
     lost, right, sizes = [], [], []
     for run in runs_of(record):
-        trained = load_trained(read_run(run))
+        trained = load_run_model(read_run(run))
         graph = graph_of(trained)
         program = quantised(graph, trained.dataset.train.images).program
         right.append(correct(program, trained))

@@ -31,7 +31,7 @@ from whit.export.program import Program
 from whit.export.quantising import quantised
 from whit.export.shipping import graph_of
 from whit.run_record import read_run
-from whit.trained import load_trained
+from whit.trained import load_run_model
 
 HERE = Path(__file__).parent
 LOOP = """#include "{name}.h"
@@ -73,7 +73,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     (run,) = (HERE.parent / "records" / "fewest-epochs").glob("*/seed-0")
-    trained = load_trained(read_run(run))
+    trained = load_run_model(read_run(run))
     graph = graph_of(trained)
     whole = quantised(graph, trained.dataset.train.images)
     image = trained.split.images[:1]

@@ -12,20 +12,22 @@ from whit.analysis.kinds import LAYER_KINDS
 from whit.budget import (
     Budget,
     Limit,
-    Usage,
+    Metrics,
     exact_decimal,
     floor_percent,
     percent,
 )
 
 FULL = Budget(
-    Limit.parse("< 20000"),
-    Limit.parse("< 20"),
-    Limit.parse(">= 99.40"),
-    require=("batchnorm", "dropout", "gap"),
-    forbid=("linear",),
+    {
+        "params": "< 20000",
+        "epochs": "< 20",
+        "accuracy": ">= 99.40",
+        "require": ("batchnorm", "dropout", "gap"),
+        "forbid": ("linear",),
+    }
 )
-KEPT = Usage(
+KEPT = Metrics(
     params=19_999,
     epochs=Fraction(19),
     correct=9940,
@@ -34,8 +36,8 @@ KEPT = Usage(
 )
 
 
-def rules(usage: Usage) -> list[str]:
-    return [violation.rule for violation in FULL.violations(usage)]
+def rules(metrics: Metrics) -> list[str]:
+    return [violation.rule for violation in FULL.violations(metrics)]
 
 
 def test_kept() -> None:
@@ -58,14 +60,14 @@ def test_kept() -> None:
     ],
 )
 def test_one_rule_at_a_time(change: dict[str, object], rule: str | None) -> None:
-    usage = Usage(**{**vars(KEPT), **change})
-    assert rules(usage) == ([rule] if rule else [])
-    assert FULL.verdict(usage) == ("missed" if rule else "met")
+    metrics = Metrics(**{**vars(KEPT), **change})
+    assert rules(metrics) == ([rule] if rule else [])
+    assert FULL.verdict(metrics) == ("missed" if rule else "met")
 
 
 def test_all_violations_at_once() -> None:
-    usage = Usage(30_000, Fraction(20), 9000, 10_000, frozenset({"linear"}))
-    assert rules(usage) == [
+    metrics = Metrics(30_000, Fraction(20), 9000, 10_000, frozenset({"linear"}))
+    assert rules(metrics) == [
         "params",
         "epochs",
         "accuracy",
@@ -77,20 +79,20 @@ def test_all_violations_at_once() -> None:
 
 
 def test_leaked_images_count_as_wrong_and_only_matter_when_they_matter() -> None:
-    assert rules(Usage(**{**vars(KEPT), "correct": 9960, "leaked": 20})) == []
-    assert rules(Usage(**{**vars(KEPT), "correct": 9960, "leaked": 21})) == [
+    assert rules(Metrics(**{**vars(KEPT), "correct": 9960, "leaked": 20})) == []
+    assert rules(Metrics(**{**vars(KEPT), "correct": 9960, "leaked": 21})) == [
         "test images in training"
     ]
 
 
 def test_open_until_everything_is_known() -> None:
-    assert FULL.verdict(Usage(params=10)) == "open"
-    assert FULL.verdict(Usage(params=20_000)) == "missed"
-    assert Budget().verdict(Usage()) == "met"
+    assert FULL.verdict(Metrics(params=10)) == "open"
+    assert FULL.verdict(Metrics(params=20_000)) == "missed"
+    assert Budget().verdict(Metrics()) == "met"
 
 
 def test_twenty_is_not_under_twenty_in_words() -> None:
-    (violation,) = FULL.violations(Usage(**{**vars(KEPT), "epochs": Fraction(20)}))
+    (violation,) = FULL.violations(Metrics(**{**vars(KEPT), "epochs": Fraction(20)}))
     assert "20 is not < 20" in violation.message
 
 
@@ -125,9 +127,9 @@ def test_an_excess_of_epochs_is_never_shown_away(epochs: Fraction) -> None:
 
 
 def test_rows_say_what_violations_say() -> None:
-    for usage in (KEPT, Usage(), Usage(30_000, Fraction(20), 9000, 10_000, frozenset())):
-        missed = [rule for rule, _, _, kept in FULL.rows(usage) if kept is False]
-        assert missed == [violation.rule for violation in FULL.violations(usage)]
+    for metrics in (KEPT, Metrics(), Metrics(30_000, Fraction(20), 9000, 10_000, frozenset())):
+        missed = [rule for rule, _, _, kept in FULL.rows(metrics) if kept is False]
+        assert missed == [violation.rule for violation in FULL.violations(metrics)]
 
 
 def test_every_kind_is_explained() -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import whit
 from easy_data import easy_images
-from whit.budget import Usage
+from whit.budget import Metrics
 from whit.data.loader import Loader
 from whit.planning import plan
 from whit.recipe import Recipe, load_recipe
@@ -214,10 +214,10 @@ def test_twenty_epochs_under_twenty() -> None:
 
 def test_accuracy_rounded_up() -> None:
     """A write-up's 99.4 % is 9,939 of 10,000."""
-    budget = RECIPE.budget.limits()
-    usage = Usage(params=1, epochs=Fraction(1), correct=9939, total=10_000)
-    assert [v.rule for v in budget.violations(usage)] == ["accuracy"]
-    assert "99.39 %" in budget.violations(usage)[0].message
+    budget = RECIPE.budget.to_budget()
+    metrics = Metrics(params=1, epochs=Fraction(1), correct=9939, total=10_000)
+    assert [v.rule for v in budget.violations(metrics)] == ["accuracy"]
+    assert "99.39 %" in budget.violations(metrics)[0].message
 
 
 class Greedy(Loader):

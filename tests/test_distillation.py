@@ -17,8 +17,9 @@ from torch import nn
 import whit
 from whit.data.normalization import Normalize
 from whit.distillation import Distillation
-from whit.doing import do, teacher_sha256
+from whit.doing import do
 from whit.errors import CannotResume, InputError, Interrupted, ModelError, RecipeError
+from whit.inputs import current_digests
 from whit.job import Job
 from whit.planning import plan
 from whit.recipe import DistillSpec, load_recipe
@@ -170,7 +171,7 @@ def test_a_worker_with_another_teacher_refuses(
     easy_recipe: Path, teacher: Path, tmp_path: Path
 ) -> None:
     recipe = student(easy_recipe, teacher)
-    job = Job(recipe.to_toml(), 0, str(tmp_path / "run"), teacher_sha256=teacher_sha256(recipe))
+    job = Job(recipe.to_toml(), 0, str(tmp_path / "run"), **current_digests(recipe))
     other = do(replace(job, teacher_sha256="0" * 64))
     assert other.state == "failed"
     assert "not the same weights here" in other.said

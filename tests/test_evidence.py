@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 import whit
 from whit.errors import InputError, SourceError
 from whit.judge import judge
-from whit.seal import SEALED, sealed
+from whit.seal import HASHED_FILES, with_manifest
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_an_untouched_run_holds(run: Path) -> None:
     assert judgement.verdict == "met"
 
 
-@pytest.mark.parametrize("name", SEALED)
+@pytest.mark.parametrize("name", HASHED_FILES)
 def test_one_more_byte_in_any_file_is_found(run: Path, name: str) -> None:
     file = run / name
     content = file.read_bytes()
@@ -128,11 +128,30 @@ def test_a_forger_who_seals_again_is_found_by_the_weights(run: Path) -> None:
         result["weights_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
         for key in ("files", "seal"):
             del result[key]
-        result.update(sealed(result, run))
+        result.update(with_manifest(result, run))
 
     edited(run, forge)
     assert not any(rule.startswith("altered") for rule in rules(run))
     assert "record accuracy" in rules(run)
+
+
+@pytest.mark.parametrize(("key", "forged"), [("macs", 1), ("receptive_field", [28, 3])])
+def test_what_the_network_computes_and_sees_is_recomputed(
+    run: Path, key: str, forged: object
+) -> None:
+    audit = judge(run).audit.to_json()
+    assert json.loads((run / "result.json").read_text())[key] == audit[key]
+
+    def forge(result: dict[str, Any], **changes: object) -> None:
+        for name in ("files", "seal"):
+            del result[name]
+        result.update(with_manifest({**result, **changes}, run))
+
+    edited(run, lambda result: forge(result, **{key: forged}))
+    assert rules(run) == {f"record {key}"}
+    # Runs of older versions have neither, and are not told off for it.
+    edited(run, lambda result: (result.pop("macs"), result.pop("receptive_field"), forge(result)))
+    assert rules(run) == set()
 
 
 def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
@@ -156,7 +175,7 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
             result["weights_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
             for key in ("files", "seal"):
                 result.pop(key, None)
-            result.update(sealed(result, run))
+            result.update(with_manifest(result, run))
 
         edited(run, change)
         log = (run / "log.jsonl").read_text().splitlines()

@@ -49,7 +49,7 @@ def test_a_folder_of_colour_images(colour_folder: Path, tmp_path: Path) -> None:
     assert result.test is not None
     assert result.test.total == 30
     assert result.test.correct >= 27
-    assert whit.audit(tmp_path / "run").usage.correct == result.test.correct
+    assert whit.audit(tmp_path / "run").metrics.correct == result.test.correct
 
 
 @pytest.mark.parametrize("name", ["published-17098", "published-16848", "published-19130"])

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 def test_exported_names() -> None:
     """Widening the surface is a decision, made by editing this test."""
     assert whit.__all__ == [
-        "BudgetRefused",
+        "BudgetInfeasible",
         "InputError",
         "Recipe",
         "RunFailed",
@@ -98,7 +98,7 @@ def test_another_model_leaves_the_sizes_of_the_first_behind() -> None:
     """As README has it: `whit train sprint --set model.name=examples/own_model.py:Net`."""
     name = f"model.name={ROOT / 'examples' / 'own_model.py'}:Net"
     planned = plan(load_recipe("sprint").changed([name]))
-    assert planned.audit.params.total == whit.audit(name.partition("=")[2]).usage.params
+    assert planned.audit.params.total == whit.audit(name.partition("=")[2]).metrics.params
     resized = load_recipe("sprint").changed(["model.widths=[8, 8]", "model.name=plain"])
     assert resized.model.arguments == {"widths": [8, 8]}
 

@@ -41,7 +41,7 @@ def problems(text: str) -> list[str]:
 def test_the_design_example_is_a_recipe() -> None:
     recipe = parse_recipe(DESIGN_EXAMPLE, "example")
     assert recipe.model.arguments == {"widths": [16, 24, 24, 32]}
-    assert recipe.budget.limits().params is not None
+    assert recipe.budget.to_budget().limits.get("params") is not None
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -34,7 +34,7 @@ from whit.record import EpochRecord, Evaluation
 from whit.rounding import Rounding, rounded
 from whit.run import Watch, resume, run
 from whit.run_record import read_run
-from whit.trained import load_trained
+from whit.trained import load_run_model
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -129,7 +129,7 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: Path) -> None:
     whit.train(recipe, out=tmp_path / "run", seed=0, quiet=True)
-    trained = load_trained(read_run(tmp_path / "run"))
+    trained = load_run_model(read_run(tmp_path / "run"))
     for parameter in trained.model.parameters():
         if parameter.ndim >= 2:
             for row in parameter.detach().flatten(1):

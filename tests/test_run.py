@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 import whit
-from whit.errors import BudgetRefused, DataError, InputError, ModelError, RunFailed
+from whit.errors import BudgetInfeasible, DataError, InputError, ModelError, RunFailed
 from whit.judge import judge
 from whit.planning import plan
 from whit.recipe import load_recipe
 from whit.run import run
-from whit.run_folder import receive_run
+from whit.run_folder import import_run
 from whit.run_record import find_runs, read_run
 
 FILES = {
@@ -40,6 +40,8 @@ RESULT_KEYS = {
     "verdict",
     "violations",
     "params",
+    "macs",
+    "receptive_field",
     "epochs",
     "test",
     "best_epoch",
@@ -86,7 +88,7 @@ def test_the_folder_is_complete(finished: Path) -> None:
 def test_the_second_judgement_agrees(finished: Path) -> None:
     judgement = whit.audit(finished)
     assert judgement.verdict == "met"
-    assert judgement.usage.correct == result_of(finished)["test"]["correct"]
+    assert judgement.metrics.correct == result_of(finished)["test"]["correct"]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
         raise AssertionError("data was read")
 
     monkeypatch.setattr("whit.preparing.load_dataset", no_data)
-    with pytest.raises(BudgetRefused) as caught:
+    with pytest.raises(BudgetInfeasible) as caught:
         run(planned, out=tmp_path / "run")
     rules = [violation.rule for violation in caught.value.violations]
     assert rules == ["params", "require dropout", "forbid linear"]
@@ -160,7 +162,7 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
     assert result.to_json()["test"]["reads"] == 0
     judgement = whit.audit(tmp_path / "run")
     assert judgement.verdict == "open"
-    assert judgement.usage.correct is None
+    assert judgement.metrics.correct is None
     log = read_run(tmp_path / "run").log
     assert [e.split for epoch in log for e in epoch.evaluations] == ["val"] * 3
     assert {e.total for epoch in log for e in epoch.evaluations} == {50}
@@ -188,7 +190,7 @@ def test_a_model_given_in_python(easy_recipe: Path, tmp_path: Path) -> None:
         whit.audit(tmp_path / "run")
     judgement = whit.audit(tmp_path / "run", model=small_net())
     assert result.test is not None
-    assert judgement.usage.correct == result.test.correct
+    assert judgement.metrics.correct == result.test.correct
 
 
 def test_nothing_is_left_when_something_is_wrong(easy_recipe: Path, tmp_path: Path) -> None:
@@ -274,12 +276,12 @@ def test_a_run_from_elsewhere_takes_the_place_of_one_that_was_left(
     left = tmp_path / "left"
     shutil.copytree(whole, left)
     (left / "result.json").unlink()
-    receive_run(left, files)
+    import_run(left, files)
     assert {path.name: path.read_bytes() for path in left.iterdir()} == files
     (left / "log.jsonl").write_text("kept")
-    receive_run(left, files)  # a finished one is never replaced
+    import_run(left, files)  # a finished one is never replaced
     assert (left / "log.jsonl").read_text() == "kept"
     for name in ("../outside", "sub/weights.safetensors", "result.json.exe"):
         with pytest.raises(RunFailed, match="not the files of a run"):
-            receive_run(tmp_path / "strange", {**files, name: b""})
+            import_run(tmp_path / "strange", {**files, name: b""})
     assert not (tmp_path / "strange").exists()

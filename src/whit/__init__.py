@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whit.errors import BudgetRefused as BudgetRefused
+from whit.errors import BudgetInfeasible as BudgetInfeasible
 from whit.errors import InputError as InputError
 from whit.errors import RunFailed as RunFailed
 from whit.errors import WhitError as WhitError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from whit.studying import Study
 
 __all__ = [
-    "BudgetRefused",
+    "BudgetInfeasible",
     "InputError",
     "Recipe",
     "RunFailed",
@@ -72,7 +72,7 @@ def train(
 ) -> RunResult:
     """Train a recipe, or a model of your own by its recipe, and judge it.
 
-    Leaves a run folder. Raises BudgetRefused when the model can never keep the budget,
+    Leaves a run folder. Raises BudgetInfeasible when the model can never keep the budget,
     InputError for anything given wrong, RunFailed when the run itself goes wrong.
     """
     from rich.console import Console
@@ -136,7 +136,7 @@ def study(
     """Train recipes over seeds 0 to `seeds` - 1, `jobs` at a time in processes of their own.
 
     Seeds that are in `out` already are not trained again. Raises InputError for anything given
-    wrong, BudgetRefused when a recipe can never keep its budget.
+    wrong, BudgetInfeasible when a recipe can never keep its budget.
     """
     import os
 

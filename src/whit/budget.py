@@ -1,22 +1,34 @@
 """What a model and its training may cost, and what they must reach.
 
 A budget is judged three times by three means: on what `plan` predicts, on what a run measured,
-and on what `audit` recomputes. All three hand a `Usage` to `Budget.violations`, so the rules
-are the same; what is not known yet is None and is not judged.
+and on what `audit` recomputes. All three hand `Metrics` to `Budget.violations`, so the rules are
+the same; what is not known yet is None and is not judged. Each key of `[budget]` is one rule:
+the recipe's schema, verdicts, tables and violations all iterate over `RULES`.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from math import ceil
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from whit.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from whit.analysis import Audit
 
 from whit.analysis.kinds import LAYER_KINDS
 
 Verdict = Literal["met", "missed", "open"]
 
+_SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _LIMIT = re.compile(r"\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*")
 
 
@@ -42,12 +54,7 @@ class Limit:
 
     def allows(self, value: Fraction | int) -> bool:
         """Exact comparison: 99.39 never passes `>= 99.40`, whatever a float would print."""
-        return {
-            "<": value < self.value,
-            "<=": value <= self.value,
-            ">": value > self.value,
-            ">=": value >= self.value,
-        }[self.sign]
+        return bool(_SIGNS[self.sign](value, self.value))
 
     def __str__(self) -> str:
         return f"{self.sign} {self.text}"
@@ -55,7 +62,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: which, the limit, the value found, and how to mend it."""
+    """One broken rule: which, the limit, the value found, and how to correct it."""
 
     rule: str
     limit: str
@@ -63,22 +70,18 @@ class Violation:
     message: str
 
     def to_json(self) -> dict[str, int | float | str]:
-        return {
-            "rule": self.rule,
-            "limit": self.limit,
-            "value": self.value,
-            "message": self.message,
-        }
+        return asdict(self)
 
 
 @dataclass(frozen=True)
-class Usage:
+class Metrics:
     """What was predicted, measured or recomputed; None where it is not known.
 
     `epochs` is images seen / images in the training split. `correct` of `total` test images
-    were right after the last epoch. `kinds` are the layer kinds that the forward pass uses.
-    `leaked` counts test images that also stand in the training or validation split.
-    `selected_on_test` is true when the weights judged were chosen by their test accuracy.
+    were right after the last epoch. `kinds` are the layer kinds of the forward pass. `macs` are
+    multiply-adds for one image; `receptive_field` is in input pixels, (rows, columns) if they
+    differ. `leaked` counts test images that are also in the training or validation split.
+    `selected_on_test` is true when the weights were chosen by their test accuracy.
     """
 
     params: int | None = None
@@ -86,149 +89,242 @@ class Usage:
     correct: int | None = None
     total: int | None = None
     kinds: frozenset[str] | None = None
+    macs: int | None = None
+    receptive_field: float | tuple[float, float] | None = None
     leaked: int = 0
     selected_on_test: bool = False
+
+    @classmethod
+    def from_audit(cls, audit: Audit) -> Metrics:
+        """Return what is known of a network before it is trained."""
+        return cls(
+            params=audit.params.total,
+            kinds=audit.kinds,
+            macs=audit.macs,
+            receptive_field=audit.receptive_field,
+        )
+
+    def network_json(self) -> dict[str, Any]:
+        """Return what `result.json` says of the network itself; a pair becomes a list."""
+        field = self.receptive_field
+        field_json = list(field) if isinstance(field, tuple) else field
+        return {"params": self.params, "macs": self.macs, "receptive_field": field_json}
+
+
+Row = tuple[str, str, str, bool | None]  # rule, limit, value, whether it is kept (None: unknown)
+Check = tuple[Row | None, Violation | None]  # what has no row is shown only where it is violated
+
+
+class LimitRule(ABC):
+    """A bound on one number. A new one is a subclass of this and its entry in RULES.
+
+    `key` is its name in `[budget]`, and that of the metric unless `measure` says otherwise.
+    `example` shows how the bound is written, and which sign it takes.
+    """
+
+    key: str
+    example: str
+    default = None
+    is_percent = False
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the key's value in a recipe, for pydantic."""
+        return Annotated[str | None, BeforeValidator(self.validate)]
+
+    def validate(self, value: object) -> str | None:
+        """Return the text in its standard form. Raises ValueError for what is no such limit."""
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise ValueError(f"a limit is text with its sign, such as {self.example!r}")
+        try:
+            limit = Limit.parse(value)
+            is_over_100 = limit.value > 100  # thousands of digits are no number
+        except ValueError:
+            raise ValueError(f"a limit is a sign and a number, such as {self.example!r}") from None
+        sign = self.example[0]
+        if limit.sign[0] != sign:
+            raise ValueError(f"the sign must be {sign} or {sign}=, as in {self.example!r}")
+        if self.is_percent and is_over_100:
+            raise ValueError(f"{self.key} is in percent, at most 100")
+        return str(limit)
+
+    def measure(self, metrics: Metrics) -> Any:
+        """Return the number that the limit bounds; None while it is not known."""
+        return getattr(metrics, self.key)
+
+    @abstractmethod
+    def explain(self, value: Any, limit: Limit, metrics: Metrics) -> str:
+        """Say how the number breaks the limit, and how to correct that."""
+
+    def format(self, value: Any, metrics: Metrics) -> str:
+        """Return the number for a table."""
+        return f"{value:,}"
+
+    def to_json(self, value: Any) -> int | float:
+        return json_number(Fraction(value))
+
+    def check(self, limit: str | None, metrics: Metrics) -> Iterator[Check]:
+        """Compare the key's value in a recipe, None where it is absent, with what is known."""
+        if limit is None:
+            return
+        value, bound = self.measure(metrics), Limit.parse(limit)
+        if value is None:
+            yield (self.key, limit, "?", None), None
+            return
+        violation = None
+        if not bound.allows(value):
+            message = self.explain(value, bound, metrics)
+            violation = Violation(self.key, limit, self.to_json(value), message)
+        yield (self.key, limit, self.format(value, metrics), violation is None), violation
+
+
+class ParamsRule(LimitRule):
+    key, example = "params", "< 20000"
+
+    def explain(self, value: int, limit: Limit, metrics: Metrics) -> str:
+        excess = value - int(limit.value) + (limit.sign == "<")
+        return (
+            f"{value:,} parameters, allowed {limit}: "
+            f"make it smaller by {excess:,} or more (frozen weights and buffers count)."
+        )
+
+
+class EpochsRule(LimitRule):
+    key, example = "epochs", "< 20"
+
+    def format(self, value: Fraction, metrics: Metrics) -> str:
+        return exact_decimal(value)
+
+    def explain(self, value: Fraction, limit: Limit, metrics: Metrics) -> str:
+        epochs = exact_decimal(value)
+        return f"{epochs} epochs, allowed {limit}: {epochs} is not {limit}; lower train.epochs."
+
+
+class AccuracyRule(LimitRule):
+    """Percent of the test split after the last epoch, of images that are new to the network."""
+
+    key, example, is_percent = "accuracy", ">= 99.40", True
+
+    def measure(self, metrics: Metrics) -> Fraction | None:
+        correct, total = metrics.correct, metrics.total
+        return None if correct is None or total is None else Fraction(100 * correct, total)
+
+    def format(self, value: Fraction, metrics: Metrics) -> str:
+        return f"{percent(*(value / 100).as_integer_ratio())} ({metrics.correct}/{metrics.total})"
+
+    def to_json(self, value: Fraction) -> float:
+        return floor_percent(*(value / 100).as_integer_ratio())
+
+    def explain(self, value: Fraction, limit: Limit, metrics: Metrics) -> str:
+        return (
+            f"{metrics.correct}/{metrics.total} = {percent(*(value / 100).as_integer_ratio())} % "
+            f"on the test split after the last epoch, wanted {limit}: train longer, or a better "
+            "model."
+        )
+
+    def check(self, limit: str | None, metrics: Metrics) -> Iterator[Check]:
+        yield from super().check(limit, metrics)
+        value, leaked, total = self.measure(metrics), metrics.leaked, metrics.total
+        if limit and value is not None and total:
+            bound = Limit.parse(limit)
+            # An image that was trained on proves nothing, so it is counted as wrong here.
+            unseen = max(Fraction(0), value - Fraction(100 * leaked, total))
+            if bound.allows(value) and not bound.allows(unseen):
+                message = (
+                    f"{leaked:,} of the {total:,} test images also stand in the training data; "
+                    f"without them {limit} is not shown: take them out of the training data."
+                )
+                yield None, Violation("test images in training", "0", leaked, message)
+        if metrics.selected_on_test:
+            message = (
+                "the weights were chosen by their accuracy on the test split: "
+                "judge the last epoch, or choose on the validation split."
+            )
+            chosen = "chosen by test accuracy"
+            yield None, Violation("selection on test", "last epoch", chosen, message)
+
+
+@dataclass(frozen=True)
+class KindsRule:
+    """Layer kinds of which each must be `present` in the forward pass, or `absent`."""
+
+    key: str
+    state: str
+    message: str  # with {kind} and {meaning}
+    default = ()
+
+    @property
+    def annotation(self) -> Any:
+        return Annotated[tuple[str, ...], AfterValidator(self.validate)]
+
+    def validate(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [kind for kind in kinds if kind not in LAYER_KINDS]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is not a layer kind.{did_you_mean(unknown[0], LAYER_KINDS)} "
+                f"Allowed: {', '.join(LAYER_KINDS)}"
+            )
+        return kinds
+
+    def check(self, limit: tuple[str, ...] | None, metrics: Metrics) -> Iterator[Check]:
+        for kind in limit or ():
+            rule = f"{self.key} {kind}"
+            if metrics.kinds is None:
+                yield (rule, self.state, "?", None), None
+                continue
+            state = "present" if kind in metrics.kinds else "absent"
+            violation = None
+            if state != self.state:
+                message = self.message.format(kind=kind, meaning=LAYER_KINDS[kind])
+                violation = Violation(rule, self.state, state, message)
+            yield (rule, self.state, state, violation is None), violation
+
+
+# In the order of the keys in a recipe, of the rows of a table and of the violations.
+RULES: tuple[LimitRule | KindsRule, ...] = (
+    ParamsRule(),
+    EpochsRule(),
+    AccuracyRule(),
+    KindsRule(
+        "require",
+        "present",
+        "no {kind} in the forward pass ({meaning}): add one, or take {kind!r} out of "
+        "budget.require.",
+    ),
+    KindsRule(
+        "forbid",
+        "absent",
+        "a {kind} layer is in the forward pass ({meaning}): replace it, or take {kind!r} out of "
+        "budget.forbid.",
+    ),
+)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of a recipe's `[budget]`; an absent limit is None and always kept."""
+    """The valid values of a recipe's `[budget]` by key; what is absent or None is no limit."""
 
-    params: Limit | None = None
-    epochs: Limit | None = None
-    accuracy: Limit | None = None
-    require: tuple[str, ...] = ()
-    forbid: tuple[str, ...] = ()
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
-    def violations(self, usage: Usage) -> tuple[Violation, ...]:
-        """Return every broken rule, in the order of the fields."""
-        found = []
-        if self.params and usage.params is not None and not self.params.allows(usage.params):
-            over = usage.params - int(self.params.value) + (self.params.sign == "<")
-            found.append(
-                Violation(
-                    "params",
-                    str(self.params),
-                    usage.params,
-                    f"{usage.params:,} parameters, allowed {self.params}: "
-                    f"make it smaller by {over:,} or more (frozen weights and buffers count).",
-                )
-            )
-        if self.epochs and usage.epochs is not None and not self.epochs.allows(usage.epochs):
-            shown = exact_decimal(usage.epochs)
-            found.append(
-                Violation(
-                    "epochs",
-                    str(self.epochs),
-                    json_number(usage.epochs),
-                    f"{shown} epochs, allowed {self.epochs}: {shown} is not {self.epochs}; "
-                    "lower train.epochs.",
-                )
-            )
-        if self.accuracy and usage.correct is not None:
-            assert usage.total is not None
-            reached = Fraction(100 * usage.correct, usage.total)
-            if not self.accuracy.allows(reached):
-                found.append(
-                    Violation(
-                        "accuracy",
-                        str(self.accuracy),
-                        floor_percent(usage.correct, usage.total),
-                        f"{usage.correct}/{usage.total} = "
-                        f"{percent(usage.correct, usage.total)} % on the test split after the "
-                        f"last epoch, wanted {self.accuracy}: train longer, or a better model.",
-                    )
-                )
-            elif usage.leaked and not self.accuracy.allows(
-                Fraction(100 * max(0, usage.correct - usage.leaked), usage.total)
-            ):
-                # An image that was trained on proves nothing, so it is counted as wrong here.
-                found.append(
-                    Violation(
-                        "test images in training",
-                        "0",
-                        usage.leaked,
-                        f"{usage.leaked:,} of the {usage.total:,} test images also stand in the "
-                        f"training data; without them {self.accuracy} is not shown: "
-                        "take them out of the training data.",
-                    )
-                )
-        if usage.selected_on_test:
-            found.append(
-                Violation(
-                    "selection on test",
-                    "last epoch",
-                    "chosen by test accuracy",
-                    "the weights were chosen by their accuracy on the test split: "
-                    "judge the last epoch, or choose on the validation split.",
-                )
-            )
-        if usage.kinds is not None:
-            for kind in self.require:
-                if kind not in usage.kinds:
-                    found.append(
-                        Violation(
-                            f"require {kind}",
-                            "present",
-                            "absent",
-                            f"no {kind} in the forward pass ({LAYER_KINDS[kind]}): "
-                            f"add one, or take {kind!r} out of budget.require.",
-                        )
-                    )
-            for kind in self.forbid:
-                if kind in usage.kinds:
-                    found.append(
-                        Violation(
-                            f"forbid {kind}",
-                            "absent",
-                            "present",
-                            f"a {kind} layer is in the forward pass ({LAYER_KINDS[kind]}): "
-                            f"replace it, or take {kind!r} out of budget.forbid.",
-                        )
-                    )
-        return tuple(found)
+    def _checks(self, metrics: Metrics) -> Iterator[Check]:
+        for rule in RULES:
+            yield from rule.check(self.limits.get(rule.key), metrics)
 
-    def verdict(self, usage: Usage) -> Verdict:
-        """`missed` if a rule is broken, `open` if one cannot be judged yet, else `met`."""
-        if self.violations(usage):
-            return "missed"
-        unknown = (
-            (self.params and usage.params is None)
-            or (self.epochs and usage.epochs is None)
-            or (self.accuracy and usage.correct is None)
-            or ((self.require or self.forbid) and usage.kinds is None)
-        )
-        return "open" if unknown else "met"
+    def violations(self, metrics: Metrics) -> tuple[Violation, ...]:
+        """Return every broken rule, in the order of RULES."""
+        return tuple(violation for _, violation in self._checks(metrics) if violation)
 
-    def rows(self, usage: Usage) -> list[tuple[str, str, str, bool | None]]:
+    def rows(self, metrics: Metrics) -> list[Row]:
         """Return (rule, limit, value, kept) of every rule, for a table; None is not known yet."""
-        broken = {violation.rule for violation in self.violations(usage)}
-        rows: list[tuple[str, str, str, bool | None]] = []
-        if self.params:
-            value = "?" if usage.params is None else f"{usage.params:,}"
-            rows.append(("params", str(self.params), value, _kept(usage.params, "params", broken)))
-        if self.epochs:
-            value = "?" if usage.epochs is None else exact_decimal(usage.epochs)
-            rows.append(("epochs", str(self.epochs), value, _kept(usage.epochs, "epochs", broken)))
-        if self.accuracy:
-            value = "?"
-            if usage.correct is not None and usage.total is not None:
-                value = f"{percent(usage.correct, usage.total)} ({usage.correct}/{usage.total})"
-            kept = _kept(usage.correct, "accuracy", broken)
-            rows.append(("accuracy", str(self.accuracy), value, kept))
-        for rule, kinds in (("require", self.require), ("forbid", self.forbid)):
-            for kind in kinds:
-                value = "?"
-                if usage.kinds is not None:
-                    value = "present" if kind in usage.kinds else "absent"
-                limit = "present" if rule == "require" else "absent"
-                name = f"{rule} {kind}"
-                rows.append((name, limit, value, _kept(usage.kinds, name, broken)))
-        return rows
+        return [row for row, _ in self._checks(metrics) if row]
 
-
-def _kept(known: object, rule: str, broken: set[str]) -> bool | None:
-    return None if known is None else rule not in broken
+    def verdict(self, metrics: Metrics) -> Verdict:
+        """`missed` if a rule is broken, `open` if one cannot be judged yet, else `met`."""
+        if self.violations(metrics):
+            return "missed"
+        return "open" if any(row[3] is None for row in self.rows(metrics)) else "met"
 
 
 def percent(correct: int, total: int) -> str:
@@ -257,5 +353,5 @@ def exact_decimal(value: Fraction) -> str:
 
 
 def json_number(value: Fraction) -> int | float:
-    """Return an int where the value is whole, else the nearest float."""
+    """Return an int where the value is an integer, else the nearest float."""
     return value.numerator if value.denominator == 1 else float(value)

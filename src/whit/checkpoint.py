@@ -10,7 +10,6 @@ before anything in it is read, and the one before it is used.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,8 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from whit.durable import write_whole
+from whit.runs.layout import CHECKPOINT_NAME
 
-_NAME = re.compile(r"(\d{6,})-([0-9a-f]{16})\.safetensors")
 _KEPT = 2
 _FACTS = "whit"  # the header's one entry that is not a tensor
 _DAMAGED = "damaged-"
@@ -92,7 +91,7 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """Checkpoints by number, newest first."""
     if not folder.is_dir():
         return []
-    matched = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    matched = [(CHECKPOINT_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
     return sorted(((int(match[1]), path) for match, path in matched if match), reverse=True)
 
 
@@ -101,7 +100,7 @@ def _read(path: Path, most_bytes: int) -> Checkpoint | None:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > most_bytes:
             return None
         content = path.read_bytes()
-        match = _NAME.fullmatch(path.name)
+        match = CHECKPOINT_NAME.fullmatch(path.name)
         if match is None or sha256(content).hexdigest()[:16] != match[2]:
             return None
         length = int.from_bytes(content[:8], "little")

@@ -16,7 +16,7 @@ from whit.cluster_task import TOPIC, do_on_worker
 from whit.code_state import versions
 from whit.errors import InputError, RunFailed
 from whit.job import Job, Outcome
-from whit.run_folder import receive_run
+from whit.run_folder import import_run
 from whit.workers import Look
 
 _TICK = 0.1  # seconds
@@ -149,7 +149,7 @@ class Cluster:
         except (FutureCancelledError, OSError):  # lost on its way
             return None
         if reply["files"]:
-            receive_run(Path(task.job.folder), reply["files"])
+            import_run(Path(task.job.folder), reply["files"])
         return Outcome(reply["state"], reply["said"])
 
     def _must_go_again(self, task: _Task) -> bool:

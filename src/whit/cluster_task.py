@@ -24,12 +24,12 @@ from distributed import get_worker
 from whit.code_state import versions
 from whit.job import Job
 from whit.ownership import owner_of
+from whit.runs import layout
 from whit.workers import Workers
 
 TOPIC = "whit-epochs"
 _KEPT = 86_400.0  # seconds that a run is kept which nobody fetched
 _PATIENCE = 10.0  # seconds for a process without a driver to give a run back
-_OWN = ("checkpoint/lock", "checkpoint/owner.json")
 
 _thread = threading.local()
 
@@ -50,7 +50,7 @@ def do_on_worker(line: str) -> dict[str, Any]:
     if outcome.state in ("finished", "diverged", "given up"):
         for path in sorted(scratch.rglob("*")):
             name = path.relative_to(scratch).as_posix()
-            if path.is_file() and name not in _OWN:
+            if path.is_file() and name not in layout.LOCK_FILES:
                 files[name] = path.read_bytes()
     return {"state": outcome.state, "said": outcome.said, "files": files}
 
@@ -72,7 +72,7 @@ def _scratch(job: Job) -> Path:
     folder = root / f"{job.id}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
     limit = time.monotonic() + _PATIENCE
     while time.monotonic() < limit:
-        owner = owner_of(folder / "checkpoint")
+        owner = owner_of(folder / layout.CHECKPOINTS)
         if owner is None or owner.is_alive() is False:
             return folder
         time.sleep(0.1)

@@ -13,6 +13,7 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.models.source import refuse_inside
 from whit.planning import load_network
 from whit.recipe import DistillSpec, Recipe
+from whit.runs import layout
 from whit.teacher import Teacher
 
 
@@ -60,7 +61,7 @@ def distillation(
     """
     run = teacher.run
     refuse_inside(run.recipe.model.name, run.path)
-    model = load_network(run.recipe, run.path / "weights.safetensors", seed=run.seed or 0)
+    model = load_network(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0)
     model.eval().requires_grad_(False)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data, theirs = run.recipe.data, own

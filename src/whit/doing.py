@@ -10,16 +10,16 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from whit.errors import BudgetRefused, Diverged, GivenUp, InputError, Interrupted, WhitError
+from whit.errors import BudgetInfeasible, Diverged, GivenUp, InputError, Interrupted, WhitError
+from whit.inputs import current_digests
 from whit.job import Job, Outcome
-from whit.models.source import own_sha256
 from whit.planning import Plan, plan
 from whit.recipe import Recipe, parse_recipe
 from whit.record import EpochRecord
 from whit.run import Watch, resume, run
 from whit.run_folder import RunFolder
 from whit.run_record import read_run
-from whit.teacher import teacher_of
+from whit.runs import layout
 
 # Called with the number of epochs done, from 0 on.
 Progress = Callable[[int], None]
@@ -32,7 +32,7 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
     try:
         recipe = parse_recipe(job.recipe, job.folder)
         _refuse_others(recipe, job)
-        if (folder / "recipe.toml").exists():
+        if (folder / layout.RECIPE).exists():
             ended = read_run(folder).result
             if ended is not None:
                 return Outcome(ended["state"])
@@ -52,7 +52,7 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
         return Outcome("given up", str(error))
     except Interrupted as error:
         return Outcome("stopped", str(error))
-    except (InputError, BudgetRefused, WhitError) as error:
+    except (InputError, BudgetInfeasible, WhitError) as error:
         return Outcome("failed", str(error))
     except Exception:
         return Outcome("failed", traceback.format_exc())
@@ -85,20 +85,16 @@ class _Watch(Watch):
                 )
 
 
-def teacher_sha256(recipe: Recipe) -> str | None:
-    """Return what a job says of the teacher's weights; None without a teacher."""
-    teacher = teacher_of(recipe)
-    return teacher.sha256 if teacher else None
-
-
 def _refuse_others(recipe: Recipe, job: Job) -> None:
     """Raise InputError where this machine has another model or teacher of the same name."""
-    problems = []
-    if job.model_sha256 is not None and own_sha256(recipe.model.name) != job.model_sha256:
+    if job.model_sha256 is None and job.teacher_sha256 is None:
+        return
+    digests, problems = current_digests(recipe), []
+    if job.model_sha256 not in (None, digests.get("model_sha256")):
         problems.append(
             f"{recipe.model.name}: not the same file here as where the run was asked for."
         )
-    if job.teacher_sha256 is not None and teacher_sha256(recipe) != job.teacher_sha256:
+    if job.teacher_sha256 not in (None, digests.get("teacher_sha256")):
         assert recipe.distill
         problems.append(
             f"distill.teacher = {recipe.distill.teacher!r}: not the same weights here as where "

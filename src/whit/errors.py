@@ -9,7 +9,7 @@
     │   ├── RunOwned         a run folder that another process is training
     │   └── CannotResume     a run that would not go on as the same run
     │       └── RunEnded     a run that has a result already
-    ├── BudgetRefused        exit code 1: the model can never keep its budget; holds the violations
+    ├── BudgetInfeasible     exit code 1: the model can never keep its budget; holds the violations
     ├── RunFailed            exit code 3: the run itself went wrong
     │   ├── Diverged         a loss or gradient that is no longer a finite number
     │   └── LostLock         somebody took the run folder over, or removed it
@@ -86,7 +86,7 @@ class RunEnded(CannotResume):
         super().__init__(said[result["state"]])
 
 
-class BudgetRefused(WhitError):
+class BudgetInfeasible(WhitError):
     """The model can never keep its budget, so nothing was trained; `violations` says why."""
 
     exit_code = 1

@@ -16,22 +16,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whit.analysis import Audit, audit_model
-from whit.budget import Usage, Verdict, Violation, percent
+from whit.budget import Metrics, Verdict, Violation, percent
 from whit.data.datasets import load_dataset, probe_dataset
 from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import predict
+from whit.inputs import current_digests, diff_inputs
 from whit.models.source import is_source, refuse_inside
 from whit.planning import fresh_model, load_network, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
-from whit.run_record import RunRecord, read_run, why_no_weights
-from whit.sameness import DECIDING, changes_between
-from whit.seal import broken_seals
+from whit.run_record import RunRecord, read_run, weights_problem
+from whit.runs import layout
+from whit.sameness import REPRODUCIBILITY_KEYS, diff_environments
+from whit.seal import verify_manifest
 from whit.text_table import wrapped
-from whit.trained import inputs_now
 from whit.weights import sha256
 
 # Two logits so near each other may change places when sums are made in another order.
@@ -48,17 +49,17 @@ class Judgement:
 
     recipe: Recipe
     audit: Audit
-    usage: Usage
+    metrics: Metrics
     mismatches: tuple[Violation, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        return self.recipe.budget.limits().violations(self.usage) + self.mismatches
+        return self.recipe.budget.to_budget().violations(self.metrics) + self.mismatches
 
     @property
     def verdict(self) -> Verdict:
-        return "missed" if self.mismatches else self.recipe.budget.limits().verdict(self.usage)
+        return "missed" if self.mismatches else self.recipe.budget.to_budget().verdict(self.metrics)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,7 +70,7 @@ class Judgement:
         }
 
     def table(self, width: int = 100) -> str:
-        verdict = verdict_text(self.recipe.budget.limits(), self.usage, width)
+        verdict = verdict_text(self.recipe.budget.to_budget(), self.metrics, width)
         lines = [self.audit.table(width), "", verdict]
         if self.mismatches:
             lines.append("The record does not hold (verdict: missed):")
@@ -120,7 +121,7 @@ def judge(
             f"{did_you_mean(str(target), shipped_recipes())}"
         )
     planned = plan(load_recipe(target))
-    return Judgement(planned.recipe, planned.audit, planned.usage)
+    return Judgement(planned.recipe, planned.audit, planned.metrics)
 
 
 def _judge_model(
@@ -129,11 +130,11 @@ def _judge_model(
     base = recipe or load_recipe(FLAGSHIP)
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
-    usage = Usage(params=audit.params.total, kinds=audit.kinds)
+    metrics = Metrics.from_audit(audit)
     notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
-    return Judgement(base, audit, usage, notes=tuple(notes))
+    return Judgement(base, audit, metrics, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -153,16 +154,16 @@ def _judge_weights(
     image_shape, classes, _ = probe_dataset(recipe.data.name)
     model = load_network(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
-    usage = Usage(params=audit.params.total, kinds=audit.kinds)
+    metrics = Metrics.from_audit(audit)
     if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
-        return Judgement(recipe, audit, usage), None
+        return Judgement(recipe, audit, metrics), None
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
     logits = predict(model, dataset.test, normalise)
     test = _counted(logits, dataset.test)
-    usage = replace(usage, correct=test.correct, total=test.total, leaked=dataset.overlap)
-    return Judgement(recipe, audit, usage), Tested(model, dataset, normalise, logits, test)
+    metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
+    return Judgement(recipe, audit, metrics), Tested(model, dataset, normalise, logits, test)
 
 
 def _counted(logits: Tensor, split: Split) -> Evaluation:
@@ -180,29 +181,29 @@ def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement
     Raises InputError when there is nothing to judge, or what it needs is not there.
     """
     refuse_inside(run.recipe.model.name, run.path)
-    problem = why_no_weights(run)
+    problem = weights_problem(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
     assert run.result is not None
-    weights = run.path / "weights.safetensors"
+    weights = run.path / layout.WEIGHTS
     judgement, tested = _judge_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
-        raise InputError(f"{run.path / 'log.jsonl'}: no epoch in it.")
+        raise InputError(f"{run.path / layout.LOG}: no epoch in it.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
-    usage, notes = judgement.usage, _caveats(run)
+    metrics, notes = judgement.metrics, _caveats(run)
     if tested:
         near = _near_misses(run, tested)
         if near:
-            usage = replace(usage, correct=run.result["test"]["correct"])
+            metrics = replace(metrics, correct=run.result["test"]["correct"])
             notes = (*notes, near)
     logged = [e.correct for row in run.log for e in row.evaluations if e.split == "test"]
     # Weights as good as the best reading, but not as the last, were chosen by their readings.
-    selected = bool(logged) and usage.correct != logged[-1] and usage.correct == max(logged)
-    usage = replace(usage, epochs=epochs, selected_on_test=selected)
+    selected = bool(logged) and metrics.correct != logged[-1] and metrics.correct == max(logged)
+    metrics = replace(metrics, epochs=epochs, selected_on_test=selected)
     found = [*altered(run), *_changed_since(run, tested)]
-    found += _mismatches(run, usage, sha256(weights.read_bytes()))
-    return replace(judgement, usage=usage, mismatches=tuple(found), notes=notes), tested
+    found += _mismatches(run, metrics, sha256(weights.read_bytes()))
+    return replace(judgement, metrics=metrics, mismatches=tuple(found), notes=notes), tested
 
 
 def _near_misses(run: RunRecord, tested: Tested) -> str | None:
@@ -221,7 +222,7 @@ def _near_misses(run: RunRecord, tested: Tested) -> str | None:
     now |= {
         key: run.environment.get(key) for key in ("data_sha256", "model_sha256", "teacher_sha256")
     }
-    if not changes_between(run.environment, now):
+    if not diff_environments(run.environment, now):
         return None
     with torch.inference_mode():
         images = tested.dataset.test.images[differing].float()
@@ -236,22 +237,23 @@ def _near_misses(run: RunRecord, tested: Tested) -> str | None:
 
 def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]:
     """Name what the judgement is made from and is no longer what the run was made from."""
-    for key, digest in inputs_now(run.recipe, tested.dataset if tested else None).items():
-        then, what = run.environment.get(key), DECIDING[key]
-        if digest != then:
-            message = f"{run.path.name}: {what} changed since the run."
-            yield Violation(f"record {what.split()[-1]}", str(then), digest, message)
+    dataset = tested.dataset if tested else None
+    for change in diff_inputs(run, current_digests(run.recipe, dataset, with_teacher=False)):
+        what = REPRODUCIBILITY_KEYS[change["what"]]
+        message = f"{run.path.name}: {what} changed since the run."
+        rule = f"record {what.split()[-1]}"
+        yield Violation(rule, str(change["before"]), change["now"], message)
 
 
 def altered(run: RunRecord) -> Iterator[Violation]:
     """Name every file of the run that is not as it was when the run was sealed."""
-    for name, then, now in broken_seals(run.result or {}, run.path):
+    for name, then, now in verify_manifest(run.result or {}, run.path):
         said = "missing now" if now == "None" else f"sealed as {then[:16]}, is {now[:16]} now"
         message = f"{run.path / name}: altered after the run: {said}."
         yield Violation(f"altered {name}", then, now, message)
     whole = run.recipe.to_toml().encode()
-    if (run.path / "recipe.toml").read_bytes() != whole:
-        message = f"{run.path / 'recipe.toml'}: not as whit writes it, so it was altered."
+    if (run.path / layout.RECIPE).read_bytes() != whole:
+        message = f"{run.path / layout.RECIPE}: not as whit writes it, so it was altered."
         yield Violation("record recipe", "", "", message)
 
 
@@ -267,7 +269,7 @@ def _caveats(run: RunRecord) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Violation]:
+def _mismatches(run: RunRecord, metrics: Metrics, weights_sha256: str) -> list[Violation]:
     """Compare what result.json says with what weights and log give."""
     result = run.result or {}
     test = result.get("test") or {}
@@ -279,14 +281,18 @@ def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Viola
             found.append(Violation(f"record {rule}", str(said), str(is_so), message))
 
     compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
-    compare("params", result.get("params"), usage.params, "parameters")
-    compare("epochs", result.get("epochs"), float(usage.epochs or 0), "epochs in the log")
+    compare("params", result.get("params"), metrics.params, "parameters")
+    network = metrics.network_json()
+    for key, what in (("macs", "multiply-adds"), ("receptive_field", "receptive field")):
+        if key in result:  # results of older versions have neither
+            compare(key, result[key], network[key], what)
+    compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
     if test.get("correct") is not None:
-        assert usage.correct is not None
-        assert usage.total is not None
+        assert metrics.correct is not None
+        assert metrics.total is not None
         said = f"{test['correct']}/{test.get('total')}"
-        compare("accuracy", said, f"{usage.correct}/{usage.total}", "correct by these weights")
-        shown = percent(usage.correct, usage.total)
+        compare("accuracy", said, f"{metrics.correct}/{metrics.total}", "correct by these weights")
+        shown = percent(metrics.correct, metrics.total)
         if isinstance(test.get("accuracy"), float) and test["accuracy"] > float(shown) + 0.01:
             compare("rounding", test["accuracy"], float(shown), "accuracy in percent")
     logged = [e for row in run.log for e in row.evaluations if e.split == "test"]
@@ -294,6 +300,6 @@ def _mismatches(run: RunRecord, usage: Usage, weights_sha256: str) -> list[Viola
         compare("last epoch", test["correct"], logged[-1].correct, "correct at the last epoch")
     compare("reads", test.get("reads"), len(logged), "readings of the test split")
     compare("images", result.get("images_seen"), run.log[-1].images_seen, "images seen")
-    verdict = run.recipe.budget.limits().verdict(usage)
+    verdict = run.recipe.budget.to_budget().verdict(metrics)
     compare("verdict", result.get("verdict"), verdict, "verdict")
     return found

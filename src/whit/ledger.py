@@ -23,13 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from whit.errors import InputError, RunFailed
 from whit.ownership import Owner
+from whit.runs import layout
 from whit.space import OBJECTIVES, Space
 
 _BEAT = 15.0  # seconds between two signs of life of a driver
 _DEAD = 90.0  # seconds without one
 _TABLES = 0x77686974  # "whit": of the lock under which a database gets its tables
 _DECIDES = "decides"  # key of what must stay
-_TEXTS = ("recipe.toml", "environment.json", "log.jsonl", "result.json", "audit.txt")
 
 
 class Ledger:
@@ -234,7 +234,7 @@ def _is_tried(frozen: FrozenTrial) -> bool:
 
 
 def _as_text(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: files[name].decode() for name in _TEXTS if name in files}
+    return {name: files[name].decode() for name in layout.TEXT_FILES if name in files}
 
 
 def _as_bytes(files: Mapping[str, str]) -> dict[str, bytes]:

@@ -22,10 +22,9 @@ from filelock import FileLock, Timeout
 
 from whit.durable import write_whole
 from whit.errors import LostLock, RunOwned
+from whit.runs import layout
 from whit.strange_file import read_strange
 
-_LOCK = "lock"
-_OWNER = "owner.json"
 _LARGEST = 10_000  # bytes of owner.json; ours has about 300
 
 
@@ -73,7 +72,7 @@ class Ownership:
         """
         self.folder = folder
         self.owner = Owner.this_process()
-        self._lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+        self._lock = FileLock(folder / layout.LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout:
@@ -88,7 +87,7 @@ class Ownership:
                 "it is not, add --take-over."
             )
         try:
-            write_whole(folder / _OWNER, json.dumps(asdict(self.owner)).encode())
+            write_whole(folder / layout.LOCK_HOLDER, json.dumps(asdict(self.owner)).encode())
         except OSError:
             self._lock.release()
             raise
@@ -107,14 +106,14 @@ class Ownership:
     def give_back(self) -> None:
         now = owner_of(self.folder)
         if now and now.token == self.owner.token:
-            (self.folder / _OWNER).unlink(missing_ok=True)
+            (self.folder / layout.LOCK_HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
 
 def owner_of(folder: Path) -> Owner | None:
     """Return who took the folder and did not give it back, dead or alive."""
     try:
-        value: Any = json.loads(read_strange(folder / _OWNER, _LARGEST) or b"")
+        value: Any = json.loads(read_strange(folder / layout.LOCK_HOLDER, _LARGEST) or b"")
         owner = Owner(**value)
         typed = isinstance(owner.pid, int) and 0 < owner.pid < 1 << 31
         names = (owner.host, owner.since, owner.token)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from html import escape
 from pathlib import Path
@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from whit.analysis import Audit, audit_model
-from whit.budget import Usage, Verdict, Violation
+from whit.budget import Metrics, Verdict, Violation
 from whit.chance import own_chance, set_chance
 from whit.data.datasets import probe_dataset
 from whit.errors import InputError, ModelError
 from whit.models.registry import build_model, given_in_python
 from whit.recipe import Recipe
 from whit.record import verdict_text
-from whit.teacher import Teacher, teacher_of
+from whit.teacher import Teacher, load_teacher
 from whit.text_table import wrapped
 from whit.weights import load_weights
 
@@ -52,16 +52,13 @@ class Plan:
         return self.num_train * self.recipe.train.epochs
 
     @property
-    def usage(self) -> Usage:
-        return Usage(
-            params=self.audit.params.total,
-            epochs=Fraction(self.num_images, self.num_train),
-            kinds=self.audit.kinds,
-        )
+    def metrics(self) -> Metrics:
+        epochs = Fraction(self.num_images, self.num_train)
+        return replace(Metrics.from_audit(self.audit), epochs=epochs)
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        return self.recipe.budget.limits().violations(self.usage)
+        return self.recipe.budget.to_budget().violations(self.metrics)
 
     @property
     def refusals(self) -> tuple[Violation, ...]:
@@ -70,7 +67,7 @@ class Plan:
 
     @property
     def verdict(self) -> Verdict:
-        return self.recipe.budget.limits().verdict(self.usage)
+        return self.recipe.budget.to_budget().verdict(self.metrics)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,7 +100,7 @@ class Plan:
             wrapped(steps, width),
             *([wrapped(f"Learns from {self.teacher}.", width)] if self.teacher else []),
             "",
-            verdict_text(self.recipe.budget.limits(), self.usage, width),
+            verdict_text(self.recipe.budget.to_budget(), self.metrics, width),
         ]
         return "\n".join(lines)
 
@@ -113,7 +110,7 @@ class Plan:
     __repr__ = __str__  # a prompt shows what print shows
 
     def _repr_html_(self) -> str:
-        verdict = escape(verdict_text(self.recipe.budget.limits(), self.usage))
+        verdict = escape(verdict_text(self.recipe.budget.to_budget(), self.metrics))
         return f"{self.audit._repr_html_()}<pre>{verdict}</pre>"
 
 
@@ -143,7 +140,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
         recipe = recipe.model_copy(update={"model": given_in_python(model)})
     teacher = audit = None
     try:
-        teacher = teacher_of(recipe)
+        teacher = load_teacher(recipe)
         if teacher:
             problems += _cannot_teach(teacher, image_shape, num_classes)
     except InputError as error:

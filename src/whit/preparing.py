@@ -16,7 +16,7 @@ from whit.data.splits import Dataset
 from whit.distillation import Distillation, distillation
 from whit.environment import describe_environment, keep_freed_memory, make_repeatable
 from whit.errors import DataError, InputError, ModelError
-from whit.models.source import own_sha256
+from whit.models.source import user_model_sha256
 from whit.planning import Plan, fresh_model, shape_lazy_layers
 from whit.state import TrainingState
 
@@ -38,7 +38,7 @@ class Prepared:
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "data_sha256": self.dataset.fingerprint,
-            "model_sha256": own_sha256(self.plan.recipe.model.name),
+            "model_sha256": user_model_sha256(self.plan.recipe.model.name),
             "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
         }
 

@@ -12,19 +12,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from whit.analysis.kinds import LAYER_KINDS
 from whit.augmentations import AUGMENTATIONS, Augmentation
-from whit.budget import Budget, Limit
+from whit.budget import RULES, Budget
 from whit.errors import RecipeError, did_you_mean
 from whit.field_types import Count, Flag, Positive, Real
 from whit.optimizers import OPTIMIZERS, UpdateRule
@@ -32,6 +23,7 @@ from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
 
 FLAGSHIP = "sprint"
+RECIPE_FILE = "recipe.toml"  # in a run folder, and in the folder of a trial
 _MOST_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
 LARGEST = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
 
@@ -234,44 +226,16 @@ class TrainSpec(Part):
         return self
 
 
-class BudgetSpec(Part):
-    """Limits as text (`"< 20000"`), so that inclusive and exclusive are never confused."""
+_BudgetKeys = create_model(
+    "_BudgetKeys", __base__=Part, **{rule.key: (rule.annotation, rule.default) for rule in RULES}
+)  # type: ignore[call-overload]
 
-    params: str | None = None
-    epochs: str | None = None
-    accuracy: str | None = None  # percent, test split, last epoch
-    require: tuple[str, ...] = ()
-    forbid: tuple[str, ...] = ()
 
-    @field_validator("params", "epochs", "accuracy", mode="before")
-    @classmethod
-    def _limit(cls, value: object, info: Any) -> object:
-        if value is None:
-            return None
-        example = {"params": "< 20000", "epochs": "< 20", "accuracy": ">= 99.40"}[info.field_name]
-        if not isinstance(value, str):
-            raise ValueError(f"a limit is text with its sign, such as {example!r}")
-        try:
-            limit = Limit.parse(value)
-            reachable = limit.value <= 100  # thousands of digits are no number
-        except ValueError:
-            raise ValueError(f"a limit is a sign and a number, such as {example!r}") from None
-        if limit.sign[0] != example[0]:
-            raise ValueError(f"the sign must be {example[0]} or {example[0]}=, as in {example!r}")
-        if info.field_name == "accuracy" and not reachable:
-            raise ValueError("accuracy is in percent, at most 100")
-        return str(limit)
+class BudgetSpec(_BudgetKeys):  # type: ignore[valid-type, misc]
+    """Limits as text (`"< 20000"`), so that inclusive and exclusive are never confused.
 
-    @field_validator("require", "forbid")
-    @classmethod
-    def _kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [kind for kind in kinds if kind not in LAYER_KINDS]
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]!r} is not a layer kind.{did_you_mean(unknown[0], LAYER_KINDS)} "
-                f"Allowed: {', '.join(LAYER_KINDS)}"
-            )
-        return kinds
+    Its keys are those of `budget.RULES`.
+    """
 
     @model_validator(mode="after")
     def _no_contradiction(self) -> BudgetSpec:
@@ -280,13 +244,8 @@ class BudgetSpec(Part):
             raise ValueError(f"{both[0]!r} is both required and forbidden")
         return self
 
-    def limits(self) -> Budget:
-        def limit(text: str | None) -> Limit | None:
-            return None if text is None else Limit.parse(text)
-
-        return Budget(
-            limit(self.params), limit(self.epochs), limit(self.accuracy), self.require, self.forbid
-        )
+    def to_budget(self) -> Budget:
+        return Budget(self.model_dump())
 
 
 class Recipe(Part):
@@ -377,10 +336,10 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         return parse_recipe(shipped[str(name_or_path)], str(name_or_path))
     path = Path(name_or_path)
     try:
-        if path.is_dir() and (path / "recipe.toml").is_file():
-            path = path / "recipe.toml"
-        elif path.is_dir():
-            raise RecipeError(f"{path}: a folder without a recipe.toml in it.")
+        if path.is_dir():
+            if not (path / RECIPE_FILE).is_file():
+                raise RecipeError(f"{path}: a folder without a {RECIPE_FILE} in it.")
+            path /= RECIPE_FILE
         with path.open("rb") as stream:
             content = stream.read(LARGEST + 1)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a run leaves behind, as values: evaluations, epochs, the result and its verdict."""
+"""The results of a run as values: evaluations, epochs, the result and its verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from whit.budget import Budget, Usage, Verdict, Violation, floor_percent, json_number, percent
+from whit.budget import Budget, Metrics, Verdict, Violation, floor_percent, json_number, percent
 from whit.text_table import align_columns, wrapped
 
 KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in tables
@@ -15,9 +15,9 @@ KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One reading of a split. `loss` is the mean cross-entropy in nats per image.
+    """One evaluation of a split. `loss` is the mean cross-entropy in nats per image.
 
-    `wrong` holds the places in the split of the images that were not right.
+    `wrong` holds the indices in the split of the images that were misclassified.
     """
 
     split: str
@@ -54,11 +54,9 @@ class EpochRecord:
     seconds: float  # training alone
     evaluations: tuple[Evaluation, ...] = ()
 
-    def to_json(self, *, wrong: bool = False) -> dict[str, Any]:
-        """Return the line of the log; which images were `wrong` stands in the result alone."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of the log; which images were wrong is only in the result."""
         value = asdict(self)
-        if wrong:
-            return value
         for evaluation in value["evaluations"]:
             del evaluation["wrong"]
         return value
@@ -66,15 +64,15 @@ class EpochRecord:
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What `result.json` says, and what it was judged by."""
+    """What `result.json` says, with the budget and the metrics that gave the verdict."""
 
     verdict: Verdict
     violations: tuple[Violation, ...]
     params: int
     epochs: Fraction
-    test: Evaluation | None  # None when the recipe leaves the test split alone
+    test: Evaluation | None  # None when the recipe does not evaluate on test
     test_reads: int
-    best: tuple[int, Evaluation] | None  # epoch, on the split that was read most often
+    best: tuple[int, Evaluation] | None  # epoch, on the split that was evaluated most often
     seconds_train: float
     seconds_total: float
     images_seen: int
@@ -83,11 +81,11 @@ class RunResult:
     notes: tuple[str, ...] = ()
     state: Literal["finished", "diverged"] = "finished"
     optimizer_sha256: str = ""  # of the optimiser's tensors after the last step
-    changes: tuple[dict[str, Any], ...] = ()  # of machine or code, accepted when it was resumed
-    teacher: dict[str, Any] | None = None  # what it cost, of a run that learned from one
+    changes: tuple[dict[str, Any], ...] = ()  # accepted when it was resumed
+    teacher: dict[str, Any] | None = None  # its cost, of a run with distillation
     diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
     budget: Budget = field(default_factory=Budget, compare=False)
-    usage: Usage = field(default_factory=Usage, compare=False)
+    metrics: Metrics = field(default_factory=Metrics, compare=False)
     folder: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -110,12 +108,12 @@ class RunResult:
             **diverged,
             "verdict": self.verdict,
             "violations": [violation.to_json() for violation in self.violations],
-            "params": self.params,
+            **self.metrics.network_json(),
             "epochs": json_number(self.epochs),
             "test": {
                 **test,
                 "reads": self.test_reads,
-                "selected_on_test": self.usage.selected_on_test,
+                "selected_on_test": self.metrics.selected_on_test,
             },
             "best_epoch": best,
             "seconds": {"train": self.seconds_train, "total": self.seconds_total},
@@ -129,22 +127,22 @@ class RunResult:
         }
 
     def text(self, width: int = 100) -> str:
-        """Return the verdict and what a reader must know beside it, in `width` columns."""
-        lines = [verdict_text(self.budget, self.usage, width)]
+        """Return the verdict, notes and cost as text of at most `width` columns."""
+        lines = [verdict_text(self.budget, self.metrics, width)]
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
-            said = (
+            best = (
                 f"Best epoch on {evaluation.split}: {epoch}, "
                 f"{evaluation.correct}/{evaluation.total} "
                 "(shown only: the last epoch is judged)."
             )
-            lines.append(wrapped(said, width))
+            lines.append(wrapped(best, width))
         lines += [wrapped(f"Note: {note}", width) for note in self.notes]
-        said = (
+        cost = (
             f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
             f"({self.seconds_total:.1f} s in all), seed {self.seed}."
         )
-        lines.append(wrapped(said, width))
+        lines.append(wrapped(cost, width))
         if self.folder:
             lines.append(f"Run folder: {self.folder}")
         return "\n".join(lines)
@@ -155,16 +153,16 @@ class RunResult:
     __repr__ = __str__  # a prompt or a notebook cell shows what print shows
 
 
-def verdict_text(budget: Budget, usage: Usage, width: int = 100) -> str:
+def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
     """Return the budget as a small table with each value beside its limit, then the verdict."""
-    rows = budget.rows(usage)
+    rows = budget.rows(metrics)
     if not rows:
         return "Verdict: met. The recipe sets no limits."
     cells = [("budget", "limit", "value", "")]
     for rule, limit, value, kept in rows:
         cells.append((rule, limit, value, KEPT[kept]))
     lines = align_columns(cells, "llll")
-    verdict = budget.verdict(usage)
+    verdict = budget.verdict(metrics)
     lines.append(f"Verdict: {verdict}.")
-    lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(usage)]
+    lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(metrics)]
     return "\n".join(lines)

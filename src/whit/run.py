@@ -22,7 +22,7 @@ from whit.environment import (
     choose_threads,
 )
 from whit.errors import (
-    BudgetRefused,
+    BudgetInfeasible,
     CannotResume,
     Diverged,
     Interrupted,
@@ -32,7 +32,7 @@ from whit.errors import (
     WhitError,
 )
 from whit.evaluation import evaluate
-from whit.judging import diverged_result, judged_result
+from whit.judging import build_result, diverged_result
 from whit.keeping import Keeper, Progress, newest, settle
 from whit.models.source import refuse_inside
 from whit.planning import Plan
@@ -40,10 +40,11 @@ from whit.planning import plan as make_plan
 from whit.preparing import Prepared, prepare
 from whit.recipe import Recipe
 from whit.record import EpochRecord, RunResult
-from whit.run_folder import RunFolder, as_json
+from whit.run_folder import RunFolder, encode_json
 from whit.run_record import RunRecord, read_run
-from whit.sameness import changes_between, describe
-from whit.seal import sealed
+from whit.runs import layout
+from whit.sameness import describe_change, diff_environments
+from whit.seal import with_manifest
 from whit.state import Batches, Tally
 from whit.stopping import Stop, Stopping, interrupt
 from whit.training import train
@@ -80,21 +81,21 @@ def run(
 ) -> RunResult:
     """Train the plan's recipe, judge it, and leave a run folder.
 
-    `model` is one of your own, trained in place of the recipe's. Raises BudgetRefused before any
+    `model` is one of your own, trained in place of the recipe's. Raises BudgetInfeasible before any
     data is read when the model can never keep its budget; InputError and its kin before anything
     is written; Interrupted after saving; RunFailed when the run itself goes wrong.
     """
     if plan.refusals:
-        raise BudgetRefused(plan.violations)  # all at once, the epochs with them
+        raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
     chosen, computing = choose_device(device), choose_threads(threads)
     prepared = prepare(plan, model, seed, chosen)
     recipe = plan.recipe.to_toml().encode()
     progress = _progress(prepared, recipe)
     first = progress.encoded(0.0)
     files = {
-        "recipe.toml": recipe,
-        "environment.json": as_json(prepared.environment(computing)),
-        f"checkpoint/{file_name(0, first)}": first,
+        layout.RECIPE: recipe,
+        layout.ENVIRONMENT: encode_json(prepared.environment(computing)),
+        f"{layout.CHECKPOINTS}/{file_name(0, first)}": first,
     }
     watch = watch or Watch()
     with (
@@ -135,12 +136,12 @@ def resume(
     if plan.recipe != record.recipe:
         raise CannotResume(f"{path}: trained {record.recipe.model.name}, not this model.")
     if record.seed is None:
-        raise CannotResume(f"{path / 'environment.json'}: damaged: no seed in it.")
+        raise CannotResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
     before = record.environment
     prepared = prepare(
         plan, model, record.seed, choose_device(device or str(before.get("device", "cpu")))
     )
-    recipe = (path / "recipe.toml").read_bytes()
+    recipe = (path / layout.RECIPE).read_bytes()
     progress = _progress(prepared, recipe)
     with (
         Stopping(on_second_signal) as stopping,
@@ -156,10 +157,10 @@ def resume(
             raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
         had = progress.threads or before.get("threads")
         computing = choose_threads(threads or (had if isinstance(had, int) else None))
-        changes = changes_between(before, prepared.environment(computing), progress.changes)
+        changes = diff_environments(before, prepared.environment(computing), progress.changes)
         if changes and not accept_changes:
             raise CannotResume(
-                [f"{path}: {describe(change)}." for change in changes]
+                [f"{path}: {describe_change(change)}." for change in changes]
                 + [
                     "it would not be the same run. Put this back as it was; or add "
                     "--accept-changes, and the result will say so."
@@ -168,7 +169,7 @@ def resume(
         said = [f"{file}: damaged, so it is not used." for file in damaged]
         if damaged or found is None:
             said.append(f"Going on from {found or 'the beginning: no checkpoint is whole'}.")
-        said += [f"Accepted: {describe(change)}." for change in changes]
+        said += [f"Accepted: {describe_change(change)}." for change in changes]
         progress.changes += [{**change, "epoch": progress.state.epoch} for change in changes]
         settle(folder, progress, damaged)
         watch = watch or Watch()
@@ -194,7 +195,7 @@ def _go_on(
     keeper = Keeper(folder, progress, stopping, prepared.started)
 
     def result_with(weights: bytes) -> RunResult:
-        return judged_result(plan, dataset, state, progress.records, progress.changes, weights)
+        return build_result(plan, dataset, state, progress.records, progress.changes, weights)
 
     try:
         with _failures_named(recipe, folder):
@@ -215,7 +216,7 @@ def _go_on(
     except Diverged as error:
         weights = keeper.last_finite_weights()
         _finish(diverged_result(result_with(weights), error), weights, plan, keeper)
-        kept = f"The last finite weights are in {folder.path / 'weights.safetensors'}."
+        kept = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
         raise error.with_more(kept) from None
     weights = save_weights(state.model)
     return _finish(result_with(weights), weights, plan, keeper)
@@ -224,10 +225,10 @@ def _go_on(
 def _finish(result: RunResult, weights: bytes, plan: Plan, keeper: Keeper) -> RunResult:
     """Write what a finished run has; `result.json` comes last and seals the rest."""
     folder = keeper.folder
-    folder.write_bytes("weights.safetensors", weights)
+    folder.write_bytes(layout.WEIGHTS, weights)
     result = replace(result, folder=folder.path, seconds_total=keeper.elapsed)
-    folder.write_bytes("audit.txt", f"{plan.audit.table(100)}\n\n{result}\n".encode())
-    folder.write_bytes("result.json", as_json(sealed(result.to_json(), folder.path)))
+    folder.write_bytes(layout.AUDIT, f"{plan.audit.table(100)}\n\n{result}\n".encode())
+    folder.write_bytes(layout.RESULT, encode_json(with_manifest(result.to_json(), folder.path)))
     folder.finish()
     return result
 
@@ -257,7 +258,7 @@ def _refuse_ended(record: RunRecord, take_over: bool) -> None:
     """Raise RunEnded for a run with a result, and remove what a kill at its very end left."""
     if record.result is None:
         return
-    if (record.path / "checkpoint").exists():
+    if (record.path / layout.CHECKPOINTS).exists():
         with RunFolder(record.path, take_over=take_over) as folder:
             folder.finish()
     raise RunEnded(record.path, record.result)

@@ -1,13 +1,4 @@
-"""The folder of a run, and the only writer of it.
-
-    runs/<name>-<seed>-<stamp>/
-        recipe.toml          complete, defaults written out
-        environment.json     versions, processor, threads, code state, data
-        log.jsonl            one record an epoch
-        result.json          written last: a folder without it is an unfinished run
-        weights.safetensors  after the last epoch
-        audit.txt            the layer table and the verdict
-        checkpoint/          while the run is unfinished: its state, and whose it is
+"""The folder of a run, and the only writer of it; `layout` names its files.
 
 A folder appears with its recipe, environment and first checkpoint in it, or not at all.
 """
@@ -16,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shlex
 import shutil
@@ -38,37 +28,34 @@ from whit.durable import (
 from whit.errors import InputError, RunFailed
 from whit.ownership import Ownership, is_running, owner_of
 from whit.record import EpochRecord
+from whit.runs import layout
 
-_LONGEST_NAME = 255  # bytes; what file systems allow for one folder
-_NEW = ".whit-new"  # begins the name of a folder in the making
-_RUN_FILE = re.compile(
-    r"(recipe\.toml|environment\.json|log\.jsonl|result\.json|weights\.safetensors|audit\.txt"
-    r"|checkpoint/[0-9]{6}-[0-9a-f]{16}\.safetensors)"
-)
+_MAX_NAME_BYTES = 255  # bytes; what file systems allow for one folder
+_TEMPORARY = ".whit-new"  # prefix of a folder that is not complete
 
 
 class RunFolder:
-    """A run folder that this process owns. As a context it gives the folder back at its end."""
+    """A run folder that this process has locked; as a context it releases the lock at its end."""
 
     def __init__(self, path: Path, *, take_over: bool = False):
-        """Own a folder that is there. Raises RunOwned when somebody else does."""
+        """Lock an existing folder. Raises RunOwned when another process has locked it."""
         self.path = path
-        self.checkpoints = path / "checkpoint"
+        self.checkpoints = path / layout.CHECKPOINTS
         if self.checkpoints.is_symlink():
             raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
-        with self._failing_in_words("checkpoint"):
+        with self._translate_errors(layout.CHECKPOINTS):
             self.checkpoints.mkdir(exist_ok=True)
             self.ownership = Ownership(self.checkpoints, take_over=take_over)
             remove_leftovers(path)
             remove_leftovers(self.checkpoints)
 
     @staticmethod
-    def refuse(out: Path) -> None:
+    def check_creatable(out: Path) -> None:
         """Raise InputError if no new folder can be made at `out`; makes nothing itself."""
         if os.path.lexists(out):
-            raise _already_there(out)
-        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in out.parts):
-            raise InputError(f"--out {out}: a name in it is longer than {_LONGEST_NAME} bytes.")
+            raise _exists_error(out)
+        if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in out.parts):
+            raise InputError(f"--out {out}: a name in it is longer than {_MAX_NAME_BYTES} bytes.")
         if problem := why_no_place(out.absolute().parent):
             raise InputError(f"--out {out}: {problem}")
 
@@ -78,46 +65,46 @@ class RunFolder:
     ) -> RunFolder:
         """Make `out`, or a new folder under `runs/`, with `files` in it, as one step.
 
-        Raises InputError when it is there or may not be made, RunFailed when the disk is full.
+        Raises InputError when it exists or may not be made, RunFailed when the disk is full.
         """
         path = out or Path("runs") / f"{name}-{seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         if out or not os.path.lexists(path):  # a second run in one second gets a number
-            cls.refuse(path)
-        return cls(_made_whole(path, files, again=out is None))
+            cls.check_creatable(path)
+        return cls(_create(path, files, numbered=out is None))
 
     @property
     def resume_command(self) -> str:
         return _resume_command(self.path)
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a whole file or none. Raises RunFailed naming the file."""
+        """Write a file atomically. Raises RunFailed naming the file."""
         with self.writing(name, len(content)):
             write_whole(self.path / name, content)
 
     def append_log(self, record: EpochRecord) -> None:
-        line = _log_line(record)
-        with self.writing("log.jsonl", len(line)):
-            append(self.path / "log.jsonl", line)
+        line = _format_log_line(record)
+        with self.writing(layout.LOG, len(line)):
+            append(self.path / layout.LOG, line)
 
     def rewrite_log(self, records: Sequence[EpochRecord]) -> None:
-        """Make the log say what the checkpoint knows, unless it does."""
-        content = b"".join(map(_log_line, records))
-        log = self.path / "log.jsonl"
+        """Make the log equal to the records of the checkpoint, unless it is."""
+        content = b"".join(map(_format_log_line, records))
+        log = self.path / layout.LOG
         if content != (log.read_bytes() if log.is_file() else b""):
-            self.write_bytes("log.jsonl", content)
+            self.write_bytes(layout.LOG, content)
 
     @contextmanager
     def writing(self, name: str, size: int = 0) -> Iterator[None]:
-        """Around everything that writes `name`: only as the owner, and failing in plain words.
+        """Guard whatever writes `name`, of `size` bytes.
 
-        Raises LostLock when somebody took the folder over, RunFailed naming the file.
+        Raises LostLock when this process no longer holds the lock, RunFailed naming the file.
         """
         self.ownership.check()
-        with self._failing_in_words(name, size):
+        with self._translate_errors(name, size):
             yield
 
     @contextmanager
-    def _failing_in_words(self, name: str, size: int = 0) -> Iterator[None]:
+    def _translate_errors(self, name: str, size: int = 0) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -127,7 +114,7 @@ class RunFolder:
             ) from None
 
     def finish(self) -> None:
-        """Remove what only an unfinished run needs."""
+        """Remove what only an unfinished run needs, and release the lock."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         self.ownership.give_back()
 
@@ -138,42 +125,42 @@ class RunFolder:
         self.ownership.give_back()
 
 
-def receive_run(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make the folder of a run that was made elsewhere, unless it is there already.
+def import_run(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder of a run that was trained elsewhere, unless it exists.
 
-    What a process that is gone left unfinished there gives way to it. Raises RunFailed when it
-    cannot be written, or holds what no run does.
+    It replaces what a process that has ended left unfinished there. Raises RunFailed when it
+    cannot be written, or when `files` holds what no run does.
     """
-    strange = sorted(name for name in files if not _RUN_FILE.fullmatch(name))
-    if strange:
-        raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, strange))}.")
-    if os.path.lexists(path) and not os.path.lexists(path / "result.json"):
-        owner = owner_of(path / "checkpoint")
+    unexpected = sorted(name for name in files if not layout.is_run_file(name))
+    if unexpected:
+        raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, unexpected))}.")
+    if os.path.lexists(path) and not os.path.lexists(path / layout.RESULT):
+        owner = owner_of(path / layout.CHECKPOINTS)
         if owner is None or owner.is_alive() is False:
             shutil.rmtree(path, ignore_errors=True)
     if not os.path.lexists(path):
         try:
-            _made_whole(path, files, again=False)
+            _create(path, files, numbered=False)
         except InputError as error:
             if not os.path.lexists(path):  # else another driver was quicker
                 raise RunFailed(str(error)) from None
 
 
-def as_json(value: Any) -> bytes:
+def encode_json(value: Any) -> bytes:
     return json.dumps(value, indent=2).encode() + b"\n"
 
 
-def _log_line(record: EpochRecord) -> bytes:
+def _format_log_line(record: EpochRecord) -> bytes:
     return json.dumps(record.to_json()).encode() + b"\n"
 
 
-def _already_there(out: Path) -> InputError:
-    more = ""
-    if (out / "checkpoint").is_dir() and not (out / "result.json").exists():
-        more = f" It holds an unfinished run, which {_resume_command(out)} goes on with."
+def _exists_error(out: Path) -> InputError:
+    hint = ""
+    if (out / layout.CHECKPOINTS).is_dir() and not (out / layout.RESULT).exists():
+        hint = f" It holds an unfinished run, which {_resume_command(out)} goes on with."
     return InputError(
         f"--out {out}: already there, and a run never overwrites: "
-        f"name a folder that does not exist, or leave --out away.{more}"
+        f"name a folder that does not exist, or leave --out away.{hint}"
     )
 
 
@@ -181,52 +168,52 @@ def _resume_command(path: Path) -> str:
     return f"whit train --resume {shlex.quote(str(path))}"
 
 
-def _made_whole(path: Path, files: Mapping[str, bytes], *, again: bool) -> Path:
-    """Make a folder with its files as one step; return its name, another one if `again`."""
-    above = path.absolute().parent
-    # Its own host and process in the name, so that what a killed process left can be told.
-    making = above / f"{_NEW}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+def _create(path: Path, files: Mapping[str, bytes], *, numbered: bool) -> Path:
+    """Make a folder with its files as one step; return its path, with a number if `numbered`."""
+    parent = path.absolute().parent
+    # Host and process are in the name, so that what a killed process left can be recognized.
+    temporary = parent / f"{_TEMPORARY}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        above.mkdir(parents=True, exist_ok=True)
-        _sweep(above)
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
         for file, content in files.items():
-            (making / file).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(making / file, content)
-        sync_folder(making)
-        path = _renamed(making, path, again=again)
-        sync_folder(above)
+            (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(temporary / file, content)
+        sync_folder(temporary)
+        path = _rename(temporary, path, numbered=numbered)
+        sync_folder(parent)
     except OSError as error:
-        wanted = sum(map(len, files.values()))
-        said = f"{path}: cannot be made: {what_to_free(above, error, wanted)}"
+        advice = what_to_free(parent, error, sum(map(len, files.values())))
+        message = f"{path}: cannot be made: {advice}"
         if isinstance(error, PermissionError):
-            raise InputError(f"--out {said}.") from None
-        raise RunFailed(f"{said}, and start again. Nothing was begun.") from None
+            raise InputError(f"--out {message}.") from None
+        raise RunFailed(f"{message}, and start again. Nothing was begun.") from None
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 
-def _renamed(making: Path, path: Path, *, again: bool) -> Path:
-    """Give a finished folder its name; of several processes that want it, one gets it."""
-    stem, number = path, 1
+def _rename(temporary: Path, path: Path, *, numbered: bool) -> Path:
+    """Give a complete folder its name; of several processes that try, one succeeds."""
+    target, number = path, 1
     while True:
         try:
-            if os.path.lexists(path):  # an empty folder would be replaced
+            if os.path.lexists(target):  # an empty folder would be replaced
                 raise FileExistsError
-            making.rename(path)
-            return path
+            temporary.rename(target)
+            return target
         except OSError:
-            if not os.path.lexists(path):
+            if not os.path.lexists(target):
                 raise
-            if not again:
-                raise _already_there(path) from None
+            if not numbered:
+                raise _exists_error(target) from None
         number += 1
-        path = stem.with_name(f"{stem.name}-{number}")
+        target = path.with_name(f"{path.name}-{number}")
 
 
-def _sweep(above: Path) -> None:
-    """Remove folders in the making whose maker on this machine was killed."""
-    for path in above.glob(f"{_NEW}-{socket.gethostname()}-*"):
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the temporary folders of processes of this machine that were killed."""
+    for path in parent.glob(f"{_TEMPORARY}-{socket.gethostname()}-*"):
         pid = path.name.split("-")[-2]
         if pid.isdigit() and not is_running(int(pid)):
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Run folders as read back, with suspicion: every file is checked before it is believed."""
+"""Run folders as read back: every file is untrusted input, and is validated."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from whit.errors import InputError, RecipeError
 from whit.ownership import Owner, owner_of
 from whit.recipe import LARGEST, Recipe, parse_recipe
 from whit.record import EpochRecord, Evaluation
+from whit.runs import layout
 from whit.strange_file import read_strange
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
-_MOST_BYTES = 2_000_000
-_MOST_OF_EPOCH = 1_000  # bytes in the log
-_MOST_KEPT = 5_000  # characters of a recipe that is kept once parsed; ours have about 1,000
-# A run has the first of them from its first moment, and others if that one was lost.
-_BESIDE_RECIPE = ("environment.json", "checkpoint", "log.jsonl", "result.json")
+_MAX_BYTES = 2_000_000
+_MAX_EPOCH_BYTES = 1_000  # bytes in the log
+_MAX_CACHED = 5_000  # characters of a recipe that is cached once parsed; ours have about 1,000
 
 
 State = Literal["finished", "diverged", "running", "stopped"]
@@ -32,7 +31,7 @@ State = Literal["finished", "diverged", "running", "stopped"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run folder as read back; `result` is None for a run that did not come to its end."""
+    """A run folder as read back; `result` is None for a run that did not end."""
 
     path: Path
     recipe: Recipe
@@ -42,7 +41,7 @@ class RunRecord:
 
     @property
     def state(self) -> State:
-        """`stopped` can be resumed; a run on another machine that cannot be seen is `running`."""
+        """`stopped` can be resumed; a run whose machine is not visible from here is `running`."""
         if self.result is not None:
             state: State = self.result["state"]
             return state
@@ -50,7 +49,7 @@ class RunRecord:
 
     @property
     def owner(self) -> Owner | None:
-        return owner_of(self.path / "checkpoint")
+        return owner_of(self.path / layout.CHECKPOINTS)
 
     @property
     def seed(self) -> int | None:
@@ -59,9 +58,9 @@ class RunRecord:
 
     @property
     def last_val(self) -> Evaluation | None:
-        """What the log says of the val split after the last epoch; None where it was not read."""
-        readings = self.log[-1].evaluations if self.log else ()
-        return next((reading for reading in readings if reading.split == "val"), None)
+        """The evaluation on val after the last epoch; None where there was none."""
+        evaluations = self.log[-1].evaluations if self.log else ()
+        return next((found for found in evaluations if found.split == "val"), None)
 
 
 Natural = Annotated[int, Field(ge=0)]
@@ -79,7 +78,7 @@ class _StoredTest(_Stored):
     wrong: list[int] | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> _StoredTest:
+    def _check_counts(self) -> _StoredTest:
         if (self.correct is None) != (self.total is None):
             raise ValueError("correct and total go together")
         if self.correct is not None and self.total is not None and self.correct > self.total:
@@ -102,6 +101,7 @@ class _StoredResult(_Stored):
     state: Literal["finished", "diverged"] = "finished"
     verdict: Verdict
     params: Natural
+    macs: Natural | None = None  # results of older versions have none
     epochs: float
     test: _StoredTest
     seconds: _StoredSeconds
@@ -111,24 +111,24 @@ class _StoredResult(_Stored):
 
 def read_run(path: Path) -> RunRecord:
     """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
-    if not _holds_recipe(path):
+    if not layout.has_recipe(path):
         raise InputError(f"{path}: not a run folder that can be read (no recipe.toml in it).")
     try:
-        recipe = _recipe_in(path / "recipe.toml")
-        environment = _read_json(path / "environment.json") or {}
-        result = _read_json(path / "result.json")
-        log_file = path / "log.jsonl"
-        most = 10_000 + _MOST_OF_EPOCH * recipe.train.epochs
-        lines = _read(log_file, most).split("\n") if os.path.lexists(log_file) else []
+        recipe = _read_recipe(path / layout.RECIPE)
+        environment = _read_json(path / layout.ENVIRONMENT) or {}
+        result = _read_json(path / layout.RESULT)
+        log_file = path / layout.LOG
+        max_bytes = 10_000 + _MAX_EPOCH_BYTES * recipe.train.epochs
+        lines = _read(log_file, max_bytes).split("\n") if os.path.lexists(log_file) else []
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}.") from None
     try:
         if result is not None:
             _StoredResult.model_validate(result)
-            # The first runs wrote none, and a result only when they had come to their end.
+            # The first runs wrote no state, and a result only when they had finished.
             result = {"state": "finished", **result}
     except ValidationError as error:
-        raise InputError(_damages(path / "result.json", error)) from None
+        raise InputError(_damages(path / layout.RESULT, error)) from None
     if lines and (not lines[-1] or result is None):
         lines.pop()  # empty after the last newline; else the half line of a run that was killed
     log = []
@@ -136,22 +136,22 @@ def read_run(path: Path) -> RunRecord:
         try:
             log.append(_epoch_record().validate_json(line, strict=True))
         except ValidationError as error:
-            raise InputError(_damages(path / f"log.jsonl, line {number}", error)) from None
+            raise InputError(_damages(path / f"{layout.LOG}, line {number}", error)) from None
     return RunRecord(path, recipe, environment, tuple(log), result)
 
 
-def _recipe_in(file: Path) -> Recipe:
+def _read_recipe(file: Path) -> Recipe:
     text = _read(file, LARGEST)
-    if len(text) <= _MOST_KEPT:
+    if len(text) <= _MAX_CACHED:
         try:
-            return _kept_recipe(text)
+            return _parse_cached(text)
         except RecipeError:
-            pass  # once more, with its own name in what is said
+            pass  # parsed again, so that messages name the file
     return parse_recipe(text, str(file))
 
 
 @lru_cache(maxsize=256)
-def _kept_recipe(text: str) -> Recipe:
+def _parse_cached(text: str) -> Recipe:
     """Parse a text once: the seeds of a study share it, and it is most of the time of a list."""
     return parse_recipe(text, "")
 
@@ -174,13 +174,13 @@ def _damages(file: Path, error: ValidationError) -> list[str]:
     return found
 
 
-def _read(path: Path, most: int = _MOST_BYTES) -> str:
-    """Read a text of a run. Raises OSError; InputError for a link, or no text, or too much."""
-    content = read_strange(path, most + 1)
+def _read(path: Path, max_bytes: int = _MAX_BYTES) -> str:
+    """Read a text file. Raises OSError; InputError for a link, no text, or too large a file."""
+    content = read_strange(path, max_bytes + 1)
     if content is None:
         raise InputError(f"{path}: not a file of its own; a run holds no links.")
-    if len(content) > most:
-        raise InputError(f"{path}: damaged: larger than {most:,} bytes.")
+    if len(content) > max_bytes:
+        raise InputError(f"{path}: damaged: larger than {max_bytes:,} bytes.")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -199,15 +199,15 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def why_no_weights(run: RunRecord) -> str | None:
-    """Say why a run has no weights to judge or to go on with; None where it has."""
-    weights = run.path / "weights.safetensors"
+def weights_problem(run: RunRecord) -> str | None:
+    """Say why a run has no weights that could be loaded; None where it has."""
+    weights = run.path / layout.WEIGHTS
     if run.result is None:
         return "the run did not finish"
     if run.state == "diverged":
-        where = run.result.get("diverged")
-        place = f" in epoch {where.get('epoch')}" if isinstance(where, dict) else ""
-        return f"the run diverged{place}"
+        details = run.result.get("diverged")
+        epoch = f" in epoch {details.get('epoch')}" if isinstance(details, dict) else ""
+        return f"the run diverged{epoch}"
     if weights.is_symlink() or not weights.is_file():
         return f"{weights.name} is missing"
     return None
@@ -220,22 +220,12 @@ def find_runs(roots: Sequence[Path]) -> list[Path]:
     """
     found = []
     for root in roots:
-        if _is_run(root):
+        if layout.is_run(root):
             found.append(root)
         elif root.is_dir():
             try:
-                inside = sorted(root.iterdir())
+                paths = sorted(root.iterdir())
             except OSError as error:
                 raise InputError(f"{root}: cannot be read: {error.strerror}.") from None
-            found += [path for path in inside if _is_run(path)]
+            found += [path for path in paths if layout.is_run(path)]
     return found
-
-
-def _is_run(path: Path) -> bool:
-    """Tell a run from the folder of a trial, which holds a recipe and the runs of it."""
-    return _holds_recipe(path) and any(os.path.lexists(path / name) for name in _BESIDE_RECIPE)
-
-
-def _holds_recipe(path: Path) -> bool:
-    # os.path.isfile says no where Path.is_file raises: a folder without permission is no run.
-    return os.path.isfile(path / "recipe.toml")

@@ -1,12 +1,12 @@
-"""Whether a run that goes on would still be the same run: what must be as it was, to the byte."""
+"""Whether a run that is resumed would still be the same run: what must not change, to the byte."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-# What decides the bytes of a run, as keys of environment.json, with words for people.
-DECIDING = {
+# Keys of environment.json on which the bytes of a run depend, with words for people.
+REPRODUCIBILITY_KEYS = {
     "whit": "whit",
     "code.sha256": "whit's own code",
     "torch": "torch",
@@ -25,41 +25,38 @@ DECIDING = {
 Change = dict[str, Any]  # {"what", "before", "now"}
 
 
-def changes_between(
+def diff_environments(
     before: dict[str, Any], now: dict[str, Any], accepted: Sequence[Change] = ()
 ) -> list[Change]:
-    """Return what differs between two environments, of what decides the bytes of a run.
+    """Return the REPRODUCIBILITY_KEYS in which two environments differ.
 
-    `accepted` are changes of earlier resumptions: they hold since then.
+    `accepted` are changes of earlier resumptions, which replace the values of `before`.
     """
-    since = {change["what"]: change["now"] for change in accepted}
-    found = []
-    for key in DECIDING:
-        was, is_now = since.get(key, _value(before, key)), _value(now, key)
-        if was != is_now:
-            found.append({"what": key, "before": was, "now": is_now})
-    return found
+    replaced = {change["what"]: change["now"] for change in accepted}
+    changes = []
+    for key in REPRODUCIBILITY_KEYS:
+        old, new = replaced.get(key, _look_up(before, key)), _look_up(now, key)
+        if old != new:
+            changes.append({"what": key, "before": old, "now": new})
+    return changes
 
 
-def describe(change: Change) -> str:
+def describe_change(change: Change) -> str:
     """Return one change in words, such as `threads: 2 then, 1 now`."""
-    what = DECIDING.get(str(change["what"]), str(change["what"]))
+    name = REPRODUCIBILITY_KEYS.get(str(change["what"]), str(change["what"]))
     before, now = change["before"], change["now"]
     if isinstance(before, list) and isinstance(now, list):
-        gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-        parts = [f"without {', '.join(gone)}"] * bool(gone) + [f"with {', '.join(new)}"] * bool(new)
-        return f"{what}: now {' and '.join(parts)}"
-    if what.endswith(("code", "data", "source")):
-        return f"{what}: changed since"
-    return f"{what}: {_shown(before)} then, {_shown(now)} now"
+        lists = {"without": set(before) - set(now), "with": set(now) - set(before)}
+        parts = [f"{word} {', '.join(sorted(items))}" for word, items in lists.items() if items]
+        return f"{name}: now {' and '.join(parts)}"
+    if name.endswith(("code", "data", "source")):
+        return f"{name}: changed since"
+    before, now = ("unknown" if value is None else str(value) for value in (before, now))
+    return f"{name}: {before} then, {now} now"
 
 
-def _shown(value: object) -> str:
-    return "unknown" if value is None else str(value)
-
-
-def _value(environment: dict[str, Any], key: str) -> Any:
-    """Look up a dotted key; None when a file that was altered has none."""
+def _look_up(environment: dict[str, Any], key: str) -> Any:
+    """Return the value of a dotted key; None where an altered file has none."""
     value: Any = environment
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None

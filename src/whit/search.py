@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,25 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 
-from whit.doing import teacher_sha256
 from whit.durable import write_whole
-from whit.errors import BudgetRefused, InputError, Interrupted, RunFailed
+from whit.errors import BudgetInfeasible, InputError, Interrupted, RunFailed
 from whit.findings import Search, SearchOnlooker
-from whit.inputs import Inputs, changed, said_of
+from whit.inputs import InputDigests, count_changed, current_digests, format_changes
 from whit.job import Job, Outcome
 from whit.ledger import Ledger
-from whit.models.source import own_sha256
-from whit.planning import Plan, plan
-from whit.recipe import Recipe, load_recipe, parse_recipe
-from whit.run_folder import receive_run
+from whit.planning import plan
+from whit.recipe import RECIPE_FILE, Recipe, parse_recipe
+from whit.run_folder import import_run
 from whit.space import Space
 from whit.stopping import Stop, Stopping
 from whit.studying import Executor
 from whit.trials import (
     Trial,
+    known_macs,
     least_by_epoch,
     read_given_up,
     read_trial,
     read_trials,
-    trial_folders,
     unconfirmed,
 )
 
@@ -100,7 +98,6 @@ class Driver:
         except BaseException:
             self._lock.release()
             raise
-        self.macs: dict[int, int] = {}
         self.running: dict[str, int] = {}
         self.numbers: dict[str, int] = {}  # run folder to trial
         try:
@@ -206,8 +203,8 @@ class Driver:
                 recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
                 made = plan(self.space.on_val(recipe))
                 if made.refusals:
-                    raise BudgetRefused(made.violations)
-            except (InputError, BudgetRefused) as error:
+                    raise BudgetInfeasible(made.violations)
+            except (InputError, BudgetInfeasible) as error:
                 self.ledger.refuse(trial)
                 self.search.refused += 1
                 last = error
@@ -223,11 +220,9 @@ class Driver:
 
     def _write_recipe(self, number: int, recipe: Recipe) -> None:
         folder = self._folder(number)
-        if not (folder / "recipe.toml").exists():
+        if not (folder / RECIPE_FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / "recipe.toml", recipe.to_toml().encode())
-        if "macs" in self.space.objectives and number not in self.macs:
-            self.macs[number] = _macs(plan(recipe))
+            write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
 
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
@@ -239,16 +234,17 @@ class Driver:
             "epochs": float(recipe.train.epochs),
         }
         if "macs" in self.space.objectives:
-            costs["macs"] = float(_macs(made))
+            costs["macs"] = float(known_macs(made))
         least = least_by_epoch(costs, recipe.train.epochs, self.search.trials, self.space)
+        digests = current_digests(on_val)
         return replace(
             self.job,
             recipe=on_val.to_toml(),
             seed=seed,
             folder=folder,
             least=least,
-            model_sha256=own_sha256(on_val.model.name),
-            teacher_sha256=teacher_sha256(on_val),
+            model_sha256=digests.get("model_sha256"),
+            teacher_sha256=digests.get("teacher_sha256"),
         )
 
     def _take_in(self, job: Job, outcome: Outcome) -> None:
@@ -260,7 +256,7 @@ class Driver:
         files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
         trial = None
         if outcome.state in ("finished", "diverged"):
-            trial = read_trial(folder.parent, self.macs.get(number))
+            trial = read_trial(folder.parent, self.space)
         if job.seed:
             if trial:
                 self.ledger.give(number, job.seed, files)
@@ -284,8 +280,8 @@ class Driver:
         for number, seed, files in list(self.ledger.from_others(known)):
             recipe = parse_recipe(self.ledger.recipe_of(number), f"trial {number}")
             self._write_recipe(number, recipe)
-            receive_run(self._folder(number) / f"seed-{seed}", files)
-            self._keep(read_trial(self._folder(number), self.macs.get(number)))
+            import_run(self._folder(number) / f"seed-{seed}", files)
+            self._keep(read_trial(self._folder(number), self.space))
 
     def _keep(self, trial: Trial | None) -> None:
         if trial:
@@ -295,37 +291,33 @@ class Driver:
     def _values(self, number: int, trial: Trial | None, outcome: Outcome) -> list[float] | None:
         """Return what Optuna learns; of a candidate that was given up, what it had reached."""
         if outcome.state == "given up":
-            trial = read_given_up(self._folder(number), self.macs.get(number))
+            trial = read_given_up(self._folder(number), self.space)
         return [trial.values[name] for name in self.space.objectives] if trial else None
 
     def _refresh(self) -> None:
         """Read what is there already."""
-        if "macs" in self.space.objectives:
-            for path in trial_folders(self.search.folder):
-                with suppress(InputError):  # left half made; who takes it over writes it anew
-                    self.macs[int(path.name)] = _macs(plan(load_recipe(path)))
-        self.search.trials = read_trials(self.search.folder, self.space, self.macs)
+        self.search.trials = read_trials(self.search.folder, self.space)
         self._take_from_others()
         self.search.given_up = self.ledger.count("given up")
         self.search.refused = self.ledger.count("refused")
 
     def _refuse_changed(self) -> None:
         """Raise InputError when candidates were trained from another model, teacher or data."""
-        inputs, folder = Inputs(), self.search.folder
+        inputs, folder = InputDigests(), self.search.folder
         counts: Counter[str] = Counter()
-        gone: dict[str, None] = {}  # each once, in their order
+        missing: dict[str, None] = {}  # each once, in their order
         for trial in self.search.trials:
             runs = trial.seeds.ended
             try:
-                counts += changed(runs, inputs.of(runs[0].recipe, with_data=True))
+                counts += count_changed(runs, inputs.read(runs[0].recipe, with_data=True))
             except InputError as error:
-                gone |= dict.fromkeys(error.problems)
+                missing |= dict.fromkeys(error.problems)
         problems = [
             f"{folder}: what candidates were trained from is not as it was: {problem} Put it back, "
             "or add --accept-changes."
-            for problem in gone
+            for problem in missing
         ]
-        if problems := [*problems, *said_of(folder, counts, "runs")]:
+        if problems := [*problems, *format_changes(folder, counts, "runs")]:
             raise InputError(problems)
 
     def _folder(self, number: int) -> Path:
@@ -362,9 +354,3 @@ def _own(folder: Path) -> FileLock:
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror}.") from None
     return lock
-
-
-def _macs(made: Plan) -> int:
-    if made.audit.macs is None:
-        raise InputError(f"{made.recipe.name}: its multiply-adds are not known.")
-    return made.audit.macs

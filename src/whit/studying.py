@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 from whit.comparison import Comparison, compare
 from whit.durable import why_no_place
-from whit.errors import BudgetRefused, InputError, Interrupted
-from whit.inputs import Inputs, changed, said_of
+from whit.errors import BudgetInfeasible, InputError, Interrupted
+from whit.inputs import InputDigests, count_changed, format_changes
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
 from whit.recipe import Recipe
@@ -111,7 +111,7 @@ class Onlooker:
 def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
     """Name the recipes of a study. Raises InputError for one given twice, or no place for them.
 
-    Raises BudgetRefused when one of them can never keep its budget.
+    Raises BudgetInfeasible when one of them can never keep its budget.
     """
     ids = [recipe_id(recipe) for recipe in recipes]
     twice = sorted({name for name in ids if ids.count(name) > 1})
@@ -139,7 +139,7 @@ def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     if refusals:
-        raise BudgetRefused(refusals)
+        raise BudgetInfeasible(refusals)
     names = [recipe.name for recipe in recipes]
     return tuple(
         Variant(recipe.name if names.count(recipe.name) == 1 else name, recipe, root / name)
@@ -185,15 +185,15 @@ def study(
                 standings[variant.name].done[seed] = run.state
                 ended[variant.name].append(run)
     compared = {} if accept_changes else ended
-    known = Inputs()
+    digests = InputDigests()
     inputs = {
-        variant.name: known.of(variant.recipe, with_data=bool(compared.get(variant.name)))
+        variant.name: digests.read(variant.recipe, with_data=bool(compared.get(variant.name)))
         for variant in variants
     }
     problems = []
     for variant in variants:
-        counts = changed(compared.get(variant.name, ()), inputs[variant.name])
-        problems += said_of(variant.folder, counts, "seeds")
+        counts = count_changed(compared.get(variant.name, ()), inputs[variant.name])
+        problems += format_changes(variant.folder, counts, "seeds")
     if problems := [*problems, *_unwritable(waiting)]:
         raise InputError(problems)
     of_job: dict[str, tuple[Variant, int]] = {}

@@ -1,4 +1,4 @@
-"""The trained network that a recipe learns from: found, and checked before it teaches."""
+"""The teacher of a recipe with distillation: found, and verified before it is used."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.recipe import Recipe
-from whit.run_record import RunRecord, read_run, why_no_weights
-from whit.seal import broken_seals
+from whit.run_record import RunRecord, read_run, weights_problem
+from whit.runs import layout
+from whit.seal import verify_manifest
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A finished run, as a teacher, and the name it was asked for by."""
+    """A finished run as a teacher, and the name by which the recipe has it."""
 
     name: str
     run: RunRecord
@@ -30,7 +31,7 @@ class Teacher:
         return self.run.result
 
     def to_json(self) -> dict[str, Any]:
-        """Return what it cost and what it reached, which belongs beside what it taught."""
+        """Return its cost and accuracy, which are shown beside those of its student."""
         return {
             "name": self.name,
             "params": self._result["params"],
@@ -42,41 +43,41 @@ class Teacher:
     def __str__(self) -> str:
         epochs = self._result["epochs"]
         accuracy = self._result["test"]["accuracy"]
-        reached = "" if accuracy is None else f", {accuracy:.2f} % on test"
+        on_test = "" if accuracy is None else f", {accuracy:.2f} % on test"
         return (
             f"{self.name}, a network of {self._result['params']:,} parameters trained for "
-            f"{epochs:g} epoch{'s' if epochs != 1 else ''}{reached}"
+            f"{epochs:g} epoch{'s' if epochs != 1 else ''}{on_test}"
         )
 
 
-def teacher_of(recipe: Recipe) -> Teacher | None:
+def load_teacher(recipe: Recipe) -> Teacher | None:
     """Return the teacher that a recipe names; None where it names none.
 
-    Raises InputError when there is no such teacher, when it did not finish or was altered since,
-    or when it learned from images that this recipe holds out.
+    Raises InputError when there is no such run, when it did not finish or was altered since, or
+    when it was trained on images that this recipe holds out.
     """
     if recipe.distill is None:
         return None
     name = recipe.distill.teacher
     path = Path(name)
-    if not (path / "recipe.toml").is_file():
+    if not layout.has_recipe(path):
         raise InputError(f"distill.teacher = {name!r}: there is no such run folder.")
     run = read_run(path)
-    problem = why_no_weights(run)
+    problem = weights_problem(run)
     if problem:
         raise InputError(f"distill.teacher = {name!r}: {problem}, so it can teach nothing.")
-    altered = [file for file, _, _ in broken_seals(run.result or {}, path)]
+    altered = [file for file, _, _ in verify_manifest(run.result or {}, path)]
     if altered:
         raise InputError(
             f"distill.teacher = {name!r}: altered after the run: {', '.join(altered)}. Train the "
             "teacher again."
         )
-    taught, learned = recipe.data, run.recipe.data
-    if taught.val and (learned.name != taught.name or learned.val != taught.val):
+    data, teacher_data = recipe.data, run.recipe.data
+    if data.val and (teacher_data.name, teacher_data.val) != (data.name, data.val):
         raise InputError(
-            f"distill.teacher = {name!r}: it was trained with data.name = {learned.name!r} and "
-            f"data.val = {learned.val}, this recipe holds out {taught.val} images of "
-            f"{taught.name!r}, which it may have seen. Take a teacher trained with the same "
+            f"distill.teacher = {name!r}: it was trained with data.name = {teacher_data.name!r} "
+            f"and data.val = {teacher_data.val}, this recipe holds out {data.val} images of "
+            f"{data.name!r}, which it may have seen. Take a teacher trained with the same "
             "data.val."
         )
     return Teacher(name, run)

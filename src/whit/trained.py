@@ -11,15 +11,15 @@ from whit.data.datasets import load_dataset
 from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
-from whit.models.source import own_sha256, refuse_inside
+from whit.models.source import refuse_inside
 from whit.planning import load_network
-from whit.recipe import Recipe
-from whit.run_record import RunRecord, why_no_weights
+from whit.run_record import RunRecord, weights_problem
+from whit.runs import layout
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network on the processor in evaluation mode, channels last, and what it reads."""
+class LoadedRun:
+    """A network on the CPU in evaluation mode, channels last, and the data that it was made for."""
 
     run: RunRecord
     model: nn.Module
@@ -28,7 +28,7 @@ class Trained:
 
     @property
     def split(self) -> Split:
-        """The split that the run was judged on: `test`, or `val` where test is left alone."""
+        """The split that the run was judged on: `test`, or `val` if its recipe reads no test."""
         if self.run.recipe.train.test:
             return self.dataset.test
         if self.dataset.val is None:
@@ -36,30 +36,20 @@ class Trained:
         return self.dataset.val
 
 
-def inputs_now(recipe: Recipe, dataset: Dataset | None) -> dict[str, str]:
-    """Return the digests of a recipe's own model and of its data, under environment.json's keys."""
-    found = {}
-    if own := own_sha256(recipe.model.name):
-        found["model_sha256"] = own
-    if dataset:
-        found["data_sha256"] = dataset.fingerprint
-    return found
-
-
-def load_trained(run: RunRecord, model: nn.Module | None = None) -> Trained:
+def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     """Build the run's network, put its weights into it and load its data.
 
     `model` is the network of a run that was given one in Python. Runs a user's own model file.
     Raises InputError when the run has no weights or they do not fit, ModelError when the network
-    cannot be built, DataError when the data set is not there.
+    cannot be built, DataError when the data set is missing.
     """
     refuse_inside(run.recipe.model.name, run.path)
-    problem = why_no_weights(run)
+    problem = weights_problem(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is no network to go on with.")
     recipe = run.recipe
-    model = load_network(recipe, run.path / "weights.safetensors", model, run.seed or 0)
+    model = load_network(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
-    return Trained(run, model.eval(), dataset, normalise)
+    return LoadedRun(run, model.eval(), dataset, normalise)

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from whit.budget import Metrics
 from whit.errors import InputError
 from whit.evidence import Sample
-from whit.planning import plan
-from whit.recipe import Recipe, load_recipe
+from whit.planning import Plan, plan
+from whit.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.run_record import read_run
 from whit.seeds import Seeds, seeds_of
 from whit.space import OBJECTIVES, Space
@@ -34,7 +35,7 @@ class Trial:
     folder: Path
     recipe: Recipe
     seeds: Seeds
-    macs: int | None = None
+    macs: int | None = None  # where they are an objective
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         return {
             "trial": self.number,
-            "recipe": str(self.folder / "recipe.toml"),
+            "recipe": str(self.folder / RECIPE_FILE),
             **self.values,
             "seeds": len(self.seeds.runs),
             "diverged": len(self.seeds.diverged),
@@ -68,25 +69,48 @@ class Trial:
         }
 
 
-def read_trial(folder: Path, macs: int | None = None) -> Trial | None:
-    """Read a candidate; None when no run of it has ended. Raises InputError when damaged."""
+def read_trial(folder: Path, space: Space) -> Trial | None:
+    """Read a candidate; None when no run of it has ended.
+
+    Raises InputError when it is damaged, or an objective of the space is not known.
+    """
     recipe = load_recipe(folder)
     runs = [read_run(path) for path in _numbered(folder, "seed-")]
     seeds = seeds_of(folder.name, runs)
-    return Trial(int(folder.name), folder, recipe, seeds, macs) if seeds else None
+    return _trial(folder, recipe, seeds, space) if seeds else None
 
 
-def read_given_up(folder: Path, macs: int | None = None) -> Trial | None:
+def read_given_up(folder: Path, space: Space) -> Trial | None:
     """Read a candidate that was given up, as if its last epoch had been the end."""
     run = read_run(folder / "seed-0")
     if not run.log:
         return None
     made = plan(run.recipe)
     seconds = sum(record.seconds for record in run.log)
-    as_if = {"params": made.audit.params.total, "epochs": run.recipe.train.epochs,
-             "seconds": {"train": seconds, "total": seconds}, "verdict": "open"}  # fmt: skip
+    as_if = {
+        **Metrics.from_audit(made.audit).network_json(),
+        "epochs": run.recipe.train.epochs,
+        "seconds": {"train": seconds, "total": seconds},
+        "verdict": "open",
+    }
     runs = (replace(run, result=as_if),)
-    return Trial(int(folder.name), folder, run.recipe, Seeds(folder.name, runs), macs)
+    return _trial(folder, run.recipe, Seeds(folder.name, runs), space)
+
+
+def _trial(folder: Path, recipe: Recipe, seeds: Seeds, space: Space) -> Trial:
+    macs = None
+    if "macs" in space.objectives:
+        macs = (seeds.runs[0].result or {}).get("macs")
+        if macs is None:  # a result of an older version
+            macs = known_macs(plan(recipe))
+    return Trial(int(folder.name), folder, recipe, seeds, macs)
+
+
+def known_macs(made: Plan) -> int:
+    """Return the multiply-adds of a planned network. Raises InputError where they are unknown."""
+    if made.audit.macs is None:
+        raise InputError(f"{made.recipe.name}: its multiply-adds are not known.")
+    return made.audit.macs
 
 
 def dominates(a: dict[str, float], b: dict[str, float], objectives: Sequence[str]) -> bool:
@@ -165,14 +189,14 @@ def _numbered(folder: Path, before: str) -> list[Path]:
     return sorted(names, key=lambda path: int(path.name[len(before) :]))
 
 
-def read_trials(folder: Path, space: Space, macs: dict[int, int]) -> list[Trial]:
+def read_trials(folder: Path, space: Space) -> list[Trial]:
     """Read all candidates of a search that have a result; damaged ones are left out."""
     found = []
     for path in trial_folders(folder):
         try:
-            trial = read_trial(path, macs.get(int(path.name)))
+            trial = read_trial(path, space)
         except InputError:
             continue
-        if trial is not None and trial.values.keys() >= set(space.objectives):
+        if trial is not None:
             found.append(trial)
     return found

@@ -16,7 +16,7 @@ from whit.export.folding import folded
 from whit.export.reading import read_graph
 from whit.export.shipping import graph_of
 from whit.run_record import read_run
-from whit.trained import load_trained
+from whit.trained import load_run_model
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),
@@ -54,7 +54,7 @@ def test_the_same_class_on_every_test_image(watched: Watched, name: str) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("run", RECORDS, ids=lambda run: run.parents[1].name)
 def test_a_record_decides_the_same_on_every_test_image(watched: Watched, run: Path) -> None:
-    trained = load_trained(read_run(run))
+    trained = load_run_model(read_run(run))
     images = trained.dataset.test.images
     theirs = predict(trained.model, trained.dataset.test, trained.normalise)
     ours = logits_in(watched.page, graph_of(trained), images)

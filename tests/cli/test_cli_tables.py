@@ -19,7 +19,7 @@ from calling import Done
 from masks import without_times
 from rich.console import Console
 
-from whit.budget import Usage
+from whit.budget import Budget, Metrics
 from whit.recipe import load_recipe
 from whit.record import Evaluation, RunResult
 
@@ -158,14 +158,14 @@ def test_quiet_prints_the_verdict_only(
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_verdict_in_plain_words(width: int, golden: Callable[[str, str], None]) -> None:
-    budget = load_recipe("sprint").budget.limits()
-    budget = replace(budget, forbid=("linear",))
+    budget = load_recipe("sprint").budget.to_budget()
+    budget = Budget({**budget.limits, "forbid": ("linear",)})
     kinds = frozenset({"conv", "batchnorm", "gap", "linear"})
-    usage = Usage(20_000, Fraction(20), 9939, 10_000, kinds, leaked=3)
+    metrics = Metrics(20_000, Fraction(20), 9939, 10_000, kinds, leaked=3)
     test = Evaluation("test", 9939, 10_000, 0.0212)
     result = RunResult(
-        verdict=budget.verdict(usage),
-        violations=budget.violations(usage),
+        verdict=budget.verdict(metrics),
+        violations=budget.violations(metrics),
         params=20_000,
         epochs=Fraction(20),
         test=test,
@@ -178,7 +178,7 @@ def test_a_verdict_in_plain_words(width: int, golden: Callable[[str, str], None]
         weights_sha256="0" * 64,
         notes=("the test split was read 20 times, after each epoch; nothing was selected on it.",),
         budget=budget,
-        usage=usage,
+        metrics=metrics,
         folder=Path("runs/sprint-7-20260101T000000Z"),
     )
     text = result.text(width)

@@ -15,7 +15,7 @@ from whit.export.reading import read_graph
 from whit.export.shipping import graph_of
 from whit.recipe import shipped_recipes
 from whit.run_record import read_run
-from whit.trained import Trained, load_trained
+from whit.trained import LoadedRun, load_run_model
 
 NAMES = (*shipped_recipes(), *(kind.__name__ for kind in OWN))
 RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
@@ -41,8 +41,8 @@ def recorded(seed: int) -> Path:
 
 
 @cache
-def trained(seed: int = 0) -> Trained:
-    return load_trained(read_run(recorded(seed)))
+def trained(seed: int = 0) -> LoadedRun:
+    return load_run_model(read_run(recorded(seed)))
 
 
 @cache

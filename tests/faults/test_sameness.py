@@ -17,7 +17,7 @@ from faults.processes import Command, evidence
 from faults.processes import whit as command_line
 from faults.test_kill_and_resume import RESUME, kill_after
 from whit.errors import CannotResume, Interrupted, ModelError
-from whit.sameness import changes_between, describe
+from whit.sameness import describe_change, diff_environments
 
 
 @pytest.fixture(scope="module")
@@ -238,14 +238,14 @@ def test_random_numbers_of_numpy_and_python_are_resumed_too(
 def test_changes_in_words() -> None:
     then = {"threads": 1, "processor_features": ["a", "b"], "code": {"sha256": "x"}}
     now = {"threads": 2, "processor_features": ["b", "c"], "code": {"sha256": "y"}}
-    found = changes_between(then, now)
-    assert [describe(change) for change in found] == [
+    found = diff_environments(then, now)
+    assert [describe_change(change) for change in found] == [
         "whit's own code: changed since",
         "processor features: now without a and with c",
         "threads: 1 then, 2 now",
     ]
-    assert changes_between(then, now, found) == []
-    assert [c["what"] for c in changes_between(then, then, found)] == [
+    assert diff_environments(then, now, found) == []
+    assert [c["what"] for c in diff_environments(then, then, found)] == [
         "code.sha256",
         "processor_features",
         "threads",

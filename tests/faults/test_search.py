@@ -91,6 +91,25 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
     assert code == 0, said
 
 
+def test_multiply_adds_are_read_from_results_and_recomputed_for_those_of_older_versions(
+    place: Path,
+) -> None:
+    (place / "tiny.toml").write_text('objectives = ["accuracy", "macs"]\n' + SPACE)
+    value = found_by(place, 2)
+    recipes = [place / point["recipe"] for point in value["frontier"]]
+    macs = []
+    for recipe in recipes:
+        code, said = whit(place, "plan", str(recipe), "--json")
+        assert code == 0, said
+        macs.append(json.loads(said)["macs"])
+    assert [point["macs"] for point in value["frontier"]] == macs
+    for file in place.glob("searches/tiny/trials/*/seed-*/result.json"):
+        result = json.loads(file.read_text())
+        assert isinstance(result.pop("macs"), int)
+        file.write_text(json.dumps(result))
+    assert found_by(place, 2) == value
+
+
 def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
     """A budget that nothing keeps is named; one that some keep lets those through."""
     text = (place / "easy.toml").read_text().replace('"< 20000"', '"< 5"')

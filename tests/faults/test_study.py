@@ -18,7 +18,7 @@ from faults.processes import Command, evidence, wait_until, whit
 from whit.errors import RunFailed
 from whit.job import Job, Outcome
 from whit.recipe import load_recipe
-from whit.run_folder import receive_run
+from whit.run_folder import import_run
 from whit.study_progress import onlooker_on
 from whit.studying import study, variants_of
 from whit.workers import Look
@@ -254,9 +254,9 @@ def test_a_run_that_comes_back_is_kept_or_it_is_said_why_not(tmp_path: Path) -> 
         os.seteuid(65534)  # root may write everywhere
     try:
         with pytest.raises(RunFailed, match=r"seed-0: cannot be made: Permission denied"):
-            receive_run(tmp_path / "easy" / "seed-0", {"result.json": b"{}"})
+            import_run(tmp_path / "easy" / "seed-0", {"result.json": b"{}"})
     finally:
         os.seteuid(mine)
         tmp_path.chmod(0o700)
-    receive_run(tmp_path / "easy" / "seed-0", {"result.json": b"{}"})
+    import_run(tmp_path / "easy" / "seed-0", {"result.json": b"{}"})
     assert (tmp_path / "easy" / "seed-0" / "result.json").read_bytes() == b"{}"

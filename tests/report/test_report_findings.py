@@ -15,18 +15,18 @@ from whit.reporting import findings_of
 from whit.reporting.findings import BINS, counted
 from whit.reporting.words import share
 from whit.run_record import RunRecord, read_run
-from whit.trained import load_trained
+from whit.trained import load_run_model
 
 
 def logits_of(record: RunRecord) -> tuple[torch.Tensor, Split, tuple[str, ...]]:
-    trained = load_trained(record)
+    trained = load_run_model(record)
     logits = predict(trained.model, trained.split, trained.normalise)
     return logits, trained.split, trained.dataset.classes
 
 
 def test_the_numbers_counted_another_way(runs: Path) -> None:
     record = read_run(runs / "seed-0")
-    found = findings_of(load_trained(record))
+    found = findings_of(load_run_model(record))
     logits, split, classes = logits_of(record)
     labels, said = split.labels.tolist(), logits.argmax(1).tolist()
     assert found.classes == classes
@@ -42,13 +42,13 @@ def test_the_numbers_counted_another_way(runs: Path) -> None:
     for label, of_class in enumerate(found.by_class):
         assert of_class.total == labels.count(label)
         assert of_class.correct == found.confusion.get((label, label), 0)
-    trained = load_trained(record)
+    trained = load_run_model(record)
     assert found.correct == evaluate(trained.model, split, trained.normalise).correct
 
 
 def test_errors_come_worst_first(runs: Path) -> None:
     record = read_run(runs / "seed-0")
-    found = findings_of(load_trained(record))
+    found = findings_of(load_run_model(record))
     assert record.result is not None
     assert sorted(error.index for error in found.errors) == record.result["test"]["wrong"]
     chances = [error.probabilities[error.true] for error in found.errors]

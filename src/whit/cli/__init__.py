@@ -20,7 +20,7 @@ from whit.cli.serving import serve
 from whit.cli.showing import report
 from whit.cli.training import train
 from whit.console import say
-from whit.errors import BudgetRefused, InputError, WhitError
+from whit.errors import BudgetInfeasible, InputError, WhitError
 
 app = typer.Typer(
     add_completion=False,
@@ -85,7 +85,7 @@ def main() -> None:
 def _run() -> int:
     try:
         app(prog_name="whit")  # also as `python -m whit`
-    except BudgetRefused as error:
+    except BudgetInfeasible as error:
         lines = ["refused before training; the budget cannot be kept:"]
         lines += [f"  - {violation.message}" for violation in error.violations]
         say("whit: " + "\n".join(lines), sys.stderr)

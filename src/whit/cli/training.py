@@ -19,8 +19,9 @@ from whit.cli.options import (
     whole_number,
 )
 from whit.console import alone, console, leave_at_once, show
-from whit.errors import BudgetRefused, InputError, RunEnded, RunFailed
+from whit.errors import BudgetInfeasible, InputError, RunEnded, RunFailed
 from whit.recipe import FLAGSHIP, Recipe
+from whit.runs import layout
 from whit.text_table import wrapped
 
 
@@ -84,7 +85,7 @@ def train(
         lambda: 0 if seed is None else seed_of(seed),
         chosen_threads,
         lambda: None if device is None else choose_device(device),
-        lambda: None if out is None or resume is not None else RunFolder.refuse(out),
+        lambda: None if out is None or resume is not None else RunFolder.check_creatable(out),
         lambda: _only_with_resume(
             resume, {"--accept-changes": accept_changes, "--take-over": take_over}
         ),
@@ -113,7 +114,7 @@ def train(
                     watch=watch,
                     on_second_signal=leave_at_once,
                 )
-    except BudgetRefused as refused:
+    except BudgetInfeasible as refused:
         if as_json:
             violations = [violation.to_json() for violation in refused.violations]
             show({"verdict": "missed", "violations": violations}, str, as_json)
@@ -126,7 +127,7 @@ def train(
         exit_by(ended.result["verdict"])
         return
     assert result.folder is not None
-    whole = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
+    whole = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
     show(whole, result.text, as_json)
     exit_by(result.verdict)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from whit.export.graph import Graph
 from whit.export.shipping import graph_of
-from whit.trained import Trained
+from whit.trained import LoadedRun
 
 
-def network_json(trained: Trained) -> dict[str, Any]:
+def network_json(trained: LoadedRun) -> dict[str, Any]:
     """Return the network of a run as `network.js` reads it.
 
     Raises ModelError naming every operation that has no plain form.

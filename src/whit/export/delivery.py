@@ -18,11 +18,13 @@ from whit.export.folder import write_folder
 from whit.export.forms import FORMS, Form
 from whit.export.graph import Graph
 from whit.export.shipping import Proof, graph_of
+from whit.inputs import current_digests, diff_inputs
 from whit.needed import need
-from whit.run_record import RunRecord, read_run, why_no_weights
-from whit.sameness import DECIDING
+from whit.run_record import RunRecord, read_run, weights_problem
+from whit.runs import layout
+from whit.sameness import REPRODUCIBILITY_KEYS
 from whit.text_table import wrapped
-from whit.trained import Trained, inputs_now, load_trained
+from whit.trained import LoadedRun, load_run_model
 from whit.weights import sha256
 
 _SAME = 1e-3  # of the largest logit
@@ -86,7 +88,7 @@ def ship(
         raise InputError("--int8: the page computes in float32: leave it out, or give --to c.")
     record = read_run(run)
     _refuse(record, target)
-    trained = load_trained(record, model)
+    trained = load_run_model(record, model)
     _refuse_changed(trained)
     graph = graph_of(trained)
     wanted = predict(trained.model, trained.split, trained.normalise)
@@ -120,7 +122,7 @@ def _shipped(
     int8: bool,
     target: Path,
     graph: Graph,
-    trained: Trained,
+    trained: LoadedRun,
     made: Form,
     wanted: Tensor,
 ) -> Shipped:
@@ -142,12 +144,12 @@ def _shipped(
 
 def _refuse(run: RunRecord, target: Path) -> None:
     problems = []
-    problem = why_no_weights(run)
+    problem = weights_problem(run)
     if problem:
         problems.append(f"{run.path}: {problem}, so there is nothing to export.")
-    elif sha256((run.path / "weights.safetensors").read_bytes()) != _judged_by(run):
+    elif sha256((run.path / layout.WEIGHTS).read_bytes()) != _judged_by(run):
         problems.append(
-            f"{run.path / 'weights.safetensors'}: not the weights that the run was judged by: "
+            f"{run.path / layout.WEIGHTS}: not the weights that the run was judged by: "
             "`whit audit` says more. They are not exported."
         )
     try:
@@ -161,20 +163,21 @@ def _refuse(run: RunRecord, target: Path) -> None:
         raise InputError(problems)
 
 
-def _refuse_changed(trained: Trained) -> None:
+def _refuse_changed(trained: LoadedRun) -> None:
     """Raise InputError where the network, or what it would be proven on, is not the run's."""
     run = trained.run
+    digests = current_digests(run.recipe, trained.dataset, with_teacher=False)
     problems = [
-        f"{run.path}: {DECIDING[key]} changed since the run, so it is not exported: put it back "
-        "as it was, or train again."
-        for key, digest in inputs_now(run.recipe, trained.dataset).items()
-        if run.environment.get(key) not in (None, digest)
+        f"{run.path}: {REPRODUCIBILITY_KEYS[change['what']]} changed since the run, so it is not "
+        "exported: put it back as it was, or train again."
+        for change in diff_inputs(run, digests)
+        if change["before"] is not None
     ]
     if problems:
         raise InputError(problems)
 
 
-def _refuse_another(trained: Trained, what: str, logits: Tensor, wanted: Tensor) -> None:
+def _refuse_another(trained: LoadedRun, what: str, logits: Tensor, wanted: Tensor) -> None:
     """Raise RunFailed where logits are not those of the network."""
     if _is_equal(logits, wanted):
         return

@@ -20,7 +20,7 @@ from whit.export.html import drawing_page
 from whit.export.integers import whole_scores
 from whit.export.program import SCORE_UNITS
 from whit.export.quantising import Quantised, quantised
-from whit.trained import Trained
+from whit.trained import LoadedRun
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,21 @@ class Form:
     sizes: Mapping[str, int] = field(default_factory=dict)  # bytes
 
 
-def _html(graph: Graph, trained: Trained, int8: bool) -> Form:
+def _html(graph: Graph, trained: LoadedRun, int8: bool) -> Form:
     assert not int8, "the page computes in float32"
     said = f"{_said(trained)} Everything here is computed in this page."
     page = drawing_page(graph_json(graph), said)
     return Form(page.encode(), logits_of(graph, trained.split.images), "PyTorch")
 
 
-def _onnx(graph: Graph, trained: Trained, int8: bool) -> Form:
+def _onnx(graph: Graph, trained: LoadedRun, int8: bool) -> Form:
     from whit.export.onnx_file import onnx_bytes, onnx_logits
 
     content = onnx_bytes(_finite(graph), _quantised(graph, trained) if int8 else None)
     return Form(content, onnx_logits(content, trained.split.images), "onnxruntime")
 
 
-def _c(graph: Graph, trained: Trained, int8: bool) -> Form:
+def _c(graph: Graph, trained: LoadedRun, int8: bool) -> Form:
     program = _quantised(graph, trained).program if int8 else float_program(_finite(graph))
     files = c_files(program, _said(trained))
     images = trained.split.images
@@ -72,7 +72,7 @@ def _softened(graph: Graph, scores: Tensor) -> Tensor:
     return scores.log_softmax(1) if last == "log_softmax" else scores
 
 
-def _quantised(graph: Graph, trained: Trained) -> Quantised:
+def _quantised(graph: Graph, trained: LoadedRun) -> Quantised:
     return quantised(_finite(graph), trained.dataset.train.images)
 
 
@@ -86,7 +86,7 @@ def _finite(graph: Graph) -> Graph:
     return graph
 
 
-def _said(trained: Trained) -> str:
+def _said(trained: LoadedRun) -> str:
     result = trained.run.result or {}
     test = result["test"]
     reached = ""
@@ -95,4 +95,4 @@ def _said(trained: Trained) -> str:
     return f"{result['params']:,} parameters{reached}."
 
 
-FORMS: dict[str, Callable[[Graph, Trained, bool], Form]] = {"onnx": _onnx, "c": _c, "html": _html}
+FORMS: dict[str, Callable[[Graph, LoadedRun, bool], Form]] = {"onnx": _onnx, "c": _c, "html": _html}

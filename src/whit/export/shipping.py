@@ -10,10 +10,10 @@ from torch import Tensor
 from whit.export.folding import folded
 from whit.export.graph import INPUT, Graph, Operation, behind
 from whit.export.reading import read_graph
-from whit.trained import Trained
+from whit.trained import LoadedRun
 
 
-def graph_of(trained: Trained) -> Graph:
+def graph_of(trained: LoadedRun) -> Graph:
     """Return the folded graph of a run's network, from pixels 0..255 to logits.
 
     The same weights give the same graph, to the byte. Raises ModelError naming every operation
@@ -28,7 +28,7 @@ def graph_of(trained: Trained) -> Graph:
     return folded(_with_normalisation(graph, trained))
 
 
-def _with_normalisation(graph: Graph, trained: Trained) -> Graph:
+def _with_normalisation(graph: Graph, trained: LoadedRun) -> Graph:
     scale, offset = (t.flatten() for t in (trained.normalise.scale, trained.normalise.offset))
     constants = {"normalise.scale": scale.double(), "normalise.offset": offset.double()}
     first = Operation(

@@ -50,11 +50,11 @@ __all__ = [
     "executing",
     "is_source",
     "load_model_class",
-    "own_sha256",
     "read_source",
     "refuse_inside",
     "source_sha256",
     "source_text",
+    "user_model_sha256",
 ]
 
 SUFFIXES = (".py", ".ipynb")
@@ -122,7 +122,7 @@ def source_sha256(target: str | Source) -> str:
     return _as_source(target).sha256
 
 
-def own_sha256(target: str) -> str | None:
+def user_model_sha256(target: str) -> str | None:
     """Return the SHA-256 of a user's own model; None for a shipped one. Raises as `read_source`."""
     return source_sha256(target) if is_source(target) else None
 

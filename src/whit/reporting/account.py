@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isfinite
 
 from torch import nn
 
 from whit.analysis import Audit
-from whit.budget import Usage, Verdict, Violation
+from whit.budget import Metrics, Verdict, Violation
 from whit.data.datasets import load_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
+from whit.inputs import diff_inputs
 from whit.judge import Judgement, altered, judge_run
 from whit.models.source import refuse_inside
 from whit.planning import plan
 from whit.reporting.findings import Findings, counted, disputed_of, findings_of
-from whit.run_record import RunRecord, why_no_weights
-from whit.trained import load_trained
+from whit.run_record import RunRecord, weights_problem
+from whit.runs import layout
+from whit.trained import load_run_model
 
 
 @dataclass(frozen=True)
@@ -54,21 +56,21 @@ class Account:
         return verdict
 
     @property
-    def usage(self) -> Usage:
+    def metrics(self) -> Metrics:
         """What the judgement found; else what the run says of itself."""
         if self.judgement:
-            return self.judgement.usage
+            return self.judgement.metrics
         result = self.run.result
-        kinds = self.audit.kinds if self.audit else None
+        metrics = Metrics.from_audit(self.audit) if self.audit else Metrics()
         if result is None:
-            return Usage(params=self.audit.params.total if self.audit else None, kinds=kinds)
+            return metrics
         test = result["test"] if self.run.state == "finished" else {}
-        return Usage(
+        return replace(
+            metrics,
             params=result["params"],
             epochs=Fraction(result["epochs"]) if isfinite(result["epochs"]) else None,
             correct=test.get("correct"),
             total=test.get("total"),
-            kinds=kinds,
         )
 
 
@@ -78,14 +80,14 @@ def account_of(run: RunRecord, model: nn.Module | None = None) -> Account:
     `model` is the network of a run that was given one in Python. Raises InputError for weights
     that were altered until nobody can load them.
     """
-    problem = why_no_weights(run)
+    problem = weights_problem(run)
     if problem:  # of a run that did not finish its state says enough
         return _unjudged(run, model, problem if run.state == "finished" else None)
     try:
         judgement, tested = judge_run(run, model)
     except InputError as error:
         broken = {violation.rule for violation in altered(run)}
-        if "altered weights.safetensors" in broken:
+        if f"altered {layout.WEIGHTS}" in broken:
             raise
         return _unjudged(run, model, " ".join(error.problems))
     unread = None
@@ -95,7 +97,7 @@ def account_of(run: RunRecord, model: nn.Module | None = None) -> Account:
             images = tested.dataset.test
             findings = counted(tested.logits, images, tested.dataset.classes, disputed_of(run))
         else:
-            trained = load_trained(run, model)
+            trained = load_run_model(run, model)
             images, findings = trained.split, findings_of(trained)
     except InputError as error:
         unread = " ".join(error.problems)
@@ -110,7 +112,7 @@ def split_of(run: RunRecord) -> Split | None:
         dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     except InputError:
         return None
-    if dataset.fingerprint != run.environment.get("data_sha256"):
+    if diff_inputs(run, {"data_sha256": dataset.fingerprint}):
         return None
     return dataset.test if recipe.train.test else dataset.val
 
@@ -137,5 +139,5 @@ def mismatches_of(run: RunRecord) -> list[Violation]:
     """
     if run.result is None:
         return []
-    left_out = ("altered weights.safetensors", "altered audit.txt")
+    left_out = (f"altered {layout.WEIGHTS}", f"altered {layout.AUDIT}")
     return [v for v in altered(run) if not (v.rule in left_out and v.value == "None")]

@@ -15,7 +15,7 @@ from torch import Tensor
 from whit.data.splits import Split
 from whit.evaluation import predict
 from whit.run_record import RunRecord
-from whit.trained import Trained
+from whit.trained import LoadedRun
 
 MOST_ERRORS = 1000  # kept with their K probabilities; more would be read by nobody
 BINS = 15
@@ -111,7 +111,7 @@ class Findings:
         return tuple(sorted(pairs, key=lambda found: (-found[2], found[:2])))
 
 
-def findings_of(trained: Trained) -> Findings:
+def findings_of(trained: LoadedRun) -> Findings:
     """Evaluate a finished run's weights on the split that it was judged on.
 
     Raises InputError where there are no images of it.

@@ -50,7 +50,7 @@ def run_document(account: Account) -> Document:
 
 def lead(account: Account) -> str:
     """Return what the run comes to, in a sentence."""
-    run, usage = account.run, account.usage
+    run, metrics = account.run, account.metrics
     if run.state == "diverged":
         return "The run diverged: its loss was no longer a finite number. It claims nothing."
     if run.result is None:
@@ -59,11 +59,11 @@ def lead(account: Account) -> str:
             f"The run is not finished ({run.state}): {len(run.log)} of {epochs_said(planned)} "
             "are done. Nothing is judged yet."
         )
-    params = "?" if usage.params is None else f"{usage.params:,}"
+    params = "?" if metrics.params is None else f"{metrics.params:,}"
     said = f"{params} parameters, {epochs_said(len(run.log))}"
-    if usage.correct is not None and usage.total is not None:
-        right = f"{usage.correct:,} of {usage.total:,}"
-        said += f", {right} test images right ({percent(usage.correct, usage.total)} %)"
+    if metrics.correct is not None and metrics.total is not None:
+        right = f"{metrics.correct:,} of {metrics.total:,}"
+        said += f", {right} test images right ({percent(metrics.correct, metrics.total)} %)"
     elif account.findings:
         found = account.findings
         right = f"{found.correct:,} of {found.total:,}"
@@ -82,7 +82,7 @@ def verdict_blocks(account: Account) -> list[Block]:
         messages = tuple(sentence(found.message) for found in account.mismatches)
         said = "The record does not hold (verdict: missed)."
         blocks.append(Notice("bad", said, messages))
-    budget = run.recipe.budget.limits()
+    budget = run.recipe.budget.to_budget()
     if run.state == "diverged":
         where = (run.result or {}).get("diverged")
         where = where if isinstance(where, dict) else {}
@@ -91,14 +91,14 @@ def verdict_blocks(account: Account) -> list[Block]:
     elif run.result is None:
         blocks.append(Notice("open", f"Verdict: open. The run is not finished: {run.state}."))
     else:
-        messages = tuple(found.message for found in budget.violations(account.usage))
+        messages = tuple(found.message for found in budget.violations(account.metrics))
         source = "recomputed from the saved weights" if account.judgement else "as recorded"
         said = f"Verdict: {account.verdict} ({source})."
         blocks.append(Notice(MOOD[account.verdict], said, messages))
     if account.problem:
         blocks.append(Notice("open", f"Not recomputed: {sentence(account.problem)}"))
     blocks += _other_count(account)
-    blocks.append(budget_table(budget, account.usage))
+    blocks.append(budget_table(budget, account.metrics))
     if not run.recipe.train.test:
         blocks.append(
             Text("The recipe leaves the test split alone: what follows is of the val split.")

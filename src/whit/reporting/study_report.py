@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from whit.budget import percent
+from whit.budget import Limit, percent
 from whit.comparison import compare
 from whit.errors import InputError
 from whit.reporting import plots
@@ -184,9 +184,9 @@ def _seeds(study: Study) -> list[Block]:
 
 
 def _spread(groups: Sequence[Seeds]) -> Picture:
-    limit = groups[0].runs[0].recipe.budget.limits().accuracy
-    same = all(g.runs[0].recipe.budget.limits().accuracy == limit for g in groups)
-    least = float(limit.value) if limit and same else None
+    limits = {group.runs[0].recipe.budget.accuracy for group in groups}
+    limit = limits.pop() if len(limits) == 1 else None
+    least = float(Limit.parse(limit).value) if limit else None
     parts = [
         f"{shown(g.name)} from {percent(g.lowest.correct, g.lowest.total)} to "
         f"{percent(g.highest.correct, g.highest.total)} %, mean {_mean(g)} %"

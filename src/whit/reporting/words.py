@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whit.analysis import Audit
 from whit.analysis.summary import HEADINGS
-from whit.budget import Budget, Usage, percent
+from whit.budget import Budget, Metrics, percent
 from whit.data.datasets import probe_dataset
 from whit.errors import InputError
 from whit.job import recipe_id
@@ -18,6 +18,7 @@ from whit.record import KEPT, EpochRecord
 from whit.reporting import fields
 from whit.reporting.document import Block, Lines, Mood, Picture, Table, Text
 from whit.run_record import RunRecord
+from whit.runs import layout
 
 LONGEST, LONGEST_SENTENCE = 200, 1000  # characters of a text that somebody else wrote
 MOOD: dict[str, Mood] = {"met": "good", "missed": "bad", "open": "open"}
@@ -53,9 +54,9 @@ def epochs_said(count: int) -> str:
     return f"{count} epoch{'' if count == 1 else 's'}"
 
 
-def budget_table(budget: Budget, usage: Usage) -> Block:
+def budget_table(budget: Budget, metrics: Metrics) -> Block:
     """Return each limit beside its value."""
-    rows = budget.rows(usage)
+    rows = budget.rows(metrics)
     if not rows:
         return Text("The recipe sets no limits.")
     body = tuple((rule, limit, value, KEPT[kept]) for rule, limit, value, kept in rows)
@@ -215,7 +216,7 @@ def recipe_argument(run: RunRecord) -> str:
     name = run.recipe.name
     if name in shipped and recipe_id(parse_recipe(shipped[name], name)) == recipe_id(run.recipe):
         return name
-    return shlex.quote(str(run.path / "recipe.toml"))
+    return shlex.quote(str(run.path / layout.RECIPE))
 
 
 def machine_options(run: RunRecord) -> str:

@@ -18,6 +18,7 @@ from whit.reporting.run_report import run_document
 from whit.reporting.study import Group, Known, Study, groups_in, study_of
 from whit.reporting.study_report import studies_document, study_document
 from whit.run_record import RunRecord, read_run
+from whit.runs import layout
 
 
 def run_page(run: RunRecord, model: nn.Module | None = None) -> str:
@@ -68,7 +69,7 @@ def write_report(
 
 def document_of(target: Path, model: nn.Module | None = None) -> Document:
     """Return the report of a run folder, a study, or a folder of several."""
-    if os.path.isfile(target / "recipe.toml"):
+    if layout.has_recipe(target):
         return run_document(account_of(read_run(target), model))
     groups = groups_in(target)
     if len(groups) == 1:

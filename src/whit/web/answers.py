@@ -23,8 +23,8 @@ from typing import IO, Any
 
 from whit.errors import InputError, WhitError
 from whit.models.source import is_source
-from whit.run_record import RunRecord, read_run, why_no_weights
-from whit.trained import Trained, load_trained
+from whit.run_record import RunRecord, read_run, weights_problem
+from whit.trained import LoadedRun, load_run_model
 from whit.web.rows import own_model_refusal
 
 _MOST_ERRORS = 300
@@ -81,11 +81,11 @@ _ANSWERS: dict[str, Callable[[RunRecord], str]] = {
 }
 
 
-def _network_of(run: RunRecord) -> Trained:
-    problem = why_no_weights(run)
+def _network_of(run: RunRecord) -> LoadedRun:
+    problem = weights_problem(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is no network to show.")
-    return load_trained(run)
+    return load_run_model(run)
 
 
 def answer(what: str, path: str, own_models: bool) -> dict[str, Any]:

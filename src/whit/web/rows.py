@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from whit.errors import InputError
 from whit.evidence import Sample
 from whit.ownership import Owner
-from whit.run_record import RunRecord, why_no_weights
+from whit.run_record import RunRecord, weights_problem
 
 if TYPE_CHECKING:
     from whit.web.shelf import Place
@@ -44,7 +44,7 @@ def run_row(place: Place, run: RunRecord, changed: float | None) -> dict[str, An
         "split": split,
         "seconds": _finite(result["seconds"]["total"]) if result else None,
         "own_model": names_a_file(run),
-        "has_weights": why_no_weights(run) is None,
+        "has_weights": weights_problem(run) is None,
     }
 
 
@@ -126,7 +126,7 @@ def details(
         "result": None if result is None else _result(result),
         "owner": owner and {**_owner(owner), "alive": alive},
         "environment": plain({key: run.environment.get(key) for key in _ENVIRONMENT}),
-        "why_no_network": why_no_weights(run),
+        "why_no_network": weights_problem(run),
     }
 
 

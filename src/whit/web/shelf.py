@@ -19,6 +19,7 @@ from typing import Any
 from whit.errors import InputError
 from whit.ownership import Owner
 from whit.run_record import RunRecord, read_run
+from whit.runs import layout
 from whit.web.rows import damaged_row, details, run_row, shown_path, study_rows
 
 FOLDERS = ("runs", "studies", "records", "searches")
@@ -27,8 +28,6 @@ _MOST_FOLDERS = 20_000  # that are looked into, for somebody who names /
 _MOST_RUNS = 5_000
 _MOST_DETAILS = 32  # runs whose whole log is kept
 _MOST_KNOWN = 20_000  # ids, those of deleted runs too
-_FILES = ("recipe.toml", "environment.json", "log.jsonl", "result.json")
-_ALL_FILES = (*_FILES, "weights.safetensors", "audit.txt")
 _ID = re.compile(r"[0-9a-f]{16}")
 _SEED = re.compile(r"seed-[0-9]+")
 
@@ -52,12 +51,12 @@ class Place:
     def shown(self) -> str:
         return shown_path(self.path)
 
-    def stamp(self, files: Sequence[str] = _FILES) -> Stamp:
+    def stamp(self, files: Sequence[str] = layout.RECORD_FILES) -> Stamp:
         """Return what changes whenever one of the files does; all None when it is gone."""
         return tuple(_stamp_of(f"{self.path}{os.sep}{name}") for name in files)
 
     def stamp_with_weights(self) -> Stamp:
-        return self.stamp(_ALL_FILES)
+        return self.stamp(layout.FILES)
 
     def read(self) -> RunRecord:
         """Read the run. Raises Deleted, or InputError when it is damaged."""
@@ -152,7 +151,7 @@ class Shelf:
         owner = run.owner if run.result is None else None
         alive = owner.is_alive() if owner else None
         if kept is None or kept.owner != (owner, alive):
-            value = details(place, run, owner, alive, _changed(stamp[: len(_FILES)]))
+            value = details(place, run, owner, alive, _changed(stamp[: len(layout.RECORD_FILES)]))
             kept = self._details[place.id] = _Details(stamp, run, (owner, alive), value)
         with suppress(KeyError):  # another thread has just dropped it
             self._details.move_to_end(place.id)
@@ -248,10 +247,11 @@ def _walk(path: str, depth: int, known: Mapping[str, object], budget: list[int])
 
 def _looks_like_run(path: str, files: set[str], folders: list[str]) -> bool:
     """Tell a run from the folder of a trial, which holds a recipe and the runs of it."""
-    if len(files & set(_ALL_FILES)) > 1 or (files & set(_ALL_FILES) and "checkpoint" in folders):
+    found = files & set(layout.FILES)
+    if len(found) > 1 or (found and layout.CHECKPOINTS in folders):
         return True
     is_trial = folders or os.path.basename(os.path.dirname(path)) == "trials"
-    return "recipe.toml" in files and not is_trial
+    return layout.RECIPE in files and not is_trial
 
 
 def _stamp_of(path: str) -> tuple[int, int, int, int] | None:
