@@ -1,4 +1,4 @@
-"""The verb that trains one run, or goes on with it."""
+"""The command that trains one run, or resumes it."""
 
 from __future__ import annotations
 
@@ -62,55 +62,52 @@ def train(
 ) -> None:
     """Train a recipe or resume a run, judge it, and leave a run folder."""
     from whit.environment import choose_device, choose_threads
-    from whit.planning import plan as make_plan
-    from whit.progress import watch_on
-    from whit.run import resume as go_on
-    from whit.run import run
+    from whit.planning import plan
+    from whit.progress import make_callback
+    from whit.run import resume_run, train_run
     from whit.run_folder import RunFolder
 
-    def chosen_threads() -> int | None:
+    def parse_threads() -> int | None:
         return None if threads is None else choose_threads(whole_number("--threads", threads))
 
-    def chosen_recipe() -> Recipe | None:
+    def load_recipe() -> Recipe | None:
         if resume is None:
             return recipe_named(recipe or FLAGSHIP, set_)
-        _only_without_resume(
-            {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
-        )
+        _refuse_with_resume({"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out})
         return None
 
-    changed, number, count, _, _, _ = all_of(
-        chosen_recipe,
+    loaded, run_seed, num_threads, _, _, _ = all_of(
+        load_recipe,
         lambda: 0 if seed is None else seed_of(seed),
-        chosen_threads,
+        parse_threads,
         lambda: None if device is None else choose_device(device),
         lambda: None if out is None or resume is not None else RunFolder.refuse(out),
-        lambda: _only_with_resume(
+        lambda: _require_resume(
             resume, {"--accept-changes": accept_changes, "--take-over": take_over}
         ),
     )
-    watch = watch_on(console(), quiet or as_json)
+    callback = make_callback(console(), quiet or as_json)
     try:
         with alone(as_json):
-            if changed is None:
+            if loaded is None:
                 assert resume is not None
-                result = go_on(
+                result = resume_run(
                     resume,
                     device=device,
-                    threads=count,
+                    threads=num_threads,
                     accept_changes=accept_changes,
                     take_over=take_over,
-                    watch=watch,
+                    callback=callback,
                     on_second_signal=leave_at_once,
                 )
             else:
-                result = run(
-                    make_plan(changed),
-                    seed=number,
+                result = train_run(
+                    plan(loaded),
+                    seed=run_seed,
                     out=out,
                     device=device or "cpu",
-                    threads=count,
-                    watch=watch,
+                    threads=num_threads,
+                    callback=callback,
                     on_second_signal=leave_at_once,
                 )
     except BudgetRefused as refused:
@@ -121,17 +118,17 @@ def train(
     except RunEnded as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None
-        said = str(ended)
-        show(ended.result, lambda width: wrapped(said, width), as_json)
+        message = str(ended)
+        show(ended.result, lambda width: wrapped(message, width), as_json)
         exit_by(ended.result["verdict"])
         return
     assert result.folder is not None
-    whole = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
-    show(whole, result.text, as_json)
+    value = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
+    show(value, result.text, as_json)
     exit_by(result.verdict)
 
 
-def _only_without_resume(given: dict[str, object]) -> None:
+def _refuse_with_resume(given: dict[str, object]) -> None:
     problems = [
         f"{name}: a run that is resumed has its own: leave it away."
         for name, value in given.items()
@@ -141,7 +138,7 @@ def _only_without_resume(given: dict[str, object]) -> None:
         raise InputError(problems)
 
 
-def _only_with_resume(resume: Path | None, given: dict[str, bool]) -> None:
+def _require_resume(resume: Path | None, given: dict[str, bool]) -> None:
     problems = [f"{name}: only with --resume RUN." for name, value in given.items() if value]
     if problems and resume is None:
         raise InputError(problems)
