@@ -164,7 +164,7 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
         started = time.perf_counter()
         for _, labels in loader.epoch(1):
             set_lr(state.optimizer, schedule(seen / images))
-            state.snapshot_buffers()
+            state.begin_step(seen / images)
             assert state.gradients_are_finite()
             metrics.update(loss.item(), logits[: len(labels)], labels)
             seen += len(labels)

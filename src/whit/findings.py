@@ -71,21 +71,11 @@ class SearchResult:
             columns.insert(1, "macs")
         rows: list[tuple[str, ...]] = [("trial", "seeds", "mean %", "± sd", *columns)]
         for trial in self.pareto_front:
-            sample = trial.accuracy
-            rows.append(
-                (
-                    trial.name,
-                    str(len(trial.seeds.runs)),
-                    f"{sample.mean:.3f}",
-                    "-" if sample.sd is None else f"{sample.sd:.3f}",
-                    *(
-                        f"{trial.values[name]:,.1f}"
-                        if name == "seconds"
-                        else f"{trial.values[name]:,g}"
-                        for name in columns
-                    ),
-                )
-            )
+            mean, sd = trial.accuracy.mean, trial.accuracy.sd
+            accuracy = (f"{mean:.3f}", "-" if sd is None else f"{sd:.3f}")
+            formats = (",.1f" if name == "seconds" else ",g" for name in columns)
+            costs = map(format, (trial.values[name] for name in columns), formats)
+            rows.append((trial.name, str(len(trial.seeds.runs)), *accuracy, *costs))
         return folded_table(rows, "l" + "r" * (len(rows[0]) - 1), width)
 
     def __str__(self) -> str:

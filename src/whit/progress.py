@@ -106,14 +106,9 @@ class BarReporter(LineReporter):
             auto_refresh=False,  # no second thread beside the training
             transient=True,
         )
-        plan = self.subject.plan
+        total, epochs = self.subject.plan.num_train, self.subject.plan.recipe.train.epochs
         task = progress.add_task(
-            "",
-            total=plan.num_train,
-            epoch=f"{epoch}/{plan.recipe.train.epochs}",
-            loss="-",
-            rate="",
-            left="",
+            "", total=total, epoch=f"{epoch}/{epochs}", loss="-", rate="", left=""
         )
         started = refreshed = time.perf_counter()
         before = metrics.total  # of an epoch that is resumed in its middle
@@ -125,7 +120,7 @@ class BarReporter(LineReporter):
                     continue
                 refreshed = now
                 rate = (metrics.total - before) / (now - started)
-                left = (plan.num_train - metrics.total) / rate
+                left = (total - metrics.total) / rate
                 progress.update(
                     task,
                     completed=metrics.total,

@@ -136,13 +136,11 @@ def resume_run(
         environment = setup.environment(num_threads)
         changes = changes_between(record.environment, environment, resumable.changes)
         if changes and not accept_changes:
-            raise CannotResume(
-                [f"{path}: {describe(change)}." for change in changes]
-                + [
-                    "it would not be the same run. Put this back as it was; or add "
-                    "--accept-changes, and the result will say so."
-                ]
+            advice = (
+                "it would not be the same run. Put this back as it was; or add --accept-changes, "
+                "and the result will say so."
             )
+            raise CannotResume([*(f"{path}: {describe(change)}." for change in changes), advice])
         messages = [f"{file}: damaged, so it is not used." for file in damaged]
         if damaged or latest is None:
             messages.append(f"Going on from {latest or 'the beginning: no checkpoint is whole'}.")
@@ -214,9 +212,7 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> Interrupted
     command = folder.resume_command
     if resumable.setup.plan.recipe.model.is_given:
         command = f"whit.resume({str(folder.path)!r}, model=...), in Python"
-    return Interrupted(
-        f"stopped by {stop.name} {position}. {saved}. Go on with: {command}", 128 + stop.number
-    )
+    return stop.to_error(f" {position}. {saved}. Go on with: {command}")
 
 
 def _refuse_ended(record: RunRecord, take_over: bool) -> None:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from whit.doing import teacher_sha256
 from whit.durable import write_whole
-from whit.errors import BudgetRefused, InputError, Interrupted, RunFailed
+from whit.errors import BudgetRefused, InputError, RunFailed
 from whit.findings import SearchCallback, SearchResult
 from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome
@@ -78,15 +78,7 @@ class SearchDriver:
         self.search = SearchResult(space, root / space.name)
         self.space = space
         self.executor = executor
-        self.job = Job(
-            "",
-            0,
-            "",
-            threads=threads,
-            device=device,
-            accept_changes=accept_changes,
-            command=tuple(command),
-        )
+        self.job = Job("", 0, "", threads, device, accept_changes, command=tuple(command))
         self.callback = callback or SearchCallback()
         self.signals = signals
         self.macs: dict[int, int] = {}
@@ -123,10 +115,9 @@ class SearchDriver:
             with self.callback:
                 self._run()
         except StopRequested as stop:
-            raise Interrupted(
-                f"stopped by {stop.name}: {len(self.search.trials)} candidates are trained, what "
-                "was under way is saved. The same command goes on.",
-                128 + stop.number,
+            raise stop.to_error(
+                f": {len(self.search.trials)} candidates are trained, what was under way is saved. "
+                "The same command goes on."
             ) from None
         except OSError as error:
             raise RunFailed(
@@ -238,10 +229,7 @@ class SearchDriver:
         self.numbers[folder] = number
         on_val = self.space.on_val(recipe)
         planned = plan(on_val)
-        costs = {
-            "params": float(planned.audit.params.total),
-            "epochs": float(recipe.train.epochs),
-        }
+        costs = {"params": float(planned.audit.params.total), "epochs": float(recipe.train.epochs)}
         if "macs" in self.space.objectives:
             costs["macs"] = float(_macs(planned))
         epochs, trials = recipe.train.epochs, self.search.trials
@@ -278,11 +266,8 @@ class SearchDriver:
 
     def _fetch_remote(self) -> None:
         """Make the folders of runs that other drivers have made."""
-        known = {
-            (trial.number, run.seed or 0)
-            for trial in self.search.trials
-            for run in trial.seeds.ended
-        }
+        trials = self.search.trials
+        known = {(trial.number, run.seed or 0) for trial in trials for run in trial.seeds.ended}
         for number, seed, files in list(self.storage.fetch_remote(known)):
             recipe = parse_recipe(self.storage.load_recipe(number), f"trial {number}")
             self._write_recipe(number, recipe)

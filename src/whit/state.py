@@ -75,11 +75,18 @@ class TrainingState:
         self.seconds = 0.0
         self.metrics = EpochMetrics()
 
+    @torch.no_grad()
     def begin_step(self, progress: float) -> None:
-        """Prepare the model for a forward pass at `progress` in [0, 1]."""
-        self.snapshot_buffers()
+        """Snapshot the buffers, and disable dropout once `progress` in [0, 1] is at its end.
+
+        A forward pass that diverges corrupts BatchNorm's statistics: `restore_buffers` undoes it.
+        A model's own calls of `F.dropout` are not reached.
+        """
+        if self._buffers:
+            torch._foreach_copy_(self._snapshot, self._buffers)
         if progress >= self._dropout_end:
-            self.disable_dropout()
+            for layer in self._dropouts:
+                layer.eval()
 
     def end_step(self, num_images: int) -> None:
         """Count a step that has changed the weights."""
@@ -87,20 +94,8 @@ class TrainingState:
         self.steps += 1
         self.batches += 1
 
-    def disable_dropout(self) -> None:
-        """Drop nothing more in this epoch. A model's own calls of `F.dropout` are not reached."""
-        for layer in self._dropouts:
-            layer.eval()
-
-    @torch.no_grad()
-    def snapshot_buffers(self) -> None:
-        """Copy the buffers: a forward pass that diverges corrupts BatchNorm's statistics."""
-        if self._buffers:
-            torch._foreach_copy_(self._snapshot, self._buffers)
-
     @torch.no_grad()
     def restore_buffers(self) -> None:
-        """Undo what the forward pass since `snapshot_buffers` did to the buffers."""
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._snapshot)
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from whit.errors import Interrupted
+
 # Seconds that a step may continue after a signal; saving must fit into the rest of five.
 _STEP_TIMEOUT = 3.0
 
@@ -29,6 +31,10 @@ class StopRequested(BaseException):
     @property
     def name(self) -> str:
         return signal.Signals(self.number).name
+
+    def to_error(self, details: str) -> Interrupted:
+        """Return the error that ends the work; `details` follow what stopped it."""
+        return Interrupted(f"stopped by {self.name}{details}", 128 + self.number)
 
 
 def raise_keyboard_interrupt(number: int) -> None:

@@ -80,15 +80,10 @@ class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
                 f"seed {seed}: {epochs}/{arm.recipe.train.epochs}"
                 for seed, epochs in sorted(progress.running.items())
             ]
-            rows.append(
-                (
-                    arm.name,
-                    f"{len(progress.done)}/{progress.num_seeds}",
-                    f"{sample.mean:.3f}" if sample.values else "-",
-                    "-" if len(sample.values) < 2 else f"{sample.sd:.3f}",
-                    ", ".join(running) or "-",
-                )
-            )
+            done = f"{len(progress.done)}/{progress.num_seeds}"
+            mean = f"{sample.mean:.3f}" if sample.values else "-"
+            sd = "-" if len(sample.values) < 2 else f"{sample.sd:.3f}"
+            rows.append((arm.name, done, mean, sd, ", ".join(running) or "-"))
         return f"{text_table(rows, 'LrrrL', self.console.width - 1)}\n{self._time_left()}"
 
     def _time_left(self) -> str:

@@ -9,7 +9,7 @@ studies of one recipe share its seeds. There is no index: everything is read bac
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from whit.budget import Violation
 from whit.callback import Callback, Subject
 from whit.comparison import Comparison, compare
 from whit.durable import why_no_place
-from whit.errors import BudgetRefused, InputError, Interrupted
+from whit.errors import BudgetRefused, InputError
 from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
@@ -28,6 +28,8 @@ from whit.seeds import seeds_of
 from whit.stopping import SignalHandler, StopRequested
 from whit.text_table import wrapped
 from whit.workers import Look
+
+_Key = tuple[str, int]  # name of a recipe in its study, seed
 
 
 class Executor(Protocol):
@@ -164,23 +166,18 @@ def run_study(
     the seeds under way are saved by then, or are being saved.
     """
     callback = callback or StudyCallback()
+    # Seed by seed, so that a stopped study has every recipe equally often.
+    keys = [(arm, seed) for seed in seeds for arm in arms]
+    runs, failures = _read_runs(keys)
+    already_read = {*runs, *failures}
+    pending = [(arm, seed) for arm, seed in keys if (arm.name, seed) not in already_read]
     progress = {arm.name: StudyProgress(arm, len(seeds)) for arm in arms}
-    failures: dict[tuple[str, int], tuple[str, ...]] = {}
-    pending: list[tuple[StudyArm, int]] = []
     ended: dict[str, list[RunRecord]] = {arm.name: [] for arm in arms}
-    for seed in seeds:  # seed by seed, so that a stopped study has every recipe equally often
-        for arm in arms:
-            try:
-                run = _ended_run(arm.run_folder(seed))
-            except InputError as error:
-                failures[arm.name, seed] = error.problems
-                progress[arm.name].done[seed] = "damaged"
-                continue
-            if run is None:
-                pending.append((arm, seed))
-            else:
-                progress[arm.name].done[seed] = run.state
-                ended[arm.name].append(run)
+    for (name, seed), run in runs.items():
+        progress[name].done[seed] = run.state
+        ended[name].append(run)
+    for name, seed in failures:
+        progress[name].done[seed] = "damaged"
     compared = {} if accept_changes else ended
     known = Inputs()
     inputs = {
@@ -238,52 +235,55 @@ def run_study(
                     failures[arm.name, seed] = (f"{name}: {outcome.said}",)
                 callback.on_run_end(name, Path(job.folder), outcome)
         except StopRequested as stop:
-            raise Interrupted(
-                f"stopped by {stop.name}: {num_done()} of {num_runs} seeds have ended, "
-                "the others are saved. The same command goes on.",
-                128 + stop.number,
+            raise stop.to_error(
+                f": {num_done()} of {num_runs} seeds have ended, the others are saved. "
+                "The same command goes on."
             ) from None
     return read_study(arms, seeds, failures)
 
 
 def read_study(
-    arms: Sequence[StudyArm],
-    seeds: Sequence[int],
-    failed: Mapping[tuple[str, int], tuple[str, ...]],
+    arms: Sequence[StudyArm], seeds: Sequence[int], failed: Mapping[_Key, tuple[str, ...]]
 ) -> Study:
     """Read a study back from its run folders; every seed has a result there, or is a failure."""
-    failures = dict(failed)
+    runs, damaged = _read_runs([(arm, seed) for arm in arms for seed in seeds])
+    failures = {**failed}
     diverged = []
     groups = []
     for arm in arms:
-        runs = []
         for seed in seeds:
-            folder = arm.run_folder(seed)
-            try:
-                run = _ended_run(folder)
-            except InputError as error:
-                failures.setdefault((arm.name, seed), error.problems)
-                continue
-            if run is not None:
-                runs.append(run)
-                continue
-            missing = f"{arm.name}, seed {seed}: its run ended, but {folder} holds no result."
-            failures.setdefault((arm.name, seed), (f"{missing} The same command goes on.",))
-        if group := seeds_of(arm.name, runs):
+            message = (
+                f"{arm.name}, seed {seed}: its run ended, but {arm.run_folder(seed)} holds no "
+                "result. The same command goes on."
+            )
+            if (arm.name, seed) not in runs:
+                failures.setdefault((arm.name, seed), damaged.get((arm.name, seed), (message,)))
+        ended = [run for (name, _), run in runs.items() if name == arm.name]
+        if group := seeds_of(arm.name, ended):
             groups.append(group)
-        elif any(run.state == "diverged" for run in runs):
+        elif any(run.state == "diverged" for run in ended):
             diverged.append(f"{arm.name}: every seed diverged; see {arm.folder}.")
     comparison = compare(groups) if groups else None
     problems = [problem for found in failures.values() for problem in found]
     return Study(tuple(arms), tuple(seeds), comparison, (*problems, *diverged))
 
 
-def _ended_run(folder: Path) -> RunRecord | None:
-    """Return a run that finished or diverged. Raises InputError if damaged."""
-    if not os.path.lexists(folder):
-        return None
-    run = read_run(folder)
-    return None if run.result is None else run
+def _read_runs(
+    keys: Iterable[tuple[StudyArm, int]],
+) -> tuple[dict[_Key, RunRecord], dict[_Key, tuple[str, ...]]]:
+    """Return the runs that finished or diverged, and the problems of damaged ones."""
+    runs: dict[_Key, RunRecord] = {}
+    damaged: dict[_Key, tuple[str, ...]] = {}
+    for arm, seed in keys:
+        folder = arm.run_folder(seed)
+        try:
+            run = read_run(folder) if os.path.lexists(folder) else None
+        except InputError as error:
+            damaged[arm.name, seed] = error.problems
+        else:
+            if run and run.result is not None:
+                runs[arm.name, seed] = run
+    return runs, damaged
 
 
 def _unwritable(pending: Sequence[tuple[StudyArm, int]]) -> list[str]:

@@ -24,7 +24,7 @@ from whit.cli.options import (
     whole_number,
 )
 from whit.console import alone, console, leave_at_once, say_aside, show
-from whit.errors import InputError, Interrupted, RunFailed
+from whit.errors import InputError, RunFailed
 from whit.needed import need
 from whit.stopping import SignalHandler, StopRequested
 
@@ -185,9 +185,7 @@ def _stopping() -> Iterator[SignalHandler]:
         with SignalHandler(partial(leave_at_once, goes_on="the same command")) as signals:
             yield signals
     except StopRequested as stop:
-        raise Interrupted(
-            f"stopped by {stop.name}. The same command goes on.", 128 + stop.number
-        ) from None
+        raise stop.to_error(". The same command goes on.") from None
 
 
 def _executor(

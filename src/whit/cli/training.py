@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -67,24 +68,21 @@ def train(
     from whit.run import resume_run, train_run
     from whit.run_folder import RunFolder
 
-    def parse_threads() -> int | None:
-        return None if threads is None else choose_threads(whole_number("--threads", threads))
-
     def load_recipe() -> Recipe | None:
         if resume is None:
             return recipe_named(recipe or FLAGSHIP, set_)
-        _refuse_with_resume({"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out})
+        options = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+        _refuse_given(options, "a run that is resumed has its own: leave it away.")
         return None
 
+    only_resumed = {"--accept-changes": accept_changes, "--take-over": take_over}
     loaded, run_seed, num_threads, _, _, _ = all_of(
         load_recipe,
         lambda: 0 if seed is None else seed_of(seed),
-        parse_threads,
+        lambda: None if threads is None else choose_threads(whole_number("--threads", threads)),
         lambda: None if device is None else choose_device(device),
         lambda: None if out is None or resume is not None else RunFolder.refuse(out),
-        lambda: _require_resume(
-            resume, {"--accept-changes": accept_changes, "--take-over": take_over}
-        ),
+        lambda: None if resume else _refuse_given(only_resumed, "only with --resume RUN."),
     )
     callback = make_callback(console(), quiet or as_json)
     try:
@@ -128,17 +126,8 @@ def train(
     exit_by(result.verdict)
 
 
-def _refuse_with_resume(given: dict[str, object]) -> None:
-    problems = [
-        f"{name}: a run that is resumed has its own: leave it away."
-        for name, value in given.items()
-        if value is not None
-    ]
-    if problems:
-        raise InputError(problems)
-
-
-def _require_resume(resume: Path | None, given: dict[str, bool]) -> None:
-    problems = [f"{name}: only with --resume RUN." for name, value in given.items() if value]
-    if problems and resume is None:
-        raise InputError(problems)
+def _refuse_given(options: Mapping[str, object], reason: str) -> None:
+    """Raise InputError for each option that is given."""
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise InputError([f"{name}: {reason}" for name in given])
