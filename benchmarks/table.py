@@ -31,11 +31,12 @@ from whit.data.loader import Loader
 from whit.data.normalization import Normalize
 from whit.data.splits import Split
 from whit.environment import keep_freed_memory
+from whit.objective import Objective, has_bf16
 from whit.optim import set_lr
 from whit.planning import fresh_model, plan
 from whit.recipe import Recipe, load_recipe
-from whit.state import Tally, TrainingState
-from whit.training import has_bf16, train
+from whit.state import EpochMetrics, TrainingState
+from whit.training import train
 
 HERE = Path(__file__).parent
 RECORDS = HERE.parent / "records" / "published"
@@ -156,17 +157,19 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
             split, recipe.train.batch_size, NORMALISE, one.augment, epochs=1, seed=repeat
         )
         state = TrainingState(model, one, repeat, torch.device("cpu"))
-        whole = next(train(state, loader, one)).seconds  # and leaves its last gradients
-        schedule, tally, seen = recipe.schedule.multiplier(), Tally(), 0
+        whole = next(
+            train(state, loader, one, Objective(model, one))
+        ).seconds  # and leaves its last gradients
+        schedule, metrics, seen = recipe.schedule.multiplier(), EpochMetrics(), 0
         logits, loss = torch.zeros(recipe.train.batch_size, 10), torch.zeros(())
         started = time.perf_counter()
         for _, labels in loader.epoch(1):
             set_lr(state.optimizer, schedule(seen / images))
-            state.keep_buffers()
+            state.begin_step(seen / images)
             assert state.gradients_are_finite()
-            tally.add(loss.item(), logits[: len(labels)], labels)
+            metrics.update(loss.item(), logits[: len(labels)], labels)
             seen += len(labels)
-            state.average.update(seen / images)
+            state.ema.update(seen / images)
         rest = time.perf_counter() - started
         if repeat:  # the first pair warms up
             shares.append(rest / whole)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import whit
+from whit.callback import RunCallback
 from whit.data.normalization import Normalize
 from whit.distillation import Distillation
 from whit.doing import do
@@ -23,7 +24,7 @@ from whit.inputs import current_digests
 from whit.job import Job
 from whit.planning import plan
 from whit.recipe import DistillSpec, load_recipe
-from whit.run import Watch, resume, run
+from whit.run import resume_run, train_run
 
 SPEC = DistillSpec(teacher="somebody", weight=0.75, temperature=3.0)
 
@@ -99,8 +100,8 @@ def test_a_run_says_what_its_teacher_cost(easy_recipe: Path, teacher: Path, tmp_
     assert "distill" not in (tmp_path / "alone" / "recipe.toml").read_text()
 
 
-class StopAfter(Watch):
-    def trained(self, record: object) -> None:
+class StopAfter(RunCallback):
+    def on_epoch_end(self, record: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -109,19 +110,19 @@ def test_it_resumes_to_the_same_bytes_and_from_no_other_teacher(
 ) -> None:
     mine = Path(shutil.copytree(teacher, tmp_path / "mine"))
     planned = plan(student(easy_recipe, mine))
-    whole = run(planned, out=tmp_path / "whole", threads=1)
+    whole = train_run(planned, out=tmp_path / "whole", threads=1)
     with pytest.raises(Interrupted):
-        run(planned, out=tmp_path / "halves", threads=1, watch=StopAfter())
+        train_run(planned, out=tmp_path / "halves", threads=1, callback=StopAfter())
     shutil.rmtree(mine)
     with pytest.raises(InputError, match="there is no such run folder"):
-        resume(tmp_path / "halves")
+        resume_run(tmp_path / "halves")
     other = load_recipe(teacher).changed(["train.epochs=1"])
     whit.train(other, out=mine, seed=5, quiet=True)
     with pytest.raises(CannotResume, match="the teacher's weights"):
-        resume(tmp_path / "halves")
+        resume_run(tmp_path / "halves")
     shutil.rmtree(mine)
     shutil.copytree(teacher, mine)
-    assert resume(tmp_path / "halves").weights_sha256 == whole.weights_sha256
+    assert resume_run(tmp_path / "halves").weights_sha256 == whole.weights_sha256
 
 
 def test_who_may_not_teach(easy_recipe: Path, teacher: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from whit.record import EpochRecord, Evaluation
 from whit.run_record import RunRecord
 from whit.seeds import Seeds
 from whit.space import OBJECTIVES, Space
-from whit.trials import Trial, dominates, frontier, least_by_epoch, unconfirmed
+from whit.trials import Trial, dominates, needs_confirmation, pareto_front, pruning_thresholds
 
 
 def trial(number: int, params: int, curve: list[int], seeds: int = 1, epochs: int = 0) -> Trial:
@@ -37,7 +37,9 @@ points = st.lists(st.tuples(st.integers(1, 6), st.integers(900, 906)), min_size=
 @given(points)
 def test_the_frontier_is_what_nothing_beats(given_points: list[tuple[int, int]]) -> None:
     trials = [trial(i, params, [correct]) for i, (params, correct) in enumerate(given_points)]
-    found = {(t.values["params"], t.values["accuracy"]) for t in frontier(trials, SPACE.objectives)}
+    found = {
+        (t.values["params"], t.values["accuracy"]) for t in pareto_front(trials, SPACE.objectives)
+    }
     wanted = {
         (params, correct / 10)
         for params, correct in given_points
@@ -46,7 +48,7 @@ def test_the_frontier_is_what_nothing_beats(given_points: list[tuple[int, int]])
         )
     }
     assert found == wanted
-    numbers = [t.values["params"] for t in frontier(trials, SPACE.objectives)]
+    numbers = [t.values["params"] for t in pareto_front(trials, SPACE.objectives)]
     assert numbers == sorted(set(numbers))  # cheapest first, and each point once
 
 
@@ -60,17 +62,17 @@ def test_an_objective_knows_its_direction() -> None:
 
 def test_finalists_are_those_of_the_frontier_with_too_few_seeds() -> None:
     trials = [trial(0, 10, [950]), trial(1, 20, [960], seeds=2), trial(2, 30, [955])]
-    assert [t.number for t in unconfirmed(trials, SPACE)] == [0]
-    assert unconfirmed(trials, replace(SPACE, least=95.5)) == []
+    assert [t.number for t in needs_confirmation(trials, SPACE)] == [0]
+    assert needs_confirmation(trials, replace(SPACE, least=95.5)) == []
 
 
 def test_a_candidate_is_measured_by_those_that_cost_no_more() -> None:
     cheap = [trial(i, 100, [500, 600 + 10 * i, 700 + 10 * i, 900]) for i in range(5)]
     dear = [trial(9, 1000, [900, 990, 995, 999])]
-    bounds = least_by_epoch({"params": 150.0, "epochs": 4.0}, 4, [*cheap, *dear], SPACE)
+    bounds = pruning_thresholds({"params": 150.0, "epochs": 4.0}, 4, [*cheap, *dear], SPACE)
     assert bounds == ((2, 62.0), (3, 72.0))  # the median, from 30 % of training on, not at the end
-    assert least_by_epoch({"params": 50.0, "epochs": 4.0}, 4, [*cheap, *dear], SPACE) == ()
-    longer = least_by_epoch({"params": 150.0, "epochs": 8.0}, 8, cheap, SPACE)
+    assert pruning_thresholds({"params": 50.0, "epochs": 4.0}, 4, [*cheap, *dear], SPACE) == ()
+    longer = pruning_thresholds({"params": 150.0, "epochs": 8.0}, 8, cheap, SPACE)
     assert dict(longer)[4] == 62.0  # the same share of training
     assert dict(longer)[5] == 62.0
     assert dict(longer)[6] == 72.0

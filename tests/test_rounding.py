@@ -17,6 +17,7 @@ from torch import nn
 import whit
 from easy_data import easy_images
 from export.zoo import CLASSES, as_if_trained, some_images
+from whit.callback import RunCallback
 from whit.errors import Interrupted, RecipeError
 from whit.evaluation import evaluate
 from whit.export.c_source import c_files, memory_bytes, packed
@@ -31,8 +32,8 @@ from whit.export.shipping import graph_of
 from whit.planning import fresh_model, plan
 from whit.recipe import QuantiseSpec
 from whit.record import EpochRecord, Evaluation
-from whit.rounding import Rounding, rounded
-from whit.run import Watch, resume, run
+from whit.rounding import FakeQuantizer, fake_quantize
+from whit.run import resume_run, train_run
 from whit.run_record import read_run
 from whit.trained import load_run_model
 
@@ -42,7 +43,7 @@ def test_rounded_weights_are_few_and_near(bits: int) -> None:
     torch.manual_seed(bits)
     weight = torch.randn(5, 3, 3, 3)
     weight[2] = 0
-    made = rounded(weight, bits)
+    made = fake_quantize(weight, bits)
     most = 2 ** (bits - 1) - 1
     for row, was in zip(made, weight, strict=True):
         step = was.abs().max() / most
@@ -56,34 +57,34 @@ def test_rounded_weights_are_few_and_near(bits: int) -> None:
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_rounded_again_they_stay_to_the_last_bit(bits: int) -> None:
     torch.manual_seed(bits)
-    made = rounded(torch.randn(20_000, 5), bits)
-    assert torch.equal(rounded(made, bits), made)
+    made = fake_quantize(torch.randn(20_000, 5), bits)
+    assert torch.equal(fake_quantize(made, bits), made)
 
 
 def test_the_gradient_is_of_the_rounded_weights_and_the_step_of_those_behind() -> None:
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
     behind = model.weight.detach().clone()
-    rounding = Rounding(model, QuantiseSpec(bits=2, start=0.5))
-    rounding.put_on(0.4)
+    quantizer = FakeQuantizer(model, QuantiseSpec(bits=2, start=0.5))
+    quantizer.apply(0.4)
     assert torch.equal(model.weight, behind)
-    rounding.take_off()
-    rounding.put_on(0.5)
+    quantizer.restore()
+    quantizer.apply(0.5)
     images = torch.randn(3, 4)
     torch.testing.assert_close(
-        model(images), images @ rounded(behind, 2).T + model.bias, rtol=1e-5, atol=1e-6
+        model(images), images @ fake_quantize(behind, 2).T + model.bias, rtol=1e-5, atol=1e-6
     )
-    rounding.take_off()
+    quantizer.restore()
     assert torch.equal(model.weight, behind)
-    rounding.settle()
-    assert torch.equal(model.weight, rounded(behind, 2))
+    quantizer.finalize()
+    assert torch.equal(model.weight, fake_quantize(behind, 2))
 
 
 def test_weights_that_layers_share_are_rounded_once() -> None:
     one, other = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
     other.weight = one.weight
-    assert len(Rounding(nn.Sequential(one, other), QuantiseSpec(bits=4)).weights) == 1
-    assert Rounding(nn.Sequential(one, other), None).weights == []
+    assert len(FakeQuantizer(nn.Sequential(one, other), QuantiseSpec(bits=4)).weights) == 1
+    assert FakeQuantizer(nn.Sequential(one, other), None).weights == []
 
 
 def test_packed_weights_can_be_read_again() -> None:
@@ -160,14 +161,14 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
 def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
     """A scale by channel in front of a convolution may not go into weights of few bits."""
     model = as_if_trained(fresh_model(whit.load_recipe(name), (1, 28, 28), 10))
-    Rounding(model, QuantiseSpec(bits=3)).settle()
+    FakeQuantizer(model, QuantiseSpec(bits=3)).finalize()
     read = replace(read_graph(model, (1, 28, 28), CLASSES, name), bits=3)
     graph = folded(read)
     weights = [op.constants["weight"] for op in graph.operations if "weight" in op.constants]
     assert len(weights) > 3
     for weight in weights:
         tensor = graph.constants[weight]
-        torch.testing.assert_close(rounded(tensor, 3), tensor, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fake_quantize(tensor, 3), tensor, rtol=1e-5, atol=1e-6)
     eight = folded(replace(read, bits=8))
     torch.testing.assert_close(
         logits_of(graph, some_images()), logits_of(eight, some_images()), rtol=1e-3, atol=1e-3
@@ -179,7 +180,7 @@ def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
 def test_offsets_that_are_one_step_are_stored_once() -> None:
     """The depthwise layers of `tiniest`: nothing is added to their sums but the zero of bytes."""
     model = as_if_trained(fresh_model(whit.load_recipe("tiniest"), (1, 28, 28), 10))
-    Rounding(model, QuantiseSpec(bits=4)).settle()
+    FakeQuantizer(model, QuantiseSpec(bits=4)).finalize()
     read = read_graph(model, (1, 28, 28), CLASSES, "tiniest")
     images = some_images(40)
     program = quantised(folded(replace(read, bits=4)), images).program
@@ -194,10 +195,10 @@ def test_offsets_that_are_one_step_are_stored_once() -> None:
     assert (compiled.numpy() == whole_scores(program, images)).all()
 
 
-class StopAfter(Watch):
+class StopAfter(RunCallback):
     """Stops as Ctrl-C does, after the second epoch, when weights are rounded already."""
 
-    def trained(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         if record.epoch == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -205,15 +206,15 @@ class StopAfter(Watch):
 @pytest.mark.parametrize("changes", [[], ["model.dropout=0.3", "train.dropout_until=0.5"]])
 def test_it_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path, changes: list[str]) -> None:
     planned = plan(whit.load_recipe(recipe).changed(changes))
-    whole = run(planned, out=tmp_path / "whole", threads=1)
+    whole = train_run(planned, out=tmp_path / "whole", threads=1)
     with pytest.raises(Interrupted):
-        run(planned, out=tmp_path / "halves", threads=1, watch=StopAfter())
-    assert resume(tmp_path / "halves").weights_sha256 == whole.weights_sha256
+        train_run(planned, out=tmp_path / "halves", threads=1, callback=StopAfter())
+    assert resume_run(tmp_path / "halves").weights_sha256 == whole.weights_sha256
 
 
 def is_rounded(model: nn.Module) -> bool:
     weights = [w.detach() for w in model.parameters() if w.ndim >= 2]
-    return all(torch.equal(weight, rounded(weight, 3)) for weight in weights)
+    return all(torch.equal(weight, fake_quantize(weight, 3)) for weight in weights)
 
 
 def test_what_is_judged_has_rounded_weights(
@@ -235,14 +236,14 @@ def test_what_is_judged_has_rounded_weights(
         return found
 
     monkeypatch.setattr("whit.run.evaluate", looked_on)
-    whole = run(planned, out=tmp_path / "whole", threads=1)
+    whole = train_run(planned, out=tmp_path / "whole", threads=1)
     assert seen == [False, True, True, True]  # the last two: val and test
     seen.clear()
     monkeypatch.setattr("whit.run.evaluate", stopped)
     with pytest.raises(Interrupted):
-        run(planned, out=tmp_path / "halves", threads=1)
+        train_run(planned, out=tmp_path / "halves", threads=1)
     assert seen == [False, True]
-    assert resume(tmp_path / "halves").weights_sha256 == whole.weights_sha256
+    assert resume_run(tmp_path / "halves").weights_sha256 == whole.weights_sha256
 
 
 def test_wrong_bits_are_refused(recipe: Path) -> None:

@@ -19,7 +19,7 @@ from whit.errors import BudgetInfeasible, DataError, InputError, ModelError, Run
 from whit.judge import judge
 from whit.planning import plan
 from whit.recipe import load_recipe
-from whit.run import run
+from whit.run import train_run
 from whit.run_folder import import_run
 from whit.run_record import find_runs, read_run
 
@@ -146,7 +146,7 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
 
     monkeypatch.setattr("whit.preparing.load_dataset", no_data)
     with pytest.raises(BudgetInfeasible) as caught:
-        run(planned, out=tmp_path / "run")
+        train_run(planned, out=tmp_path / "run")
     rules = [violation.rule for violation in caught.value.violations]
     assert rules == ["params", "require dropout", "forbid linear"]
     assert not (tmp_path / "run").exists()
@@ -270,7 +270,7 @@ def test_a_model_that_fails_while_training_is_named(easy_recipe: Path, tmp_path:
 def test_a_run_from_elsewhere_takes_the_place_of_one_that_was_left(
     easy_recipe: Path, tmp_path: Path
 ) -> None:
-    whole = run(plan(load_recipe(easy_recipe)), out=tmp_path / "whole").folder
+    whole = train_run(plan(load_recipe(easy_recipe)), out=tmp_path / "whole").folder
     assert whole is not None
     files = {path.name: path.read_bytes() for path in whole.iterdir()}
     left = tmp_path / "left"

@@ -22,11 +22,11 @@ from whit.errors import Diverged
 from whit.evaluation import evaluate
 from whit.models.layers import Dropout, GlobalAvgPool, in_order
 from whit.models.plain import PlainSizes, plain
+from whit.objective import Objective, autocast
 from whit.optim import EMA, build_optimizer, set_lr
 from whit.recipe import AugmentSpec, EMASpec, OptimSpec, Recipe
 from whit.record import EpochRecord
 from whit.state import TrainingState
-from whit.training import autocast
 from whit.training import train as train_state
 
 NORMALISE = Normalize((0.1307,), (0.3081,))
@@ -36,7 +36,8 @@ RECIPE = Recipe.model_validate(
 
 
 def train(model: nn.Module, loader: Loader, recipe: Recipe, seed: int) -> Iterator[EpochRecord]:
-    return train_state(TrainingState(model, recipe, seed, torch.device("cpu")), loader, recipe)
+    state = TrainingState(model, recipe, seed, torch.device("cpu"))
+    return train_state(state, loader, recipe, Objective(model, recipe))
 
 
 def small_model(seed: int = 0) -> nn.Module:

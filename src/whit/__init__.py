@@ -78,17 +78,17 @@ def train(
     from rich.console import Console
 
     from whit import planning
-    from whit.progress import watch_on
-    from whit.run import run
+    from whit.progress import make_callback
+    from whit.run import train_run
 
-    return run(
+    return train_run(
         planning.plan(_as_recipe(recipe), model),
         model=model,
         seed=seed,
         out=Path(out) if out is not None else None,
         device=device,
         threads=threads,
-        watch=watch_on(Console(), quiet),
+        callback=make_callback(Console(), quiet),
     )
 
 
@@ -102,24 +102,24 @@ def resume(
     take_over: bool = False,
     quiet: bool = False,
 ) -> RunResult:
-    """Go on with a run that was stopped or killed, to the same bytes as if it had not been.
+    """Resume a run that was stopped or killed, to the same bytes as if it had not been.
 
     `model` is needed for a run of a model given in Python. Raises RunEnded when the run has a
     result, CannotResume when it would not be the same run, and what `train` raises.
     """
     from rich.console import Console
 
-    from whit.progress import watch_on
-    from whit.run import resume as go_on
+    from whit.progress import make_callback
+    from whit.run import resume_run
 
-    return go_on(
+    return resume_run(
         Path(folder),
         model=model,
         device=device,
         threads=threads,
         accept_changes=accept_changes,
         take_over=take_over,
-        watch=watch_on(Console(), quiet),
+        callback=make_callback(Console(), quiet),
     )
 
 
@@ -143,21 +143,18 @@ def study(
     from rich.console import Console
 
     from whit.console import say_aside
-    from whit.study_progress import onlooker_on
-    from whit.studying import study as make_study
-    from whit.studying import variants_of
+    from whit.study_progress import make_study_callback
+    from whit.studying import plan_variants, run_study
     from whit.workers import Workers
 
-    one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
-    given: list[Any] = [recipes] if one else list(recipes)  # type: ignore[arg-type]
-    variants = variants_of([_as_recipe(recipe) for recipe in given], Path(out))
-    many = min(jobs or max(1, (os.cpu_count() or 1) // threads), seeds * len(variants))
-    with (
-        onlooker_on(Console(), quiet) as onlooker,
-        Workers(many, threads, say_aside) as workers,
-    ):
-        return make_study(
-            variants, range(seeds), workers, threads=threads, device=device, onlooker=onlooker
+    is_one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
+    given: list[Any] = [recipes] if is_one else list(recipes)  # type: ignore[arg-type]
+    arms = plan_variants([_as_recipe(recipe) for recipe in given], Path(out))
+    num_jobs = min(jobs or max(1, (os.cpu_count() or 1) // threads), seeds * len(arms))
+    callback = make_study_callback(Console(), quiet)
+    with Workers(num_jobs, threads, say_aside) as workers:
+        return run_study(
+            arms, range(seeds), workers, threads=threads, device=device, callback=callback
         )
 
 

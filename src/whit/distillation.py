@@ -1,4 +1,4 @@
-"""Learning from a trained network: its classes for each image, softened, beside the labels."""
+"""Knowledge distillation: training on a teacher's softened class probabilities and the labels."""
 
 # N images, C channels, H W pixels, K classes
 
@@ -23,49 +23,51 @@ class Distillation:
     With temperature T and weight w it is (1 - w) times the labels' cross-entropy plus w T² times
     the divergence of the student's softmax(logits / T) from the teacher's, the mean over images.
     T² keeps the second part's gradient of one size whatever T is. The teacher is in evaluation
-    mode and sees the same warped images.
+    mode and sees the same augmented images.
     """
 
-    def __init__(self, model: nn.Module, spec: DistillSpec, own: Normalize, theirs: Normalize):
-        self.model = model
+    def __init__(
+        self, teacher: nn.Module, spec: DistillSpec, student: Normalize, taught: Normalize
+    ):
+        """`student` normalizes the images of a batch, `taught` those the teacher learned from."""
+        self.teacher = teacher
         self.weight = spec.weight
         self.temperature = spec.temperature
-        # From images normalised as the student's to those that the teacher was trained on.
-        factor = theirs.scale / own.scale
-        shift = theirs.offset - own.offset * factor
+        factor = taught.scale / student.scale
+        shift = taught.offset - student.offset * factor
         same = bool((factor == 1).all() and (shift == 0).all())
-        self.renormalise = None if same else (factor, shift)
+        self.renormalize = None if same else (factor, shift)
 
     def loss(self, labels_loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
         """Return the loss of a batch: logits (N, K) of the student, images (N, C, H, W)."""
-        if self.renormalise:
-            factor, shift = self.renormalise
+        if self.renormalize:
+            factor, shift = self.renormalize
             images = images * factor + shift
         with torch.no_grad():
-            hints = self.model(images).float() / self.temperature  # (N, K)
+            teacher_logits = self.teacher(images).float() / self.temperature  # (N, K)
         divergence = F.kl_div(
             F.log_softmax(logits / self.temperature, dim=1),
-            F.log_softmax(hints, dim=1),
+            F.log_softmax(teacher_logits, dim=1),
             reduction="batchmean",
             log_target=True,
         )
         return labels_loss.lerp(self.temperature**2 * divergence, self.weight)
 
 
-def distillation(
-    teacher: Teacher, recipe: Recipe, own: Normalize, device: torch.device
+def build_distillation(
+    teacher: Teacher, recipe: Recipe, normalize: Normalize, device: torch.device
 ) -> Distillation:
-    """Build the teacher of a recipe, with its weights; `own` normalises the student's images.
+    """Load the teacher of a recipe; `normalize` is that of the student's images.
 
-    Raises ModelError and its kin when they do not fit its network.
+    Raises ModelError and its kin when the weights do not fit its network.
     """
     run = teacher.run
     refuse_inside(run.recipe.model.name, run.path)
     model = load_network(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0)
     model.eval().requires_grad_(False)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data, theirs = run.recipe.data, own
+    data, taught = run.recipe.data, normalize
     if data != recipe.data:
-        theirs = build_normalize(data, load_dataset(data.name, val=data.val), device)
+        taught = build_normalize(data, load_dataset(data.name, val=data.val), device)
     assert recipe.distill
-    return Distillation(model, recipe.distill, own, theirs)
+    return Distillation(model, recipe.distill, normalize, taught)

@@ -7,17 +7,17 @@ resumed. So an executor may hand a job out again whenever it is in doubt.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from whit.callback import RunCallback, RunStatus
 from whit.errors import BudgetInfeasible, Diverged, GivenUp, InputError, Interrupted, WhitError
 from whit.inputs import current_digests
 from whit.job import Job, Outcome
-from whit.planning import Plan, plan
+from whit.planning import plan
 from whit.recipe import Recipe, parse_recipe
 from whit.record import EpochRecord
-from whit.run import Watch, resume, run
-from whit.run_folder import RunFolder
+from whit.run import resume_run, train_run
 from whit.run_record import read_run
 from whit.runs import layout
 
@@ -28,7 +28,7 @@ Progress = Callable[[int], None]
 def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
     """Make the run, or go on with it; every failure becomes an Outcome in plain words."""
     folder = Path(job.folder)
-    watch = _Watch(job, progress)
+    callback = _Watch(job, progress)
     try:
         recipe = parse_recipe(job.recipe, job.folder)
         _refuse_others(recipe, job)
@@ -36,15 +36,15 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
             ended = read_run(folder).result
             if ended is not None:
                 return Outcome(ended["state"])
-            resume(folder, accept_changes=job.accept_changes, watch=watch)
+            resume_run(folder, accept_changes=job.accept_changes, callback=callback)
         else:
-            run(
+            train_run(
                 plan(recipe),
                 seed=job.seed,
                 out=folder,
                 device=job.device,
                 threads=job.threads,
-                watch=watch,
+                callback=callback,
             )
     except Diverged as error:
         return Outcome("diverged", str(error))
@@ -59,20 +59,20 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
     return Outcome("finished")
 
 
-class _Watch(Watch):
+class _Watch(RunCallback):
     """Tells how far a run is, and gives up one that stays too low."""
 
     def __init__(self, job: Job, progress: Progress):
         self.least = dict(job.least)
         self.progress = progress
 
-    def started(self, plan: Plan, folder: RunFolder) -> None:
+    def on_start(self, subject: RunStatus) -> None:
         self.progress(0)
 
-    def resumed(self, plan: Plan, folder: RunFolder, place: str, said: list[str]) -> None:
-        self.progress(len(read_run(folder.path).log))
+    def on_resume(self, subject: RunStatus, messages: Sequence[str]) -> None:
+        self.progress(len(read_run(subject.folder).log))
 
-    def trained(self, record: EpochRecord) -> None:
+    def on_epoch_end(self, record: EpochRecord) -> None:
         self.progress(record.epoch)
         least = self.least.get(record.epoch)
         if least is None:

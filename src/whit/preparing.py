@@ -1,4 +1,4 @@
-"""What a run needs before it writes anything: data and model, checked and on their device."""
+"""The setup of a run: data, model and objective, checked and on their device."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from whit.data.datasets import load_dataset
 from whit.data.loader import Loader
 from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset
-from whit.distillation import Distillation, distillation
+from whit.distillation import build_distillation
 from whit.environment import describe_environment, keep_freed_memory, make_repeatable
 from whit.errors import DataError, InputError, ModelError
 from whit.models.source import user_model_sha256
+from whit.objective import Objective
 from whit.planning import Plan, fresh_model, shape_lazy_layers
 from whit.state import TrainingState
 
 
 @dataclass
-class Prepared:
+class RunSetup:
     """Everything that a run needs before it writes: data and model, on their device."""
 
     plan: Plan
@@ -30,11 +31,11 @@ class Prepared:
     normalise: Normalize
     loader: Loader
     state: TrainingState
-    distillation: Distillation | None
+    objective: Objective
     started: float  # seconds, of time.perf_counter
 
     def environment(self, threads: int) -> dict[str, Any]:
-        """Return what decides the bytes of the run, as environment.json keeps it."""
+        """Return what determines the bytes of the run, as environment.json keeps it."""
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "data_sha256": self.dataset.fingerprint,
@@ -43,14 +44,14 @@ class Prepared:
         }
 
 
-def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device) -> Prepared:
+def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.device) -> RunSetup:
     """Load the data and build the model. Writes nothing."""
     started = time.perf_counter()
     recipe = plan.recipe
     make_repeatable(device)
     keep_freed_memory()
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
-    _same_as_planned(dataset, plan)
+    _check_dataset(dataset, plan)
     if recipe.train.evaluate == "val" and dataset.val is None:
         raise InputError(
             f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
@@ -72,14 +73,16 @@ def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device
         seed=seed,
         device=device,
     )
-    learning = None
+    distillation = None
     if plan.teacher:
-        learning = distillation(plan.teacher, recipe, normalise, device)
+        distillation = build_distillation(plan.teacher, recipe, normalise, device)
     state = TrainingState(model, recipe, seed, device)
-    return Prepared(plan, dataset, normalise, loader, state, learning, started)
+    objective = Objective(model, recipe, distillation)
+    return RunSetup(plan, dataset, normalise, loader, state, objective, started)
 
 
-def _same_as_planned(dataset: Dataset, plan: Plan) -> None:
+def _check_dataset(dataset: Dataset, plan: Plan) -> None:
+    """Raise DataError when the data is not what was planned for."""
     found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
     planned = (plan.image_shape, plan.num_classes, plan.num_train)
     if found != planned:

@@ -1,7 +1,7 @@
 """A run: plan, refuse, load, train, evaluate, judge, record. The only maker of run folders.
 
-A run that begins makes its folder with a first checkpoint in it; a run that was stopped or
-killed goes back to its newest one. From there both go the same way.
+A new run makes its folder with a first checkpoint in it; a run that was stopped or killed returns
+to its latest one. From there both take the same path.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from whit.callback import RunCallback, RunStatus
 from whit.chance import own_chance
 from whit.checkpoint import file_name
 from whit.data.splits import Dataset, Split
-from whit.environment import (
-    choose_device,
-    choose_threads,
-)
+from whit.environment import choose_device, choose_threads
 from whit.errors import (
     BudgetInfeasible,
     CannotResume,
@@ -33,42 +31,32 @@ from whit.errors import (
 )
 from whit.evaluation import evaluate
 from whit.judging import build_result, diverged_result
-from whit.keeping import Keeper, Progress, newest, settle
+from whit.keeping import (
+    Checkpointer,
+    ResumableState,
+    load_latest,
+    reconcile_log,
+)
 from whit.models.source import refuse_inside
-from whit.planning import Plan
-from whit.planning import plan as make_plan
-from whit.preparing import Prepared, prepare
+from whit.planning import Plan, plan
+from whit.preparing import setup_run
 from whit.recipe import Recipe
-from whit.record import EpochRecord, RunResult
+from whit.record import RunResult
 from whit.run_folder import RunFolder, encode_json
 from whit.run_record import RunRecord, read_run
 from whit.runs import layout
 from whit.sameness import describe_change, diff_environments
 from whit.seal import with_manifest
-from whit.state import Batches, Tally
-from whit.stopping import Stop, Stopping, interrupt
+from whit.stopping import (
+    SignalHandler,
+    StopRequested,
+    raise_keyboard_interrupt,
+)
 from whit.training import train
-from whit.weights import save_weights, sha256
+from whit.weights import save_weights
 
 
-class Watch:
-    """Somebody who looks on. A run calls these and goes on whatever they do."""
-
-    def started(self, plan: Plan, folder: RunFolder) -> None:
-        """The data is loaded and the folder is made."""
-
-    def resumed(self, plan: Plan, folder: RunFolder, place: str, said: list[str]) -> None:
-        """The run goes on at `place`; `said` are sentences about what it found and changed."""
-
-    def batches(self, epoch: int, batches: Batches, tally: Tally) -> Batches:
-        """Wrap an epoch's batches; `tally` holds what the epoch has reached so far."""
-        return batches
-
-    def trained(self, record: EpochRecord) -> None:
-        """An epoch is over, evaluated where the recipe asks for it."""
-
-
-def run(
+def train_run(
     plan: Plan,
     *,
     model: nn.Module | None = None,
@@ -76,39 +64,39 @@ def run(
     out: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
-    watch: Watch | None = None,
-    on_second_signal: Callable[[int], None] = interrupt,
+    callback: RunCallback | None = None,
+    on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
 ) -> RunResult:
-    """Train the plan's recipe, judge it, and leave a run folder.
+    """Train the recipe of a plan, judge it, and leave a run folder.
 
-    `model` is one of your own, trained in place of the recipe's. Raises BudgetInfeasible before any
-    data is read when the model can never keep its budget; InputError and its kin before anything
-    is written; Interrupted after saving; RunFailed when the run itself goes wrong.
+    `model` is trained in place of the recipe's. Raises BudgetInfeasible before any data is read
+    when the model can never keep its budget; InputError and its kin before anything is written;
+    Interrupted after saving; RunFailed when the run itself goes wrong.
     """
     if plan.refusals:
         raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
-    chosen, computing = choose_device(device), choose_threads(threads)
-    prepared = prepare(plan, model, seed, chosen)
+    torch_device, num_threads = choose_device(device), choose_threads(threads)
+    setup = setup_run(plan, model, seed, torch_device)
     recipe = plan.recipe.to_toml().encode()
-    progress = _progress(prepared, recipe)
-    first = progress.encoded(0.0)
+    resumable = ResumableState(setup, recipe)
+    checkpoint = resumable.to_bytes(elapsed=0.0)
     files = {
         layout.RECIPE: recipe,
-        layout.ENVIRONMENT: encode_json(prepared.environment(computing)),
-        f"{layout.CHECKPOINTS}/{file_name(0, first)}": first,
+        layout.ENVIRONMENT: encode_json(setup.environment(num_threads)),
+        f"{layout.CHECKPOINTS}/{file_name(0, checkpoint)}": checkpoint,
     }
-    watch = watch or Watch()
     with (
-        Stopping(on_second_signal) as stopping,
+        SignalHandler(on_second_signal) as signals,
         own_chance(),
-        _own_threads(computing),
+        _use_threads(num_threads),
         RunFolder.create(out, plan.recipe.name, seed, files) as folder,
+        callback or RunCallback() as callback,
     ):
-        watch.started(plan, folder)
-        return _go_on(prepared, progress, folder, stopping, watch)
+        callback.on_start(RunStatus(plan, folder.path, num_threads, resumable.describe_position()))
+        return _execute(Checkpointer(resumable, folder, signals, callback))
 
 
-def resume(
+def resume_run(
     path: Path,
     *,
     model: nn.Module | None = None,
@@ -116,142 +104,127 @@ def resume(
     threads: int | None = None,
     accept_changes: bool = False,
     take_over: bool = False,
-    watch: Watch | None = None,
-    on_second_signal: Callable[[int], None] = interrupt,
+    callback: RunCallback | None = None,
+    on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
 ) -> RunResult:
-    """Go on with a run that was stopped or killed, to the same bytes as if it had not been.
+    """Resume a run that was stopped or killed, to the same bytes as if it had not been.
 
-    Device and threads are those it had, unless given. `accept_changes` goes on although machine,
-    code or data are not what they were; the result says so. `take_over` takes the folder from
-    another machine that did not give it back. Raises RunEnded when there is nothing to resume,
+    Device and threads are those it had, unless given. `accept_changes` resumes although machine,
+    code or data have changed; the result says so. `take_over` takes the folder from another
+    machine that did not release it. Raises RunEnded when there is nothing to resume,
     CannotResume when it would not be the same run, InputError and its kin; in all these cases
-    nothing was changed. Otherwise as `run`.
+    nothing was changed. Otherwise as `train_run`.
     """
     record = read_run(path)
     _refuse_ended(record, take_over)
     refuse_inside(record.recipe.model.name, path)
     if model is not None and not record.recipe.model.is_given:
         raise CannotResume(f"{path}: its recipe builds its model: leave model=... away.")
-    plan = make_plan(record.recipe, model)
-    if plan.recipe != record.recipe:
+    resumed = plan(record.recipe, model)
+    if resumed.recipe != record.recipe:
         raise CannotResume(f"{path}: trained {record.recipe.model.name}, not this model.")
     if record.seed is None:
         raise CannotResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
-    before = record.environment
-    prepared = prepare(
-        plan, model, record.seed, choose_device(device or str(before.get("device", "cpu")))
-    )
-    recipe = (path / layout.RECIPE).read_bytes()
-    progress = _progress(prepared, recipe)
+    torch_device = choose_device(device or str(record.environment.get("device", "cpu")))
+    setup = setup_run(resumed, model, record.seed, torch_device)
+    resumable = ResumableState(setup, (path / layout.RECIPE).read_bytes())
     with (
-        Stopping(on_second_signal) as stopping,
+        SignalHandler(on_second_signal) as signals,
         own_chance(),
         RunFolder(path, take_over=take_over) as folder,
+        callback or RunCallback() as callback,
     ):
         ended = read_run(path).result  # by another process, since we looked
         if ended is not None:
             folder.finish()
             raise RunEnded(path, ended)
-        found, damaged = newest(folder, progress)
-        if found is None and record.recipe.model.is_given:
+        latest, damaged = load_latest(folder, resumable)
+        if latest is None and record.recipe.model.is_given:
             raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
-        had = progress.threads or before.get("threads")
-        computing = choose_threads(threads or (had if isinstance(had, int) else None))
-        changes = diff_environments(before, prepared.environment(computing), progress.changes)
+        earlier = resumable.threads or record.environment.get("threads")
+        num_threads = choose_threads(threads or (earlier if isinstance(earlier, int) else None))
+        environment = setup.environment(num_threads)
+        changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not accept_changes:
-            raise CannotResume(
-                [f"{path}: {describe_change(change)}." for change in changes]
-                + [
-                    "it would not be the same run. Put this back as it was; or add "
-                    "--accept-changes, and the result will say so."
-                ]
+            advice = (
+                "it would not be the same run. Put this back as it was; or add --accept-changes, "
+                "and the result will say so."
             )
-        said = [f"{file}: damaged, so it is not used." for file in damaged]
-        if damaged or found is None:
-            said.append(f"Going on from {found or 'the beginning: no checkpoint is whole'}.")
-        said += [f"Accepted: {describe_change(change)}." for change in changes]
-        progress.changes += [{**change, "epoch": progress.state.epoch} for change in changes]
-        settle(folder, progress, damaged)
-        watch = watch or Watch()
-        with _own_threads(computing):
-            watch.resumed(plan, folder, progress.place(plan), said)
-            return _go_on(prepared, progress, folder, stopping, watch)
+            raise CannotResume(
+                [*(f"{path}: {describe_change(change)}." for change in changes), advice]
+            )
+        messages = [f"{file}: damaged, so it is not used." for file in damaged]
+        if damaged or latest is None:
+            messages.append(f"Going on from {latest or 'the beginning: no checkpoint is whole'}.")
+        messages += [f"Accepted: {describe_change(change)}." for change in changes]
+        resumable.changes += [{**change, "epoch": setup.state.epoch} for change in changes]
+        reconcile_log(folder, resumable, damaged)
+        position = resumable.describe_position()
+        with _use_threads(num_threads):
+            callback.on_resume(RunStatus(resumed, path, num_threads, position), messages)
+            return _execute(Checkpointer(resumable, folder, signals, callback))
 
 
-def _progress(prepared: Prepared, recipe: bytes) -> Progress:
-    """Return a run's progress at its beginning; `recipe` is the content of recipe.toml."""
-    splits = prepared.dataset.splits
-    evaluated = sum(len(split) for split in splits if split.name != "train")
-    epochs = prepared.plan.recipe.train.epochs
-    return Progress(prepared.state, sha256(recipe), epochs, evaluated)
+def _execute(checkpointer: Checkpointer) -> RunResult:
+    """Train from where the state stands to the end, judge, and finish the folder."""
+    folder, signals, resumable = checkpointer.folder, checkpointer.signals, checkpointer.resumable
+    setup, state = resumable.setup, resumable.state
+    plan, dataset = setup.plan, setup.dataset
 
-
-def _go_on(
-    prepared: Prepared, progress: Progress, folder: RunFolder, stopping: Stopping, watch: Watch
-) -> RunResult:
-    """Train from where the progress stands to the end, judge, and finish the folder."""
-    plan, dataset, state = prepared.plan, prepared.dataset, prepared.state
-    recipe = plan.recipe
-    keeper = Keeper(folder, progress, stopping, prepared.started)
-
-    def result_with(weights: bytes) -> RunResult:
-        return build_result(plan, dataset, state, progress.records, progress.changes, weights)
+    def judge(weights: bytes) -> RunResult:
+        return build_result(plan, dataset, state, resumable.records, resumable.changes, weights)
 
     try:
-        with _failures_named(recipe, folder):
-            batches = keeper.batches(watch.batches)
-            for record in train(state, prepared.loader, recipe, batches, prepared.distillation):
-                judged_at = record.epoch / recipe.train.epochs
-                with state.rounding.on(judged_at), stopping.at_once():
-                    readings = tuple(
-                        evaluate(state.model, split, prepared.normalise, device=state.device)
-                        for split in _splits_after(record.epoch, recipe, dataset)
+        with _report_model_errors(plan.recipe, folder):
+            for record in train(state, setup.loader, plan.recipe, setup.objective, checkpointer):
+                progress = record.epoch / plan.recipe.train.epochs
+                with state.quantizer.quantized_weights(progress), signals.interruptible():
+                    evaluations = tuple(
+                        evaluate(state.model, split, setup.normalise, device=state.device)
+                        for split in _splits_after(record.epoch, plan.recipe, dataset)
                     )
-                record = replace(record, evaluations=readings)
-                keeper.epoch_done(record)
-                watch.trained(record)
-        stopping.last_check()
-    except Stop as stop:
-        raise _interrupted(stop, plan, keeper) from None
+                checkpointer.on_epoch_end(replace(record, evaluations=evaluations))
+        signals.final_check()
+    except StopRequested as stop:
+        raise _interrupted(stop, checkpointer) from None
     except Diverged as error:
-        weights = keeper.last_finite_weights()
-        _finish(diverged_result(result_with(weights), error), weights, plan, keeper)
-        kept = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
-        raise error.with_more(kept) from None
+        weights = checkpointer.last_finite_weights()
+        _finalize(diverged_result(judge(weights), error), weights, checkpointer)
+        location = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
+        raise error.with_more(location) from None
     weights = save_weights(state.model)
-    return _finish(result_with(weights), weights, plan, keeper)
+    return _finalize(judge(weights), weights, checkpointer)
 
 
-def _finish(result: RunResult, weights: bytes, plan: Plan, keeper: Keeper) -> RunResult:
-    """Write what a finished run has; `result.json` comes last and seals the rest."""
-    folder = keeper.folder
+def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> RunResult:
+    """Write the files of a finished run; `result.json` comes last and seals the rest."""
+    folder, audit = checkpointer.folder, checkpointer.resumable.setup.plan.audit
     folder.write_bytes(layout.WEIGHTS, weights)
-    result = replace(result, folder=folder.path, seconds_total=keeper.elapsed)
-    folder.write_bytes(layout.AUDIT, f"{plan.audit.table(100)}\n\n{result}\n".encode())
+    result = replace(result, folder=folder.path, seconds_total=checkpointer.elapsed)
+    folder.write_bytes(layout.AUDIT, f"{audit.table(100)}\n\n{result}\n".encode())
     folder.write_bytes(layout.RESULT, encode_json(with_manifest(result.to_json(), folder.path)))
     folder.finish()
     return result
 
 
-def _interrupted(stop: Stop, plan: Plan, keeper: Keeper) -> Interrupted:
-    """Save, and say how to go on."""
-    place = keeper.progress.place(plan)
-    if stop.state_is_whole:
+def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> Interrupted:
+    """Save, and return an error that says how to resume."""
+    folder, resumable = checkpointer.folder, checkpointer.resumable
+    position = resumable.describe_position()
+    if stop.is_consistent:
         try:
-            keeper.save()
+            checkpointer.save()
         except LostLock:
             raise
         except RunFailed as error:
-            raise RunFailed(f"stopped by {stop.name} {place}, and not saved: {error}") from None
-        kept = "Everything is saved"
+            raise RunFailed(f"stopped by {stop.name} {position}, and not saved: {error}") from None
+        saved = "Everything is saved"
     else:
-        kept = "The step under way took too long to wait for; what was saved before it is kept"
-    go_on = keeper.folder.resume_command
-    if plan.recipe.model.is_given:
-        go_on = f"whit.resume({str(keeper.folder.path)!r}, model=...), in Python"
-    return Interrupted(
-        f"stopped by {stop.name} {place}. {kept}. Go on with: {go_on}", 128 + stop.number
-    )
+        saved = "The step under way took too long to wait for; what was saved before it is kept"
+    command = folder.resume_command
+    if resumable.setup.plan.recipe.model.is_given:
+        command = f"whit.resume({str(folder.path)!r}, model=...), in Python"
+    return stop.to_error(f" {position}. {saved}. Go on with: {command}")
 
 
 def _refuse_ended(record: RunRecord, take_over: bool) -> None:
@@ -265,7 +238,7 @@ def _refuse_ended(record: RunRecord, take_over: bool) -> None:
 
 
 def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
-    """The splits to read after an epoch; the only place that hands out the test split."""
+    """Return the splits to evaluate after an epoch; nothing else hands out the test split."""
     splits = [dataset.val] if recipe.train.evaluate == "val" and dataset.val else []
     is_last = epoch == recipe.train.epochs
     if recipe.train.evaluate == "test" or (is_last and recipe.train.test):
@@ -274,10 +247,10 @@ def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
 
 
 @contextmanager
-def _own_threads(threads: int) -> Iterator[None]:
-    """Compute with so many threads, and leave the caller's alone."""
+def _use_threads(num_threads: int) -> Iterator[None]:
+    """Compute with so many threads, and restore the caller's number afterwards."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(num_threads)
     try:
         yield
     finally:
@@ -285,8 +258,8 @@ def _own_threads(threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def _failures_named(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
-    """A model that fails in the middle of training is the user's to mend: say where and why."""
+def _report_model_errors(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
+    """Raise RunFailed for a model that fails while it is trained, saying where and why."""
     try:
         yield
     except WhitError:

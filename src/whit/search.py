@@ -1,11 +1,11 @@
-"""A search: Optuna asks and is told in one driver, workers train, folders keep what was found.
+"""Hyperparameter search: Optuna suggests, workers train, folders hold the trials.
 
     <root>/<name>/
-        trials/<number>/        a candidate: its recipe and its runs (see trials.py)
-        journal.log             Optuna's own record, unless it is in a database (see ledger.py)
+        trials/<number>/        a trial: its recipe and its runs (see trials.py)
+        journal.log             Optuna's storage, unless it is in a database (see ledger.py)
         frontier.svg            accuracy against the first other objective
 
-Candidates are judged on val; nothing here reads the test split.
+Trials are evaluated on val; nothing here evaluates on test.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ import optuna
 from filelock import FileLock, Timeout
 
 from whit.durable import write_whole
-from whit.errors import BudgetInfeasible, InputError, Interrupted, RunFailed
-from whit.findings import Search, SearchOnlooker
+from whit.errors import BudgetInfeasible, InputError, RunFailed
+from whit.findings import SearchCallback, SearchResult
 from whit.inputs import InputDigests, count_changed, current_digests, format_changes
 from whit.job import Job, Outcome
-from whit.ledger import Ledger
+from whit.ledger import TrialStorage
 from whit.planning import plan
 from whit.recipe import RECIPE_FILE, Recipe, parse_recipe
 from whit.run_folder import import_run
 from whit.space import Space
-from whit.stopping import Stop, Stopping
+from whit.stopping import SignalHandler, StopRequested
 from whit.studying import Executor
 from whit.trials import (
     Trial,
     known_macs,
-    least_by_epoch,
-    read_given_up,
+    needs_confirmation,
+    pruning_thresholds,
+    read_pruned,
     read_trial,
     read_trials,
-    unconfirmed,
 )
 
-# So many candidates in a row that the plan refuses mean that the budget leaves nothing.
-_MOST_REFUSED = 100
-_PAUSE = 1.0  # seconds between two looks at what other drivers have done
+# So many infeasible candidates in a row mean that no candidate keeps the budget.
+_MAX_INFEASIBLE = 100
+_POLL_SECONDS = 1.0  # between two looks at what other drivers have done
 
 
-class Driver:
-    """One search going on, as a context: what is under way, and what was found.
+class SearchDriver:
+    """One search, as a context that locks its folder.
 
     `storage` is the address of a PostgreSQL database that several drivers share. Raises
     InputError when the folder cannot be made, another driver is at work in it, or the database
@@ -68,39 +68,26 @@ class Driver:
         device: str = "cpu",
         accept_changes: bool = False,
         command: Sequence[str] = (),
-        onlooker: SearchOnlooker | None = None,
-        stopping: Stopping | None = None,
+        callback: SearchCallback | None = None,
+        signals: SignalHandler | None = None,
     ):
         if not space.val:  # a sixth, as of MNIST's 60,000
             space = replace(space, val=max(1, plan(space.base).num_train // 6))
-        self.search = Search(space, root / space.name)
+        self.search = SearchResult(space, root / space.name)
         self.space = space
         self.executor = executor
-        self.job = Job(
-            "",
-            0,
-            "",
-            threads=threads,
-            device=device,
-            accept_changes=accept_changes,
-            command=tuple(command),
-        )
-        self.onlooker = onlooker or SearchOnlooker()
-        self.stopping = stopping
-        self._lock = _own(self.search.folder)
-        # A database may never answer; a journal is there at once, and is not left half written.
-        waits: AbstractContextManager[None] = (
-            stopping.at_once() if stopping and storage else nullcontext()
-        )
-        try:
-            with waits:
-                self.ledger = Ledger(space, self.search.folder, storage, seed)
-        except BaseException:
-            self._lock.release()
-            raise
-        self.running: dict[str, int] = {}
+        self.job = Job("", 0, "", threads, device, accept_changes, command=tuple(command))
+        self.callback = callback or SearchCallback()
+        self.signals = signals
         self.numbers: dict[str, int] = {}  # run folder to trial
+        self._lock = _lock_folder(self.search.folder)
+        # A database may never answer; a journal does at once, and must not be left half written.
+        connecting: AbstractContextManager[None] = (
+            signals.interruptible() if signals and storage else nullcontext()
+        )
         try:
+            with connecting:
+                self.storage = TrialStorage(space, self.search.folder, storage, seed)
             self._refresh()
             if not accept_changes:
                 self._refuse_changed()
@@ -108,34 +95,26 @@ class Driver:
             self._lock.release()
             raise
 
-    def __enter__(self) -> Driver:
+    def __enter__(self) -> SearchDriver:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._lock.release()
 
-    def go(self, wanted: int) -> Search:
-        """Search until `wanted` candidates have ended, earlier ones included, then confirm.
+    def run(self, num_trials: int) -> SearchResult:
+        """Search until `num_trials` have ended, earlier ones included, then confirm the best.
 
         Raises Interrupted when stopped, RunFailed when its files cannot be written; what is under
-        way is saved, and the same call goes on.
+        way is saved, and the same call resumes.
         """
+        self.search.requested = num_trials
         try:
-            self.onlooker.begun(self.search, wanted)
-            while self._do(self._candidates(wanted)) or self.ledger.under_way_elsewhere():
-                self._pause()
-            while again := unconfirmed(self.search.trials, self.space):
-                before = len(self.search.failures)
-                done = self._do(self._finalists(again))
-                if len(self.search.failures) > before:
-                    break  # what fails again and again is not confirmed
-                if not done:
-                    self._pause()  # other drivers are at work on what is left
-        except Stop as stop:
-            raise Interrupted(
-                f"stopped by {stop.name}: {len(self.search.trials)} candidates are trained, what "
-                "was under way is saved. The same command goes on.",
-                128 + stop.number,
+            with self.callback:
+                self._run()
+        except StopRequested as stop:
+            raise stop.to_error(
+                f": {len(self.search.trials)} candidates are trained, what was under way is saved. "
+                "The same command goes on."
             ) from None
         except OSError as error:
             raise RunFailed(
@@ -144,77 +123,93 @@ class Driver:
             ) from None
         return self.search
 
-    def _do(self, jobs: Iterator[Job]) -> int:
-        """Do jobs; return how many there were."""
-        done = 0
-        for job, outcome in self.executor.run(jobs, self._look):
-            self.running.pop(job.folder, None)
-            self._take_in(job, outcome)
-            self._take_from_others()
-            done += 1
-        self._take_from_others()
-        return done
+    def _run(self) -> None:
+        if num_earlier := len(self.search.trials):
+            message = f"{num_earlier} candidates are there from before."
+            self.callback.on_resume(self.search, [message])
+        else:
+            self.callback.on_start(self.search)
+        while self._run_jobs(self._new_trials()) or self.storage.under_way_elsewhere():
+            self._pause()
+        while unconfirmed := needs_confirmation(self.search.trials, self.space):
+            num_failures = len(self.search.failures)
+            num_jobs = self._run_jobs(self._confirmation_runs(unconfirmed))
+            if len(self.search.failures) > num_failures:
+                break  # what fails again and again is not confirmed
+            if not num_jobs:
+                self._pause()  # other drivers are at work on the rest
 
-    def _look(self, job: Job | None, epochs: int) -> None:
-        if self.stopping:
-            self.stopping.check()
+    def _run_jobs(self, jobs: Iterator[Job]) -> int:
+        """Run jobs; return how many there were."""
+        num_jobs = 0
+        for job, outcome in self.executor.run(jobs, self._on_epochs):
+            self.search.running.pop(job.folder, None)
+            self._record(job, outcome)
+            self._fetch_remote()
+            num_jobs += 1
+        self._fetch_remote()
+        return num_jobs
+
+    def _on_epochs(self, job: Job | None, epochs: int) -> None:
+        if self.signals:
+            self.signals.check()
         if job:
-            self.running[job.folder] = epochs
-        self.ledger.beat()
-        self.onlooker.moved(self.running)
+            self.search.running[job.folder] = epochs
+        self.storage.heartbeat()
+        self.callback.on_progress()
 
     def _pause(self) -> None:
-        self._look(None, 0)
-        time.sleep(_PAUSE)
-        self._take_from_others()
+        self._on_epochs(None, 0)
+        time.sleep(_POLL_SECONDS)
+        self._fetch_remote()
 
-    def _candidates(self, wanted: int) -> Iterator[Job]:
-        """Yield what an earlier driver left unfinished, then new candidates."""
-        for number, text in self.ledger.left_over():
+    def _new_trials(self) -> Iterator[Job]:
+        """Yield what an earlier driver left unfinished, then new trials."""
+        for number, text in self.storage.orphaned():
             recipe = parse_recipe(text, f"trial {number}")
             self._write_recipe(number, recipe)
             yield self._job(number, recipe, 0)
-        while self.ledger.tried() < wanted:
-            asked = self._ask(wanted)
-            if asked is not None:
-                yield self._job(*asked, 0)
+        while self.storage.num_trials() < self.search.requested:
+            trial = self._suggest()
+            if trial is not None:
+                yield self._job(*trial, 0)
 
-    def _finalists(self, again: Sequence[Trial]) -> Iterator[Job]:
-        for trial in again:
-            had = {run.seed for run in trial.seeds.ended}
+    def _confirmation_runs(self, trials: Sequence[Trial]) -> Iterator[Job]:
+        for trial in trials:
+            ended = {run.seed for run in trial.seeds.ended}
             for seed in range(self.space.seeds):
-                if seed not in had and self.ledger.claim(trial.number, seed):
+                if seed not in ended and self.storage.claim(trial.number, seed):
                     yield replace(self._job(trial.number, trial.recipe, seed), least=())
 
-    def _ask(self, wanted: int) -> tuple[int, Recipe] | None:
-        """Ask until the plan finds a candidate that can keep its budget; None if it came too late.
+    def _suggest(self) -> tuple[int, Recipe] | None:
+        """Ask Optuna until the plan accepts a candidate; None if other drivers have enough.
 
         Raises InputError when it seems that there is none, or the space itself fails.
         """
-        for _ in range(_MOST_REFUSED):
-            trial = self.ledger.ask()
+        for _ in range(_MAX_INFEASIBLE):
+            trial = self.storage.ask()
             try:
                 changes = self.space.choose(_Asked(trial))
             except BaseException:
-                self.ledger.refuse(trial)
+                self.storage.reject(trial)
                 raise
             try:
                 recipe = self.space.recipe(changes)
                 recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
-                made = plan(self.space.on_val(recipe))
-                if made.refusals:
-                    raise BudgetInfeasible(made.violations)
+                planned = plan(self.space.on_val(recipe))
+                if planned.refusals:
+                    raise BudgetInfeasible(planned.violations)
             except (InputError, BudgetInfeasible) as error:
-                self.ledger.refuse(trial)
-                self.search.refused += 1
+                self.storage.reject(trial)
+                self.search.infeasible += 1
                 last = error
                 continue
-            if not self.ledger.accept(trial, recipe.to_toml(), wanted):
+            if not self.storage.accept(trial, recipe.to_toml(), self.search.requested):
                 return None
             self._write_recipe(trial.number, recipe)
             return trial.number, recipe
         raise InputError(
-            f"{self.space.source}: {_MOST_REFUSED} candidates in a row were refused before "
+            f"{self.space.source}: {_MAX_INFEASIBLE} candidates in a row were refused before "
             f"training, the last one because: {last}"
         )
 
@@ -228,81 +223,73 @@ class Driver:
         folder = str(self._folder(number) / f"seed-{seed}")
         self.numbers[folder] = number
         on_val = self.space.on_val(recipe)
-        made = plan(on_val)
-        costs = {
-            "params": float(made.audit.params.total),
-            "epochs": float(recipe.train.epochs),
-        }
+        planned = plan(on_val)
+        costs = {"params": float(planned.audit.params.total), "epochs": float(recipe.train.epochs)}
         if "macs" in self.space.objectives:
-            costs["macs"] = float(known_macs(made))
-        least = least_by_epoch(costs, recipe.train.epochs, self.search.trials, self.space)
+            costs["macs"] = float(known_macs(planned))
+        epochs, trials = recipe.train.epochs, self.search.trials
         digests = current_digests(on_val)
         return replace(
             self.job,
             recipe=on_val.to_toml(),
             seed=seed,
             folder=folder,
-            least=least,
+            least=pruning_thresholds(costs, epochs, trials, self.space),
             model_sha256=digests.get("model_sha256"),
             teacher_sha256=digests.get("teacher_sha256"),
         )
 
-    def _take_in(self, job: Job, outcome: Outcome) -> None:
-        """Tell Optuna and the other drivers, and keep the frontier up to date."""
+    def _record(self, job: Job, outcome: Outcome) -> None:
+        """Tell Optuna and the other drivers, and update the result."""
         number, folder = self.numbers[job.folder], Path(job.folder)
-        what = f"trial {number:04d}, seed {job.seed}"
+        name = f"trial {number:04d}, seed {job.seed}"
         if outcome.state not in ("finished", "diverged", "given up"):
-            self.search.failures.append(f"{what}: {outcome.said}")
+            self.search.failures.append(f"{name}: {outcome.said}")
         files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
-        trial = None
-        if outcome.state in ("finished", "diverged"):
-            trial = read_trial(folder.parent, self.space)
+        ended = outcome.state in ("finished", "diverged")
+        trial = read_trial(folder.parent, self.space) if ended else None
         if job.seed:
             if trial:
-                self.ledger.give(number, job.seed, files)
+                self.storage.publish(number, job.seed, files)
         elif outcome.state == "failed":
-            self.ledger.leave(number)
+            self.storage.release(number)
         elif outcome.state != "stopped":
             values = self._values(number, trial, outcome)
-            ended = outcome.state in ("finished", "diverged")
-            self.ledger.tell(number, values, outcome.state, files if ended else {})
-        self._keep(trial)
-        self.search.given_up += outcome.state == "given up"
-        self.onlooker.ended(what, outcome, trial if outcome.state == "finished" else None)
+            self.storage.tell(number, values, outcome.state, files if ended else {})
+        self._add(trial)
+        self.search.pruned += outcome.state == "given up"
+        self.callback.on_run_end(name, folder, outcome)
 
-    def _take_from_others(self) -> None:
+    def _fetch_remote(self) -> None:
         """Make the folders of runs that other drivers have made."""
-        known = {
-            (trial.number, run.seed or 0)
-            for trial in self.search.trials
-            for run in trial.seeds.ended
-        }
-        for number, seed, files in list(self.ledger.from_others(known)):
-            recipe = parse_recipe(self.ledger.recipe_of(number), f"trial {number}")
+        trials = self.search.trials
+        known = {(trial.number, run.seed or 0) for trial in trials for run in trial.seeds.ended}
+        for number, seed, files in list(self.storage.fetch_remote(known)):
+            recipe = parse_recipe(self.storage.load_recipe(number), f"trial {number}")
             self._write_recipe(number, recipe)
             import_run(self._folder(number) / f"seed-{seed}", files)
-            self._keep(read_trial(self._folder(number), self.space))
+            self._add(read_trial(self._folder(number), self.space))
 
-    def _keep(self, trial: Trial | None) -> None:
+    def _add(self, trial: Trial | None) -> None:
         if trial:
             others = [t for t in self.search.trials if t.number != trial.number]
             self.search.trials = sorted([*others, trial], key=lambda t: t.number)
 
     def _values(self, number: int, trial: Trial | None, outcome: Outcome) -> list[float] | None:
-        """Return what Optuna learns; of a candidate that was given up, what it had reached."""
+        """Return the objectives for Optuna; of a pruned trial, those at its last epoch."""
         if outcome.state == "given up":
-            trial = read_given_up(self._folder(number), self.space)
+            trial = read_pruned(self._folder(number), self.space)
         return [trial.values[name] for name in self.space.objectives] if trial else None
 
     def _refresh(self) -> None:
-        """Read what is there already."""
+        """Read the trials of earlier drivers."""
         self.search.trials = read_trials(self.search.folder, self.space)
-        self._take_from_others()
-        self.search.given_up = self.ledger.count("given up")
-        self.search.refused = self.ledger.count("refused")
+        self._fetch_remote()
+        self.search.pruned = self.storage.count("given up")
+        self.search.infeasible = self.storage.count("refused")
 
     def _refuse_changed(self) -> None:
-        """Raise InputError when candidates were trained from another model, teacher or data."""
+        """Raise InputError when trials were trained from another model, teacher or data."""
         inputs, folder = InputDigests(), self.search.folder
         counts: Counter[str] = Counter()
         missing: dict[str, None] = {}  # each once, in their order
@@ -341,8 +328,8 @@ class _Asked:
         return options[self.trial.suggest_categorical(name, range(len(options)))]
 
 
-def _own(folder: Path) -> FileLock:
-    """Make the folder of a search, for this process alone."""
+def _lock_folder(folder: Path) -> FileLock:
+    """Make the folder of a search, and lock it for this process."""
     lock = FileLock(folder / "lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)

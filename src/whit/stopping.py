@@ -1,8 +1,8 @@
 """SIGINT and SIGTERM, turned into a stop between two steps, where everything can be saved.
 
-The first signal is only noted; `check` raises at the next place where the training state is
-whole. In an evaluation, which changes nothing, it acts at once. A second signal leaves without
-saving: what is on the disk is whole at any time.
+The first signal is only recorded; `check` raises at the next point where the training state is
+consistent. An evaluation, which changes no state, is interrupted at once. A second signal exits
+without saving: the files on disk are valid at any time.
 """
 
 from __future__ import annotations
@@ -14,88 +14,94 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# Seconds that a step may go on after a signal; saving must fit into the rest of five.
-_PATIENCE = 3.0
+from whit.errors import Interrupted
+
+# Seconds that a step may continue after a signal; saving must fit into the rest of five.
+_STEP_TIMEOUT = 3.0
 
 
-class Stop(BaseException):
-    """A signal asked the run to stop; no `except Exception` of a user's model holds it up."""
+class StopRequested(BaseException):
+    """A signal asked the run to stop; no `except Exception` of a user's model delays it."""
 
-    def __init__(self, number: int, *, state_is_whole: bool):
+    def __init__(self, number: int, *, is_consistent: bool):
         self.number = number
-        self.state_is_whole = state_is_whole
+        self.is_consistent = is_consistent  # whether the training state may be saved
         super().__init__(number)
 
     @property
     def name(self) -> str:
         return signal.Signals(self.number).name
 
+    def to_error(self, details: str) -> Interrupted:
+        """Return the error that ends the work; `details` follow what stopped it."""
+        return Interrupted(f"stopped by {self.name}{details}", 128 + self.number)
 
-def interrupt(number: int) -> None:
-    """What a second signal does in somebody's own program, which is not ours to end."""
+
+def raise_keyboard_interrupt(number: int) -> None:
+    """What a second signal does in a program that uses whit as a library."""
     raise KeyboardInterrupt
 
 
-class Stopping:
-    """A context in which signals are noted. Outside the main thread it notes none."""
+class SignalHandler:
+    """A context in which signals are recorded. Outside the main thread it records none."""
 
-    def __init__(self, on_second: Callable[[int], None] = interrupt):
-        self.on_second = on_second
+    def __init__(self, on_second_signal: Callable[[int], None] = raise_keyboard_interrupt):
+        self.on_second_signal = on_second_signal
         self.requested: int | None = None
-        self._at_once = False
-        self._too_late = False
-        self._before: dict[int, Any] = {}
+        self._is_interruptible = False
+        self._is_finished = False
+        self._previous: dict[int, Any] = {}  # handlers by signal
 
-    def __enter__(self) -> Stopping:
+    def __enter__(self) -> SignalHandler:
         if threading.current_thread() is threading.main_thread():
             numbers = [signal.SIGINT, signal.SIGTERM]
-            self._before = {n: signal.signal(n, self._note) for n in numbers}
+            self._previous = {n: signal.signal(n, self._on_signal) for n in numbers}
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stop_waiting()
-        for number, handler in self._before.items():
+        self._cancel_timer()
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous = {}
 
     def check(self) -> None:
-        """Raise Stop if a signal came. To be called where the training state is whole."""
+        """Raise StopRequested if a signal came. Call it where the training state is consistent."""
         if self.requested is not None:
-            self._stop_waiting()
-            raise Stop(self.requested, state_is_whole=True)
+            self._cancel_timer()
+            raise StopRequested(self.requested, is_consistent=True)
 
-    def last_check(self) -> None:
-        """The last `check`: a signal after it finds nothing left to stop."""
+    def final_check(self) -> None:
+        """The last `check`: a later signal finds nothing left to stop."""
         self.check()
-        self._too_late = True
+        self._is_finished = True
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Stop without waiting for a `check`: what goes on inside changes no state."""
+    def interruptible(self) -> Iterator[None]:
+        """Stop without waiting for a `check`: the body changes no state."""
         self.check()
-        self._at_once = True
+        self._is_interruptible = True
         try:
             yield
         finally:
-            self._at_once = False
-        self.check()  # in case that somebody's `except` swallowed it
+            self._is_interruptible = False
+        self.check()  # in case an `except` in the body swallowed it
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested is not None:
-            self.on_second(number)
+            self.on_second_signal(number)
         self.requested = number
-        if self._at_once:
-            raise Stop(number, state_is_whole=True)
-        if hasattr(signal, "setitimer") and not self._too_late:
-            self._before.setdefault(
-                signal.SIGALRM, signal.signal(signal.SIGALRM, self._out_of_patience)
+        if self._is_interruptible:
+            raise StopRequested(number, is_consistent=True)
+        if hasattr(signal, "setitimer") and not self._is_finished:
+            self._previous.setdefault(
+                signal.SIGALRM, signal.signal(signal.SIGALRM, self._on_timeout)
             )
-            signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+            signal.setitimer(signal.ITIMER_REAL, _STEP_TIMEOUT)
 
-    def _out_of_patience(self, number: int, frame: FrameType | None) -> None:
+    def _on_timeout(self, number: int, frame: FrameType | None) -> None:
         assert self.requested is not None
-        raise Stop(self.requested, state_is_whole=False)
+        raise StopRequested(self.requested, is_consistent=False)
 
-    def _stop_waiting(self) -> None:
-        if signal.SIGALRM in self._before:
+    def _cancel_timer(self) -> None:
+        if signal.SIGALRM in self._previous:
             signal.setitimer(signal.ITIMER_REAL, 0)

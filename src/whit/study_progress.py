@@ -1,133 +1,109 @@
-"""What a person sees while a study goes on: one live table on a terminal, lines elsewhere."""
+"""Progress of a study on a console: one live table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from whit.budget import percent
 from whit.errors import InputError
 from whit.evidence import Sample
 from whit.job import Outcome
+from whit.progress import LiveTable, Reporter
 from whit.run_record import read_run
 from whit.seeds import Seeds, is_judged
-from whit.studying import Onlooker, Standing, Variant
-from whit.text_table import text_table, wrapped
-
-# Seconds between two drawings of the table.
-_REFRESH = 0.5
+from whit.studying import StudyCallback, StudyProgress
+from whit.text_table import text_table
 
 
-class StudyLines(Onlooker):
-    """A line for each seed that comes to an end."""
+class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
+    """A line for each seed that ends."""
 
     def __init__(self, console: Console):
-        self.console = console
-        self.standings: Sequence[Standing] = ()
-        self.percents: dict[str, list[float]] = {}
+        super().__init__(console)
+        self.percents: dict[Path, list[float]] = {}  # by the folder of a recipe's seeds
 
-    def begun(self, standings: Sequence[Standing]) -> None:
-        self.standings = standings
-        for standing in standings:
-            for seed, state in standing.done.items():
+    def on_start(self, subject: Sequence[StudyProgress]) -> None:
+        for progress in subject:
+            for seed, state in progress.done.items():
                 if state == "finished":
-                    self._note(standing.variant, seed)
-        there = sum(len(standing.done) for standing in standings)
-        wanted = sum(standing.wanted for standing in standings)
-        if there:
-            self.say(f"{there} of {wanted} seeds have ended before.")
+                    self._read_seed(progress.arm.run_folder(seed))
+        super().on_start(subject)
 
-    def ended(self, variant: Variant, seed: int, outcome: Outcome) -> None:
-        done = sum(len(standing.done) for standing in self.standings)
-        wanted = sum(standing.wanted for standing in self.standings)
-        said = f"{outcome.state}. {outcome.said}"
+    def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
+        num_done = sum(len(progress.done) for progress in self.subject)
+        num_runs = sum(progress.num_seeds for progress in self.subject)
+        message = f"{outcome.state}. {outcome.said}"
         if outcome.state == "finished":
-            said = self._note(variant, seed)
-        self.say(f"{variant.name}, seed {seed}: {said} ({done} of {wanted})")
+            message = self._read_seed(folder)
+        self.echo(f"{name}: {message} ({num_done} of {num_runs})")
 
-    def say(self, text: str) -> None:
-        self.console.out(wrapped(text, self.console.width), highlight=False)
-
-    def _note(self, variant: Variant, seed: int) -> str:
-        """Read a finished seed; return what it reached."""
+    def _read_seed(self, folder: Path) -> str:
+        """Read the run of a finished seed; return its accuracy and verdict as text."""
         try:
-            run = read_run(variant.run_folder(seed))
+            run = read_run(folder)
         except InputError as error:
             return str(error)
         if not is_judged(run):
             return f"no result in {run.path}."
-        group = Seeds(variant.name, (run,))
-        reading = group.last[0]
-        self.percents.setdefault(variant.name, []).append(group.accuracy.mean)
+        group = Seeds(folder.name, (run,))
+        last = group.last[0]
+        self.percents.setdefault(folder.parent, []).append(group.accuracy.mean)
         verdict = (run.result or {})["verdict"]
         return (
-            f"{reading.correct}/{reading.total} ({percent(reading.correct, reading.total)}%) "
+            f"{last.correct}/{last.total} ({percent(last.correct, last.total)}%) "
             f"on {group.split}, verdict {verdict}, {group.seconds:.1f} s"
         )
 
 
-class StudyTable(StudyLines):
-    """The same lines above one live table: what is done, what is under way, how long still."""
+class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
+    """The same lines above one live table: seeds done and running, and the time left."""
 
     def __init__(self, console: Console):
         super().__init__(console)
-        self.live = Live(console=console, auto_refresh=False, transient=True)
-        self.started = self.drawn = time.monotonic()
-        self.before = 0  # epochs done by earlier studies
+        self.started = time.monotonic()
+        self.epochs_before = 0  # done by earlier studies
 
-    def begun(self, standings: Sequence[Standing]) -> None:
-        super().begun(standings)
-        self.before = self._epochs_done()
-        self.live.start()
+    def on_start(self, subject: Sequence[StudyProgress]) -> None:
+        super().on_start(subject)
+        self.epochs_before = self._epochs_done()
 
-    def moved(self) -> None:
-        if time.monotonic() - self.drawn > _REFRESH:
-            self.drawn = time.monotonic()
-            self.live.update(Text(self._table(), no_wrap=True), refresh=True)
-
-    def __exit__(self, *error: object) -> None:
-        self.live.stop()
-
-    def _table(self) -> str:
+    def render(self) -> str:
         rows = [("recipe", "done", "mean %", "± sd", "under way")]
-        for standing in self.standings:
-            epochs = standing.variant.recipe.train.epochs
-            sample = Sample(tuple(self.percents.get(standing.variant.name, ())))
-            running = sorted(standing.running.items())
-            rows.append(
-                (
-                    standing.variant.name,
-                    f"{len(standing.done)}/{standing.wanted}",
-                    f"{sample.mean:.3f}" if sample.values else "-",
-                    "-" if len(sample.values) < 2 else f"{sample.sd:.3f}",
-                    ", ".join(f"seed {seed}: {done}/{epochs}" for seed, done in running) or "-",
-                )
-            )
+        for progress in self.subject:
+            arm = progress.arm
+            sample = Sample(tuple(self.percents.get(arm.folder, ())))
+            running = [
+                f"seed {seed}: {epochs}/{arm.recipe.train.epochs}"
+                for seed, epochs in sorted(progress.running.items())
+            ]
+            done = f"{len(progress.done)}/{progress.num_seeds}"
+            mean = f"{sample.mean:.3f}" if sample.values else "-"
+            sd = "-" if len(sample.values) < 2 else f"{sample.sd:.3f}"
+            rows.append((arm.name, done, mean, sd, ", ".join(running) or "-"))
         return f"{text_table(rows, 'LrrrL', self.console.width - 1)}\n{self._time_left()}"
 
     def _time_left(self) -> str:
-        """Guess from the epochs that this study has done itself."""
+        """Extrapolate from the epochs of this study itself."""
         elapsed = time.monotonic() - self.started
-        wanted = sum(s.wanted * s.variant.recipe.train.epochs for s in self.standings)
-        there = self._epochs_done()
-        if there <= self.before:
+        total = sum(p.num_seeds * p.arm.recipe.train.epochs for p in self.subject)
+        done = self._epochs_done()
+        if done <= self.epochs_before:
             return f"{elapsed:.0f} s"
-        left = elapsed * (wanted - there) / (there - self.before)
+        left = elapsed * (total - done) / (done - self.epochs_before)
         return f"{elapsed:.0f} s, about {left:.0f} s left"
 
     def _epochs_done(self) -> int:
         return sum(
-            len(s.done) * s.variant.recipe.train.epochs + sum(s.running.values())
-            for s in self.standings
+            len(p.done) * p.arm.recipe.train.epochs + sum(p.running.values()) for p in self.subject
         )
 
 
-def onlooker_on(console: Console, quiet: bool) -> Onlooker:
-    """Return who looks on at a study: nobody when quiet."""
+def make_study_callback(console: Console, quiet: bool) -> StudyCallback:
+    """Return the reporter of a study: a table on a terminal, lines elsewhere; none when quiet."""
     if quiet:
-        return Onlooker()
-    return StudyTable(console) if console.is_terminal else StudyLines(console)
+        return StudyCallback()
+    return StudyTableReporter(console) if console.is_terminal else StudyLineReporter(console)

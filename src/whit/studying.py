@@ -1,42 +1,46 @@
-"""Recipes over seeds: what is there already, what is still to be trained, what it all shows.
+"""Studies: recipes trained over several seeds, resumed where they stopped, and compared.
 
     <root>/<recipe>-<digest>/seed-<n>/     a run folder each
 
-Equal recipes have equal folders, so a study goes on wherever an earlier one stopped, and two
+Equal recipes have equal folders, so a study resumes where an earlier one stopped, and two
 studies of one recipe share its seeds. There is no index: everything is read back from the runs.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from whit.budget import Violation
+from whit.callback import Callback, Subject
 from whit.comparison import Comparison, compare
 from whit.durable import why_no_place
-from whit.errors import BudgetInfeasible, InputError, Interrupted
+from whit.errors import BudgetInfeasible, InputError
 from whit.inputs import InputDigests, count_changed, format_changes
 from whit.job import Job, Outcome, recipe_id
 from whit.planning import plan
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, read_run
 from whit.seeds import seeds_of
-from whit.stopping import Stop, Stopping
+from whit.stopping import SignalHandler, StopRequested
 from whit.text_table import wrapped
 from whit.workers import Look
 
+_Key = tuple[str, int]  # name of a recipe in its study, seed
+
 
 class Executor(Protocol):
-    """Where jobs are done: processes of this machine, or of a cluster."""
+    """Where jobs run: in processes of this machine, or of a cluster."""
 
     def run(self, jobs: Iterator[Job], look: Look) -> Iterator[tuple[Job, Outcome]]: ...
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One recipe of a study, and where its seeds are."""
+class StudyArm:
+    """One recipe of a study, and the folder of its seeds."""
 
     name: str
     recipe: Recipe
@@ -48,28 +52,28 @@ class Variant:
 
 @dataclass(frozen=True, repr=False)
 class Study:
-    """What a study found; `failures` are seeds that have no result, with the reason."""
+    """The result of a study; `failures` are seeds that have no result, with the reason."""
 
-    variants: tuple[Variant, ...]
+    arms: tuple[StudyArm, ...]
     seeds: tuple[int, ...]
     comparison: Comparison | None  # None when nothing finished
     failures: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"runs": [], "differences": {}, "evidence": []}
+        comparison: dict[str, Any] = {"runs": [], "differences": {}, "evidence": []}
         if self.comparison:
-            found = self.comparison.to_json()
+            comparison = self.comparison.to_json()
         return {
-            "recipes": found.pop("runs"),
-            **found,
-            "folders": {variant.name: str(variant.folder) for variant in self.variants},
+            "recipes": comparison.pop("runs"),
+            **comparison,
+            "folders": {arm.name: str(arm.folder) for arm in self.arms},
             "failures": list(self.failures),
         }
 
     def table(self, width: int = 100) -> str:
         parts = [self.comparison.table(width)] if self.comparison else []
         parts += [wrapped(failure, width) for failure in self.failures]
-        folders = [str(variant.folder) for variant in self.variants]
+        folders = [str(arm.folder) for arm in self.arms]
         parts.append("Run folders: " + ", ".join(folders))
         return "\n\n".join(parts)
 
@@ -80,42 +84,37 @@ class Study:
 
 
 @dataclass
-class Standing:
-    """How far a study is, for whoever looks on."""
+class StudyProgress:
+    """How far one recipe of a study is."""
 
-    variant: Variant
-    wanted: int
-    done: dict[int, str] = field(default_factory=dict)  # seed to what became of it
+    arm: StudyArm
+    num_seeds: int
+    done: dict[int, str] = field(default_factory=dict)  # seed to the state of its run
     running: dict[int, int] = field(default_factory=dict)  # seed to epochs done
 
 
-class Onlooker:
-    """Somebody who looks on at a study, as a context; these do nothing."""
+class ExperimentCallback(Callback[Subject]):
+    """Base of the callbacks of what trains many runs."""
 
-    def __enter__(self) -> Onlooker:
-        return self
+    def on_progress(self) -> None:
+        """An epoch of a run has ended, or half a second has passed."""
 
-    def __exit__(self, *error: object) -> None:
-        """The study is over, one way or the other."""
-
-    def begun(self, standings: Sequence[Standing]) -> None:
-        """The seeds that were there already are in `standings`, which is kept up to date."""
-
-    def moved(self) -> None:
-        """An epoch or a moment has passed."""
-
-    def ended(self, variant: Variant, seed: int, outcome: Outcome) -> None:
-        """A seed came to an end, whatever it is."""
+    def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
+        """A run has ended, whatever its outcome."""
 
 
-def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
-    """Name the recipes of a study. Raises InputError for one given twice, or no place for them.
+class StudyCallback(ExperimentCallback[Sequence[StudyProgress]]):
+    """Base of the callbacks of a study."""
+
+
+def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]:
+    """Name the recipes of a study. Raises InputError for duplicates, or an unwritable `root`.
 
     Raises BudgetInfeasible when one of them can never keep its budget.
     """
     ids = [recipe_id(recipe) for recipe in recipes]
-    twice = sorted({name for name in ids if ids.count(name) > 1})
-    problems = [f"{name.rpartition('-')[0]}: given twice." for name in twice]
+    duplicates = sorted({name for name in ids if ids.count(name) > 1})
+    problems = [f"{name.rpartition('-')[0]}: given twice." for name in duplicates]
     problems += [
         f"{recipe.name}: reads neither the test nor the val split, so a study of it shows "
         'nothing: set train.test = true, or data.val and train.evaluate = "val".'
@@ -124,31 +123,31 @@ def variants_of(recipes: Sequence[Recipe], root: Path) -> tuple[Variant, ...]:
     ]
     if problem := why_no_place(root, to_write=False):  # a finished study is only read again
         problems.append(f"--out {root}: {problem}")
-    judged = {(r.data.name, r.train.test or r.data.val) for r in recipes}
-    if len(judged) > 1:
+    evaluated = {(r.data.name, r.train.test or r.data.val) for r in recipes}
+    if len(evaluated) > 1:
         problems.append("the recipes are not judged on the same images: give them the same data.")
-    refusals = []
+    violations: list[Violation] = []
     for recipe in recipes:
         try:
-            made = plan(recipe)
+            planned = plan(recipe)
         except InputError as error:
             problems += error.problems
             continue
-        if made.refusals:
-            refusals += list(made.violations)
+        if planned.refusals:
+            violations += planned.violations
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
-    if refusals:
-        raise BudgetInfeasible(refusals)
+    if violations:
+        raise BudgetInfeasible(violations)
     names = [recipe.name for recipe in recipes]
     return tuple(
-        Variant(recipe.name if names.count(recipe.name) == 1 else name, recipe, root / name)
+        StudyArm(recipe.name if names.count(recipe.name) == 1 else name, recipe, root / name)
         for recipe, name in zip(recipes, ids, strict=True)
     )
 
 
-def study(
-    variants: Sequence[Variant],
+def run_study(
+    arms: Sequence[StudyArm],
     seeds: Sequence[int],
     executor: Executor,
     *,
@@ -156,136 +155,142 @@ def study(
     device: str = "cpu",
     accept_changes: bool = False,
     command: Sequence[str] = (),
-    onlooker: Onlooker | None = None,
-    stopping: Stopping | None = None,
+    callback: StudyCallback | None = None,
+    signals: SignalHandler | None = None,
 ) -> Study:
     """Train every seed of every recipe that has no result yet, and read all of them back.
 
-    A seed that fails or diverges holds nothing up. Raises InputError, before anything is trained,
-    when seeds have ended whose model, teacher or data was another, unless `accept_changes`, or
-    when others cannot be written; Interrupted when `stopping` was asked to: the seeds under way
-    are saved by then, or are being saved.
+    A seed that fails or diverges does not stop the others. Raises InputError, before anything is
+    trained, when finished seeds were trained from another model, teacher or data, unless
+    `accept_changes`, or when others cannot be written; Interrupted when `signals` received one:
+    the seeds under way are saved by then, or are being saved.
     """
-    onlooker = onlooker or Onlooker()
-    standings = {variant.name: Standing(variant, len(seeds)) for variant in variants}
-    failures: dict[tuple[str, int], tuple[str, ...]] = {}
-    waiting: list[tuple[Variant, int]] = []
-    ended: dict[str, list[RunRecord]] = {variant.name: [] for variant in variants}
-    for seed in seeds:  # seed by seed, so that a stopped study has every recipe equally often
-        for variant in variants:
-            try:
-                run = _ended_run(variant.run_folder(seed))
-            except InputError as error:
-                failures[variant.name, seed] = error.problems
-                standings[variant.name].done[seed] = "damaged"
-                continue
-            if run is None:
-                waiting.append((variant, seed))
-            else:
-                standings[variant.name].done[seed] = run.state
-                ended[variant.name].append(run)
+    callback = callback or StudyCallback()
+    # Seed by seed, so that a stopped study has every recipe equally often.
+    keys = [(arm, seed) for seed in seeds for arm in arms]
+    runs, failures = _read_runs(keys)
+    already_read = {*runs, *failures}
+    pending = [(arm, seed) for arm, seed in keys if (arm.name, seed) not in already_read]
+    progress = {arm.name: StudyProgress(arm, len(seeds)) for arm in arms}
+    ended: dict[str, list[RunRecord]] = {arm.name: [] for arm in arms}
+    for (name, seed), run in runs.items():
+        progress[name].done[seed] = run.state
+        ended[name].append(run)
+    for name, seed in failures:
+        progress[name].done[seed] = "damaged"
     compared = {} if accept_changes else ended
     digests = InputDigests()
     inputs = {
-        variant.name: digests.read(variant.recipe, with_data=bool(compared.get(variant.name)))
-        for variant in variants
+        arm.name: digests.read(arm.recipe, with_data=bool(compared.get(arm.name))) for arm in arms
     }
     problems = []
-    for variant in variants:
-        counts = count_changed(compared.get(variant.name, ()), inputs[variant.name])
-        problems += format_changes(variant.folder, counts, "seeds")
-    if problems := [*problems, *_unwritable(waiting)]:
+    for arm in arms:
+        counts = count_changed(compared.get(arm.name, ()), inputs[arm.name])
+        problems += format_changes(arm.folder, counts, "seeds")
+    if problems := [*problems, *_unwritable(pending)]:
         raise InputError(problems)
-    of_job: dict[str, tuple[Variant, int]] = {}
+    started: dict[str, tuple[StudyArm, int]] = {}  # by run folder
 
     def jobs() -> Iterator[Job]:
-        for variant, seed in waiting:
-            folder = variant.run_folder(seed)
-            of_job[str(folder)] = (variant, seed)
+        for arm, seed in pending:
+            folder = str(arm.run_folder(seed))
+            started[folder] = (arm, seed)
             yield Job(
-                recipe=variant.recipe.to_toml(),
+                recipe=arm.recipe.to_toml(),
                 seed=seed,
-                folder=str(folder),
+                folder=folder,
                 threads=threads,
                 device=device,
                 accept_changes=accept_changes,
-                model_sha256=inputs[variant.name].get("model_sha256"),
-                teacher_sha256=inputs[variant.name].get("teacher_sha256"),
+                model_sha256=inputs[arm.name].get("model_sha256"),
+                teacher_sha256=inputs[arm.name].get("teacher_sha256"),
                 command=tuple(command),
             )
 
-    def look(job: Job | None, epochs: int) -> None:
-        if stopping:
-            stopping.check()
+    def on_epochs(job: Job | None, epochs: int) -> None:
+        if signals:
+            signals.check()
         if job:
-            variant, seed = of_job[job.folder]
-            standings[variant.name].running[seed] = epochs
-        onlooker.moved()
+            arm, seed = started[job.folder]
+            progress[arm.name].running[seed] = epochs
+        callback.on_progress()
 
-    onlooker.begun(list(standings.values()))
-    try:
-        for job, outcome in executor.run(jobs(), look):
-            variant, seed = of_job[job.folder]
-            standings[variant.name].running.pop(seed, None)
-            standings[variant.name].done[seed] = outcome.state
-            if outcome.state not in ("finished", "diverged"):
-                failures[variant.name, seed] = (f"{variant.name}, seed {seed}: {outcome.said}",)
-            onlooker.ended(variant, seed, outcome)
-    except Stop as stop:
-        done = sum(len(standing.done) for standing in standings.values())
-        raise Interrupted(
-            f"stopped by {stop.name}: {done} of {len(seeds) * len(variants)} seeds have ended, "
-            "the others are saved. The same command goes on.",
-            128 + stop.number,
-        ) from None
-    return read_study(variants, seeds, failures)
+    def num_done() -> int:
+        return sum(len(of_arm.done) for of_arm in progress.values())
+
+    num_runs = len(seeds) * len(arms)
+    with callback:
+        if num_done():
+            message = f"{num_done()} of {num_runs} seeds have ended before."
+            callback.on_resume(list(progress.values()), [message])
+        else:
+            callback.on_start(list(progress.values()))
+        try:
+            for job, outcome in executor.run(jobs(), on_epochs):
+                arm, seed = started[job.folder]
+                name = f"{arm.name}, seed {seed}"
+                progress[arm.name].running.pop(seed, None)
+                progress[arm.name].done[seed] = outcome.state
+                if outcome.state not in ("finished", "diverged"):
+                    failures[arm.name, seed] = (f"{name}: {outcome.said}",)
+                callback.on_run_end(name, Path(job.folder), outcome)
+        except StopRequested as stop:
+            raise stop.to_error(
+                f": {num_done()} of {num_runs} seeds have ended, the others are saved. "
+                "The same command goes on."
+            ) from None
+    return read_study(arms, seeds, failures)
 
 
 def read_study(
-    variants: Sequence[Variant],
-    seeds: Sequence[int],
-    failed: Mapping[tuple[str, int], tuple[str, ...]],
+    arms: Sequence[StudyArm], seeds: Sequence[int], failed: Mapping[_Key, tuple[str, ...]]
 ) -> Study:
     """Read a study back from its run folders; every seed has a result there, or is a failure."""
-    failures = dict(failed)
-    wild = []
+    runs, damaged = _read_runs([(arm, seed) for arm in arms for seed in seeds])
+    failures = {**failed}
+    diverged = []
     groups = []
-    for variant in variants:
-        runs = []
+    for arm in arms:
         for seed in seeds:
-            folder = variant.run_folder(seed)
-            try:
-                run = _ended_run(folder)
-            except InputError as error:
-                failures.setdefault((variant.name, seed), error.problems)
-                continue
-            if run is not None:
-                runs.append(run)
-                continue
-            lost = f"{variant.name}, seed {seed}: its run ended, but {folder} holds no result."
-            failures.setdefault((variant.name, seed), (f"{lost} The same command goes on.",))
-        if group := seeds_of(variant.name, runs):
+            message = (
+                f"{arm.name}, seed {seed}: its run ended, but {arm.run_folder(seed)} holds no "
+                "result. The same command goes on."
+            )
+            if (arm.name, seed) not in runs:
+                failures.setdefault((arm.name, seed), damaged.get((arm.name, seed), (message,)))
+        ended = [run for (name, _), run in runs.items() if name == arm.name]
+        if group := seeds_of(arm.name, ended):
             groups.append(group)
-        elif any(run.state == "diverged" for run in runs):
-            wild.append(f"{variant.name}: every seed diverged; see {variant.folder}.")
+        elif any(run.state == "diverged" for run in ended):
+            diverged.append(f"{arm.name}: every seed diverged; see {arm.folder}.")
     comparison = compare(groups) if groups else None
-    said = [problem for problems in failures.values() for problem in problems]
-    return Study(tuple(variants), tuple(seeds), comparison, (*said, *wild))
+    problems = [problem for found in failures.values() for problem in found]
+    return Study(tuple(arms), tuple(seeds), comparison, (*problems, *diverged))
 
 
-def _ended_run(folder: Path) -> RunRecord | None:
-    """Return a run that finished or diverged. Raises InputError if damaged."""
-    if not os.path.lexists(folder):
-        return None
-    run = read_run(folder)
-    return None if run.result is None else run
+def _read_runs(
+    keys: Iterable[tuple[StudyArm, int]],
+) -> tuple[dict[_Key, RunRecord], dict[_Key, tuple[str, ...]]]:
+    """Return the runs that finished or diverged, and the problems of damaged ones."""
+    runs: dict[_Key, RunRecord] = {}
+    damaged: dict[_Key, tuple[str, ...]] = {}
+    for arm, seed in keys:
+        folder = arm.run_folder(seed)
+        try:
+            run = read_run(folder) if os.path.lexists(folder) else None
+        except InputError as error:
+            damaged[arm.name, seed] = error.problems
+        else:
+            if run and run.result is not None:
+                runs[arm.name, seed] = run
+    return runs, damaged
 
 
-def _unwritable(waiting: Sequence[tuple[Variant, int]]) -> list[str]:
-    """Say why runs that are still to be made have no place."""
+def _unwritable(pending: Sequence[tuple[StudyArm, int]]) -> list[str]:
+    """Return why the folders of runs that are still to be made cannot be written."""
     problems = [
-        f"--out {variant.folder.parent}: {problem}"
-        for variant, seed in waiting
-        if (problem := why_no_place(variant.run_folder(seed)))
+        f"--out {arm.folder.parent}: {problem}"
+        for arm, seed in pending
+        if (problem := why_no_place(arm.run_folder(seed)))
     ]
     return list(dict.fromkeys(problems))

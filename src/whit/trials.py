@@ -1,7 +1,7 @@
-"""The candidates of a search as read back from their folders, and the frontier of the best.
+"""The trials of a search as read back from their folders, and their Pareto front.
 
 <search>/trials/<number>/recipe.toml     a recipe that `train` and `study` take
-<search>/trials/<number>/seed-<n>/       runs of it, judged on val
+<search>/trials/<number>/seed-<n>/       runs of it, evaluated on val
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from whit.run_record import read_run
 from whit.seeds import Seeds, seeds_of
 from whit.space import OBJECTIVES, Space
 
-# A candidate is never given up before this share of its epochs.
-_EARLIEST = 0.3
-# Candidates at least as cheap that must have ended before one is measured by them.
-_ENOUGH = 5
+# A trial is never pruned before this share of its epochs.
+_MIN_PROGRESS = 0.3
+# Trials at least as cheap that must have ended before a new one is compared with them.
+_MIN_TRIALS = 5
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate with the runs of it that have ended."""
+    """One candidate of a search, with its runs that have ended."""
 
     number: int
     folder: Path
@@ -48,15 +48,15 @@ class Trial:
 
     @cached_property
     def values(self) -> dict[str, float]:
-        """What each objective is; means over the seeds."""
+        """The value of each objective; means over the seeds."""
         results = [run.result or {} for run in self.seeds.runs]
-        found: dict[str, float] = {
+        values: dict[str, float] = {
             "accuracy": self.accuracy.mean,
             "params": self.seeds.params,
             "epochs": self.seeds.epochs,
             "seconds": sum(r["seconds"]["train"] for r in results) / len(results),
         }
-        return found if self.macs is None else {**found, "macs": self.macs}
+        return values if self.macs is None else {**values, "macs": self.macs}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,7 +70,7 @@ class Trial:
 
 
 def read_trial(folder: Path, space: Space) -> Trial | None:
-    """Read a candidate; None when no run of it has ended.
+    """Read a trial; None when no run of it has ended.
 
     Raises InputError when it is damaged, or an objective of the space is not known.
     """
@@ -80,8 +80,8 @@ def read_trial(folder: Path, space: Space) -> Trial | None:
     return _trial(folder, recipe, seeds, space) if seeds else None
 
 
-def read_given_up(folder: Path, space: Space) -> Trial | None:
-    """Read a candidate that was given up, as if its last epoch had been the end."""
+def read_pruned(folder: Path, space: Space) -> Trial | None:
+    """Read a pruned trial, as if its last epoch had been the end; None without any epoch."""
     run = read_run(folder / "seed-0")
     if not run.log:
         return None
@@ -119,84 +119,89 @@ def dominates(a: dict[str, float], b: dict[str, float], objectives: Sequence[str
     return min(gains) >= 0 and max(gains) > 0
 
 
-def frontier(trials: Sequence[Trial], objectives: Sequence[str], least: float = 0) -> list[Trial]:
-    """Return the trials that none dominates, cheapest first; of equals the first."""
-    found = []
+def pareto_front(
+    trials: Sequence[Trial], objectives: Sequence[str], min_accuracy: float = 0
+) -> list[Trial]:
+    """Return the trials that none dominates, cheapest first; of equals the first.
+
+    Trials below `min_accuracy`, in percent, are left out.
+    """
+    front = []
     for trial in trials:
-        if trial.values["accuracy"] < least:
+        if trial.values["accuracy"] < min_accuracy:
             continue
-        beaten = any(
+        is_dominated = any(
             dominates(other.values, trial.values, objectives)
-            or (_same(other, trial, objectives) and other.number < trial.number)
+            or (_are_equal(other, trial, objectives) and other.number < trial.number)
             for other in trials
         )
-        if not beaten:
-            found.append(trial)
+        if not is_dominated:
+            front.append(trial)
     first = next((name for name in objectives if name != "accuracy"), "accuracy")
-    return sorted(found, key=lambda trial: trial.values[first])
+    return sorted(front, key=lambda trial: trial.values[first])
 
 
-def unconfirmed(trials: Sequence[Trial], space: Space) -> list[Trial]:
-    """Return the candidates on the frontier that have fewer seeds than a finalist needs."""
-    best = frontier(trials, space.objectives, space.least)
-    return [trial for trial in best if trial.seeds.num_judged < space.seeds]
+def needs_confirmation(trials: Sequence[Trial], space: Space) -> list[Trial]:
+    """Return the trials on the Pareto front that have fewer seeds than the space asks for."""
+    front = pareto_front(trials, space.objectives, space.least)
+    return [trial for trial in front if trial.seeds.num_judged < space.seeds]
 
 
-def least_by_epoch(
+def pruning_thresholds(
     costs: dict[str, float], epochs: int, trials: Sequence[Trial], space: Space
 ) -> tuple[tuple[int, float], ...]:
-    """Return what a candidate must reach on val after each epoch, or be given up.
+    """Return (epoch, percent on val) pairs: a run below one of them is pruned.
 
-    It is measured by those that cost no more in any objective: where it stays below the median of
-    them at the same share of training, the frontier has no place for it. Seconds are not known
-    beforehand, so where they count nothing is given up.
+    A trial is compared with those that cost no more in any objective: where it stays below their
+    median at the same progress, it cannot reach the Pareto front. Seconds are not known
+    beforehand, so where they are an objective nothing is pruned.
     """
-    known = [name for name in space.objectives if name != "accuracy"]
-    if not costs.keys() >= set(known):
+    objectives = [name for name in space.objectives if name != "accuracy"]
+    if not costs.keys() >= set(objectives):
         return ()
-    cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in known)]
-    if len(cheaper) < _ENOUGH:
+    cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in objectives)]
+    if len(cheaper) < _MIN_TRIALS:
         return ()
-    bounds = []
+    thresholds = []
     for epoch in range(1, epochs):
-        if epoch < _EARLIEST * epochs:
+        if epoch < _MIN_PROGRESS * epochs:
             continue
-        reached = sorted(_val_at(trial, epoch / epochs) for trial in cheaper)
-        bounds.append((epoch, reached[(len(reached) - 1) // 2]))
-    return tuple(bounds)
+        accuracies = sorted(_val_accuracy(trial, epoch / epochs) for trial in cheaper)
+        thresholds.append((epoch, accuracies[(len(accuracies) - 1) // 2]))
+    return tuple(thresholds)
 
 
-def _val_at(trial: Trial, progress: float) -> float:
-    """Percent on val at a share of training, of the first seed."""
+def _val_accuracy(trial: Trial, progress: float) -> float:
+    """Return percent on val at `progress` in (0, 1] of training, of the first seed."""
     log = trial.seeds.runs[0].log
-    place = max(1, int(progress * len(log) + 1e-9))
-    readings = [r for r in log[place - 1].evaluations if r.split == "val"]
-    return 100 * readings[0].correct / readings[0].total
+    epoch = max(1, int(progress * len(log) + 1e-9))
+    evaluation = next(e for e in log[epoch - 1].evaluations if e.split == "val")
+    return 100 * evaluation.correct / evaluation.total
 
 
-def _same(a: Trial, b: Trial, objectives: Sequence[str]) -> bool:
+def _are_equal(a: Trial, b: Trial, objectives: Sequence[str]) -> bool:
     return all(a.values[name] == b.values[name] for name in objectives)
 
 
 def trial_folders(folder: Path) -> list[Path]:
-    """Return the folders of a search's candidates, in their order."""
+    """Return the folders of a search's trials, in their order."""
     return _numbered(folder / "trials", "")
 
 
-def _numbered(folder: Path, before: str) -> list[Path]:
-    """Return what is named `before` and a number; a copy that somebody put beside it is not."""
-    names = [path for path in folder.glob(f"{before}*") if path.name[len(before) :].isdecimal()]
-    return sorted(names, key=lambda path: int(path.name[len(before) :]))
+def _numbered(folder: Path, prefix: str) -> list[Path]:
+    """Return the paths named by `prefix` and a number, in its order; not copies beside them."""
+    paths = [path for path in folder.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name[len(prefix) :]))
 
 
 def read_trials(folder: Path, space: Space) -> list[Trial]:
-    """Read all candidates of a search that have a result; damaged ones are left out."""
-    found = []
+    """Read all trials of a search that have a result; damaged ones are left out."""
+    trials = []
     for path in trial_folders(folder):
         try:
             trial = read_trial(path, space)
         except InputError:
             continue
         if trial is not None:
-            found.append(trial)
-    return found
+            trials.append(trial)
+    return trials

@@ -17,6 +17,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,11 @@ from calling import Done
 from rich.console import Console
 from screen import Screen
 
-from whit.progress import Bar
-from whit.training import Tally
+from whit.callback import RunStatus
+from whit.planning import plan
+from whit.progress import BarReporter
+from whit.recipe import load_recipe
+from whit.state import EpochMetrics
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
 SLOW = "--set train.batch_size=2 --threads 1"  # an epoch long enough for the bar to move
@@ -120,19 +124,24 @@ def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_pa
 
 
 @pytest.mark.parametrize("width", [30, 40, 50, 60, 79, 80, 100, 200])
-def test_the_bar_never_exceeds_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whit.progress._REFRESH", 0.0)
+def test_the_bar_never_exceeds_the_terminal(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whit.progress._BAR_REFRESH", 0.0)
     file = io.StringIO()
-    bar = Bar(Console(width=width, force_terminal=True, file=file, _environ={"TERM": "xterm"}))
-    bar.epochs, bar.epoch_images = 100_000, 10_000_000
-    tally = Tally(last_loss=123.4567)
+    bar = BarReporter(
+        Console(width=width, force_terminal=True, file=file, _environ={"TERM": "xterm"})
+    )
+    planned = plan(load_recipe("sprint").changed(["train.epochs=100_000"]))
+    bar.subject = RunStatus(replace(planned, num_train=10_000_000), tmp_path, 1, "")
+    metrics = EpochMetrics(last_loss=123.4567)
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for _ in range(4):
-            tally.total += 2_500_000
+            metrics.total += 2_500_000
             yield torch.zeros(1), torch.zeros(1)
 
-    assert len(list(bar.batches(99_999, batches(), tally))) == 4
+    assert len(list(bar.wrap_batches(99_999, batches(), metrics))) == 4
     screen = Screen(width)
     screen.write(file.getvalue())
     assert screen.wrapped == []

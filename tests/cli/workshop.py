@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from easy_data import easy_images
 from whit.planning import plan
 from whit.recipe import load_recipe
-from whit.run import run
+from whit.run import train_run
 
 EASY = """\
 name = "easy"
@@ -224,12 +224,12 @@ def _runs(folder: Path) -> None:
     try:
         recipe = load_recipe("easy.toml")
         for seed in (0, 1):
-            run(plan(recipe), seed=seed, threads=1, out=Path(f"runs/easy-{seed}"))
+            train_run(plan(recipe), seed=seed, threads=1, out=Path(f"runs/easy-{seed}"))
         other = recipe.changed(["data.name=other.npz", "name=other", "train.epochs=1"])
-        run(plan(other), threads=1, out=Path("more/other-0"))
-        run(plan(recipe.changed(["name=third"])), threads=1, out=Path("mixed/third-0"))
+        train_run(plan(other), threads=1, out=Path("more/other-0"))
+        train_run(plan(recipe.changed(["name=third"])), threads=1, out=Path("mixed/third-0"))
         untested = recipe.changed(["train.test=false", "name=untested", "train.epochs=1"])
-        run(plan(untested), threads=1, out=Path("more/untested-0"))
+        train_run(plan(untested), threads=1, out=Path("more/untested-0"))
     finally:
         os.chdir(before)
 

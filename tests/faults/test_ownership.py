@@ -142,13 +142,13 @@ def _make_runs(folder: str, first: int, count: int) -> None:
 
     from whit.planning import plan
     from whit.recipe import load_recipe
-    from whit.run import run
+    from whit.run import train_run
 
     os.chdir(folder)
     torch.set_num_threads(1)
     planned = plan(load_recipe("easy.toml").changed(["train.epochs=1", "train.batch_size=32"]))
     for seed in range(first, first + count):
-        run(planned, seed=seed, threads=1)
+        train_run(planned, seed=seed, threads=1)
 
 
 def many_runs(workplace: Path, processes: int, count: int, killed: int) -> None:

@@ -17,9 +17,9 @@ from faults.processes import Command, wait_until, whit
 from whit.doing import do
 from whit.errors import InputError
 from whit.job import Job, Outcome
-from whit.ledger import Ledger, masked, refuse_address
+from whit.ledger import TrialStorage, redact, validate_storage_url
 from whit.recipe import load_recipe
-from whit.search import Driver
+from whit.search import SearchDriver
 from whit.space import load_space
 from whit.studying import Look
 
@@ -126,12 +126,12 @@ def test_a_candidate_only_thought_of_was_not_refused(
 ) -> None:
     monkeypatch.chdir(place)  # its base lies there
     space = load_space(place / "tiny.toml")
-    ledger = Ledger(space, place, None, 0)
-    ledger.refuse(ledger.ask())
-    ledger.ask()  # and here its driver is killed
-    after = Ledger(space, place, None, 0)
-    assert after.left_over() == []
-    assert (after.count("refused"), after.tried()) == (1, 0)
+    storage = TrialStorage(space, place, None, 0)
+    storage.reject(storage.ask())
+    storage.ask()  # and here its driver is killed
+    after = TrialStorage(space, place, None, 0)
+    assert after.orphaned() == []
+    assert (after.count("refused"), after.num_trials()) == (1, 0)
 
 
 OWN_MODEL = """\
@@ -177,14 +177,14 @@ def test_candidates_of_another_space_do_not_mix(
     place: Path, old: str, new: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    Ledger(load_space("tiny.toml"), place, None, 0)
+    TrialStorage(load_space("tiny.toml"), place, None, 0)
     (place / "tiny.toml").write_text(
         "# finalists get more seeds\n" + SPACE.replace("seeds = 2", "seeds = 5")
     )
-    Ledger(load_space("tiny.toml"), place, None, 0)
+    TrialStorage(load_space("tiny.toml"), place, None, 0)
     (place / "tiny.toml").write_text(SPACE.replace(old, new))
     with pytest.raises(InputError, match=said):
-        Ledger(load_space("tiny.toml"), place, None, 0)
+        TrialStorage(load_space("tiny.toml"), place, None, 0)
 
 
 def test_a_space_that_fails_later_is_named(place: Path) -> None:
@@ -218,11 +218,11 @@ def test_a_candidate_that_failed_is_tried_again_by_the_next_call(
     monkeypatch.chdir(place)
     space = load_space("tiny.toml")
     for times, failures in ((2, 2), (0, 0)):
-        with Driver(space, place / "searches", FullAtFirst(times)) as driver:
-            found = driver.go(3)
+        with SearchDriver(space, place / "searches", FullAtFirst(times)) as driver:
+            found = driver.run(3)
         assert len(found.failures) == failures
         assert len(found.trials) == 3 - failures
-        assert driver.ledger.tried() == 3
+        assert driver.storage.num_trials() == 3
 
 
 OWN = """\
@@ -273,10 +273,10 @@ def test_a_copy_beside_the_candidates_is_none_of_them(place: Path) -> None:
 
 
 def test_passwords_are_masked_wherever_they_stand() -> None:
-    assert masked("postgresql://me:p@ss@host/db") == "postgresql://me:***@host/db"
+    assert redact("postgresql://me:p@ss@host/db") == "postgresql://me:***@host/db"
     given = "postgresql://host/db?user=me&password=secret&x=1"
-    assert masked(given) == "postgresql://host/db?user=me&password=***&x=1"
-    assert masked("postgresql://host:5432/db") == "postgresql://host:5432/db"
+    assert redact(given) == "postgresql://host/db?user=me&password=***&x=1"
+    assert redact("postgresql://host:5432/db") == "postgresql://host:5432/db"
 
 
 @pytest.mark.parametrize(
@@ -285,9 +285,9 @@ def test_passwords_are_masked_wherever_they_stand() -> None:
 )
 def test_what_is_no_address_of_a_database_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="--storage"):
-        refuse_address(address)
-    refuse_address("postgresql://u:p%40ss@[::1]:5432/db")
-    refuse_address("postgresql+psycopg:///db?host=/run/postgresql")
+        validate_storage_url(address)
+    validate_storage_url("postgresql://u:p%40ss@[::1]:5432/db")
+    validate_storage_url("postgresql+psycopg:///db?host=/run/postgresql")
 
 
 def test_one_driver_at_a_time(place: Path) -> None:

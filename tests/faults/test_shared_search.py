@@ -20,7 +20,7 @@ from faults.clusters import started as started_dask
 from faults.databases import PROGRAMS, Postgres, started
 from faults.processes import Command, evidence, wait_until, whit
 from faults.test_search import SPACE
-from whit.ledger import _database
+from whit.ledger import _open_database
 
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed")
 
@@ -86,7 +86,7 @@ def test_drivers_may_begin_at_the_same_moment(database: Postgres) -> None:
 
         def begin(driver: int, address: str = address, gate: threading.Barrier = together) -> int:
             gate.wait()
-            storage = _database(address)
+            storage = _open_database(address)
             try:
                 return len(storage.get_all_studies())
             finally:

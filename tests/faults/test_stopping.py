@@ -16,7 +16,7 @@ import pytest
 from faults.processes import Command, evidence, wait_until, whit
 from faults.test_kill_and_resume import length_of
 from faults.test_search import SPACE
-from whit.stopping import Stop, Stopping
+from whit.stopping import SignalHandler, StopRequested
 
 TRAIN = ("train", "easy.toml", "--out", "a run", "--threads", "1", "--quiet")
 
@@ -208,13 +208,13 @@ def test_stopped_while_nobody_answers(workplace: Path, arguments: tuple[str, ...
 
 
 def test_a_signal_while_the_result_is_written_is_not_waited_for() -> None:
-    with Stopping() as stopping:
-        stopping.last_check()
+    with SignalHandler() as signals:
+        signals.final_check()
         os.kill(os.getpid(), signal.SIGINT)
-        assert stopping.requested == signal.SIGINT
+        assert signals.requested == signal.SIGINT
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    with Stopping() as stopping:
+    with SignalHandler() as signals:
         os.kill(os.getpid(), signal.SIGINT)
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
-        with pytest.raises(Stop):
-            stopping.last_check()
+        with pytest.raises(StopRequested):
+            signals.final_check()

@@ -19,8 +19,8 @@ from whit.errors import RunFailed
 from whit.job import Job, Outcome
 from whit.recipe import load_recipe
 from whit.run_folder import import_run
-from whit.study_progress import onlooker_on
-from whit.studying import study, variants_of
+from whit.study_progress import make_study_callback
+from whit.studying import plan_variants, run_study
 from whit.workers import Look
 
 STUDY = ("study", "easy.toml", "--seeds", "3", "--jobs", "2", "--out", "st")
@@ -236,12 +236,12 @@ def test_a_seed_without_a_result_is_a_failure(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    (variant,) = variants_of([load_recipe("easy.toml")], Path("st"))
-    with onlooker_on(Console(quiet=True), False) as onlooker:
-        found = study([variant], range(2), Loses(), onlooker=onlooker)
+    (arm,) = plan_variants([load_recipe("easy.toml")], Path("st"))
+    callback = make_study_callback(Console(quiet=True), False)
+    found = run_study([arm], range(2), Loses(), callback=callback)
     assert found.comparison is None
     assert found.failures == tuple(
-        f"easy, seed {seed}: its run ended, but {variant.run_folder(seed)} holds no result. "
+        f"easy, seed {seed}: its run ended, but {arm.run_folder(seed)} holds no result. "
         "The same command goes on."
         for seed in range(2)
     )

@@ -11,7 +11,7 @@ from torch import nn
 
 from whit.planning import plan
 from whit.recipe import Recipe
-from whit.run import run
+from whit.run import train_run
 from whit.run_record import RunRecord, read_run
 
 VOID = {"meta", "img", "br"}
@@ -90,5 +90,5 @@ def checked(text: str) -> Page:
 
 
 def train(recipe: Recipe, out: Path, seed: int = 0, model: nn.Module | None = None) -> RunRecord:
-    run(plan(recipe, model), model=model, seed=seed, threads=1, out=out)
+    train_run(plan(recipe, model), model=model, seed=seed, threads=1, out=out)
     return read_run(out)

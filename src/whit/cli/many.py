@@ -1,4 +1,4 @@
-"""Verbs that train many runs: a study of seeds, a search for recipes."""
+"""Commands that train many runs: a study of seeds, a search for recipes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from whit.cli.options import (
     whole_number,
 )
 from whit.console import alone, console, leave_at_once, say_aside, show
-from whit.errors import InputError, Interrupted, RunFailed
+from whit.errors import InputError, RunFailed
 from whit.needed import need
-from whit.stopping import Stop, Stopping
+from whit.stopping import SignalHandler, StopRequested
 
 Jobs = Annotated[
     str | None,
@@ -70,11 +70,10 @@ def study(
     Finished seeds are never trained again: the same command goes on where it stopped.
     """
     from whit.environment import choose_device, choose_threads
-    from whit.study_progress import onlooker_on
-    from whit.studying import study as make_study
-    from whit.studying import variants_of
+    from whit.study_progress import make_study_callback
+    from whit.studying import plan_variants, run_study
 
-    made, count, each, many, _ = all_of(
+    loaded, num_seeds, num_threads, num_jobs, _ = all_of(
         lambda: all_of(*(partial(recipe_named, name, set_) for name in recipes)),
         lambda: at_least_one("--seeds", seeds, 10_000),
         lambda: choose_threads(whole_number("--threads", threads)),
@@ -82,26 +81,25 @@ def study(
         lambda: None if device is None else choose_device(device),
     )
     with alone(as_json):
-        variants = variants_of(made, out)
+        arms = plan_variants(loaded, out)
     with (
         alone(as_json),
-        _stopping() as stopping,
-        _executor(cluster, many, each, stopping, count * len(variants)) as workers,
-        onlooker_on(console(), quiet or as_json) as onlooker,
+        _stopping() as signals,
+        _executor(cluster, num_jobs, num_threads, signals, num_seeds * len(arms)) as executor,
     ):
-        found = make_study(
-            variants,
-            range(count),
-            workers,
-            threads=each,
+        result = run_study(
+            arms,
+            range(num_seeds),
+            executor,
+            threads=num_threads,
             device=device or "cpu",
             accept_changes=accept_changes,
             command=sys.argv[1:],
-            onlooker=onlooker,
-            stopping=stopping,
+            callback=make_study_callback(console(), quiet or as_json),
+            signals=signals,
         )
-    show(found.to_json(), found.table, as_json)
-    if found.failures:
+    show(result.to_json(), result.table, as_json)
+    if result.failures:
         raise typer.Exit(RunFailed.exit_code)
 
 
@@ -141,74 +139,71 @@ def search(
     need("search", "optuna", "matplotlib")
     if storage is not None:
         need("cluster", "psycopg")
-    from whit.ledger import masked, refuse_address
+    from whit.ledger import redact, validate_storage_url
 
     with alone(as_json):
-        made, many, each, count, number, _, _ = all_of(
+        loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = all_of(
             lambda: load_space(space),
             lambda: None if jobs is None else at_least_one("--jobs", jobs, 1_000),
             lambda: choose_threads(whole_number("--threads", threads)),
             lambda: at_least_one("--trials", trials, 1_000_000),
             lambda: seed_of(seed),
             lambda: None if device is None else choose_device(device),
-            lambda: None if storage is None else refuse_address(storage),
+            lambda: None if storage is None else validate_storage_url(storage),
         )
-    from whit.search import Driver
-    from whit.search_progress import search_onlooker_on
+    from whit.search import SearchDriver
+    from whit.search_progress import make_search_callback
 
     with (
         alone(as_json),
-        _stopping() as stopping,
-        _executor(cluster, many, each, stopping) as workers,
-        search_onlooker_on(console(), quiet or as_json) as onlooker,
-        Driver(
-            made,
+        _stopping() as signals,
+        _executor(cluster, num_jobs, num_threads, signals) as executor,
+        SearchDriver(
+            loaded,
             out,
-            workers,
+            executor,
             storage=storage,
-            seed=number % 2**32,
-            threads=each,
+            seed=sampler_seed % 2**32,
+            threads=num_threads,
             device=device or "cpu",
             accept_changes=accept_changes,
-            command=[masked(argument) for argument in sys.argv[1:]],
-            onlooker=onlooker,
-            stopping=stopping,
+            command=[redact(argument) for argument in sys.argv[1:]],
+            callback=make_search_callback(console(), quiet or as_json),
+            signals=signals,
         ) as driver,
     ):
-        found = driver.go(count)
-    show(found.to_json(), found.table, as_json)
-    if found.failures:
+        result = driver.run(num_trials)
+    show(result.to_json(), result.table, as_json)
+    if result.failures:
         raise typer.Exit(RunFailed.exit_code)
 
 
 @contextmanager
-def _stopping() -> Iterator[Stopping]:
-    """Note signals; one that comes while nothing is trained yet, or no longer, ends the verb."""
+def _stopping() -> Iterator[SignalHandler]:
+    """Record signals; one that comes before or after the training ends the command."""
     try:
-        with Stopping(partial(leave_at_once, goes_on="the same command")) as stopping:
-            yield stopping
-    except Stop as stop:
-        raise Interrupted(
-            f"stopped by {stop.name}. The same command goes on.", 128 + stop.number
-        ) from None
+        with SignalHandler(partial(leave_at_once, goes_on="the same command")) as signals:
+            yield signals
+    except StopRequested as stop:
+        raise stop.to_error(". The same command goes on.") from None
 
 
 def _executor(
     cluster: str | None,
     jobs: int | None,
     threads: int,
-    stopping: Stopping,
-    most: int | None = None,
+    signals: SignalHandler,
+    num_runs: int | None = None,
 ) -> Any:
-    """Return where runs are made: on a cluster, or on this machine by so many processes.
+    """Return an executor: a cluster, or up to `jobs` processes of this machine.
 
-    `most` is how many runs there are in all, where that is known.
+    `num_runs` is how many runs there are in all, where that is known.
     """
     if cluster is None:
         from whit.workers import Workers
 
-        many = jobs or max(1, (os.cpu_count() or 1) // threads)
-        return Workers(min(many, most or many), threads, say_aside)
+        num_jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
+        return Workers(min(num_jobs, num_runs or num_jobs), threads, say_aside)
     if jobs is not None:
         raise InputError(
             "--jobs: a cluster has as many as its workers have threads: leave it away."
@@ -217,5 +212,5 @@ def _executor(
     need("cluster", "distributed")
     from whit.cluster import Cluster
 
-    with stopping.at_once():  # a scheduler may never answer
+    with signals.interruptible():  # a scheduler may never answer
         return Cluster(cluster, say_aside)

@@ -1,8 +1,9 @@
-"""The verb that trains one run, or goes on with it."""
+"""The command that trains one run, or resumes it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -63,55 +64,49 @@ def train(
 ) -> None:
     """Train a recipe or resume a run, judge it, and leave a run folder."""
     from whit.environment import choose_device, choose_threads
-    from whit.planning import plan as make_plan
-    from whit.progress import watch_on
-    from whit.run import resume as go_on
-    from whit.run import run
+    from whit.planning import plan
+    from whit.progress import make_callback
+    from whit.run import resume_run, train_run
     from whit.run_folder import RunFolder
 
-    def chosen_threads() -> int | None:
-        return None if threads is None else choose_threads(whole_number("--threads", threads))
-
-    def chosen_recipe() -> Recipe | None:
+    def load_recipe() -> Recipe | None:
         if resume is None:
             return recipe_named(recipe or FLAGSHIP, set_)
-        _only_without_resume(
-            {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
-        )
+        options = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+        _refuse_given(options, "a run that is resumed has its own: leave it away.")
         return None
 
-    changed, number, count, _, _, _ = all_of(
-        chosen_recipe,
+    only_resumed = {"--accept-changes": accept_changes, "--take-over": take_over}
+    loaded, run_seed, num_threads, _, _, _ = all_of(
+        load_recipe,
         lambda: 0 if seed is None else seed_of(seed),
-        chosen_threads,
+        lambda: None if threads is None else choose_threads(whole_number("--threads", threads)),
         lambda: None if device is None else choose_device(device),
         lambda: None if out is None or resume is not None else RunFolder.check_creatable(out),
-        lambda: _only_with_resume(
-            resume, {"--accept-changes": accept_changes, "--take-over": take_over}
-        ),
+        lambda: None if resume else _refuse_given(only_resumed, "only with --resume RUN."),
     )
-    watch = watch_on(console(), quiet or as_json)
+    callback = make_callback(console(), quiet or as_json)
     try:
         with alone(as_json):
-            if changed is None:
+            if loaded is None:
                 assert resume is not None
-                result = go_on(
+                result = resume_run(
                     resume,
                     device=device,
-                    threads=count,
+                    threads=num_threads,
                     accept_changes=accept_changes,
                     take_over=take_over,
-                    watch=watch,
+                    callback=callback,
                     on_second_signal=leave_at_once,
                 )
             else:
-                result = run(
-                    make_plan(changed),
-                    seed=number,
+                result = train_run(
+                    plan(loaded),
+                    seed=run_seed,
                     out=out,
                     device=device or "cpu",
-                    threads=count,
-                    watch=watch,
+                    threads=num_threads,
+                    callback=callback,
                     on_second_signal=leave_at_once,
                 )
     except BudgetInfeasible as refused:
@@ -122,27 +117,18 @@ def train(
     except RunEnded as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None
-        said = str(ended)
-        show(ended.result, lambda width: wrapped(said, width), as_json)
+        message = str(ended)
+        show(ended.result, lambda width: wrapped(message, width), as_json)
         exit_by(ended.result["verdict"])
         return
     assert result.folder is not None
-    whole = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
-    show(whole, result.text, as_json)
+    value = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
+    show(value, result.text, as_json)
     exit_by(result.verdict)
 
 
-def _only_without_resume(given: dict[str, object]) -> None:
-    problems = [
-        f"{name}: a run that is resumed has its own: leave it away."
-        for name, value in given.items()
-        if value is not None
-    ]
-    if problems:
-        raise InputError(problems)
-
-
-def _only_with_resume(resume: Path | None, given: dict[str, bool]) -> None:
-    problems = [f"{name}: only with --resume RUN." for name, value in given.items() if value]
-    if problems and resume is None:
-        raise InputError(problems)
+def _refuse_given(options: Mapping[str, object], reason: str) -> None:
+    """Raise InputError for each option that is given."""
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise InputError([f"{name}: {reason}" for name in given])

@@ -8,7 +8,7 @@ from string import Template
 from typing import Any
 
 from whit.export.program import Program, Step, places_and_channels
-from whit.rounding import most_of
+from whit.rounding import qmax
 
 # By PyTorch's definitions; the constant of gelu is the square root of one half.
 _EXPRESSIONS = {
@@ -50,7 +50,7 @@ def kernel_texts(program: Program) -> list[str]:
     if any(map(program.is_packed, program.constants)):
         bits = program.bits
         unpack = _filled(
-            "int8/unpack.c", bits=str(bits), mask=str(2**bits - 1), most=str(most_of(bits))
+            "int8/unpack.c", bits=str(bits), mask=str(2**bits - 1), most=str(qmax(bits))
         )
         texts[unpack] = None
     shapes = [_file("shapes.c")] if any("struct map" in text for text in texts) else []

@@ -16,7 +16,7 @@ from whit.export.c_calls import NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
 from whit.export.graph import INPUT
 from whit.export.memory_plan import MemoryPlan, Span, plan_memory
 from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
-from whit.rounding import most_of
+from whit.rounding import qmax
 
 _WIDTH = 100
 _TYPES = {
@@ -191,7 +191,7 @@ def _stored(program: Program, name: str) -> str:
 
 def packed(weights: Array, bits: int) -> Array:
     """Return weights side by side, from the lowest bits on; zero lies in the middle."""
-    whole = weights.ravel().astype(np.int64) + most_of(bits)
+    whole = weights.ravel().astype(np.int64) + qmax(bits)
     each = whole[:, None] >> np.arange(bits) & 1
     return np.packbits(each.astype(np.uint8).ravel(), bitorder="little")
 

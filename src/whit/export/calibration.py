@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whit.export.executing import execute
 from whit.export.graph import Graph
-from whit.rounding import most_of
+from whit.rounding import qmax
 
 NUM_IMAGES = 1000  # evenly from all training images, which may lie class by class
 _BATCH = 100
@@ -106,7 +106,7 @@ def whole_weights(
 
     Of 8 bits they lie from -127 to 127.
     """
-    most = most_of(bits)
+    most = qmax(bits)
     largest = np.abs(weights.reshape(len(weights), -1)).max(1)
     scales = (largest / most).astype(np.float32)
     # Any scale does for a row of zeros, but a large one would make the factors of all rows wide.
