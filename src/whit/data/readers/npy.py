@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from whit.data.readers.arrays import format_shape
+from whit.data.readers.arrays import ArrayHeader, format_shape
 from whit.data.readers.bounded_io import check_declared_size, read_into
 from whit.errors import DataError
 
@@ -33,18 +33,9 @@ _PARSERS = {
 
 
 @dataclass(frozen=True)
-class NpyHeader:
-    """What an array declares; `length` is that of the header itself, in bytes."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+class NpyHeader(ArrayHeader):
     fortran_order: bool
-    length: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the values, without the header."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    length: int  # bytes of the header itself
 
 
 def read_npy(stream: IO[bytes], on_disk: int, name: str) -> npt.NDArray[Any]:
