@@ -13,7 +13,9 @@ N images, C channels, H W pixels, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +27,19 @@ from whit.errors import DataError
 Key = TypeVar("Key")
 ArrayReader = Callable[..., npt.NDArray[Any]]
 _CHUNK = 1 << 20  # values converted at once
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What a file declares of its array, before the values are read."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def to_uint8(values: npt.NDArray[Any], name: str) -> Pixels:

@@ -6,7 +6,6 @@ dimension as a big-endian 32-bit number, then the values, and nothing else.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import struct
@@ -43,17 +42,8 @@ FILE_NAMES: dict[tuple[SplitName, Role], str] = {
 
 
 @dataclass(frozen=True)
-class IdxHeader:
-    """What an IDX file declares; `raw` are the header's bytes."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+class IdxHeader(arrays.ArrayHeader):
     raw: bytes
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the values, without the header."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def sniff(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """MNIST, distributed with whit; every byte is verified at every load.
 
 The SHA-256 are those of the decompressed files, as published by Yann LeCun, Corinna Cortes and
-Christopher J.C. Burges; credit and licence: mnist/LICENSE.md.
+Christopher J.C. Burges; credit and license: mnist/LICENSE.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One array of an .npz: the header by NumPy's parser, within limits; nothing is unpickled.
+"""An .npy file, as in an .npz: the header by NumPy's parser, within limits; nothing is unpickled.
 
 NumPy evaluates the header as a literal. It is at most MAX_HEADER_BYTES long, and only arrays of
 numbers, booleans and text are accepted.
@@ -9,10 +9,6 @@ from __future__ import annotations
 import io
 import math
 import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -20,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from whit.data.readers.arrays import format_shape
+from whit.data.readers.arrays import ArrayHeader, format_shape
 from whit.data.readers.bounded_io import check_declared_size, read_into
 from whit.errors import DataError
 
@@ -37,37 +33,20 @@ _PARSERS = {
 
 
 @dataclass(frozen=True)
-class NpyHeader:
-    """What an array declares; `length` is that of the header itself, in bytes."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+class NpyHeader(ArrayHeader):
     fortran_order: bool
-    length: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the values, without the header."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    length: int  # bytes of the header itself
 
 
-def read_npy_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NpyHeader:
-    """Return what one member declares, without reading its values. Raises DataError."""
-    with _open(archive, member, name) as stream:
-        return _read_header(stream, name)
+def read_npy(stream: IO[bytes], on_disk: int, name: str) -> npt.NDArray[Any]:
+    """Return the array of an .npy file of `on_disk` bytes; `name` is for messages.
 
-
-def read_npy(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, on_disk: int, name: str
-) -> npt.NDArray[Any]:
-    """Return the values of one member of an archive of `on_disk` bytes. Raises DataError."""
-    with _open(archive, member, name) as stream:
-        header = _read_header(stream, name)
-        if member.compress_type != zipfile.ZIP_STORED:
-            on_disk = min(member.compress_size, on_disk)
-        check_declared_size(name, header.shape, header.dtype.itemsize, on_disk)
-        values = np.empty(math.prod(header.shape), header.dtype)
-        length = read_into(stream, values) + len(stream.read(1))
+    Raises DataError, and what `stream` raises.
+    """
+    header = read_npy_header(stream, name)
+    check_declared_size(name, header.shape, header.dtype.itemsize, on_disk)
+    values = np.empty(math.prod(header.shape), header.dtype)
+    length = read_into(stream, values) + len(stream.read(1))
     if length != header.num_bytes:
         found = "more" if length > header.num_bytes else f"only {length:,}"
         raise DataError(
@@ -78,25 +57,11 @@ def read_npy(
     return values.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
-@contextmanager
-def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[IO[bytes]]:
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(
-            f"{name}: wanted a stored or deflated member, found compression method "
-            f"{member.compress_type}; save it with numpy.savez_compressed"
-        )
-    try:
-        with archive.open(member) as stream:
-            yield stream
-    # What zipfile and zlib raise for damaged, encrypted or unsupported members.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise DataError(
-            f"{name}: wanted a whole array, found damage ({error}); make it anew"
-        ) from error
+def read_npy_header(stream: IO[bytes], name: str) -> NpyHeader:
+    """Return the header of an .npy file, at most MAX_HEADER_BYTES long; `name` is for messages.
 
-
-def _read_header(stream: IO[bytes], name: str) -> NpyHeader:
-    """Read a header of at most MAX_HEADER_BYTES. Raises DataError."""
+    Raises DataError, and what `stream` raises.
+    """
     magic = stream.read(npy_format.MAGIC_LEN)
     prefix = stream.read(2 if magic[6:7] == b"\x01" else 4)
     length = int.from_bytes(prefix, "little")

@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,11 +85,16 @@ class NpzArchive:
 
     def read_header(self, name: str) -> NpyHeader:
         """Return the dtype and shape of an array. Raises DataError."""
-        return read_npy_header(self._archive, self._members[name], self.title(name))
+        with self._open(name) as stream:
+            return read_npy_header(stream, self.title(name))
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """Return the values of an array. Raises DataError."""
-        return read_npy(self._archive, self._members[name], self._on_disk, self.title(name))
+        member, on_disk = self._members[name], self._on_disk
+        if member.compress_type != zipfile.ZIP_STORED:
+            on_disk = min(member.compress_size, on_disk)
+        with self._open(name) as stream:
+            return read_npy(stream, on_disk, self.title(name))
 
     def read_list(self, name: str) -> list[Any]:
         """Return an array of texts or numbers as a list. Raises DataError."""
@@ -105,9 +111,8 @@ class NpzArchive:
         header = self.read_header(name)
         arrays.to_chw_shape(header.shape, self.title(name))
         arrays.check_pixel_type(header.dtype, self.title(name))
-        images: Pixels = arrays.to_nchw(
-            arrays.to_uint8(self.read(name), self.title(name)), self.title(name)
-        )
+        pixels = arrays.to_uint8(self.read(name), self.title(name))
+        images: Pixels = arrays.to_nchw(pixels, self.title(name))
         return images
 
     def read_labels(self, name: str) -> Labels:
@@ -138,6 +143,22 @@ class NpzArchive:
                 if header.dtype.kind == "U" and len(header.shape) == 1:
                     return tuple(self.read_list(name))
         return None
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[IO[bytes]]:
+        member = self._members[name]
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{self.title(name)}: wanted a stored or deflated member, found compression method "
+                f"{member.compress_type}; save it with numpy.savez_compressed"
+            )
+        try:
+            with self._archive.open(member) as stream:
+                yield stream
+        # What zipfile and zlib raise for damaged, encrypted or unsupported members.
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
+            message = f"{self.title(name)}: wanted a whole array, found damage ({e}); make it anew"
+            raise DataError(message) from e
 
     def _find_keys(self) -> dict[tuple[SplitName | None, str], str]:
         """Return the arrays' names by (split, role); split is None for arrays of all splits."""
