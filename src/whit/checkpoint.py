@@ -67,8 +67,7 @@ def newest_checkpoint(folder: Path, most_bytes: int) -> tuple[Checkpoint | None,
     """
     damaged: list[Path] = []
     for _, path in _numbered(folder):
-        checkpoint = _read(path, most_bytes)
-        if checkpoint:
+        if checkpoint := _read(path, most_bytes):
             return checkpoint, damaged
         damaged.append(path)
     return None, damaged
@@ -77,8 +76,7 @@ def newest_checkpoint(folder: Path, most_bytes: int) -> tuple[Checkpoint | None,
 def whole_checkpoints(folder: Path, most_bytes: int) -> Iterator[Checkpoint]:
     """Yield every whole checkpoint, newest first."""
     for _, path in _numbered(folder):
-        checkpoint = _read(path, most_bytes)
-        if checkpoint:
+        if checkpoint := _read(path, most_bytes):
             yield checkpoint
 
 

@@ -89,15 +89,10 @@ class RunResult:
     folder: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        test: dict[str, Any] = {"correct": None, "total": None, "accuracy": None, "loss": None}
+        keys = ("correct", "total", "accuracy", "loss")
+        test: dict[str, Any] = {key: getattr(self.test, key, None) for key in keys}
         if self.test:
-            test = {
-                "correct": self.test.correct,
-                "total": self.test.total,
-                "accuracy": self.test.accuracy,
-                "loss": self.test.loss,
-                "wrong": list(self.test.wrong),
-            }
+            test["wrong"] = list(self.test.wrong)
         best = None
         if self.best:
             epoch, evaluation = self.best

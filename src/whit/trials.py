@@ -87,22 +87,16 @@ def read_pruned(folder: Path, space: Space) -> Trial | None:
         return None
     made = plan(run.recipe)
     seconds = sum(record.seconds for record in run.log)
-    as_if = {
-        **Metrics.from_audit(made.audit).network_json(),
-        "epochs": run.recipe.train.epochs,
-        "seconds": {"train": seconds, "total": seconds},
-        "verdict": "open",
-    }
+    as_if = {**Metrics.from_audit(made.audit).network_json(), "epochs": run.recipe.train.epochs,
+             "seconds": {"train": seconds, "total": seconds}, "verdict": "open"}  # fmt: skip
     runs = (replace(run, result=as_if),)
     return _trial(folder, run.recipe, Seeds(folder.name, runs), space)
 
 
 def _trial(folder: Path, recipe: Recipe, seeds: Seeds, space: Space) -> Trial:
     macs = None
-    if "macs" in space.objectives:
-        macs = (seeds.runs[0].result or {}).get("macs")
-        if macs is None:  # a result of an older version
-            macs = known_macs(plan(recipe))
+    if "macs" in space.objectives:  # results of older versions have none
+        macs = (seeds.runs[0].result or {}).get("macs") or known_macs(plan(recipe))
     return Trial(int(folder.name), folder, recipe, seeds, macs)
 
 
