@@ -185,9 +185,9 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
 def _wrong(run: Path) -> tuple[int, ...]:
     from whit.data.datasets import load_dataset
     from whit.evaluation import evaluate
+    from whit.models.weights import load_weights
     from whit.planning import fresh_model
     from whit.preparing import data_normalise
-    from whit.weights import load_weights
 
     recipe = whit.load_recipe(run / "recipe.toml")
     model = fresh_model(recipe, (1, 28, 28), 10)

@@ -35,7 +35,7 @@ LAYERS = [
         "job",
         "teacher",
     },
-    {"data", "models", "optim", "rounding", "weights", "environment", "chance", "checkpoint"},
+    {"data", "models", "optim", "rounding", "environment", "chance", "checkpoint"},
     {"auditing", "state"},
     {"planning"},
     {"distillation"},

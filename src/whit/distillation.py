@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from whit.data.datasets import load_dataset
 from whit.data.loader import Normalise, data_normalise
-from whit.models.source import refuse_inside
+from whit.models.user_code.loader import refuse_inside
 from whit.planning import load_network
 from whit.recipe import DistillSpec, Recipe
 from whit.teacher import Teacher

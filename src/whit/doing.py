@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whit.errors import BudgetRefused, Diverged, GivenUp, InputError, Interrupted, WhitError
 from whit.job import Job, Outcome
-from whit.models.source import own_sha256
+from whit.models.user_code.loader import own_sha256
 from whit.planning import Plan, plan
 from whit.recipe import Recipe, parse_recipe
 from whit.record import EpochRecord

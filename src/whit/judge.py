@@ -23,7 +23,8 @@ from whit.data.splits import Dataset, Split
 from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import predict
-from whit.models.source import is_source, refuse_inside
+from whit.models.user_code.loader import is_source, refuse_inside
+from whit.models.weights import sha256
 from whit.planning import fresh_model, load_network, plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
@@ -32,7 +33,6 @@ from whit.sameness import DECIDING, changes_between
 from whit.seal import broken_seals
 from whit.text_table import wrapped
 from whit.trained import inputs_now
-from whit.weights import sha256
 
 # Two logits so near each other may change places when sums are made in another order.
 _NEARLY_EQUAL = 1e-3

@@ -21,13 +21,13 @@ from whit.checkpoint import (
     write_checkpoint,
 )
 from whit.errors import CannotResume
+from whit.models.weights import save_weights
 from whit.planning import Plan
 from whit.record import EpochRecord
 from whit.run_folder import RunFolder
 from whit.sameness import Change
 from whit.state import Batches, Tally, TrainingState
 from whit.stopping import Stopping
-from whit.weights import save_weights
 
 # Seconds of training that a killed run may have to do again.
 _INTERVAL = 30.0

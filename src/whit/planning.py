@@ -18,11 +18,11 @@ from whit.chance import own_chance, set_chance
 from whit.data.datasets import describe_dataset
 from whit.errors import InputError, ModelError
 from whit.models.registry import build_model, given_in_python
+from whit.models.weights import load_weights
 from whit.recipe import Recipe
 from whit.record import verdict_text
 from whit.teacher import Teacher, teacher_of
 from whit.text_table import wrapped
-from whit.weights import load_weights
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,7 +15,7 @@ from whit.data.splits import Dataset
 from whit.distillation import Distillation, distillation
 from whit.environment import describe_environment, keep_freed_memory, make_repeatable
 from whit.errors import DataError, InputError, ModelError
-from whit.models.source import own_sha256
+from whit.models.user_code.loader import own_sha256
 from whit.planning import Plan, fresh_model, shape_lazy_layers
 from whit.state import TrainingState
 

@@ -34,7 +34,8 @@ from whit.errors import (
 from whit.evaluation import evaluate
 from whit.judging import diverged_result, judged_result
 from whit.keeping import Keeper, Progress, newest, settle
-from whit.models.source import refuse_inside
+from whit.models.user_code.loader import refuse_inside
+from whit.models.weights import save_weights, sha256
 from whit.planning import Plan
 from whit.planning import plan as make_plan
 from whit.preparing import Prepared, prepare
@@ -47,7 +48,6 @@ from whit.seal import sealed
 from whit.state import Batches, Tally
 from whit.stopping import Stop, Stopping, interrupt
 from whit.training import train
-from whit.weights import save_weights, sha256
 
 
 class Watch:

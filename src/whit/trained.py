@@ -11,7 +11,7 @@ from whit.data.datasets import load_dataset
 from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
-from whit.models.source import own_sha256, refuse_inside
+from whit.models.user_code.loader import own_sha256, refuse_inside
 from whit.planning import load_network
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, why_no_weights

@@ -18,7 +18,7 @@ import pytest
 from faults.clusters import Dask, free_port, started, wait_for_workers
 from faults.processes import Command, evidence, fresh, wait_until, whit
 from faults.test_study import NET, OWN
-from whit.models.source import source_sha256
+from whit.models.user_code.loader import source_sha256
 
 
 @pytest.fixture

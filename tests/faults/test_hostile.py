@@ -301,9 +301,9 @@ def _mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 def _load_mutated_weights(folder: str, count: int) -> tuple[int, int]:
+    from whit.models.weights import load_weights
     from whit.planning import fresh_model
     from whit.recipe import load_recipe
-    from whit.weights import load_weights
 
     content = Path(folder, "run/weights.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little") + 8

@@ -18,12 +18,12 @@ from whit.export.folder import write_folder
 from whit.export.forms import FORMS, Form
 from whit.export.graph import Graph
 from whit.export.shipping import Proof, graph_of
+from whit.models.weights import sha256
 from whit.needed import need
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.sameness import DECIDING
 from whit.text_table import wrapped
 from whit.trained import Trained, inputs_now, load_trained
-from whit.weights import sha256
 
 _SAME = 1e-3  # of the largest logit
 _TIED = 1e-4  # of it: sums of float32 in another order decide between logits as near as this

@@ -12,7 +12,7 @@ from torch import nn
 from whit.errors import ModelError, did_you_mean
 from whit.models import published
 from whit.models.plain import PlainSizes, plain
-from whit.models.source import build_user_model, is_source
+from whit.models.user_code.loader import build_user_model, is_source
 from whit.recipe import GIVEN, ModelSpec
 
 

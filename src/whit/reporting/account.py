@@ -14,7 +14,7 @@ from whit.data.datasets import load_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
 from whit.judge import Judgement, altered, judge_run
-from whit.models.source import refuse_inside
+from whit.models.user_code.loader import refuse_inside
 from whit.planning import plan
 from whit.reporting.findings import Findings, counted, disputed_of, findings_of
 from whit.run_record import RunRecord, why_no_weights

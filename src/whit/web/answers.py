@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from whit.errors import InputError, WhitError
-from whit.models.source import is_source
+from whit.models.user_code.loader import is_source
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.trained import Trained, load_trained
 from whit.web.rows import own_model_refusal

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whit.errors import SourceError
-from whit.models.pyfile import parse_quietly, read_bytes, refuse_encoding, syntax_problem
-from whit.models.statement import Statement, scan
+from whit.models.user_code.pyfile import parse_quietly, read_bytes, refuse_encoding, syntax_problem
+from whit.models.user_code.statement import Statement, scan
 
 # Cell magics whose cell is still Python of the notebook itself. All others hand the cell to
 # another language, another process or a file.

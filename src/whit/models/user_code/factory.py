@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from whit.errors import SourceError, did_you_mean
-from whit.models.code import Source
-from whit.models.failure import own_place
+from whit.models.user_code.source import Source
+from whit.models.user_code.tracebacks import own_place
 
 ModelFactory = type[nn.Module] | Callable[..., nn.Module]
 

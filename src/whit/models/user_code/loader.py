@@ -34,14 +34,14 @@ import torch
 from torch import nn
 
 from whit.errors import SourceError, did_you_mean
-from whit.models.code import Source
-from whit.models.factory import ModelFactory, argument_problems, defined_at, factory_in
-from whit.models.failure import failure
-from whit.models.needs import needed_code
-from whit.models.neighbours import neighbours
-from whit.models.notebook import Notebook
-from whit.models.pyfile import parse, read_python, syntax_problem
-from whit.models.statement import Statement, classes_sentence, scan, unknown_name
+from whit.models.user_code.factory import ModelFactory, argument_problems, defined_at, factory_in
+from whit.models.user_code.notebook import Notebook
+from whit.models.user_code.pyfile import parse, read_python, syntax_problem
+from whit.models.user_code.sibling_imports import neighbours
+from whit.models.user_code.slicing import needed_code
+from whit.models.user_code.source import Source
+from whit.models.user_code.statement import Statement, classes_sentence, scan, unknown_name
+from whit.models.user_code.tracebacks import failure
 
 __all__ = [
     "ModelFactory",

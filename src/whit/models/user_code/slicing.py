@@ -6,9 +6,9 @@ import builtins
 import sys
 
 from whit.errors import SourceError, did_you_mean
-from whit.models.names import Read
-from whit.models.notebook import Notebook
-from whit.models.statement import Statement, unknown_name
+from whit.models.user_code.notebook import Notebook
+from whit.models.user_code.scopes import Read
+from whit.models.user_code.statement import Statement, unknown_name
 
 # Names that every module has, or that Python provides inside a class.
 ALWAYS_THERE = {*dir(builtins), "__name__", "__file__", "__doc__", "__class__", "__builtins__"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whit.errors import SourceError, did_you_mean
-from whit.models.names import Names, Read
+from whit.models.user_code.scopes import Names, Read
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from whit.errors import SourceError
-from whit.models.source import (
+from whit.models.user_code.loader import (
     build_user_model,
     is_source,
     load_model_class,
@@ -33,7 +33,7 @@ from whit.models.source import (
     source_sha256,
     source_text,
 )
-from whit.models.statement import scan
+from whit.models.user_code.statement import scan
 
 NET = """\
 import torch.nn as nn

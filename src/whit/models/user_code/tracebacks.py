@@ -6,9 +6,9 @@ import linecache
 import traceback
 from pathlib import Path
 
-from whit.models.code import Source
-from whit.models.neighbours import is_neighbour
-from whit.models.pyfile import said, syntax_problem
+from whit.models.user_code.pyfile import said, syntax_problem
+from whit.models.user_code.sibling_imports import is_neighbour
+from whit.models.user_code.source import Source
 
 
 def failure(source: Source, doing: str, error: BaseException) -> str:
