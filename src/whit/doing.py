@@ -12,7 +12,7 @@ from pathlib import Path
 
 from whit.errors import BudgetRefused, Diverged, GivenUp, InputError, Interrupted, WhitError
 from whit.job import Job, Outcome
-from whit.models.user_code.loader import own_sha256
+from whit.models.user_code import user_model_sha256
 from whit.planning import Plan, plan
 from whit.recipe import Recipe, parse_recipe
 from whit.record import EpochRecord
@@ -94,7 +94,7 @@ def teacher_sha256(recipe: Recipe) -> str | None:
 def _refuse_others(recipe: Recipe, job: Job) -> None:
     """Raise InputError where this machine has another model or teacher of the same name."""
     problems = []
-    if job.model_sha256 is not None and own_sha256(recipe.model.name) != job.model_sha256:
+    if job.model_sha256 is not None and user_model_sha256(recipe.model.name) != job.model_sha256:
         problems.append(
             f"{recipe.model.name}: not the same file here as where the run was asked for."
         )

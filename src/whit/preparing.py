@@ -15,8 +15,9 @@ from whit.data.splits import Dataset
 from whit.distillation import Distillation, distillation
 from whit.environment import describe_environment, keep_freed_memory, make_repeatable
 from whit.errors import DataError, InputError, ModelError
-from whit.models.user_code.loader import own_sha256
-from whit.planning import Plan, fresh_model, shape_lazy_layers
+from whit.models.build import build_initialized_model, materialize_lazy_layers
+from whit.models.user_code import user_model_sha256
+from whit.planning import Plan
 from whit.state import TrainingState
 
 
@@ -37,7 +38,7 @@ class Prepared:
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "data_sha256": self.dataset.fingerprint,
-            "model_sha256": own_sha256(self.plan.recipe.model.name),
+            "model_sha256": user_model_sha256(self.plan.recipe.model.name),
             "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
         }
 
@@ -57,8 +58,8 @@ def prepare(plan: Plan, model: nn.Module | None, seed: int, device: torch.device
         )
     normalise = data_normalise(recipe.data, dataset, device)
     if model is None:
-        model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
-    shape_lazy_layers(model, plan.image_shape, recipe.model.name)
+        model = build_initialized_model(recipe, plan.image_shape, plan.num_classes, seed)
+    materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from whit.budget import LAYER_KINDS, Budget, Limit
 from whit.errors import RecipeError, did_you_mean
+from whit.model_ref import IN_MEMORY
 from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
 
@@ -35,9 +36,6 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
-
-
-GIVEN = "python:"
 
 
 class ModelSpec(BaseModel):
@@ -62,9 +60,9 @@ class ModelSpec(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
     @property
-    def is_given(self) -> bool:
-        """Whether it is a model given in Python, which no recipe can build again."""
-        return self.name.startswith(GIVEN)
+    def is_in_memory(self) -> bool:
+        """Whether it was passed as an object, so that no recipe can rebuild it."""
+        return self.name.startswith(IN_MEMORY)
 
 
 class DataSpec(Part):

@@ -34,7 +34,7 @@ from whit.errors import (
 from whit.evaluation import evaluate
 from whit.judging import diverged_result, judged_result
 from whit.keeping import Keeper, Progress, newest, settle
-from whit.models.user_code.loader import refuse_inside
+from whit.model_ref import reject_code_in_run
 from whit.models.weights import save_weights, sha256
 from whit.planning import Plan
 from whit.planning import plan as make_plan
@@ -128,8 +128,8 @@ def resume(
     """
     record = read_run(path)
     _refuse_ended(record, take_over)
-    refuse_inside(record.recipe.model.name, path)
-    if model is not None and not record.recipe.model.is_given:
+    reject_code_in_run(record.recipe.model.name, path)
+    if model is not None and not record.recipe.model.is_in_memory:
         raise CannotResume(f"{path}: its recipe builds its model: leave model=... away.")
     plan = make_plan(record.recipe, model)
     if plan.recipe != record.recipe:
@@ -152,7 +152,7 @@ def resume(
             folder.finish()
             raise RunEnded(path, ended)
         found, damaged = newest(folder, progress)
-        if found is None and record.recipe.model.is_given:
+        if found is None and record.recipe.model.is_in_memory:
             raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
         had = progress.threads or before.get("threads")
         computing = choose_threads(threads or (had if isinstance(had, int) else None))
@@ -246,7 +246,7 @@ def _interrupted(stop: Stop, plan: Plan, keeper: Keeper) -> Interrupted:
     else:
         kept = "The step under way took too long to wait for; what was saved before it is kept"
     go_on = keeper.folder.resume_command
-    if plan.recipe.model.is_given:
+    if plan.recipe.model.is_in_memory:
         go_on = f"whit.resume({str(keeper.folder.path)!r}, model=...), in Python"
     return Interrupted(
         f"stopped by {stop.name} {place}. {kept}. Go on with: {go_on}", 128 + stop.number

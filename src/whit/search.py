@@ -28,7 +28,7 @@ from whit.findings import Search, SearchOnlooker
 from whit.inputs import Inputs, changed, said_of
 from whit.job import Job, Outcome
 from whit.ledger import Ledger
-from whit.models.user_code.loader import own_sha256
+from whit.models.user_code import user_model_sha256
 from whit.planning import Plan, plan
 from whit.recipe import Recipe, load_recipe, parse_recipe
 from whit.run_folder import receive_run
@@ -247,7 +247,7 @@ class Driver:
             seed=seed,
             folder=folder,
             least=least,
-            model_sha256=own_sha256(on_val.model.name),
+            model_sha256=user_model_sha256(on_val.model.name),
             teacher_sha256=teacher_sha256(on_val),
         )
 

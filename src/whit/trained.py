@@ -11,8 +11,9 @@ from whit.data.datasets import load_dataset
 from whit.data.loader import Normalise, data_normalise
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
-from whit.models.user_code.loader import own_sha256, refuse_inside
-from whit.planning import load_network
+from whit.model_ref import reject_code_in_run
+from whit.models.build import load_model
+from whit.models.user_code import user_model_sha256
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, why_no_weights
 
@@ -39,7 +40,7 @@ class Trained:
 def inputs_now(recipe: Recipe, dataset: Dataset | None) -> dict[str, str]:
     """Return the digests of a recipe's own model and of its data, under environment.json's keys."""
     found = {}
-    if own := own_sha256(recipe.model.name):
+    if own := user_model_sha256(recipe.model.name):
         found["model_sha256"] = own
     if dataset:
         found["data_sha256"] = dataset.fingerprint
@@ -53,12 +54,12 @@ def load_trained(run: RunRecord, model: nn.Module | None = None) -> Trained:
     Raises InputError when the run has no weights or they do not fit, ModelError when the network
     cannot be built, DataError when the data set is not there.
     """
-    refuse_inside(run.recipe.model.name, run.path)
+    reject_code_in_run(run.recipe.model.name, run.path)
     problem = why_no_weights(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is no network to go on with.")
     recipe = run.recipe
-    model = load_network(recipe, run.path / "weights.safetensors", model, run.seed or 0)
+    model = load_model(recipe, run.path / "weights.safetensors", model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     normalise = data_normalise(recipe.data, dataset, torch.device("cpu"))

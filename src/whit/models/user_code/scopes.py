@@ -1,26 +1,99 @@
-"""Names: what one piece of Python binds, changes and reads, found without running it."""
+"""Static name analysis: what a top-level statement of Python binds, mutates and uses."""
 
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-# Methods by which a list, set or dictionary is filled, statement after statement.
-FILLING = {"add", "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "update"}
+from whit.errors import SourceError, did_you_mean
+
+# Methods that mutate a list, set or dictionary.
+MUTATORS = {"add", "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "update"}
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """A name that a statement takes from outside itself, with the attributes asked of it."""
+class NameUse:
+    """A free name of a statement, with the attributes that are accessed on it."""
 
     dotted: str  # `torch.nn.Module`
     line: int  # in its cell
-    later: bool  # inside a function: not when the statement runs, but when it is called
+    deferred: bool  # inside a function: looked up when that is called, not when it is defined
 
     @property
     def root(self) -> str:
         return self.dotted.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statement:
+    """A top-level statement of a file or cell, with the names that it deals with."""
+
+    text: str
+    cell: int  # from 1; 0 outside notebooks
+    line: int  # its first, in its cell
+    last_line: int
+    binds: dict[str, bool]  # name -> whether certainly, not only inside a loop
+    mutates: frozenset[str]  # names whose value it changes: `sizes.append(3)`, `total += 1`
+    declares_global: frozenset[str]  # in its functions
+    defines: tuple[str, ...]  # functions and classes
+    classes: tuple[str, ...]
+    uses: tuple[NameUse, ...]
+    stars: tuple[str, ...]  # modules of which it imports everything
+    is_import: bool
+    dotted: str  # of `import a.b` and `from a import b`: the dotted name that it binds
+
+    @property
+    def provides(self) -> set[str]:
+        return self.binds.keys() | self.mutates
+
+
+def analyze_statement(
+    node: ast.stmt,
+    text: str = "",
+    cell: int = 0,
+    lazy_annotations: bool = False,
+    first_line: int | None = None,
+) -> Statement:
+    """Return a top-level node as a Statement."""
+    scopes = ScopeAnalyzer(lazy_annotations or sys.version_info >= (3, 14))
+    scopes.visit(node)
+    dotted = ""
+    if isinstance(node, ast.Import):
+        # `import a.b as c` binds c to a.b itself: its uses start with `c.`, never with `a.b.`.
+        dotted = node.names[0].asname or node.names[0].name
+    elif isinstance(node, ast.ImportFrom):
+        from_future = node.module == "__future__"
+        dotted = "__future__." if from_future else node.names[0].asname or node.names[0].name
+    return Statement(
+        text=text,
+        cell=cell,
+        line=node.lineno if first_line is None else first_line,
+        last_line=node.end_lineno or node.lineno,
+        binds=scopes.binds,
+        mutates=frozenset(scopes.mutates),
+        declares_global=frozenset(scopes.declares_global),
+        defines=tuple(scopes.defines),
+        classes=tuple(scopes.classes),
+        uses=tuple(scopes.uses),
+        stars=tuple(scopes.stars),
+        is_import=isinstance(node, ast.Import | ast.ImportFrom),
+        dotted=dotted,
+    )
+
+
+def list_classes(statements: Iterable[Statement]) -> str:
+    """Return a sentence that begins with a space and names the classes defined."""
+    classes = dict.fromkeys(name for statement in statements for name in statement.classes)
+    return f" Its classes: {', '.join(classes)}." if classes else " It defines no class."
+
+
+def unknown_name_error(path: Path, name: str, statements: Sequence[Statement]) -> SourceError:
+    """Return the error for a name that no statement of the file binds."""
+    near = did_you_mean(name, [defined for s in statements for defined in s.defines])
+    return SourceError(f"{path} has no class {name!r}.{near}{list_classes(statements)}")
 
 
 @dataclass(slots=True)
@@ -29,24 +102,24 @@ class _Scope:
     names: set[str]
 
 
-class Names(ast.NodeVisitor):
-    """Follows Python's scoping rules through one statement.
+class ScopeAnalyzer(ast.NodeVisitor):
+    """Applies Python's scoping rules to one statement.
 
-    A function's names are local throughout its body; a class body's only from where they are
-    bound, and never inside its methods; a comprehension's only inside it.
+    A function's names are local throughout its body; those of a class body only from where they
+    are bound, and never inside its methods; those of a comprehension only inside it.
     """
 
     def __init__(self, lazy_annotations: bool):
         self.binds: dict[str, bool] = {}
-        self.changes: set[str] = set()
-        self.sets: set[str] = set()
+        self.mutates: set[str] = set()
+        self.declares_global: set[str] = set()
         self.defines: list[str] = []
         self.classes: list[str] = []
-        self.reads: list[Read] = []
+        self.uses: list[NameUse] = []
         self.stars: list[str] = []
         self._lazy_annotations = lazy_annotations
         self._scopes: list[_Scope] = []
-        self._loops = 0
+        self._loop_depth = 0
 
     def _bind(self, name: str) -> None:
         for scope in reversed(self._scopes):
@@ -54,42 +127,44 @@ class Names(ast.NodeVisitor):
                 scope.names.add(name)
             if scope.kind != "block":
                 return  # a function's local names are known from its start
-        self.binds[name] = self.binds.get(name, False) or not self._loops
+        self.binds[name] = self.binds.get(name, False) or not self._loop_depth
 
-    def _read(self, dotted: str, node: ast.expr) -> None:
+    def _use(self, dotted: str, node: ast.expr) -> None:
         name = dotted.partition(".")[0]
         for depth, scope in enumerate(reversed(self._scopes)):
             if name in scope.names and (scope.kind != "class" or depth == 0):
                 return
-        later = any(scope.kind == "function" for scope in self._scopes)
-        if later or name not in self.binds:
-            self.reads.append(Read(dotted, node.lineno, later))
+        deferred = any(scope.kind == "function" for scope in self._scopes)
+        if deferred or name not in self.binds:
+            self.uses.append(NameUse(dotted, node.lineno, deferred))
 
-    def _change(self, target: ast.expr) -> None:
-        """Note that the object behind `name.a[0].b` is altered, when done at the top level."""
+    def _mutate(self, target: ast.expr) -> None:
+        """Record that `name` in `name.a[0].b` is mutated, if that happens at the top level."""
         while isinstance(target, ast.Attribute | ast.Subscript):
             target = target.value
         at_top = all(scope.kind == "block" for scope in self._scopes)
         if isinstance(target, ast.Name) and at_top:
-            self.changes.add(target.id)
+            self.mutates.add(target.id)
 
-    def _all(self, nodes: Iterable[ast.AST | None]) -> None:
+    def _visit_all(self, nodes: Iterable[ast.AST | None]) -> None:
         for node in nodes:
             if node is not None:
                 self.visit(node)
 
-    def _inside(self, kind: str, names: Iterable[str], nodes: Iterable[ast.AST | None]) -> None:
+    def _visit_in_scope(
+        self, kind: str, names: Iterable[str], nodes: Iterable[ast.AST | None]
+    ) -> None:
         self._scopes.append(_Scope(kind, set(names)))
-        self._all(nodes)
+        self._visit_all(nodes)
         self._scopes.pop()
 
-    # Names and what hangs on them
+    # Names, attributes and items
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Store):
             self._bind(node.id)
         elif isinstance(node.ctx, ast.Load):
-            self._read(node.id, node)
+            self._use(node.id, node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         parts = [node.attr]
@@ -98,59 +173,59 @@ class Names(ast.NodeVisitor):
             parts.append(value.attr)
             value = value.value
         if isinstance(value, ast.Name):
-            self._read(".".join([value.id, *reversed(parts)]), value)
+            self._use(".".join([value.id, *reversed(parts)]), value)
         else:
             self.visit(node.value)
         if isinstance(node.ctx, ast.Store):
-            self._change(node)
+            self._mutate(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         self.generic_visit(node)
         if isinstance(node.ctx, ast.Store):
-            self._change(node)
+            self._mutate(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in FILLING:
-            self._change(node.func)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+            self._mutate(node.func)
 
     # Bindings: the value is read before the name is bound
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        self._all([node.value, *node.targets])
+        self._visit_all([node.value, *node.targets])
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         in_function = bool(self._scopes) and self._scopes[-1].kind == "function"
         if not (self._lazy_annotations or in_function):
             self.visit(node.annotation)
         if node.value is not None:
-            self._all([node.value, node.target])
+            self._visit_all([node.value, node.target])
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self.visit(node.value)
         if isinstance(node.target, ast.Name):
-            self._read(node.target.id, node.target)
+            self._use(node.target.id, node.target)
             if self._scopes:
                 self._bind(node.target.id)
         else:
             self.visit(node.target)
-        self._change(node.target)
+        self._mutate(node.target)
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        self._all([node.value, node.target])
+        self._visit_all([node.value, node.target])
 
     def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         self.visit(node.iter)
-        self._loops += 1
-        self._all([node.target, *node.body, *node.orelse])
-        self._loops -= 1
+        self._loop_depth += 1
+        self._visit_all([node.target, *node.body, *node.orelse])
+        self._loop_depth -= 1
 
     visit_AsyncFor = visit_For
 
     def visit_While(self, node: ast.While) -> None:
-        self._loops += 1
+        self._loop_depth += 1
         self.generic_visit(node)
-        self._loops -= 1
+        self._loop_depth -= 1
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -164,9 +239,9 @@ class Names(ast.NodeVisitor):
                 self._bind(alias.asname or alias.name)
 
     def visit_Global(self, node: ast.Global) -> None:
-        self.sets.update(node.names)
+        self.declares_global.update(node.names)
 
-    def _named(
+    def _visit_named(
         self, node: ast.ExceptHandler | ast.MatchAs | ast.MatchStar | ast.MatchMapping
     ) -> None:
         name = node.rest if isinstance(node, ast.MatchMapping) else node.name
@@ -174,39 +249,39 @@ class Names(ast.NodeVisitor):
             self._bind(name)
         self.generic_visit(node)
 
-    visit_ExceptHandler = _named
-    visit_MatchAs = _named
-    visit_MatchStar = _named
-    visit_MatchMapping = _named
+    visit_ExceptHandler = _visit_named
+    visit_MatchAs = _visit_named
+    visit_MatchStar = _visit_named
+    visit_MatchMapping = _visit_named
 
     # Scopes
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self._all(node.decorator_list)
+        self._visit_all(node.decorator_list)
         if not self._scopes:
             self.defines.append(node.name)
         self._bind(node.name)
         arguments = node.args
-        self._all([*arguments.defaults, *arguments.kw_defaults])
+        self._visit_all([*arguments.defaults, *arguments.kw_defaults])
         type_names = _type_parameters(node)
         if not self._lazy_annotations:
-            annotations = [a.annotation for a in _every_argument(arguments)]
-            self._inside("block", type_names, [*annotations, node.returns])
-        local = {a.arg for a in _every_argument(arguments)} | _bound_in(node.body)
-        self._inside("function", local | type_names, node.body)
+            annotations = [a.annotation for a in _all_arguments(arguments)]
+            self._visit_in_scope("block", type_names, [*annotations, node.returns])
+        local = {a.arg for a in _all_arguments(arguments)} | _find_locals(node.body)
+        self._visit_in_scope("function", local | type_names, node.body)
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._all([*node.args.defaults, *node.args.kw_defaults])
-        local = {a.arg for a in _every_argument(node.args)} | _bound_in([node.body])
-        self._inside("function", local, [node.body])
+        self._visit_all([*node.args.defaults, *node.args.kw_defaults])
+        local = {a.arg for a in _all_arguments(node.args)} | _find_locals([node.body])
+        self._visit_in_scope("function", local, [node.body])
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._all(node.decorator_list)
+        self._visit_all(node.decorator_list)
         self._scopes.append(_Scope("block", _type_parameters(node)))
-        self._all([*node.bases, *node.keywords])
-        self._inside("class", (), node.body)
+        self._visit_all([*node.bases, *node.keywords])
+        self._visit_in_scope("class", (), node.body)
         self._scopes.pop()
         if not self._scopes:
             self.defines.append(node.name)
@@ -218,7 +293,7 @@ class Names(ast.NodeVisitor):
         if isinstance(alias, ast.Name):
             self._bind(alias.id)
 
-    def _comprehension(
+    def _visit_comprehension(
         self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
     ) -> None:
         first, *others = node.generators
@@ -231,15 +306,15 @@ class Names(ast.NodeVisitor):
         }
         values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         inner = [*first.ifs, *(part for g in others for part in (g.iter, *g.ifs)), *values]
-        self._inside("block", targets, inner)
+        self._visit_in_scope("block", targets, inner)
 
-    visit_ListComp = _comprehension
-    visit_SetComp = _comprehension
-    visit_DictComp = _comprehension
-    visit_GeneratorExp = _comprehension
+    visit_ListComp = _visit_comprehension
+    visit_SetComp = _visit_comprehension
+    visit_DictComp = _visit_comprehension
+    visit_GeneratorExp = _visit_comprehension
 
 
-def _every_argument(arguments: ast.arguments) -> list[ast.arg]:
+def _all_arguments(arguments: ast.arguments) -> list[ast.arg]:
     starred = [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *starred]
 
@@ -249,15 +324,15 @@ def _type_parameters(node: ast.AST) -> set[str]:
     return {parameter.name for parameter in getattr(node, "type_params", [])}
 
 
-def _bound_in(body: Sequence[ast.AST]) -> set[str]:
-    """Return the names that a function's body makes local, less those it declares global."""
-    names = _Bound()
+def _find_locals(body: Sequence[ast.AST]) -> set[str]:
+    """Return the local names of a function's body, without those it declares global."""
+    names = _LocalNames()
     for node in body:
         names.visit(node)
     return names.local - names.declared_global
 
 
-class _Bound(ast.NodeVisitor):
+class _LocalNames(ast.NodeVisitor):
     """Collects the names bound in one function body, not those of the scopes inside it."""
 
     def __init__(self) -> None:
@@ -274,30 +349,30 @@ class _Bound(ast.NodeVisitor):
     def visit_alias(self, node: ast.alias) -> None:
         self.local.add(node.asname or node.name.partition(".")[0])
 
-    def _named(self, node: ast.AST) -> None:
+    def _visit_named(self, node: ast.AST) -> None:
         name = getattr(node, "name", None) or getattr(node, "rest", None)
         if isinstance(name, str):
             self.local.add(name)
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             self.generic_visit(node)
 
-    visit_FunctionDef = _named
-    visit_AsyncFunctionDef = _named
-    visit_ClassDef = _named
-    visit_ExceptHandler = _named
-    visit_MatchAs = _named
-    visit_MatchStar = _named
-    visit_MatchMapping = _named
+    visit_FunctionDef = _visit_named
+    visit_AsyncFunctionDef = _visit_named
+    visit_ClassDef = _visit_named
+    visit_ExceptHandler = _visit_named
+    visit_MatchAs = _visit_named
+    visit_MatchStar = _visit_named
+    visit_MatchMapping = _visit_named
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         pass
 
-    def _only_walrus(self, node: ast.AST) -> None:
+    def _visit_walrus_only(self, node: ast.AST) -> None:
         for inner in ast.walk(node):
             if isinstance(inner, ast.NamedExpr):
                 self.local.add(inner.target.id)
 
-    visit_ListComp = _only_walrus
-    visit_SetComp = _only_walrus
-    visit_DictComp = _only_walrus
-    visit_GeneratorExp = _only_walrus
+    visit_ListComp = _visit_walrus_only
+    visit_SetComp = _visit_walrus_only
+    visit_DictComp = _visit_walrus_only
+    visit_GeneratorExp = _visit_walrus_only
