@@ -6,6 +6,7 @@ a model are free keys of `[model]`; the model's own builder checks them.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -19,6 +20,7 @@ from whit.errors import RecipeError, did_you_mean
 from whit.model_ref import IN_MEMORY
 from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
+from whit.validation_errors import describe_errors
 
 FLAGSHIP = "sprint"
 _MOST_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
@@ -270,7 +272,7 @@ class BudgetSpec(Part):
 class Recipe(Part):
     """One way to train one model; equal recipes with equal seeds give equal weights."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: str
     description: Annotated[str, Field(max_length=500)] = ""
     model: ModelSpec
     data: DataSpec = DataSpec()
@@ -282,6 +284,15 @@ class Recipe(Part):
     distill: DistillSpec | None = None
     quantise: QuantiseSpec | None = None
     budget: BudgetSpec = BudgetSpec()
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+            raise ValueError(
+                "wanted 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
+            )
+        return name
 
     @model_validator(mode="after")
     def _val_to_evaluate(self) -> Recipe:
@@ -391,46 +402,23 @@ def _validated(tables: Mapping[str, Any], source: str, problems: list[str]) -> R
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:
-        problems = [*problems, *(_sentence(source, item) for item in error.errors())]
+        problems = [*problems, *describe_errors(error, source, allowed_keys=_list_keys)]
     if problems:
         raise RecipeError(problems)
     return recipe
 
 
-def _sentence(source: str, item: Any) -> str:
-    """Turn one of pydantic's findings into a sentence with key, value, and what is allowed."""
-    where = [part for part in item["loc"] if isinstance(part, str)]
-    key = ".".join(where)
-    if item["type"] == "extra_forbidden":
-        allowed = _keys_at(where[:-1])
-        near = did_you_mean(where[-1], allowed)
-        return f"{source}: unknown key {key}.{near} Allowed here: {', '.join(allowed)}."
-    if item["type"] == "missing":
-        return f"{source}: {key} is missing."
-    said = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "string_pattern_mismatch":
-        said = "wanted 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
-    said = said[0].lower() + said[1:]
-    given = item["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f" = {_shorten(given)}"
-    return ": ".join(part for part in (source, f"{key}{shown}", f"{said}.") if part)
-
-
-def _keys_at(where: Sequence[str]) -> list[str]:
-    part: type[BaseModel] = Recipe
-    for step in where:
-        annotation = part.model_fields[step].annotation
-        part = next(  # of `DistillSpec | None`, too
+def _list_keys(path: Sequence[str]) -> list[str]:
+    """Return the keys allowed in the table at `path`."""
+    section: type[BaseModel] = Recipe
+    for key in path:
+        annotation = section.model_fields[key].annotation
+        section = next(  # of `DistillSpec | None`, too
             kind
             for kind in (annotation, *get_args(annotation))
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
-    return list(part.model_fields)
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return list(section.model_fields)
 
 
 def _toml_or_text(text: str) -> Any:

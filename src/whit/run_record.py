@@ -18,6 +18,7 @@ from whit.ownership import Owner, owner_of
 from whit.recipe import LARGEST, Recipe, parse_recipe
 from whit.record import EpochRecord, Evaluation
 from whit.strange_file import read_strange
+from whit.validation_errors import describe_errors
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
 _MOST_BYTES = 2_000_000
@@ -128,7 +129,7 @@ def read_run(path: Path) -> RunRecord:
             # The first runs wrote none, and a result only when they had come to their end.
             result = {"state": "finished", **result}
     except ValidationError as error:
-        raise InputError(_damages(path / "result.json", error)) from None
+        raise InputError(_describe_damage(path / "result.json", error)) from None
     if lines and (not lines[-1] or result is None):
         lines.pop()  # empty after the last newline; else the half line of a run that was killed
     log = []
@@ -136,7 +137,7 @@ def read_run(path: Path) -> RunRecord:
         try:
             log.append(_epoch_record().validate_json(line, strict=True))
         except ValidationError as error:
-            raise InputError(_damages(path / f"log.jsonl, line {number}", error)) from None
+            raise InputError(_describe_damage(path / f"log.jsonl, line {number}", error)) from None
     return RunRecord(path, recipe, environment, tuple(log), result)
 
 
@@ -161,17 +162,9 @@ def _epoch_record() -> TypeAdapter[EpochRecord]:
     return TypeAdapter(EpochRecord)
 
 
-def _damages(file: Path, error: ValidationError) -> list[str]:
-    """Return one sentence for each of pydantic's findings."""
-    found = []
-    for item in error.errors():
-        key = ".".join(map(str, item["loc"]))
-        said = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}.get(
-            item["type"], item["msg"].removeprefix("Value error, ")
-        )
-        parts = (f"{file}", "damaged", key, f"{said[0].lower()}{said[1:]}.")
-        found.append(": ".join(part for part in parts if part))
-    return found
+def _describe_damage(file: Path, error: ValidationError) -> list[str]:
+    messages = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}
+    return describe_errors(error, f"{file}: damaged", messages=messages)
 
 
 def _read(path: Path, most: int = _MOST_BYTES) -> str:

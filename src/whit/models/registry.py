@@ -15,6 +15,7 @@ from whit.models import published
 from whit.models.plain import PlainConfig, plain
 from whit.models.user_code import build_user_model
 from whit.recipe import ModelSpec
+from whit.validation_errors import describe_errors
 
 
 class NoConfig(BaseModel):
@@ -76,7 +77,10 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
     try:
         config = entry.config.model_validate(spec.arguments)
     except ValidationError as error:
-        raise ModelError([_sentence(entry, item) for item in error.errors()]) from None
+        keys = ["name", *entry.config.model_fields]
+        raise ModelError(
+            describe_errors(error, parent="model", allowed_keys=lambda path: keys)
+        ) from None
     try:
         with torch.device("meta"):  # shapes without numbers
             count = sum(p.numel() for p in entry.build(config, channels, classes).parameters())
@@ -88,18 +92,3 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
             f"{MAX_PARAMS:,} that whit builds. Make it smaller."
         )
     return entry.build(config, channels, classes)
-
-
-def _sentence(entry: ModelEntry, item: object) -> str:
-    assert isinstance(item, dict)
-    path = [str(part) for part in item["loc"] if isinstance(part, str)]
-    key = ".".join(["model", *path])
-    allowed = list(entry.config.model_fields)
-    if item["type"] == "extra_forbidden":
-        near = did_you_mean(path[-1], allowed)
-        return f"unknown key {key}.{near} Allowed here: {', '.join(['name', *allowed])}."
-    if item["type"] == "missing":
-        return f"{key} is missing."
-    said = item["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
-    return f"{key}{given}: {said[0].lower()}{said[1:]}."
