@@ -28,7 +28,7 @@ class Search:
 
     @property
     def frontier(self) -> list[Trial]:
-        return frontier(self.trials, self.space.objectives, self.space.least)
+        return frontier(self.trials, self.space.objectives, self.space.min_accuracy)
 
     def evidence(self) -> list[Difference]:
         """Weigh each point of the frontier against its cheaper neighbour."""

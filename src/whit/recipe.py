@@ -23,8 +23,8 @@ from whit.toml_text import toml_key, toml_value
 from whit.validation_errors import describe_errors
 
 FLAGSHIP = "sprint"
-_MOST_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
-LARGEST = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
+_MAX_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
+MAX_BYTES = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
 
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
 Positive = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
@@ -345,15 +345,31 @@ class Recipe(Part):
 
 def parse_recipe(text: str, source: str) -> Recipe:
     """Read a recipe from TOML; `source` names it in messages. Raises RecipeError."""
+    return _validated(parse_toml(text, source), source, [])
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Return the tables of a TOML text; `source` names it in messages. Raises RecipeError."""
     try:
-        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
-            raise RecipeError(f"{source}: more than {_MOST_DOTS} dots in a line.")
-        tables = tomllib.loads(text)
+        if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
+            raise RecipeError(f"{source}: more than {_MAX_DOTS} dots in a line.")
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source}: not valid TOML: {error}.") from None
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         raise RecipeError(f"{source}: a number too long or a list too deep to be read.") from None
-    return _validated(tables, source, [])
+
+
+def read_text(path: Path, problem: str) -> str:
+    """Return the text of a file. Raises OSError; RecipeError if it is too large or not text."""
+    with path.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"{path}: larger than {MAX_BYTES // 1000} kB, so it is {problem}.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file in UTF-8.") from None
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -370,8 +386,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             path = path / "recipe.toml"
         elif path.is_dir():
             raise RecipeError(f"{path}: a folder without a recipe.toml in it.")
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
+        text = read_text(path, "not a recipe")
     except FileNotFoundError:
         raise RecipeError(
             f"No recipe {str(name_or_path)!r}: it is neither a shipped recipe nor a file."
@@ -379,12 +394,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
-    if len(content) > LARGEST:
-        raise RecipeError(f"{path}: larger than {LARGEST // 1000} kB, so it is not a recipe.")
-    try:
-        return parse_recipe(content.decode(), str(path))
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: not a text file in UTF-8.") from None
+    return parse_recipe(text, str(path))
 
 
 def shipped_recipes() -> dict[str, str]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from whit.budget import Verdict
 from whit.errors import InputError, RecipeError
 from whit.ownership import Owner, owner_of
-from whit.recipe import LARGEST, Recipe, parse_recipe
+from whit.recipe import MAX_BYTES, Recipe, parse_recipe
 from whit.record import EpochRecord, Evaluation
 from whit.strange_file import read_strange
 from whit.validation_errors import describe_errors
@@ -73,6 +73,13 @@ class _Stored(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_type(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError("wanted an object")
+        return value
+
 
 class _StoredTest(_Stored):
     correct: Natural | None
@@ -129,7 +136,8 @@ def read_run(path: Path) -> RunRecord:
             # The first runs wrote none, and a result only when they had come to their end.
             result = {"state": "finished", **result}
     except ValidationError as error:
-        raise InputError(_describe_damage(path / "result.json", error)) from None
+        source = f"{path / 'result.json'}: damaged"
+        raise InputError(describe_errors(error, source, is_stored=True)) from None
     if lines and (not lines[-1] or result is None):
         lines.pop()  # empty after the last newline; else the half line of a run that was killed
     log = []
@@ -137,12 +145,13 @@ def read_run(path: Path) -> RunRecord:
         try:
             log.append(_epoch_record().validate_json(line, strict=True))
         except ValidationError as error:
-            raise InputError(_describe_damage(path / f"log.jsonl, line {number}", error)) from None
+            source = f"{path / 'log.jsonl'}, line {number}: damaged"
+            raise InputError(describe_errors(error, source, is_stored=True)) from None
     return RunRecord(path, recipe, environment, tuple(log), result)
 
 
 def _recipe_in(file: Path) -> Recipe:
-    text = _read(file, LARGEST)
+    text = _read(file, MAX_BYTES)
     if len(text) <= _MOST_KEPT:
         try:
             return _kept_recipe(text)
@@ -160,11 +169,6 @@ def _kept_recipe(text: str) -> Recipe:
 @cache
 def _epoch_record() -> TypeAdapter[EpochRecord]:
     return TypeAdapter(EpochRecord)
-
-
-def _describe_damage(file: Path, error: ValidationError) -> list[str]:
-    messages = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}
-    return describe_errors(error, f"{file}: damaged", messages=messages)
 
 
 def _read(path: Path, most: int = _MOST_BYTES) -> str:

@@ -197,14 +197,14 @@ class Driver:
         for _ in range(_MOST_REFUSED):
             trial = self.ledger.ask()
             try:
-                changes = self.space.choose(_Asked(trial))
+                changes = self.space.suggest_changes(_OptunaSuggest(trial))
             except BaseException:
                 self.ledger.refuse(trial)
                 raise
             try:
-                recipe = self.space.recipe(changes)
+                recipe = self.space.build_recipe(changes)
                 recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
-                made = plan(self.space.on_val(recipe))
+                made = plan(self.space.for_validation(recipe))
                 if made.refusals:
                     raise BudgetRefused(made.violations)
             except (InputError, BudgetRefused) as error:
@@ -232,8 +232,8 @@ class Driver:
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
         self.numbers[folder] = number
-        on_val = self.space.on_val(recipe)
-        made = plan(on_val)
+        validated = self.space.for_validation(recipe)
+        made = plan(validated)
         costs = {
             "params": float(made.audit.params.total),
             "epochs": float(recipe.train.epochs),
@@ -243,12 +243,12 @@ class Driver:
         least = least_by_epoch(costs, recipe.train.epochs, self.search.trials, self.space)
         return replace(
             self.job,
-            recipe=on_val.to_toml(),
+            recipe=validated.to_toml(),
             seed=seed,
             folder=folder,
             least=least,
-            model_sha256=user_model_sha256(on_val.model.name),
-            teacher_sha256=teacher_sha256(on_val),
+            model_sha256=user_model_sha256(validated.model.name),
+            teacher_sha256=teacher_sha256(validated),
         )
 
     def _take_in(self, job: Job, outcome: Outcome) -> None:
@@ -332,7 +332,7 @@ class Driver:
         return self.search.folder / "trials" / f"{number:04d}"
 
 
-class _Asked:
+class _OptunaSuggest:
     """Optuna's suggestions under the names that a space uses."""
 
     def __init__(self, trial: optuna.Trial):
@@ -345,7 +345,7 @@ class _Asked:
         return self.trial.suggest_float(name, low, high, log=log)
 
     def one_of(self, name: str, options: Sequence[Any]) -> Any:
-        # Optuna keeps choices as text and numbers alone, so it chooses among places.
+        # Optuna stores only text and numbers, so it chooses an index.
         return options[self.trial.suggest_categorical(name, range(len(options)))]
 
 

@@ -114,7 +114,7 @@ def frontier(trials: Sequence[Trial], objectives: Sequence[str], least: float = 
 
 def unconfirmed(trials: Sequence[Trial], space: Space) -> list[Trial]:
     """Return the candidates on the frontier that have fewer seeds than a finalist needs."""
-    best = frontier(trials, space.objectives, space.least)
+    best = frontier(trials, space.objectives, space.min_accuracy)
     return [trial for trial in best if trial.seeds.num_judged < space.seeds]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -21,39 +22,45 @@ def describe_errors(
     error: ValidationError,
     source: str = "",
     *,
-    parent: str = "",
-    allowed_keys: Callable[[Sequence[str]], Iterable[str]] = lambda path: (),
+    parent: Sequence[str] = (),
+    allowed_keys: Callable[[Sequence[str]], Collection[str]] = lambda path: (),
     hint: str = "Allowed here",
-    messages: Mapping[str, str] | None = None,
+    sentences: Mapping[str, str] = MappingProxyType({}),
+    is_stored: bool = False,
 ) -> list[str]:
     """Return one sentence for each error found, each beginning with `source`.
 
-    `parent` is the key of the validated table. `allowed_keys` returns the keys of the table at a
-    path, for the sentence about an unknown key, which introduces them with `hint`.
-
-    With `messages`, the sentences describe a damaged file: keys have the indices of list items,
-    values are not shown, and a message from `messages`, by pydantic's error type, takes the place
-    of pydantic's own.
+    `parent` is the path of the validated table. `allowed_keys` returns the keys allowed in the
+    table at a path, which `hint` introduces. `sentences` replaces pydantic's own messages about a
+    key, with `{value}` in them. `is_stored` is for files that whit wrote itself: list items are
+    shown by index, and values are not shown.
     """
 
     def describe(item: ErrorDetails) -> str:
-        steps = [step for step in item["loc"] if messages is not None or isinstance(step, str)]
-        path = [*([parent] if parent else []), *map(str, steps)]
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "field":
-            path.pop()
-        key = ".".join(path)
-        if messages is not None:
-            message = messages.get(item["type"], message)
-        elif item["type"] == "extra_forbidden":
-            allowed = list(allowed_keys(path[:-1]))
+        kind, message = item["type"], item["msg"].removeprefix("Value error, ")
+        steps = [*parent, *item["loc"]]
+        path = [str(step) for step in steps if is_stored or isinstance(step, str)]
+        value = repr(item["input"])
+        value = value if len(value) <= _MAX_VALUE else value[: _MAX_VALUE - 3] + "..."
+        replaced = [index for index, key in enumerate(path) if key in sentences]
+        if kind == "extra_forbidden":
+            allowed = allowed_keys(path[:-1])
             near = did_you_mean(path[-1], allowed)
-            return f"unknown key {key}.{near} {hint}: {', '.join(allowed)}."
-        elif item["type"] == "missing":
-            return f"{key} is missing."
-        elif item["type"] != "field" and not isinstance(item["input"], dict | BaseModel):
-            value = repr(item["input"])
-            key += f" = {value if len(value) <= _MAX_VALUE else value[: _MAX_VALUE - 3] + '...'}"
-        return ": ".join(part for part in (key, f"{message[0].lower()}{message[1:]}.") if part)
+            return f"unknown key {'.'.join(path)}.{near} {hint}: {', '.join(allowed)}"
+        if kind == "json_invalid":
+            message = "not valid JSON"
+        elif kind == "field":
+            path.pop()
+        elif kind != "value_error" and replaced:
+            message = sentences[path[replaced[-1]]].format(value=value)
+            del path[replaced[-1] :]
+        elif kind == "missing" and not is_stored:
+            return f"{'.'.join(path)} is missing"
+        elif path and not is_stored and not isinstance(item["input"], dict | BaseModel):
+            path[-1] += f" = {value}"
+        return ": ".join(
+            part for part in (".".join(path), message[0].lower() + message[1:]) if part
+        )
 
-    return [": ".join(p for p in (source, describe(item)) if p) for item in error.errors()]
+    found = [describe(item) for item in error.errors()]
+    return [f"{source}: {sentence}." if source else f"{sentence}." for sentence in found]

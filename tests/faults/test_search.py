@@ -20,7 +20,7 @@ from whit.job import Job, Outcome
 from whit.ledger import Ledger, masked, refuse_address
 from whit.recipe import load_recipe
 from whit.search import Driver
-from whit.space import load_space
+from whit.space_file import load_space
 from whit.studying import Look
 
 SPACE = """\

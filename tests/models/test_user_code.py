@@ -26,12 +26,8 @@ from torch import nn
 
 from whit.errors import SourceError
 from whit.model_ref import is_model_path
-from whit.models.user_code import (
-    build_user_model,
-    load_model_class,
-    read_source,
-    user_model_sha256,
-)
+from whit.models.user_code import build_user_model, read_source, user_model_sha256
+from whit.models.user_code.loader import load_model_class
 from whit.models.user_code.scopes import analyze_statement
 
 NET = """\

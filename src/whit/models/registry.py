@@ -78,9 +78,8 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
         config = entry.config.model_validate(spec.arguments)
     except ValidationError as error:
         keys = ["name", *entry.config.model_fields]
-        raise ModelError(
-            describe_errors(error, parent="model", allowed_keys=lambda path: keys)
-        ) from None
+        problems = describe_errors(error, parent=["model"], allowed_keys=lambda path: keys)
+        raise ModelError(problems) from None
     try:
         with torch.device("meta"):  # shapes without numbers
             count = sum(p.numel() for p in entry.build(config, channels, classes).parameters())

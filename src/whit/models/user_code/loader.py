@@ -41,12 +41,7 @@ from whit.models.user_code.factory import (
     find_factory,
 )
 from whit.models.user_code.notebook import Notebook
-from whit.models.user_code.scopes import (
-    Statement,
-    analyze_statement,
-    list_classes,
-    unknown_name_error,
-)
+from whit.models.user_code.scopes import analyze_statement, list_classes, unknown_name_error
 from whit.models.user_code.sibling_imports import sibling_imports
 from whit.models.user_code.slicing import slice_notebook
 from whit.models.user_code.source import Source, describe_syntax_error, parse, read_python
@@ -66,7 +61,7 @@ def read_source(target: str) -> Source:
         if path.suffix.lower() == ".ipynb":
             return Source(path, name, *slice_notebook(Notebook.read(path), name))
         text = read_python(path)
-        statements = _parse_statements(text, path)
+        statements = [analyze_statement(node) for node in parse(text, path).body]
         # The names that a star import binds are known only once it has run.
         if not any(name in statement.binds or statement.stars for statement in statements):
             raise unknown_name_error(path, name, statements)
@@ -120,13 +115,10 @@ def _list_classes_in(path: Path) -> str:
     try:
         if path.suffix.lower() == ".ipynb":
             return list_classes(Notebook.read(path).statements)
-        return list_classes(_parse_statements(read_python(path), path))
+        tree = parse(read_python(path), path)
+        return list_classes(analyze_statement(node) for node in tree.body)
     except (SourceError, RecursionError):
         return ""
-
-
-def _parse_statements(text: str, path: Path) -> list[Statement]:
-    return [analyze_statement(node) for node in parse(text, path).body]
 
 
 # --- Running it ----------------------------------------------------------------------------------

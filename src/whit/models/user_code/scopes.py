@@ -151,9 +151,7 @@ class ScopeAnalyzer(ast.NodeVisitor):
             if node is not None:
                 self.visit(node)
 
-    def _visit_in_scope(
-        self, kind: str, names: Iterable[str], nodes: Iterable[ast.AST | None]
-    ) -> None:
+    def _visit_in(self, kind: str, names: Iterable[str], nodes: Iterable[ast.AST | None]) -> None:
         self._scopes.append(_Scope(kind, set(names)))
         self._visit_all(nodes)
         self._scopes.pop()
@@ -266,22 +264,22 @@ class ScopeAnalyzer(ast.NodeVisitor):
         type_names = _type_parameters(node)
         if not self._lazy_annotations:
             annotations = [a.annotation for a in _all_arguments(arguments)]
-            self._visit_in_scope("block", type_names, [*annotations, node.returns])
+            self._visit_in("block", type_names, [*annotations, node.returns])
         local = {a.arg for a in _all_arguments(arguments)} | _find_locals(node.body)
-        self._visit_in_scope("function", local | type_names, node.body)
+        self._visit_in("function", local | type_names, node.body)
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self._visit_all([*node.args.defaults, *node.args.kw_defaults])
         local = {a.arg for a in _all_arguments(node.args)} | _find_locals([node.body])
-        self._visit_in_scope("function", local, [node.body])
+        self._visit_in("function", local, [node.body])
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._visit_all(node.decorator_list)
         self._scopes.append(_Scope("block", _type_parameters(node)))
         self._visit_all([*node.bases, *node.keywords])
-        self._visit_in_scope("class", (), node.body)
+        self._visit_in("class", (), node.body)
         self._scopes.pop()
         if not self._scopes:
             self.defines.append(node.name)
@@ -306,7 +304,7 @@ class ScopeAnalyzer(ast.NodeVisitor):
         }
         values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         inner = [*first.ifs, *(part for g in others for part in (g.iter, *g.ifs)), *values]
-        self._visit_in_scope("block", targets, inner)
+        self._visit_in("block", targets, inner)
 
     visit_ListComp = _visit_comprehension
     visit_SetComp = _visit_comprehension
@@ -325,54 +323,32 @@ def _type_parameters(node: ast.AST) -> set[str]:
 
 
 def _find_locals(body: Sequence[ast.AST]) -> set[str]:
-    """Return the local names of a function's body, without those it declares global."""
-    names = _LocalNames()
-    for node in body:
-        names.visit(node)
-    return names.local - names.declared_global
+    """Return the local names of a function's body, without those it declares global.
 
-
-class _LocalNames(ast.NodeVisitor):
-    """Collects the names bound in one function body, not those of the scopes inside it."""
-
-    def __init__(self) -> None:
-        self.local: set[str] = set()
-        self.declared_global: set[str] = set()
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if not isinstance(node.ctx, ast.Load):
-            self.local.add(node.id)
-
-    def visit_Global(self, node: ast.Global) -> None:
-        self.declared_global.update(node.names)
-
-    def visit_alias(self, node: ast.alias) -> None:
-        self.local.add(node.asname or node.name.partition(".")[0])
-
-    def _visit_named(self, node: ast.AST) -> None:
-        name = getattr(node, "name", None) or getattr(node, "rest", None)
-        if isinstance(name, str):
-            self.local.add(name)
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            self.generic_visit(node)
-
-    visit_FunctionDef = _visit_named
-    visit_AsyncFunctionDef = _visit_named
-    visit_ClassDef = _visit_named
-    visit_ExceptHandler = _visit_named
-    visit_MatchAs = _visit_named
-    visit_MatchStar = _visit_named
-    visit_MatchMapping = _visit_named
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        pass
-
-    def _visit_walrus_only(self, node: ast.AST) -> None:
-        for inner in ast.walk(node):
-            if isinstance(inner, ast.NamedExpr):
-                self.local.add(inner.target.id)
-
-    visit_ListComp = _visit_walrus_only
-    visit_SetComp = _visit_walrus_only
-    visit_DictComp = _visit_walrus_only
-    visit_GeneratorExp = _visit_walrus_only
+    Functions, classes, lambdas and comprehensions inside it have scopes of their own; only a
+    comprehension's `:=` binds a name outside it.
+    """
+    local: set[str] = set()
+    declared_global: set[str] = set()
+    pending = list(body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            local |= {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+            continue
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            local.add(node.id)
+        elif isinstance(node, ast.Global):
+            declared_global.update(node.names)
+        elif isinstance(node, ast.alias):
+            local.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            local.add(node.name)
+            continue
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            local.add(node.name)
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            local.add(node.rest)
+        if not isinstance(node, ast.Lambda):
+            pending += ast.iter_child_nodes(node)
+    return local - declared_global
