@@ -73,13 +73,6 @@ class _Stored(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _check_type(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            raise ValueError("wanted an object")
-        return value
-
 
 class _StoredTest(_Stored):
     correct: Natural | None

@@ -72,10 +72,15 @@ class Space:
 
 
 class RandomSuggest:
-    """Uniformly random suggestions from a seed."""
+    """Uniformly random suggestions from a seed.
 
-    def __init__(self, seed: int):
+    `options` records the options chosen, by name and index; `overrides` replaces indices by name.
+    """
+
+    def __init__(self, seed: int, overrides: Mapping[str, int] | None = None):
         self.random = random.Random(seed)
+        self.overrides = overrides or {}
+        self.options: dict[tuple[str, int], Any] = {}
 
     def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         if log:
@@ -88,4 +93,7 @@ class RandomSuggest:
         return self.random.uniform(low, high)
 
     def one_of(self, name: str, options: Sequence[Any]) -> Any:
-        return options[self.random.randrange(len(options))]
+        index = self.random.randrange(len(options))
+        index = min(self.overrides.get(name, index), len(options) - 1)
+        self.options[name, index] = options[index]
+        return options[index]

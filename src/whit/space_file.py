@@ -24,27 +24,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic.functional_validators import AfterValidator, PlainValidator, model_validator
+from pydantic.types import StrictBool, StrictFloat, StrictInt
 
 from whit.errors import InputError, RecipeError, did_you_mean
 from whit.recipe import load_recipe, parse_toml, read_text
@@ -104,8 +92,11 @@ def _parse_dimension(value: Any, info: ValidationInfo) -> Any:
         raise ValueError("an empty list leaves nothing to choose")
     if not isinstance(value, dict):
         return value
-    table = _ListOf if value.keys() & _ListOf.model_fields.keys() else _Range
-    return table.model_validate(value, context=info.context)
+    if not value.keys() & _ListOf.model_fields.keys():
+        return _Range.model_validate(value)
+    if value.keys() & _Range.model_fields.keys():
+        raise ValueError("a list takes each and count, and nothing else")
+    return _ListOf.model_validate(value, context=info.context)
 
 
 def _parse_count(value: Any, info: ValidationInfo) -> Any:
@@ -147,6 +138,8 @@ def _check_objective(name: Any) -> Any:
 
 
 def _check_objectives(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise field_error(_SENTENCES["objectives"].format(value="[]"))
     if len(set(names)) < len(names):
         raise field_error("an objective is named twice")
     if "accuracy" not in names:
@@ -154,10 +147,8 @@ def _check_objectives(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-_Objective = Annotated[str, BeforeValidator(_check_objective)]
-_Objectives = Annotated[
-    tuple[_Objective, ...], Field(min_length=1), AfterValidator(_check_objectives)
-]
+_Objective = Annotated[str, PlainValidator(_check_objective)]
+_Objectives = Annotated[tuple[_Objective, ...], AfterValidator(_check_objectives)]
 
 
 class _SpaceFile(_Table):
@@ -279,17 +270,9 @@ def _build_space(tables: dict[str, Any], source: str, text: str, problems: list[
     if problems:
         raise InputError(problems)
     assert base is not None
-    return Space(
-        name=file.name,
-        source=source,
-        base=base,
-        objectives=file.objectives,
-        val=base.data.val if file.val is None else file.val,
-        seeds=file.seeds,
-        min_accuracy=file.least,
-        changes=file.space,
-        text=text,
-    )
+    val = base.data.val if file.val is None else file.val
+    objectives, seeds = file.objectives, file.seeds
+    return Space(file.name, source, base, objectives, val, seeds, file.least, file.space, text)
 
 
 # --- Suggesting and testing ----------------------------------------------------------------------
@@ -330,7 +313,7 @@ def _test_candidates(space: Space, num_candidates: int = 40) -> None:
     valid_options: set[tuple[str, int]] = set()
     suspects: dict[tuple[str, int], Any] = {}
     for seed in range(num_candidates):
-        suggest = _RecordingSuggest(seed)
+        suggest = RandomSuggest(seed)
         if error := _find_error(space, suggest):
             errors.append(error)
             suspects |= suggest.options
@@ -342,7 +325,7 @@ def _test_candidates(space: Space, num_candidates: int = 40) -> None:
     problems = []
     for (name, index), option in suspects.items():
         # Another option may be the cause: this one must fail in candidates that are valid without.
-        tests = [_RecordingSuggest(seed, {name: index}) for seed in valid_seeds[:5]]
+        tests = [RandomSuggest(seed, {name: index}) for seed in valid_seeds[:5]]
         found = [_find_error(space, suggest) for suggest in tests]
         if (name, index) not in valid_options and all(found):
             problems.append(f"{space.source}: {name}: {option!r} can never be chosen: {found[0]}")
@@ -356,18 +339,3 @@ def _find_error(space: Space, suggest: Suggest) -> RecipeError | None:
     except RecipeError as error:
         return error
     return None
-
-
-class _RecordingSuggest(RandomSuggest):
-    """Records the options chosen, by name and index; `overrides` gives other indices by name."""
-
-    def __init__(self, seed: int, overrides: Mapping[str, int] | None = None):
-        super().__init__(seed)
-        self.overrides = overrides or {}
-        self.options: dict[tuple[str, int], Any] = {}
-
-    def one_of(self, name: str, options: Sequence[Any]) -> Any:
-        index = super().one_of(name, range(len(options)))
-        index = min(self.overrides.get(name, index), len(options) - 1)
-        self.options[name, index] = options[index]
-        return options[index]

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from whit.errors import did_you_mean
 
 _MAX_VALUE = 60  # characters of a value in a sentence
+_STORED = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}
 
 
 def field_error(message: str) -> PydanticCustomError:
@@ -35,32 +36,32 @@ def describe_errors(
     key, with `{value}` in them. `is_stored` is for files that whit wrote itself: list items are
     shown by index, and values are not shown.
     """
-
-    def describe(item: ErrorDetails) -> str:
+    found = []
+    for item in error.errors():
         kind, message = item["type"], item["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
         steps = [*parent, *item["loc"]]
         path = [str(step) for step in steps if is_stored or isinstance(step, str)]
-        value = repr(item["input"])
-        value = value if len(value) <= _MAX_VALUE else value[: _MAX_VALUE - 3] + "..."
         replaced = [index for index, key in enumerate(path) if key in sentences]
-        if kind == "extra_forbidden":
+        if is_stored:
+            message = _STORED.get(kind, message)
+        elif kind == "extra_forbidden":
             allowed = allowed_keys(path[:-1])
             near = did_you_mean(path[-1], allowed)
-            return f"unknown key {'.'.join(path)}.{near} {hint}: {', '.join(allowed)}"
-        if kind == "json_invalid":
-            message = "not valid JSON"
+            path, message = [], f"unknown key {'.'.join(path)}.{near} {hint}: {', '.join(allowed)}"
         elif kind == "field":
             path.pop()
         elif kind != "value_error" and replaced:
-            message = sentences[path[replaced[-1]]].format(value=value)
-            del path[replaced[-1] :]
-        elif kind == "missing" and not is_stored:
-            return f"{'.'.join(path)} is missing"
-        elif path and not is_stored and not isinstance(item["input"], dict | BaseModel):
-            path[-1] += f" = {value}"
-        return ": ".join(
-            part for part in (".".join(path), message[0].lower() + message[1:]) if part
-        )
+            message = sentences[path[replaced[-1]]].format(value=_shorten(item["input"]))
+            path = path[: replaced[-1]]
+        elif kind == "missing":
+            path, message = [], f"{'.'.join(path)} is missing"
+        elif path and not isinstance(item["input"], dict | BaseModel):
+            path[-1] += f" = {_shorten(item['input'])}"
+        found.append(": ".join(part for part in (source, ".".join(path), message) if part) + ".")
+    return found
 
-    found = [describe(item) for item in error.errors()]
-    return [f"{source}: {sentence}." if source else f"{sentence}." for sentence in found]
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."

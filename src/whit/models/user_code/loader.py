@@ -4,14 +4,10 @@
               │                                          │
               source, notebook, slicing, scopes          sibling_imports, tracebacks, factory
 
-A user's file is code that they asked to run, and it runs with all their rights. Nothing else is
-ever imported by name: a target names a file, never a module on the path. What the file itself
-imports, from beside it or from installed packages, is imported as Python does it.
-
-A `.py` file is executed completely, as a module that is not `__main__`. Of a notebook only the
-statements are executed that the class depends on: imports, definitions and assignments of any
-cell, found by following the names that the class uses. Downloads, training loops and magics in
-the same cells do not run. `Source.text` is exactly what is executed, so a run folder can keep it.
+A user's file is code that they asked to run, and it runs with all their rights. A target names a
+file, never a module on the path. A `.py` file is executed completely, as a module that is not
+`__main__`; of a notebook only the statements that the class depends on, so that downloads, training
+loops and magics do not run. `Source.text` is exactly what is executed.
 
 Invalid targets and errors in the user's code raise `SourceError` with the user's own file and
 line. KeyboardInterrupt passes through.

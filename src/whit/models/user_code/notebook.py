@@ -37,14 +37,11 @@ class UnparsableCell:
     error: SyntaxError
 
     def defines(self, name: str) -> bool:
-        return self._matches(rf"(?:class|def)\s+{name}\b")
+        return bool(re.search(rf"^\s*(?:class|def)\s+{name}\b", self.text, re.MULTILINE))
 
     def may_bind(self, name: str) -> bool:
-        imported = rf"(?:from|import)\b.*\b{name}\b"
-        return self.defines(name) or self._matches(rf"{name}\s*=|{imported}")
-
-    def _matches(self, line_start: str) -> bool:
-        return re.search(rf"^\s*(?:{line_start})", self.text, re.MULTILINE) is not None
+        binding = rf"^\s*(?:{name}\s*=|(?:from|import)\b.*\b{name}\b)"
+        return self.defines(name) or bool(re.search(binding, self.text, re.MULTILINE))
 
     def describe(self, path: Path) -> str:
         line = self.error.lineno or 1
@@ -73,7 +70,13 @@ class Notebook:
             except SyntaxError as error:
                 unparsable.append(UnparsableCell(number, text, error))
         # A future import holds for every cell after it; here it is applied to all cells.
-        lazy = any(_is_lazy_annotations(node) for _, _, tree in parsed for node in tree.body)
+        lazy = any(
+            isinstance(node, ast.ImportFrom)
+            and node.module == "__future__"
+            and any(alias.name == "annotations" for alias in node.names)
+            for _, _, tree in parsed
+            for node in tree.body
+        )
         for text, number, tree in parsed:
             statements += _split_statements(text, number, tree, lazy)
         return cls(path, statements, unparsable)
@@ -156,14 +159,6 @@ def _strip_magics(text: str) -> str:
                 continues = lines[at].rstrip().endswith("\\")
                 lines[at] = ""
     return "\n".join(lines)
-
-
-def _is_lazy_annotations(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.ImportFrom)
-        and node.module == "__future__"
-        and any(alias.name == "annotations" for alias in node.names)
-    )
 
 
 def _split_statements(

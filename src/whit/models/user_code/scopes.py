@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from whit.errors import SourceError, did_you_mean
@@ -35,15 +35,15 @@ class Statement:
     cell: int  # from 1; 0 outside notebooks
     line: int  # its first, in its cell
     last_line: int
-    binds: dict[str, bool]  # name -> whether certainly, not only inside a loop
-    mutates: frozenset[str]  # names whose value it changes: `sizes.append(3)`, `total += 1`
-    declares_global: frozenset[str]  # in its functions
-    defines: tuple[str, ...]  # functions and classes
-    classes: tuple[str, ...]
-    uses: tuple[NameUse, ...]
-    stars: tuple[str, ...]  # modules of which it imports everything
     is_import: bool
     dotted: str  # of `import a.b` and `from a import b`: the dotted name that it binds
+    binds: dict[str, bool] = field(default_factory=dict)  # name -> not only inside a loop
+    mutates: set[str] = field(default_factory=set)  # `sizes` in `sizes.append(3)`, `sizes += [3]`
+    declares_global: set[str] = field(default_factory=set)  # in its functions
+    defines: list[str] = field(default_factory=list)  # functions and classes
+    classes: list[str] = field(default_factory=list)
+    uses: list[NameUse] = field(default_factory=list)
+    stars: list[str] = field(default_factory=list)  # modules of which it imports everything
 
     @property
     def provides(self) -> set[str]:
@@ -58,8 +58,6 @@ def analyze_statement(
     first_line: int | None = None,
 ) -> Statement:
     """Return a top-level node as a Statement."""
-    scopes = ScopeAnalyzer(lazy_annotations or sys.version_info >= (3, 14))
-    scopes.visit(node)
     dotted = ""
     if isinstance(node, ast.Import):
         # `import a.b as c` binds c to a.b itself: its uses start with `c.`, never with `a.b.`.
@@ -67,21 +65,11 @@ def analyze_statement(
     elif isinstance(node, ast.ImportFrom):
         from_future = node.module == "__future__"
         dotted = "__future__." if from_future else node.names[0].asname or node.names[0].name
-    return Statement(
-        text=text,
-        cell=cell,
-        line=node.lineno if first_line is None else first_line,
-        last_line=node.end_lineno or node.lineno,
-        binds=scopes.binds,
-        mutates=frozenset(scopes.mutates),
-        declares_global=frozenset(scopes.declares_global),
-        defines=tuple(scopes.defines),
-        classes=tuple(scopes.classes),
-        uses=tuple(scopes.uses),
-        stars=tuple(scopes.stars),
-        is_import=isinstance(node, ast.Import | ast.ImportFrom),
-        dotted=dotted,
-    )
+    line = node.lineno if first_line is None else first_line
+    is_import = isinstance(node, ast.Import | ast.ImportFrom)
+    statement = Statement(text, cell, line, node.end_lineno or node.lineno, is_import, dotted)
+    ScopeAnalyzer(statement, lazy_annotations or sys.version_info >= (3, 14)).visit(node)
+    return statement
 
 
 def list_classes(statements: Iterable[Statement]) -> str:
@@ -103,20 +91,14 @@ class _Scope:
 
 
 class ScopeAnalyzer(ast.NodeVisitor):
-    """Applies Python's scoping rules to one statement.
+    """Records the names that a statement deals with, by Python's scoping rules.
 
     A function's names are local throughout its body; those of a class body only from where they
     are bound, and never inside its methods; those of a comprehension only inside it.
     """
 
-    def __init__(self, lazy_annotations: bool):
-        self.binds: dict[str, bool] = {}
-        self.mutates: set[str] = set()
-        self.declares_global: set[str] = set()
-        self.defines: list[str] = []
-        self.classes: list[str] = []
-        self.uses: list[NameUse] = []
-        self.stars: list[str] = []
+    def __init__(self, statement: Statement, lazy_annotations: bool):
+        self.statement = statement
         self._lazy_annotations = lazy_annotations
         self._scopes: list[_Scope] = []
         self._loop_depth = 0
@@ -127,7 +109,8 @@ class ScopeAnalyzer(ast.NodeVisitor):
                 scope.names.add(name)
             if scope.kind != "block":
                 return  # a function's local names are known from its start
-        self.binds[name] = self.binds.get(name, False) or not self._loop_depth
+        binds = self.statement.binds
+        binds[name] = binds.get(name, False) or not self._loop_depth
 
     def _use(self, dotted: str, node: ast.expr) -> None:
         name = dotted.partition(".")[0]
@@ -135,8 +118,8 @@ class ScopeAnalyzer(ast.NodeVisitor):
             if name in scope.names and (scope.kind != "class" or depth == 0):
                 return
         deferred = any(scope.kind == "function" for scope in self._scopes)
-        if deferred or name not in self.binds:
-            self.uses.append(NameUse(dotted, node.lineno, deferred))
+        if deferred or name not in self.statement.binds:
+            self.statement.uses.append(NameUse(dotted, node.lineno, deferred))
 
     def _mutate(self, target: ast.expr) -> None:
         """Record that `name` in `name.a[0].b` is mutated, if that happens at the top level."""
@@ -144,7 +127,7 @@ class ScopeAnalyzer(ast.NodeVisitor):
             target = target.value
         at_top = all(scope.kind == "block" for scope in self._scopes)
         if isinstance(target, ast.Name) and at_top:
-            self.mutates.add(target.id)
+            self.statement.mutates.add(target.id)
 
     def _visit_all(self, nodes: Iterable[ast.AST | None]) -> None:
         for node in nodes:
@@ -232,12 +215,12 @@ class ScopeAnalyzer(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         for alias in node.names:
             if alias.name == "*":
-                self.stars.append("." * node.level + (node.module or ""))
+                self.statement.stars.append("." * node.level + (node.module or ""))
             else:
                 self._bind(alias.asname or alias.name)
 
     def visit_Global(self, node: ast.Global) -> None:
-        self.declares_global.update(node.names)
+        self.statement.declares_global.update(node.names)
 
     def _visit_named(
         self, node: ast.ExceptHandler | ast.MatchAs | ast.MatchStar | ast.MatchMapping
@@ -257,7 +240,7 @@ class ScopeAnalyzer(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._visit_all(node.decorator_list)
         if not self._scopes:
-            self.defines.append(node.name)
+            self.statement.defines.append(node.name)
         self._bind(node.name)
         arguments = node.args
         self._visit_all([*arguments.defaults, *arguments.kw_defaults])
@@ -282,8 +265,8 @@ class ScopeAnalyzer(ast.NodeVisitor):
         self._visit_in("class", (), node.body)
         self._scopes.pop()
         if not self._scopes:
-            self.defines.append(node.name)
-            self.classes.append(node.name)
+            self.statement.defines.append(node.name)
+            self.statement.classes.append(node.name)
         self._bind(node.name)
 
     def visit_TypeAlias(self, node: ast.AST) -> None:  # from Python 3.12; its value is lazy

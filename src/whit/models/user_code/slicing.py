@@ -67,8 +67,6 @@ class DependencySlicer:
     def sort_statements(self) -> list[Statement]:
         """Return the statements top to bottom, except where one requires a later one."""
         pending = sorted(self.required)
-        if all(j < i for i in pending for j in self.required[i] | self.deferred[i]):
-            return [self.statements[i] for i in pending]  # as nearly always
         ordered = []
         while pending:
             blocked = set(pending)
