@@ -18,8 +18,7 @@ def is_model_path(name: str) -> bool:
     """Return whether `name` refers to a user's file, valid or not.
 
     True for a path with a suffix or a folder in it and `:Name`, and for a bare `.py` or `.ipynb`
-    path, which then fails with a message about the missing class. False for registry names (also
-    `python:Net`), recipes and run folders (also `C:\\runs\\one`).
+    path. False for registry names (also `python:Net`) and run folders (also `C:\\runs\\one`).
     """
     path, colon, class_name = name.rpartition(":")
     if name.lower().endswith(SUFFIXES) or path.lower().endswith(SUFFIXES):

@@ -130,9 +130,8 @@ _dimension: TypeAdapter[Any] = TypeAdapter(_Dimension)
 
 
 def _check_objective(name: Any) -> Any:
-    if not isinstance(name, str) or name not in OBJECTIVES:
-        near = did_you_mean(str(name), OBJECTIVES)
-        allowed = ", ".join(OBJECTIVES)
+    if name not in list(OBJECTIVES):
+        near, allowed = did_you_mean(str(name), OBJECTIVES), ", ".join(OBJECTIVES)
         raise field_error(f"objective {name!r} does not exist.{near} Allowed: {allowed}")
     return name
 
@@ -172,9 +171,6 @@ def _describe(error: ValidationError, source: str, keys: Collection[str]) -> lis
         error, source, allowed_keys=lambda path: keys, hint="Allowed", sentences=_SENTENCES
     )
     return sorted(dict.fromkeys(found), key=lambda problem: "unknown key" not in problem)
-
-
-# --- Reading -------------------------------------------------------------------------------------
 
 
 def builtin_spaces() -> dict[str, Path]:
@@ -224,11 +220,9 @@ def _parse_toml(text: str, source: str) -> tuple[dict[str, Any], str, list[str]]
     problems = []
     for key, line in lines.items():
         if isinstance(line, dict) and line and not line.keys() & set(_DIMENSION_KEYS):
-            inner = next(iter(line))  # TOML reads dots as tables
-            problems.append(
-                f'{source}: {key}: write the key in quotes: "{key}.{inner}" = ..., or give low '
-                "and high."
-            )
+            quoted = f'"{key}.{next(iter(line))}" = ...'  # TOML reads dots as tables
+            problem = f"write the key in quotes: {quoted}, or give low and high."
+            problems.append(f"{source}: {key}: {problem}")
             continue
         try:
             dimensions[key] = _dimension.validate_python(line, context=lists)
@@ -273,9 +267,6 @@ def _build_space(tables: dict[str, Any], source: str, text: str, problems: list[
     val = base.data.val if file.val is None else file.val
     objectives, seeds = file.objectives, file.seeds
     return Space(file.name, source, base, objectives, val, seeds, file.least, file.space, text)
-
-
-# --- Suggesting and testing ----------------------------------------------------------------------
 
 
 def _suggest_values(dimensions: Mapping[str, Any], suggest: Suggest) -> dict[str, Any]:

@@ -123,12 +123,9 @@ def _list_classes_in(path: Path) -> str:
 def load_model_class(target: str | Source) -> ModelFactory:
     """Run the code that `target` names and return its class or function.
 
-    The class is a subclass of `torch.nn.Module`; a function is assumed to return one. The code
-    runs as a module with a private name, which stays in `sys.modules` so that `inspect`,
-    dataclasses and torch find it. Files beside it can be imported while it runs, and their modules
-    are removed afterwards, so that two users' `blocks.py` never meet. Its prints go to standard
-    error. torch's global generator is restored: a `torch.manual_seed(1)` in a user's file must not
-    make all seeds the same.
+    The code runs as a module with a private name, which stays in `sys.modules` so that `inspect`,
+    dataclasses and torch find it. torch's global generator is restored: a `torch.manual_seed(1)`
+    in a user's file must not make all seeds the same.
 
     Raises SourceError: as `read_source`, or the code fails, exits, or defines no such class.
     """
@@ -137,10 +134,10 @@ def load_model_class(target: str | Source) -> ModelFactory:
     module = types.ModuleType(f"_whit_user_{digest}")
     module.__file__ = source.filename
     module.__package__ = ""  # so that a relative import fails with Python's clear message
+    # For tracebacks and inspect.getsource: a file may change, and notebook cells are in none.
+    lines = [f"{line}\n" for line in source.text.split("\n")]
+    linecache.cache[source.filename] = (len(source.text), None, lines, source.filename)
     code = _compile(source)
-    if source.origins:  # no such file on disk; tracebacks and inspect.getsource read it here
-        lines = source.text.splitlines(keepends=True)
-        linecache.cache[source.filename] = (len(source.text), None, lines, source.filename)
     previous = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module
     try:
@@ -163,8 +160,9 @@ def _compile(source: Source) -> types.CodeType:
         raise SourceError(f"{source.path}: an expression is nested too deeply.") from error
     except SyntaxError as error:  # found by the compiler only, like `return` outside a function
         line = error.lineno or 1
-        location = source.format_location(line)
-        raise SourceError(describe_syntax_error(location, error, source.line_text(line))) from error
+        text = linecache.getline(source.filename, line)
+        problem = describe_syntax_error(source.format_location(line), error, text)
+        raise SourceError(problem) from error
 
 
 def build_user_model(target: str | Source, arguments: Mapping[str, object]) -> nn.Module:

@@ -45,8 +45,7 @@ class UnparsableCell:
 
     def describe(self, path: Path) -> str:
         line = self.error.lineno or 1
-        lines = self.text.split("\n")
-        text = lines[line - 1] if line <= len(lines) else ""
+        text = "".join(self.text.split("\n")[line - 1 : line])
         return describe_syntax_error(f"{path}, cell {self.number}, line {line}", self.error, text)
 
 

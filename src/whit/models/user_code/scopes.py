@@ -10,6 +10,7 @@ from pathlib import Path
 
 from whit.errors import SourceError, did_you_mean
 
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 # Methods that mutate a list, set or dictionary.
 MUTATORS = {"add", "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "update"}
 
@@ -222,11 +223,8 @@ class ScopeAnalyzer(ast.NodeVisitor):
     def visit_Global(self, node: ast.Global) -> None:
         self.statement.declares_global.update(node.names)
 
-    def _visit_named(
-        self, node: ast.ExceptHandler | ast.MatchAs | ast.MatchStar | ast.MatchMapping
-    ) -> None:
-        name = node.rest if isinstance(node, ast.MatchMapping) else node.name
-        if name:
+    def _visit_named(self, node: ast.AST) -> None:
+        if name := _get_name(node):
             self._bind(name)
         self.generic_visit(node)
 
@@ -274,20 +272,14 @@ class ScopeAnalyzer(ast.NodeVisitor):
         if isinstance(alias, ast.Name):
             self._bind(alias.id)
 
-    def _visit_comprehension(
-        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
-    ) -> None:
+    def _visit_comprehension(self, node: Comprehension) -> None:
         first, *others = node.generators
         self.visit(first.iter)
-        targets = {
-            name.id
-            for generator in node.generators
-            for name in ast.walk(generator.target)
-            if isinstance(name, ast.Name)
-        }
+        targets = [target for g in node.generators for target in ast.walk(g.target)]
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
         values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         inner = [*first.ifs, *(part for g in others for part in (g.iter, *g.ifs)), *values]
-        self._visit_in("block", targets, inner)
+        self._visit_in("block", names, inner)
 
     visit_ListComp = _visit_comprehension
     visit_SetComp = _visit_comprehension
@@ -296,13 +288,18 @@ class ScopeAnalyzer(ast.NodeVisitor):
 
 
 def _all_arguments(arguments: ast.arguments) -> list[ast.arg]:
-    starred = [a for a in (arguments.vararg, arguments.kwarg) if a is not None]
-    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *starred]
+    return [child for child in ast.iter_child_nodes(arguments) if isinstance(child, ast.arg)]
 
 
 def _type_parameters(node: ast.AST) -> set[str]:
     """Return `T` of `class Net[T]` and `def f[T]`, from Python 3.12 on."""
     return {parameter.name for parameter in getattr(node, "type_params", [])}
+
+
+def _get_name(node: ast.AST) -> str | None:
+    """Return the name that a definition, an exception handler or a pattern binds."""
+    name = getattr(node, "name", None) or getattr(node, "rest", None)
+    return name if isinstance(name, str) else None
 
 
 def _find_locals(body: Sequence[ast.AST]) -> set[str]:
@@ -316,7 +313,7 @@ def _find_locals(body: Sequence[ast.AST]) -> set[str]:
     pending = list(body)
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        if isinstance(node, Comprehension):
             local |= {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
             continue
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
@@ -325,13 +322,8 @@ def _find_locals(body: Sequence[ast.AST]) -> set[str]:
             declared_global.update(node.names)
         elif isinstance(node, ast.alias):
             local.add(node.asname or node.name.partition(".")[0])
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            local.add(node.name)
-            continue
-        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-            local.add(node.name)
-        elif isinstance(node, ast.MatchMapping) and node.rest:
-            local.add(node.rest)
-        if not isinstance(node, ast.Lambda):
+        elif name := _get_name(node):
+            local.add(name)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             pending += ast.iter_child_nodes(node)
     return local - declared_global

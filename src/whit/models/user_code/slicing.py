@@ -56,7 +56,6 @@ class DependencySlicer:
         for index, statement in enumerate(self.statements):
             for provided in statement.provides:
                 self._providers.setdefault(provided, []).append(index)
-        self._stars = [i for i, statement in enumerate(self.statements) if statement.stars]
         root = self._find_root()
         mutations = self._find_mutations(root)
         end = max([root, *mutations]) + 1  # the class is called after all that completes it
@@ -165,8 +164,8 @@ class DependencySlicer:
     def _find_star_imports(self, name: str) -> tuple[list[int], list[int]]:
         """Return the star imports that bind a name, and those of modules not imported yet."""
         known, unknown = [], []
-        for index in self._stars:
-            for module in self.statements[index].stars:
+        for index, statement in enumerate(self.statements):
+            for module in statement.stars:
                 if module not in sys.modules:
                     unknown.append(index)
                 elif _exports(module, name):

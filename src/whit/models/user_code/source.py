@@ -52,10 +52,6 @@ class Source:
         cell, line = self.origins[min(line, len(self.origins)) - 1]
         return f"{self.path}, cell {cell}, line {line}" if cell else str(self.path)
 
-    def line_text(self, line: int) -> str:
-        lines = self.text.split("\n")
-        return lines[line - 1].strip() if 0 < line <= len(lines) else ""
-
 
 def read_bytes(path: Path) -> bytes:
     try:

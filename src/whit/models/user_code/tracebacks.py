@@ -40,10 +40,7 @@ def _find_innermost_user_line(source: Source, error: BaseException) -> tuple[str
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         filename = frame.f_code.co_filename
         if location := user_location(source, filename, line):
-            # source.text was executed; the file on disk may have changed since.
-            is_source = filename == source.filename
-            text = source.line_text(line) if is_source else linecache.getline(filename, line)
-            return location, text.strip()
+            return location, linecache.getline(filename, line).strip()
     return str(source.path), ""
 
 
