@@ -32,7 +32,7 @@ from whit.export.browser import graph_json
 from whit.export.folding import folded
 from whit.export.html import browser_file
 from whit.export.reading import read_graph
-from whit.planning import fresh_model
+from whit.models.build import build_initialized_model
 from whit.recipe import load_recipe, shipped_recipes
 from whit.reporting import run_page, study_page
 from whit.run_record import read_run
@@ -114,7 +114,7 @@ def drawings(browser: Browser) -> list[str]:
     images = base64.b64encode(load_dataset("mnist").test.images[:200].numpy().tobytes()).decode()
     rows = []
     for name in shipped_recipes():
-        model = fresh_model(load_recipe(name), (1, 28, 28), 10)
+        model = build_initialized_model(load_recipe(name), (1, 28, 28), 10)
         graph = folded(read_graph(model, (1, 28, 28), tuple("0123456789"), name))
         times = page.evaluate(READ, [code, graph_json(graph), images])
         rows.append(f"| a drawing read by {name} | {median(times):.2f} ms | < 5 ms |")

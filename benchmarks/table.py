@@ -31,9 +31,10 @@ from whit.data.loader import Loader
 from whit.data.normalization import Normalize
 from whit.data.splits import Split
 from whit.environment import keep_freed_memory
+from whit.models.build import build_initialized_model
 from whit.objective import Objective, has_bf16
 from whit.optim import set_lr
-from whit.planning import fresh_model, plan
+from whit.planning import plan
 from whit.recipe import Recipe, load_recipe
 from whit.state import EpochMetrics, TrainingState
 from whit.training import train
@@ -152,7 +153,7 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
     one = recipe.changed(["train.epochs=1", "augment.until=1.0"])  # warps in every batch
     shares = []
     for repeat in range(repeats + 1):
-        model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
+        model = build_initialized_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
         loader = Loader(
             split, recipe.train.batch_size, NORMALISE, one.augment, epochs=1, seed=repeat
         )
@@ -296,7 +297,7 @@ def matmul_rows(say: Callable[[str], None]) -> list[Row]:
         assert macs is not None
         images = 6000
         split = first_images(images)
-        model = fresh_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
+        model = build_initialized_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
         loader = Loader(split, recipe.train.batch_size, NORMALISE, recipe.augment, epochs=3)
         three = recipe.changed(["train.epochs=3"])
         state = TrainingState(model, three, 0, torch.device("cpu"))

@@ -205,11 +205,11 @@ def _wrong(run: Path) -> tuple[int, ...]:
     from whit.data.datasets import load_dataset
     from whit.data.normalization import build_normalize
     from whit.evaluation import evaluate
-    from whit.planning import fresh_model
-    from whit.weights import load_weights
+    from whit.models.build import build_initialized_model
+    from whit.models.weights import load_weights
 
     recipe = whit.load_recipe(run / "recipe.toml")
-    model = fresh_model(recipe, (1, 28, 28), 10)
+    model = build_initialized_model(recipe, (1, 28, 28), 10)
     load_weights(model, run / "weights.safetensors")
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name)

@@ -63,7 +63,7 @@ def test_an_objective_knows_its_direction() -> None:
 def test_finalists_are_those_of_the_frontier_with_too_few_seeds() -> None:
     trials = [trial(0, 10, [950]), trial(1, 20, [960], seeds=2), trial(2, 30, [955])]
     assert [t.number for t in needs_confirmation(trials, SPACE)] == [0]
-    assert needs_confirmation(trials, replace(SPACE, least=95.5)) == []
+    assert needs_confirmation(trials, replace(SPACE, min_accuracy=95.5)) == []
 
 
 def test_a_candidate_is_measured_by_those_that_cost_no_more() -> None:

@@ -29,7 +29,8 @@ from whit.export.program import SCORE_UNITS
 from whit.export.quantising import quantised
 from whit.export.reading import read_graph
 from whit.export.shipping import graph_of
-from whit.planning import fresh_model, plan
+from whit.models.build import build_initialized_model
+from whit.planning import plan
 from whit.recipe import QuantiseSpec
 from whit.record import EpochRecord, Evaluation
 from whit.rounding import FakeQuantizer, fake_quantize
@@ -160,7 +161,7 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
 @pytest.mark.parametrize("name", ["published-17098", "published-16848"])
 def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
     """A scale by channel in front of a convolution may not go into weights of few bits."""
-    model = as_if_trained(fresh_model(whit.load_recipe(name), (1, 28, 28), 10))
+    model = as_if_trained(build_initialized_model(whit.load_recipe(name), (1, 28, 28), 10))
     FakeQuantizer(model, QuantiseSpec(bits=3)).finalize()
     read = replace(read_graph(model, (1, 28, 28), CLASSES, name), bits=3)
     graph = folded(read)
@@ -179,7 +180,7 @@ def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_offsets_that_are_one_step_are_stored_once() -> None:
     """The depthwise layers of `tiniest`: nothing is added to their sums but the zero of bytes."""
-    model = as_if_trained(fresh_model(whit.load_recipe("tiniest"), (1, 28, 28), 10))
+    model = as_if_trained(build_initialized_model(whit.load_recipe("tiniest"), (1, 28, 28), 10))
     FakeQuantizer(model, QuantiseSpec(bits=4)).finalize()
     read = read_graph(model, (1, 28, 28), CLASSES, "tiniest")
     images = some_images(40)

@@ -8,7 +8,8 @@ import pytest
 
 from whit.errors import InputError
 from whit.planning import plan
-from whit.space import RandomChoose, Space, load_space, shipped_spaces
+from whit.space import RandomSuggest, Space
+from whit.space_file import builtin_spaces, load_space
 
 GOOD = """\
 name = "tiny"
@@ -42,7 +43,7 @@ def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
     seen: dict[str, set[object]] = {"epochs": set(), "depth": set(), "width": set()}
     for seed in range(200):
-        recipe = space.recipe(space.choose(RandomChoose(seed)))
+        recipe = space.build_recipe(space.suggest_changes(RandomSuggest(seed)))
         sizes = recipe.model.arguments
         assert 0.01 <= recipe.optim.lr <= 0.5
         assert 16 <= recipe.train.batch_size <= 256
@@ -61,9 +62,9 @@ def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
 
 def test_candidates_are_judged_on_val_and_handed_over_with_the_test(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
-    recipe = space.recipe(space.choose(RandomChoose(0)))
+    recipe = space.build_recipe(space.suggest_changes(RandomSuggest(0)))
     assert (recipe.train.test, recipe.data.val) == (True, 0)
-    judged = space.on_val(recipe)
+    judged = space.for_validation(recipe)
     assert (judged.train.test, judged.train.evaluate, judged.data.val) == (False, "val", 10_000)
     assert judged.changed(["data.val=0", "train.evaluate='none'", "train.test=true"]) == recipe
 
@@ -78,18 +79,22 @@ def test_a_python_space_chooses_as_it_likes(tmp_path: Path) -> None:
     )
     space = load_space(written(tmp_path, text, "own.py"))
     assert (space.name, space.objectives, space.seeds) == ("own", ("accuracy",), 5)
-    (width,) = set(space.recipe(space.choose(RandomChoose(1))).model.arguments["widths"])
+    (width,) = set(
+        space.build_recipe(space.suggest_changes(RandomSuggest(1))).model.arguments["widths"]
+    )
     assert 4 <= width <= 8
 
 
-@pytest.mark.parametrize("name", shipped_spaces())
+@pytest.mark.parametrize("name", builtin_spaces())
 def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
     space = load_space(name)
     assert space.name == name
     built = 0
     for seed in range(12):
         try:
-            built += not plan(space.recipe(space.choose(RandomChoose(seed)))).refusals
+            built += not plan(
+                space.build_recipe(space.suggest_changes(RandomSuggest(seed)))
+            ).refusals
         except InputError:
             continue
     assert built >= 4
@@ -170,7 +175,7 @@ def test_a_python_space_is_a_module_like_any_other(tmp_path: Path) -> None:
         "base = 'sprint'\ndef changes(choose): return {'model.widths': [Size().width] * 3}\n"
     )
     space = load_space(written(tmp_path, text, "own.py"))
-    assert space.choose(RandomChoose(0)) == {"model.widths": [8, 8, 8]}
+    assert space.suggest_changes(RandomSuggest(0)) == {"model.widths": [8, 8, 8]}
 
 
 def test_a_space_that_is_not_there() -> None:
@@ -179,7 +184,7 @@ def test_a_space_that_is_not_there() -> None:
 
 
 def test_a_plain_choice_is_uniform() -> None:
-    chosen = [RandomChoose(seed).integer("n", 1, 4, log=True) for seed in range(400)]
+    chosen = [RandomSuggest(seed).integer("n", 1, 4, log=True) for seed in range(400)]
     assert set(chosen) == {1, 2, 3, 4}
     assert chosen.count(1) > chosen.count(4)
 
@@ -187,8 +192,8 @@ def test_a_plain_choice_is_uniform() -> None:
 def test_a_space_is_a_value(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
     assert isinstance(space, Space)
-    assert space.recipe(space.choose(RandomChoose(3))) == space.recipe(
-        space.choose(RandomChoose(3))
+    assert space.build_recipe(space.suggest_changes(RandomSuggest(3))) == space.build_recipe(
+        space.suggest_changes(RandomSuggest(3))
     )
 
 

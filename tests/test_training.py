@@ -20,8 +20,8 @@ from whit.data.loader import Loader
 from whit.data.normalization import Normalize
 from whit.errors import Diverged
 from whit.evaluation import evaluate
-from whit.models.layers import Dropout, GlobalAvgPool, in_order
-from whit.models.plain import PlainSizes, plain
+from whit.models.layers import Dropout, GlobalAvgPool, named_sequential
+from whit.models.plain import PlainConfig, plain
 from whit.objective import Objective, autocast
 from whit.optim import EMA, build_optimizer, set_lr
 from whit.recipe import AugmentSpec, EMASpec, OptimSpec, Recipe
@@ -42,7 +42,7 @@ def train(model: nn.Module, loader: Loader, recipe: Recipe, seed: int) -> Iterat
 
 def small_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    model = plain(PlainSizes(widths=(8, 8), pools=(1, 2), dropout=0.1), 1, 10)
+    model = plain(PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.1), 1, 10)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -65,7 +65,7 @@ def test_the_loop_equals_the_loop_written_out() -> None:
     """One epoch of SGD with momentum, without dropout, warps or fused kernels."""
     recipe = RECIPE.changed(["train.epochs=1", "optim.lr=0.05", "train.precision=fp32"])
     torch.manual_seed(0)
-    model = plain(PlainSizes(widths=(8, 8), pools=(1, 2), dropout=0.0), 1, 10)
+    model = plain(PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.0), 1, 10)
     twin = copy.deepcopy(model)
     list(train(model, small_loader(), recipe, 0))
     schedule = recipe.schedule.multiplier()
@@ -88,7 +88,7 @@ def test_columns_learn_as_each_would_alone() -> None:
     both = RECIPE.changed([*changes, "optim.lr=0.1", "optim.weight_decay=0.01"])
     alone = RECIPE.changed([*changes, "optim.lr=0.05", "optim.weight_decay=0.02"])
     torch.manual_seed(0)
-    sizes = PlainSizes(widths=(8, 8), pools=(1, 2), dropout=0.0, deskew="both")
+    sizes = PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.0, deskew="both")
     columns = plain(sizes, 1, 10)
     twins = copy.deepcopy(columns)
     records = list(train(columns, small_loader(), both, 0))
@@ -128,7 +128,7 @@ def test_a_loader_that_gives_more_is_counted() -> None:
 
 def test_divergence_stops_at_the_step() -> None:
     recipe = RECIPE.changed(["optim.lr=1000", "train.precision=fp32", "schedule.scale=[1, 1, 1]"])
-    model = in_order(nn.Flatten(), nn.Linear(784, 10))
+    model = named_sequential(nn.Flatten(), nn.Linear(784, 10))
     with torch.no_grad():
         model.linear1.weight.fill_(math.inf)  # type: ignore[union-attr]
     with pytest.raises(Diverged, match="step 1 "):

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from whit.data.datasets import load_dataset
 from whit.data.normalization import Normalize, build_normalize
-from whit.models.source import refuse_inside
-from whit.planning import load_network
+from whit.model_ref import reject_code_in_run
+from whit.models.build import load_model
 from whit.recipe import DistillSpec, Recipe
 from whit.runs import layout
 from whit.teacher import Teacher
@@ -62,8 +62,8 @@ def build_distillation(
     Raises ModelError and its kin when the weights do not fit its network.
     """
     run = teacher.run
-    refuse_inside(run.recipe.model.name, run.path)
-    model = load_network(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0)
+    reject_code_in_run(run.recipe.model.name, run.path)
+    model = load_model(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0)
     model.eval().requires_grad_(False)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data, taught = run.recipe.data, normalize

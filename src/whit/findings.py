@@ -30,7 +30,7 @@ class SearchResult:
 
     @property
     def pareto_front(self) -> list[Trial]:
-        return pareto_front(self.trials, self.space.objectives, self.space.least)
+        return pareto_front(self.trials, self.space.objectives, self.space.min_accuracy)
 
     def evidence(self) -> list[Difference]:
         """Compare each point of the Pareto front with its cheaper neighbour."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from whit.data.datasets import DATASETS, load_dataset
 from whit.data.splits import Dataset
-from whit.models.source import user_model_sha256
+from whit.models.user_code import user_model_sha256
 from whit.recipe import Recipe
 from whit.run_record import RunRecord
 from whit.sameness import REPRODUCIBILITY_KEYS, Change, diff_environments

@@ -24,8 +24,10 @@ from whit.environment import describe_environment
 from whit.errors import InputError, did_you_mean
 from whit.evaluation import predict
 from whit.inputs import current_digests, diff_inputs
-from whit.models.source import is_source, refuse_inside
-from whit.planning import fresh_model, load_network, plan
+from whit.model_ref import is_model_path, reject_code_in_run
+from whit.models.build import build_initialized_model, load_model
+from whit.models.weights import sha256
+from whit.planning import plan
 from whit.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
 from whit.record import Evaluation, verdict_text
 from whit.run_record import RunRecord, read_run, weights_problem
@@ -33,7 +35,6 @@ from whit.runs import layout
 from whit.sameness import REPRODUCIBILITY_KEYS, diff_environments
 from whit.seal import verify_manifest
 from whit.text_table import wrapped
-from whit.weights import sha256
 
 # Two logits so near each other may change places when sums are made in another order.
 _NEARLY_EQUAL = 1e-3
@@ -101,12 +102,13 @@ def judge(
     if isinstance(target, nn.Module):
         return _judge_model(target, recipe, type(target).__name__)
     path = Path(target)
-    if is_source(str(target)):
+    if is_model_path(str(target)):
         base = recipe or load_recipe(FLAGSHIP)
-        sizes = base.model.arguments if is_source(base.model.name) else {}
+        sizes = base.model.arguments if is_model_path(base.model.name) else {}
         base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
         image_shape, classes, _ = probe_dataset(base.data.name)
-        return _judge_model(fresh_model(base, image_shape, classes), base, str(target), recipe)
+        model = build_initialized_model(base, image_shape, classes)
+        return _judge_model(model, base, str(target), recipe)
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
@@ -152,7 +154,7 @@ def _judge_weights(
     path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
 ) -> tuple[Judgement, Tested | None]:
     image_shape, classes, _ = probe_dataset(recipe.data.name)
-    model = load_network(recipe, path, model, seed)
+    model = load_model(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     metrics = Metrics.from_audit(audit)
     if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
@@ -180,7 +182,7 @@ def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement
 
     Raises InputError when there is nothing to judge, or what it needs is not there.
     """
-    refuse_inside(run.recipe.model.name, run.path)
+    reject_code_in_run(run.recipe.model.name, run.path)
     problem = weights_problem(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
@@ -246,9 +248,11 @@ def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]
 
 
 def altered(run: RunRecord) -> Iterator[Violation]:
-    """Name every file of the run that is not as it was when the run was sealed."""
+    """Name every file of the run that is not as it was when the run was with_manifest."""
     for name, then, now in verify_manifest(run.result or {}, run.path):
-        said = "missing now" if now == "None" else f"sealed as {then[:16]}, is {now[:16]} now"
+        said = (
+            "missing now" if now == "None" else f"with_manifest as {then[:16]}, is {now[:16]} now"
+        )
         message = f"{run.path / name}: altered after the run: {said}."
         yield Violation(f"altered {name}", then, now, message)
     whole = run.recipe.to_toml().encode()

@@ -10,11 +10,11 @@ from typing import Any
 from whit.budget import Violation
 from whit.data.splits import Dataset
 from whit.errors import Diverged
+from whit.models.weights import sha256
 from whit.planning import Plan
 from whit.record import EpochRecord, Evaluation, RunResult
 from whit.sameness import describe_change
 from whit.state import TrainingState
-from whit.weights import sha256
 
 
 def build_result(

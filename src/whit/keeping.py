@@ -22,13 +22,13 @@ from whit.checkpoint import (
     write_checkpoint,
 )
 from whit.errors import CannotResume
+from whit.models.weights import save_weights, sha256
 from whit.preparing import RunSetup
 from whit.record import EpochRecord
 from whit.run_folder import RunFolder
 from whit.sameness import Change
 from whit.state import Batches, EpochMetrics
 from whit.stopping import SignalHandler
-from whit.weights import save_weights, sha256
 
 # Seconds of training that a killed run may have to repeat.
 _SAVE_INTERVAL = 30.0

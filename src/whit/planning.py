@@ -6,23 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from html import escape
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from whit.analysis import Audit, audit_model
 from whit.budget import Metrics, Verdict, Violation
-from whit.chance import own_chance, set_chance
 from whit.data.datasets import probe_dataset
 from whit.errors import InputError, ModelError
-from whit.models.registry import build_model, given_in_python
+from whit.models.build import build_initialized_model
+from whit.models.registry import in_memory_spec
 from whit.recipe import Recipe
 from whit.record import verdict_text
 from whit.teacher import Teacher, load_teacher
 from whit.text_table import wrapped
-from whit.weights import load_weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,7 +134,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
             f"{num_train} images."
         )
     if model is not None:
-        recipe = recipe.model_copy(update={"model": given_in_python(model)})
+        recipe = recipe.model_copy(update={"model": in_memory_spec(model)})
     teacher = audit = None
     try:
         teacher = load_teacher(recipe)
@@ -147,7 +144,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
         problems += error.problems
     try:
         if model is None:
-            model = fresh_model(recipe, image_shape, num_classes)
+            model = build_initialized_model(recipe, image_shape, num_classes)
         audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
         if audit.output_problem:
             problems.append(f"{recipe.model.name}: {audit.output_problem}.")
@@ -170,52 +167,3 @@ def _cannot_teach(
             f"distill.teacher = {teacher.name!r}: it knows images {shape} of {classes} classes "
             f"({data}), this recipe trains on {image_shape} of {num_classes}."
         )
-
-
-def fresh_model(
-    recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0
-) -> nn.Module:
-    """Build the recipe's model with the initial weights of `seed`; lazy layers get their shapes.
-
-    The caller's random state is left as it was.
-    """
-    with own_chance():
-        set_chance(seed, "weights")
-        model = build_model(recipe.model, image_shape[0], num_classes)
-        shape_lazy_layers(model, image_shape, recipe.model.name)
-    return model
-
-
-def load_network(
-    recipe: Recipe, weights: Path, model: nn.Module | None = None, seed: int = 0
-) -> nn.Module:
-    """Build the recipe's network, or take `model`, and put the weights of a file into it.
-
-    Raises ModelError when it cannot be built, InputError when the weights do not fit, DataError
-    when the data set is not there.
-    """
-    image_shape, classes, _ = probe_dataset(recipe.data.name)
-    if model is None:
-        model = fresh_model(recipe, image_shape, classes, seed)
-    load_weights(model, weights)
-    return model
-
-
-def shape_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
-    """Give lazy layers their shapes, by one forward pass of blank images.
-
-    Raises ModelError when that pass fails.
-    """
-    if not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
-        return
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(2, *image_shape))
-    except Exception as error:
-        raise ModelError(
-            f"{name}: its lazy layers get no shape, because the forward pass fails on images "
-            f"{tuple(image_shape)}: {type(error).__name__}: {error}"
-        ) from None
-    finally:
-        model.train(was_training)

@@ -16,9 +16,10 @@ from whit.data.splits import Dataset
 from whit.distillation import build_distillation
 from whit.environment import describe_environment, keep_freed_memory, make_repeatable
 from whit.errors import DataError, InputError, ModelError
-from whit.models.source import user_model_sha256
+from whit.models.build import build_initialized_model, materialize_lazy_layers
+from whit.models.user_code import user_model_sha256
 from whit.objective import Objective
-from whit.planning import Plan, fresh_model, shape_lazy_layers
+from whit.planning import Plan
 from whit.state import TrainingState
 
 
@@ -59,8 +60,8 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
         )
     normalise = build_normalize(recipe.data, dataset, device)
     if model is None:
-        model = fresh_model(recipe, plan.image_shape, plan.num_classes, seed)
-    shape_lazy_layers(model, plan.image_shape, recipe.model.name)
+        model = build_initialized_model(recipe, plan.image_shape, plan.num_classes, seed)
+    materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,26 +6,37 @@ a model are free keys of `[model]`; the model's own builder checks them.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from whit.augmentations import AUGMENTATIONS, Augmentation
 from whit.budget import RULES, Budget
 from whit.errors import RecipeError, did_you_mean
 from whit.field_types import Count, Flag, Positive, Real
+from whit.model_ref import IN_MEMORY
 from whit.optimizers import OPTIMIZERS, UpdateRule
 from whit.schedule import PiecewiseLinear
 from whit.toml_text import toml_key, toml_value
+from whit.validation_errors import describe_errors
 
 FLAGSHIP = "sprint"
 RECIPE_FILE = "recipe.toml"  # in a run folder, and in the folder of a trial
-_MOST_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
-LARGEST = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
+_MAX_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
+MAX_BYTES = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
 
 
 class Part(BaseModel):
@@ -34,9 +45,6 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
-
-
-GIVEN = "python:"
 
 
 class ModelSpec(BaseModel):
@@ -61,9 +69,9 @@ class ModelSpec(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
     @property
-    def is_given(self) -> bool:
-        """Whether it is a model given in Python, which no recipe can build again."""
-        return self.name.startswith(GIVEN)
+    def is_in_memory(self) -> bool:
+        """Whether it was passed as an object, so that no recipe can rebuild it."""
+        return self.name.startswith(IN_MEMORY)
 
 
 class DataSpec(Part):
@@ -251,7 +259,7 @@ class BudgetSpec(_BudgetKeys):  # type: ignore[valid-type, misc]
 class Recipe(Part):
     """One way to train one model; equal recipes with equal seeds give equal weights."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: str
     description: Annotated[str, Field(max_length=500)] = ""
     model: ModelSpec
     data: DataSpec = DataSpec()
@@ -263,6 +271,15 @@ class Recipe(Part):
     distill: DistillSpec | None = None
     quantise: QuantiseSpec | None = None
     budget: BudgetSpec = BudgetSpec()
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+            raise ValueError(
+                "wanted 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
+            )
+        return name
 
     @model_validator(mode="after")
     def _val_to_evaluate(self) -> Recipe:
@@ -315,15 +332,31 @@ class Recipe(Part):
 
 def parse_recipe(text: str, source: str) -> Recipe:
     """Read a recipe from TOML; `source` names it in messages. Raises RecipeError."""
+    return _validated(parse_toml(text, source), source, [])
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Return the tables of a TOML text; `source` names it in messages. Raises RecipeError."""
     try:
-        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
-            raise RecipeError(f"{source}: more than {_MOST_DOTS} dots in a line.")
-        tables = tomllib.loads(text)
+        if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
+            raise RecipeError(f"{source}: more than {_MAX_DOTS} dots in a line.")
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source}: not valid TOML: {error}.") from None
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
         raise RecipeError(f"{source}: a number too long or a list too deep to be read.") from None
-    return _validated(tables, source, [])
+
+
+def read_text(path: Path, problem: str) -> str:
+    """Return the text of a file. Raises OSError; RecipeError if it is too large or not text."""
+    with path.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise RecipeError(f"{path}: larger than {MAX_BYTES // 1000} kB, so it is {problem}.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file in UTF-8.") from None
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -340,8 +373,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             if not (path / RECIPE_FILE).is_file():
                 raise RecipeError(f"{path}: a folder without a {RECIPE_FILE} in it.")
             path /= RECIPE_FILE
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
+        text = read_text(path, "not a recipe")
     except FileNotFoundError:
         raise RecipeError(
             f"No recipe {str(name_or_path)!r}: it is neither a shipped recipe nor a file."
@@ -349,12 +381,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
-    if len(content) > LARGEST:
-        raise RecipeError(f"{path}: larger than {LARGEST // 1000} kB, so it is not a recipe.")
-    try:
-        return parse_recipe(content.decode(), str(path))
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: not a text file in UTF-8.") from None
+    return parse_recipe(text, str(path))
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -372,46 +399,23 @@ def _validated(tables: Mapping[str, Any], source: str, problems: list[str]) -> R
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:
-        problems = [*problems, *(_sentence(source, item) for item in error.errors())]
+        problems = [*problems, *describe_errors(error, source, allowed_keys=_list_keys)]
     if problems:
         raise RecipeError(problems)
     return recipe
 
 
-def _sentence(source: str, item: Any) -> str:
-    """Turn one of pydantic's findings into a sentence with key, value, and what is allowed."""
-    where = [part for part in item["loc"] if isinstance(part, str)]
-    key = ".".join(where)
-    if item["type"] == "extra_forbidden":
-        allowed = _keys_at(where[:-1])
-        near = did_you_mean(where[-1], allowed)
-        return f"{source}: unknown key {key}.{near} Allowed here: {', '.join(allowed)}."
-    if item["type"] == "missing":
-        return f"{source}: {key} is missing."
-    said = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "string_pattern_mismatch":
-        said = "wanted 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
-    said = said[0].lower() + said[1:]
-    given = item["input"]
-    shown = "" if isinstance(given, dict | BaseModel) else f" = {_shorten(given)}"
-    return ": ".join(part for part in (source, f"{key}{shown}", f"{said}.") if part)
-
-
-def _keys_at(where: Sequence[str]) -> list[str]:
-    part: type[BaseModel] = Recipe
-    for step in where:
-        annotation = part.model_fields[step].annotation
-        part = next(  # of `DistillSpec | None`, too
+def _list_keys(path: Sequence[str]) -> list[str]:
+    """Return the keys allowed in the table at `path`."""
+    section: type[BaseModel] = Recipe
+    for key in path:
+        annotation = section.model_fields[key].annotation
+        section = next(  # of `DistillSpec | None`, too
             kind
             for kind in (annotation, *get_args(annotation))
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
-    return list(part.model_fields)
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return list(section.model_fields)
 
 
 def _toml_or_text(text: str) -> Any:

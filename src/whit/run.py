@@ -37,7 +37,8 @@ from whit.keeping import (
     load_latest,
     reconcile_log,
 )
-from whit.models.source import refuse_inside
+from whit.model_ref import reject_code_in_run
+from whit.models.weights import save_weights
 from whit.planning import Plan, plan
 from whit.preparing import setup_run
 from whit.recipe import Recipe
@@ -53,7 +54,6 @@ from whit.stopping import (
     raise_keyboard_interrupt,
 )
 from whit.training import train
-from whit.weights import save_weights
 
 
 def train_run(
@@ -117,8 +117,8 @@ def resume_run(
     """
     record = read_run(path)
     _refuse_ended(record, take_over)
-    refuse_inside(record.recipe.model.name, path)
-    if model is not None and not record.recipe.model.is_given:
+    reject_code_in_run(record.recipe.model.name, path)
+    if model is not None and not record.recipe.model.is_in_memory:
         raise CannotResume(f"{path}: its recipe builds its model: leave model=... away.")
     resumed = plan(record.recipe, model)
     if resumed.recipe != record.recipe:
@@ -139,7 +139,7 @@ def resume_run(
             folder.finish()
             raise RunEnded(path, ended)
         latest, damaged = load_latest(folder, resumable)
-        if latest is None and record.recipe.model.is_given:
+        if latest is None and record.recipe.model.is_in_memory:
             raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
         earlier = resumable.threads or record.environment.get("threads")
         num_threads = choose_threads(threads or (earlier if isinstance(earlier, int) else None))
@@ -222,7 +222,7 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> Interrupted
     else:
         saved = "The step under way took too long to wait for; what was saved before it is kept"
     command = folder.resume_command
-    if resumable.setup.plan.recipe.model.is_given:
+    if resumable.setup.plan.recipe.model.is_in_memory:
         command = f"whit.resume({str(folder.path)!r}, model=...), in Python"
     return stop.to_error(f" {position}. {saved}. Go on with: {command}")
 

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from whit.budget import Verdict
 from whit.errors import InputError, RecipeError
 from whit.ownership import Owner, owner_of
-from whit.recipe import LARGEST, Recipe, parse_recipe
+from whit.recipe import MAX_BYTES, Recipe, parse_recipe
 from whit.record import EpochRecord, Evaluation
 from whit.runs import layout
 from whit.strange_file import read_strange
+from whit.validation_errors import describe_errors
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
 _MAX_BYTES = 2_000_000
@@ -128,7 +129,8 @@ def read_run(path: Path) -> RunRecord:
             # The first runs wrote no state, and a result only when they had finished.
             result = {"state": "finished", **result}
     except ValidationError as error:
-        raise InputError(_damages(path / layout.RESULT, error)) from None
+        source = f"{path / layout.RESULT}: damaged"
+        raise InputError(describe_errors(error, source, is_stored=True)) from None
     if lines and (not lines[-1] or result is None):
         lines.pop()  # empty after the last newline; else the half line of a run that was killed
     log = []
@@ -136,12 +138,13 @@ def read_run(path: Path) -> RunRecord:
         try:
             log.append(_epoch_record().validate_json(line, strict=True))
         except ValidationError as error:
-            raise InputError(_damages(path / f"{layout.LOG}, line {number}", error)) from None
+            source = f"{path / layout.LOG}, line {number}: damaged"
+            raise InputError(describe_errors(error, source, is_stored=True)) from None
     return RunRecord(path, recipe, environment, tuple(log), result)
 
 
 def _read_recipe(file: Path) -> Recipe:
-    text = _read(file, LARGEST)
+    text = _read(file, MAX_BYTES)
     if len(text) <= _MAX_CACHED:
         try:
             return _parse_cached(text)
@@ -159,19 +162,6 @@ def _parse_cached(text: str) -> Recipe:
 @cache
 def _epoch_record() -> TypeAdapter[EpochRecord]:
     return TypeAdapter(EpochRecord)
-
-
-def _damages(file: Path, error: ValidationError) -> list[str]:
-    """Return one sentence for each of pydantic's findings."""
-    found = []
-    for item in error.errors():
-        key = ".".join(map(str, item["loc"]))
-        said = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}.get(
-            item["type"], item["msg"].removeprefix("Value error, ")
-        )
-        parts = (f"{file}", "damaged", key, f"{said[0].lower()}{said[1:]}.")
-        found.append(": ".join(part for part in parts if part))
-    return found
 
 
 def _read(path: Path, max_bytes: int = _MAX_BYTES) -> str:

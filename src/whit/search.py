@@ -189,14 +189,14 @@ class SearchDriver:
         for _ in range(_MAX_INFEASIBLE):
             trial = self.storage.ask()
             try:
-                changes = self.space.choose(_Asked(trial))
+                changes = self.space.suggest_changes(_OptunaSuggest(trial))
             except BaseException:
                 self.storage.reject(trial)
                 raise
             try:
-                recipe = self.space.recipe(changes)
+                recipe = self.space.build_recipe(changes)
                 recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
-                planned = plan(self.space.on_val(recipe))
+                planned = plan(self.space.for_validation(recipe))
                 if planned.refusals:
                     raise BudgetInfeasible(planned.violations)
             except (InputError, BudgetInfeasible) as error:
@@ -222,7 +222,7 @@ class SearchDriver:
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
         self.numbers[folder] = number
-        on_val = self.space.on_val(recipe)
+        on_val = self.space.for_validation(recipe)
         planned = plan(on_val)
         costs = {"params": float(planned.audit.params.total), "epochs": float(recipe.train.epochs)}
         if "macs" in self.space.objectives:
@@ -311,7 +311,7 @@ class SearchDriver:
         return self.search.folder / "trials" / f"{number:04d}"
 
 
-class _Asked:
+class _OptunaSuggest:
     """Optuna's suggestions under the names that a space uses."""
 
     def __init__(self, trial: optuna.Trial):
@@ -324,7 +324,7 @@ class _Asked:
         return self.trial.suggest_float(name, low, high, log=log)
 
     def one_of(self, name: str, options: Sequence[Any]) -> Any:
-        # Optuna keeps choices as text and numbers alone, so it chooses among places.
+        # Optuna stores only text and numbers, so it chooses an index.
         return options[self.trial.suggest_categorical(name, range(len(options)))]
 
 

@@ -11,8 +11,8 @@ from whit.data.datasets import load_dataset
 from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
-from whit.models.source import refuse_inside
-from whit.planning import load_network
+from whit.model_ref import reject_code_in_run
+from whit.models.build import load_model
 from whit.run_record import RunRecord, weights_problem
 from whit.runs import layout
 
@@ -43,12 +43,12 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     Raises InputError when the run has no weights or they do not fit, ModelError when the network
     cannot be built, DataError when the data set is missing.
     """
-    refuse_inside(run.recipe.model.name, run.path)
+    reject_code_in_run(run.recipe.model.name, run.path)
     problem = weights_problem(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is no network to go on with.")
     recipe = run.recipe
-    model = load_network(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
+    model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))

@@ -137,7 +137,7 @@ def pareto_front(
 
 def needs_confirmation(trials: Sequence[Trial], space: Space) -> list[Trial]:
     """Return the trials on the Pareto front that have fewer seeds than the space asks for."""
-    front = pareto_front(trials, space.objectives, space.least)
+    front = pareto_front(trials, space.objectives, space.min_accuracy)
     return [trial for trial in front if trial.seeds.num_judged < space.seeds]
 
 

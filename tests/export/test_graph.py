@@ -20,7 +20,7 @@ from whit.export.executing import execute, logits_of
 from whit.export.folding import folded
 from whit.export.graph import FUNCTIONS, Graph, Operation
 from whit.export.reading import read_graph
-from whit.models.layers import Columns, Deskew, Views
+from whit.models.layers import Deskew, MultiColumn, ShiftTTA
 
 EVERY = dict(networks())
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -212,11 +212,17 @@ def test_what_leaves_the_answer_alone_is_no_operation(
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (Views(Views(_Exchanged(1), 5), 5), "views of a network with views"),
-        (nn.Sequential(Views(_Exchanged(1), 5), nn.ReLU()), "its Views are not around all of it"),
+        (ShiftTTA(ShiftTTA(_Exchanged(1), 5), 5), "views of a network with views"),
+        (
+            nn.Sequential(ShiftTTA(_Exchanged(1), 5), nn.ReLU()),
+            "its Views are not around all of it",
+        ),
         (nn.Sequential(Deskew(), Deskew(), _Exchanged(1)), "it deskews what is deskewed"),
-        (Columns(one=Views(_Exchanged(1), 5)), "views of a column"),
-        (nn.Sequential(Columns(one=_Exchanged(1)), nn.ReLU()), "its Columns are not around all"),
+        (MultiColumn(one=ShiftTTA(_Exchanged(1), 5)), "views of a column"),
+        (
+            nn.Sequential(MultiColumn(one=_Exchanged(1)), nn.ReLU()),
+            "its Columns are not around all",
+        ),
     ],
 )
 def test_looks_that_no_graph_can_hold_are_refused(model: nn.Module, why: str) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from whit.models.layers import Columns, Deskew, Views
-from whit.models.plain import Kind, PlainSizes, plain
-from whit.planning import fresh_model
+from whit.models.build import build_initialized_model
+from whit.models.layers import Deskew, MultiColumn, ShiftTTA
+from whit.models.plain import Kind, PlainConfig, plain
 from whit.recipe import load_recipe, shipped_recipes
 
 CLASSES = tuple("0123456789")
@@ -199,12 +199,12 @@ class Joined(nn.Module):
         return self.last(torch.cat([out, one.flatten(1) - mean], 1))
 
 
-class Looking(Views):
+class Looking(ShiftTTA):
     """The mean over nine views of an image that stands upright."""
 
     def __init__(self) -> None:
         kinds: tuple[Kind, ...] = ("conv", "separable", "separable")
-        sizes = PlainSizes(
+        sizes = PlainConfig(
             deskew=True,
             widths=(6, 7, 9),
             crop=1,
@@ -216,12 +216,12 @@ class Looking(Views):
         super().__init__(plain(sizes, 1, 10), 9)
 
 
-class Beside(Views):
-    """Views of three columns, one of them with an end that is no linear layer."""
+class Beside(ShiftTTA):
+    """Shifted views of three columns, one of them with an end that is no linear layer."""
 
     def __init__(self) -> None:
         upright = nn.Sequential(Deskew(), Coloured())
-        super().__init__(Columns(first=upright, second=Joined(), third=Coloured()), 5)
+        super().__init__(MultiColumn(first=upright, second=Joined(), third=Coloured()), 5)
 
 
 OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Gated, Joined, Looking, Beside)
@@ -246,7 +246,7 @@ def as_if_trained(model: nn.Module) -> nn.Module:
 def networks() -> Iterator[tuple[str, nn.Module]]:
     """Every shipped recipe's network, and others with what those do not use."""
     for name in shipped_recipes():
-        yield name, as_if_trained(fresh_model(load_recipe(name), (1, 28, 28), 10))
+        yield name, as_if_trained(build_initialized_model(load_recipe(name), (1, 28, 28), 10))
     for kind in OWN:
         torch.manual_seed(3)
         yield kind.__name__, as_if_trained(kind())

@@ -18,7 +18,7 @@ import pytest
 from faults.clusters import Dask, free_port, started, wait_for_workers
 from faults.processes import Command, evidence, fresh, wait_until, whit
 from faults.test_study import NET, OWN
-from whit.models.source import source_sha256
+from whit.models.user_code import user_model_sha256
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_worker_keeps_no_run_of_another_model(workplace: Path) -> None:
             assert code == 0, said
             (run,) = runs(workplace, "far").values()
             environment = json.loads((run / "environment.json").read_text())
-            source = source_sha256(f"{workplace / 'net.py'}:Net")
+            source = user_model_sha256(f"{workplace / 'net.py'}:Net")
             assert environment["model_sha256"] == source
 
 

@@ -301,13 +301,13 @@ def _mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 def _load_mutated_weights(folder: str, count: int) -> tuple[int, int]:
-    from whit.planning import fresh_model
+    from whit.models.build import build_initialized_model
+    from whit.models.weights import load_weights
     from whit.recipe import load_recipe
-    from whit.weights import load_weights
 
     content = Path(folder, "run/weights.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little") + 8
-    model = fresh_model(load_recipe(Path(folder, "run/recipe.toml")), (1, 28, 28), 10)
+    model = build_initialized_model(load_recipe(Path(folder, "run/recipe.toml")), (1, 28, 28), 10)
     rng, file = random.Random(6), Path(folder, "mutated.safetensors")
     loaded = refusals = 0
     for _ in range(count):

@@ -20,7 +20,7 @@ from whit.job import Job, Outcome
 from whit.ledger import TrialStorage, redact, validate_storage_url
 from whit.recipe import load_recipe
 from whit.search import SearchDriver
-from whit.space import load_space
+from whit.space_file import load_space
 from whit.studying import Look
 
 SPACE = """\

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from whit.analysis import audit_model
 from whit.data.datasets import load_dataset
 from whit.models.layers import Deskew
-from whit.models.plain import PlainSizes, plain
+from whit.models.plain import PlainConfig, plain
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_cropped_network_is_the_same_network_on_cropped_images(channels):
     torch.manual_seed(0)
-    whole = plain(PlainSizes(widths=(4, 6), pools=(1,)), channels, 10).eval()
-    cropped = plain(PlainSizes(widths=(4, 6), pools=(1,), crop=3), channels, 10).eval()
+    whole = plain(PlainConfig(widths=(4, 6), pools=(1,)), channels, 10).eval()
+    cropped = plain(PlainConfig(widths=(4, 6), pools=(1,), crop=3), channels, 10).eval()
     cropped.load_state_dict(whole.state_dict())
     images = torch.randn(5, channels, 28, 26)
     by_hand = F.pad(images, (-3, -3, -3, -3))
@@ -27,7 +27,7 @@ def test_a_cropped_network_is_the_same_network_on_cropped_images(channels):
 
 def test_what_lies_outside_is_never_read():
     torch.manual_seed(0)
-    model = plain(PlainSizes(widths=(4, 6), pools=(1,), crop=2), 1, 10).eval()
+    model = plain(PlainConfig(widths=(4, 6), pools=(1,), crop=2), 1, 10).eval()
     images = torch.randn(2, 1, 28, 28)
     framed = images.clone()
     framed[:, :, :2] = framed[:, :, -2:] = framed[..., :2] = framed[..., -2:] = 100.0
@@ -37,7 +37,7 @@ def test_what_lies_outside_is_never_read():
 
 
 def test_the_maps_behind_a_crop_stay_channels_last():
-    model = plain(PlainSizes(widths=(8, 8), crop=2), 1, 10).to(memory_format=torch.channels_last)
+    model = plain(PlainConfig(widths=(8, 8), crop=2), 1, 10).to(memory_format=torch.channels_last)
     images = torch.zeros(4, 1, 28, 28).contiguous(memory_format=torch.channels_last)
     maps = model[:2](images)
     assert maps.shape == (4, 8, 24, 24)
@@ -46,7 +46,7 @@ def test_the_maps_behind_a_crop_stay_channels_last():
 
 def test_the_audit_counts_the_smaller_maps():
     whole, cropped = (
-        audit_model(plain(PlainSizes(widths=(8, 16), pools=(1,), crop=crop), 1, 10), (1, 28, 28))
+        audit_model(plain(PlainConfig(widths=(8, 16), pools=(1,), crop=crop), 1, 10), (1, 28, 28))
         for crop in (0, 2)
     )
     assert cropped.params == whole.params
@@ -88,12 +88,12 @@ def test_the_audit_counts_both_columns():
 @pytest.mark.parametrize("deskew", ["half", 1, "true"])
 def test_other_ways_to_deskew_are_refused(deskew):
     with pytest.raises(ValueError, match="deskew"):
-        PlainSizes(widths=(4,), deskew=deskew)
+        PlainConfig(widths=(4,), deskew=deskew)
 
 
 def looking(views, **sizes):
     torch.manual_seed(0)
-    return plain(PlainSizes(widths=(4, 6), pools=(1,), crop=2, views=views, **sizes), 1, 10)
+    return plain(PlainConfig(widths=(4, 6), pools=(1,), crop=2, views=views, **sizes), 1, 10)
 
 
 @pytest.mark.parametrize("views", [5, 9])
@@ -140,7 +140,7 @@ def test_the_audit_counts_every_look():
 @pytest.mark.parametrize("views", [0, 2, 25, True, "5"])
 def test_other_numbers_of_views_are_refused(views):
     with pytest.raises(ValueError, match="views"):
-        PlainSizes(widths=(4,), views=views)
+        PlainConfig(widths=(4,), views=views)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_other_numbers_of_views_are_refused(views):
 )
 def test_every_block_ends_in_its_activation(activation, function):
     torch.manual_seed(0)
-    model = plain(PlainSizes(widths=(4, 6), pools=(), activation=activation), 1, 10).eval()
+    model = plain(PlainConfig(widths=(4, 6), pools=(), activation=activation), 1, 10).eval()
     images = torch.randn(2, 1, 12, 12)
     maps = function(model.norm2(model.conv2(function(model.norm1(model.conv1(images))))))
     torch.testing.assert_close(model(images), model.linear1(maps.mean((2, 3))))
@@ -207,7 +207,7 @@ def test_nothing_drawn_stays_nothing():
 
 def test_deskew_stands_in_front_and_costs_no_parameter():
     skewed, upright = (
-        plain(PlainSizes(widths=(4, 6), pools=(1,), crop=1, deskew=deskew), 1, 10).eval()
+        plain(PlainConfig(widths=(4, 6), pools=(1,), crop=1, deskew=deskew), 1, 10).eval()
         for deskew in (False, True)
     )
     upright.load_state_dict(skewed.state_dict())

@@ -134,7 +134,7 @@ def search(
     Stopped at any time, the same command goes on; more --trials go further.
     """
     from whit.environment import choose_device, choose_threads
-    from whit.space import load_space
+    from whit.space_file import load_space
 
     need("search", "optuna", "matplotlib")
     if storage is not None:

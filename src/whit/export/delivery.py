@@ -19,13 +19,13 @@ from whit.export.forms import FORMS, Form
 from whit.export.graph import Graph
 from whit.export.shipping import Proof, graph_of
 from whit.inputs import current_digests, diff_inputs
+from whit.models.weights import sha256
 from whit.needed import need
 from whit.run_record import RunRecord, read_run, weights_problem
 from whit.runs import layout
 from whit.sameness import REPRODUCIBILITY_KEYS
 from whit.text_table import wrapped
 from whit.trained import LoadedRun, load_run_model
-from whit.weights import sha256
 
 _SAME = 1e-3  # of the largest logit
 _TIED = 1e-4  # of it: sums of float32 in another order decide between logits as near as this

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from whit.export.graph import INPUT, Graph, Operation
-from whit.models.layers import LEAST_MASS
+from whit.models.layers import MIN_MASS
 
 if TYPE_CHECKING:
     from whit.export.quantising import Quantised
@@ -313,7 +313,7 @@ def _deskew(writer: _Writer, op: Operation) -> None:
 
     x = number("x", np.arange(width).reshape(1, 1, -1))
     y = number("y", np.arange(height).reshape(1, -1, 1))
-    least = number("least", LEAST_MASS)
+    least = number("least", MIN_MASS)
     smallest = node("ReduceMin", "smallest", image, writer.array("axes:HW", [2, 3], np.int64))
     mass = total("mass", node("Sub", "above", image, smallest), 1, kept=0)
     rows, columns = total("rows", mass, 2), total("columns", mass, 1)

@@ -20,7 +20,7 @@ from whit.errors import ModelError
 from whit.export.aten.handlers import HANDLERS, TAKE_SPREAD
 from whit.export.aten.values import BATCH, MAP, Growing, Seen, Spread, Unreadable
 from whit.export.graph import INPUT, Graph, Operation, behind
-from whit.models.layers import Columns, Deskew, Views
+from whit.models.layers import Deskew, MultiColumn, ShiftTTA
 
 
 def read_graph(
@@ -28,19 +28,20 @@ def read_graph(
 ) -> Graph:
     """Return the operations of `model`'s forward pass in evaluation mode, nothing folded yet.
 
-    Of `Views`, those of one look and the shifts; of `Columns`, those of one after the other;
+    Of `ShiftTTA`, those of one pass and the shifts; of `MultiColumn`, those of one column after
+    the other;
     `Deskew` in front of all others is one.
     Constants are float64, so that folding loses nothing. Raises ModelError that names every
     operation which has no plain form.
     """
-    if isinstance(model, Views):
+    if isinstance(model, ShiftTTA):
         graph = read_graph(model.network, image_shape, classes, name)
         if len(graph.shifts) > 1:
             raise ModelError(
                 f"{name}: cannot be exported: views of a network with views of its own."
             )
         return replace(graph, shifts=model.shifts)
-    if isinstance(model, Columns):
+    if isinstance(model, MultiColumn):
         graphs = [read_graph(column, image_shape, classes, name) for column in model.children()]
         if any(len(graph.shifts) > 1 for graph in graphs):
             raise ModelError(f"{name}: cannot be exported: views of a column alone.")
@@ -50,10 +51,10 @@ def read_graph(
         if any(op.kind == "deskew" for op in graph.operations):
             raise ModelError(f"{name}: cannot be exported: it deskews what is deskewed.")
         return behind(Operation("upright", "deskew", (INPUT,), image_shape), graph)
-    for kind in (Views, Columns):
+    for kind, name_of_kind in ((ShiftTTA, "Views"), (MultiColumn, "Columns")):
         if any(isinstance(module, kind) for module in model.modules()):
             raise ModelError(
-                f"{name}: cannot be exported: its {kind.__name__} are not around all of it."
+                f"{name}: cannot be exported: its {name_of_kind} are not around all of it."
             )
     try:
         with warnings.catch_warnings():

@@ -1,8 +1,8 @@
-"""Plain small networks: blocks in a row, each conv, [2x2 pool], BatchNorm, activation.
+"""Plain small networks: a sequence of blocks, each conv, [2x2 pool], BatchNorm, activation.
 
-Pooling stands before BatchNorm and activation, where it makes both cheaper. The head is dropout,
-global average pooling and one layer to the classes. What saves parameters is by block, too: a
-convolution may be depthwise or separable, and blocks may share one.
+Pooling comes before BatchNorm and activation, which makes both cheaper. The head is dropout,
+global average pooling and one layer to the classes. To save parameters, the
+convolution of a block may be depthwise or separable, and blocks may share weights.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from whit.models.layers import (
-    Columns,
-    Crop,
+    BiasOnlyBatchNorm,
+    CenterCrop,
     Deskew,
     Dropout,
     GlobalAvgPool,
+    MultiColumn,
     Residual,
-    ShiftNorm,
-    Views,
-    in_order,
+    ShiftTTA,
+    named_sequential,
 )
 
 Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
@@ -43,27 +43,26 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 }
 
 
-class PlainSizes(BaseModel):
-    """Sizes of a plain network; lists run over the blocks.
+class PlainConfig(BaseModel):
+    """The [model] keys of a plain network; lists have one entry for each block.
 
     `kernels` defaults to 5 for the first block and 3 for the others, `strides` to 1. `pools`
-    names the blocks (from 1) that hold a 2x2 pool; by default the first and the third.
+    lists the blocks (from 1) that have a 2x2 pool; by default the first and the third.
     `paddings` defaults to half the kernel, which keeps the size of the map.
 
-    `kinds` says what a block's convolution is: `conv`, `depthwise` (one filter a channel), or
+    `kinds` is the type of each block's convolution: `conv`, `depthwise` (one filter a channel), or
     `separable` (depthwise, then 1x1: Xception, arXiv 1610.02357). Blocks with the same number
-    above 0 in `shares` use the same weights, each with a BatchNorm of its own. `residual` adds
-    its input to a block that keeps the shape. `norm = "shift"` leaves BatchNorm's scale away,
-    which the next layer can take up behind a ReLU. `activation` stands behind each BatchNorm; the
-    smooth ones (SiLU: arXiv 1710.05941) suit networks that are too small for their task.
+    above 0 in `shares` use the same weights, each with its own BatchNorm. `residual` adds the
+    input of a block to its output where the shape is kept. `norm = "shift"` omits BatchNorm's
+    scale, which the next layer can represent after a ReLU. `activation` follows each BatchNorm;
+    the smooth ones (SiLU: arXiv 1710.05941) suit networks that are too small for their task.
 
-    `crop` takes so many pixels off each side of the images first: where they hold nothing, as
-    MNIST's outer two do, the maps are smaller for it and every layer quicker. `deskew` shears each
-    image first so that it stands upright (`layers.Deskew`), which saves a very small network much
-    to learn; with `"both"` two networks of these widths stand side by side (`layers.Columns`), of
-    which one sees images as they are and one upright. With `views` of 5 or 9 a trained network
-    judges by the mean of its logits over the image and its shifts by a pixel (`layers.Views`),
-    which costs so many times the multiply-adds; training is what it was.
+    `crop` first removes so many pixels on each side of the images: where these are background, as
+    MNIST's outer two are, the maps become smaller and every layer faster. `deskew` first deskews
+    each image (`layers.Deskew`), which a very small network then need not learn; `"both"` makes a
+    two-column network (`layers.MultiColumn`), one column for raw and one for deskewed images.
+    `views` of 5 or 9 adds test-time augmentation (`layers.ShiftTTA`), which multiplies the
+    multiply-adds of evaluation by that number; training is unchanged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -86,7 +85,7 @@ class PlainSizes(BaseModel):
     views: Annotated[int, Field(strict=True)] = 1
 
     @model_validator(mode="after")
-    def _one_for_each_block(self) -> PlainSizes:
+    def _check_lengths(self) -> PlainConfig:
         blocks = len(self.widths)
         for name in ("kernels", "strides", "paddings", "kinds", "shares"):
             given = getattr(self, name)
@@ -100,11 +99,11 @@ class PlainSizes(BaseModel):
 
 
 @dataclass(frozen=True)
-class BlockSizes:
-    """One block: what its convolution is, and whether a pool follows."""
+class BlockConfig:
+    """One block: its convolution, and whether a pool follows."""
 
     kind: Kind
-    inputs: int
+    in_channels: int
     width: int
     kernel: int
     stride: int
@@ -115,89 +114,91 @@ class BlockSizes:
     @property
     def keeps_shape(self) -> bool:
         same_map = self.stride == 1 and 2 * self.padding == self.kernel - 1 and not self.pool
-        return same_map and self.inputs == self.width
+        return same_map and self.in_channels == self.width
 
     @property
-    def weights(self) -> tuple[Kind, int, int, int]:
-        """What blocks that share must have in common; stride and padding are not weights."""
-        return self.kind, self.inputs, self.width, self.kernel
+    def weight_shape(self) -> tuple[Kind, int, int, int]:
+        """What blocks that share weights must have in common."""
+        return self.kind, self.in_channels, self.width, self.kernel
 
 
-def blocks_of(sizes: PlainSizes, channels: int) -> list[BlockSizes]:
-    """Return the blocks with defaults filled in. Raises ValueError for sizes that do not fit."""
-    count = len(sizes.widths)
-    kernels = sizes.kernels or (5, *[3] * (count - 1))
-    pools = sizes.pools if sizes.pools is not None else (1, 3)
+def expand_blocks(config: PlainConfig, channels: int) -> list[BlockConfig]:
+    """Return the blocks with defaults filled in. Raises ValueError if they do not fit."""
+    count = len(config.widths)
+    kernels = config.kernels or (5, *[3] * (count - 1))
+    pools = config.pools if config.pools is not None else (1, 3)
     rows = zip(
-        sizes.kinds or ("conv",) * count,
-        (channels, *sizes.widths),
-        sizes.widths,
+        config.kinds or ("conv",) * count,
+        (channels, *config.widths),
+        config.widths,
         kernels,
-        sizes.strides or (1,) * count,
-        sizes.paddings or tuple(kernel // 2 for kernel in kernels),
+        config.strides or (1,) * count,
+        config.paddings or tuple(kernel // 2 for kernel in kernels),
         (block in pools for block in range(1, count + 1)),
-        sizes.shares or (0,) * count,
-        strict=False,  # one input more than there are blocks
+        config.shares or (0,) * count,
+        strict=False,  # one more number of channels than there are blocks
     )
-    blocks = [BlockSizes(*row) for row in rows]
-    shared: dict[int, tuple[int, BlockSizes]] = {}
+    blocks = [BlockConfig(*row) for row in rows]
+    shared: dict[int, tuple[int, BlockConfig]] = {}
     for number, block in enumerate(blocks, start=1):
-        if block.kind == "depthwise" and block.inputs != block.width:
+        if block.kind == "depthwise" and block.in_channels != block.width:
             raise ValueError(
-                f"block {number} is depthwise, which keeps its {block.inputs} channels, "
+                f"block {number} is depthwise, which keeps its {block.in_channels} channels, "
                 f"but has width {block.width}"
             )
         first, other = shared.setdefault(block.share, (number, block))
-        if block.share and other.weights != block.weights:
+        if block.share and other.weight_shape != block.weight_shape:
             raise ValueError(
                 f"blocks {first} and {number} share weights, but differ in kind, input channels, "
-                f"width or kernel: {other.weights} and {block.weights}"
+                f"width or kernel: {other.weight_shape} and {block.weight_shape}"
             )
     return blocks
 
 
-def plain(sizes: PlainSizes, channels: int, classes: int) -> nn.Module:
+def plain(config: PlainConfig, channels: int, classes: int) -> nn.Module:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
-    if sizes.deskew == "both":
-        network: nn.Module = Columns(
-            as_is=_column(sizes, channels, classes, upright=False),
-            upright=_column(sizes, channels, classes, upright=True),
+    if config.deskew == "both":
+        network: nn.Module = MultiColumn(
+            as_is=_build_column(config, channels, classes, deskew=False),
+            upright=_build_column(config, channels, classes, deskew=True),
         )
     else:
-        network = _column(sizes, channels, classes, upright=sizes.deskew)
-    return Views(network, sizes.views) if sizes.views > 1 else network
+        network = _build_column(config, channels, classes, deskew=config.deskew)
+    return ShiftTTA(network, config.views) if config.views > 1 else network
 
 
-def _column(sizes: PlainSizes, channels: int, classes: int, *, upright: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [Deskew()] if upright else []
-    layers += [Crop(sizes.crop)] if sizes.crop else []
+def _build_column(
+    config: PlainConfig, channels: int, classes: int, *, deskew: bool
+) -> nn.Sequential:
+    layers: list[nn.Module] = [Deskew()] if deskew else []
+    layers += [CenterCrop(config.crop)] if config.crop else []
     shared: dict[tuple[int, int], nn.Conv2d] = {}
-    for block in blocks_of(sizes, channels):
+    for block in expand_blocks(config, channels):
         inner: list[nn.Module] = []
-        for place, conv in enumerate(_convolutions(block)):
-            # Blocks that share may differ in stride and padding, so they share the tensor alone.
-            owner = shared.setdefault((block.share, place), conv) if block.share else conv
+        for index, conv in enumerate(_build_convolutions(block)):
+            # Blocks that share may differ in stride and padding, so they share only the tensor.
+            owner = shared.setdefault((block.share, index), conv) if block.share else conv
             conv.weight = owner.weight
             inner.append(conv)
         if block.pool:
-            inner.append(nn.MaxPool2d(2) if sizes.pooling == "max" else nn.AvgPool2d(2))
-        norm = nn.BatchNorm2d if sizes.norm == "full" else ShiftNorm
-        inner += [norm(block.width), _ACTIVATIONS[sizes.activation]()]
-        layers += [Residual(*inner)] if sizes.residual and block.keeps_shape else inner
-    last = sizes.widths[-1]
-    if sizes.head == "linear":
-        layers += [GlobalAvgPool(), Dropout(sizes.dropout), nn.Linear(last, classes)]
+            inner.append(nn.MaxPool2d(2) if config.pooling == "max" else nn.AvgPool2d(2))
+        norm = nn.BatchNorm2d if config.norm == "full" else BiasOnlyBatchNorm
+        inner += [norm(block.width), _ACTIVATIONS[config.activation]()]
+        layers += [Residual(*inner)] if config.residual and block.keeps_shape else inner
+    last = config.widths[-1]
+    if config.head == "linear":
+        layers += [GlobalAvgPool(), Dropout(config.dropout), nn.Linear(last, classes)]
     else:
-        layers += [Dropout(sizes.dropout), nn.Conv2d(last, classes, 1), GlobalAvgPool()]
-    return in_order(*layers)
+        layers += [Dropout(config.dropout), nn.Conv2d(last, classes, 1), GlobalAvgPool()]
+    return named_sequential(*layers)
 
 
-def _convolutions(block: BlockSizes) -> Iterator[nn.Conv2d]:
-    """The convolutions of a block. No bias: BatchNorm takes out the mean that it would add."""
-    inputs, first = block.inputs, block.width if block.kind == "conv" else block.inputs
-    groups = 1 if block.kind == "conv" else inputs
+def _build_convolutions(block: BlockConfig) -> Iterator[nn.Conv2d]:
+    """Yield the convolutions of a block, without bias: BatchNorm would subtract it again."""
+    channels = block.in_channels
+    first, groups = (block.width, 1) if block.kind == "conv" else (channels, channels)
     yield nn.Conv2d(
-        inputs, first, block.kernel, block.stride, block.padding, groups=groups, bias=False
+        channels, first, block.kernel, block.stride, block.padding, groups=groups, bias=False
     )
     if block.kind == "separable":
-        yield nn.Conv2d(inputs, block.width, 1, bias=False)
+        yield nn.Conv2d(channels, block.width, 1, bias=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from whit.models.layers import Dropout, GlobalAvgPool, in_order
+from whit.models.layers import Dropout, GlobalAvgPool, named_sequential
 
 
 def _conv(inputs: int, outputs: int, padding: int = 0, *, bias: bool = True) -> nn.Conv2d:
@@ -25,7 +25,7 @@ def published_17098(channels: int, classes: int) -> nn.Sequential:
 
     That ReLU matters: BatchNorm's output can be negative.
     """
-    return in_order(
+    return named_sequential(
         _conv(channels, 16, 1), _relu(), nn.BatchNorm2d(16), nn.MaxPool2d(2), Dropout(0.15),
         _relu(),
         _conv(16, 32, 1), _relu(), nn.BatchNorm2d(32), nn.MaxPool2d(2), Dropout(0.15),
@@ -36,7 +36,7 @@ def published_17098(channels: int, classes: int) -> nn.Sequential:
 
 def published_16848(channels: int, classes: int) -> nn.Sequential:
     """No bias anywhere, Dropout2d; what the write-up calls fully connected is a 1x1 convolution."""
-    return in_order(
+    return named_sequential(
         _conv(channels, 16, bias=False), _relu(), nn.BatchNorm2d(16), nn.Dropout2d(0.25),
         _conv(16, 16, bias=False), _relu(), nn.BatchNorm2d(16),
         _conv(16, 16, bias=False), _relu(), nn.BatchNorm2d(16), nn.MaxPool2d(2),
@@ -53,7 +53,7 @@ def published_19122(channels: int, classes: int) -> nn.Sequential:
 
     The original class also holds a BatchNorm(32) that it never calls; it is left out here.
     """
-    return in_order(
+    return named_sequential(
         _conv(channels, 16, 1), _relu(), nn.BatchNorm2d(16), nn.Dropout2d(0.1),
         _conv(16, 32, 1), _relu(), nn.BatchNorm2d(32), nn.Dropout2d(0.1),
         nn.MaxPool2d(2), nn.Conv2d(32, 8, 1),
@@ -67,7 +67,7 @@ def published_19122(channels: int, classes: int) -> nn.Sequential:
 
 def published_19130(channels: int, classes: int) -> nn.Sequential:
     """Biases on, Dropout, two linear layers after global average pooling."""
-    return in_order(
+    return named_sequential(
         _conv(channels, 16), _relu(), nn.BatchNorm2d(16),
         _conv(16, 16), _relu(), nn.BatchNorm2d(16), nn.MaxPool2d(2), Dropout(0.2),
         _conv(16, 16), _relu(), nn.BatchNorm2d(16), Dropout(0.2),
@@ -83,7 +83,7 @@ def published_15938(channels: int, classes: int) -> nn.Sequential:
 
     Its last pooling is not global: it averages the top-left 2x2 of a 3x3 map.
     """
-    return in_order(
+    return named_sequential(
         _conv(channels, 16, 1), nn.BatchNorm2d(16), Dropout(0.05), _relu(),
         _conv(16, 32, 1), nn.BatchNorm2d(32), Dropout(0.05), _relu(),
         nn.Conv2d(32, 8, 1), nn.MaxPool2d(2), Dropout(0.05),

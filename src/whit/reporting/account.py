@@ -15,7 +15,7 @@ from whit.data.splits import Split
 from whit.errors import InputError
 from whit.inputs import diff_inputs
 from whit.judge import Judgement, altered, judge_run
-from whit.models.source import refuse_inside
+from whit.model_ref import reject_code_in_run
 from whit.planning import plan
 from whit.reporting.findings import Findings, counted, disputed_of, findings_of
 from whit.run_record import RunRecord, weights_problem
@@ -120,7 +120,7 @@ def split_of(run: RunRecord) -> Split | None:
 def audit_of(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
     """Return the layers of a run by its recipe alone; None where it cannot be built here."""
     try:
-        refuse_inside(run.recipe.model.name, run.path)
+        reject_code_in_run(run.recipe.model.name, run.path)
         return plan(run.recipe, model).audit
     except InputError:
         return None

@@ -267,7 +267,7 @@ def _name(middle: Account | None, label: int) -> str:
 
 def _reproduce(seeds: Seeds) -> list[Block]:
     run = seeds.runs[0]
-    if run.recipe.model.is_given:
+    if run.recipe.model.is_in_memory:
         return [Text("The model was given in Python, so no command can build it again.")]
     known = [r.seed for r in seeds.runs if r.seed is not None]
     threads = run.environment.get("threads")

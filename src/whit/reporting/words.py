@@ -199,7 +199,7 @@ def reproduce_run(run: RunRecord) -> list[Block]:
     """Return the one command that makes a run again, and what it depends on."""
     recipe = run.recipe
     seed = shown(run.seed if run.seed is not None else 0)
-    if recipe.model.is_given:
+    if recipe.model.is_in_memory:
         call = f'whit.train(whit.load_recipe("recipe.toml"), YourModel(), seed={seed})'
         return [
             Text("The model was given in Python, so no command can build it again:"),

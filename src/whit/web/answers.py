@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from whit.errors import InputError, WhitError
-from whit.models.source import is_source
+from whit.model_ref import is_model_path
 from whit.run_record import RunRecord, read_run, weights_problem
 from whit.trained import LoadedRun, load_run_model
 from whit.web.rows import own_model_refusal
@@ -92,7 +92,7 @@ def answer(what: str, path: str, own_models: bool) -> dict[str, Any]:
     """Return {"body"}, or {"status", "error"} in plain words. Raises nothing."""
     try:
         run = read_run(Path(path))
-        if is_source(run.recipe.model.name) and not own_models:
+        if is_model_path(run.recipe.model.name) and not own_models:
             return {"status": 403, "error": own_model_refusal(run.recipe.model.name)}
         return {"body": _ANSWERS[what](run)}
     except WhitError as error:

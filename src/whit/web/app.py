@@ -64,8 +64,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from whit.errors import InputError
+from whit.model_ref import is_model_path
 from whit.web.answering import Answering, Body, Refused
-from whit.web.rows import names_a_file, own_model_refusal
+from whit.web.rows import own_model_refusal
 from whit.web.shelf import Deleted, Place, Shelf, is_id
 
 _JSON = "application/json; charset=utf-8"
@@ -148,7 +149,7 @@ class Application:
     async def _asked(self, request: Request, what: str) -> Body:
         place = await self._place(request)
         run = await asyncio.to_thread(place.read)
-        is_own = names_a_file(run)
+        is_own = is_model_path(run.recipe.model.name)
         if is_own and not self.answering.own_models:
             raise Refused(403, own_model_refusal(run.recipe.model.name))
         return await self.answering.ask(what, place, keep=not is_own)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from whit.errors import InputError
 from whit.evidence import Sample
+from whit.model_ref import is_model_path
 from whit.ownership import Owner
 from whit.run_record import RunRecord, weights_problem
 
@@ -43,7 +44,7 @@ def run_row(place: Place, run: RunRecord, changed: float | None) -> dict[str, An
         "verdict": result.get("verdict"),
         "split": split,
         "seconds": _finite(result["seconds"]["total"]) if result else None,
-        "own_model": names_a_file(run),
+        "own_model": is_model_path(run.recipe.model.name),
         "has_weights": weights_problem(run) is None,
     }
 
@@ -115,7 +116,7 @@ def details(
         "state": run.state,
         "study": place.study,
         "split": _last_reading(run)[0],
-        "own_model": names_a_file(run),
+        "own_model": is_model_path(run.recipe.model.name),
         "changed": changed,
         "recipe": recipe.to_toml(),
         "model": recipe.model.name,
@@ -128,12 +129,6 @@ def details(
         "environment": plain({key: run.environment.get(key) for key in _ENVIRONMENT}),
         "why_no_network": weights_problem(run),
     }
-
-
-def names_a_file(run: RunRecord) -> bool:
-    """Whether the run's model is somebody's own file. No shipped name has any of these marks."""
-    model = run.recipe.model
-    return not model.is_given and any(mark in model.name for mark in ".:/\\")
 
 
 def own_model_refusal(model: str) -> str:

@@ -1,4 +1,4 @@
-"""The class or function that builds a user's model, and whether keywords fit it."""
+"""The class or function that builds a user's model, and whether keyword arguments fit it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from whit.errors import SourceError, did_you_mean
-from whit.models.code import Source
-from whit.models.failure import own_place
+from whit.models.user_code.source import Source
+from whit.models.user_code.tracebacks import user_location
 
 ModelFactory = type[nn.Module] | Callable[..., nn.Module]
 
 
-def factory_in(module: types.ModuleType, source: Source) -> ModelFactory:
-    """Return the value that `source` names in the module it ran as.
+def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
+    """Return the class or function that `source` names in its executed module.
 
     Raises SourceError: there is none, or no model can be built from it.
     """
@@ -24,8 +24,9 @@ def factory_in(module: types.ModuleType, source: Source) -> ModelFactory:
         raise SourceError(f"{source.path}: running it left no {source.name!r} behind.")
     value: object = vars(module)[source.name]
     if isinstance(value, nn.Module):
-        own = type(value).__module__ == module.__name__
-        instead = f"its class, {type(value).__name__!r}" if own else "a function that returns it"
+        kind = type(value)
+        is_local = kind.__module__ == module.__name__
+        instead = f"its class, {kind.__name__!r}" if is_local else "a function that returns it"
         raise SourceError(f"{source.target} is a model that is already built: name {instead}.")
     if isinstance(value, type) and not issubclass(value, nn.Module):
         modules = [
@@ -35,10 +36,10 @@ def factory_in(module: types.ModuleType, source: Source) -> ModelFactory:
             and issubclass(other, nn.Module)
             and other.__module__ == module.__name__
         ]
-        there = f" Its modules: {', '.join(modules)}." if modules else ""
+        hint = f" Its modules: {', '.join(modules)}." if modules else ""
         raise SourceError(
             f"{source.target} is a class, but not a torch.nn.Module: "
-            f"write `class {source.name}(nn.Module)`.{there}"
+            f"write `class {source.name}(nn.Module)`.{hint}"
         )
     if not callable(value):
         raise SourceError(
@@ -48,44 +49,44 @@ def factory_in(module: types.ModuleType, source: Source) -> ModelFactory:
     return value
 
 
-def argument_problems(
+def find_argument_problems(
     source: Source, factory: ModelFactory, arguments: Mapping[str, object]
 ) -> list[str]:
-    """Return one sentence for each keyword that is unknown or missing."""
+    """Return one sentence for each keyword argument that is unknown or missing."""
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # a callable without a signature: its call will tell
+    except (TypeError, ValueError):  # a callable without a signature: calling it will tell
         return []
     by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     known = [p.name for p in by_name]
-    place = defined_at(source, factory)
+    site = definition_site(source, factory)
     takes = f"It takes: {', '.join(known)}." if known else "It takes no arguments."
     problems = [
-        f"{place}: {source.name} has no argument {name!r}.{did_you_mean(name, known)} {takes}"
+        f"{site}: {source.name} has no argument {name!r}.{did_you_mean(name, known)} {takes}"
         for name in arguments
         if name not in known and not takes_any
     ]
     problems += [
-        f"{place}: {source.name} needs {p.name!r}, and [model] does not give it."
+        f"{site}: {source.name} needs {p.name!r}, and [model] does not give it."
         for p in by_name
         if p.default is p.empty and p.name not in arguments
     ]
     problems += [
-        f"{place}: {source.name} takes {p.name!r} by position only: [model] gives names."
+        f"{site}: {source.name} takes {p.name!r} by position only: [model] gives names."
         for p in parameters
         if p.kind is p.POSITIONAL_ONLY and p.default is p.empty
     ]
     return problems
 
 
-def defined_at(source: Source, factory: ModelFactory) -> str:
-    """Return where the signature of `factory` stands, as exactly as can be known."""
+def definition_site(source: Source, factory: ModelFactory) -> str:
+    """Return the location of the signature of `factory`, or of its file where it is unknown."""
     function: Callable[..., object] = factory
     if isinstance(factory, type):
-        function = factory.__init__  # type: ignore[misc]  # only its place is asked for
+        function = factory.__init__  # type: ignore[misc]  # only its code object is read
     code = getattr(inspect.unwrap(function), "__code__", None)
-    place = ""
+    location = ""
     if isinstance(code, types.CodeType):
-        place = own_place(source, code.co_filename, code.co_firstlineno)
-    return place or str(source.path)
+        location = user_location(source, code.co_filename, code.co_firstlineno)
+    return location or str(source.path)

@@ -1,4 +1,4 @@
-"""The files beside a user's own: importable by name while it runs, and forgotten afterwards."""
+"""Imports of the files beside a user's own, for as long as that file runs."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def neighbours(folder: Path) -> Iterator[None]:
-    """Make the files in `folder` importable by name, and forget them again afterwards.
+def sibling_imports(folder: Path) -> Iterator[None]:
+    """Make the files in `folder` importable by name inside; remove their modules afterwards.
 
-    A module of the same name from elsewhere is set aside meanwhile: `from blocks import Block`
-    means the file beside the user's, not one that some other model brought before.
+    A loaded module of the same name from elsewhere is replaced inside: `from blocks import Block`
+    means the file beside the user's, not one that some other model imported before.
     """
-    loose = _loose_names(folder)
+    siblings = _find_sibling_names(folder)
     entry = str(folder)
 
-    def take_out() -> dict[str, types.ModuleType]:
-        names = [name for name in sys.modules if name.partition(".")[0] in loose]
+    def remove_modules() -> dict[str, types.ModuleType]:
+        names = [name for name in sys.modules if name.partition(".")[0] in siblings]
         return {name: sys.modules.pop(name) for name in names}
 
-    set_aside = take_out()
+    replaced = remove_modules()
     sys.path.insert(0, entry)
-    importlib.invalidate_caches()  # a file written a moment ago must be seen
+    importlib.invalidate_caches()  # the file finder may miss a file written a moment ago
     try:
         yield
     finally:
         if entry in sys.path:
             sys.path.remove(entry)
-        take_out()
-        sys.modules.update(set_aside)
+        remove_modules()
+        sys.modules.update(replaced)
 
 
-def _loose_names(folder: Path) -> set[str]:
-    """Return the names importable from `folder`, less the modules that must stay what they are.
+def _find_sibling_names(folder: Path) -> set[str]:
+    """Return the module names importable from `folder`, without those that must not be shadowed.
 
-    Those are the standard library, whit itself, and every installed package already in use:
+    Those are the standard library, whit itself, and every installed package already imported:
     importing torch a second time because of a folder named `torch` would break it.
     """
     names = set()
@@ -50,8 +50,8 @@ def _loose_names(folder: Path) -> set[str]:
                 names.add(name)
     except OSError:  # a folder that may be entered but not listed
         return set()
-    kept = {name for name in names if _is_installed(sys.modules.get(name))}
-    return names - kept - sys.stdlib_module_names - {"whit"}
+    installed = {name for name in names if _is_installed(sys.modules.get(name))}
+    return names - installed - sys.stdlib_module_names - {"whit"}
 
 
 def _is_installed(module: types.ModuleType | None) -> bool:
@@ -62,9 +62,9 @@ def _in_site_packages(path: Path) -> bool:
     return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
-def is_neighbour(folder: Path, path: Path) -> bool:
+def is_sibling(folder: Path, path: Path) -> bool:
     """Return whether a file in `folder`, or in a package there, is the user's and not installed."""
     if not path.is_relative_to(folder) or _in_site_packages(path):
         return False
     first = path.relative_to(folder).parts[0]
-    return first.removesuffix(".py") in _loose_names(folder)
+    return first.removesuffix(".py") in _find_sibling_names(folder)

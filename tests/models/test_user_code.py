@@ -1,6 +1,6 @@
 """A user's model is loaded from their file or notebook, and nothing of theirs runs besides.
 
-pytest tests/models/test_source.py
+pytest tests/models/test_user_code.py
 """
 
 from __future__ import annotations
@@ -25,15 +25,10 @@ import torch
 from torch import nn
 
 from whit.errors import SourceError
-from whit.models.source import (
-    build_user_model,
-    is_source,
-    load_model_class,
-    read_source,
-    source_sha256,
-    source_text,
-)
-from whit.models.statement import scan
+from whit.model_ref import is_model_path
+from whit.models.user_code import build_user_model, read_source, user_model_sha256
+from whit.models.user_code.loader import load_model_class
+from whit.models.user_code.scopes import analyze_statement
 
 NET = """\
 import torch.nn as nn
@@ -121,7 +116,7 @@ def runs(model: nn.Module, shape: tuple[int, ...] = (2, 1, 8, 8)) -> torch.Size:
     ],
 )
 def test_a_target_is_told_from_other_names(target: str, meant: bool) -> None:
-    assert is_source(target) is meant
+    assert is_model_path(target) is meant
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -145,8 +140,8 @@ def test_a_function_and_an_absolute_path_and_crlf_lines_work() -> None:
 def test_what_is_returned_is_the_code_that_was_executed() -> None:
     write("net.py", NET)
     source = read_source("net.py:Net")
-    assert source_text("net.py:Net") == NET == source.text
-    assert source_sha256("net.py:Net") == source.sha256
+    assert source.text == NET
+    assert user_model_sha256("net.py:Net") == source.sha256
     write("net.py", "raise RuntimeError('a later version')")
     assert runs(build_user_model(source, {})) == (2, 10)
 
@@ -531,7 +526,7 @@ def test_of_a_write_up_only_what_the_class_needs_is_run() -> None:
     notebook(*WRITE_UP)
     model = build_user_model("net.ipynb:Net", {"width": 6})
     assert runs(model, (2, 1, 28, 28)) == (2, 10)
-    text = source_text("net.ipynb:Net")
+    text = read_source("net.ipynb:Net").text
     for foreign in ("torchvision", "colab", "summary", "tqdm", "device", "model =", "raise", "!"):
         assert foreign not in text
     assert ast.parse(text)
@@ -544,7 +539,7 @@ def test_the_text_of_a_notebook_is_in_its_order_and_names_its_cells() -> None:
     notebook("import torch.nn as nn, os\n", "#md text", "width = 3; depth = 4\nprint(width)", NET)
     kept = NET.replace("=4", "=width")
     notebook("import os, torch.nn as nn", "#md text", "width = 3; depth = 4\nprint(width)", kept)
-    assert source_text("net.ipynb:Net") == (
+    assert read_source("net.ipynb:Net").text == (
         "# From net.ipynb: what Net needs.\n\n\n# cell 3\nwidth = 3\n\n# cell 4\n"
         "import torch.nn as nn\nimport torch.nn.functional as F\n" + kept[kept.index("class") :]
     )
@@ -698,12 +693,12 @@ def test_the_names_read_are_those_that_the_compiler_finds(module: types.ModuleTy
     for node in ast.parse(text).body:
         code = compile(ast.Module([node], []), "", "exec", flags, dont_inherit=True)
         loaded = set(names_in(code))
-        statement = scan(node, lazy_annotations=lazy)
-        read = {read.root for read in statement.reads}
+        statement = analyze_statement(node, lazy_annotations=lazy)
+        read = {use.root for use in statement.uses}
         loaded_in_functions = {name for kind, name in loaded if kind == "LOAD_GLOBAL"}
         mangled = {name for name in loaded_in_functions if "__" in name[1:].rstrip("_")}
         assert loaded_in_functions - mangled <= read | set(statement.binds), ast.unparse(node)
-        read_later = {read.root for read in statement.reads if read.later} - {"__class__"}
+        read_later = {use.root for use in statement.uses if use.deferred} - {"__class__"}
         assert read_later - mangled <= {name for _, name in loaded}, ast.unparse(node)
 
 

@@ -1,4 +1,4 @@
-"""A notebook: its code cells without their magics, as statements of Python."""
+"""Read a Jupyter notebook: its code cells without magics, as statements of Python."""
 
 from __future__ import annotations
 
@@ -10,84 +10,91 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whit.errors import SourceError
-from whit.models.pyfile import parse_quietly, read_bytes, refuse_encoding, syntax_problem
-from whit.models.statement import Statement, scan
+from whit.models.user_code.scopes import Statement, analyze_statement
+from whit.models.user_code.source import (
+    describe_syntax_error,
+    parse_quietly,
+    raise_encoding_error,
+    read_bytes,
+)
 
-# Cell magics whose cell is still Python of the notebook itself. All others hand the cell to
+# Cell magics whose cell is still Python of the notebook itself. All others pass the cell to
 # another language, another process or a file.
 PYTHON_CELL_MAGICS = {"time", "timeit", "capture", "prun", "memit", "matplotlib", "wandb"}
 
-# What IPython defines in every notebook. Here they show nothing.
+# What IPython defines in every notebook, without output here.
 PRELUDE = "def display(*shown, **options): pass\n\ndef get_ipython(): pass"
 
 MAGIC_LINE = re.compile(r"\s*[%!?]|.*\?\s*$|[\w., \t]+=\s*[%!]")
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenCell:
-    """A cell that is not Python. It matters only when the class needs it."""
+class UnparsableCell:
+    """A cell that is not valid Python, an error only if the class depends on it."""
 
     number: int
     text: str
     error: SyntaxError
 
     def defines(self, name: str) -> bool:
-        return self._has(rf"(?:class|def)\s+{name}\b")
+        return bool(re.search(rf"^\s*(?:class|def)\s+{name}\b", self.text, re.MULTILINE))
 
     def may_bind(self, name: str) -> bool:
-        imported = rf"(?:from|import)\b.*\b{name}\b"
-        return self.defines(name) or self._has(rf"{name}\s*=|{imported}")
+        binding = rf"^\s*(?:{name}\s*=|(?:from|import)\b.*\b{name}\b)"
+        return self.defines(name) or bool(re.search(binding, self.text, re.MULTILINE))
 
-    def _has(self, line_start: str) -> bool:
-        return re.search(rf"^\s*(?:{line_start})", self.text, re.MULTILINE) is not None
-
-    def problem(self, path: Path) -> str:
+    def describe(self, path: Path) -> str:
         line = self.error.lineno or 1
-        lines = self.text.split("\n")
-        text = lines[line - 1] if line <= len(lines) else ""
-        return syntax_problem(f"{path}, cell {self.number}, line {line}", self.error, text)
+        text = "".join(self.text.split("\n")[line - 1 : line])
+        return describe_syntax_error(f"{path}, cell {self.number}, line {line}", self.error, text)
 
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """The Python of a notebook, top to bottom, and the cells that could not be read as such."""
+    """The statements of a notebook, top to bottom, and the cells that could not be parsed."""
 
     path: Path
     statements: list[Statement]
-    broken: list[BrokenCell]
+    unparsable: list[UnparsableCell]
 
     @classmethod
     def read(cls, path: Path) -> Notebook:
-        statements = _statements_of(PRELUDE, 0, parse_quietly(PRELUDE))
-        broken = []
+        statements = _split_statements(PRELUDE, 0, parse_quietly(PRELUDE))
+        unparsable = []
         parsed = []
-        for number, text in _code_cells(path):
-            text = _without_magics(text)
+        for number, text in _read_code_cells(path):
+            text = _strip_magics(text)
             try:
                 parsed.append((text, number, parse_quietly(text)))
             except SyntaxError as error:
-                broken.append(BrokenCell(number, text, error))
-        # A future import holds for every cell after it; here for all, as nobody means less.
-        lazy = any(_is_lazy_annotations(node) for _, _, tree in parsed for node in tree.body)
+                unparsable.append(UnparsableCell(number, text, error))
+        # A future import holds for every cell after it; here it is applied to all cells.
+        lazy = any(
+            isinstance(node, ast.ImportFrom)
+            and node.module == "__future__"
+            and any(alias.name == "annotations" for alias in node.names)
+            for _, _, tree in parsed
+            for node in tree.body
+        )
         for text, number, tree in parsed:
-            statements += _statements_of(text, number, tree, lazy)
-        return cls(path, statements, broken)
+            statements += _split_statements(text, number, tree, lazy)
+        return cls(path, statements, unparsable)
 
 
-def _code_cells(path: Path) -> Iterator[tuple[int, str]]:
+def _read_code_cells(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the number and the text of each code cell, of notebook formats 3 and 4."""
     raw = read_bytes(path)
     try:
         notebook = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        refuse_encoding(path, raw, error)
+        raise_encoding_error(path, raw, error)
     except json.JSONDecodeError as error:
         raise SourceError(
             f"{path} is not a notebook: no JSON at line {error.lineno}, column {error.colno} "
             f"({error.msg})."
         ) from error
     try:
-        # Format 3 has a level more, the worksheets, and other words.
+        # Format 3 has one more level, the worksheets, and other keys.
         sheets = [notebook] if "cells" in notebook else notebook["worksheets"]
         cells = [cell for sheet in sheets for cell in sheet["cells"]]
         metadata = notebook.get("metadata", {})
@@ -97,7 +104,7 @@ def _code_cells(path: Path) -> Iterator[tuple[int, str]]:
             or "python"
         )
         found = [
-            (number, _joined(cell["source"] if "source" in cell else cell.get("input", "")))
+            (number, _join_lines(cell["source"] if "source" in cell else cell.get("input", "")))
             for number, cell in enumerate(cells, start=1)
             if cell["cell_type"] == "code" and cell.get("language", "python") == "python"
         ]
@@ -110,8 +117,8 @@ def _code_cells(path: Path) -> Iterator[tuple[int, str]]:
     yield from found
 
 
-def _joined(source: object) -> str:
-    """Return a cell's text with plain line ends; it is stored as a string or as its lines."""
+def _join_lines(source: object) -> str:
+    """Return a cell's text with "\\n" line ends; it is stored as a string or as a list of lines."""
     if isinstance(source, list):
         source = "".join(source)
     if not isinstance(source, str):
@@ -119,16 +126,16 @@ def _joined(source: object) -> str:
     return source.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _without_magics(text: str) -> str:
-    """Return a cell with each magic or shell line made a `pass`, line for line.
+def _strip_magics(text: str) -> str:
+    """Return a cell with each magic or shell line replaced by `pass`; line numbers are kept.
 
-    Python's own parser decides what a magic is: a line that it stumbles over and that looks like
-    one. So a line `% b` in the middle of a bracket, or `!` in a string, stays what it is.
+    A magic is a line at which Python's parser fails and that looks like one. So a line `% b`
+    inside brackets, or `!` in a string, is kept.
     """
     lines = text.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
     margin = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-    lines = [line.removeprefix(margin) for line in lines]  # a pasted cell, as IPython reads it
+    lines = [line.removeprefix(margin) for line in lines]  # an indented cell, as IPython reads it
     if lines[first].startswith("%%"):
         words = lines[first][2:].split()
         if not words or words[0] not in PYTHON_CELL_MAGICS:
@@ -141,27 +148,19 @@ def _without_magics(text: str) -> str:
         except SyntaxError as error:
             at = (error.lineno or 1) - 1
             if at >= len(lines) or not MAGIC_LINE.match(lines[at]):
-                break  # an error of another kind: kept, and told if the cell is needed
+                break  # another syntax error: reported if the class depends on the cell
             line = lines[at]
-            goes_on = line.rstrip().endswith("\\")
+            continues = line.rstrip().endswith("\\")
             indent = line[: len(line) - len(line.lstrip())]
             lines[at] = f"{indent}pass  # {line.strip()}"
-            while goes_on and at + 1 < len(lines):
+            while continues and at + 1 < len(lines):
                 at += 1
-                goes_on = lines[at].rstrip().endswith("\\")
+                continues = lines[at].rstrip().endswith("\\")
                 lines[at] = ""
     return "\n".join(lines)
 
 
-def _is_lazy_annotations(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.ImportFrom)
-        and node.module == "__future__"
-        and any(alias.name == "annotations" for alias in node.names)
-    )
-
-
-def _statements_of(
+def _split_statements(
     text: str, cell: int, tree: ast.Module, lazy_annotations: bool = False
 ) -> list[Statement]:
     """Return a cell's statements, an import of several names as one for each name."""
@@ -169,20 +168,20 @@ def _statements_of(
     found = []
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom) and len(node.names) > 1:
-            # `import torch, torchvision` must not need torchvision for the sake of torch.
+            # A class that uses only torch must not require `import torch, torchvision`.
             for alias in node.names:
                 if isinstance(node, ast.Import):
                     one: ast.stmt = ast.Import([alias])
                 else:
                     one = ast.ImportFrom(node.module, [alias], node.level)
                 ast.copy_location(one, alias)
-                found.append(scan(one, ast.unparse(one), cell, lazy_annotations))
+                found.append(analyze_statement(one, ast.unparse(one), cell, lazy_annotations))
             continue
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         rows = lines[first - 1 : node.end_lineno]
-        # Cut off what else stands in its lines; the parser counts columns in bytes of UTF-8.
+        # Cut off other statements on the same lines; columns are in bytes of UTF-8.
         rows[-1] = rows[-1].encode()[: node.end_col_offset].decode()
         start = node.lineno - first
         rows[start] = rows[start].encode()[node.col_offset :].decode()
-        found.append(scan(node, "\n".join(rows), cell, lazy_annotations, first))
+        found.append(analyze_statement(node, "\n".join(rows), cell, lazy_annotations, first))
     return found

@@ -1,0 +1,42 @@
+"""What a recipe's `model.name` refers to: a registry name, a user's file, or a model in memory.
+
+Loading a user's file runs its code, so whether a name means one is decided here alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from whit.errors import SourceError
+
+SUFFIXES = (".py", ".ipynb")
+IN_MEMORY = "python:"  # before the class name of a model that was passed as an object
+
+
+def is_model_path(name: str) -> bool:
+    """Return whether `name` refers to a user's file, valid or not.
+
+    True for a path with a suffix or a folder in it and `:Name`, and for a bare `.py` or `.ipynb`
+    path. False for registry names (also `python:Net`) and run folders (also `C:\\runs\\one`).
+    """
+    path, colon, class_name = name.rpartition(":")
+    if name.lower().endswith(SUFFIXES) or path.lower().endswith(SUFFIXES):
+        return True
+    return bool(colon) and any(mark in path for mark in "./\\") and class_name.isidentifier()
+
+
+def reject_code_in_run(name: str, run: Path) -> None:
+    """Raise SourceError if `name` refers to a file in the run folder `run`.
+
+    A run folder is untrusted: no code in it is executed. A user's file elsewhere is code that
+    they asked to run when they trained.
+    """
+    if not is_model_path(name):
+        return
+    path = Path(os.path.realpath(name.rpartition(":")[0] or name))
+    if path.is_relative_to(os.path.realpath(run)):
+        raise SourceError(
+            f"{run}: its recipe names {name}, which lies in the run folder itself; nothing that "
+            "comes with a run is run. If the code is your own, keep it elsewhere and name it there."
+        )

@@ -1,0 +1,66 @@
+"""Build the model of a recipe: with the initial weights of a seed, or with those of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from whit.chance import own_chance, set_chance
+from whit.data.datasets import probe_dataset
+from whit.errors import ModelError
+from whit.models.registry import build_model
+from whit.models.weights import load_weights
+from whit.recipe import Recipe
+
+
+def build_initialized_model(
+    recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0
+) -> nn.Module:
+    """Return the recipe's model with the initial weights of `seed`, lazy layers materialized.
+
+    `image_shape` is (C, H, W). torch's global generators are restored afterwards.
+
+    Raises ModelError when it cannot be built, SourceError when a user's code fails.
+    """
+    with own_chance():
+        set_chance(seed, "weights")
+        model = build_model(recipe.model, image_shape[0], num_classes)
+        materialize_lazy_layers(model, image_shape, recipe.model.name)
+    return model
+
+
+def load_model(
+    recipe: Recipe, weights: Path, model: nn.Module | None = None, seed: int = 0
+) -> nn.Module:
+    """Return the recipe's model, or `model`, with the weights of a safetensors file.
+
+    Raises ModelError when it cannot be built, InputError when the weights do not fit, DataError
+    when the data set is missing.
+    """
+    image_shape, num_classes, _ = probe_dataset(recipe.data.name)
+    if model is None:
+        model = build_initialized_model(recipe, image_shape, num_classes, seed)
+    load_weights(model, weights)
+    return model
+
+
+def materialize_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
+    """Initialize lazy layers by one forward pass of blank images, if there are any.
+
+    Raises ModelError when that pass fails.
+    """
+    if not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        return
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(2, *image_shape))
+    except Exception as error:
+        raise ModelError(
+            f"{name}: its lazy layers get no shape, because the forward pass fails on images "
+            f"{tuple(image_shape)}: {type(error).__name__}: {error}"
+        ) from None
+    finally:
+        model.train(was_training)

@@ -1,0 +1,329 @@
+"""Static name analysis: what a top-level statement of Python binds, mutates and uses."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from whit.errors import SourceError, did_you_mean
+
+Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+# Methods that mutate a list, set or dictionary.
+MUTATORS = {"add", "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "update"}
+
+
+@dataclass(frozen=True, slots=True)
+class NameUse:
+    """A free name of a statement, with the attributes that are accessed on it."""
+
+    dotted: str  # `torch.nn.Module`
+    line: int  # in its cell
+    deferred: bool  # inside a function: looked up when that is called, not when it is defined
+
+    @property
+    def root(self) -> str:
+        return self.dotted.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statement:
+    """A top-level statement of a file or cell, with the names that it deals with."""
+
+    text: str
+    cell: int  # from 1; 0 outside notebooks
+    line: int  # its first, in its cell
+    last_line: int
+    is_import: bool
+    dotted: str  # of `import a.b` and `from a import b`: the dotted name that it binds
+    binds: dict[str, bool] = field(default_factory=dict)  # name -> not only inside a loop
+    mutates: set[str] = field(default_factory=set)  # `sizes` in `sizes.append(3)`, `sizes += [3]`
+    declares_global: set[str] = field(default_factory=set)  # in its functions
+    defines: list[str] = field(default_factory=list)  # functions and classes
+    classes: list[str] = field(default_factory=list)
+    uses: list[NameUse] = field(default_factory=list)
+    stars: list[str] = field(default_factory=list)  # modules of which it imports everything
+
+    @property
+    def provides(self) -> set[str]:
+        return self.binds.keys() | self.mutates
+
+
+def analyze_statement(
+    node: ast.stmt,
+    text: str = "",
+    cell: int = 0,
+    lazy_annotations: bool = False,
+    first_line: int | None = None,
+) -> Statement:
+    """Return a top-level node as a Statement."""
+    dotted = ""
+    if isinstance(node, ast.Import):
+        # `import a.b as c` binds c to a.b itself: its uses start with `c.`, never with `a.b.`.
+        dotted = node.names[0].asname or node.names[0].name
+    elif isinstance(node, ast.ImportFrom):
+        from_future = node.module == "__future__"
+        dotted = "__future__." if from_future else node.names[0].asname or node.names[0].name
+    line = node.lineno if first_line is None else first_line
+    is_import = isinstance(node, ast.Import | ast.ImportFrom)
+    statement = Statement(text, cell, line, node.end_lineno or node.lineno, is_import, dotted)
+    ScopeAnalyzer(statement, lazy_annotations or sys.version_info >= (3, 14)).visit(node)
+    return statement
+
+
+def list_classes(statements: Iterable[Statement]) -> str:
+    """Return a sentence that begins with a space and names the classes defined."""
+    classes = dict.fromkeys(name for statement in statements for name in statement.classes)
+    return f" Its classes: {', '.join(classes)}." if classes else " It defines no class."
+
+
+def unknown_name_error(path: Path, name: str, statements: Sequence[Statement]) -> SourceError:
+    """Return the error for a name that no statement of the file binds."""
+    near = did_you_mean(name, [defined for s in statements for defined in s.defines])
+    return SourceError(f"{path} has no class {name!r}.{near}{list_classes(statements)}")
+
+
+@dataclass(slots=True)
+class _Scope:
+    kind: str  # "function", "class", or "block" (comprehension, type parameters)
+    names: set[str]
+
+
+class ScopeAnalyzer(ast.NodeVisitor):
+    """Records the names that a statement deals with, by Python's scoping rules.
+
+    A function's names are local throughout its body; those of a class body only from where they
+    are bound, and never inside its methods; those of a comprehension only inside it.
+    """
+
+    def __init__(self, statement: Statement, lazy_annotations: bool):
+        self.statement = statement
+        self._lazy_annotations = lazy_annotations
+        self._scopes: list[_Scope] = []
+        self._loop_depth = 0
+
+    def _bind(self, name: str) -> None:
+        for scope in reversed(self._scopes):
+            if scope.kind == "class":
+                scope.names.add(name)
+            if scope.kind != "block":
+                return  # a function's local names are known from its start
+        binds = self.statement.binds
+        binds[name] = binds.get(name, False) or not self._loop_depth
+
+    def _use(self, dotted: str, node: ast.expr) -> None:
+        name = dotted.partition(".")[0]
+        for depth, scope in enumerate(reversed(self._scopes)):
+            if name in scope.names and (scope.kind != "class" or depth == 0):
+                return
+        deferred = any(scope.kind == "function" for scope in self._scopes)
+        if deferred or name not in self.statement.binds:
+            self.statement.uses.append(NameUse(dotted, node.lineno, deferred))
+
+    def _mutate(self, target: ast.expr) -> None:
+        """Record that `name` in `name.a[0].b` is mutated, if that happens at the top level."""
+        while isinstance(target, ast.Attribute | ast.Subscript):
+            target = target.value
+        at_top = all(scope.kind == "block" for scope in self._scopes)
+        if isinstance(target, ast.Name) and at_top:
+            self.statement.mutates.add(target.id)
+
+    def _visit_all(self, nodes: Iterable[ast.AST | None]) -> None:
+        for node in nodes:
+            if node is not None:
+                self.visit(node)
+
+    def _visit_in(self, kind: str, names: Iterable[str], nodes: Iterable[ast.AST | None]) -> None:
+        self._scopes.append(_Scope(kind, set(names)))
+        self._visit_all(nodes)
+        self._scopes.pop()
+
+    # Names, attributes and items
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Store):
+            self._bind(node.id)
+        elif isinstance(node.ctx, ast.Load):
+            self._use(node.id, node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        parts = [node.attr]
+        value = node.value
+        while isinstance(value, ast.Attribute):
+            parts.append(value.attr)
+            value = value.value
+        if isinstance(value, ast.Name):
+            self._use(".".join([value.id, *reversed(parts)]), value)
+        else:
+            self.visit(node.value)
+        if isinstance(node.ctx, ast.Store):
+            self._mutate(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Store):
+            self._mutate(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
+            self._mutate(node.func)
+
+    # Bindings: the value is read before the name is bound
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self._visit_all([node.value, *node.targets])
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        in_function = bool(self._scopes) and self._scopes[-1].kind == "function"
+        if not (self._lazy_annotations or in_function):
+            self.visit(node.annotation)
+        if node.value is not None:
+            self._visit_all([node.value, node.target])
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self.visit(node.value)
+        if isinstance(node.target, ast.Name):
+            self._use(node.target.id, node.target)
+            if self._scopes:
+                self._bind(node.target.id)
+        else:
+            self.visit(node.target)
+        self._mutate(node.target)
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self._visit_all([node.value, node.target])
+
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
+        self.visit(node.iter)
+        self._loop_depth += 1
+        self._visit_all([node.target, *node.body, *node.orelse])
+        self._loop_depth -= 1
+
+    visit_AsyncFor = visit_For
+
+    def visit_While(self, node: ast.While) -> None:
+        self._loop_depth += 1
+        self.generic_visit(node)
+        self._loop_depth -= 1
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._bind(alias.asname or alias.name.partition(".")[0])
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            if alias.name == "*":
+                self.statement.stars.append("." * node.level + (node.module or ""))
+            else:
+                self._bind(alias.asname or alias.name)
+
+    def visit_Global(self, node: ast.Global) -> None:
+        self.statement.declares_global.update(node.names)
+
+    def _visit_named(self, node: ast.AST) -> None:
+        if name := _get_name(node):
+            self._bind(name)
+        self.generic_visit(node)
+
+    visit_ExceptHandler = _visit_named
+    visit_MatchAs = _visit_named
+    visit_MatchStar = _visit_named
+    visit_MatchMapping = _visit_named
+
+    # Scopes
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self._visit_all(node.decorator_list)
+        if not self._scopes:
+            self.statement.defines.append(node.name)
+        self._bind(node.name)
+        arguments = node.args
+        self._visit_all([*arguments.defaults, *arguments.kw_defaults])
+        type_names = _type_parameters(node)
+        if not self._lazy_annotations:
+            annotations = [a.annotation for a in _all_arguments(arguments)]
+            self._visit_in("block", type_names, [*annotations, node.returns])
+        local = {a.arg for a in _all_arguments(arguments)} | _find_locals(node.body)
+        self._visit_in("function", local | type_names, node.body)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self._visit_all([*node.args.defaults, *node.args.kw_defaults])
+        local = {a.arg for a in _all_arguments(node.args)} | _find_locals([node.body])
+        self._visit_in("function", local, [node.body])
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self._visit_all(node.decorator_list)
+        self._scopes.append(_Scope("block", _type_parameters(node)))
+        self._visit_all([*node.bases, *node.keywords])
+        self._visit_in("class", (), node.body)
+        self._scopes.pop()
+        if not self._scopes:
+            self.statement.defines.append(node.name)
+            self.statement.classes.append(node.name)
+        self._bind(node.name)
+
+    def visit_TypeAlias(self, node: ast.AST) -> None:  # from Python 3.12; its value is lazy
+        alias = getattr(node, "name", None)
+        if isinstance(alias, ast.Name):
+            self._bind(alias.id)
+
+    def _visit_comprehension(self, node: Comprehension) -> None:
+        first, *others = node.generators
+        self.visit(first.iter)
+        targets = [target for g in node.generators for target in ast.walk(g.target)]
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        values = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        inner = [*first.ifs, *(part for g in others for part in (g.iter, *g.ifs)), *values]
+        self._visit_in("block", names, inner)
+
+    visit_ListComp = _visit_comprehension
+    visit_SetComp = _visit_comprehension
+    visit_DictComp = _visit_comprehension
+    visit_GeneratorExp = _visit_comprehension
+
+
+def _all_arguments(arguments: ast.arguments) -> list[ast.arg]:
+    return [child for child in ast.iter_child_nodes(arguments) if isinstance(child, ast.arg)]
+
+
+def _type_parameters(node: ast.AST) -> set[str]:
+    """Return `T` of `class Net[T]` and `def f[T]`, from Python 3.12 on."""
+    return {parameter.name for parameter in getattr(node, "type_params", [])}
+
+
+def _get_name(node: ast.AST) -> str | None:
+    """Return the name that a definition, an exception handler or a pattern binds."""
+    name = getattr(node, "name", None) or getattr(node, "rest", None)
+    return name if isinstance(name, str) else None
+
+
+def _find_locals(body: Sequence[ast.AST]) -> set[str]:
+    """Return the local names of a function's body, without those it declares global.
+
+    Functions, classes, lambdas and comprehensions inside it have scopes of their own; only a
+    comprehension's `:=` binds a name outside it.
+    """
+    local: set[str] = set()
+    declared_global: set[str] = set()
+    pending = list(body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Comprehension):
+            local |= {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+            continue
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            local.add(node.id)
+        elif isinstance(node, ast.Global):
+            declared_global.update(node.names)
+        elif isinstance(node, ast.alias):
+            local.add(node.asname or node.name.partition(".")[0])
+        elif name := _get_name(node):
+            local.add(name)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            pending += ast.iter_child_nodes(node)
+    return local - declared_global
