@@ -34,7 +34,7 @@ from whit.export.html import browser_file
 from whit.export.reading import read_graph
 from whit.planning import fresh_model
 from whit.recipe import load_recipe, shipped_recipes
-from whit.reporting import run_page, study_page
+from whit.reports import run_page, study_page
 from whit.run_record import read_run
 
 HERE = Path(__file__).parent

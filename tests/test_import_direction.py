@@ -41,7 +41,7 @@ LAYERS = [
     {"distillation"},
     {"training", "evaluation", "keeping", "judging", "preparing"},
     {"run", "trained"},
-    {"judge", "listing", "comparison", "progress", "console", "doing"},
+    {"judge", "error_analysis", "listing", "comparison", "progress", "console", "doing"},
     {"worker", "workers", "inputs"},
     {"cluster_task"},
     {"cluster"},
@@ -49,7 +49,7 @@ LAYERS = [
     {"findings"},
     {"search", "study_progress", "frontier_plot"},
     {"search_progress"},
-    {"reporting", "export"},
+    {"reports", "export"},
     {"web"},
     {"cli", "__init__", "__main__"},
 ]

@@ -187,7 +187,7 @@ def report(
     target. `model` takes the weights of a run that trained a model given in Python. Raises
     InputError for a target that is none of these, RunFailed when the disk is full.
     """
-    from whit.reporting import write_report
+    from whit.reports import write_report
 
     return write_report(Path(target), None if out is None else Path(out), markdown, model)
 

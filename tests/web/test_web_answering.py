@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from whit.web import answering
-from whit.web.answering import Answering, Body, Refused
-from whit.web.shelf import Place
+from whit.web import worker_client as answering
+from whit.web.run_location import Place
+from whit.web.worker_client import Answering, Body, Refused
 
 GOOD = "for line in sys.stdin: print(json.dumps({'body': line}), flush=True)"
 Answers = Callable[[str], Answering]

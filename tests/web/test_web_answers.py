@@ -17,7 +17,7 @@ import pytest
 from asking import Server
 
 from whit.web import app
-from whit.web.shelf import Shelf
+from whit.web.run_index import Shelf
 
 Put = Callable[[Path], Path]
 Serve = Callable[..., Server]
@@ -279,7 +279,7 @@ def test_a_thousand_runs(shelf: Path, put: Put, monkeypatch: pytest.MonkeyPatch)
         read.append(path)
         return read_run(path)
 
-    monkeypatch.setattr("whit.web.shelf.read_run", counting)
+    monkeypatch.setattr("whit.web.run_location.read_run", counting)
     looked = Shelf()
     value = looked.look()
     assert (len(value["runs"]), len(value["studies"]), len(read)) == (1000, 100, 1000)
@@ -292,7 +292,7 @@ def test_a_thousand_runs(shelf: Path, put: Put, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_server_knows_no_torch() -> None:
     code = (
-        "import sys, whit.cli, whit.web.serving; sys.exit(any(name in sys.modules for name in"
+        "import sys, whit.cli, whit.web.server; sys.exit(any(name in sys.modules for name in"
         " ('torch', 'numpy', 'matplotlib', 'whit.trained')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

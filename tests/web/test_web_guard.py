@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from asking import Server
 
-from whit.web.guard import MOST_BODY, PAGE_POLICY, OwnHosts, is_loopback, is_wildcard
+from whit.web.security import MOST_BODY, PAGE_POLICY, OwnHosts, is_loopback, is_wildcard
 
 SAFE = {
     "content-security-policy": PAGE_POLICY,

@@ -18,7 +18,7 @@ import pytest
 from asking import Server, read_answer
 
 from whit.errors import InputError
-from whit.web.serving import listen
+from whit.web.server import listen
 
 Serve = Callable[..., Server]
 

@@ -64,9 +64,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from whit.errors import InputError
-from whit.web.answering import Answering, Body, Refused
-from whit.web.rows import names_a_file, own_model_refusal
-from whit.web.shelf import Deleted, Place, Shelf, is_id
+from whit.web.payloads import names_a_file, own_model_refusal
+from whit.web.run_index import Shelf, is_id
+from whit.web.run_location import Deleted, Place
+from whit.web.worker_client import Answering, Body, Refused
 
 _JSON = "application/json; charset=utf-8"
 _KINDS = {
@@ -184,7 +185,7 @@ def page_files() -> dict[str, Body]:
     They are its own, and those that it shares with a network exported as one HTML file.
     """
     found = {}
-    for part, kinds in (("export/browser", {"css", "js"}), ("web/page", set(_KINDS))):
+    for part, kinds in (("export/browser", {"css", "js"}), ("web/static", set(_KINDS))):
         folder = resources.files("whit").joinpath(*part.split("/"))
         for entry in folder.iterdir():
             if entry.name.rpartition(".")[2] in kinds and entry.is_file():

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from whit.error_analysis import Calibration
 from whit.recipe import Recipe
 from whit.record import EpochRecord, Evaluation
-from whit.reporting.findings import Calibration
 from whit.seeds import Seeds
 
 if TYPE_CHECKING:

@@ -5,32 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 
 from whit.budget import percent
-from whit.reporting import plots
-from whit.reporting.account import Account
-from whit.reporting.document import (
-    Block,
-    Document,
-    Folded,
-    Lines,
-    Notice,
-    Picture,
-    Section,
-    Text,
-)
-from whit.reporting.images_report import judged_sections
-from whit.reporting.words import (
-    MOOD,
-    budget_table,
+from whit.reports.document import Block, Document, Folded, Lines, Picture, Section, Text
+from whit.reports.error_sections import judged_sections
+from whit.reports.figures import plots
+from whit.reports.run_facts import Account
+from whit.reports.sections import (
     environment_table,
     epoch_log,
-    epochs_said,
     layer_blocks,
     recipe_table,
     reproduce_run,
-    sentence,
-    shown,
-    trend,
+    verdict_blocks,
 )
+from whit.reports.wording import epochs_said, sentence, shown, trend
 
 
 def run_document(account: Account) -> Document:
@@ -72,52 +59,6 @@ def lead(account: Account) -> str:
             "test split was left alone"
         )
     return f"{said}. Verdict: {account.verdict}."
-
-
-def verdict_blocks(account: Account) -> list[Block]:
-    """Return the verdict, each limit beside its value, and what a reader must know."""
-    run = account.run
-    blocks: list[Block] = []
-    if account.mismatches:
-        messages = tuple(sentence(found.message) for found in account.mismatches)
-        said = "The record does not hold (verdict: missed)."
-        blocks.append(Notice("bad", said, messages))
-    budget = run.recipe.budget.limits()
-    if run.state == "diverged":
-        where = (run.result or {}).get("diverged")
-        where = where if isinstance(where, dict) else {}
-        at = f"epoch {shown(where.get('epoch', '?'))}, step {shown(where.get('step', '?'))}"
-        blocks.append(Notice("bad", f"Verdict: missed. The run diverged at {at}."))
-    elif run.result is None:
-        blocks.append(Notice("open", f"Verdict: open. The run is not finished: {run.state}."))
-    else:
-        messages = tuple(found.message for found in budget.violations(account.usage))
-        source = "recomputed from the saved weights" if account.judgement else "as recorded"
-        said = f"Verdict: {account.verdict} ({source})."
-        blocks.append(Notice(MOOD[account.verdict], said, messages))
-    if account.problem:
-        blocks.append(Notice("open", f"Not recomputed: {sentence(account.problem)}"))
-    blocks += _other_count(account)
-    blocks.append(budget_table(budget, account.usage))
-    if not run.recipe.train.test:
-        blocks.append(
-            Text("The recipe leaves the test split alone: what follows is of the val split.")
-        )
-    notes = account.judgement.notes if account.judgement else ()
-    blocks += [Text(f"Note: {sentence(note)}") for note in notes]
-    return blocks
-
-
-def _other_count(account: Account) -> list[Block]:
-    """Say where the val images right here and now are not as many as the log has."""
-    found, last = account.findings, account.run.last_val
-    if found is None or found.split != "val" or last is None or last.correct == found.correct:
-        return []
-    said = (
-        f"The log says {last.correct}/{last.total} on val after the last epoch; these "
-        f"weights give {found.correct}/{found.total} here."
-    )
-    return [Notice("bad", said)]
 
 
 def training_blocks(account: Account) -> list[Block]:

@@ -11,7 +11,7 @@ from report_page import checked, train
 
 from whit.errors import InputError
 from whit.recipe import Recipe
-from whit.reporting import study_page
+from whit.reports import study_page
 from whit.run_record import read_run
 
 
@@ -69,7 +69,7 @@ def test_several_studies_are_compared(easy: Recipe, runs: Path, tmp_path: Path) 
 def test_a_study_may_be_too_large_to_show_whole(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whit.reporting.study_report._MOST_STUDIES", 1)
+    monkeypatch.setattr("whit.reports.study_report._MOST_STUDIES", 1)
     text = (runs / "seed-0" / "recipe.toml").read_text()
     for number in range(3):
         folder = Path(shutil.copytree(runs / "seed-0", tmp_path / "many" / f"r{number}"))

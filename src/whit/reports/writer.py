@@ -10,13 +10,13 @@ from torch import nn
 from whit.durable import what_to_free, why_no_place, write_whole
 from whit.errors import InputError, RunFailed
 from whit.needed import need
-from whit.reporting.account import account_of
-from whit.reporting.document import Document
-from whit.reporting.markdown import Markdown
-from whit.reporting.page import html_page
-from whit.reporting.run_report import run_document
-from whit.reporting.study import Group, Known, Study, groups_in, study_of
-from whit.reporting.study_report import studies_document, study_document
+from whit.reports.document import Document
+from whit.reports.renderers.html import html_page
+from whit.reports.renderers.markdown import Markdown
+from whit.reports.run_facts import account_of
+from whit.reports.run_report import run_document
+from whit.reports.study_facts import Group, Known, Study, groups_in, study_of
+from whit.reports.study_report import studies_document, study_document
 from whit.run_record import RunRecord, read_run
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from whit.web.shelf import Place
+from whit.web.run_location import Place
 
 _PATIENCE = 180.0  # seconds for one answer; 10,000 images on a slow, busy machine take 30
 _MOST_KEPT = 64 << 20  # bytes of answers
@@ -133,7 +133,7 @@ async def _start() -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "whit.web.answers",
+        "whit.web.worker",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=_MOST_REPLY,

@@ -1,6 +1,6 @@
 """What takes seconds: networks, errors, reports. Made in a process of its own, one at a time.
 
-    python -m whit.web.answers
+    python -m whit.web.worker
 
 Questions come as lines of JSON on standard input, {"what", "path", "own_models"}; for each a line
 goes out, {"body"} or {"error", "status"}. torch is here and not in the server. When standard input
@@ -25,7 +25,7 @@ from whit.errors import InputError, WhitError
 from whit.models.source import is_source
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.trained import Trained, load_trained
-from whit.web.rows import own_model_refusal
+from whit.web.payloads import own_model_refusal
 
 _MOST_ERRORS = 300
 
@@ -39,7 +39,7 @@ def network(run: RunRecord) -> str:
 
 def errors(run: RunRecord) -> str:
     """Return the images that a finished run gets wrong as JSON, the worst first."""
-    from whit.reporting.findings import findings_of
+    from whit.error_analysis import findings_of
 
     trained = _network_of(run)
     split, found = trained.split, findings_of(trained)
@@ -69,7 +69,7 @@ def errors(run: RunRecord) -> str:
 
 def report(run: RunRecord) -> str:
     """Return the page that `whit report` writes."""
-    from whit.reporting import run_page
+    from whit.reports import run_page
 
     return run_page(run)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from report_page import checked
 
-from whit.reporting import run_page, study_page, write_report
-from whit.reporting.markdown import plain
+from whit.reports import run_page, study_page, write_report
+from whit.reports.renderers.markdown import plain
 from whit.run_record import read_run
 
 HOSTILE = '</script></pre><img src="http://x.y/z" onerror=alert(1)>`|a|b|` [x](http://x.y) &lt; # *'

@@ -18,8 +18,9 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.ownership import Owner
-from whit.run_record import RunRecord, read_run
-from whit.web.rows import damaged_row, details, run_row, shown_path, study_rows
+from whit.run_record import RunRecord
+from whit.web.payloads import damaged_row, details, run_row, study_rows
+from whit.web.run_location import _ALL_FILES, _FILES, Deleted, Place, Stamp, shown_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> lies four below its root
@@ -27,46 +28,8 @@ _MOST_FOLDERS = 20_000  # that are looked into, for somebody who names /
 _MOST_RUNS = 5_000
 _MOST_DETAILS = 32  # runs whose whole log is kept
 _MOST_KNOWN = 20_000  # ids, those of deleted runs too
-_FILES = ("recipe.toml", "environment.json", "log.jsonl", "result.json")
-_ALL_FILES = (*_FILES, "weights.safetensors", "audit.txt")
 _ID = re.compile(r"[0-9a-f]{16}")
 _SEED = re.compile(r"seed-[0-9]+")
-
-Stamp = tuple[tuple[int, int, int, int] | None, ...]  # of each file: what changes when it does
-
-
-class Deleted(Exception):
-    """A run folder that was shown, and is gone."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A run folder. `path` is how a person names it, `root` the folder that it was found in."""
-
-    id: str
-    path: str
-    root: str
-    study: str | None  # the id of the folder of seeds that it lies in
-
-    @property
-    def shown(self) -> str:
-        return shown_path(self.path)
-
-    def stamp(self, files: Sequence[str] = _FILES) -> Stamp:
-        """Return what changes whenever one of the files does; all None when it is gone."""
-        return tuple(_stamp_of(f"{self.path}{os.sep}{name}") for name in files)
-
-    def stamp_with_weights(self) -> Stamp:
-        return self.stamp(_ALL_FILES)
-
-    def read(self) -> RunRecord:
-        """Read the run. Raises Deleted, or InputError when it is damaged."""
-        try:
-            return read_run(Path(self.path))
-        except InputError:
-            if not os.path.isdir(self.path):
-                raise Deleted(f"{self.shown}: deleted since it was shown.") from None
-            raise
 
 
 @dataclass
@@ -252,14 +215,6 @@ def _looks_like_run(path: str, files: set[str], folders: list[str]) -> bool:
         return True
     is_trial = folders or os.path.basename(os.path.dirname(path)) == "trials"
     return "recipe.toml" in files and not is_trial
-
-
-def _stamp_of(path: str) -> tuple[int, int, int, int] | None:
-    try:
-        status = os.lstat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def _changed(stamp: Stamp) -> float | None:

@@ -10,10 +10,10 @@ import torch
 
 from easy_data import easy_split
 from whit.data.splits import Split
+from whit.error_analysis import BINS, counted
 from whit.evaluation import evaluate, predict
-from whit.reporting import findings_of
-from whit.reporting.findings import BINS, counted
-from whit.reporting.words import share
+from whit.reports import findings_of
+from whit.reports.wording import share
 from whit.run_record import RunRecord, read_run
 from whit.trained import load_trained
 

@@ -12,11 +12,11 @@ from whit.auditing import Audit
 from whit.budget import Usage, Verdict, Violation
 from whit.data.datasets import load_dataset
 from whit.data.splits import Split
+from whit.error_analysis import Findings, counted, disputed_of, findings_of
 from whit.errors import InputError
 from whit.judge import Judgement, altered, judge_run
 from whit.models.source import refuse_inside
 from whit.planning import plan
-from whit.reporting.findings import Findings, counted, disputed_of, findings_of
 from whit.run_record import RunRecord, why_no_weights
 from whit.trained import load_trained
 

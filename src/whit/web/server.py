@@ -15,11 +15,11 @@ import uvicorn
 
 from whit.console import say
 from whit.errors import InputError
-from whit.web.answering import Answering
 from whit.web.app import Application, application
 from whit.web.connection import Connection
-from whit.web.guard import Guard, OwnHosts, is_loopback, is_wildcard
-from whit.web.shelf import Shelf
+from whit.web.run_index import Shelf
+from whit.web.security import Guard, OwnHosts, is_loopback, is_wildcard
+from whit.web.worker_client import Answering
 
 
 def serve(

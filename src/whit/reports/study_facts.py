@@ -14,7 +14,7 @@ from whit.comparison import seed_order
 from whit.data.splits import Split
 from whit.errors import InputError
 from whit.job import recipe_id
-from whit.reporting.account import Account, account_of, mismatches_of, split_of
+from whit.reports.run_facts import Account, account_of, mismatches_of, split_of
 from whit.run_record import RunRecord, find_runs, read_run
 from whit.seeds import Seeds, is_judged
 

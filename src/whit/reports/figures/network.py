@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from whit.auditing import Audit, Layer
-from whit.reporting.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, drawn
+from whit.reports.figures.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

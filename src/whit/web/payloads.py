@@ -16,9 +16,11 @@ from whit.errors import InputError
 from whit.evidence import Sample
 from whit.ownership import Owner
 from whit.run_record import RunRecord, why_no_weights
+from whit.web.run_location import shown_path
 
 if TYPE_CHECKING:
-    from whit.web.shelf import Place
+    from whit.web.run_location import Place
+
 
 _MOST_ITEMS = 100  # of a list or a table that was not checked
 _MOST_TEXT = 2_000  # characters of a text in it
@@ -163,11 +165,6 @@ def plain(value: Any, depth: int = 6, items: int = _MOST_ITEMS) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part, depth - 1) for part in value[:items]]
     return None
-
-
-def shown_path(path: str) -> str:
-    """Return a path as text that JSON can hold: bytes that are no UTF-8 as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _result(result: dict[str, Any]) -> dict[str, Any]:

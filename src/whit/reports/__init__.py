@@ -6,14 +6,14 @@
 Needs matplotlib (the extra `report`).
 """
 
-from whit.reporting.account import Account as Account
-from whit.reporting.account import account_of as account_of
-from whit.reporting.findings import Error as Error
-from whit.reporting.findings import Findings as Findings
-from whit.reporting.findings import findings_of as findings_of
-from whit.reporting.writing import run_page as run_page
-from whit.reporting.writing import study_page as study_page
-from whit.reporting.writing import write_report as write_report
+from whit.error_analysis import Error as Error
+from whit.error_analysis import Findings as Findings
+from whit.error_analysis import findings_of as findings_of
+from whit.reports.run_facts import Account as Account
+from whit.reports.run_facts import account_of as account_of
+from whit.reports.writer import run_page as run_page
+from whit.reports.writer import study_page as study_page
+from whit.reports.writer import write_report as write_report
 
 __all__ = [
     "Account",

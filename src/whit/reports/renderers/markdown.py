@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from whit.reporting.document import (
+from whit.reports.document import (
     Block,
     Document,
     Folded,
@@ -18,7 +18,7 @@ from whit.reporting.document import (
     Table,
     Text,
 )
-from whit.reporting.pictures import sheet_of
+from whit.reports.figures.thumbnails import sheet_of
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 _AT_THE_START = re.compile(r"^([#+=-]|\d+[.)](?=\s|$))")

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from whit.budget import percent
 from whit.comparison import compare
+from whit.error_analysis import disputed_of
 from whit.errors import InputError
-from whit.reporting import plots
-from whit.reporting.account import Account, audit_of
-from whit.reporting.document import (
+from whit.reports.document import (
     Block,
     Document,
     Folded,
@@ -24,21 +23,20 @@ from whit.reporting.document import (
     Table,
     Text,
 )
-from whit.reporting.findings import disputed_of
-from whit.reporting.images_report import image_tile, judged_sections
-from whit.reporting.pictures import png_of
-from whit.reporting.run_report import verdict_blocks
-from whit.reporting.study import Study
-from whit.reporting.words import (
+from whit.reports.error_sections import image_tile, judged_sections
+from whit.reports.figures import plots
+from whit.reports.figures.thumbnails import png_of
+from whit.reports.run_facts import Account, audit_of
+from whit.reports.sections import (
     depends_on,
     environment_table,
     layer_blocks,
     recipe_argument,
     recipe_table,
-    sentence,
-    shown,
-    trend,
+    verdict_blocks,
 )
+from whit.reports.study_facts import Study
+from whit.reports.wording import sentence, shown, trend
 from whit.seeds import Seeds
 
 _MOST_TILES = 60

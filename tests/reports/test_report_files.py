@@ -16,9 +16,9 @@ from torch import nn
 
 import whit
 from whit.errors import InputError, RunFailed
-from whit.reporting import write_report
-from whit.reporting.fields import fields_of, maps_of
-from whit.reporting.pictures import png_of
+from whit.reports import write_report
+from whit.reports.figures.network import fields_of, maps_of
+from whit.reports.figures.thumbnails import png_of
 from whit.run_record import read_run
 
 
@@ -78,7 +78,7 @@ def test_a_full_disk_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(target: Path, content: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("whit.reporting.writing.write_whole", full)
+    monkeypatch.setattr("whit.reports.writer.write_whole", full)
     with pytest.raises(RunFailed, match=r"report\.html: cannot be written: No space left.*Free"):
         whit.report(finished)
 
@@ -93,7 +93,7 @@ def test_without_matplotlib_it_says_what_to_install(
 
 def test_layers_of_any_shape_can_be_drawn(runs: Path) -> None:
     from whit.auditing import audit_model
-    from whit.reporting.words import layer_blocks
+    from whit.reports.sections import layer_blocks
 
     odd = nn.Sequential(nn.Conv2d(1, 3, (3, 5), (1, 2)), nn.Flatten(), nn.LazyLinear(10))
     odd(torch.zeros(1, 1, 28, 28))
@@ -112,7 +112,7 @@ def test_large_images_leave_the_page_small() -> None:
 
 
 def test_words_stand_out_on_every_colour() -> None:
-    from whit.reporting.page import _colour
+    from whit.reports.renderers.html import _colour
 
     def light(colour: str) -> float:
         parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]

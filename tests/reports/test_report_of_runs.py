@@ -14,9 +14,9 @@ from torch import nn
 
 from whit.budget import percent
 from whit.data.datasets import load_dataset
+from whit.error_analysis import DISPUTED, counted
 from whit.recipe import Recipe, load_recipe
-from whit.reporting import account_of, run_page, study_page
-from whit.reporting.findings import DISPUTED, counted
+from whit.reports import account_of, run_page, study_page
 from whit.run_record import read_run
 
 SECTIONS = [
@@ -220,7 +220,7 @@ def test_disputed_labels_are_marked_on_mnist_alone(tmp_path: Path) -> None:
     page = checked(text)
     assert "and" in page.text
     val = replace(record, recipe=recipe.changed(["train.test=false"]))
-    from whit.reporting.findings import disputed_of
+    from whit.error_analysis import disputed_of
 
     assert disputed_of(val) == frozenset()
     assert disputed_of(record) == DISPUTED

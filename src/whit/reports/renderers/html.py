@@ -6,7 +6,7 @@ from base64 import b64encode
 from html import escape
 from importlib import resources
 
-from whit.reporting.document import (
+from whit.reports.document import (
     Block,
     Document,
     Folded,
@@ -25,7 +25,7 @@ _SIGNS = {"good": "✔", "bad": "✘", "open": "…"}
 
 def html_page(document: Document) -> str:
     """Return the page as text; the same document gives the same page."""
-    style = (resources.files("whit") / "reporting" / "style.css").read_text(encoding="utf-8")
+    style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     links = "".join(
         f'<li><a href="#part-{number}">{escape(section.title)}</a></li>'
         for number, section in enumerate(document.sections, start=1)

@@ -5,25 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from whit.budget import percent
-from whit.reporting import plots
-from whit.reporting.account import Account
-from whit.reporting.document import (
-    Block,
-    Folded,
-    Gallery,
-    Picture,
-    Section,
-    Table,
-    Text,
-    Tile,
-)
-from whit.reporting.findings import Calibration, Error, Findings, disputed_of
-from whit.reporting.pictures import png_of
-from whit.reporting.words import (
-    sentence,
-    share,
-    shown,
-)
+from whit.error_analysis import Calibration, Error, Findings, disputed_of
+from whit.reports.document import Block, Folded, Gallery, Picture, Section, Table, Text, Tile
+from whit.reports.figures import plots
+from whit.reports.figures.thumbnails import png_of
+from whit.reports.run_facts import Account
+from whit.reports.wording import sentence, share, shown
 
 _MOST_TILES = 100
 _WHOLE_MATRIX = 20  # classes; above, only the pairs most often confused are shown

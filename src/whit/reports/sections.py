@@ -15,42 +15,23 @@ from whit.errors import InputError
 from whit.job import recipe_id
 from whit.recipe import Recipe, parse_recipe, shipped_recipes
 from whit.record import KEPT, EpochRecord
-from whit.reporting import fields
-from whit.reporting.document import Block, Lines, Mood, Picture, Table, Text
+from whit.reports.document import (
+    Block,
+    Lines,
+    Notice,
+    Picture,
+    Table,
+    Text,
+)
+from whit.reports.figures import network
+from whit.reports.run_facts import Account
+from whit.reports.wording import (
+    MOOD,
+    sentence,
+    share,
+    shown,
+)
 from whit.run_record import RunRecord
-
-LONGEST, LONGEST_SENTENCE = 200, 1000  # characters of a text that somebody else wrote
-MOOD: dict[str, Mood] = {"met": "good", "missed": "bad", "open": "open"}
-
-
-def shown(value: object, longest: int = LONGEST) -> str:
-    """Return a value of a file in one line of at most so many characters."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
-def sentence(text: object) -> str:
-    """Return a message that may quote what somebody else wrote, in one line."""
-    return shown(text, LONGEST_SENTENCE)
-
-
-def share(value: float) -> str:
-    """Return a share from 0 to 1 in percent with one decimal, never rounded up."""
-    tenths = int(1000 * value + 1e-9)
-    if not tenths and value > 0:
-        return "< 0.1 %"
-    return f"{tenths // 10}.{tenths % 10} %"
-
-
-def trend(first: float, last: float) -> str:
-    said = "falls" if last < first else "rises" if last > first else "stays"
-    if said == "stays":
-        return f"stays at {last:.3g}"
-    return f"{said} from {first:.3g} to {last:.3g}"
-
-
-def epochs_said(count: int) -> str:
-    return f"{count} epoch{'' if count == 1 else 's'}"
 
 
 def budget_table(budget: Budget, usage: Usage) -> Block:
@@ -81,7 +62,7 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, image: Tensor | None) -> l
     shape = _image_shape(recipe, image)
     if shape is None:
         return blocks
-    maps = fields.maps_of(audit)
+    maps = network.maps_of(audit)
     if maps:
         last = "×".join(map(str, maps[-1].output_shape or ()))
         alt = (
@@ -89,9 +70,9 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, image: Tensor | None) -> l
             f"of shape."
         )
         caption = "How the maps shrink: squares to scale, channels × rows × columns below them."
-        svg = fields.draw_maps(audit, shape)
+        svg = network.draw_maps(audit, shape)
         blocks.append(Picture("maps", svg, alt, caption))
-    seen = fields.fields_of(audit)
+    seen = network.fields_of(audit)
     if seen:
         alt = (
             f"The receptive field grows from {seen[0].said} pixels at {shown(seen[0].name)} to "
@@ -101,7 +82,7 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, image: Tensor | None) -> l
         caption = "How much of the image one position sees, layer by layer."
         if over:
             caption += " A field larger than the image is drawn at its edge (cut)."
-        svg = fields.draw_fields(audit, image, shape)
+        svg = network.draw_fields(audit, image, shape)
         blocks.append(Picture("fields", svg, alt, caption))
     return blocks
 
@@ -238,3 +219,49 @@ def depends_on(run: RunRecord) -> str:
         "same weights to the byte; another machine or torch gives another network of the same "
         "kind (docs/DETERMINISM.md)."
     )
+
+
+def verdict_blocks(account: Account) -> list[Block]:
+    """Return the verdict, each limit beside its value, and what a reader must know."""
+    run = account.run
+    blocks: list[Block] = []
+    if account.mismatches:
+        messages = tuple(sentence(found.message) for found in account.mismatches)
+        said = "The record does not hold (verdict: missed)."
+        blocks.append(Notice("bad", said, messages))
+    budget = run.recipe.budget.limits()
+    if run.state == "diverged":
+        where = (run.result or {}).get("diverged")
+        where = where if isinstance(where, dict) else {}
+        at = f"epoch {shown(where.get('epoch', '?'))}, step {shown(where.get('step', '?'))}"
+        blocks.append(Notice("bad", f"Verdict: missed. The run diverged at {at}."))
+    elif run.result is None:
+        blocks.append(Notice("open", f"Verdict: open. The run is not finished: {run.state}."))
+    else:
+        messages = tuple(found.message for found in budget.violations(account.usage))
+        source = "recomputed from the saved weights" if account.judgement else "as recorded"
+        said = f"Verdict: {account.verdict} ({source})."
+        blocks.append(Notice(MOOD[account.verdict], said, messages))
+    if account.problem:
+        blocks.append(Notice("open", f"Not recomputed: {sentence(account.problem)}"))
+    blocks += _other_count(account)
+    blocks.append(budget_table(budget, account.usage))
+    if not run.recipe.train.test:
+        blocks.append(
+            Text("The recipe leaves the test split alone: what follows is of the val split.")
+        )
+    notes = account.judgement.notes if account.judgement else ()
+    blocks += [Text(f"Note: {sentence(note)}") for note in notes]
+    return blocks
+
+
+def _other_count(account: Account) -> list[Block]:
+    """Say where the val images right here and now are not as many as the log has."""
+    found, last = account.findings, account.run.last_val
+    if found is None or found.split != "val" or last is None or last.correct == found.correct:
+        return []
+    said = (
+        f"The log says {last.correct}/{last.total} on val after the last epoch; these "
+        f"weights give {found.correct}/{found.total} here."
+    )
+    return [Notice("bad", said)]
