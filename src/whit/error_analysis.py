@@ -17,18 +17,18 @@ from whit.evaluation import predict
 from whit.run_record import RunRecord
 from whit.trained import Trained
 
-MOST_ERRORS = 1000  # kept with their K probabilities; more would be read by nobody
-BINS = 15
+MAX_ERRORS = 1000  # kept with their K probabilities
+NUM_BINS = 15
 
-# Places in MNIST's test split whose label most people who are asked dispute.
-DISPUTED = frozenset(
+# Indices in MNIST's test split whose label most human annotators dispute.
+KNOWN_LABEL_ERRORS = frozenset(
     (947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729)
 )
 
 
 @dataclass(frozen=True)
-class Error:
-    """An image that was not right. `index` is its place in the split, from 0.
+class Misclassification:
+    """A misclassified image. `index` is its index in the split, from 0.
 
     `true` and `predicted` are labels; `probabilities` has one for each class and sums to 1.
     """
@@ -42,7 +42,7 @@ class Error:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How many images of a class there are, and how many of them were right."""
+    """The number of images of a class, and how many of them were classified correctly."""
 
     label: int
     correct: int
@@ -50,35 +50,35 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
-class Bin:
+class CalibrationBin:
     """Images whose largest probability lies in (low, high]; the means are None without images."""
 
     low: float
     high: float
     count: int
     confidence: float | None  # mean of the largest probabilities
-    accuracy: float | None  # share that was right
+    accuracy: float | None  # from 0 to 1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether a network is right as often as it is sure to be.
+    """Whether the confidence of a network matches its accuracy.
 
     Reliability by 15 bins of equal width over the largest probability. `error` is the expected
     calibration error: the mean of |accuracy - confidence| over the bins, each weighted by its
     share of the images, from 0 to 1 (Guo, Pleiss, Sun and Weinberger 2017, arXiv 1706.04599).
     """
 
-    bins: tuple[Bin, ...]
+    bins: tuple[CalibrationBin, ...]
     error: float
 
 
 @dataclass(frozen=True)
-class Findings:
+class ErrorAnalysis:
     """Counts over one split. `confusion` has the (true, predicted) pairs that occur.
 
     `errors` are worst first: the smallest probability of the true class, then the smaller index;
-    at most MOST_ERRORS of them.
+    at most MAX_ERRORS of them.
     """
 
     split: str
@@ -86,7 +86,7 @@ class Findings:
     correct: int
     total: int
     confusion: dict[tuple[int, int], int]
-    errors: tuple[Error, ...]
+    errors: tuple[Misclassification, ...]
     calibration: Calibration
 
     @property
@@ -105,42 +105,42 @@ class Findings:
         )
 
     @property
-    def confused(self) -> tuple[tuple[int, int, int], ...]:
-        """(true, predicted, count) of every pair that was confused, the most frequent first."""
+    def confused_pairs(self) -> tuple[tuple[int, int, int], ...]:
+        """(true, predicted, count) of every confused pair of classes, the most frequent first."""
         pairs = [(*pair, count) for pair, count in self.confusion.items() if pair[0] != pair[1]]
-        return tuple(sorted(pairs, key=lambda found: (-found[2], found[:2])))
+        return tuple(sorted(pairs, key=lambda pair: (-pair[2], pair[:2])))
 
 
-def findings_of(trained: Trained) -> Findings:
-    """Evaluate a finished run's weights on the split that it was judged on.
+def analyze_run(trained: Trained) -> ErrorAnalysis:
+    """Evaluate the weights of a finished run on the split that it was judged on.
 
-    Raises InputError where there are no images of it.
+    Raises InputError when the images of the split are not available.
     """
     split = trained.split
     logits = predict(trained.model, split, trained.normalise)
-    return counted(logits, split, trained.dataset.classes, disputed_of(trained.run))
+    return analyze_logits(logits, split, trained.dataset.classes, known_label_errors(trained.run))
 
 
-def disputed_of(run: RunRecord) -> frozenset[int]:
-    """Return which images of the run's split are known to be disputed; only MNIST's test has."""
+def known_label_errors(run: RunRecord) -> frozenset[int]:
+    """Return the indices of disputed labels in the run's split; known for MNIST's test only."""
     is_known = run.recipe.data.name == "mnist" and run.recipe.train.test
-    return DISPUTED if is_known else frozenset()
+    return KNOWN_LABEL_ERRORS if is_known else frozenset()
 
 
-def counted(
+def analyze_logits(
     logits: Tensor, split: Split, classes: Sequence[str], disputed: frozenset[int] = frozenset()
-) -> Findings:
-    """Return the findings of logits, float (N, K), for the images of `split` in their order."""
+) -> ErrorAnalysis:
+    """Return the analysis of logits, float (N, K), for the images of `split` in their order."""
     predicted = logits.argmax(1)  # (N,)
-    # Weights that were spoilt may give no numbers at all.
+    # Damaged weights may give NaN.
     probabilities = logits.softmax(1).nan_to_num(0.0)  # (N, K)
     pairs = Counter(zip(split.labels.tolist(), predicted.tolist(), strict=True))
     wrong = (predicted != split.labels).nonzero().flatten()
-    of_true = probabilities[wrong, split.labels[wrong]]
-    worst = wrong[of_true.argsort(stable=True)][:MOST_ERRORS]
+    true_probabilities = probabilities[wrong, split.labels[wrong]]
+    worst = wrong[true_probabilities.argsort(stable=True)][:MAX_ERRORS]
     errors = tuple(
-        Error(index, true, said, tuple(row), index in disputed)
-        for index, true, said, row in zip(
+        Misclassification(index, true, guess, tuple(row), index in disputed)
+        for index, true, guess, row in zip(
             worst.tolist(),
             split.labels[worst].tolist(),
             predicted[worst].tolist(),
@@ -150,29 +150,29 @@ def counted(
     )
     total = len(split)
     confidence = probabilities.amax(1)
-    return Findings(
+    return ErrorAnalysis(
         split.name,
         tuple(classes),
         total - len(wrong),
         total,
         dict(sorted(pairs.items())),
         errors,
-        _calibration(confidence.double(), predicted == split.labels),
+        _calibrate(confidence.double(), predicted == split.labels),
     )
 
 
-def _calibration(confidence: Tensor, is_right: Tensor) -> Calibration:
-    """Bin images by confidence, float64 (N,), and whether they were right, bool (N,)."""
-    edges = torch.arange(1, BINS, dtype=torch.float64) / BINS
-    places = torch.bucketize(confidence, edges)  # (low, high]
-    counts = torch.bincount(places, minlength=BINS)
-    sure = torch.bincount(places, weights=confidence, minlength=BINS)
-    right = torch.bincount(places, weights=is_right.double(), minlength=BINS)
+def _calibrate(confidence: Tensor, is_correct: Tensor) -> Calibration:
+    """Bin images by confidence, float64 (N,), with whether they are correct, bool (N,)."""
+    edges = torch.arange(1, NUM_BINS, dtype=torch.float64) / NUM_BINS
+    indices = torch.bucketize(confidence, edges)  # (low, high]
+    counts = torch.bincount(indices, minlength=NUM_BINS)
+    confidences = torch.bincount(indices, weights=confidence, minlength=NUM_BINS)
+    correct = torch.bincount(indices, weights=is_correct.double(), minlength=NUM_BINS)
     bins = []
-    for place, count in enumerate(counts.tolist()):
+    for i, count in enumerate(counts.tolist()):
         means = (None, None)
         if count:
-            means = (float(sure[place]) / count, float(right[place]) / count)
-        bins.append(Bin(place / BINS, (place + 1) / BINS, count, *means))
-    gap = float((right - sure).abs().sum()) / len(confidence)
+            means = (float(confidences[i]) / count, float(correct[i]) / count)
+        bins.append(CalibrationBin(i / NUM_BINS, (i + 1) / NUM_BINS, count, *means))
+    gap = float((correct - confidences).abs().sum()) / len(confidence)
     return Calibration(tuple(bins), gap)

@@ -15,10 +15,11 @@ from report_page import checked
 from torch import nn
 
 import whit
+from easy_data import easy_split
 from whit.errors import InputError, RunFailed
 from whit.reports import write_report
-from whit.reports.figures.network import fields_of, maps_of
-from whit.reports.figures.thumbnails import png_of
+from whit.reports.figures.network import select_feature_maps, select_receptive_fields
+from whit.reports.figures.thumbnails import encode_png
 from whit.run_record import read_run
 
 
@@ -98,21 +99,21 @@ def test_layers_of_any_shape_can_be_drawn(runs: Path) -> None:
     odd = nn.Sequential(nn.Conv2d(1, 3, (3, 5), (1, 2)), nn.Flatten(), nn.LazyLinear(10))
     odd(torch.zeros(1, 1, 28, 28))
     audit = audit_model(odd, (1, 28, 28), 10, name="odd")
-    assert [layer.output_shape for layer in maps_of(audit)][:2] == [(3, 26, 12), (936,)]
-    assert fields_of(audit)[0].said == "3×5"
+    assert [layer.output_shape for layer in select_feature_maps(audit)][:2] == [(3, 26, 12), (936,)]
+    assert str(select_receptive_fields(audit)[0]) == "3×5"
     recipe = read_run(runs / "seed-0").recipe
-    assert len(layer_blocks(audit, recipe, torch.zeros(1, 28, 28, dtype=torch.uint8))) >= 4
+    assert len(layer_blocks(audit, recipe, easy_split("test", 1))) >= 4
     assert len(layer_blocks(audit, recipe, None)) >= 4
 
 
 def test_large_images_leave_the_page_small() -> None:
     """At most 250 tiles stand on a page, each a third larger as text."""
     noise = torch.randint(0, 256, (3, 300, 200), dtype=torch.uint8)
-    assert len(png_of(noise)) * 4 / 3 * 250 < 2_000_000
+    assert len(encode_png(noise)) * 4 / 3 * 250 < 2_000_000
 
 
 def test_words_stand_out_on_every_colour() -> None:
-    from whit.reports.renderers.html import _colour
+    from whit.reports.renderers.html import _shade_style
 
     def light(colour: str) -> float:
         parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
@@ -122,7 +123,7 @@ def test_words_stand_out_on_every_colour() -> None:
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     for step in range(101):
-        ground, words = re.findall(r"#\w+", _colour(step / 100))
+        ground, words = re.findall(r"#\w+", _shade_style(step / 100))
         lights = sorted((light(ground), light("#000000" if words == "#000" else "#ffffff")))
         assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5
 

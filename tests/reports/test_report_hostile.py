@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from report_page import checked
 
-from whit.reports import run_page, study_page, write_report
-from whit.reports.renderers.markdown import plain
+from whit.reports import render_run_html, render_study_html, write_report
+from whit.reports.renderers.markdown import escape
 from whit.run_record import read_run
 
 HOSTILE = '</script></pre><img src="http://x.y/z" onerror=alert(1)>`|a|b|` [x](http://x.y) &lt; # *'
@@ -35,13 +35,13 @@ def hostile(finished: Path) -> Path:
 
 
 def test_nothing_of_a_run_becomes_markup(hostile: Path) -> None:
-    page = checked(run_page(read_run(hostile)))
+    page = checked(render_run_html(read_run(hostile)))
     assert HOSTILE in page.text
     assert "The record does not hold" in page.text
     command = re.search(r"whit train (.*?) --seed", page.text)
     assert command is not None
     assert command[1].startswith("'")
-    checked(study_page(hostile.parent))
+    checked(render_study_html(hostile.parent))
 
 
 def test_nothing_of_a_run_becomes_markdown(hostile: Path, tmp_path: Path) -> None:
@@ -54,15 +54,15 @@ def test_nothing_of_a_run_becomes_markdown(hostile: Path, tmp_path: Path) -> Non
     columns = [re.findall(r"(?<!\\)\|", line) for line in text.splitlines() if line[:1] == "|"]
     assert {len(found) for found in columns} <= {4, 3, 5, 6, 8, 12}
     for part in ("a|b", "*", "`", "<b>", "# x", "1. x", "- x", "a\nb", "_", "&amp;"):
-        assert not re.search(r"(?<!\\)[|*`_]|<|^#|^- |^\d+\. |\n", plain(part))
+        assert not re.search(r"(?<!\\)[|*`_]|<|^#|^- |^\d+\. |\n", escape(part))
 
 
 @pytest.mark.parametrize("seed", [HOSTILE, [1], {"a": HOSTILE}, 1e308, True, -1])
 def test_a_seed_may_be_anything(seed: Any, finished: Path) -> None:
     file = finished / "environment.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "seed": seed}))
-    checked(run_page(read_run(finished)))
-    checked(study_page(finished.parent))
+    checked(render_run_html(read_run(finished)))
+    checked(render_study_html(finished.parent))
 
 
 def outside_code(text: str) -> str:

@@ -11,12 +11,12 @@ from report_page import checked, train
 
 from whit.errors import InputError
 from whit.recipe import Recipe
-from whit.reports import study_page
+from whit.reports import render_study_html
 from whit.run_record import read_run
 
 
 def test_a_study_shows_its_spread_and_what_most_seeds_get_wrong(runs: Path) -> None:
-    page = checked(study_page(runs))
+    page = checked(render_study_html(runs))
     records = [read_run(runs / f"seed-{seed}") for seed in range(3)]
     results = [record.result or {} for record in records]
     correct = [result["test"]["correct"] for result in results]
@@ -41,7 +41,7 @@ def test_a_study_says_what_is_missing_or_altered(runs: Path, tmp_path: Path) -> 
     (folder / "seed-0" / "result.json").write_text("{")
     (folder / "seed-1" / "audit.txt").write_text("better")
     (folder / "seed-2" / "result.json").unlink()
-    page = checked(study_page(folder))
+    page = checked(render_study_html(folder))
     assert "Not every seed is here." in page.text
     assert "seed-0/result.json: damaged" in page.text
     assert "seed 2: stopped" in page.text
@@ -49,7 +49,7 @@ def test_a_study_says_what_is_missing_or_altered(runs: Path, tmp_path: Path) -> 
     assert "audit.txt: altered after the run" in page.text
     (folder / "seed-1" / "result.json").unlink()
     with pytest.raises(InputError, match="no finished run"):
-        study_page(folder)
+        render_study_html(folder)
 
 
 def test_several_studies_are_compared(easy: Recipe, runs: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_several_studies_are_compared(easy: Recipe, runs: Path, tmp_path: Path) 
     for seed in range(2):
         train(other, tmp_path / "all" / "wide-study" / f"seed-{seed}", seed)
     (tmp_path / "all" / "no-run").mkdir()
-    page = checked(study_page(tmp_path / "all"))
+    page = checked(render_study_html(tmp_path / "all"))
     assert page.sections == ["Comparison", "easy", "wide"]
     assert "wide against easy: " in page.text
     assert "model.widths [4, 8] [6, 8]" in page.text
@@ -69,11 +69,11 @@ def test_several_studies_are_compared(easy: Recipe, runs: Path, tmp_path: Path) 
 def test_a_study_may_be_too_large_to_show_whole(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whit.reports.study_report._MOST_STUDIES", 1)
+    monkeypatch.setattr("whit.reports.study_report._MAX_STUDIES", 1)
     text = (runs / "seed-0" / "recipe.toml").read_text()
     for number in range(3):
         folder = Path(shutil.copytree(runs / "seed-0", tmp_path / "many" / f"r{number}"))
         (folder / "recipe.toml").write_text(text.replace('"easy"', f'"easy{number}"'))
-    page = checked(study_page(tmp_path / "many"))
+    page = checked(render_study_html(tmp_path / "many"))
     assert "2 more recipes stand in the table alone." in page.text
     assert "easy2" in page.text

@@ -1,27 +1,18 @@
 """What runs show, as one HTML page that opens anywhere, and as Markdown for a README.
 
-    run folder --account_of--> Account --run_document--> Document --html_page--> one page
-    studies    --study_of----> Study ---study_document--->        --Markdown---> text, pictures
+    run folder --> RunFacts ---> run_report.py ----> Document --> renderers/html.py
+    studies    --> StudyFacts -> study_report.py -->          --> renderers/markdown.py
 
 Needs matplotlib (the extra `report`).
 """
 
-from whit.error_analysis import Error as Error
-from whit.error_analysis import Findings as Findings
-from whit.error_analysis import findings_of as findings_of
-from whit.reports.run_facts import Account as Account
-from whit.reports.run_facts import account_of as account_of
-from whit.reports.writer import run_page as run_page
-from whit.reports.writer import study_page as study_page
-from whit.reports.writer import write_report as write_report
+from whit.reports.run_facts import RunFacts, collect_run_facts
+from whit.reports.writer import render_run_html, render_study_html, write_report
 
 __all__ = [
-    "Account",
-    "Error",
-    "Findings",
-    "account_of",
-    "findings_of",
-    "run_page",
-    "study_page",
+    "RunFacts",
+    "collect_run_facts",
+    "render_run_html",
+    "render_study_html",
     "write_report",
 ]

@@ -1,6 +1,6 @@
-"""A report as a value: sections of blocks, which HTML and Markdown each write in their own way.
+"""A report as a value: sections of blocks, which HTML and Markdown each render in their own way.
 
-All texts are plain: escaping is done by whoever writes them out.
+All texts are plain: the renderers escape them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Mood = Literal["good", "bad", "open"]
+Severity = Literal["good", "bad", "open"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """What must not be overlooked: a sentence, and more of them as a list."""
+class Callout:
+    """A highlighted sentence, with further sentences as a list."""
 
-    mood: Mood
+    severity: Severity
     text: str
-    more: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Table:
     """Rows of text under a head; the first cell of a row names it.
 
     `align` has `l` or `r` for each column. `shades` has a number from 0 to 1 for each cell, None
-    for a cell without colour; the text of a cell says the same.
+    for a cell without colour; colour repeats what the text of a cell says. `total` is a last row,
+    set apart.
     """
 
     caption: str
@@ -41,12 +42,12 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     align: str
     shades: tuple[tuple[float | None, ...], ...] = ()
-    total: tuple[str, ...] = ()  # a last row, set apart
+    total: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing (SVG); `name` is that of its file, `alt` says what it shows in a sentence."""
+    """A drawing (SVG); `name` is the stem of its file, `alt` describes it in a sentence."""
 
     name: str
     svg: bytes
@@ -55,8 +56,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A small image (PNG) with lines below it, and a mark for what is special about it."""
+class Thumbnail:
+    """A small image (PNG) with lines below it, and a mark that singles it out."""
 
     png: bytes
     alt: str
@@ -66,25 +67,25 @@ class Tile:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small images in their order; `more` says how many were left out."""
+    """Small images in their order; `more` tells how many were left out."""
 
     name: str
     caption: str
-    tiles: tuple[Tile, ...]
+    thumbnails: tuple[Thumbnail, ...]
     more: str = ""
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Text whose line breaks count: a command, a log, a file."""
+class CodeBlock:
+    """Preformatted text: a command, a log, a file."""
 
     caption: str
     text: str
 
 
 @dataclass(frozen=True)
-class Folded:
-    """Blocks that only some readers want to see."""
+class Details:
+    """Blocks that are collapsed at first."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -95,16 +96,16 @@ class Section:
     """Blocks under a heading; a section among them has a heading one level below."""
 
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Block | Section]
 
 
-Block = Text | Notice | Table | Picture | Gallery | Lines | Folded | Section
+Block = Text | Callout | Table | Picture | Gallery | CodeBlock | Details
 
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report; `lead` is what it comes to, in a sentence."""
+    """A complete report; `summary` is its result in a sentence."""
 
     title: str
-    lead: str
+    summary: str
     sections: tuple[Section, ...]

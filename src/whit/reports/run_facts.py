@@ -1,4 +1,4 @@
-"""A run with all that can be found out about it: the judgement, the layers, the findings."""
+"""A run with all that can be found out about it: the audit, the layers, the error analysis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whit.auditing import Audit
 from whit.budget import Usage, Verdict, Violation
 from whit.data.datasets import load_dataset
 from whit.data.splits import Split
-from whit.error_analysis import Findings, counted, disputed_of, findings_of
+from whit.error_analysis import ErrorAnalysis, analyze_logits, analyze_run, known_label_errors
 from whit.errors import InputError
 from whit.judge import Judgement, altered, judge_run
 from whit.models.source import refuse_inside
@@ -22,20 +22,20 @@ from whit.trained import load_trained
 
 
 @dataclass(frozen=True)
-class Account:
-    """A run as it was found here and now.
+class RunFacts:
+    """A run, recomputed where possible.
 
-    `judgement` is None where nothing could be recomputed; `problem` then says why, and
-    `mismatches` what was altered. `unread` says why there are no findings beside a judgement.
-    `images` are the split's, where they are known to be those of the run.
+    `audit_result` is None when nothing could be recomputed; `problem` then tells why, and
+    `mismatches` which files were altered. `analysis_problem` tells why there is an audit result
+    without an error analysis. `images` is the split, if it is known to be that of the run.
     """
 
     run: RunRecord
-    judgement: Judgement | None
+    audit_result: Judgement | None
     problem: str | None
-    unread: str | None
+    analysis_problem: str | None
     audit: Audit | None
-    findings: Findings | None
+    analysis: ErrorAnalysis | None
     images: Split | None
     mismatches: tuple[Violation, ...]
 
@@ -45,19 +45,19 @@ class Account:
 
     @property
     def verdict(self) -> Verdict:
-        """The judgement's; else the recorded one, which a broken seal makes `missed`."""
-        if self.judgement:
-            return self.judgement.verdict
+        """The recomputed verdict; else the recorded one, `missed` if files were altered."""
+        if self.audit_result:
+            return self.audit_result.verdict
         if self.mismatches:
             return "missed"
         verdict: Verdict = (self.run.result or {"verdict": "open"})["verdict"]
         return verdict
 
     @property
-    def usage(self) -> Usage:
-        """What the judgement found; else what the run says of itself."""
-        if self.judgement:
-            return self.judgement.usage
+    def metrics(self) -> Usage:
+        """The recomputed metrics; else the recorded ones."""
+        if self.audit_result:
+            return self.audit_result.usage
         result = self.run.result
         kinds = self.audit.kinds if self.audit else None
         if result is None:
@@ -72,39 +72,47 @@ class Account:
         )
 
 
-def account_of(run: RunRecord, model: nn.Module | None = None) -> Account:
-    """Find out about a run all that can be.
+def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFacts:
+    """Recompute all that the files of a run allow.
 
-    `model` is the network of a run that was given one in Python. Raises InputError for weights
-    that were altered until nobody can load them.
+    `model` is the network of a run that was given one in Python. Raises InputError for altered
+    weights that cannot be loaded.
     """
     problem = why_no_weights(run)
-    if problem:  # of a run that did not finish its state says enough
-        return _unjudged(run, model, problem if run.state == "finished" else None)
+    if problem:  # an unfinished run is described by its state
+        return _collect_recorded(run, model, problem if run.state == "finished" else None)
     try:
-        judgement, tested = judge_run(run, model)
+        audit_result, evaluated = judge_run(run, model)
     except InputError as error:
-        broken = {violation.rule for violation in altered(run)}
-        if "altered weights.safetensors" in broken:
+        if "altered weights.safetensors" in {violation.rule for violation in altered(run)}:
             raise
-        return _unjudged(run, model, " ".join(error.problems))
-    unread = None
-    findings, images = None, None
+        return _collect_recorded(run, model, " ".join(error.problems))
+    analysis_problem, analysis, images = None, None, None
     try:
-        if tested:
-            images = tested.dataset.test
-            findings = counted(tested.logits, images, tested.dataset.classes, disputed_of(run))
+        if evaluated:
+            images = evaluated.dataset.test
+            analysis = analyze_logits(
+                evaluated.logits, images, evaluated.dataset.classes, known_label_errors(run)
+            )
         else:
-            trained = load_trained(run, model)
-            images, findings = trained.split, findings_of(trained)
+            loaded = load_trained(run, model)
+            images, analysis = loaded.split, analyze_run(loaded)
     except InputError as error:
-        unread = " ".join(error.problems)
-    mismatches = judgement.mismatches
-    return Account(run, judgement, None, unread, judgement.audit, findings, images, mismatches)
+        analysis_problem = " ".join(error.problems)
+    return RunFacts(
+        run,
+        audit_result,
+        None,
+        analysis_problem,
+        audit_result.audit,
+        analysis,
+        images,
+        audit_result.mismatches,
+    )
 
 
-def split_of(run: RunRecord) -> Split | None:
-    """Return the images that a run was judged on; None where they are not here, or others."""
+def load_run_split(run: RunRecord) -> Split | None:
+    """Return the split that a run was judged on; None if it is missing here or has changed."""
     recipe = run.recipe
     try:
         dataset = load_dataset(recipe.data.name, val=recipe.data.val)
@@ -115,8 +123,8 @@ def split_of(run: RunRecord) -> Split | None:
     return dataset.test if recipe.train.test else dataset.val
 
 
-def audit_of(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
-    """Return the layers of a run by its recipe alone; None where it cannot be built here."""
+def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
+    """Return the layers that a run's recipe gives; None if the model cannot be built here."""
     try:
         refuse_inside(run.recipe.model.name, run.path)
         return plan(run.recipe, model).audit
@@ -124,18 +132,18 @@ def audit_of(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
         return None
 
 
-def _unjudged(run: RunRecord, model: nn.Module | None, problem: str | None) -> Account:
-    images = split_of(run) if run.state == "finished" else None
-    found = tuple(mismatches_of(run))
-    return Account(run, None, problem, None, audit_of(run, model), None, images, found)
+def _collect_recorded(run: RunRecord, model: nn.Module | None, problem: str | None) -> RunFacts:
+    images = load_run_split(run) if run.state == "finished" else None
+    mismatches = tuple(find_mismatches(run))
+    return RunFacts(run, None, problem, None, audit_recipe(run, model), None, images, mismatches)
 
 
-def mismatches_of(run: RunRecord) -> list[Violation]:
-    """Return what was altered in a run that has ended, by its seal alone.
+def find_mismatches(run: RunRecord) -> list[Violation]:
+    """Return what was altered in a run that has ended, by the recorded digests alone.
 
-    Weights and table may be left out of a folder that is kept as a record; that is no lie.
+    Weights and layer table may be left out of a folder that is kept as a record.
     """
     if run.result is None:
         return []
-    left_out = ("altered weights.safetensors", "altered audit.txt")
-    return [v for v in altered(run) if not (v.rule in left_out and v.value == "None")]
+    optional = ("altered weights.safetensors", "altered audit.txt")
+    return [v for v in altered(run) if not (v.rule in optional and v.value == "None")]

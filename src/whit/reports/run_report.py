@@ -2,99 +2,87 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from whit.budget import percent
-from whit.reports.document import Block, Document, Folded, Lines, Picture, Section, Text
-from whit.reports.error_sections import judged_sections
-from whit.reports.figures import plots
-from whit.reports.run_facts import Account
+from whit.reports.document import Block, CodeBlock, Details, Document, Picture, Section, Text
+from whit.reports.error_sections import error_sections
+from whit.reports.figures.plots import draw_curves
+from whit.reports.run_facts import RunFacts
 from whit.reports.sections import (
     environment_table,
     epoch_log,
     layer_blocks,
     recipe_table,
-    reproduce_run,
+    run_command,
     verdict_blocks,
 )
-from whit.reports.wording import epochs_said, sentence, shown, trend
+from whit.reports.wording import describe_trend, one_line, plural, truncate
 
 
-def run_document(account: Account) -> Document:
-    """Return the report of a run, whatever its end was."""
-    run = account.run
-    seed = "" if run.seed is None else f", seed {shown(run.seed)}"
+def run_document(facts: RunFacts) -> Document:
+    """Return the report of a run in any state."""
+    run = facts.run
+    seed = "" if run.seed is None else f", seed {truncate(run.seed)}"
     sections = [
-        Section("Verdict", verdict_blocks(account)),
-        Section("Recipe and environment", _origin(account)),
-        Section("Layers", layer_blocks(account.audit, run.recipe, _first(account))),
-        Section("Training", training_blocks(account)),
-        *judged_sections(account),
-        Section("Make it again", reproduce_run(run)),
+        Section("Verdict", verdict_blocks(facts)),
+        Section("Recipe and environment", _origin(facts)),
+        Section("Layers", layer_blocks(facts.audit, run.recipe, facts.images)),
+        Section("Training", _training(facts)),
+        *error_sections(facts),
+        Section("Make it again", run_command(run)),
     ]
-    return Document(f"{run.recipe.name}{seed}", lead(account), tuple(sections))
+    return Document(f"{run.recipe.name}{seed}", _summarize(facts), tuple(sections))
 
 
-def lead(account: Account) -> str:
-    """Return what the run comes to, in a sentence."""
-    run, usage = account.run, account.usage
+def _summarize(facts: RunFacts) -> str:
+    """Return the result of the run in a sentence."""
+    run, metrics = facts.run, facts.metrics
     if run.state == "diverged":
         return "The run diverged: its loss was no longer a finite number. It claims nothing."
     if run.result is None:
         planned = run.recipe.train.epochs
         return (
-            f"The run is not finished ({run.state}): {len(run.log)} of {epochs_said(planned)} "
-            "are done. Nothing is judged yet."
+            f"The run is not finished ({run.state}): {len(run.log)} of {planned} "
+            f"{plural(planned, 'epoch')} are done. Nothing is judged yet."
         )
-    params = "?" if usage.params is None else f"{usage.params:,}"
-    said = f"{params} parameters, {epochs_said(len(run.log))}"
-    if usage.correct is not None and usage.total is not None:
-        right = f"{usage.correct:,} of {usage.total:,}"
-        said += f", {right} test images right ({percent(usage.correct, usage.total)} %)"
-    elif account.findings:
-        found = account.findings
-        right = f"{found.correct:,} of {found.total:,}"
-        said += (
-            f", {right} validation images right ({percent(found.correct, found.total)} %); the "
-            "test split was left alone"
+    params = "?" if metrics.params is None else f"{metrics.params:,}"
+    text = f"{params} parameters, {len(run.log)} {plural(len(run.log), 'epoch')}"
+    if metrics.correct is not None and metrics.total is not None:
+        text += (
+            f", {metrics.correct:,} of {metrics.total:,} test images right "
+            f"({percent(metrics.correct, metrics.total)} %)"
         )
-    return f"{said}. Verdict: {account.verdict}."
+    elif analysis := facts.analysis:
+        text += (
+            f", {analysis.correct:,} of {analysis.total:,} validation images right "
+            f"({percent(analysis.correct, analysis.total)} %); the test split was left alone"
+        )
+    return f"{text}. Verdict: {facts.verdict}."
 
 
-def training_blocks(account: Account) -> list[Block]:
+def _training(facts: RunFacts) -> list[Block]:
     """Return the curves and the epoch log."""
-    run = account.run
-    log = run.log
+    log = facts.run.log
     if not log:
         return [epoch_log(log)]
-    readings = [reading for record in log for reading in record.evaluations]
-    alt = f"Training loss {trend(log[0].loss, log[-1].loss)} over {epochs_said(len(log))}"
-    if readings:
-        last = readings[-1]
+    trend = describe_trend(log[0].loss, log[-1].loss)
+    alt = f"Training loss {trend} over {len(log)} {plural(len(log), 'epoch')}"
+    evaluations = [evaluation for record in log for evaluation in record.evaluations]
+    if evaluations:
+        last = evaluations[-1]
         alt += f"; the last reading is {percent(last.correct, last.total)} % on {last.split}"
     caption = (
         "Loss, accuracy and learning rate over the epochs. Training images are warped, and counted "
         "while the weights still change, so their accuracy may lie below that of the split read."
     )
+    svg = draw_curves(log, facts.run.recipe)
+    return [Picture("training", svg, f"{alt}.", caption), epoch_log(log)]
+
+
+def _origin(facts: RunFacts) -> list[Block]:
+    recipe = facts.run.recipe
     return [
-        Picture("training", plots.curves(log, run.recipe), f"{alt}.", caption),
-        epoch_log(log),
+        *([Text(one_line(recipe.description))] if recipe.description else []),
+        recipe_table(recipe),
+        Details("The whole recipe", (CodeBlock("recipe.toml", recipe.to_toml()),)),
+        environment_table(facts.run),
     ]
-
-
-def _origin(account: Account) -> list[Block]:
-    run = account.run
-    blocks: list[Block] = []
-    if run.recipe.description:
-        blocks.append(Text(sentence(run.recipe.description)))
-    whole = Lines("recipe.toml", run.recipe.to_toml())
-    return [
-        *blocks,
-        recipe_table(run.recipe),
-        Folded("The whole recipe", (whole,)),
-        environment_table(run),
-    ]
-
-
-def _first(account: Account) -> Tensor | None:
-    return account.images.images[0] if account.images is not None else None

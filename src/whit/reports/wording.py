@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-from whit.reports.document import Mood
+from whit.reports.document import Severity
 
-LONGEST, LONGEST_SENTENCE = 200, 1000  # characters of a text that somebody else wrote
-MOOD: dict[str, Mood] = {"met": "good", "missed": "bad", "open": "open"}
+MAX_CHARS, MAX_SENTENCE_CHARS = 200, 1000  # of a text from a run's files
+SEVERITIES: dict[str, Severity] = {"met": "good", "missed": "bad", "open": "open"}
 
 
-def shown(value: object, longest: int = LONGEST) -> str:
-    """Return a value of a file in one line of at most so many characters."""
+def truncate(value: object, max_chars: int = MAX_CHARS) -> str:
+    """Return a value in one line of at most `max_chars` characters."""
     text = " ".join(str(value).split())
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
-def sentence(text: object) -> str:
-    """Return a message that may quote what somebody else wrote, in one line."""
-    return shown(text, LONGEST_SENTENCE)
+def one_line(text: object) -> str:
+    """Return a message, which may quote untrusted text, in one line."""
+    return truncate(text, MAX_SENTENCE_CHARS)
 
 
-def share(value: float) -> str:
-    """Return a share from 0 to 1 in percent with one decimal, never rounded up."""
-    tenths = int(1000 * value + 1e-9)
-    if not tenths and value > 0:
+def format_percent(fraction: float) -> str:
+    """Return a fraction from 0 to 1 in percent with one decimal, never rounded up."""
+    tenths = int(1000 * fraction + 1e-9)
+    if not tenths and fraction > 0:
         return "< 0.1 %"
     return f"{tenths // 10}.{tenths % 10} %"
 
 
-def trend(first: float, last: float) -> str:
-    said = "falls" if last < first else "rises" if last > first else "stays"
-    if said == "stays":
-        return f"stays at {last:.3g}"
-    return f"{said} from {first:.3g} to {last:.3g}"
+def plural(count: int, noun: str) -> str:
+    """Return the noun as it follows the count."""
+    return noun if count == 1 else f"{noun}s"
 
 
-def epochs_said(count: int) -> str:
-    return f"{count} epoch{'' if count == 1 else 's'}"
+def describe_trend(first: float, last: float) -> str:
+    """Return the change from the first value to the last as a verb phrase."""
+    if last < first or last > first:
+        return f"{'falls' if last < first else 'rises'} from {first:.3g} to {last:.3g}"
+    return f"stays at {last:.3g}"

@@ -39,10 +39,10 @@ def network(run: RunRecord) -> str:
 
 def errors(run: RunRecord) -> str:
     """Return the images that a finished run gets wrong as JSON, the worst first."""
-    from whit.error_analysis import findings_of
+    from whit.error_analysis import analyze_run
 
     trained = _network_of(run)
-    split, found = trained.split, findings_of(trained)
+    split, found = trained.split, analyze_run(trained)
     return json.dumps(
         {
             "split": found.split,
@@ -69,9 +69,9 @@ def errors(run: RunRecord) -> str:
 
 def report(run: RunRecord) -> str:
     """Return the page that `whit report` writes."""
-    from whit.reports import run_page
+    from whit.reports import render_run_html
 
-    return run_page(run)
+    return render_run_html(run)
 
 
 _ANSWERS: dict[str, Callable[[RunRecord], str]] = {

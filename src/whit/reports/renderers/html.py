@@ -8,11 +8,11 @@ from importlib import resources
 
 from whit.reports.document import (
     Block,
+    Callout,
+    CodeBlock,
+    Details,
     Document,
-    Folded,
     Gallery,
-    Lines,
-    Notice,
     Picture,
     Section,
     Table,
@@ -23,7 +23,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SIGNS = {"good": "✔", "bad": "✘", "open": "…"}
 
 
-def html_page(document: Document) -> str:
+def render_html(document: Document) -> str:
     """Return the page as text; the same document gives the same page."""
     style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     links = "".join(
@@ -50,7 +50,7 @@ def html_page(document: Document) -> str:
 <a class="skip" href="#content">Skip to the report</a>
 <header>
 <h1>{title}</h1>
-<p class="lead">{escape(document.lead)}</p>
+<p class="lead">{escape(document.summary)}</p>
 <nav aria-label="Contents"><ol>{links}</ol></nav>
 </header>
 <main id="content" tabindex="-1">
@@ -60,50 +60,46 @@ def html_page(document: Document) -> str:
 """
 
 
-def _section(section: Section, name: str, level: int) -> str:
-    heading = f'<h{level} id="{name}">{escape(section.title)}</h{level}>'
-    inner = []
-    for number, block in enumerate(section.blocks, start=1):
-        below = isinstance(block, Section)
-        inner.append(
-            _section(block, f"{name}-{number}", level + 1)
-            if below and isinstance(block, Section)
-            else _block(block)
-        )
-    return f'<section aria-labelledby="{name}">\n{heading}\n{"".join(inner)}</section>\n'
+def _section(section: Section, id: str, level: int) -> str:
+    heading = f'<h{level} id="{id}">{escape(section.title)}</h{level}>'
+    inner = "".join(
+        _section(block, f"{id}-{number}", level + 1)
+        if isinstance(block, Section)
+        else _block(block)
+        for number, block in enumerate(section.blocks, start=1)
+    )
+    return f'<section aria-labelledby="{id}">\n{heading}\n{inner}</section>\n'
 
 
 def _block(block: Block) -> str:
     match block:
         case Text(text):
             return f"<p>{escape(text)}</p>\n"
-        case Notice(mood, text, more):
-            items = "".join(f"<li>{escape(item)}</li>" for item in more)
-            rest = f"<ul>{items}</ul>" if items else ""
-            sign = f'<span aria-hidden="true">{_SIGNS[mood]}</span> '
-            return f'<div class="notice {mood}"><p>{sign}{escape(text)}</p>{rest}</div>\n'
+        case Callout(severity, text, items):
+            list_items = "".join(f"<li>{escape(item)}</li>" for item in items)
+            rest = f"<ul>{list_items}</ul>" if items else ""
+            sign = f'<span aria-hidden="true">{_SIGNS[severity]}</span> '
+            return f'<div class="notice {severity}"><p>{sign}{escape(text)}</p>{rest}</div>\n'
         case Table():
             return _table(block)
         case Picture(_, svg, alt, caption):
-            address = f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
+            url = f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
             return (
-                f'<figure class="chart"><img src="{address}" alt="{escape(alt)}">'
+                f'<figure class="chart"><img src="{url}" alt="{escape(alt)}">'
                 f"<figcaption>{escape(caption)}</figcaption></figure>\n"
             )
         case Gallery():
             return _gallery(block)
-        case Lines(caption, text):
-            said = escape(caption)
+        case CodeBlock(caption, text):
+            label = escape(caption)
             return (
-                f'<figure class="lines"><figcaption>{said}</figcaption>'
-                f'<pre tabindex="0" role="region" aria-label="{said}">{escape(text)}</pre>'
+                f'<figure class="lines"><figcaption>{label}</figcaption>'
+                f'<pre tabindex="0" role="region" aria-label="{label}">{escape(text)}</pre>'
                 "</figure>\n"
             )
-        case Folded(title, blocks):
+        case Details(title, blocks):
             inner = "".join(map(_block, blocks))
             return f"<details><summary>{escape(title)}</summary>\n{inner}</details>\n"
-        case Section():  # only among the blocks of a section
-            raise AssertionError(block.title)
 
 
 def _table(table: Table) -> str:
@@ -112,8 +108,8 @@ def _table(table: Table) -> str:
         for text, side in zip(table.head, table.align, strict=True)
     )
     body = "".join(
-        _row(row, table.align, table.shades[place] if table.shades else ())
-        for place, row in enumerate(table.rows)
+        _row(row, table.align, table.shades[i] if table.shades else ())
+        for i, row in enumerate(table.rows)
     )
     foot = f"<tfoot>{_row(table.total, table.align, ())}</tfoot>" if table.total else ""
     caption = escape(table.caption)
@@ -126,42 +122,43 @@ def _table(table: Table) -> str:
 
 def _row(row: tuple[str, ...], align: str, shades: tuple[float | None, ...]) -> str:
     cells = [f'<th scope="row" class="{align[0]}">{escape(row[0])}</th>']
-    for place in range(1, len(row)):
-        shade = shades[place] if shades else None
-        colour = f' style="{_colour(shade)}"' if shade is not None else ""
-        muted = " zero" if shades and row[place] == "0" else ""
-        cells.append(f'<td class="{align[place]}{muted}"{colour}>{escape(row[place])}</td>')
+    for i in range(1, len(row)):
+        shade = shades[i] if shades else None
+        style = f' style="{_shade_style(shade)}"' if shade is not None else ""
+        muted = " zero" if shades and row[i] == "0" else ""
+        cells.append(f'<td class="{align[i]}{muted}"{style}>{escape(row[i])}</td>')
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
-def _colour(shade: float) -> str:
-    """Return a background of the cividis scale, pale for 0, and the words' colour on it.
+def _shade_style(shade: float) -> str:
+    """Return a background of the cividis scale, pale for 0, and the text colour on it.
 
-    Of black and white, the one of more contrast by WCAG 2: at least 4.5 to 1 on any background.
+    The text is black or white, whichever has more contrast by WCAG 2: at least 4.5 to 1 on any
+    background.
     """
     from matplotlib import colormaps
 
     red, green, blue, _ = colormaps["cividis"](1 - shade)
-    light = 0.2126 * _linear(red) + 0.7152 * _linear(green) + 0.0722 * _linear(blue) > 0.179
-    paint = "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
-    return f"background:#{paint};color:{'#000' if light else '#fff'}"
+    luminance = 0.2126 * _linearize(red) + 0.7152 * _linearize(green) + 0.0722 * _linearize(blue)
+    background = "".join(f"{round(255 * channel):02x}" for channel in (red, green, blue))
+    return f"background:#{background};color:{'#000' if luminance > 0.179 else '#fff'}"
 
 
-def _linear(part: float) -> float:
-    """Return the light of a part of an sRGB colour, both from 0 to 1."""
-    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+def _linearize(channel: float) -> float:
+    """Return the linear light of an sRGB channel, both from 0 to 1."""
+    return channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
 
 
 def _gallery(gallery: Gallery) -> str:
-    tiles = []
-    for tile in gallery.tiles:
-        address = f"data:image/png;base64,{b64encode(tile.png).decode()}"
-        first, *others = tile.lines
+    items = []
+    for thumbnail in gallery.thumbnails:
+        url = f"data:image/png;base64,{b64encode(thumbnail.png).decode()}"
+        first, *others = thumbnail.lines
         lines = f"<b>{escape(first)}</b>" + "".join(f"<span>{escape(x)}</span>" for x in others)
-        mark = f"<em>{escape(tile.mark)}</em>" if tile.mark else ""
-        tiles.append(
-            f'<li{" class=marked" if mark else ""}><figure><img src="{address}" '
-            f'alt="{escape(tile.alt)}"><figcaption>{lines}{mark}</figcaption></figure></li>\n'
+        mark = f"<em>{escape(thumbnail.mark)}</em>" if thumbnail.mark else ""
+        items.append(
+            f'<li{" class=marked" if mark else ""}><figure><img src="{url}" '
+            f'alt="{escape(thumbnail.alt)}"><figcaption>{lines}{mark}</figcaption></figure></li>\n'
         )
     more = f"<p>{escape(gallery.more)}</p>\n" if gallery.more else ""
-    return f'<p>{escape(gallery.caption)}</p>\n<ol class="gallery">\n{"".join(tiles)}</ol>\n{more}'
+    return f'<p>{escape(gallery.caption)}</p>\n<ol class="gallery">\n{"".join(items)}</ol>\n{more}'

@@ -10,15 +10,14 @@ import torch
 
 from easy_data import easy_split
 from whit.data.splits import Split
-from whit.error_analysis import BINS, counted
+from whit.error_analysis import NUM_BINS, analyze_logits, analyze_run
 from whit.evaluation import evaluate, predict
-from whit.reports import findings_of
-from whit.reports.wording import share
+from whit.reports.wording import format_percent
 from whit.run_record import RunRecord, read_run
 from whit.trained import load_trained
 
 
-def logits_of(record: RunRecord) -> tuple[torch.Tensor, Split, tuple[str, ...]]:
+def run_logits(record: RunRecord) -> tuple[torch.Tensor, Split, tuple[str, ...]]:
     trained = load_trained(record)
     logits = predict(trained.model, trained.split, trained.normalise)
     return logits, trained.split, trained.dataset.classes
@@ -26,8 +25,8 @@ def logits_of(record: RunRecord) -> tuple[torch.Tensor, Split, tuple[str, ...]]:
 
 def test_the_numbers_counted_another_way(runs: Path) -> None:
     record = read_run(runs / "seed-0")
-    found = findings_of(load_trained(record))
-    logits, split, classes = logits_of(record)
+    found = analyze_run(load_trained(record))
+    logits, split, classes = run_logits(record)
     labels, said = split.labels.tolist(), logits.argmax(1).tolist()
     assert found.classes == classes
     assert (found.correct, found.total) == (sum(map(int.__eq__, labels, said)), len(labels))
@@ -38,7 +37,7 @@ def test_the_numbers_counted_another_way(runs: Path) -> None:
             count = sum(pair == (true, guess) for pair in zip(labels, said, strict=True))
             assert found.confusion.get((true, guess), 0) == count
     assert sum(found.confusion.values()) == found.total
-    assert sum(count for _, _, count in found.confused) == found.num_errors > 5
+    assert sum(count for _, _, count in found.confused_pairs) == found.num_errors > 5
     for label, of_class in enumerate(found.by_class):
         assert of_class.total == labels.count(label)
         assert of_class.correct == found.confusion.get((label, label), 0)
@@ -48,7 +47,7 @@ def test_the_numbers_counted_another_way(runs: Path) -> None:
 
 def test_errors_come_worst_first(runs: Path) -> None:
     record = read_run(runs / "seed-0")
-    found = findings_of(load_trained(record))
+    found = analyze_run(load_trained(record))
     assert record.result is not None
     assert sorted(error.index for error in found.errors) == record.result["test"]["wrong"]
     chances = [error.probabilities[error.true] for error in found.errors]
@@ -66,12 +65,12 @@ def test_calibration_against_its_definition() -> None:
     split = easy_split("test", 500)
     logits = 3 * torch.randn(500, 10)
     logits[range(250), split.labels[:250]] += 4
-    found = counted(logits, split, tuple("0123456789")).calibration
-    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    found = analyze_logits(logits, split, tuple("0123456789")).calibration
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(NUM_BINS)]
     for row, label in zip(logits.tolist(), split.labels.tolist(), strict=True):
         powers = np.exp(np.array(row) - max(row))
         chances = powers / powers.sum()
-        place = next(m for m in range(BINS) if chances.max() <= (m + 1) / BINS)
+        place = next(m for m in range(NUM_BINS) if chances.max() <= (m + 1) / NUM_BINS)
         bins[place].append((float(chances.max()), bool(chances.argmax() == label)))
     gap = 0.0
     for known, one in zip(bins, found.bins, strict=True):
@@ -87,14 +86,14 @@ def test_calibration_against_its_definition() -> None:
 
 def test_logits_that_are_no_numbers_are_counted_as_wrong() -> None:
     split = easy_split("test", 20)
-    found = counted(torch.full((20, 10), torch.nan), split, tuple("0123456789"))
+    found = analyze_logits(torch.full((20, 10), torch.nan), split, tuple("0123456789"))
     assert found.correct == 2  # argmax of nothing is the first class
     assert found.calibration.error == pytest.approx(0.1)
 
 
 def test_shares_are_never_rounded_up() -> None:
-    assert share(0.99999) == "99.9 %"
-    assert share(0.0004) == "< 0.1 %"
-    assert share(0.0) == "0.0 %"
-    assert share(1.0) == "100.0 %"
-    assert share(0.3) == "30.0 %"
+    assert format_percent(0.99999) == "99.9 %"
+    assert format_percent(0.0004) == "< 0.1 %"
+    assert format_percent(0.0) == "0.0 %"
+    assert format_percent(1.0) == "100.0 %"
+    assert format_percent(0.3) == "30.0 %"
