@@ -33,6 +33,7 @@ LAYERS = [
         "needed",
         "code_state",
         "job",
+        "json_worker",
         "teacher",
     },
     {"data", "models", "optim", "rounding", "weights", "environment", "chance", "checkpoint"},
@@ -78,6 +79,7 @@ VALUES = [
     "needed",
     "code_state",
     "job",
+    "json_worker",
     "teacher",
 ]
 

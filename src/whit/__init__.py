@@ -146,7 +146,7 @@ def study(
     from whit.study_progress import onlooker_on
     from whit.studying import study as make_study
     from whit.studying import variants_of
-    from whit.workers import Workers
+    from whit.workers import LocalExecutor
 
     one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
     given: list[Any] = [recipes] if one else list(recipes)  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ def study(
     many = min(jobs or max(1, (os.cpu_count() or 1) // threads), seeds * len(variants))
     with (
         onlooker_on(Console(), quiet) as onlooker,
-        Workers(many, threads, say_aside) as workers,
+        LocalExecutor(many, threads, say_aside) as workers,
     ):
         return make_study(
             variants, range(seeds), workers, threads=threads, device=device, onlooker=onlooker

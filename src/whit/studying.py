@@ -18,20 +18,19 @@ from whit.comparison import Comparison, compare
 from whit.durable import why_no_place
 from whit.errors import BudgetRefused, InputError, Interrupted
 from whit.inputs import Inputs, changed, said_of
-from whit.job import Job, Outcome, recipe_id
+from whit.job import Job, Outcome, ProgressCallback, recipe_id
 from whit.planning import plan
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, read_run
 from whit.seeds import seeds_of
 from whit.stopping import Stop, Stopping
 from whit.text_table import wrapped
-from whit.workers import Look
 
 
 class Executor(Protocol):
     """Where jobs are done: processes of this machine, or of a cluster."""
 
-    def run(self, jobs: Iterator[Job], look: Look) -> Iterator[tuple[Job, Outcome]]: ...
+    def run(self, jobs: Iterator[Job], look: ProgressCallback) -> Iterator[tuple[Job, Outcome]]: ...
 
 
 @dataclass(frozen=True)

@@ -205,10 +205,10 @@ def _executor(
     `most` is how many runs there are in all, where that is known.
     """
     if cluster is None:
-        from whit.workers import Workers
+        from whit.workers import LocalExecutor
 
         many = jobs or max(1, (os.cpu_count() or 1) // threads)
-        return Workers(min(many, most or many), threads, say_aside)
+        return LocalExecutor(min(many, most or many), threads, say_aside)
     if jobs is not None:
         raise InputError(
             "--jobs: a cluster has as many as its workers have threads: leave it away."

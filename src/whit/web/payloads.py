@@ -1,7 +1,7 @@
 """What the page is told of runs and studies, as values that JSON can hold.
 
-The keys stand in app.py. Only what `read_run` has checked is passed on as it is; of the rest of
-`result.json` and `environment.json`, which may be anything, no more than is asked for.
+app.py documents the keys. Only what `read_run` has checked is passed on as it is; of the rest of
+`result.json` and `environment.json`, which is untrusted, the expected keys alone.
 """
 
 from __future__ import annotations
@@ -10,75 +10,72 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from whit.errors import InputError
 from whit.evidence import Sample
+from whit.listing import page_fields
 from whit.ownership import Owner
 from whit.run_record import RunRecord, why_no_weights
-from whit.web.run_location import shown_path
+from whit.web.run_location import RunLocation, escape_path
 
-if TYPE_CHECKING:
-    from whit.web.run_location import Place
-
-
-_MOST_ITEMS = 100  # of a list or a table that was not checked
-_MOST_TEXT = 2_000  # characters of a text in it
+_MAX_ITEMS = 100  # of an unchecked list or table
+_MAX_TEXT = 2_000  # characters of a text in it
+_OWNER = ("host", "pid", "since")
 _ENVIRONMENT = (
     *("whit", "torch", "system", "processor", "cores", "threads", "device", "code", "command"),
 )
 
 
-def run_row(place: Place, run: RunRecord, changed: float | None) -> dict[str, Any]:
+def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dict[str, Any]:
     """Return the row of a run that could be read."""
-    result = run.result or {}
-    split, correct, total = _last_reading(run)
+    row = {key: _finite(value) for key, value in page_fields(run).items()}
+    has_weights = why_no_weights(run) is None
+    return _row(location, row, changed, own_model=is_user_model(run), has_weights=has_weights)
+
+
+def damaged_row(location: RunLocation, error: InputError, changed: float | None) -> dict[str, Any]:
+    """Return the row of a run that could not be read, with the problem as its message."""
+    message = str(error)[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+    row = {**page_fields(None), "name": os.path.basename(location.display_path)}
+    return _row(location, row, changed, message=message)
+
+
+def _row(
+    location: RunLocation,
+    row: dict[str, Any],
+    changed: float | None,
+    message: str | None = None,
+    own_model: bool = False,
+    has_weights: bool = False,
+) -> dict[str, Any]:
     return {
-        **_blank_row(place, changed),
-        "name": run.recipe.name,
-        "seed": run.seed,
-        "state": run.state,
-        "params": result.get("params"),
-        "epochs": _finite(result.get("epochs", len(run.log))),
-        "correct": correct,
-        "total": total,
-        "verdict": result.get("verdict"),
-        "split": split,
-        "seconds": _finite(result["seconds"]["total"]) if result else None,
-        "own_model": names_a_file(run),
-        "has_weights": why_no_weights(run) is None,
+        "id": location.id,
+        "path": location.display_path,
+        **row,
+        "message": message,
+        "study": location.study,
+        "changed": changed,
+        "own_model": own_model,
+        "has_weights": has_weights,
     }
 
 
-def damaged_row(place: Place, error: InputError, changed: float | None) -> dict[str, Any]:
-    """Return the row of a run that could not be read, with what is wrong with it."""
-    said = str(error)[:_MOST_TEXT].encode("utf-8", "backslashreplace").decode()
-    return {**_blank_row(place, changed), "message": said}
-
-
-def _blank_row(place: Place, changed: float | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": place.id, "path": place.shown}
-    row |= {"name": os.path.basename(place.shown), "seed": None, "state": "damaged"}
-    row |= {"message": None, "params": None, "epochs": None, "correct": None, "total": None}
-    row |= {"verdict": None, "study": place.study, "split": None, "seconds": None}
-    return row | {"changed": changed, "own_model": False, "has_weights": False}
-
-
-def study_rows(rows: Sequence[tuple[Place, dict[str, Any]]]) -> list[dict[str, Any]]:
+def study_rows(rows: Sequence[tuple[RunLocation, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return a row for each folder of seeds, in the order in which they were found."""
-    inside: dict[str, list[tuple[Place, dict[str, Any]]]] = {}
-    for place, row in rows:
-        if place.study:
-            inside.setdefault(place.study, []).append((place, row))
-    return [_study_row(study, same) for study, same in inside.items()]
+    studies: dict[str, list[tuple[RunLocation, dict[str, Any]]]] = {}
+    for location, row in rows:
+        if location.study:
+            studies.setdefault(location.study, []).append((location, row))
+    return [_study_row(id, seeds) for id, seeds in studies.items()]
 
 
-def _study_row(id: str, inside: list[tuple[Place, dict[str, Any]]]) -> dict[str, Any]:
-    place = inside[0][0]
-    folder = os.path.dirname(place.path)
-    below = os.path.relpath(folder, place.root)
+def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict[str, Any]:
+    location = seeds[0][0]
+    folder = os.path.dirname(location.path)
+    below = os.path.relpath(folder, location.root)
     name = os.path.basename(os.path.realpath(folder)) if below == "." else below
-    rows = sorted((row for _, row in inside), key=lambda row: (row["seed"] is None, row["seed"]))
+    rows = sorted((row for _, row in seeds), key=lambda row: (row["seed"] is None, row["seed"]))
     finished = [row for row in rows if row["state"] == "finished" and row["correct"] is not None]
     diverged = [row for row in rows if row["state"] == "diverged"]
     verdicts = [row["verdict"] for row in finished]
@@ -86,8 +83,8 @@ def _study_row(id: str, inside: list[tuple[Place, dict[str, Any]]]) -> dict[str,
     first = finished[0] if finished else rows[0]
     return {
         "id": id,
-        "path": shown_path(folder),
-        "name": shown_path(name),
+        "path": escape_path(folder),
+        "name": escape_path(name),
         "runs": [row["id"] for row in rows],
         "split": first["split"],
         "finished": len(finished),
@@ -102,112 +99,100 @@ def _study_row(id: str, inside: list[tuple[Place, dict[str, Any]]]) -> dict[str,
     }
 
 
-def details(
-    place: Place, run: RunRecord, owner: Owner | None, alive: bool | None, changed: float | None
+def run_details(
+    location: RunLocation,
+    run: RunRecord,
+    owner: Owner | None,
+    is_alive: bool | None,
+    changed: float | None,
 ) -> dict[str, Any]:
     """Return everything that the page shows of one run, its curves too."""
     recipe, result = run.recipe, run.result
     log = [record.to_json() for record in run.log]
     return {
-        "id": place.id,
-        "path": place.shown,
+        "id": location.id,
+        "path": location.display_path,
         "name": recipe.name,
         "description": recipe.description,
         "seed": run.seed,
         "state": run.state,
-        "study": place.study,
-        "split": _last_reading(run)[0],
-        "own_model": names_a_file(run),
+        "study": location.study,
+        "split": "test" if recipe.train.test else "val",
+        "own_model": is_user_model(run),
         "changed": changed,
         "recipe": recipe.to_toml(),
         "model": recipe.model.name,
         "data": recipe.data.name,
         "epochs_planned": recipe.train.epochs,
         "budget": recipe.budget.model_dump(),
-        "log": plain(log, items=len(log)),
+        "log": sanitize(log, max_items=len(log)),
         "result": None if result is None else _result(result),
-        "owner": owner and {**_owner(owner), "alive": alive},
-        "environment": plain({key: run.environment.get(key) for key in _ENVIRONMENT}),
+        "owner": owner and {**_select(asdict(owner), _OWNER), "alive": is_alive},
+        "environment": sanitize({key: run.environment.get(key) for key in _ENVIRONMENT}),
         "why_no_network": why_no_weights(run),
     }
 
 
-def names_a_file(run: RunRecord) -> bool:
-    """Whether the run's model is somebody's own file. No shipped name has any of these marks."""
+def is_user_model(run: RunRecord) -> bool:
+    """Whether the run's model is a user's own file; no built-in name has these characters."""
     model = run.recipe.model
     return not model.is_given and any(mark in model.name for mark in ".:/\\")
 
 
-def own_model_refusal(model: str) -> str:
-    """Say why a run's own model file is not run."""
+def user_model_refusal(model: str) -> str:
+    """Return why a run's own model file is not executed."""
     return (
         f"the model of this run is a file, {model}, and showing it would run its code. If it is "
         "your own, start `whit serve --own-models`."
     )
 
 
-def plain(value: Any, depth: int = 6, items: int = _MOST_ITEMS) -> Any:
-    """Return what JSON can hold of a value: no number that is not finite, nothing endless.
+def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
+    """Return what JSON can hold of an untrusted value: finite numbers, bounded text and lists.
 
-    `items` of its outermost list or table are kept, 100 of those inside.
+    `max_items` of its outermost list or table are kept, 100 of those inside.
     """
     if isinstance(value, float):
         return _finite(value)
     if isinstance(value, str):
-        return value[:_MOST_TEXT]
+        return value[:_MAX_TEXT]
     if value is None or isinstance(value, bool | int):
         return value
     if depth == 0:
         return None
     if isinstance(value, dict):
-        some = list(value.items())[:items]
-        return {str(key)[:_MOST_TEXT]: plain(part, depth - 1) for key, part in some}
+        items = list(value.items())[:max_items]
+        return {str(key)[:_MAX_TEXT]: sanitize(inner, depth - 1) for key, inner in items}
     if isinstance(value, list | tuple):
-        return [plain(part, depth - 1) for part in value[:items]]
+        return [sanitize(inner, depth - 1) for inner in value[:max_items]]
     return None
 
 
 def _result(result: dict[str, Any]) -> dict[str, Any]:
-    """Return what is shown of a result; a part that is not of its usual shape is left out."""
+    """Return what the page shows of a result, without parts of an unexpected type."""
     keys = ("verdict", "params", "epochs", "images_seen", "seed", "weights_sha256")
-    found: dict[str, Any] = plain({key: result.get(key) for key in keys})
-    tested = ("correct", "total", "accuracy", "loss", "reads", "selected_on_test")
+    test_keys = ("correct", "total", "accuracy", "loss", "reads", "selected_on_test")
     notes, violations = result.get("notes"), result.get("violations")
     return {
-        **found,
+        **sanitize({key: result.get(key) for key in keys}),
         "violations": [
-            _part(violation, ("rule", "limit", "value", "message"))
-            for violation in (violations if isinstance(violations, list) else [])[:_MOST_ITEMS]
+            _select(violation, ("rule", "limit", "value", "message"))
+            for violation in (violations if isinstance(violations, list) else [])[:_MAX_ITEMS]
             if isinstance(violation, dict)
         ],
-        "test": _part(result["test"], tested),
-        "best_epoch": _part(result.get("best_epoch"), ("epoch", "correct", "split")),
-        "seconds": _part(result["seconds"], ("train", "total")),
-        "diverged": _part(result.get("diverged"), ("epoch", "step", "loss", "lr")),
-        "notes": [str(n)[:_MOST_TEXT] for n in notes[:9]] if isinstance(notes, list) else [],
+        "test": _select(result["test"], test_keys),
+        "best_epoch": _select(result.get("best_epoch"), ("epoch", "correct", "split")),
+        "seconds": _select(result["seconds"], ("train", "total")),
+        "diverged": _select(result.get("diverged"), ("epoch", "step", "loss", "lr")),
+        "notes": [str(n)[:_MAX_TEXT] for n in notes[:9]] if isinstance(notes, list) else [],
     }
 
 
-def _part(value: Any, keys: Sequence[str]) -> dict[str, Any] | None:
-    """Return these keys of a table, each a number, a flag, a text or None."""
+def _select(value: Any, keys: Sequence[str]) -> Any:
+    """Return these keys of a table, each a number, a flag, a text or None; None for no table."""
     if not isinstance(value, dict):
         return None
-    found: dict[str, Any] = plain({key: value.get(key) for key in keys}, depth=1)
-    return found
-
-
-def _owner(owner: Owner) -> dict[str, Any]:
-    told = asdict(owner)
-    return {key: plain(told[key]) for key in ("host", "pid", "since")}
-
-
-def _last_reading(run: RunRecord) -> tuple[str, int | None, int | None]:
-    """Return the split that a run is judged on, and what was right of it at the end."""
-    if run.recipe.train.test:
-        test = (run.result or {}).get("test", {})
-        return "test", test.get("correct"), test.get("total")
-    reading = run.last_val if run.result else None
-    return ("val", reading.correct, reading.total) if reading else ("val", None, None)
+    return sanitize({key: value.get(key) for key in keys}, depth=1)
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Where a run folder lies, how it is named to a browser, and what tells that it changed."""
+"""Where a run folder is, how the page names it, and what changes when its files do."""
 
 from __future__ import annotations
 
@@ -10,53 +10,54 @@ from pathlib import Path
 from whit.errors import InputError
 from whit.run_record import RunRecord, read_run
 
+SMALL_FILES = ("recipe.toml", "environment.json", "log.jsonl", "result.json")
+ALL_FILES = (*SMALL_FILES, "weights.safetensors", "audit.txt")
 
-def shown_path(path: str) -> str:
-    """Return a path as text that JSON can hold: bytes that are no UTF-8 as \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-_FILES = ("recipe.toml", "environment.json", "log.jsonl", "result.json")
-_ALL_FILES = (*_FILES, "weights.safetensors", "audit.txt")
-
-Stamp = tuple[tuple[int, int, int, int] | None, ...]  # of each file: what changes when it does
+# Modification times (ns), size and inode of each file; None for a missing one.
+Signature = tuple[tuple[int, int, int, int] | None, ...]
 
 
-class Deleted(Exception):
-    """A run folder that was shown, and is gone."""
+class RunDeleted(Exception):
+    """A run folder that was listed is missing."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A run folder. `path` is how a person names it, `root` the folder that it was found in."""
+class RunLocation:
+    """A run folder. `path` is as the user gives it, `root` the folder that it was found in."""
 
     id: str
     path: str
     root: str
-    study: str | None  # the id of the folder of seeds that it lies in
+    study: str | None  # the id of the folder of seeds that it is in
 
     @property
-    def shown(self) -> str:
-        return shown_path(self.path)
+    def display_path(self) -> str:
+        return escape_path(self.path)
 
-    def stamp(self, files: Sequence[str] = _FILES) -> Stamp:
-        """Return what changes whenever one of the files does; all None when it is gone."""
-        return tuple(_stamp_of(f"{self.path}{os.sep}{name}") for name in files)
+    def signature(self, files: Sequence[str] = SMALL_FILES) -> Signature:
+        """Return what changes whenever one of the files does; all None when the run is missing."""
+        return tuple(_file_signature(f"{self.path}{os.sep}{name}") for name in files)
 
-    def stamp_with_weights(self) -> Stamp:
-        return self.stamp(_ALL_FILES)
+    def signature_with_weights(self) -> Signature:
+        return self.signature(ALL_FILES)
 
     def read(self) -> RunRecord:
-        """Read the run. Raises Deleted, or InputError when it is damaged."""
+        """Read the run. Raises RunDeleted, or InputError when it is damaged."""
         try:
             return read_run(Path(self.path))
         except InputError:
             if not os.path.isdir(self.path):
-                raise Deleted(f"{self.shown}: deleted since it was shown.") from None
+                message = f"{self.display_path}: deleted since it was shown."
+                raise RunDeleted(message) from None
             raise
 
 
-def _stamp_of(path: str) -> tuple[int, int, int, int] | None:
+def escape_path(path: str) -> str:
+    """Return a path as text that JSON can hold: bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _file_signature(path: str) -> tuple[int, int, int, int] | None:
     try:
         status = os.lstat(path)
     except (OSError, ValueError):

@@ -1,10 +1,10 @@
-"""What takes seconds: networks, errors, reports. Made in a process of its own, one at a time.
+"""The slow answers: networks, errors, reports. Computed in a process of their own, one at a time.
 
     python -m whit.web.worker
 
-Questions come as lines of JSON on standard input, {"what", "path", "own_models"}; for each a line
-goes out, {"body"} or {"error", "status"}. torch is here and not in the server. When standard input
-closes, the server is gone, and this process ends at once: it writes nothing.
+Requests come as lines of JSON, {"what", "path", "own_models"}; for each a line goes out, {"body"}
+or {"error", "status"}. Only this process imports torch, not the server. It ends at once with the
+server, since it writes nothing.
 """
 
 from __future__ import annotations
@@ -12,43 +12,41 @@ from __future__ import annotations
 import base64
 import json
 import os
-import queue
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from whit.errors import InputError, WhitError
+from whit.json_worker import serve_requests
 from whit.models.source import is_source
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.trained import Trained, load_trained
-from whit.web.payloads import own_model_refusal
+from whit.web.payloads import user_model_refusal
 
-_MOST_ERRORS = 300
+_MAX_ERRORS = 300
 
 
-def network(run: RunRecord) -> str:
+def build_network(run: RunRecord) -> str:
     """Return the folded network of a finished run as JSON."""
     from whit.export.browser import network_json
 
-    return json.dumps(network_json(_network_of(run)))
+    return json.dumps(network_json(_load_network(run)))
 
 
-def errors(run: RunRecord) -> str:
-    """Return the images that a finished run gets wrong as JSON, the worst first."""
+def build_errors(run: RunRecord) -> str:
+    """Return the images that a finished run misclassifies as JSON, the worst first."""
     from whit.error_analysis import analyze_run
 
-    trained = _network_of(run)
-    split, found = trained.split, analyze_run(trained)
+    loaded = _load_network(run)
+    split, analysis = loaded.split, analyze_run(loaded)
     return json.dumps(
         {
-            "split": found.split,
-            "total": found.total,
-            "correct": found.correct,
-            "classes": list(found.classes),
+            "split": analysis.split,
+            "total": analysis.total,
+            "correct": analysis.correct,
+            "classes": list(analysis.classes),
             "shape": list(split.images.shape[1:]),
             "errors": [
                 {
@@ -61,13 +59,13 @@ def errors(run: RunRecord) -> str:
                         split.images[error.index].numpy().tobytes()
                     ).decode(),
                 }
-                for error in found.errors[:_MOST_ERRORS]
+                for error in analysis.errors[:_MAX_ERRORS]
             ],
         }
     )
 
 
-def report(run: RunRecord) -> str:
+def build_report(run: RunRecord) -> str:
     """Return the page that `whit report` writes."""
     from whit.reports import render_run_html
 
@@ -75,13 +73,13 @@ def report(run: RunRecord) -> str:
 
 
 _ANSWERS: dict[str, Callable[[RunRecord], str]] = {
-    "network": network,
-    "errors": errors,
-    "report": report,
+    "network": build_network,
+    "errors": build_errors,
+    "report": build_report,
 }
 
 
-def _network_of(run: RunRecord) -> Trained:
+def _load_network(run: RunRecord) -> Trained:
     problem = why_no_weights(run)
     if problem:
         raise InputError(f"{run.path}: {problem}, so there is no network to show.")
@@ -89,36 +87,26 @@ def _network_of(run: RunRecord) -> Trained:
 
 
 def answer(what: str, path: str, own_models: bool) -> dict[str, Any]:
-    """Return {"body"}, or {"status", "error"} in plain words. Raises nothing."""
+    """Return {"body"}, or {"status", "error"} with a message. Raises nothing."""
     try:
         run = read_run(Path(path))
         if is_source(run.recipe.model.name) and not own_models:
-            return {"status": 403, "error": own_model_refusal(run.recipe.model.name)}
+            return {"status": 403, "error": user_model_refusal(run.recipe.model.name)}
         return {"body": _ANSWERS[what](run)}
     except WhitError as error:
         return {"status": 409, "error": str(error)}
     except Exception:
-        said = f"{traceback.format_exc()}whit: the {what} of {path} failed as above."
-        print(said, file=sys.stderr, flush=True)
+        message = f"{traceback.format_exc()}whit: the {what} of {path} failed as above."
+        print(message, file=sys.stderr, flush=True)
         return {"status": 500, "error": "whit failed; its terminal shows how. Please report it."}
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's
     if hasattr(os, "nice"):
         os.nice(5)  # the server, and a training, come first
-    replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # what a user's model prints must not look like a reply
-    questions: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin, questions), daemon=True).start()
-    while True:
-        replies.write(json.dumps(answer(**json.loads(questions.get()))) + "\n")
-
-
-def _read(stream: IO[str], questions: queue.SimpleQueue[str]) -> None:
-    for line in stream:
-        questions.put(line)
-    os._exit(0)
+    serve_requests(
+        lambda line, send: send(answer(**json.loads(line))), interrupt=lambda: os._exit(0)
+    )
 
 
 if __name__ == "__main__":

@@ -1,29 +1,30 @@
-"""Asking the process that makes slow answers: one question at a time, answers kept while they hold.
+"""The server's side of the process for slow answers: one request at a time, and a cache of answers.
 
-The process is started by the first question, so that the page opens at once, and is killed when
-one takes too long or the server ends. Light requests never wait for it.
+The process is started by the first request, so that the page opens at once, and is killed when an
+answer takes too long or the server ends. Light requests never wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from whit.web.run_location import Place
+from whit.json_worker import JsonWorker
+from whit.web.run_location import RunLocation
 
-_PATIENCE = 180.0  # seconds for one answer; 10,000 images on a slow, busy machine take 30
-_MOST_KEPT = 64 << 20  # bytes of answers
-_MOST_REPLY = 256 << 20  # bytes of one; far above any, and no more is taken from a user's model
+_ARGUMENTS = ("-m", "whit.web.worker")
+_TIMEOUT = 180.0  # seconds for one answer; 10,000 images on a slow, busy machine take 30
+_MAX_CACHED = 64 << 20  # bytes of answers
+_MAX_REPLY = 256 << 20  # bytes of one, far above any real one; a user's model cannot send more
 
 
-class Refused(Exception):
-    """There is no such answer; `status` is HTTP's, the message plain words."""
+class HTTPRefusal(Exception):
+    """A request without an answer; `status` is HTTP's, the text a message for the user."""
 
     def __init__(self, status: int, message: str):
         self.status = status
@@ -31,111 +32,79 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Body:
-    """An answer as bytes, and the tag that changes with them."""
+class CachedResponse:
+    """The body of a response and its ETag, a digest of the body."""
 
     content: bytes
-    tag: str
+    etag: str
 
     @classmethod
-    def of(cls, content: bytes) -> Body:
+    def from_bytes(cls, content: bytes) -> CachedResponse:
         return cls(content, f'"{sha256(content).hexdigest()[:24]}"')
 
 
-class Answering:
-    """The process, and what it has answered."""
+class WorkerClient:
+    """The process for slow answers, and the cache of what it has answered."""
 
-    def __init__(self, *, own_models: bool = False):
-        self.own_models = own_models
-        self._process: asyncio.subprocess.Process | None = None
+    def __init__(self, *, trust_models: bool = False):
+        """With `trust_models` it runs the code of models that are a user's own files."""
+        self.trust_models = trust_models
+        self._worker: JsonWorker | None = None
         self._is_closed = False
-        self._one_at_a_time = asyncio.Lock()
-        self._kept: OrderedDict[tuple[object, ...], Body] = OrderedDict()
+        self._lock = asyncio.Lock()  # one request at a time
+        self._cache: OrderedDict[tuple[object, ...], CachedResponse] = OrderedDict()
 
-    async def ask(self, what: str, place: Place, *, keep: bool) -> Body:
-        """Return the network, errors or report of a run. Raises Refused.
+    async def request(self, what: str, location: RunLocation, *, cache: bool) -> CachedResponse:
+        """Return the network, errors or report of a run. Raises HTTPRefusal.
 
-        Without `keep` it is made anew each time: the code of a user's own model may change.
+        Without `cache` it is computed each time: the code of a user's own model may change.
         """
-        key = (what, place.path, place.stamp_with_weights())
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        async with self._one_at_a_time:
-            if key in self._kept:  # somebody else has waited for the same
-                return self._kept[key]
+        key = (what, location.path, location.signature_with_weights())
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        async with self._lock:
+            if key in self._cache:  # another request has waited for the same answer
+                return self._cache[key]
             if self._is_closed:
-                raise Refused(503, "the server ends.")
-            reply = await self._asked({"what": what, "path": place.path})
+                raise HTTPRefusal(503, "the server ends.")
+            reply = await asyncio.to_thread(self._exchange, what, location.path)
             if "error" in reply:
-                raise Refused(reply["status"], reply["error"])
-            body = Body.of(reply["body"].encode())
-            if keep:
-                self._keep(key, body)
-            return body
-
-    def _keep(self, key: tuple[object, ...], body: Body) -> None:
-        self._kept[key] = body
-        while sum(len(kept.content) for kept in self._kept.values()) > _MOST_KEPT:
-            self._kept.popitem(last=False)
+                raise HTTPRefusal(reply["status"], reply["error"])
+            response = CachedResponse.from_bytes(reply["body"].encode())
+            if cache:
+                self._cache[key] = response
+                while sum(len(cached.content) for cached in self._cache.values()) > _MAX_CACHED:
+                    self._cache.popitem(last=False)
+            return response
 
     async def close(self) -> None:
-        """End the process, whatever it is doing, for good. Takes half a second at most."""
+        """Kill the process for good. Takes half a second at most."""
         self._is_closed = True
-        self._kill()
+        if self._worker is not None:
+            self._worker.kill()
         with suppress(TimeoutError):
-            async with asyncio.timeout(0.5), self._one_at_a_time:  # who asks now sees it end
-                if self._process is not None:
-                    await _ended(self._process)
+            async with asyncio.timeout(0.5), self._lock:  # the request under way has failed
+                if self._worker is not None:
+                    self._worker.stop(0)
 
-    def _kill(self) -> None:
-        # Once: a second signal to a process that has ended takes its exit code from asyncio.
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-
-    async def _asked(self, question: dict[str, str]) -> dict[str, Any]:
-        process = self._process
-        if process is None or process.returncode is not None:
-            process = self._process = await _start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        line = json.dumps({**question, "own_models": self.own_models})
-        with suppress(ConnectionError):  # it has died; its standard output says so too
-            process.stdin.write(line.encode() + b"\n")
-            await process.stdin.drain()
+    def _exchange(self, what: str, path: str) -> dict[str, Any]:
+        if self._worker is not None and self._worker.has_ended():
+            self._worker.stop(0)
+            self._worker = None
+        if self._worker is None:
+            self._worker = JsonWorker(_ARGUMENTS)
+            if self._is_closed:  # meanwhile
+                self._worker.kill()
+        line = json.dumps({"what": what, "path": path, "own_models": self.trust_models})
         try:
-            reply = await asyncio.wait_for(process.stdout.readline(), _PATIENCE)
-            if reply.endswith(b"\n"):
-                found: dict[str, Any] = json.loads(reply)
-                return found
-            said = "ended before it was made"
+            reply: dict[str, Any] = self._worker.request(line, _TIMEOUT, _MAX_REPLY)
+            return reply
+        except EOFError:
+            failure = "ended before it was made"
         except TimeoutError:
-            self._kill()
-            said = f"took more than {_PATIENCE:.0f} s and was ended"
+            failure = f"took more than {_TIMEOUT:.0f} s and was ended"
         except ValueError:
-            self._kill()
-            said = f"made more than {_MOST_REPLY >> 20} MB and was ended"
-        await _ended(process)
-        self._process = None
-        return {"status": 500, "error": f"the process that makes the {question['what']} {said}."}
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Wait for the end of a process that ends. asyncio sees it when all that it said is read."""
-    assert process.stdout is not None
-    while await process.stdout.read(1 << 20):
-        pass
-    await process.wait()
-
-
-async def _start() -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "whit.web.worker",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=_MOST_REPLY,
-        process_group=0,  # Ctrl-C in a terminal reaches the server alone
-    )
+            failure = f"made more than {_MAX_REPLY >> 20} MB and was ended"
+        self._worker = None
+        return {"status": 500, "error": f"the process that makes the {what} {failure}."}

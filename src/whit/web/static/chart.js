@@ -1,18 +1,18 @@
-// Pictures of numbers as SVG: lines over the epochs, and points of accuracy against parameters.
+// Charts as SVG: curves over the epochs, and points of accuracy against parameters.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 480, HEIGHT = 300;
-const EDGE = { left: 58, right: 12, top: 12, bottom: 42 };
-// Okabe and Ito's colours, told apart by the colour-blind; dashes and marks tell them apart, too.
+const MARGIN = { left: 58, right: 12, top: 12, bottom: 42 };
+// The colour-blind safe palette of Okabe and Ito; dashes and marks distinguish the series, too.
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a8a8a", "#7a5c00"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 4", "1 2", "8 2 2 2"];
-export const MOST_LINES = COLOURS.length;
+export const MAX_SERIES = COLOURS.length;
 
-function node(tag, attributes, ...inside) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...inside);
-  return made;
+function node(tag, attributes, ...children) {
+  const created = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+  created.append(...children);
+  return created;
 }
 
 /** Round numbers between two values, at most about `count`. */
@@ -25,44 +25,44 @@ export function ticksBetween(low, high, count) {
   return ticks;
 }
 
-const shown = (value) => String(Number(value.toPrecision(6)));
+const formatNumber = (value) => String(Number(value.toPrecision(6)));
 
 function frame(label, x, y) {
   const svg = node("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label });
   for (const tick of y.ticks) {
     svg.append(
-      node("line", { class: "grid", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y.at(tick), y2: y.at(tick) }),
-      node("text", { x: EDGE.left - 6, y: y.at(tick) + 4, "text-anchor": "end" }, shown(tick)),
+      node("line", { class: "grid", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y.at(tick), y2: y.at(tick) }),
+      node("text", { x: MARGIN.left - 6, y: y.at(tick) + 4, "text-anchor": "end" }, formatNumber(tick)),
     );
   }
   for (const tick of x.ticks) {
     svg.append(
-      node("line", { class: "axis", x1: x.at(tick), x2: x.at(tick), y1: HEIGHT - EDGE.bottom, y2: HEIGHT - EDGE.bottom + 4 }),
-      node("text", { x: x.at(tick), y: HEIGHT - EDGE.bottom + 17, "text-anchor": "middle" }, (x.shown || shown)(tick)),
+      node("line", { class: "axis", x1: x.at(tick), x2: x.at(tick), y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom + 4 }),
+      node("text", { x: x.at(tick), y: HEIGHT - MARGIN.bottom + 17, "text-anchor": "middle" }, (x.format || formatNumber)(tick)),
     );
   }
   svg.append(
-    node("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: HEIGHT - EDGE.bottom, y2: HEIGHT - EDGE.bottom }),
-    node("text", { x: (EDGE.left + WIDTH - EDGE.right) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, x.label),
-    node("text", { x: 0, y: 0, transform: `translate(13 ${(HEIGHT - EDGE.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label),
+    node("line", { class: "axis", x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: HEIGHT - MARGIN.bottom, y2: HEIGHT - MARGIN.bottom }),
+    node("text", { x: (MARGIN.left + WIDTH - MARGIN.right) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, x.label),
+    node("text", { x: 0, y: 0, transform: `translate(13 ${(HEIGHT - MARGIN.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label),
   );
   return svg;
 }
 
 function axis(low, high, from, to, label, count) {
   if (low === high) {
-    const room = Math.abs(low) / 10 || 1;
-    low -= room;
-    high += room;
+    const padding = Math.abs(low) / 10 || 1;
+    low -= padding;
+    high += padding;
   }
   const at = (value) => from + ((value - low) / (high - low)) * (to - from);
   return { at, label, ticks: ticksBetween(low, high, count) };
 }
 
-const across = (low, high, label) => axis(low, high, EDGE.left, WIDTH - EDGE.right, label, 8);
-const upward = (low, high, label) => axis(low, high, HEIGHT - EDGE.bottom, EDGE.top, label, 6);
+const xAxis = (low, high, label) => axis(low, high, MARGIN.left, WIDTH - MARGIN.right, label, 8);
+const yAxis = (low, high, label) => axis(low, high, HEIGHT - MARGIN.bottom, MARGIN.top, label, 6);
 
-/** How the line of one series looks in a legend. */
+/** The line of one series in a legend. */
 export function swatch(index) {
   const svg = node("svg", { width: 28, height: 10, "aria-hidden": "true" });
   svg.append(node("line", { x1: 0, x2: 28, y1: 5, y2: 5, stroke: COLOURS[index], "stroke-width": 2.5, "stroke-dasharray": DASHES[index] }));
@@ -76,17 +76,17 @@ export function lines(label, series) {
   const epochs = points.map(([epoch]) => epoch);
   const values = points.map(([, value]) => value);
   const last = Math.max(...epochs);
-  const x = across(Math.min(1, ...epochs), last, "epoch");
+  const x = xAxis(Math.min(1, ...epochs), last, "epoch");
   x.ticks = x.ticks.filter(Number.isInteger);
-  const y = upward(Math.min(...values), Math.max(...values), label);
+  const y = yAxis(Math.min(...values), Math.max(...values), label);
   const ends = series.filter(({ points }) => points.length)
-    .map(({ name, points }) => `${name} ends at ${shown(points[points.length - 1][1])}`);
+    .map(({ name, points }) => `${name} ends at ${formatNumber(points[points.length - 1][1])}`);
   const svg = frame(`${label} over ${last} epochs: ${ends.join("; ")}.`, x, y);
   series.forEach(({ points }, index) => {
-    const places = points.filter(([, value]) => Number.isFinite(value)).map(([epoch, value]) => `${x.at(epoch)},${y.at(value)}`);
-    svg.append(node("polyline", { points: places.join(" "), fill: "none", stroke: COLOURS[index], "stroke-width": 2.2, "stroke-dasharray": DASHES[index] }));
-    if (places.length === 1) {
-      const [cx, cy] = places[0].split(",");
+    const coordinates = points.filter(([, value]) => Number.isFinite(value)).map(([epoch, value]) => `${x.at(epoch)},${y.at(value)}`);
+    svg.append(node("polyline", { points: coordinates.join(" "), fill: "none", stroke: COLOURS[index], "stroke-width": 2.2, "stroke-dasharray": DASHES[index] }));
+    if (coordinates.length === 1) {
+      const [cx, cy] = coordinates[0].split(",");
       svg.append(node("circle", { cx, cy, r: 4, fill: COLOURS[index] }));
     }
   });
@@ -95,26 +95,26 @@ export function lines(label, series) {
 
 /** Accuracy against parameters. Points are {name, params, accuracy, kind: "run"|"study"|"public"}. */
 export function frontier(points) {
-  const drawn = points.filter(({ params, accuracy }) => params > 0 && Number.isFinite(accuracy));
-  if (!drawn.length) return null;
-  // What lies far below the best would press the rest into a line.
-  const best = Math.max(...drawn.map(({ accuracy }) => accuracy));
-  const floor = Math.max(Math.min(...drawn.map(({ accuracy }) => accuracy)), best - 4 * (100 - best) - 0.5);
-  const inside = drawn.filter(({ accuracy }) => accuracy >= floor);
+  const valid = points.filter(({ params, accuracy }) => params > 0 && Number.isFinite(accuracy));
+  if (!valid.length) return null;
+  // Points far below the best would compress the others into a line.
+  const best = Math.max(...valid.map(({ accuracy }) => accuracy));
+  const floor = Math.max(Math.min(...valid.map(({ accuracy }) => accuracy)), best - 4 * (100 - best) - 0.5);
+  const inside = valid.filter(({ accuracy }) => accuracy >= floor);
   const logs = inside.map(({ params }) => Math.log10(params));
-  const x = across(Math.min(...logs) - 0.05, Math.max(...logs) + 0.05, "parameters");
+  const x = xAxis(Math.min(...logs) - 0.05, Math.max(...logs) + 0.05, "parameters");
   x.ticks = [1, 2, 5].flatMap((digit) => [1, 2, 3, 4, 5, 6, 7].map((power) => Math.log10(digit * 10 ** power)))
     .filter((tick) => tick >= Math.min(...logs) - 0.05 && tick <= Math.max(...logs) + 0.05);
-  x.shown = (tick) => Math.round(10 ** tick).toLocaleString("en");
-  const y = upward(floor, best, "accuracy on test, %");
-  const below = drawn.length - inside.length;
+  x.format = (tick) => Math.round(10 ** tick).toLocaleString("en");
+  const y = yAxis(floor, best, "accuracy on test, %");
+  const below = valid.length - inside.length;
   const svg = frame(
     `Accuracy against parameters: ${inside.length} points from ${floor.toFixed(2)} to ${best.toFixed(2)} percent` +
       (below ? `; ${below} lie below the picture.` : "."), x, y);
   for (const { name, params, accuracy, kind } of inside) {
     const cx = x.at(Math.log10(params));
     const cy = y.at(accuracy);
-    const title = node("title", {}, `${name}: ${params.toLocaleString("en")} parameters, ${shown(accuracy)} %`);
+    const title = node("title", {}, `${name}: ${params.toLocaleString("en")} parameters, ${formatNumber(accuracy)} %`);
     if (kind === "public") {
       svg.append(node("path", { d: `M${cx - 5} ${cy - 5}l10 10m0 -10l-10 10`, stroke: "#8a8a8a", "stroke-width": 2.2, fill: "none" }, title));
     } else if (kind === "study") {
@@ -126,7 +126,7 @@ export function frontier(points) {
   return svg;
 }
 
-/** What the marks of the frontier mean. */
+/** The marks of the frontier and their meaning. */
 export function frontierLegend() {
   const mark = (shape) => node("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, shape);
   return [

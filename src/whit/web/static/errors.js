@@ -1,23 +1,23 @@
-// The images that a run gets wrong; one click puts an image on the sheet.
+// The images that a run misclassifies; one click puts an image on the sheet.
 
 import { drawGrey, element, percentOf } from "./panel.js";
-import { ask, hasNetwork, titleOf } from "./store.js";
+import { fetchJson, hasNetwork, describeRun } from "./store.js";
 
 export class ErrorsView {
-  /** `show(id, pixels, rows, columns)` puts an image in front of a run's network. */
+  /** `show(id, pixels, rows, columns)` lets a run's network classify an image. */
   constructor(root, store, show) {
     this.store = store;
     this.show = show;
     this.id = "";
     this.select = element("select", {});
-    this.kind = element("select", {});
-    this.said = element("p", { class: "note", role: "status" });
+    this.classSelect = element("select", {});
+    this.status = element("p", { class: "note", role: "status" });
     this.list = element("ul", { class: "wrong" });
     this.select.addEventListener("change", () => this.choose(this.select.value));
-    this.kind.addEventListener("change", () => this.draw());
+    this.classSelect.addEventListener("change", () => this.draw());
     root.append(
-      element("p", { class: "choose" }, element("label", {}, "Run ", this.select), element("label", {}, "Class ", this.kind)),
-      this.said, this.list,
+      element("p", { class: "choose" }, element("label", {}, "Run ", this.select), element("label", {}, "Class ", this.classSelect)),
+      this.status, this.list,
     );
   }
 
@@ -26,7 +26,7 @@ export class ErrorsView {
     const runs = this.store.runs.filter(hasNetwork);
     this.select.replaceChildren(
       element("option", { value: "" }, runs.length ? "choose a run" : "no finished run yet"),
-      ...runs.map((run) => element("option", { value: run.id }, titleOf(run))),
+      ...runs.map((run) => element("option", { value: run.id }, describeRun(run))),
     );
     this.select.value = runs.some(({ id }) => id === this.id) ? this.id : "";
   }
@@ -34,36 +34,36 @@ export class ErrorsView {
   async choose(id) {
     this.id = id;
     this.select.value = id;
-    this.found = null;
+    this.analysis = null;
     this.list.replaceChildren();
-    this.said.textContent = id ? "Reading the images…" : "";
+    this.status.textContent = id ? "Reading the images…" : "";
     if (!id) return;
     try {
-      const found = await ask(`/api/runs/${id}/errors`);
+      const analysis = await fetchJson(`/api/runs/${id}/errors`);
       if (this.id !== id) return;
-      this.found = found;
-      this.kind.replaceChildren(element("option", { value: "" }, "all"),
-        ...found.classes.map((name, index) => element("option", { value: String(index) }, name)));
+      this.analysis = analysis;
+      this.classSelect.replaceChildren(element("option", { value: "" }, "all"),
+        ...analysis.classes.map((name, index) => element("option", { value: String(index) }, name)));
       this.draw();
     } catch (error) {
-      if (this.id === id) this.said.textContent = error.message;
+      if (this.id === id) this.status.textContent = error.message;
     }
   }
 
   draw() {
-    if (!this.found) return;
-    const { errors, total, correct, split, classes, shape } = this.found;
-    const wanted = this.kind.value;
-    const chosen = errors.filter((error) => wanted === "" || String(error.true) === wanted);
+    if (!this.analysis) return;
+    const { errors, total, correct, split, classes, shape } = this.analysis;
+    const label = this.classSelect.value;
+    const selected = errors.filter((error) => label === "" || String(error.true) === label);
     const wrong = total - correct;
     const more = wrong > errors.length ? ` The worst ${errors.length} are here.` : "";
-    this.said.textContent = `${wrong.toLocaleString("en")} of ${total.toLocaleString("en")} ${split} images wrong; ${chosen.length} shown, the worst first.${more} Choose one to draw on it.`;
-    this.list.replaceChildren(...chosen.map((error) => element("li", {}, this.card(error, classes, shape))));
+    this.status.textContent = `${wrong.toLocaleString("en")} of ${total.toLocaleString("en")} ${split} images wrong; ${selected.length} shown, the worst first.${more} Choose one to draw on it.`;
+    this.list.replaceChildren(...selected.map((error) => element("li", {}, this.card(error, classes, shape))));
   }
 
   card(error, classes, [channels, rows, columns]) {
     const bytes = Uint8Array.from(atob(error.pixels), (character) => character.charCodeAt(0));
-    // Of a colour image the sheet takes the mean of its channels.
+    // A colour image becomes grey, the mean of its channels.
     const pixels = Array.from({ length: rows * columns }, (_, i) => {
       let sum = 0;
       for (let channel = 0; channel < channels; channel++) sum += bytes[channel * rows * columns + i];
@@ -71,9 +71,9 @@ export class ErrorsView {
     });
     const canvas = element("canvas", { "aria-hidden": "true" });
     drawGrey(canvas, pixels.map((value) => value / 255), rows, columns);
-    const [truth, taken] = [classes[error.true], classes[error.predicted]];
+    const [label, predicted] = [classes[error.true], classes[error.predicted]];
     const button = element("button", { type: "button" }, canvas,
-      element("span", {}, `${truth}, taken for ${taken}`),
+      element("span", {}, `${label}, taken for ${predicted}`),
       ...[error.predicted, error.true].map((index) => element("span", {}, `${classes[index]}: ${percentOf(error.probabilities[index])}`)),
       element("span", { class: "note" }, `image ${error.index}`),
       ...(error.disputed ? [element("span", { class: "disputed" }, "label disputed")] : []));

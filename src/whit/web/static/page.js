@@ -1,4 +1,4 @@
-// The page: three views in one, and what the server knows, kept fresh.
+// The page: three views, and the list of runs, kept up to date.
 
 import { DrawView } from "./draw.js";
 import { ErrorsView } from "./errors.js";
@@ -7,10 +7,10 @@ import { Store } from "./store.js";
 
 const section = (name) => document.getElementById(name);
 
-const state = document.getElementById("state");
+const status = document.getElementById("state");
 const store = new Store((problem) => {
-  state.textContent = problem || "";
-  state.classList.toggle("bad", Boolean(problem));
+  status.textContent = problem || "";
+  status.classList.toggle("bad", Boolean(problem));
 });
 const draw = new DrawView(section("draw"), store);
 const errors = new ErrorsView(section("errors"), store, (...image) => {
@@ -22,12 +22,12 @@ const runs = new RunsView(section("runs"), store, (view, id) => {
   else errors.choose(id);
 });
 const VIEWS = { draw, runs, errors };
-const named = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "draw");
-// Only what is seen is made anew; a view that comes into sight catches up.
-store.changed = () => VIEWS[named()].refresh();
+const currentView = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "draw");
+// Only the visible view is refreshed; another one when it becomes visible.
+store.onChange = () => VIEWS[currentView()].refresh();
 
-function turnTo() {
-  const name = named();
+function showView() {
+  const name = currentView();
   for (const view of Object.keys(VIEWS)) {
     section(view).hidden = view !== name;
     const link = document.querySelector(`nav a[href="#${view}"]`);
@@ -40,8 +40,8 @@ function turnTo() {
 
 addEventListener("hashchange", () => {
   if (location.hash === "#view") return;
-  turnTo();
+  showView();
   document.getElementById("view").focus({ preventScroll: true });
 });
-turnTo();
+showView();
 store.begin();

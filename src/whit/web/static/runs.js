@@ -1,26 +1,27 @@
-// All runs and studies: a table to sort and filter, curves laid over each other, the frontier.
+// All runs and studies: a table to sort and filter, overlaid curves, the frontier.
 
-import { frontier, frontierLegend, lines, MOST_LINES, swatch } from "./chart.js";
+import { frontier, frontierLegend, lines, MAX_SERIES, swatch } from "./chart.js";
 import { element } from "./panel.js";
-import { accuracyOf, ask, hasNetwork, titleOf } from "./store.js";
+import { formatAccuracy, fetchJson, hasNetwork, describeRun } from "./store.js";
 
-// Made once: making one takes longer than a row of the table.
+// Created once: creating one takes longer than a row of the table.
 const MOMENT = new Intl.DateTimeFormat([], { dateStyle: "short", timeStyle: "short" });
 const NUMBER = new Intl.NumberFormat("en");
 const grouped = (number) => (number === null ? "" : NUMBER.format(number));
-const AT_ONCE = 50; // rows that are made before the page may breathe
+const FIRST_ROWS = 50; // added before the browser is given a turn
 
-const COLUMNS = [
-  { key: "name", label: "run", text: (run) => run.name || run.path },
-  { key: "seed", label: "seed", number: true },
-  { key: "state", label: "state", text: (run) => (run.state === "finished" ? run.verdict : run.state) },
-  { key: "accuracy", label: "accuracy %", number: true, value: (run) => (run.total ? run.correct / run.total : null), text: accuracyOf },
-  { key: "split", label: "split" },
-  { key: "params", label: "parameters", number: true, text: (run) => grouped(run.params) },
-  { key: "epochs", label: "epochs", number: true },
-  { key: "seconds", label: "seconds", number: true, text: (run) => (run.seconds === null ? "" : run.seconds.toFixed(1)) },
-  { key: "changed", label: "changed", number: true, text: (run) => (run.changed ? MOMENT.format(1000 * run.changed) : "") },
-];
+// How each kind of column is sorted and formatted; numbers are right-aligned, largest first.
+const KINDS = {
+  name: { text: (run) => run.name || run.path },
+  text: {},
+  state: { text: (run) => (run.state === "finished" ? run.verdict : run.state) },
+  plain: { isNumber: true },
+  grouped: { isNumber: true, text: (run, key) => grouped(run[key]) },
+  percent: { isNumber: true, value: (run) => (run.total ? run.correct / run.total : null), text: formatAccuracy },
+  seconds: { isNumber: true, text: (run, key) => (run[key] === null ? "" : run[key].toFixed(1)) },
+  time: { isNumber: true, text: (run, key) => (run[key] ? MOMENT.format(1000 * run[key]) : "") },
+};
+const COLUMNS = (await fetchJson("/page/columns.json")).map((column) => ({ ...column, ...KINDS[column.kind] }));
 const MEASURES = {
   "loss on train": (row) => row.loss,
   "accuracy on train, %": (row) => (100 * row.correct) / row.total,
@@ -47,7 +48,7 @@ export class RunsView {
     this.legend = element("ul", { class: "legend" });
     this.frontier = element("figure", { class: "plot card" });
     this.anchors = [];
-    ask("/page/anchors.json").then((anchors) => {
+    fetchJson("/page/anchors.json").then((anchors) => {
       this.anchors = anchors;
       this.drawFrontier();
     }).catch(() => {});
@@ -70,11 +71,11 @@ export class RunsView {
     this.drawCurves();
   }
 
-  /** The runs that the filter leaves, in the chosen order. */
-  shown() {
-    const wanted = this.filter.value.trim().toLowerCase();
+  /** The runs that match the filter, sorted. */
+  filteredRuns() {
+    const query = this.filter.value.trim().toLowerCase();
     const text = (run) => [run.name, run.path, run.state, run.verdict].join(" ").toLowerCase();
-    const runs = this.store.runs.filter((run) => text(run).includes(wanted));
+    const runs = this.store.runs.filter((run) => text(run).includes(query));
     const column = COLUMNS.find(({ key }) => key === this.order.key);
     const value = column.value || ((run) => run[column.key]);
     const sign = this.order.down ? -1 : 1;
@@ -92,53 +93,55 @@ export class RunsView {
       ...COLUMNS.map((column) => this.heading(column)),
       element("th", { scope: "col", class: "more" }, "more"),
     );
-    const runs = this.shown();
+    const runs = this.filteredRuns();
     this.fillBody(runs);
     const all = this.store.runs.length;
     this.count.textContent = all === 0
       ? "No runs here yet. `whit train` makes one."
-      : `${runs.length} of ${all} runs${this.store.isWhole === false ? "; there are more than are shown" : ""}.`;
+      : `${runs.length} of ${all} runs${this.store.isComplete === false ? "; there are more than are shown" : ""}.`;
     if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
 
-  /** Show the first rows at once and the others as soon as the page is free. */
+  /** Show the first rows at once, the others in the browser's next turn. */
   fillBody(runs) {
     const turn = (this.filling = (this.filling || 0) + 1);
-    this.body.replaceChildren(...runs.slice(0, AT_ONCE).map((run) => this.row(run)));
+    this.body.replaceChildren(...runs.slice(0, FIRST_ROWS).map((run) => this.row(run)));
     setTimeout(() => {
-      if (turn === this.filling) this.body.append(...runs.slice(AT_ONCE).map((run) => this.row(run)));
+      if (turn === this.filling) this.body.append(...runs.slice(FIRST_ROWS).map((run) => this.row(run)));
     });
   }
 
   heading(column) {
     const mine = this.order.key === column.key;
     const button = element("button", { type: "button", "data-key": `sort ${column.key}` },
-      `${column.label}${mine ? (this.order.down ? " ↓" : " ↑") : ""}`);
+      `${column.heading}${mine ? (this.order.down ? " ↓" : " ↑") : ""}`);
     button.addEventListener("click", () => {
-      this.order = { key: column.key, down: mine ? !this.order.down : Boolean(column.number) };
+      this.order = { key: column.key, down: mine ? !this.order.down : Boolean(column.isNumber) };
       this.drawTable();
     });
     const sorted = mine ? (this.order.down ? "descending" : "ascending") : "none";
-    return element("th", { scope: "col", "aria-sort": sorted, class: `${column.key} ${column.number ? "number" : ""}` }, button);
+    const cell = element("th", { scope: "col", "aria-sort": sorted, class: `${column.key} ${column.isNumber ? "number" : ""}` }, button);
+    cell.style.inlineSize = column.width; // as the policy forbids an attribute
+    return cell;
   }
 
   row(run) {
     const box = element("input", {
-      type: "checkbox", "aria-label": `curves of ${titleOf(run)}`, "data-key": run.id,
+      type: "checkbox", "aria-label": `curves of ${describeRun(run)}`, "data-key": run.id,
       checked: this.chosen.includes(run.id), disabled: run.state === "damaged",
     });
     box.addEventListener("change", () => this.toggle(run.id, box));
     const cells = COLUMNS.map((column) => {
-      const text = column.text ? column.text(run) : run[column.key] ?? "";
-      if (column.key === "name") {
+      const text = column.text ? column.text(run, column.key) : run[column.key] ?? "";
+      if (column.kind === "name") {
         const path = element("span", { class: "path" }, run.message || run.path);
         return element("th", { scope: "row", class: "name" }, String(text), path);
       }
-      const kind = column.number ? "number" : column.key === "state" ? String(text) : "";
+      const kind = column.isNumber ? "number" : column.kind === "state" ? String(text) : "";
       return element("td", { class: kind }, String(text ?? ""));
     });
     const more = element("td");
-    if (run.state !== "damaged") more.append(element("a", { href: `/runs/${run.id}/report`, "aria-label": `report of ${titleOf(run)}` }, "report"));
+    if (run.state !== "damaged") more.append(element("a", { href: `/runs/${run.id}/report`, "aria-label": `report of ${describeRun(run)}` }, "report"));
     if (hasNetwork(run)) {
       for (const view of ["draw", "errors"]) {
         more.append(" ", this.button(view, run));
@@ -148,14 +151,14 @@ export class RunsView {
   }
 
   button(view, run) {
-    const link = element("a", { href: `#${view}`, "aria-label": `${view}: ${titleOf(run)}` }, view);
+    const link = element("a", { href: `#${view}`, "aria-label": `${view}: ${describeRun(run)}` }, view);
     link.addEventListener("click", () => this.goTo(view, run.id));
     return link;
   }
 
   toggle(id, box) {
     if (!box.checked) this.chosen = this.chosen.filter((other) => other !== id);
-    else if (this.chosen.length < MOST_LINES) this.chosen.push(id);
+    else if (this.chosen.length < MAX_SERIES) this.chosen.push(id);
     else box.checked = false;
     this.drawCurves();
   }
@@ -167,7 +170,7 @@ export class RunsView {
       const known = this.logs.get(run.id);
       if (known && known.changed === run.changed) continue;
       try {
-        const { log } = await ask(`/api/runs/${run.id}`);
+        const { log } = await fetchJson(`/api/runs/${run.id}`);
         this.logs.set(run.id, { changed: run.changed, log });
       } catch (error) {
         this.logs.set(run.id, { changed: run.changed, log: [], message: error.message });
@@ -176,14 +179,14 @@ export class RunsView {
     if (turn !== this.turn) return;
     this.legend.replaceChildren(...runs.map((run, index) => {
       const { message } = this.logs.get(run.id);
-      return element("li", {}, swatch(index), message ? `${titleOf(run)}: ${message}` : titleOf(run));
+      return element("li", {}, swatch(index), message ? `${describeRun(run)}: ${message}` : describeRun(run));
     }));
     if (!runs.length) {
       this.legend.replaceChildren(element("li", {}, "No run chosen."));
     }
     const pictures = Object.entries(MEASURES).map(([label, measure]) => {
       const series = runs.map((run) => ({
-        name: titleOf(run),
+        name: describeRun(run),
         points: this.logs.get(run.id).log.map((row) => [row.epoch, measure(row)]),
       }));
       const svg = lines(label, series);
@@ -198,11 +201,11 @@ export class RunsView {
       return;
     }
     const labels = ["study", "seeds", "mean %", "± sd", "smallest", "largest", "met", "split", "parameters", "epochs"];
-    const down = (value) => (value === null ? "" : (Math.floor(1000 * value + 1e-6) / 1000).toFixed(3));
+    const roundDown = (value) => (value === null ? "" : (Math.floor(1000 * value + 1e-6) / 1000).toFixed(3));
     const rows = this.store.studies.map((study) => element("tr", {},
       element("th", { scope: "row", class: "name" }, study.name, element("span", { class: "path" }, study.path)),
       ...[
-        study.finished, down(study.mean), study.sd === null ? "" : study.sd.toFixed(3), down(study.lowest), down(study.highest),
+        study.finished, roundDown(study.mean), study.sd === null ? "" : study.sd.toFixed(3), roundDown(study.lowest), roundDown(study.highest),
         study.met === null ? "" : `${study.met}/${study.judged}`, study.split, grouped(study.params), study.epochs,
       ].map((text) => element("td", { class: "number" }, String(text ?? "")))));
     this.studies.replaceChildren(element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of studies" },
@@ -212,7 +215,7 @@ export class RunsView {
   }
 
   drawFrontier() {
-    const of = (kind, runs, accuracy) => runs.map((run) => ({ kind, name: titleOf(run), params: run.params, accuracy: accuracy(run) }));
+    const of = (kind, runs, accuracy) => runs.map((run) => ({ kind, name: describeRun(run), params: run.params, accuracy: accuracy(run) }));
     const judged = this.store.runs.filter(({ split, total, study }) => split === "test" && total && !study);
     const studies = this.store.studies.filter(({ split, mean }) => split === "test" && mean !== null);
     const ours = [

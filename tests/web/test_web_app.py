@@ -17,7 +17,7 @@ import pytest
 from asking import Server
 
 from whit.web import app
-from whit.web.run_index import Shelf
+from whit.web.run_index import RunIndex
 
 Put = Callable[[Path], Path]
 Serve = Callable[..., Server]
@@ -280,13 +280,13 @@ def test_a_thousand_runs(shelf: Path, put: Put, monkeypatch: pytest.MonkeyPatch)
         return read_run(path)
 
     monkeypatch.setattr("whit.web.run_location.read_run", counting)
-    looked = Shelf()
-    value = looked.look()
+    index = RunIndex()
+    value = index.refresh()
     assert (len(value["runs"]), len(value["studies"]), len(read)) == (1000, 100, 1000)
     assert len({row["id"] for row in value["runs"]}) == 1000
-    assert looked.look() is value
+    assert index.refresh() is value
     os.utime(shelf / "studies/easy-00000007/seed-3/log.jsonl")
-    assert looked.look() is not value
+    assert index.refresh() is not value
     assert len(read) == 1001
 
 
@@ -296,6 +296,16 @@ def test_the_server_knows_no_torch() -> None:
         " ('torch', 'numpy', 'matplotlib', 'whit.trained')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_column_of_the_page_is_in_the_rows(server: Server) -> None:
+    columns = server.get("/page/columns.json").json
+    assert [column["heading"] for column in columns] == [
+        *("run", "seed", "state", "accuracy %", "split", "parameters", "epochs", "seconds"),
+        "changed",
+    ]
+    keys = {column["key"] for column in columns if column["kind"] != "percent"}
+    assert keys < ROW
 
 
 def test_the_page(server: Server) -> None:

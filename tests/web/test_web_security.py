@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from asking import Server
 
-from whit.web.security import MOST_BODY, PAGE_POLICY, OwnHosts, is_loopback, is_wildcard
+from whit.web.security import MAX_BODY, PAGE_POLICY, AllowedHosts, is_loopback, is_wildcard
 
 SAFE = {
     "content-security-policy": PAGE_POLICY,
@@ -34,7 +34,7 @@ def test_every_answer_has_the_safe_headers(server: Server) -> None:
         server.get("/nothing"),
         server.get("/api/runs", host="evil.example"),
         server.ask("POST", "/"),
-        server.ask("POST", "/", body=bytes(MOST_BODY + 1)),
+        server.ask("POST", "/", body=bytes(MAX_BODY + 1)),
     ):
         assert {key: answer.headers.get(key) for key in SAFE} == SAFE
         assert "access-control-allow-origin" not in answer.headers
@@ -72,15 +72,15 @@ def test_own_hosts(server: Server) -> None:
 
 
 def test_hosts_of_a_server_that_listens_everywhere() -> None:
-    everywhere = OwnHosts("0.0.0.0", 8028)
+    everywhere = AllowedHosts("0.0.0.0", 8028)
     name = socket.gethostname().lower()
     for host in ("192.168.1.5:8028", "localhost:8028", f"{name}:8028", f"{name}.local:8028"):
         assert everywhere.allow(host, "192.168.1.5"), host
     for host in ("192.168.1.6:8028", "evil.example:8028", "8.8.8.8:8028", "192.168.1.5:80"):
         assert not everywhere.allow(host, "192.168.1.5"), host
     assert everywhere.allow("10.0.0.7:8028", "::ffff:10.0.0.7")
-    assert OwnHosts("::", 1).allow("[fe80::1]:1", "fe80::1%eth0")
-    named = OwnHosts("box.example", 8028)
+    assert AllowedHosts("::", 1).allow("[fe80::1]:1", "fe80::1%eth0")
+    named = AllowedHosts("box.example", 8028)
     assert named.allow("Box.Example:8028", "10.0.0.7")
     assert not named.allow("other.example:8028", "10.0.0.7")
     assert [is_wildcard(host) for host in ("", "0.0.0.0", "::", "127.0.0.1", "x")] == [
@@ -128,8 +128,8 @@ def test_methods(server: Server) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_bodies(server: Server, method: str) -> None:
     allowed = 200 if method == "GET" else 405
-    assert server.ask(method, "/api/runs", body=bytes(MOST_BODY)).status == allowed
-    assert server.ask(method, "/api/runs", body=bytes(MOST_BODY + 1)).status == 413
+    assert server.ask(method, "/api/runs", body=bytes(MAX_BODY)).status == allowed
+    assert server.ask(method, "/api/runs", body=bytes(MAX_BODY + 1)).status == 413
     assert server.ask(method, "/api/runs", body=bytes(900_000)).status == 413
     # Only declared: answered before any of it comes.
     for length in ("65537", "10000000000", "9" * 15):
