@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -86,20 +87,15 @@ class JsonWorker:
         Raises TimeoutError after `timeout` seconds, ValueError for a reply of more than
         `max_bytes` or one that is not JSON, EOFError when the child ends without a reply.
         """
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            self.kill()
-
-        timer = threading.Timer(timeout, expire)
+        deadline = time.monotonic() + timeout
+        timer = threading.Timer(timeout, self.kill)
         timer.daemon = True
         timer.start()
         try:
             self.send(line)
             while not self.messages:
                 if not self.read():
-                    raise TimeoutError if expired.is_set() else EOFError
+                    raise TimeoutError if time.monotonic() >= deadline else EOFError
                 if len(self._buffer) > max_bytes:
                     raise ValueError
             return self.messages.pop(0)

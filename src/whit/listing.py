@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -51,15 +51,10 @@ def recipe_rows() -> list[dict[str, Any]]:
 
 def recipe_table(rows: list[dict[str, Any]], width: int) -> str:
     head = ("recipe", "params", "epochs", "mean %", "worst %", "seeds")
+    formats = {"name": "", "params": ",", "epochs": "", "accuracy": ".3f", "worst": ".2f",
+               "seeds": ""}  # fmt: skip
     body = [
-        (
-            row["name"],
-            "?" if row["params"] is None else f"{row['params']:,}",
-            str(row["epochs"]),
-            "?" if row["accuracy"] is None else f"{row['accuracy']:.3f}",
-            "?" if row["worst"] is None else f"{row['worst']:.2f}",
-            str(row["seeds"]),
-        )
+        ["?" if row[key] is None else format(row[key], spec) for key, spec in formats.items()]
         for row in rows
     ]
     return (
@@ -152,9 +147,10 @@ def page_columns() -> list[dict[str, str]]:
     ]
 
 
-def page_fields(run: RunRecord | None) -> dict[str, Any]:
-    """Return the values of all columns for the page; None, but for the state, of a damaged run."""
-    fields = {k: get for c in COLUMNS for k, get in (c.page_fields or c.fields).items()}
+def run_fields(run: RunRecord | None, on_page: bool = False) -> Row:
+    """Return the values of all columns; None, but for the state, of a damaged run."""
+    columns = [(on_page and column.page_fields) or column.fields for column in COLUMNS]
+    fields = {key: get for column in columns for key, get in column.items()}
     if run is None:
         return {**dict.fromkeys(fields), "state": "damaged"}
     return {key: get(run) for key, get in fields.items()}
@@ -166,23 +162,26 @@ def run_rows(roots: list[Path]) -> list[Row]:
     If there is none, those one folder deeper, as the seeds of studies are. Raises InputError for a
     root that is no folder.
     """
-    missing = [root for root in roots if not os.path.isdir(root) and root != Path("runs")]
-    if missing:
-        problem = {True: "not a folder", False: "no such folder"}
-        raise InputError([f"{root}: {problem[os.path.exists(root)]}." for root in missing])
+    check_folders([root for root in roots if root != Path("runs")])
     paths = find_runs(roots)
     if not paths:
         paths = find_runs([p for root in roots if root.is_dir() for p in sorted(root.iterdir())])
-    return [_run_row(path) for path in paths]
+    rows = []
+    for path in paths:
+        try:
+            run = read_run(path)
+        except InputError:
+            run = None
+        rows.append({"run": str(path), **run_fields(run)})
+    return rows
 
 
-def _run_row(path: Path) -> Row:
-    fields = {key: get for column in COLUMNS for key, get in column.fields.items()}
-    try:
-        run = read_run(path)
-    except InputError:
-        return {"run": str(path), **dict.fromkeys(fields), "state": "damaged"}
-    return {"run": str(path), **{key: get(run) for key, get in fields.items()}}
+def check_folders(folders: Sequence[Path]) -> None:
+    """Raise InputError unless all of them are folders."""
+    missing = [folder for folder in folders if not os.path.isdir(folder)]
+    if missing:
+        problem = {True: "not a folder", False: "no such folder"}
+        raise InputError([f"{f}: {problem[os.path.exists(f)]}." for f in missing])
 
 
 def run_table(rows: list[Row], width: int) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from whit.errors import RunFailed
 from whit.job import Job, Outcome, ProgressCallback
@@ -21,18 +20,9 @@ _MAX_ATTEMPTS = 3  # to run a job whose worker dies, each resuming the one befor
 _RESTART_SECONDS = 1.0  # after a worker that could not be started
 
 
-@dataclass
-class _Worker:
-    process: JsonWorker
+class _Worker(JsonWorker):
     job: Job | None = None
-    is_ready: bool = False
-
-    def fileno(self) -> int:
-        return self.process.fileno()
-
-    def start_job(self, job: Job) -> None:
-        self.job = job
-        self.process.send(job.to_line())
+    is_ready = False
 
 
 class LocalExecutor:
@@ -57,10 +47,10 @@ class LocalExecutor:
     def __exit__(self, *error: object) -> None:
         """Let every worker save its run and end; kill those that take too long."""
         for worker in self._workers:
-            worker.process.disconnect()
+            worker.disconnect()
         deadline = time.monotonic() + _STOP_SECONDS
         for worker in self._workers:
-            worker.process.stop(max(0.0, deadline - time.monotonic()))
+            worker.stop(max(0.0, deadline - time.monotonic()))
         self._workers = []
 
     def run(
@@ -80,13 +70,17 @@ class LocalExecutor:
             for worker in self._workers:
                 selector.register(worker, selectors.EVENT_READ)
             while True:
-                for worker in self._free_workers():
+                for worker in self._workers:
+                    if not worker.is_ready or worker.job is not None:
+                        continue
                     job = retries.pop() if retries else next(jobs, None)
                     is_exhausted = job is None
                     if job is None:
                         break
-                    worker.start_job(job)
-                if not is_exhausted and self._needs_worker():
+                    worker.job = job
+                    worker.send(job.to_line())
+                is_short = len(self._workers) < self.count
+                if not is_exhausted and is_short and time.monotonic() >= self._start_after:
                     try:
                         selector.register(self._start_worker(), selectors.EVENT_READ)
                     except OSError as error:
@@ -95,14 +89,14 @@ class LocalExecutor:
                     return
                 for key, _ in selector.select(_POLL_SECONDS):
                     worker = key.fileobj  # type: ignore[assignment]
-                    is_alive = worker.process.read()
+                    is_alive = worker.read()
                     yield from self._take_messages(worker, on_progress)
                     if is_alive:
                         continue
                     selector.unregister(worker)
                     self._workers.remove(worker)
-                    cause = worker.process.describe_exit()
-                    worker.process.stop(0)
+                    cause = worker.describe_exit()
+                    worker.stop(0)
                     if not worker.is_ready and not is_exhausted:
                         self._count_failed_start(cause)
                     if worker.job is None:
@@ -116,13 +110,10 @@ class LocalExecutor:
                         yield worker.job, Outcome("failed", message)
                 on_progress(None, 0)
 
-    def _free_workers(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.is_ready and worker.job is None]
-
     def _take_messages(
         self, worker: _Worker, on_progress: ProgressCallback
     ) -> Iterator[tuple[Job, Outcome]]:
-        messages, worker.process.messages = worker.process.messages, []
+        messages, worker.messages = worker.messages, []
         for message in messages:
             if "ready" in message:
                 worker.is_ready = True
@@ -132,9 +123,6 @@ class LocalExecutor:
             elif "outcome" in message and worker.job:
                 job, worker.job = worker.job, None
                 yield job, Outcome(*message["outcome"])
-
-    def _needs_worker(self) -> bool:
-        return len(self._workers) < self.count and time.monotonic() >= self._start_after
 
     def _count_failed_start(self, cause: str) -> None:
         """Count a worker that could not be started; after several in a row, lower `count`.
@@ -159,6 +147,6 @@ class LocalExecutor:
         """Raises OSError when the system cannot start one more process."""
         threads = str(self.threads)
         env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        worker = _Worker(JsonWorker(("-m", "whit.worker"), env, capture_stderr=True))
+        worker = _Worker(("-m", "whit.worker"), env, capture_stderr=True)
         self._workers.append(worker)
         return worker

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from whit.budget import percent
@@ -34,7 +33,7 @@ from whit.reports.sections import (
 )
 from whit.reports.study_facts import StudyFacts
 from whit.reports.wording import describe_trend, one_line, plural, truncate
-from whit.seeds import Seeds
+from whit.seeds import TABLE_HEAD, Seeds
 
 _MAX_THUMBNAILS = 60
 _MAX_THUMBNAILS_OF_MANY = 12  # of a study among several
@@ -104,28 +103,11 @@ def comparison_document(
 
 
 def seeds_table(groups: Sequence[Seeds]) -> Table:
-    """Return accuracy and cost of each recipe over seeds, with the columns of `compare`."""
-    rows = []
-    for group in groups:
-        sd = group.accuracy.sd
-        rows.append(
-            (
-                truncate(group.name),
-                str(len(group.runs)),
-                _mean(group),
-                "-" if sd is None else f"{sd:.3f}",
-                _interval(group) or "-",
-                *(percent(r.correct, r.total) for r in (group.lowest, group.highest)),
-                "open" if group.met is None else f"{group.met}/{group.num_judged}",
-                group.split,
-                f"{group.params:,}",
-                f"{group.epochs:g}",
-                f"{group.seconds:.1f}",
-            )
-        )
-    head = (
-        *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
-        *("split", "params", "epochs", "seconds"),
+    """Return accuracy and cost of each recipe over seeds, as `compare` does but the best epochs."""
+    best = TABLE_HEAD.index("best epoch %")
+    head, *rows = (
+        (truncate(row[0]), *row[1:best], *row[best + 1 :])
+        for row in (TABLE_HEAD, *(group.table_row for group in groups))
     )
     return Table("Accuracy after the last epoch, over seeds", head, tuple(rows), "lrrrrrrrlrrr")
 
@@ -181,7 +163,7 @@ def _spread(groups: Sequence[Seeds]) -> Picture:
     min_accuracy = float(limits[0].value) if limits[0] and is_shared else None
     parts = [
         f"{truncate(g.name)} from {percent(g.lowest.correct, g.lowest.total)} to "
-        f"{percent(g.highest.correct, g.highest.total)} %, mean {_mean(g)} %"
+        f"{percent(g.highest.correct, g.highest.total)} %, mean {g.mean_text} %"
         for g in groups
     ]
     alt = f"Accuracy over seeds: {'; '.join(parts)}."
@@ -269,23 +251,14 @@ def _command(seeds: Seeds) -> list[Block]:
 
 def _summarize(seeds: Seeds) -> str:
     """Return the result of a study in a sentence."""
-    interval = _interval(seeds)
-    text = f"{_mean(seeds)} % on {seeds.split} in the mean of {_count_seeds(len(seeds.runs))}"
-    if interval and seeds.accuracy.sd is not None:
-        text += f" (standard deviation {seeds.accuracy.sd:.3f}, 95 % interval {interval})"
+    text = f"{seeds.mean_text} % on {seeds.split} in the mean of {_count_seeds(len(seeds.runs))}"
+    if seeds.accuracy.sd is not None:
+        sd = f"standard deviation {seeds.accuracy.sd:.3f}"
+        text += f" ({sd}, 95 % interval {seeds.interval_text})"
     text += f", {seeds.params:,} parameters, {seeds.epochs:g} epochs"
     if seeds.met is not None:
         text += f"; {seeds.met} of {seeds.num_judged} met the budget"
     return f"{text}."
-
-
-def _mean(seeds: Seeds) -> str:
-    return f"{math.floor(1000 * seeds.accuracy.mean + 1e-6) / 1000:.3f}"  # never rounded up
-
-
-def _interval(seeds: Seeds) -> str | None:
-    interval = seeds.accuracy.interval
-    return f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else None
 
 
 def _count_seeds(count: int) -> str:

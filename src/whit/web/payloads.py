@@ -14,7 +14,7 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.evidence import Sample
-from whit.listing import page_fields
+from whit.listing import run_fields
 from whit.ownership import Owner
 from whit.run_record import RunRecord, why_no_weights
 from whit.web.run_location import RunLocation, escape_path
@@ -29,36 +29,26 @@ _ENVIRONMENT = (
 
 def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dict[str, Any]:
     """Return the row of a run that could be read."""
-    row = {key: _finite(value) for key, value in page_fields(run).items()}
-    has_weights = why_no_weights(run) is None
-    return _row(location, row, changed, own_model=is_user_model(run), has_weights=has_weights)
+    row = {key: _finite(value) for key, value in run_fields(run, on_page=True).items()}
+    row |= {"own_model": is_user_model(run), "has_weights": why_no_weights(run) is None}
+    return {**_blank_row(location, changed), **row}
 
 
 def damaged_row(location: RunLocation, error: InputError, changed: float | None) -> dict[str, Any]:
     """Return the row of a run that could not be read, with the problem as its message."""
     message = str(error)[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
-    row = {**page_fields(None), "name": os.path.basename(location.display_path)}
-    return _row(location, row, changed, message=message)
-
-
-def _row(
-    location: RunLocation,
-    row: dict[str, Any],
-    changed: float | None,
-    message: str | None = None,
-    own_model: bool = False,
-    has_weights: bool = False,
-) -> dict[str, Any]:
+    name = os.path.basename(location.display_path)
     return {
-        "id": location.id,
-        "path": location.display_path,
-        **row,
+        **_blank_row(location, changed),
+        **run_fields(None, on_page=True),
+        "name": name,
         "message": message,
-        "study": location.study,
-        "changed": changed,
-        "own_model": own_model,
-        "has_weights": has_weights,
     }
+
+
+def _blank_row(location: RunLocation, changed: float | None) -> dict[str, Any]:
+    row = {"id": location.id, "path": location.display_path, "study": location.study}
+    return {**row, "message": None, "changed": changed, "own_model": False, "has_weights": False}
 
 
 def study_rows(rows: Sequence[tuple[RunLocation, dict[str, Any]]]) -> list[dict[str, Any]]:

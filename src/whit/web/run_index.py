@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from whit.errors import InputError
+from whit.listing import check_folders
 from whit.ownership import Owner
 from whit.run_record import RunRecord
 from whit.web.payloads import damaged_row, run_details, run_row, study_rows
@@ -71,10 +72,7 @@ class RunIndex:
 
     def __post_init__(self) -> None:
         """Raise InputError for a given folder that does not exist."""
-        missing = [folder for folder in self.folders or [] if not os.path.isdir(folder)]
-        if missing:
-            problem = {True: "not a folder", False: "no such folder"}
-            raise InputError([f"{f}: {problem[os.path.exists(f)]}." for f in missing])
+        check_folders(self.folders or [])
         self.base = os.path.realpath(".")  # the working directory may change meanwhile
 
     def roots(self) -> list[str]:
