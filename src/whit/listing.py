@@ -96,19 +96,20 @@ class Column:
         return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _result(run: RunRecord, key: str) -> Any:
-    return (run.result or {}).get(key)
+def _stored(*keys: str) -> Callable[[RunRecord], Any]:
+    """Return a function that gives a value of a run's result, None without one."""
+
+    def read(run: RunRecord) -> Any:
+        value: Any = run.result
+        for key in keys:
+            value = (value or {}).get(key)
+        return value
+
+    return read
 
 
-def _test(run: RunRecord, key: str) -> int | None:
-    return (_result(run, "test") or {}).get(key)
-
-
-def _judged(run: RunRecord, key: str) -> int | None:
-    """Return a count on the split that a run is judged on, once the run has ended."""
-    if run.recipe.train.test:
-        return _test(run, key)
-    return getattr(run.last_val, key) if run.result and run.last_val else None
+def _evaluated(key: str) -> Callable[[RunRecord], Any]:
+    return lambda run: getattr(run.final_evaluation, key, None)
 
 
 # In the order of the terminal's table and of the JSON.
@@ -117,20 +118,17 @@ COLUMNS = (
            page_fields={"name": lambda run: run.recipe.name}),
     Column("seed", {"seed": lambda run: run.seed}, "seed", "seed", "plain", "4rem"),
     Column("state", {"state": lambda run: run.state}, "", "state", "state", "6rem"),
-    Column("params", {"params": lambda run: _result(run, "params")},
-           "params", "parameters", "grouped", "7rem"),
+    Column("params", {"params": _stored("params")}, "params", "parameters", "grouped", "7rem"),
     Column("epochs", {"epochs": lambda run: (run.result or {}).get("epochs", len(run.log))},
            "epochs", "epochs", "plain", "5.2rem"),
-    Column("accuracy",
-           {"correct": lambda run: _test(run, "correct"), "total": lambda run: _test(run, "total")},
+    Column("accuracy", {key: _stored("test", key) for key in ("correct", "total")},
            "accuracy", "accuracy %", "percent", "7.5rem",
-           {"correct": lambda run: _judged(run, "correct"),
-            "total": lambda run: _judged(run, "total")}),
-    Column("verdict", {"verdict": lambda run: _result(run, "verdict")}, "verdict", "", "state"),
+           {key: _evaluated(key) for key in ("correct", "total")}),
+    Column("verdict", {"verdict": _stored("verdict")}, "verdict", "", "state"),
     Column("split", {}, "", "split", "text", "4.2rem",
            {"split": lambda run: "test" if run.recipe.train.test else "val"}),
     Column("seconds", {}, "", "seconds", "seconds", "6rem",
-           {"seconds": lambda run: run.result["seconds"]["total"] if run.result else None}),
+           {"seconds": _stored("seconds", "total")}),
     Column("changed", {}, "", "changed", "time", "9.5rem"),
 )  # fmt: skip
 PAGE_ORDER = (

@@ -53,8 +53,9 @@ class Seeds:
 
     @cached_property
     def last(self) -> tuple[Evaluation, ...]:
-        """The reading after each run's last epoch."""
-        return tuple(_reading(run, self.split) for run in self.runs)
+        """The evaluation after each run's last epoch."""
+        evaluations = (run.final_evaluation for run in self.runs)
+        return tuple(evaluation for evaluation in evaluations if evaluation)
 
     @cached_property
     def accuracy(self) -> Sample:
@@ -236,16 +237,6 @@ def is_judged(run: RunRecord) -> bool:
     if run.state != "finished":
         return False
     return (run.result or {})["test"]["correct"] is not None or run.last_val is not None
-
-
-def _reading(run: RunRecord, split: str) -> Evaluation:
-    if split == "val":
-        assert run.last_val is not None
-        return run.last_val
-    test = _result(run)["test"]
-    return Evaluation(
-        "test", test["correct"], test["total"], test.get("loss"), wrong=tuple(test["wrong"])
-    )
 
 
 def _percent(reading: Evaluation) -> float:
