@@ -211,6 +211,6 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
 def facts_table(facts: dict[str, Any], width: int) -> str:
     rows = [("fact", "value")]
     for name, value in facts.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        rows.append((name, shown))
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append((name, text))
     return text_table(rows, "lL", width)
