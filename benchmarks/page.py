@@ -34,7 +34,7 @@ from whit.export.html import browser_file
 from whit.export.reading import read_graph
 from whit.models.build import build_initialized_model
 from whit.recipe import load_recipe, shipped_recipes
-from whit.reporting import run_page, study_page
+from whit.reports import render_run_html, render_study_html
 from whit.run_record import read_run
 
 HERE = Path(__file__).parent
@@ -125,7 +125,10 @@ def drawings(browser: Browser) -> list[str]:
 def reports() -> list[str]:
     """Time the reports of a run and of a study, from a call to the whole page."""
     rows = []
-    calls = {"a run": lambda: run_page(read_run(RUNS[0])), "ten seeds": lambda: study_page(STUDY)}
+    calls = {
+        "a run": lambda: render_run_html(read_run(RUNS[0])),
+        "ten seeds": lambda: render_study_html(STUDY),
+    }
     for what, call in calls.items():
         started = time.perf_counter()
         page = call()

@@ -39,6 +39,7 @@ LAYERS = [
         "needed",
         "code_state",
         "job",
+        "json_worker",
         "teacher",
     },
     {"data", "models", "optim", "rounding", "weights", "environment", "chance", "checkpoint"},
@@ -57,7 +58,7 @@ LAYERS = [
     {"findings"},
     {"search", "study_progress", "frontier_plot"},
     {"search_progress"},
-    {"reporting", "export"},
+    {"reports", "export"},
     {"web"},
     {"cli", "__init__", "__main__"},
 ]
@@ -92,6 +93,7 @@ VALUES = [
     "needed",
     "code_state",
     "job",
+    "json_worker",
     "teacher",
 ]
 

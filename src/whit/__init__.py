@@ -145,14 +145,14 @@ def study(
     from whit.console import say_aside
     from whit.study_progress import make_study_callback
     from whit.studying import plan_variants, run_study
-    from whit.workers import Workers
+    from whit.workers import LocalExecutor
 
     is_one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
     given: list[Any] = [recipes] if is_one else list(recipes)  # type: ignore[arg-type]
     arms = plan_variants([_as_recipe(recipe) for recipe in given], Path(out))
     num_jobs = min(jobs or max(1, (os.cpu_count() or 1) // threads), seeds * len(arms))
     callback = make_study_callback(Console(), quiet)
-    with Workers(num_jobs, threads, say_aside) as workers:
+    with LocalExecutor(num_jobs, threads, say_aside) as workers:
         return run_study(
             arms, range(seeds), workers, threads=threads, device=device, callback=callback
         )
@@ -184,7 +184,7 @@ def report(
     target. `model` takes the weights of a run that trained a model given in Python. Raises
     InputError for a target that is none of these, RunFailed when the disk is full.
     """
-    from whit.reporting import write_report
+    from whit.reports import write_report
 
     return write_report(Path(target), None if out is None else Path(out), markdown, model)
 

@@ -15,9 +15,8 @@ from distributed.client import FutureCancelledError
 from whit.cluster_task import TOPIC, do_on_worker
 from whit.code_state import versions
 from whit.errors import InputError, RunFailed
-from whit.job import Job, Outcome
+from whit.job import Job, Outcome, ProgressCallback
 from whit.run_folder import import_run
-from whit.workers import Look
 
 _TICK = 0.1  # seconds
 _CONNECT = 10.0  # seconds to wait for the scheduler
@@ -78,7 +77,7 @@ class Cluster:
         self.client.close(timeout=2)
 
     def run(
-        self, jobs: Iterator[Job], look: Look = lambda job, epochs: None
+        self, jobs: Iterator[Job], look: ProgressCallback = lambda job, epochs: None
     ) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with its outcome, in the order in which they end.
 

@@ -25,7 +25,7 @@ from whit.code_state import versions
 from whit.job import Job
 from whit.ownership import owner_of
 from whit.runs import layout
-from whit.workers import Workers
+from whit.workers import LocalExecutor
 
 TOPIC = "whit-epochs"
 _KEPT = 86_400.0  # seconds that a run is kept which nobody fetched
@@ -55,11 +55,11 @@ def do_on_worker(line: str) -> dict[str, Any]:
     return {"state": outcome.state, "said": outcome.said, "files": files}
 
 
-def _workers(threads: int) -> Workers:
+def _workers(threads: int) -> LocalExecutor:
     """Return this thread's process for runs; it ends with the dask worker."""
     found = getattr(_thread, "workers", None)
     if found is None or found.threads != threads:
-        found = _thread.workers = Workers(1, threads)
+        found = _thread.workers = LocalExecutor(1, threads)
     return found
 
 

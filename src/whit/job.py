@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from whit.recipe import Recipe, parse_recipe
 
@@ -52,12 +53,12 @@ class Outcome:
     said: str = ""
 
 
+# Called with a running job and the number of its epochs that are done; and, at least twice a
+# second, with None and 0.
+ProgressCallback = Callable[[Job | None, int], None]
+
+
 def recipe_id(recipe: Recipe) -> str:
     """Return a name that equal recipes share and others do not; the description does not count."""
     plain = recipe.model_copy(update={"description": ""})
     return f"{recipe.name}-{hashlib.sha256(plain.to_toml().encode()).hexdigest()[:8]}"
-
-
-def as_message(kind: str, value: Any) -> str:
-    """Return a line from a worker to its driver."""
-    return json.dumps({kind: value}) + "\n"

@@ -63,6 +63,17 @@ class RunRecord:
         evaluations = self.log[-1].evaluations if self.log else ()
         return next((found for found in evaluations if found.split == "val"), None)
 
+    @property
+    def final_evaluation(self) -> Evaluation | None:
+        """On the split that the run is judged on; None before its end, or without one."""
+        if self.result is None or not self.recipe.train.test:
+            return self.last_val if self.result else None
+        test = self.result["test"]
+        if test["correct"] is None:
+            return None
+        wrong = tuple(test["wrong"])
+        return Evaluation("test", test["correct"], test["total"], test.get("loss"), wrong=wrong)
+
 
 Natural = Annotated[int, Field(ge=0)]
 

@@ -31,6 +31,12 @@ _ALIKE = {
 }
 
 
+TABLE_HEAD = (
+    *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
+    *("best epoch %", "split", "params", "epochs", "seconds"),
+)
+
+
 @dataclass(frozen=True)
 class Seeds:
     """Finished runs of one recipe, judged on one split after the last epoch."""
@@ -47,8 +53,9 @@ class Seeds:
 
     @cached_property
     def last(self) -> tuple[Evaluation, ...]:
-        """The reading after each run's last epoch."""
-        return tuple(_reading(run, self.split) for run in self.runs)
+        """The evaluation after each run's last epoch."""
+        evaluations = (run.final_evaluation for run in self.runs)
+        return tuple(evaluation for evaluation in evaluations if evaluation)
 
     @cached_property
     def accuracy(self) -> Sample:
@@ -124,6 +131,35 @@ class Seeds:
                 found.append(f"{self.name}: not all by the same {what}: {counts}.")
         return found
 
+    @property
+    def mean_text(self) -> str:
+        """Mean accuracy in percent with three decimals, never rounded up."""
+        return f"{math.floor(1000 * self.accuracy.mean + 1e-6) / 1000:.3f}"
+
+    @property
+    def interval_text(self) -> str:
+        """The 95 % interval of the mean accuracy in percent; `-` for a single seed."""
+        interval = self.accuracy.interval
+        return f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "-"
+
+    @property
+    def table_row(self) -> tuple[str, ...]:
+        """Accuracy and cost as text, in the columns of TABLE_HEAD."""
+        return (
+            self.name,
+            str(len(self.runs)),
+            self.mean_text,
+            "-" if self.accuracy.sd is None else f"{self.accuracy.sd:.3f}",
+            self.interval_text,
+            *(percent(r.correct, r.total) for r in (self.lowest, self.highest)),
+            "open" if self.met is None else f"{self.met}/{self.num_judged}",
+            "-" if self.best is None else f"{self.best.mean:.3f}",
+            self.split,
+            f"{self.params:,}",
+            f"{self.epochs:g}",
+            f"{self.seconds:.1f}",
+        )
+
     def to_json(self) -> dict[str, Any]:
         sample = self.accuracy
         return {
@@ -159,31 +195,7 @@ def seeds_of(name: str, runs: Sequence[RunRecord]) -> Seeds | None:
 
 def seeds_table(groups: Sequence[Seeds], width: int) -> str:
     """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
-    rows: list[tuple[str, ...]] = [
-        (
-            *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
-            *("best epoch %", "split", "params", "epochs", "seconds"),
-        )
-    ]
-    for group in groups:
-        sample = group.accuracy
-        interval = sample.interval
-        rows.append(
-            (
-                group.name,
-                str(len(group.runs)),
-                f"{math.floor(1000 * sample.mean + 1e-6) / 1000:.3f}",  # never rounded up
-                "-" if sample.sd is None else f"{sample.sd:.3f}",
-                "-" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}",
-                *(percent(r.correct, r.total) for r in (group.lowest, group.highest)),
-                "open" if group.met is None else f"{group.met}/{group.num_judged}",
-                "-" if group.best is None else f"{group.best.mean:.3f}",
-                group.split,
-                f"{group.params:,}",
-                f"{group.epochs:g}",
-                f"{group.seconds:.1f}",
-            )
-        )
+    rows = [TABLE_HEAD, *(group.table_row for group in groups)]
     parts = [folded_table(rows, "Lrrrrrrrrlrrr", width)]
     parts += [wrapped(f"Note: {note}", width) for group in groups for note in group.notes]
     return "\n\n".join(parts)
@@ -225,16 +237,6 @@ def is_judged(run: RunRecord) -> bool:
     if run.state != "finished":
         return False
     return (run.result or {})["test"]["correct"] is not None or run.last_val is not None
-
-
-def _reading(run: RunRecord, split: str) -> Evaluation:
-    if split == "val":
-        assert run.last_val is not None
-        return run.last_val
-    test = _result(run)["test"]
-    return Evaluation(
-        "test", test["correct"], test["total"], test.get("loss"), wrong=tuple(test["wrong"])
-    )
 
 
 def _percent(reading: Evaluation) -> float:

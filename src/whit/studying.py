@@ -20,14 +20,13 @@ from whit.comparison import Comparison, compare
 from whit.durable import why_no_place
 from whit.errors import BudgetInfeasible, InputError
 from whit.inputs import InputDigests, count_changed, format_changes
-from whit.job import Job, Outcome, recipe_id
+from whit.job import Job, Outcome, ProgressCallback, recipe_id
 from whit.planning import plan
 from whit.recipe import Recipe
 from whit.run_record import RunRecord, read_run
 from whit.seeds import seeds_of
 from whit.stopping import SignalHandler, StopRequested
 from whit.text_table import wrapped
-from whit.workers import Look
 
 _Key = tuple[str, int]  # name of a recipe in its study, seed
 
@@ -35,7 +34,7 @@ _Key = tuple[str, int]  # name of a recipe in its study, seed
 class Executor(Protocol):
     """Where jobs run: in processes of this machine, or of a cluster."""
 
-    def run(self, jobs: Iterator[Job], look: Look) -> Iterator[tuple[Job, Outcome]]: ...
+    def run(self, jobs: Iterator[Job], look: ProgressCallback) -> Iterator[tuple[Job, Outcome]]: ...
 
 
 @dataclass(frozen=True)

@@ -1,226 +1,152 @@
 """Worker processes on this machine, each with its own share of the cores.
 
-They are `python -m whit.worker`, spoken to by lines of JSON: nothing is pickled, a worker that is
-killed takes nothing with it but its run's last half minute, and workers whose driver is killed see
-their standard input close, save, and end.
+They are `python -m whit.worker`. A worker that is killed loses at most the last half minute of its
+run; workers whose parent is killed save their runs and end.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import IO, Any
 
 from whit.errors import RunFailed
-from whit.job import Job, Outcome
+from whit.job import Job, Outcome, ProgressCallback
+from whit.json_worker import JsonWorker
 
-# Told of each running job's epochs, and called at least twice a second with nothing new.
-Look = Callable[[Job | None, int], None]
-
-_TICK = 0.5  # seconds
-_PATIENCE = 6.0  # seconds that workers get to save; a run takes at most five
-_ATTEMPTS = 3  # of a job whose worker dies, each where the one before was; and of a worker to start
-_PAUSE = 1.0  # seconds after a worker that could not be started
-_TAIL = 2000  # characters of what a dead worker said
+_POLL_SECONDS = 0.5
+_STOP_SECONDS = 6.0  # for workers to save; a run takes at most five
+_MAX_ATTEMPTS = 3  # to run a job whose worker dies, each resuming the one before; to start a worker
+_RESTART_SECONDS = 1.0  # after a worker that could not be started
 
 
-@dataclass
-class _Worker:
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
+class _Worker(JsonWorker):
     job: Job | None = None
-    buffer: bytes = b""
-    is_ready: bool = False
-    found: list[dict[str, Any]] = field(default_factory=list)
-
-    def read(self) -> bool:
-        """Take in what the worker says; False when it has ended."""
-        assert self.process.stdout is not None
-        chunk = os.read(self.process.stdout.fileno(), 1 << 16)
-        *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-        self.found += [json.loads(line) for line in lines]
-        return bool(chunk)
-
-    def give(self, job: Job) -> None:
-        assert self.process.stdin is not None
-        self.job = job
-        with suppress(BrokenPipeError):  # it has died; its standard output says so too
-            self.process.stdin.write(job.to_line().encode() + b"\n")
-
-    def how_it_died(self) -> str:
-        code = self.process.wait()
-        self.errors.seek(0, os.SEEK_END)
-        self.errors.seek(max(0, self.errors.tell() - _TAIL))
-        said = self.errors.read().decode(errors="replace").strip()
-        if code == -signal.SIGKILL:
-            how = "was killed by SIGKILL, as the system does when memory runs out"
-        elif code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        else:
-            how = f"ended with exit code {code}"
-        return f"{how}{': ' if said else '.'}{said}"
+    is_ready = False
 
 
-class Workers:
-    """So many worker processes as a context; `run` hands jobs out to them.
+class LocalExecutor:
+    """`count` worker processes as a context; `run` hands jobs out to them.
 
-    `say` is told when fewer of them than asked for can be started.
+    `warn` is called with a message when fewer of them can be started.
     """
 
     def __init__(
-        self, count: int, threads: int = 1, say: Callable[[str], None] = lambda said: None
+        self, count: int, threads: int = 1, warn: Callable[[str], None] = lambda message: None
     ):
         self.count = count
         self.threads = threads
-        self._say = say
+        self._warn = warn
         self._workers: list[_Worker] = []
-        self._not_started = 0  # in a row
+        self._failed_starts = 0  # in a row
         self._start_after = 0.0
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> LocalExecutor:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let every worker save its run and end; whoever does not in time is killed."""
+        """Let every worker save its run and end; kill those that take too long."""
         for worker in self._workers:
-            assert worker.process.stdin is not None
-            worker.process.stdin.close()
-        limit = time.monotonic() + _PATIENCE
+            worker.disconnect()
+        deadline = time.monotonic() + _STOP_SECONDS
         for worker in self._workers:
-            try:
-                worker.process.wait(max(0.0, limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            self._close(worker)
+            worker.stop(max(0.0, deadline - time.monotonic()))
         self._workers = []
 
     def run(
-        self, jobs: Iterator[Job], look: Look = lambda job, epochs: None
+        self, jobs: Iterator[Job], on_progress: ProgressCallback = lambda job, epochs: None
     ) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with its outcome, in the order in which they end.
 
         A job is taken from `jobs` only when a worker is free for it. A job whose worker dies is
-        handed out again, three times in all. Where no more workers can be started, those that
-        there are go on. Raises RunFailed when there is none.
+        retried, three attempts in all. When no more workers can be started, the existing ones
+        continue. Raises RunFailed when there is none.
         """
-        self._not_started = 0
-        again: list[Job] = []
+        self._failed_starts = 0
+        retries: list[Job] = []
         deaths: dict[str, int] = {}
-        exhausted = False
+        is_exhausted = False
         with selectors.DefaultSelector() as selector:
             for worker in self._workers:
-                selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+                selector.register(worker, selectors.EVENT_READ)
             while True:
-                for worker in self._free():
-                    job = again.pop() if again else next(jobs, None)
-                    exhausted = job is None
+                for worker in self._workers:
+                    if not worker.is_ready or worker.job is not None:
+                        continue
+                    job = retries.pop() if retries else next(jobs, None)
+                    is_exhausted = job is None
                     if job is None:
                         break
-                    worker.give(job)
-                if not exhausted and self._wants_one_more():
+                    worker.job = job
+                    worker.send(job.to_line())
+                is_short = len(self._workers) < self.count
+                if not is_exhausted and is_short and time.monotonic() >= self._start_after:
                     try:
-                        started = self._start()
+                        selector.register(self._start_worker(), selectors.EVENT_READ)
                     except OSError as error:
-                        self._go_on_without(f"was refused: {error.strerror or error}.")
-                    else:
-                        selector.register(started.process.stdout, selectors.EVENT_READ, started)  # type: ignore[arg-type]
-                busy = [worker for worker in self._workers if worker.job]
-                if exhausted and not busy and not again:
+                        self._count_failed_start(f"was refused: {error.strerror or error}.")
+                if is_exhausted and not retries and not any(w.job for w in self._workers):
                     return
-                for key, _ in selector.select(_TICK):
-                    worker = key.data
+                for key, _ in selector.select(_POLL_SECONDS):
+                    worker = key.fileobj  # type: ignore[assignment]
                     is_alive = worker.read()
-                    yield from self._taken_in(worker, look)
+                    yield from self._take_messages(worker, on_progress)
                     if is_alive:
                         continue
-                    selector.unregister(key.fileobj)
+                    selector.unregister(worker)
                     self._workers.remove(worker)
-                    how = worker.how_it_died()
-                    self._close(worker)
-                    if not worker.is_ready and not exhausted:
-                        self._go_on_without(how)
+                    cause = worker.describe_exit()
+                    worker.stop(0)
+                    if not worker.is_ready and not is_exhausted:
+                        self._count_failed_start(cause)
                     if worker.job is None:
                         continue
                     deaths[worker.job.folder] = deaths.get(worker.job.folder, 0) + 1
-                    if deaths[worker.job.folder] < _ATTEMPTS:
-                        again.append(worker.job)
-                        exhausted = False
+                    if deaths[worker.job.folder] < _MAX_ATTEMPTS:
+                        retries.append(worker.job)
+                        is_exhausted = False
                     else:
-                        said = f"{_ATTEMPTS} times its worker process {how}"
-                        yield worker.job, Outcome("failed", said)
-                look(None, 0)
+                        message = f"{_MAX_ATTEMPTS} times its worker process {cause}"
+                        yield worker.job, Outcome("failed", message)
+                on_progress(None, 0)
 
-    def _free(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.is_ready and worker.job is None]
-
-    def _taken_in(self, worker: _Worker, look: Look) -> Iterator[tuple[Job, Outcome]]:
-        for message in worker.found:
+    def _take_messages(
+        self, worker: _Worker, on_progress: ProgressCallback
+    ) -> Iterator[tuple[Job, Outcome]]:
+        messages, worker.messages = worker.messages, []
+        for message in messages:
             if "ready" in message:
                 worker.is_ready = True
-                self._not_started = 0
+                self._failed_starts = 0
             elif "epochs" in message and worker.job:
-                look(worker.job, message["epochs"])
+                on_progress(worker.job, message["epochs"])
             elif "outcome" in message and worker.job:
                 job, worker.job = worker.job, None
                 yield job, Outcome(*message["outcome"])
-        worker.found = []
 
-    def _wants_one_more(self) -> bool:
-        return len(self._workers) < self.count and time.monotonic() >= self._start_after
-
-    def _go_on_without(self, how: str) -> None:
-        """Note a worker that could not be started; after several in a row, want no more of them.
+    def _count_failed_start(self, cause: str) -> None:
+        """Count a worker that could not be started; after several in a row, lower `count`.
 
         Raises RunFailed when there is no other.
         """
-        self._not_started += 1
-        self._start_after = time.monotonic() + _PAUSE
-        if self._not_started < _ATTEMPTS:
+        self._failed_starts += 1
+        self._start_after = time.monotonic() + _RESTART_SECONDS
+        if self._failed_starts < _MAX_ATTEMPTS:
             return
         if not self._workers:
-            raise RunFailed(f"No worker can be started: {_ATTEMPTS} times in a row one {how}")
-        self._not_started = 0
-        there = len(self._workers)
-        self._say(
-            f"going on with {there} of {self.count} workers, as no more can be started: "
-            f"{_ATTEMPTS} times in a row one {how.splitlines()[0]}"
+            raise RunFailed(f"No worker can be started: {_MAX_ATTEMPTS} times in a row one {cause}")
+        self._failed_starts = 0
+        running = len(self._workers)
+        self._warn(
+            f"going on with {running} of {self.count} workers, as no more can be started: "
+            f"{_MAX_ATTEMPTS} times in a row one {cause.splitlines()[0]}"
         )
-        self.count = there
+        self.count = running
 
-    def _start(self) -> _Worker:
-        """Raises OSError where the system has no room for one more."""
+    def _start_worker(self) -> _Worker:
+        """Raises OSError when the system cannot start one more process."""
         threads = str(self.threads)
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with its worker
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "whit.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                bufsize=0,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                process_group=0,  # Ctrl-C in a terminal reaches the driver alone
-            )
-        except OSError:
-            errors.close()
-            raise
-        worker = _Worker(process, errors)
+        env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        worker = _Worker(("-m", "whit.worker"), env, capture_stderr=True)
         self._workers.append(worker)
         return worker
-
-    @staticmethod
-    def _close(worker: _Worker) -> None:
-        assert worker.process.stdin is not None
-        assert worker.process.stdout is not None
-        for stream in (worker.process.stdin, worker.process.stdout, worker.errors):
-            stream.close()

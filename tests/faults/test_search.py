@@ -16,12 +16,11 @@ import pytest
 from faults.processes import Command, wait_until, whit
 from whit.doing import do
 from whit.errors import InputError
-from whit.job import Job, Outcome
+from whit.job import Job, Outcome, ProgressCallback
 from whit.ledger import TrialStorage, redact, validate_storage_url
 from whit.recipe import load_recipe
 from whit.search import SearchDriver
 from whit.space_file import load_space
-from whit.studying import Look
 
 SPACE = """\
 name = "tiny"
@@ -206,7 +205,7 @@ class FullAtFirst:
     def __init__(self, times: int):
         self.times = times
 
-    def run(self, jobs: Iterator[Job], look: Look) -> Iterator[tuple[Job, Outcome]]:
+    def run(self, jobs: Iterator[Job], look: ProgressCallback) -> Iterator[tuple[Job, Outcome]]:
         for job in jobs:
             self.times -= 1
             yield job, Outcome("failed", "no space") if self.times >= 0 else do(job)

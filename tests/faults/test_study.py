@@ -16,12 +16,11 @@ from rich.console import Console
 
 from faults.processes import Command, evidence, wait_until, whit
 from whit.errors import RunFailed
-from whit.job import Job, Outcome
+from whit.job import Job, Outcome, ProgressCallback
 from whit.recipe import load_recipe
 from whit.run_folder import import_run
 from whit.study_progress import make_study_callback
 from whit.studying import plan_variants, run_study
-from whit.workers import Look
 
 STUDY = ("study", "easy.toml", "--seeds", "3", "--jobs", "2", "--out", "st")
 
@@ -227,7 +226,7 @@ def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
 class Loses:
     """An executor whose runs never come back."""
 
-    def run(self, jobs: Iterator[Job], look: Look) -> Iterator[tuple[Job, Outcome]]:
+    def run(self, jobs: Iterator[Job], look: ProgressCallback) -> Iterator[tuple[Job, Outcome]]:
         for job in jobs:
             yield job, Outcome("finished")
 

@@ -17,7 +17,7 @@ from faults.test_study import workers_of
 from whit.errors import RunFailed
 from whit.job import Job
 from whit.recipe import load_recipe
-from whit.workers import Workers
+from whit.workers import LocalExecutor
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_one_that_dies_while_it_starts_is_started_again(jobs: list[Job]) -> None
             os.kill(found[0], signal.SIGKILL)
             killed.append(found[0])
 
-    with Workers(1) as workers:
+    with LocalExecutor(1) as workers:
         outcomes = [outcome.state for _, outcome in workers.run(iter(jobs), look)]
     assert outcomes == ["finished", "finished"]
     assert len(killed) == 2
@@ -50,7 +50,7 @@ def test_when_there_is_room_for_one_alone_that_one_does_all(jobs: list[Job]) -> 
                 yield replace(jobs[0], seed=seed, folder=f"seed-{seed}")
 
     # One for the driver, and seven to start a worker, which keeps three.
-    with files_to_open(9), Workers(2, say=said.append) as workers:
+    with files_to_open(9), LocalExecutor(2, warn=said.append) as workers:
         outcomes = {outcome.state for _, outcome in workers.run(until_it_is_said())}
     assert outcomes == {"finished"}
     assert said == [
@@ -87,6 +87,6 @@ def test_when_none_can_be_started_that_is_said(
     program: str, how: str, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", program)
-    with Workers(2) as workers, pytest.raises(RunFailed) as caught:
+    with LocalExecutor(2) as workers, pytest.raises(RunFailed) as caught:
         list(workers.run(iter(jobs)))
     assert str(caught.value).startswith(f"No worker can be started: 3 times in a row one {how}")

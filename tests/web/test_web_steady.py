@@ -18,7 +18,7 @@ import pytest
 from asking import Server, read_answer
 
 from whit.errors import InputError
-from whit.web.serving import listen
+from whit.web.server import listen
 
 Serve = Callable[..., Server]
 
@@ -93,7 +93,7 @@ def test_malformed_requests(server: Server, seed: int) -> None:
 
 def test_slow_clients_hold_up_nobody(shown: Path, serve: Serve) -> None:
     """They are not dropped here: who waited for them would get no answer in a minute."""
-    server = serve(shown, before="import whit.web.connection as c; c.PATIENCE = 600")
+    server = serve(shown, before="import whit.web.connection as c; c.TIMEOUT = 600")
     head = f"GET /api/runs HTTP/1.1\r\nhost: {server.host}\r\n".encode()
     clients = [server.connect() for _ in range(50)]
     try:
@@ -116,7 +116,7 @@ def test_slow_clients_hold_up_nobody(shown: Path, serve: Serve) -> None:
 
 
 def test_slow_clients_are_dropped(shown: Path, serve: Serve) -> None:
-    server = serve(shown, before="import whit.web.connection as c; c.PATIENCE = 0.3")
+    server = serve(shown, before="import whit.web.connection as c; c.TIMEOUT = 0.3")
     head = f"GET /api/runs HTTP/1.1\r\nhost: {server.host}\r\n".encode()
     silent, trickling, with_body, unread = clients = [server.connect() for _ in range(4)]
     unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -200,10 +200,10 @@ def _executor(
     `num_runs` is how many runs there are in all, where that is known.
     """
     if cluster is None:
-        from whit.workers import Workers
+        from whit.workers import LocalExecutor
 
         num_jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
-        return Workers(min(num_jobs, num_runs or num_jobs), threads, say_aside)
+        return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, say_aside)
     if jobs is not None:
         raise InputError(
             "--jobs: a cluster has as many as its workers have threads: leave it away."

@@ -34,6 +34,6 @@ def serve(
     number = whole_number("--port", port)
     if not 0 <= number < 1 << 16:
         raise InputError(f"--port {number}: allowed are 0 to {(1 << 16) - 1}.")
-    from whit.web.serving import serve as serve_page
+    from whit.web import server
 
-    serve_page(folders or None, host, number, opens=opens, own_models=own_models)
+    server.serve(folders or None, host, number, opens=opens, trust_models=own_models)

@@ -29,7 +29,7 @@ def report(
 
     A run of your own model file runs that file again.
     """
-    from whit.reporting import write_report
+    from whit.reports import write_report
 
     written = write_report(target, out, markdown)
     say(f"Report: {written}", sys.stdout)

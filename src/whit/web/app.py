@@ -1,12 +1,12 @@
-"""The answers of the page's server, all to GET and HEAD, all read-only.
+"""The routes of the page's server, for GET and HEAD alone, all read-only.
 
 `/` is the page, `/page/{name}` its other files, from a fixed list; `/runs/{id}/report` the report
-of a run as HTML. All else is JSON. An id is a digest of a folder's path, so nothing in an address
-names a file. What a run holds was perhaps written by a stranger: the page shows all of it as text.
+of a run as HTML. All else is JSON. An id is a digest of a folder's path, so no URL names a file.
+The files of a run are untrusted: the page shows all of them as text.
 
     /api/runs
         whit        version
-        roots       [path]: the folders that are looked through
+        roots       [path]: the folders that are searched
         is_whole    false where there are more runs than are shown (5,000)
         runs        [{id, path, name, seed, state, message, params, epochs, correct, total,
                       verdict, study, split, seconds, changed, own_model, has_weights}]
@@ -17,7 +17,7 @@ names a file. What a run holds was perhaps written by a stranger: the page shows
 wrong and the rest may be null. `epochs` are done, not planned. `correct` of `total` images of
 `split` (test or val) after the last epoch, null before. `study` is the id of a study, or null.
 `seconds` in all; `changed` in seconds since 1970. `own_model`: the model is a user's own file.
-`has_weights`: its network and its errors can be asked for. A study is a folder of seeds, also that
+`has_weights`: its network and its errors can be requested. A study is a folder of seeds, also that
 of a trial; `mean`, `sd`, `lowest` and `highest` are percent over its `finished` runs (null without
 any), `met` how many of `judged` meet the budget (null: open).
 
@@ -42,10 +42,12 @@ any), `met` how many of `judged` meet the budget (null: open).
         errors      [{index, true, predicted, probabilities: [K], disputed, pixels}]: worst first,
                     300 at most; pixels are base64 of uint8 in the order C, H, W
 
-Every answer to an error is {error: text}: 400 not HTTP, 403 another host, another origin or a
+Every error is {error: text}: 400 not HTTP, 403 another host, another origin or a
 user's own model file, 404 unknown or deleted, 405 not GET, 409 damaged or without what is asked
 for, 413 a body of more than 64 KiB, 500 a fault of whit or of its process for slow answers, 503
-while the server ends. All other answers have an ETag and are 304 to a request that names it.
+while the server ends. All other responses have an ETag and are 304 to a request that names it.
+
+`/page/columns.json` describes the columns of the list: whit.listing.page_columns.
 """
 
 from __future__ import annotations
@@ -64,13 +66,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from whit.errors import InputError
+from whit.listing import page_columns
 from whit.model_ref import is_model_path
-from whit.web.answering import Answering, Body, Refused
-from whit.web.rows import own_model_refusal
-from whit.web.shelf import Deleted, Place, Shelf, is_id
+from whit.web.payloads import user_model_refusal
+from whit.web.run_index import RunIndex, is_id
+from whit.web.run_location import RunDeleted, RunLocation
+from whit.web.worker_client import CachedResponse, HTTPRefusal, WorkerClient
 
 _JSON = "application/json; charset=utf-8"
-_KINDS = {
+_CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -78,7 +82,7 @@ _KINDS = {
     "png": "image/png",
     "json": _JSON,
 }
-# A report is one file that brings its styles and pictures along, and runs nothing.
+# A report is one file with its styles and pictures in it, and runs no script.
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -86,14 +90,14 @@ REPORT_POLICY = (
 
 
 class Application:
-    """The answers, one method an address."""
+    """The endpoints, one method each."""
 
-    def __init__(self, shelf: Shelf, answering: Answering):
-        self.shelf = shelf
-        self.answering = answering
+    def __init__(self, index: RunIndex, client: WorkerClient):
+        self.index = index
+        self.client = client
         self.files = page_files()
-        self._looking = asyncio.Lock()
-        self._list: tuple[dict[str, Any], Body] | None = None
+        self._refresh_lock = asyncio.Lock()
+        self._list: tuple[dict[str, Any], CachedResponse] | None = None
 
     async def page(self, request: Request) -> Response:
         return self._file(request, "index.html")
@@ -104,129 +108,118 @@ class Application:
     def _file(self, request: Request, name: str) -> Response:
         if name not in self.files:
             raise HTTPException(404)
-        return _answer(request, self.files[name], _KINDS[name.rpartition(".")[2]])
+        return _respond(request, self.files[name], _CONTENT_TYPES[name.rpartition(".")[2]])
 
     async def runs(self, request: Request) -> Response:
-        return _answer(request, await self.listed())
+        return _respond(request, await self.list_runs())
 
     async def run(self, request: Request) -> Response:
-        place = await self._place(request)
-        value = await asyncio.to_thread(self.shelf.details, place)
-        return _answer(request, _body(value))
+        location = await self._locate(request)
+        value = await asyncio.to_thread(self.index.details, location)
+        return _respond(request, _encode(value))
 
     async def network(self, request: Request) -> Response:
-        return _answer(request, await self._asked(request, "network"))
+        return _respond(request, await self._request_worker(request, "network"))
 
     async def errors(self, request: Request) -> Response:
-        return _answer(request, await self._asked(request, "errors"))
+        return _respond(request, await self._request_worker(request, "errors"))
 
     async def report(self, request: Request) -> Response:
-        body = await self._asked(request, "report")
-        answer = _answer(request, body, _KINDS["html"])
-        answer.headers["content-security-policy"] = REPORT_POLICY
-        return answer
+        body = await self._request_worker(request, "report")
+        response = _respond(request, body, _CONTENT_TYPES["html"])
+        response.headers["content-security-policy"] = REPORT_POLICY
+        return response
 
-    async def listed(self) -> Body:
+    async def list_runs(self) -> CachedResponse:
         """Return the list of runs as it is now."""
-        async with self._looking:  # on the loop: who waits for the list holds no thread
-            value = await asyncio.to_thread(self.shelf.look)
+        async with self._refresh_lock:  # not in the thread: requests that wait hold none
+            value = await asyncio.to_thread(self.index.refresh)
         if self._list is None or self._list[0] is not value:
-            self._list = value, _body({"whit": version("whit"), **value})
+            self._list = value, _encode({"whit": version("whit"), **value})
         return self._list[1]
 
-    async def _place(self, request: Request) -> Place:
+    async def _locate(self, request: Request) -> RunLocation:
         id = request.path_params["id"]
         if not is_id(id):
             raise HTTPException(404)
-        place = self.shelf.known(id)
-        if place is None:
-            await self.listed()  # it may have just been made
-            place = self.shelf.known(id)
-        if place is None:
+        location = self.index.lookup(id)
+        if location is None:
+            await self.list_runs()  # it may be new
+            location = self.index.lookup(id)
+        if location is None:
             raise HTTPException(404, "no run has this id.")
-        return place
+        return location
 
-    async def _asked(self, request: Request, what: str) -> Body:
-        place = await self._place(request)
-        run = await asyncio.to_thread(place.read)
-        is_own = is_model_path(run.recipe.model.name)
-        if is_own and not self.answering.own_models:
-            raise Refused(403, own_model_refusal(run.recipe.model.name))
-        return await self.answering.ask(what, place, keep=not is_own)
+    async def _request_worker(self, request: Request, what: str) -> CachedResponse:
+        location = await self._locate(request)
+        run = await asyncio.to_thread(location.read)
+        is_user = is_model_path(run.recipe.model.name)
+        if is_user and not self.client.trust_models:
+            raise HTTPRefusal(403, user_model_refusal(run.recipe.model.name))
+        return await self.client.request(what, location, cache=not is_user)
 
 
-def application(answers: Application) -> Starlette:
-    """Return the routes to the answers, as an ASGI application."""
-    addresses: dict[str, Callable[[Request], Awaitable[Response]]] = {
-        "/": answers.page,
-        "/page/{name}": answers.file,
-        "/api/runs": answers.runs,
-        "/api/runs/{id}": answers.run,
-        "/api/runs/{id}/network": answers.network,
-        "/api/runs/{id}/errors": answers.errors,
-        "/runs/{id}/report": answers.report,
+def build_app(application: Application) -> Starlette:
+    """Return the routes to the endpoints, as an ASGI application."""
+    endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "/": application.page,
+        "/page/{name}": application.file,
+        "/api/runs": application.runs,
+        "/api/runs/{id}": application.run,
+        "/api/runs/{id}/network": application.network,
+        "/api/runs/{id}/errors": application.errors,
+        "/runs/{id}/report": application.report,
     }
-    made = Starlette(
-        routes=[Route(path, endpoint) for path, endpoint in addresses.items()],
+    app = Starlette(
+        routes=[Route(path, endpoint) for path, endpoint in endpoints.items()],
         exception_handlers={
-            HTTPException: _http_error,
-            Refused: _refused,
-            Deleted: _deleted,
-            InputError: _damaged,
+            HTTPException: _handle_error,
+            HTTPRefusal: _handle_error,
+            RunDeleted: _handle_error,
+            InputError: _handle_error,
         },
     )
-    made.router.redirect_slashes = False
-    return made
+    app.router.redirect_slashes = False
+    return app
 
 
-def page_files() -> dict[str, Body]:
-    """Return the files of the page by name, read once: no address ever names a file on disk.
+def page_files() -> dict[str, CachedResponse]:
+    """Return the files of the page by name, read once: no URL ever names a file on disk.
 
     They are its own, and those that it shares with a network exported as one HTML file.
     """
-    found = {}
-    for part, kinds in (("export/browser", {"css", "js"}), ("web/page", set(_KINDS))):
+    files = {"columns.json": _encode(page_columns())}
+    for part, kinds in (("export/browser", {"css", "js"}), ("web/static", set(_CONTENT_TYPES))):
         folder = resources.files("whit").joinpath(*part.split("/"))
         for entry in folder.iterdir():
             if entry.name.rpartition(".")[2] in kinds and entry.is_file():
-                found[entry.name] = Body.of(entry.read_bytes())
-    return found
+                files[entry.name] = CachedResponse.from_bytes(entry.read_bytes())
+    return files
 
 
-def _answer(request: Request, body: Body, kind: str = _JSON) -> Response:
-    """Return 200 with the body, or 304 to somebody who has it."""
-    given = request.headers.get("if-none-match", "")
-    tags = {tag.strip().removeprefix("W/") for tag in given.split(",")}
-    if body.tag in tags or "*" in tags:
-        return Response(status_code=304, headers={"etag": body.tag})
-    return Response(body.content, headers={"etag": body.tag, "content-type": kind})
+def _respond(request: Request, body: CachedResponse, content_type: str = _JSON) -> Response:
+    """Return 200 with the body, or 304 to a request that has it."""
+    header = request.headers.get("if-none-match", "")
+    etags = {etag.strip().removeprefix("W/") for etag in header.split(",")}
+    if body.etag in etags or "*" in etags:
+        return Response(status_code=304, headers={"etag": body.etag})
+    return Response(body.content, headers={"etag": body.etag, "content-type": content_type})
 
 
-def _body(value: Any) -> Body:
-    return Body.of(json.dumps(value, allow_nan=False, separators=(",", ":")).encode())
+def _encode(value: Any) -> CachedResponse:
+    content = json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    return CachedResponse.from_bytes(content)
 
 
-def _error(status: int, said: str) -> Response:
-    content = json.dumps({"error": said}).encode()
+async def _handle_error(request: Request, error: Exception) -> Response:
+    status, message = 409, str(error)  # InputError: a damaged run
+    if isinstance(error, HTTPException):
+        status, message = error.status_code, error.detail
+        if status == 404 and message == "Not Found":
+            message = "nothing has this address."
+    elif isinstance(error, HTTPRefusal):
+        status = error.status
+    elif isinstance(error, RunDeleted):
+        status = 404
+    content = json.dumps({"error": message}).encode()
     return Response(content, status, headers={"content-type": _JSON})
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    said = error.detail
-    if error.status_code == 404 and said == "Not Found":
-        said = "nothing has this address."
-    return _error(error.status_code, said)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return _error(error.status, str(error))
-
-
-async def _deleted(request: Request, error: Exception) -> Response:
-    return _error(404, str(error))
-
-
-async def _damaged(request: Request, error: Exception) -> Response:
-    return _error(409, str(error))

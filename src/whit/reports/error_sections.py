@@ -1,0 +1,195 @@
+"""The errors of a network on the split that it was judged on, as sections of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+from whit.budget import percent
+from whit.error_analysis import Calibration, ErrorAnalysis, Misclassification, known_label_errors
+from whit.reports.document import (
+    Block,
+    Details,
+    Gallery,
+    Picture,
+    Section,
+    Table,
+    Text,
+    Thumbnail,
+)
+from whit.reports.figures.plots import draw_reliability
+from whit.reports.figures.thumbnails import encode_png
+from whit.reports.run_facts import RunFacts
+from whit.reports.wording import format_percent, one_line, plural, truncate
+
+_MAX_THUMBNAILS = 100
+_MAX_CLASSES = 20  # of a confusion matrix; with more, only the most confused pairs are shown
+_MAX_ROWS = 20
+_MAX_PROBABILITIES = 3  # below an image
+
+
+def error_sections(facts: RunFacts) -> list[Section]:
+    """Return the errors on the split that a run was judged on, as far as they are known."""
+    analysis = facts.analysis
+    if analysis is None or facts.images is None:
+        return _recorded_errors(facts)
+    images = facts.images.images
+    return [
+        Section("Confusion", confusion_blocks(analysis)),
+        Section("Accuracy per class", class_blocks(analysis)),
+        Section(f"Misclassified {analysis.split} images", misclassified_blocks(analysis, images)),
+        Section("Calibration", calibration_blocks(analysis.calibration)),
+    ]
+
+
+def confusion_blocks(analysis: ErrorAnalysis) -> list[Block]:
+    """Return the confusion matrix, or with many classes the most confused pairs."""
+    pairs = analysis.confused_pairs
+    if not pairs:
+        return [Text(f"No {analysis.split} image was confused.")]
+    names = [_class_name(analysis, label) for label in range(len(analysis.classes))]
+    true, predicted, count = pairs[0]
+    most = Text(
+        f"Most often confused: {names[true]} read as {names[predicted]}, "
+        f"{count} {plural(count, 'time')}."
+    )
+    if len(names) > _MAX_CLASSES:
+        rows = tuple((names[t], names[p], f"{n:,}") for t, p, n in pairs[:_MAX_ROWS])
+        caption = f"The pairs most often confused, {len(rows)} of {len(pairs):,}"
+        return [most, Table(caption, ("true", "predicted", "images"), rows, "llr")]
+    body, shades = [], []
+    for true in range(len(names)):
+        counts = [analysis.confusion.get((true, label), 0) for label in range(len(names))]
+        body.append((names[true], *(f"{count:,}" for count in counts)))
+        wrong = [n / count if p != true and n else None for p, n in enumerate(counts)]
+        shades.append((None, *wrong))
+    caption = "Rows are true classes, columns what the network said; errors are coloured"
+    head = ("true \\ said", *names)
+    return [most, Table(caption, head, tuple(body), "l" + "r" * len(names), tuple(shades))]
+
+
+def class_blocks(analysis: ErrorAnalysis) -> list[Block]:
+    """Return right and wrong of each class; with many classes the worst."""
+    counts = [c for c in analysis.by_class if c.total]
+    selected = counts
+    caption = f"Each class of the {analysis.split} split"
+    if len(counts) > _MAX_CLASSES:
+        selected = sorted(counts, key=lambda c: (c.correct / c.total, c.label))[:_MAX_ROWS]
+        caption = f"The {len(selected)} classes with the lowest accuracy, of {len(counts):,}"
+    max_error = max((c.total - c.correct) / c.total for c in counts) or 1.0
+    rows = tuple(
+        (_class_name(analysis, c.label), f"{c.correct:,}", f"{c.total - c.correct:,}",
+         f"{c.total:,}", f"{percent(c.correct, c.total)} %")
+        for c in selected
+    )  # fmt: skip
+    shades = tuple(
+        (None, None, (c.total - c.correct) / c.total / max_error or None, None, None)
+        for c in selected
+    )
+    head = ("class", "right", "wrong", "images", "accuracy")
+    return [Table(caption, head, rows, "lrrrr", shades)]
+
+
+def misclassified_blocks(analysis: ErrorAnalysis, images: Tensor) -> list[Block]:
+    """Return the misclassified images, worst first; `images` is uint8 (N, C, H, W)."""
+    if not analysis.errors:
+        return [Text(f"Every {analysis.split} image was right.")]
+    shown = analysis.errors[:_MAX_THUMBNAILS]
+    thumbnails = tuple(_error_thumbnail(analysis, error, images) for error in shown)
+    caption = (
+        f"{analysis.num_errors:,} of {analysis.total:,} {analysis.split} images are wrong; those "
+        "whose true class got the smallest probability come first. The number is the image's place "
+        "in the split, from 0."
+    )
+    if any(error.disputed for error in shown):
+        caption += " Disputed: most people who are asked do not accept the label."
+    return [build_gallery("errors", caption, thumbnails, analysis.num_errors)]
+
+
+def calibration_blocks(calibration: Calibration) -> list[Block]:
+    """Return the reliability curve and the expected calibration error."""
+    text = (
+        f"Expected calibration error: {100 * calibration.error:.2f} %. It is the mean gap between "
+        "how sure the network is and how often it is right, over 15 bins of equal width, each "
+        "weighted by its images (Guo et al. 2017, arXiv 1706.04599)."
+    )
+    bins = [b for b in calibration.bins if b.count]
+    alt = (
+        f"Accuracy against confidence in {len(bins)} bins that have images; the expected "
+        f"calibration error is {100 * calibration.error:.2f} %."
+    )
+    caption = "On the dashed line a network is as often right as it is sure. Below: images a bin."
+    rows = tuple(
+        (f"{b.low:.2f} to {b.high:.2f}", f"{b.count:,}", f"{b.confidence:.3f}", f"{b.accuracy:.3f}")
+        for b in bins
+    )
+    head = ("largest probability", "images", "mean probability", "share right")
+    table = Table("The bins that have images", head, rows, "lrrr")
+    return [
+        Text(text),
+        Picture("calibration", draw_reliability(calibration), alt, caption),
+        Details("The numbers of the curve", (table,)),
+    ]
+
+
+def build_thumbnail(
+    image: Tensor, index: int, what: str, lines: tuple[str, ...], disputed: Collection[int]
+) -> Thumbnail:
+    """Return an image of a split, uint8 (C, H, W), with its index above the lines.
+
+    `disputed` are the indices that are marked as label errors.
+    """
+    alt, mark = (", a disputed label", "label disputed") if index in disputed else ("", "")
+    return Thumbnail(encode_png(image), f"{what}{alt}", (f"#{index}", *lines), mark)
+
+
+def build_gallery(
+    name: str, caption: str, thumbnails: tuple[Thumbnail, ...], total: int
+) -> Gallery:
+    """Return a gallery of some of `total` images."""
+    left = total - len(thumbnails)
+    return Gallery(name, caption, thumbnails, f"and {left:,} more" if left else "")
+
+
+def _error_thumbnail(
+    analysis: ErrorAnalysis, error: Misclassification, images: Tensor
+) -> Thumbnail:
+    true, predicted = (_class_name(analysis, label) for label in (error.true, error.predicted))
+    ranked = sorted(enumerate(error.probabilities), key=lambda item: -item[1])
+    top = ranked[:_MAX_PROBABILITIES]
+    if error.true not in [label for label, _ in top]:
+        top[-1] = (error.true, error.probabilities[error.true])
+    probabilities = (f"{_class_name(analysis, k)}: {format_percent(value)}" for k, value in top)
+    what = f"{analysis.split.capitalize()} image {error.index}: a {true} read as {predicted}"
+    lines = (f"true {true}, said {predicted}", *probabilities)
+    disputed = {error.index} if error.disputed else ()
+    return build_thumbnail(images[error.index], error.index, what, lines, disputed)
+
+
+def _recorded_errors(facts: RunFacts) -> list[Section]:
+    """Return the recorded misclassified images of a run that cannot be recomputed."""
+    run = facts.run
+    if run.state != "finished":
+        return []
+    reason = facts.problem or facts.analysis_problem or "there are no images"
+    blocks: list[Block] = [
+        Text(f"Confusion, probabilities and calibration are not known: {one_line(reason)}")
+    ]
+    wrong = (run.result or {})["test"].get("wrong") or []
+    if facts.images is not None and run.recipe.train.test and wrong:
+        images, labels = facts.images.images, facts.images.labels
+        disputed = known_label_errors(run)
+        valid = sorted({index for index in wrong if 0 <= index < len(labels)})
+        thumbnails = tuple(
+            build_thumbnail(images[i], i, f"Test image {i}", (f"label {int(labels[i])}",), disputed)
+            for i in valid[:_MAX_THUMBNAILS]
+        )
+        caption = f"The {len(valid):,} test images that were wrong, as the record has it."
+        blocks.append(build_gallery("errors", caption, thumbnails, len(valid)))
+    return [Section(f"Misclassified {facts.split} images", blocks)]
+
+
+def _class_name(analysis: ErrorAnalysis, label: int) -> str:
+    name = truncate(analysis.classes[label])
+    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -1,0 +1,3 @@
+"""The drawings and small images of a report."""
+
+__all__ = ["network", "plots", "thumbnails"]

@@ -1,0 +1,210 @@
+"""The drawings of a report, as SVG: the same bytes for the same numbers, legible in grey.
+
+Colours are the colour-blind safe palette of Okabe and Ito; dashes and markers repeat what they say.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from whit.error_analysis import Calibration
+from whit.recipe import Recipe
+from whit.record import EpochRecord, Evaluation
+from whit.seeds import Seeds
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
+SKY, PURPLE, BLACK, GREY = "#56b4e9", "#cc79a7", "#000000", "#767676"
+
+WIDTH = 5.0  # inches; still legible when scaled down to a phone
+_MAX_MARKERS = 40  # epochs; above it markers would hide the line
+_STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "whit",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "savefig.facecolor": "none",
+}
+
+# matplotlib's settings are global to the process: one drawing at a time.
+_RENDER_LOCK = threading.Lock()
+
+
+def render_svg(draw: Callable[[Figure], None], height: float) -> bytes:
+    """Return as SVG what `draw` puts on a figure of WIDTH x `height` inches. Thread-safe."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with _RENDER_LOCK, matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure)
+        content = io.BytesIO()
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    return content.getvalue()
+
+
+def draw_curves(log: Sequence[EpochRecord], recipe: Recipe) -> bytes:
+    """Draw loss, accuracy and learning rate over the epochs, one below the other."""
+    epochs = [record.epoch for record in log]
+    marker = "o" if len(log) <= _MAX_MARKERS else ""
+
+    def draw(figure: Figure) -> None:
+        loss, accuracy, lr = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+        train_style = {"color": BLUE, "marker": marker, "markersize": 4, "label": "training"}
+        loss.plot(epochs, [record.loss for record in log], **train_style)
+        percents = [100 * record.correct / record.total for record in log]
+        accuracy.plot(epochs, percents, **train_style)
+        styles = {"val": (GREEN, "--", "s"), "test": (VERMILION, ":", "D")}
+        for split, (colour, dashes, split_marker) in styles.items():
+            evaluations = _evaluations(log, split)
+            if not evaluations:
+                continue
+            style = {"color": colour, "linestyle": dashes, "marker": split_marker, "markersize": 5}
+            finite = [(epoch, e.loss) for epoch, e in evaluations if e.loss is not None]
+            if finite:
+                loss.plot(*zip(*finite, strict=True), label=split, **style)
+            percents = [100 * e.correct / e.total for _, e in evaluations]
+            accuracy.plot([epoch for epoch, _ in evaluations], percents, label=split, **style)
+        schedule = recipe.schedule
+        lr.plot(
+            [recipe.train.epochs * progress for progress in schedule.progress],
+            [recipe.optim.lr * scale for scale in schedule.scale],
+            color=GREY,
+            linestyle="--",
+            label="planned",
+        )
+        lr.plot(epochs, [record.lr for record in log], color=BLACK, marker="o", linestyle="",
+                markersize=4, label="at the epoch's last step")  # fmt: skip
+        loss.set(ylabel="loss, nats", ylim=(0, None))
+        accuracy.set(ylabel="accuracy, %")
+        lr.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
+        lr.locator_params(axis="x", integer=True)
+        for axes in (loss, accuracy, lr):
+            axes.legend(fontsize=9)
+
+    return render_svg(draw, 6.4)
+
+
+def draw_reliability(calibration: Calibration) -> bytes:
+    """Draw accuracy against confidence, bin by bin, and below it the images of each bin."""
+    bins = [b for b in calibration.bins if b.count]
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as sure as right")
+        upper.plot(
+            [b.confidence for b in bins],
+            [b.accuracy for b in bins],
+            color=BLUE,
+            marker="o",
+            markersize=5,
+            label="this network",
+        )
+        upper.set(ylabel="share right", ylim=(-0.02, 1.04), xlim=(0, 1.02))
+        upper.legend(loc="upper left", fontsize=9)
+        centres = [(b.low + b.high) / 2 for b in bins]
+        counts = [b.count for b in bins]
+        lower.bar(centres, counts, width=0.9 / len(calibration.bins), color=SKY, edgecolor=BLACK)
+        lower.set_yscale("log")
+        lower.set(ylabel="images", xlabel="largest probability", ylim=(0.7, 12 * max(counts)))
+        for centre, count in zip(centres, counts, strict=True):
+            lower.annotate(
+                f"{count:,}", (centre, count), (0, 2), textcoords="offset points", ha="center",
+                fontsize=7, annotation_clip=False,
+            )  # fmt: skip
+
+    return render_svg(draw, 5.0)
+
+
+def draw_seed_spread(groups: Sequence[Seeds], min_accuracy: float | None) -> bytes:
+    """Draw a point for each seed, a row for each recipe, with mean and 95 % interval.
+
+    `min_accuracy` is the limit of the budget, in percent.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for row, group in enumerate(groups):
+            _draw_seed_row(axes, -row, group)
+        if min_accuracy is not None:
+            label = f"budget: {min_accuracy:g} %"
+            axes.axvline(min_accuracy, color=VERMILION, linestyle=":", label=label)
+        axes.set_yticks([-row for row in range(len(groups))], [_label(g.name) for g in groups])
+        axes.set(xlabel=f"accuracy on {groups[0].split} after the last epoch, %")
+        axes.set_ylim(-len(groups) + 0.4, 0.75)
+        axes.locator_params(axis="x", nbins=6)
+        axes.ticklabel_format(axis="x", useOffset=False)
+        handles, labels = axes.get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(
+            unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize=9
+        )
+
+    return render_svg(draw, 1.7 + 0.6 * len(groups))
+
+
+def draw_seed_curves(group: Seeds) -> bytes:
+    """Draw the training loss and the accuracy of every seed over the epochs."""
+
+    def draw(figure: Figure) -> None:
+        loss, accuracy = figure.subplots(2, 1, sharex=True)
+        for run in group.runs:
+            epochs = [record.epoch for record in run.log]
+            loss.plot(epochs, [r.loss for r in run.log], color=BLUE, alpha=0.5, linewidth=1)
+            evaluations = _evaluations(run.log, group.split)
+            if len(evaluations) > 1:
+                percents = [100 * e.correct / e.total for _, e in evaluations]
+                accuracy.plot([epoch for epoch, _ in evaluations], percents, color=BLUE, alpha=0.5,
+                              linewidth=1)  # fmt: skip
+            else:
+                percents = [100 * r.correct / r.total for r in run.log]
+                accuracy.plot(epochs, percents, color=BLUE, alpha=0.5, linewidth=1)
+                for epoch, evaluation in evaluations:
+                    percent = 100 * evaluation.correct / evaluation.total
+                    accuracy.plot(epoch, percent, "D", color=VERMILION, markersize=4)
+        is_final = all(len(_evaluations(run.log, group.split)) < 2 for run in group.runs)
+        title = f"lines: training; diamonds: {group.split}" if is_final else f"on {group.split}"
+        loss.set(ylabel="training loss, nats", ylim=(0, None))
+        accuracy.set(ylabel="accuracy, %", xlabel="epoch", title=title)
+        accuracy.title.set_fontsize(9)
+        accuracy.locator_params(axis="x", integer=True)
+
+    return render_svg(draw, 4.6)
+
+
+def _draw_seed_row(axes: Axes, y: float, group: Seeds) -> None:
+    """Stack equal values, so that every seed is visible."""
+    sample = group.accuracy
+    for value, same in groupby(sorted(sample.values)):
+        count = len(list(same))
+        step = min(0.12, 0.5 / count)
+        axes.plot([value] * count, [y + step * i for i in range(count)], "o", color=BLUE,
+                  markersize=6, markerfacecolor=SKY, label="a seed")  # fmt: skip
+    if sample.interval:
+        low, high = sample.interval
+        axes.plot([low, high], [y - 0.2] * 2, color=BLACK, linewidth=3,
+                  label="95 % interval of the mean")  # fmt: skip
+    axes.plot(sample.mean, y - 0.2, "D", color=BLACK, markersize=6, label="mean")
+
+
+def _evaluations(log: Sequence[EpochRecord], split: str) -> list[tuple[int, Evaluation]]:
+    return [(record.epoch, e) for record in log for e in record.evaluations if e.split == split]
+
+
+def _label(name: str) -> str:
+    # An unescaped dollar sign would start a formula.
+    return (name if len(name) <= 18 else f"{name[:17]}…").replace("$", r"\$")

@@ -1,0 +1,151 @@
+"""A run with all that can be found out about it: the audit, the layers, the error analysis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import isfinite
+
+from torch import nn
+
+from whit.analysis import Audit
+from whit.budget import Metrics, Verdict, Violation
+from whit.data.datasets import load_dataset
+from whit.data.splits import Split
+from whit.error_analysis import ErrorAnalysis, analyze_logits, analyze_run, known_label_errors
+from whit.errors import InputError
+from whit.inputs import diff_inputs
+from whit.judge import Judgement, altered, judge_run
+from whit.model_ref import reject_code_in_run
+from whit.planning import plan
+from whit.run_record import RunRecord, weights_problem
+from whit.runs import layout
+from whit.trained import load_run_model
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run, recomputed where possible.
+
+    `audit_result` is None when nothing could be recomputed; `problem` then tells why, and
+    `mismatches` which files were altered. `analysis_problem` tells why there is an audit result
+    without an error analysis. `images` is the split, if it is known to be that of the run.
+    """
+
+    run: RunRecord
+    audit_result: Judgement | None
+    problem: str | None
+    analysis_problem: str | None
+    audit: Audit | None
+    analysis: ErrorAnalysis | None
+    images: Split | None
+    mismatches: tuple[Violation, ...]
+
+    @property
+    def split(self) -> str:
+        return "test" if self.run.recipe.train.test else "val"
+
+    @property
+    def verdict(self) -> Verdict:
+        """The recomputed verdict; else the recorded one, `missed` if files were altered."""
+        if self.audit_result:
+            return self.audit_result.verdict
+        if self.mismatches:
+            return "missed"
+        verdict: Verdict = (self.run.result or {"verdict": "open"})["verdict"]
+        return verdict
+
+    @property
+    def metrics(self) -> Metrics:
+        """The recomputed metrics; else the recorded ones."""
+        if self.audit_result:
+            return self.audit_result.metrics
+        result = self.run.result
+        metrics = Metrics.from_audit(self.audit) if self.audit else Metrics()
+        if result is None:
+            return metrics
+        test = result["test"] if self.run.state == "finished" else {}
+        return replace(
+            metrics,
+            params=result["params"],
+            epochs=Fraction(result["epochs"]) if isfinite(result["epochs"]) else None,
+            correct=test.get("correct"),
+            total=test.get("total"),
+        )
+
+
+def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFacts:
+    """Recompute all that the files of a run allow.
+
+    `model` is the network of a run that was given one in Python. Raises InputError for altered
+    weights that cannot be loaded.
+    """
+    problem = weights_problem(run)
+    if problem:  # an unfinished run is described by its state
+        return _collect_recorded(run, model, problem if run.state == "finished" else None)
+    try:
+        audit_result, evaluated = judge_run(run, model)
+    except InputError as error:
+        if f"altered {layout.WEIGHTS}" in {violation.rule for violation in altered(run)}:
+            raise
+        return _collect_recorded(run, model, " ".join(error.problems))
+    analysis_problem, analysis, images = None, None, None
+    try:
+        if evaluated:
+            images = evaluated.dataset.test
+            analysis = analyze_logits(
+                evaluated.logits, images, evaluated.dataset.classes, known_label_errors(run)
+            )
+        else:
+            loaded = load_run_model(run, model)
+            images, analysis = loaded.split, analyze_run(loaded)
+    except InputError as error:
+        analysis_problem = " ".join(error.problems)
+    return RunFacts(
+        run,
+        audit_result,
+        None,
+        analysis_problem,
+        audit_result.audit,
+        analysis,
+        images,
+        audit_result.mismatches,
+    )
+
+
+def load_run_split(run: RunRecord) -> Split | None:
+    """Return the split that a run was judged on; None if it is missing here or has changed."""
+    recipe = run.recipe
+    try:
+        dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    except InputError:
+        return None
+    if diff_inputs(run, {"data_sha256": dataset.fingerprint}):
+        return None
+    return dataset.test if recipe.train.test else dataset.val
+
+
+def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
+    """Return the layers that a run's recipe gives; None if the model cannot be built here."""
+    try:
+        reject_code_in_run(run.recipe.model.name, run.path)
+        return plan(run.recipe, model).audit
+    except InputError:
+        return None
+
+
+def _collect_recorded(run: RunRecord, model: nn.Module | None, problem: str | None) -> RunFacts:
+    images = load_run_split(run) if run.state == "finished" else None
+    mismatches = tuple(find_mismatches(run))
+    return RunFacts(run, None, problem, None, audit_recipe(run, model), None, images, mismatches)
+
+
+def find_mismatches(run: RunRecord) -> list[Violation]:
+    """Return what was altered in a run that has ended, by the recorded digests alone.
+
+    Weights and layer table may be left out of a folder that is kept as a record.
+    """
+    if run.result is None:
+        return []
+    optional = (f"altered {layout.WEIGHTS}", f"altered {layout.AUDIT}")
+    return [v for v in altered(run) if not (v.rule in optional and v.value == "None")]

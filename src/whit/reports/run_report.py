@@ -1,0 +1,88 @@
+"""The report of one run, as a document."""
+
+from __future__ import annotations
+
+from whit.budget import percent
+from whit.reports.document import Block, CodeBlock, Details, Document, Picture, Section, Text
+from whit.reports.error_sections import error_sections
+from whit.reports.figures.plots import draw_curves
+from whit.reports.run_facts import RunFacts
+from whit.reports.sections import (
+    environment_table,
+    epoch_log,
+    layer_blocks,
+    recipe_table,
+    run_command,
+    verdict_blocks,
+)
+from whit.reports.wording import describe_trend, one_line, plural, truncate
+
+
+def run_document(facts: RunFacts) -> Document:
+    """Return the report of a run in any state."""
+    run = facts.run
+    seed = "" if run.seed is None else f", seed {truncate(run.seed)}"
+    sections = [
+        Section("Verdict", verdict_blocks(facts)),
+        Section("Recipe and environment", _origin(facts)),
+        Section("Layers", layer_blocks(facts.audit, run.recipe, facts.images)),
+        Section("Training", _training(facts)),
+        *error_sections(facts),
+        Section("Make it again", run_command(run)),
+    ]
+    return Document(f"{run.recipe.name}{seed}", _summarize(facts), tuple(sections))
+
+
+def _summarize(facts: RunFacts) -> str:
+    """Return the result of the run in a sentence."""
+    run, metrics = facts.run, facts.metrics
+    if run.state == "diverged":
+        return "The run diverged: its loss was no longer a finite number. It claims nothing."
+    if run.result is None:
+        planned = run.recipe.train.epochs
+        return (
+            f"The run is not finished ({run.state}): {len(run.log)} of {planned} "
+            f"{plural(planned, 'epoch')} are done. Nothing is judged yet."
+        )
+    params = "?" if metrics.params is None else f"{metrics.params:,}"
+    text = f"{params} parameters, {len(run.log)} {plural(len(run.log), 'epoch')}"
+    if metrics.correct is not None and metrics.total is not None:
+        text += (
+            f", {metrics.correct:,} of {metrics.total:,} test images right "
+            f"({percent(metrics.correct, metrics.total)} %)"
+        )
+    elif analysis := facts.analysis:
+        text += (
+            f", {analysis.correct:,} of {analysis.total:,} validation images right "
+            f"({percent(analysis.correct, analysis.total)} %); the test split was left alone"
+        )
+    return f"{text}. Verdict: {facts.verdict}."
+
+
+def _training(facts: RunFacts) -> list[Block]:
+    """Return the curves and the epoch log."""
+    log = facts.run.log
+    if not log:
+        return [epoch_log(log)]
+    trend = describe_trend(log[0].loss, log[-1].loss)
+    alt = f"Training loss {trend} over {len(log)} {plural(len(log), 'epoch')}"
+    evaluations = [evaluation for record in log for evaluation in record.evaluations]
+    if evaluations:
+        last = evaluations[-1]
+        alt += f"; the last reading is {percent(last.correct, last.total)} % on {last.split}"
+    caption = (
+        "Loss, accuracy and learning rate over the epochs. Training images are warped, and counted "
+        "while the weights still change, so their accuracy may lie below that of the split read."
+    )
+    svg = draw_curves(log, facts.run.recipe)
+    return [Picture("training", svg, f"{alt}.", caption), epoch_log(log)]
+
+
+def _origin(facts: RunFacts) -> list[Block]:
+    recipe = facts.run.recipe
+    return [
+        *([Text(one_line(recipe.description))] if recipe.description else []),
+        recipe_table(recipe),
+        Details("The whole recipe", (CodeBlock("recipe.toml", recipe.to_toml()),)),
+        environment_table(facts.run),
+    ]

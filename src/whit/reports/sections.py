@@ -1,0 +1,239 @@
+"""The blocks that the reports of runs and of studies share."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from whit.analysis import Audit
+from whit.analysis.summary import HEADINGS
+from whit.budget import Budget, Metrics, percent
+from whit.data.datasets import probe_dataset
+from whit.data.splits import Split
+from whit.errors import InputError
+from whit.job import recipe_id
+from whit.recipe import Recipe, parse_recipe, shipped_recipes
+from whit.record import KEPT, EpochRecord
+from whit.reports.document import Block, Callout, CodeBlock, Picture, Table, Text
+from whit.reports.figures import network
+from whit.reports.run_facts import RunFacts
+from whit.reports.wording import SEVERITIES, format_percent, one_line, truncate
+from whit.run_record import RunRecord
+from whit.runs import layout
+
+
+def verdict_blocks(facts: RunFacts) -> list[Block]:
+    """Return the verdict, each limit beside its value, and the notes of the audit."""
+    run = facts.run
+    blocks: list[Block] = []
+    if facts.mismatches:
+        messages = tuple(one_line(mismatch.message) for mismatch in facts.mismatches)
+        blocks.append(Callout("bad", "The record does not hold (verdict: missed).", messages))
+    budget = run.recipe.budget.to_budget()
+    if run.state == "diverged":
+        diverged = (run.result or {}).get("diverged")
+        at = diverged if isinstance(diverged, dict) else {}
+        step = f"epoch {truncate(at.get('epoch', '?'))}, step {truncate(at.get('step', '?'))}"
+        blocks.append(Callout("bad", f"Verdict: missed. The run diverged at {step}."))
+    elif run.result is None:
+        blocks.append(Callout("open", f"Verdict: open. The run is not finished: {run.state}."))
+    else:
+        messages = tuple(violation.message for violation in budget.violations(facts.metrics))
+        source = "recomputed from the saved weights" if facts.audit_result else "as recorded"
+        text = f"Verdict: {facts.verdict} ({source})."
+        blocks.append(Callout(SEVERITIES[facts.verdict], text, messages))
+    if facts.problem:
+        blocks.append(Callout("open", f"Not recomputed: {one_line(facts.problem)}"))
+    blocks += _accuracy_mismatch(facts)
+    blocks.append(budget_table(budget, facts.metrics))
+    if not run.recipe.train.test:
+        blocks.append(
+            Text("The recipe leaves the test split alone: what follows is of the val split.")
+        )
+    notes = facts.audit_result.notes if facts.audit_result else ()
+    return blocks + [Text(f"Note: {one_line(note)}") for note in notes]
+
+
+def _accuracy_mismatch(facts: RunFacts) -> list[Block]:
+    """Report a recomputed number of correct val images that differs from the log's."""
+    analysis, last = facts.analysis, facts.run.last_val
+    if analysis is None or analysis.split != "val" or not last or last.correct == analysis.correct:
+        return []
+    text = (
+        f"The log says {last.correct}/{last.total} on val after the last epoch; these "
+        f"weights give {analysis.correct}/{analysis.total} here."
+    )
+    return [Callout("bad", text)]
+
+
+def budget_table(budget: Budget, metrics: Metrics) -> Block:
+    """Return each limit beside its value."""
+    rows = budget.rows(metrics)
+    if not rows:
+        return Text("The recipe sets no limits.")
+    body = tuple((rule, limit, value, KEPT[kept]) for rule, limit, value, kept in rows)
+    return Table("The budget", ("rule", "limit", "value", "kept?"), body, "llll")
+
+
+def layer_blocks(audit: Audit | None, recipe: Recipe, images: Split | None) -> list[Block]:
+    """Return the layer table and its two drawings; the first of the images lies below them."""
+    if audit is None:
+        return [Text("The network cannot be built here, so its layers are not known.")]
+    table = Table(
+        "Layers in the order of the forward pass", HEADINGS, tuple(audit.rows()), "lllrrrr",
+        total=audit.total_row(),
+    )  # fmt: skip
+    counts = audit.params
+    text = (
+        f"{counts.total:,} parameters: {counts.trainable:,} trainable, {counts.frozen:,} frozen, "
+        f"{counts.buffers:,} in buffers; {counts.unused:,} never used. MACs are multiply-adds for "
+        "one image. Field and jump are in input pixels: what a position sees, and how far "
+        "neighbouring positions lie apart."
+    )
+    blocks: list[Block] = [table, Text(text), *map(Text, audit.notes)]
+    shape = _image_shape(recipe, images)
+    if shape is None:
+        return blocks
+    _, height, width = shape
+    maps = network.select_feature_maps(audit)
+    if maps:
+        last = "×".join(map(str, maps[-1].output_shape or ()))
+        alt = (
+            f"The image of {height}×{width} pixels becomes {last} in {len(maps)} changes of shape."
+        )
+        caption = "How the maps shrink: squares to scale, channels × rows × columns below them."
+        blocks.append(Picture("maps", network.draw_feature_maps(audit, shape), alt, caption))
+    fields = network.select_receptive_fields(audit)
+    if fields:
+        first, last_field = fields[0], fields[-1]
+        alt = (
+            f"The receptive field grows from {first} pixels at {truncate(first.layer)} to "
+            f"{last_field} at {truncate(last_field.layer)}, on an image of {height}×{width}."
+        )
+        caption = "How much of the image one position sees, layer by layer."
+        if any(field.rows > height or field.columns > width for field in fields):
+            caption += " A field larger than the image is drawn at its edge (cut)."
+        image = images.images[0] if images else None
+        svg = network.draw_receptive_fields(audit, image, shape)
+        blocks.append(Picture("fields", svg, alt, caption))
+    return blocks
+
+
+def _image_shape(recipe: Recipe, images: Split | None) -> tuple[int, int, int] | None:
+    """Return (C, H, W); None where the data set is not available."""
+    if images is not None:
+        _, channels, height, width = images.images.shape
+        return channels, height, width
+    try:
+        return probe_dataset(recipe.data.name).image_shape
+    except InputError:
+        return None
+
+
+def environment_table(run: RunRecord) -> Table:
+    """Return what decides the bytes of a run; every value is untrusted text."""
+    environment = run.environment
+    code = environment.get("code")
+    digest = code.get("sha256", "unknown") if isinstance(code, dict) else "unknown"
+    names = {"torch": "torch", "NumPy": "numpy", "Python": "python"}
+    names |= {key: key for key in ("system", "processor", "cores", "threads", "device")}
+    rows = [
+        ("whit", truncate(environment.get("whit", "unknown"))),
+        ("code", describe_code(run)),
+        ("SHA-256 of the code", truncate(digest)[:16]),
+        *((name, truncate(environment.get(key, "unknown"))) for name, key in names.items()),
+        ("SHA-256 of the data", truncate(environment.get("data_sha256", "unknown"))[:16]),
+        ("seed", truncate(run.seed)),
+    ]
+    if run.result:
+        rows.append(("SHA-256 of the weights", truncate(run.result["weights_sha256"])[:16]))
+    return Table("Where it was trained", ("what", "value"), tuple(rows), "ll")
+
+
+def describe_code(run: RunRecord) -> str:
+    """Return the commit of whit that trained a run, and whether its files were changed."""
+    code = run.environment.get("code")
+    commit = code.get("commit") if isinstance(code, dict) else None
+    if not isinstance(code, dict) or commit is None:
+        return "an installed package, or unknown"
+    changed = ", and changes that were not committed" if code.get("dirty") else ", unchanged"
+    return f"commit {truncate(commit)[:12]}{changed}"
+
+
+def recipe_table(recipe: Recipe) -> Table:
+    """Return the main settings of a recipe."""
+    train, optim = recipe.train, recipe.optim
+    arguments = ", ".join(f"{key} = {value}" for key, value in recipe.model.arguments.items())
+    transforms = [augmentation.describe() for augmentation in recipe.augment.active()]
+    end = recipe.augment.until
+    if transforms and end < 1:
+        transforms.append(f"until {format_percent(end)} of training")
+    dropout_end = train.dropout_until
+    rows = [
+        ("model", truncate(recipe.model.name + (f" ({arguments})" if arguments else ""))),
+        ("data", truncate(recipe.data.name)),
+        *([("held out for val", f"{recipe.data.val:,} images")] if recipe.data.val else []),
+        ("epochs", f"{train.epochs:,} in batches of {train.batch_size:,}"),
+        ("optimiser", f"{optim.name}, peak learning rate {optim.lr:g}, "
+                      f"weight decay {optim.weight_decay:g}"),
+        ("warps", ", ".join(transforms) or "none"),
+        *([("dropout", f"until {format_percent(dropout_end)} of training")] if dropout_end else []),
+    ]  # fmt: skip
+    return Table("The recipe in short", ("what", "value"), tuple(rows), "ll")
+
+
+def epoch_log(log: Sequence[EpochRecord]) -> Block:
+    """Return a line for the training of each epoch, and one for each evaluation."""
+    if not log:
+        return Text("No epoch was completed.")
+    lines = []
+    for record in log:
+        accuracy = f"{record.correct}/{record.total} ({percent(record.correct, record.total)}%)"
+        lines.append(
+            f"Epoch {record.epoch}/{len(log)}: loss {record.loss:.4f}, accuracy {accuracy}, "
+            f"learning rate {record.lr:.3g}, {record.seconds:.1f} s"
+        )
+        lines += [str(evaluation) for evaluation in record.evaluations]
+    caption = "The epoch log; training images are counted as the network saw them, warped"
+    return CodeBlock(caption, "\n".join(lines))
+
+
+def run_command(run: RunRecord) -> list[Block]:
+    """Return the command that repeats a run, and what its result depends on."""
+    seed = truncate(run.seed if run.seed is not None else 0)
+    if run.recipe.model.is_in_memory:
+        call = f'whit.train(whit.load_recipe("recipe.toml"), YourModel(), seed={seed})'
+        return [
+            Text("The model was given in Python, so no command can build it again:"),
+            CodeBlock("In Python, beside the run's recipe.toml", call),
+            Text(reproducibility_note(run)),
+        ]
+    device = run.environment.get("device")
+    command = f"whit train {recipe_argument(run)} --seed {shlex.quote(seed)}{threads_option(run)}"
+    if isinstance(device, str) and device != "cpu":
+        command += f" --device {shlex.quote(truncate(device))}"
+    return [CodeBlock("The command", command), Text(reproducibility_note(run))]
+
+
+def recipe_argument(run: RunRecord) -> str:
+    """Return the RECIPE argument for the run's recipe: a built-in name, or its file."""
+    builtin = shipped_recipes()
+    name = run.recipe.name
+    if name in builtin and recipe_id(parse_recipe(builtin[name], name)) == recipe_id(run.recipe):
+        return name
+    return shlex.quote(str(run.path / layout.RECIPE))
+
+
+def threads_option(run: RunRecord) -> str:
+    """Return the option for the run's number of threads, with a blank before it."""
+    threads = run.environment.get("threads")
+    return f" --threads {threads}" if isinstance(threads, int) else ""
+
+
+def reproducibility_note(run: RunRecord) -> str:
+    """Return what must be the same for the same weights."""
+    return (
+        f"With whit of {describe_code(run)}. The same machine, threads, versions and data give the "
+        "same weights to the byte; another machine or torch gives another network of the same "
+        "kind (docs/DETERMINISM.md)."
+    )

@@ -1,0 +1,140 @@
+"""Runs of one recipe over seeds, with what can be found out about them together."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from whit.comparison import seed_order
+from whit.data.splits import Split
+from whit.errors import InputError
+from whit.job import recipe_id
+from whit.reports.run_facts import RunFacts, collect_run_facts, find_mismatches, load_run_split
+from whit.run_record import RunRecord, find_runs, read_run
+from whit.seeds import Seeds, is_judged
+
+SplitCache = dict[object, Split | None]  # by data set, held-out images, split and digest
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """Seeds of one recipe; `missing` tells of each run without an accuracy why it has none.
+
+    `altered` tells what was altered in the others, by their digests. `median_run` is the run of
+    median accuracy, evaluated again; None for a study among several. `images` is the split.
+    """
+
+    seeds: Seeds
+    missing: tuple[str, ...]
+    altered: tuple[str, ...]
+    median_run: RunFacts | None
+    images: Split | None
+
+    @property
+    def commonly_misclassified(self) -> tuple[tuple[int, int], ...]:
+        """(index in the split, number of seeds) of images that more than half of the seeds miss.
+
+        The most often missed come first. Runs record them for the test split only.
+        """
+        counts = Counter(index for last in self.seeds.last for index in set(last.wrong))
+        half = len(self.seeds.runs) / 2
+        common = [(index, count) for index, count in counts.items() if count > half]
+        return tuple(sorted(common, key=lambda item: (-item[1], item[0])))
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs of one recipe in one folder, in the order of their seeds, and the damaged ones."""
+
+    name: str
+    runs: tuple[RunRecord, ...]
+    damages: tuple[str, ...] = ()
+
+
+def collect_study_facts(
+    group: RunGroup, model: nn.Module | None = None, cache: SplitCache | None = None
+) -> StudyFacts:
+    """Find out about a group of runs what can be.
+
+    With a `cache` of images, as for one of several studies, nothing is recomputed; without one
+    the run of median accuracy is evaluated again. Raises InputError without a finished run.
+    """
+    judged = tuple(run for run in group.runs if is_judged(run))
+    if not judged:
+        problem = f"{group.name}: no finished run in it that read the test or val split."
+        raise InputError([problem, *group.damages])
+    diverged = tuple(run for run in group.runs if run.state == "diverged")
+    others = [run for run in group.runs if run not in judged and run not in diverged]
+    missing = [f"seed {run.seed}: {run.state}, in no number below." for run in others]
+    seeds = Seeds(group.name, judged, diverged)
+    altered = tuple(v.message for run in judged for v in find_mismatches(run))
+    median_run = collect_run_facts(_find_median_run(seeds), model) if cache is None else None
+    images = median_run.images if median_run else None
+    if images is None:
+        images = _load_cached(judged[0], {} if cache is None else cache)
+    return StudyFacts(seeds, (*group.damages, *missing), altered, median_run, images)
+
+
+def _load_cached(run: RunRecord, cache: SplitCache) -> Split | None:
+    key = (run.recipe.data.name, run.recipe.data.val, run.recipe.train.test,
+           str(run.environment.get("data_sha256")))  # fmt: skip
+    if key not in cache:
+        cache[key] = load_run_split(run)
+    return cache[key]
+
+
+def find_groups(folder: Path) -> list[RunGroup]:
+    """Return the runs of a folder, or of the folders in it, by recipe.
+
+    Raises InputError for a folder that cannot be listed, or without any run.
+    """
+    folders: list[tuple[str, list[Path]]] = []
+    direct = find_runs([folder])
+    if direct:
+        folders.append((folder.name, direct))
+    try:
+        below = sorted(path for path in folder.iterdir() if path not in direct)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}.") from None
+    folders += [(path.name, find_runs([path])) for path in below if os.path.isdir(path)]
+    groups = [group for name, paths in folders if paths for group in _group_by_recipe(name, paths)]
+    if not groups:
+        raise InputError(f"{folder}: no run in it, nor in a folder in it.")
+    names = [group.name for group in groups]
+    if len(set(names)) == len(names):
+        return groups
+    return [RunGroup(f"{g.name} {number}", g.runs, g.damages) for number, g in enumerate(groups, 1)]
+
+
+def _group_by_recipe(folder: str, paths: Sequence[Path]) -> list[RunGroup]:
+    runs: dict[str, list[RunRecord]] = {}
+    damages: list[str] = []
+    for path in paths:
+        try:
+            run = read_run(path)
+        except InputError as error:
+            damages += error.problems
+            continue
+        runs.setdefault(recipe_id(run.recipe), []).append(run)
+    if not runs:
+        return [RunGroup(folder, (), tuple(damages))]
+    names = [same[0].recipe.name for same in runs.values()]
+    groups = []
+    for name, (digest, same) in zip(names, runs.items(), strict=True):
+        unique = name if names.count(name) == 1 else digest
+        groups.append(RunGroup(unique, tuple(sorted(same, key=seed_order)), tuple(damages)))
+        damages = []  # listed once
+    return groups
+
+
+def _find_median_run(seeds: Seeds) -> RunRecord:
+    ranked = sorted(
+        zip(seeds.last, seeds.runs, strict=True),
+        key=lambda pair: (pair[0].correct, seed_order(pair[1])),
+    )
+    return ranked[(len(ranked) - 1) // 2][1]

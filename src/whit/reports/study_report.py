@@ -1,0 +1,265 @@
+"""The report of a study over seeds, and of several studies side by side, as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from whit.budget import Limit, percent
+from whit.comparison import compare
+from whit.error_analysis import known_label_errors
+from whit.errors import InputError
+from whit.reports.document import (
+    Block,
+    Callout,
+    CodeBlock,
+    Details,
+    Document,
+    Picture,
+    Section,
+    Table,
+    Text,
+)
+from whit.reports.error_sections import build_gallery, build_thumbnail, error_sections
+from whit.reports.figures.plots import draw_seed_curves, draw_seed_spread
+from whit.reports.run_facts import RunFacts, audit_recipe
+from whit.reports.sections import (
+    environment_table,
+    layer_blocks,
+    recipe_argument,
+    recipe_table,
+    reproducibility_note,
+    threads_option,
+    verdict_blocks,
+)
+from whit.reports.study_facts import StudyFacts
+from whit.reports.wording import describe_trend, one_line, plural, truncate
+from whit.seeds import TABLE_HEAD, Seeds
+
+_MAX_THUMBNAILS = 60
+_MAX_THUMBNAILS_OF_MANY = 12  # of a study among several
+_MAX_SEEDS = 100  # rows of the table
+_MAX_STUDIES = 12  # sections of their own
+_MAX_COMPARED = 200  # rows of the table
+
+
+def study_document(study: StudyFacts) -> Document:
+    """Return the report of one recipe over seeds."""
+    assert study.median_run is not None
+    seeds = study.seeds
+    first = seeds.runs[0]
+    median = study.median_run
+    recipe = first.recipe
+    description = [Text(one_line(recipe.description))] if recipe.description else []
+    sections = [
+        Section("Verdict over seeds", _verdict(study)),
+        Section("Seeds", _seeds(study)),
+        Section("Images that most seeds get wrong", _misclassified(study, _MAX_THUMBNAILS)),
+        Section("Training", _training(seeds)),
+        Section(
+            "Recipe and environment",
+            [*description, recipe_table(recipe), environment_table(first)],
+        ),
+        Section("Layers", layer_blocks(median.audit, recipe, study.images)),
+        Section(
+            f"Seed {truncate(median.run.seed)}, the median",
+            [*verdict_blocks(median), *error_sections(median)],
+        ),
+        Section("Make it again", _command(seeds)),
+    ]
+    title = f"{truncate(seeds.name)} over {_count_seeds(len(seeds.runs))}"
+    return Document(title, _summarize(seeds), tuple(sections))
+
+
+def comparison_document(
+    name: str, studies: Sequence[StudyFacts], failures: Sequence[str]
+) -> Document:
+    """Return the report of several recipes: the comparison, then each in short.
+
+    `failures` are the problems of groups without a finished run.
+    """
+    groups = [study.seeds for study in studies]
+    blocks: list[Block] = [seeds_table(groups[:_MAX_COMPARED])]
+    if failures:
+        blocks.append(Callout("open", "Not everything is here.", tuple(map(one_line, failures))))
+    blocks += [Text(f"Note: {one_line(note)}") for group in groups for note in group.notes]
+    try:
+        comparison = compare(list(groups))
+    except InputError as error:
+        blocks.append(Text(f"No evidence for a difference: {one_line(error)}"))
+    else:
+        blocks.insert(1, _spread(groups[:_MAX_STUDIES]))
+        if comparison.differences:
+            head = ("recipe differs in", *(truncate(group.name) for group in groups))
+            rows = tuple((key, *map(truncate, values)) for key, values in comparison.differences)
+            blocks.append(Table("Where the recipes differ", head, rows, "l" + "l" * len(groups)))
+        blocks += [Text(one_line(sentence)) for sentence in comparison.evidence]
+    sections = [Section("Comparison", blocks)]
+    sections += [_short(study) for study in studies[:_MAX_STUDIES]]
+    if len(studies) > _MAX_STUDIES:
+        left = f"{len(studies) - _MAX_STUDIES} more recipes stand in the table alone."
+        sections.append(Section("And more", [Text(left)]))
+    total = _count_seeds(sum(len(group.runs) for group in groups))
+    return Document(truncate(name), f"{len(studies)} recipes, {total} in all.", tuple(sections))
+
+
+def seeds_table(groups: Sequence[Seeds]) -> Table:
+    """Return accuracy and cost of each recipe over seeds, as `compare` does but the best epochs."""
+    best = TABLE_HEAD.index("best epoch %")
+    head, *rows = (
+        (truncate(row[0]), *row[1:best], *row[best + 1 :])
+        for row in (TABLE_HEAD, *(group.table_row for group in groups))
+    )
+    return Table("Accuracy after the last epoch, over seeds", head, tuple(rows), "lrrrrrrrlrrr")
+
+
+def _short(study: StudyFacts) -> Section:
+    """Return the section of a study among several."""
+    seeds = study.seeds
+    run = seeds.runs[0]
+    layers = layer_blocks(audit_recipe(run), run.recipe, study.images)
+    blocks: list[Block] = [
+        Text(_summarize(seeds)),
+        *_problems(study),
+        recipe_table(run.recipe),
+        Details("Layers", tuple(layers)),
+        _table_of_seeds(seeds),
+        *_training(seeds),
+        *_misclassified(study, _MAX_THUMBNAILS_OF_MANY),
+        *_command(seeds),
+    ]
+    return Section(truncate(seeds.name), blocks)
+
+
+def _verdict(study: StudyFacts) -> list[Block]:
+    seeds = study.seeds
+    if seeds.met is None:
+        callout = Callout("open", "Verdict: open. The test split was left alone.")
+    else:
+        text = f"{seeds.met} of {_count_seeds(seeds.num_judged)} met the budget."
+        callout = Callout("good" if seeds.met == seeds.num_judged else "bad", text)
+    notes = [Text(f"Note: {one_line(note)}") for note in seeds.notes]
+    return [*_problems(study), callout, seeds_table([seeds]), *notes]
+
+
+def _problems(study: StudyFacts) -> list[Block]:
+    messages = (
+        Callout("bad", "The record does not hold.", tuple(map(one_line, study.altered))),
+        Callout("open", "Not every seed is here.", tuple(map(one_line, study.missing))),
+    )
+    return [callout for callout in messages if callout.items]
+
+
+def _seeds(study: StudyFacts) -> list[Block]:
+    text = (
+        "The seals of all runs were checked; the run of median accuracy was evaluated anew. "
+        "whit audit does that for any run folder."
+    )
+    return [_spread([study.seeds]), _table_of_seeds(study.seeds), Text(text)]
+
+
+def _spread(groups: Sequence[Seeds]) -> Picture:
+    limits = {group.runs[0].recipe.budget.accuracy for group in groups}
+    limit = limits.pop() if len(limits) == 1 else None
+    min_accuracy = float(Limit.parse(limit).value) if limit else None
+    parts = [
+        f"{truncate(g.name)} from {percent(g.lowest.correct, g.lowest.total)} to "
+        f"{percent(g.highest.correct, g.highest.total)} %, mean {g.mean_text} %"
+        for g in groups
+    ]
+    alt = f"Accuracy over seeds: {'; '.join(parts)}."
+    caption = "A circle a seed; below them the mean and the 95 % interval of the mean."
+    return Picture("spread", draw_seed_spread(groups, min_accuracy), alt, caption)
+
+
+def _table_of_seeds(seeds: Seeds) -> Table:
+    rows = tuple(
+        (
+            truncate(run.seed),
+            f"{last.correct:,}/{last.total:,}",
+            f"{percent(last.correct, last.total)} %",
+            (run.result or {})["verdict"],
+            f"{(run.result or {})['seconds']['total']:.1f}",
+        )
+        for run, last in zip(seeds.runs[:_MAX_SEEDS], seeds.last, strict=False)
+    )
+    left = len(seeds.runs) - len(rows)
+    caption = f"Each seed, as its record has it{f'; {left} more are not shown' if left else ''}"
+    return Table(caption, ("seed", "right", "accuracy", "verdict", "seconds"), rows, "lrrlr")
+
+
+def _training(seeds: Seeds) -> list[Block]:
+    if not all(run.log for run in seeds.runs):
+        return [Text("A seed has no epoch in its log.")]
+    count = len(seeds.runs)
+    first, last = (sum(run.log[i].loss for run in seeds.runs) / count for i in (0, -1))
+    alt = f"Training loss {describe_trend(first, last)} in the mean of {_count_seeds(count)}."
+    caption = "Loss and accuracy over the epochs, a line a seed."
+    return [Picture("training", draw_seed_curves(seeds), alt, caption)]
+
+
+def _misclassified(study: StudyFacts, max_thumbnails: int) -> list[Block]:
+    """Return the images that more than half of the seeds misclassify."""
+    seeds = study.seeds
+    if seeds.split != "test":
+        return [Text("Which val images were wrong does not stand in the records.")]
+    common = study.commonly_misclassified
+    count = len(seeds.runs)
+    if not common:
+        return [Text(f"No test image is wrong for more than half of {_count_seeds(count)}.")]
+    if study.images is None:
+        indices = ", ".join(str(index) for index, _ in common[:max_thumbnails])
+        return [Text(f"More than half of the seeds miss test images {indices}.")]
+    images, labels = study.images.images, study.images.labels
+    disputed = known_label_errors(seeds.runs[0])
+    predictions = _median_predictions(study.median_run)
+    valid = [(index, wrong) for index, wrong in common if 0 <= index < len(labels)]
+    thumbnails = []
+    for index, wrong in valid[:max_thumbnails]:
+        lines = [f"label {_class_name(study.median_run, int(labels[index]))}"]
+        lines += [f"wrong: {wrong} of {count}", *predictions.get(index, [])]
+        what = f"Test image {index}, wrong for {wrong} of {_count_seeds(count)}"
+        thumbnails.append(build_thumbnail(images[index], index, what, tuple(lines), disputed))
+    caption = f"{len(valid)} test images are wrong for more than half of {_count_seeds(count)}."
+    return [build_gallery("often-wrong", caption, tuple(thumbnails), len(valid))]
+
+
+def _median_predictions(median: RunFacts | None) -> dict[int, list[str]]:
+    """Return the median run's prediction for each image that it misclassified, by index."""
+    if median is None or median.analysis is None:
+        return {}
+    classes, seed = median.analysis.classes, truncate(median.run.seed)
+    return {
+        error.index: [f"seed {seed} said {truncate(classes[error.predicted])}"]
+        for error in median.analysis.errors
+    }
+
+
+def _class_name(median: RunFacts | None, label: int) -> str:
+    analysis = median.analysis if median else None
+    return truncate(analysis.classes[label]) if analysis else str(label)
+
+
+def _command(seeds: Seeds) -> list[Block]:
+    """Return the command that repeats a study, and what its result depends on."""
+    run = seeds.runs[0]
+    if run.recipe.model.is_in_memory:
+        return [Text("The model was given in Python, so no command can build it again.")]
+    count = max((r.seed for r in seeds.runs if r.seed is not None), default=0) + 1
+    command = f"whit study {recipe_argument(run)} --seeds {count}{threads_option(run)}"
+    return [CodeBlock("The command", command), Text(reproducibility_note(run))]
+
+
+def _summarize(seeds: Seeds) -> str:
+    """Return the result of a study in a sentence."""
+    text = f"{seeds.mean_text} % on {seeds.split} in the mean of {_count_seeds(len(seeds.runs))}"
+    if seeds.accuracy.sd is not None:
+        sd = f"standard deviation {seeds.accuracy.sd:.3f}"
+        text += f" ({sd}, 95 % interval {seeds.interval_text})"
+    text += f", {seeds.params:,} parameters, {seeds.epochs:g} epochs"
+    if seeds.met is not None:
+        text += f"; {seeds.met} of {seeds.num_judged} met the budget"
+    return f"{text}."
+
+
+def _count_seeds(count: int) -> str:
+    return f"{count:,} {plural(count, 'seed')}"

@@ -1,0 +1,187 @@
+"""What the page is told of runs and studies, as values that JSON can hold.
+
+app.py documents the keys. Only what `read_run` has checked is passed on as it is; of the rest of
+`result.json` and `environment.json`, which is untrusted, the expected keys alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from whit.errors import InputError
+from whit.evidence import Sample
+from whit.listing import run_fields
+from whit.model_ref import is_model_path
+from whit.ownership import Owner
+from whit.run_record import RunRecord, weights_problem
+from whit.web.run_location import RunLocation, escape_path
+
+_MAX_ITEMS = 100  # of an unchecked list or table
+_MAX_TEXT = 2_000  # characters of a text in it
+_OWNER = ("host", "pid", "since")
+_ENVIRONMENT = (
+    *("whit", "torch", "system", "processor", "cores", "threads", "device", "code", "command"),
+)
+
+
+def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dict[str, Any]:
+    """Return the row of a run that could be read."""
+    row = {key: _finite(value) for key, value in run_fields(run, on_page=True).items()}
+    row |= {
+        "own_model": is_model_path(run.recipe.model.name),
+        "has_weights": weights_problem(run) is None,
+    }
+    return {**_blank_row(location, changed), **row}
+
+
+def damaged_row(location: RunLocation, error: InputError, changed: float | None) -> dict[str, Any]:
+    """Return the row of a run that could not be read, with the problem as its message."""
+    message = str(error)[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+    name = os.path.basename(location.display_path)
+    return {
+        **_blank_row(location, changed),
+        **run_fields(None, on_page=True),
+        "name": name,
+        "message": message,
+    }
+
+
+def _blank_row(location: RunLocation, changed: float | None) -> dict[str, Any]:
+    row = {"id": location.id, "path": location.display_path, "study": location.study}
+    return {**row, "message": None, "changed": changed, "own_model": False, "has_weights": False}
+
+
+def study_rows(rows: Sequence[tuple[RunLocation, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return a row for each folder of seeds, in the order in which they were found."""
+    studies: dict[str, list[tuple[RunLocation, dict[str, Any]]]] = {}
+    for location, row in rows:
+        if location.study:
+            studies.setdefault(location.study, []).append((location, row))
+    return [_study_row(id, seeds) for id, seeds in studies.items()]
+
+
+def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict[str, Any]:
+    location = seeds[0][0]
+    folder = os.path.dirname(location.path)
+    below = os.path.relpath(folder, location.root)
+    name = os.path.basename(os.path.realpath(folder)) if below == "." else below
+    rows = sorted((row for _, row in seeds), key=lambda row: (row["seed"] is None, row["seed"]))
+    finished = [row for row in rows if row["state"] == "finished" and row["correct"] is not None]
+    diverged = [row for row in rows if row["state"] == "diverged"]
+    verdicts = [row["verdict"] for row in finished]
+    percents = [100 * row["correct"] / row["total"] for row in finished]
+    first = finished[0] if finished else rows[0]
+    return {
+        "id": id,
+        "path": escape_path(folder),
+        "name": escape_path(name),
+        "runs": [row["id"] for row in rows],
+        "split": first["split"],
+        "finished": len(finished),
+        "judged": len(finished) + len(diverged),
+        "met": None if "open" in verdicts or not finished else verdicts.count("met"),
+        "mean": Sample(tuple(percents)).mean if percents else None,
+        "sd": Sample(tuple(percents)).sd if percents else None,
+        "lowest": min(percents, default=None),
+        "highest": max(percents, default=None),
+        "params": first["params"],
+        "epochs": first["epochs"],
+    }
+
+
+def run_details(
+    location: RunLocation,
+    run: RunRecord,
+    owner: Owner | None,
+    is_alive: bool | None,
+    changed: float | None,
+) -> dict[str, Any]:
+    """Return everything that the page shows of one run, its curves too."""
+    recipe, result = run.recipe, run.result
+    log = [record.to_json() for record in run.log]
+    return {
+        "id": location.id,
+        "path": location.display_path,
+        "name": recipe.name,
+        "description": recipe.description,
+        "seed": run.seed,
+        "state": run.state,
+        "study": location.study,
+        "split": "test" if recipe.train.test else "val",
+        "own_model": is_model_path(run.recipe.model.name),
+        "changed": changed,
+        "recipe": recipe.to_toml(),
+        "model": recipe.model.name,
+        "data": recipe.data.name,
+        "epochs_planned": recipe.train.epochs,
+        "budget": recipe.budget.model_dump(),
+        "log": sanitize(log, max_items=len(log)),
+        "result": None if result is None else _result(result),
+        "owner": owner and {**_select(asdict(owner), _OWNER), "alive": is_alive},
+        "environment": sanitize({key: run.environment.get(key) for key in _ENVIRONMENT}),
+        "why_no_network": weights_problem(run),
+    }
+
+
+def user_model_refusal(model: str) -> str:
+    """Return why a run's own model file is not executed."""
+    return (
+        f"the model of this run is a file, {model}, and showing it would run its code. If it is "
+        "your own, start `whit serve --own-models`."
+    )
+
+
+def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
+    """Return what JSON can hold of an untrusted value: finite numbers, bounded text and lists.
+
+    `max_items` of its outermost list or table are kept, 100 of those inside.
+    """
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, str):
+        return value[:_MAX_TEXT]
+    if value is None or isinstance(value, bool | int):
+        return value
+    if depth == 0:
+        return None
+    if isinstance(value, dict):
+        items = list(value.items())[:max_items]
+        return {str(key)[:_MAX_TEXT]: sanitize(inner, depth - 1) for key, inner in items}
+    if isinstance(value, list | tuple):
+        return [sanitize(inner, depth - 1) for inner in value[:max_items]]
+    return None
+
+
+def _result(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of a result, without parts of an unexpected type."""
+    keys = ("verdict", "params", "epochs", "images_seen", "seed", "weights_sha256")
+    test_keys = ("correct", "total", "accuracy", "loss", "reads", "selected_on_test")
+    notes, violations = result.get("notes"), result.get("violations")
+    return {
+        **sanitize({key: result.get(key) for key in keys}),
+        "violations": [
+            _select(violation, ("rule", "limit", "value", "message"))
+            for violation in (violations if isinstance(violations, list) else [])[:_MAX_ITEMS]
+            if isinstance(violation, dict)
+        ],
+        "test": _select(result["test"], test_keys),
+        "best_epoch": _select(result.get("best_epoch"), ("epoch", "correct", "split")),
+        "seconds": _select(result["seconds"], ("train", "total")),
+        "diverged": _select(result.get("diverged"), ("epoch", "step", "loss", "lr")),
+        "notes": [str(n)[:_MAX_TEXT] for n in notes[:9]] if isinstance(notes, list) else [],
+    }
+
+
+def _select(value: Any, keys: Sequence[str]) -> Any:
+    """Return these keys of a table, each a number, a flag, a text or None; None for no table."""
+    if not isinstance(value, dict):
+        return None
+    return sanitize({key: value.get(key) for key in keys}, depth=1)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

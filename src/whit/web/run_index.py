@@ -1,0 +1,236 @@
+"""The runs that the page lists: found in their folders, parsed defensively, cached while unchanged.
+
+There is no database: each refresh walks the folders again, and reads only the runs whose files have
+changed since. A refresh of a thousand unchanged runs is a few thousand `stat`s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from whit.errors import InputError
+from whit.listing import check_folders
+from whit.ownership import Owner
+from whit.run_record import RunRecord
+from whit.runs import layout
+from whit.web.payloads import damaged_row, run_details, run_row, study_rows
+from whit.web.run_location import (
+    RunDeleted,
+    RunLocation,
+    Signature,
+    escape_path,
+)
+
+FOLDERS = ("runs", "studies", "records", "searches")
+_DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root
+_MAX_FOLDERS = 20_000  # that are listed, for a user who gives /
+_MAX_RUNS = 5_000
+_MAX_DETAILS = 32  # runs whose complete log is cached
+_MAX_IDS = 20_000  # those of deleted runs too
+_ID = re.compile(r"[0-9a-f]{16}")
+_SEED = re.compile(r"seed-[0-9]+")
+
+
+@dataclass
+class _CachedRow:
+    """A run's row as it was when its files had this signature."""
+
+    signature: Signature
+    row: dict[str, Any]
+    run: RunRecord | None = None  # of an unfinished one, whose process may die at any time
+
+
+@dataclass(frozen=True)
+class _CachedDetails:
+    """All of a run as it was when its files had this signature and its lock this holder."""
+
+    signature: Signature
+    run: RunRecord
+    owner: tuple[Owner | None, bool | None]
+    value: dict[str, Any]
+
+
+@dataclass
+class RunIndex:
+    """All run folders in `folders`; by default in those of FOLDERS that exist."""
+
+    folders: Sequence[Path] | None = None
+    _locations: dict[str, RunLocation] = field(default_factory=dict)  # by path, of the last refresh
+    _by_id: OrderedDict[str, RunLocation] = field(default_factory=OrderedDict)  # deleted ones too
+    _rows: dict[str, _CachedRow] = field(default_factory=dict)  # by path
+    _details: OrderedDict[str, _CachedDetails] = field(default_factory=OrderedDict)
+    _list: tuple[object, dict[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a given folder that does not exist."""
+        check_folders(self.folders or [])
+        self.base = os.path.realpath(".")  # the working directory may change meanwhile
+
+    def roots(self) -> list[str]:
+        if self.folders:
+            return [str(folder) for folder in self.folders]
+        return [name for name in FOLDERS if os.path.isdir(name)]
+
+    def refresh(self) -> dict[str, Any]:
+        """Return the value of /api/runs: the same object as before when nothing has changed."""
+        roots = self.roots()
+        locations, is_complete = self._find(roots)
+        rows: dict[str, _CachedRow] = {}
+        for path, location in locations.items():
+            row = self._read_row(location)
+            if row:
+                rows[path] = row
+        self._locations = {path: locations[path] for path in rows}
+        self._rows = rows
+        for location in self._locations.values():
+            self._by_id[location.id] = location
+        while len(self._by_id) > _MAX_IDS:
+            self._by_id.popitem(last=False)
+        state = (roots, is_complete, [(row.signature, row.row) for row in rows.values()])
+        if self._list is None or self._list[0] != state:
+            self._list = (
+                state,
+                {
+                    "roots": [escape_path(root) for root in roots],
+                    "is_whole": is_complete,
+                    "runs": [row.row for row in rows.values()],
+                    "studies": study_rows(
+                        [(locations[path], row.row) for path, row in rows.items()]
+                    ),
+                },
+            )
+        return self._list[1]
+
+    def lookup(self, id: str) -> RunLocation | None:
+        """Return a run that was found at any time, by its id."""
+        return self._by_id.get(id)
+
+    def details(self, location: RunLocation) -> dict[str, Any]:
+        """Return the value of /api/runs/{id}, the same object while nothing has changed.
+
+        Raises RunDeleted, or InputError when the run is damaged. Thread-safe.
+        """
+        signature = location.signature_with_weights()
+        cached = self._details.get(location.id)
+        if cached is not None and cached.signature != signature:
+            cached = None
+        run = cached.run if cached else location.read()
+        owner = run.owner if run.result is None else None
+        is_alive = owner.is_alive() if owner else None
+        if cached is None or cached.owner != (owner, is_alive):
+            changed = _last_change(signature[: len(layout.RECORD_FILES)])
+            value = run_details(location, run, owner, is_alive, changed)
+            cached = _CachedDetails(signature, run, (owner, is_alive), value)
+            self._details[location.id] = cached
+        with suppress(KeyError):  # another thread has just removed it
+            self._details.move_to_end(location.id)
+        while len(self._details) > _MAX_DETAILS:
+            self._details.popitem(last=False)
+        return cached.value
+
+    def _read_row(self, location: RunLocation) -> _CachedRow | None:
+        signature = location.signature()
+        if not any(signature):
+            return None
+        cached = self._rows.get(location.path)
+        if cached and cached.signature == signature:
+            if cached.run is not None and cached.row["state"] != cached.run.state:
+                row = {**cached.row, "state": cached.run.state}
+                return _CachedRow(signature, row, cached.run)
+            return cached
+        try:
+            run = location.read()
+        except RunDeleted:
+            return None
+        except InputError as error:
+            return _CachedRow(signature, damaged_row(location, error, _last_change(signature)))
+        row = run_row(location, run, _last_change(signature))
+        return _CachedRow(signature, row, run if run.result is None else None)
+
+    def _find(self, roots: Sequence[str]) -> tuple[dict[str, RunLocation], bool]:
+        """Return the run folders below all roots by path, and whether those are all."""
+        locations: dict[str, RunLocation] = {}
+        ids: set[str] = set()
+        remaining = [_MAX_FOLDERS]
+        for root in roots:
+            real_root = os.path.relpath(os.path.realpath(root), self.base)
+            for path in _walk(root, _DEPTH, self._locations, remaining):
+                location = self._locations.get(path) or _locate(path, root, real_root)
+                if location.id not in ids:  # one root may be inside another
+                    ids.add(location.id)
+                    locations[path] = location
+                if len(locations) >= _MAX_RUNS:
+                    return locations, False
+        return locations, remaining[0] >= 0
+
+
+def _locate(path: str, root: str, real_root: str) -> RunLocation:
+    """Return the location of a folder below a root, without a link between them."""
+    real = os.path.normpath(real_root + path.removeprefix(root))
+    parent, name = os.path.split(real)
+    study = _make_id(parent) if _SEED.fullmatch(name) else None
+    return RunLocation(_make_id(real), path, root, study)
+
+
+def _make_id(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+
+
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def _walk(
+    path: str, depth: int, known: Mapping[str, object], remaining: list[int]
+) -> Iterator[str]:
+    """Yield the run folders at or below a folder, by name. Enters no links and no runs.
+
+    A folder that is `known` as a run is not listed again: its files will tell. At most
+    `remaining[0]` folders are listed, which is counted down.
+    """
+    if path in known:
+        yield path
+        return
+    remaining[0] -= 1
+    if remaining[0] < 0:
+        return
+    files, folders = set(), []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                else:
+                    files.add(entry.name)
+    except OSError:
+        return  # deleted meanwhile, or without permission
+    if _looks_like_run(path, files, folders):
+        yield path
+        return
+    if depth == 0:
+        return
+    for name in sorted(folders):
+        if not name.startswith("."):  # a run that is being created, or not a folder of whit's
+            yield from _walk(f"{path}{os.sep}{name}", depth - 1, known, remaining)
+
+
+def _looks_like_run(path: str, files: set[str], folders: list[str]) -> bool:
+    """Tell a run from the folder of a trial, which holds a recipe and its runs."""
+    run_files = files & set(layout.FILES)
+    if len(run_files) > 1 or (run_files and layout.CHECKPOINTS in folders):
+        return True
+    is_trial = folders or os.path.basename(os.path.dirname(path)) == "trials"
+    return layout.RECIPE in files and not is_trial
+
+
+def _last_change(signature: Signature) -> float | None:
+    """Return when a file of the run was last written, in seconds since 1970."""
+    return max((round(file[0] / 1e9, 3) for file in signature if file), default=None)

@@ -1,0 +1,63 @@
+"""Where a run folder is, how the page names it, and what changes when its files do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from whit.errors import InputError
+from whit.run_record import RunRecord, read_run
+from whit.runs import layout
+
+# Modification times (ns), size and inode of each file; None for a missing one.
+Signature = tuple[tuple[int, int, int, int] | None, ...]
+
+
+class RunDeleted(Exception):
+    """A run folder that was listed is missing."""
+
+
+@dataclass(frozen=True)
+class RunLocation:
+    """A run folder. `path` is as the user gives it, `root` the folder that it was found in."""
+
+    id: str
+    path: str
+    root: str
+    study: str | None  # the id of the folder of seeds that it is in
+
+    @property
+    def display_path(self) -> str:
+        return escape_path(self.path)
+
+    def signature(self, files: Sequence[str] = layout.RECORD_FILES) -> Signature:
+        """Return what changes whenever one of the files does; all None when the run is missing."""
+        return tuple(_file_signature(f"{self.path}{os.sep}{name}") for name in files)
+
+    def signature_with_weights(self) -> Signature:
+        return self.signature(layout.FILES)
+
+    def read(self) -> RunRecord:
+        """Read the run. Raises RunDeleted, or InputError when it is damaged."""
+        try:
+            return read_run(Path(self.path))
+        except InputError:
+            if not os.path.isdir(self.path):
+                message = f"{self.display_path}: deleted since it was shown."
+                raise RunDeleted(message) from None
+            raise
+
+
+def escape_path(path: str) -> str:
+    """Return a path as text that JSON can hold: bytes that are not UTF-8 as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _file_signature(path: str) -> tuple[int, int, int, int] | None:
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

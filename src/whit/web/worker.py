@@ -1,0 +1,113 @@
+"""The slow answers: networks, errors, reports. Computed in a process of their own, one at a time.
+
+    python -m whit.web.worker
+
+Requests come as lines of JSON, {"what", "path", "own_models"}; for each a line goes out, {"body"}
+or {"error", "status"}. Only this process imports torch, not the server. It ends at once with the
+server, since it writes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from whit.errors import InputError, WhitError
+from whit.json_worker import serve_requests
+from whit.model_ref import is_model_path
+from whit.run_record import RunRecord, read_run, weights_problem
+from whit.trained import LoadedRun, load_run_model
+from whit.web.payloads import user_model_refusal
+
+_MAX_ERRORS = 300
+
+
+def build_network(run: RunRecord) -> str:
+    """Return the folded network of a finished run as JSON."""
+    from whit.export.browser import network_json
+
+    return json.dumps(network_json(_load_network(run)))
+
+
+def build_errors(run: RunRecord) -> str:
+    """Return the images that a finished run misclassifies as JSON, the worst first."""
+    from whit.error_analysis import analyze_run
+
+    loaded = _load_network(run)
+    split, analysis = loaded.split, analyze_run(loaded)
+    return json.dumps(
+        {
+            "split": analysis.split,
+            "total": analysis.total,
+            "correct": analysis.correct,
+            "classes": list(analysis.classes),
+            "shape": list(split.images.shape[1:]),
+            "errors": [
+                {
+                    "index": error.index,
+                    "true": error.true,
+                    "predicted": error.predicted,
+                    "probabilities": list(error.probabilities),
+                    "disputed": error.disputed,
+                    "pixels": base64.b64encode(
+                        split.images[error.index].numpy().tobytes()
+                    ).decode(),
+                }
+                for error in analysis.errors[:_MAX_ERRORS]
+            ],
+        }
+    )
+
+
+def build_report(run: RunRecord) -> str:
+    """Return the page that `whit report` writes."""
+    from whit.reports import render_run_html
+
+    return render_run_html(run)
+
+
+_ANSWERS: dict[str, Callable[[RunRecord], str]] = {
+    "network": build_network,
+    "errors": build_errors,
+    "report": build_report,
+}
+
+
+def _load_network(run: RunRecord) -> LoadedRun:
+    problem = weights_problem(run)
+    if problem:
+        raise InputError(f"{run.path}: {problem}, so there is no network to show.")
+    return load_run_model(run)
+
+
+def answer(what: str, path: str, own_models: bool) -> dict[str, Any]:
+    """Return {"body"}, or {"status", "error"} with a message. Raises nothing."""
+    try:
+        run = read_run(Path(path))
+        if is_model_path(run.recipe.model.name) and not own_models:
+            return {"status": 403, "error": user_model_refusal(run.recipe.model.name)}
+        return {"body": _ANSWERS[what](run)}
+    except WhitError as error:
+        return {"status": 409, "error": str(error)}
+    except Exception:
+        message = f"{traceback.format_exc()}whit: the {what} of {path} failed as above."
+        print(message, file=sys.stderr, flush=True)
+        return {"status": 500, "error": "whit failed; its terminal shows how. Please report it."}
+
+
+def main() -> None:
+    if hasattr(os, "nice"):
+        os.nice(5)  # the server, and a training, come first
+    serve_requests(
+        lambda line, send: send(answer(**json.loads(line))), interrupt=lambda: os._exit(0)
+    )
+
+
+if __name__ == "__main__":
+    main()
