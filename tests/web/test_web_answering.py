@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from waiting import LIMIT
 from whit.web import answering
 from whit.web.answering import Answering, Body, Refused
 from whit.web.shelf import Place
 
 GOOD = "for line in sys.stdin: print(json.dumps({'body': line}), flush=True)"
+HANGS = f"time.sleep({10 * LIMIT})"
 Answers = Callable[[str], Answering]
 
 
@@ -44,18 +45,23 @@ def place(tmp_path: Path, name: str = "run") -> Place:
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "patience", "said"),
     [
-        ("pass", "ended before it was made"),
-        ("print('half', end='')", "ended before it was made"),
-        ("time.sleep(60)", "took more than 1 s"),
-        ("print('x' * 100_000, flush=True); time.sleep(60)", "made more than"),
+        ("pass", LIMIT, "ended before it was made"),
+        ("print('half', end='')", LIMIT, "ended before it was made"),
+        (HANGS, 1.0, "took more than 1 s"),
+        (f"print('x' * 100_000, flush=True); {HANGS}", LIMIT, "made more than"),
     ],
 )
 def test_a_process_that_fails_is_one_message(
-    code: str, said: str, answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    code: str,
+    patience: float,
+    said: str,
+    answers: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(answering, "_PATIENCE", 1.0)
+    monkeypatch.setattr(answering, "_PATIENCE", patience)
 
     async def ask() -> Body:
         asked = answers(code)
@@ -63,6 +69,7 @@ def test_a_process_that_fails_is_one_message(
             await asked.ask("network", place(tmp_path), keep=True)
         assert caught.value.status == 500
         answers(GOOD)  # the next one is a new process
+        monkeypatch.setattr(answering, "_PATIENCE", LIMIT)
         body = await asked.ask("network", place(tmp_path), keep=True)
         await asked.close()
         return body
@@ -109,18 +116,23 @@ def test_kept_answers_take_so_much_memory_and_no_more(
     assert kept[next(reversed(kept))].content
 
 
-def test_nothing_is_begun_after_the_end(answers: Answers, tmp_path: Path) -> None:
+def test_nothing_is_begun_after_the_end(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "_PATIENCE", 10 * LIMIT)
+    has_read = tmp_path / "has-read"
+
     async def ask() -> None:
-        asked = answers("time.sleep(60)")
+        asked = answers(f"sys.stdin.readline(); open({str(has_read)!r}, 'w').close(); {HANGS}")
         waiting = [
             asyncio.create_task(asked.ask("network", place(tmp_path, name), keep=True))
             for name in "abc"
         ]
-        await asyncio.sleep(0.2)
-        started = time.monotonic()
-        await asked.close()
-        found = await asyncio.gather(*waiting, return_exceptions=True)
+        async with asyncio.timeout(LIMIT):
+            while not has_read.exists():
+                await asyncio.sleep(0.01)
+            await asked.close()
+            found = await asyncio.gather(*waiting, return_exceptions=True)
         assert [error.status for error in found if isinstance(error, Refused)] == [500, 503, 503]
-        assert time.monotonic() - started < 5
 
     asyncio.run(ask())
