@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from easy_data import easy_images
 
@@ -22,6 +23,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [_NO_NETWORK, os.environ.get("PYTHONPATH")])
 )
 runpy.run_path(f"{_NO_NETWORK}/sitecustomize.py")
+
+# How long an example takes says how busy the machine is, and nothing about whit.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ from whit.analysis import audit_model
 
 SIZE = 40  # pixels; wide enough for windows that no border clips
 CHANNELS = st.sampled_from([2, 4, 6])
-few = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+few = settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 class Branches(nn.Module):

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 from torch import Tensor
 
+from waiting import LIMIT
 from whit.export.browser import graph_json
 from whit.export.graph import Graph
 from whit.export.html import browser_file
@@ -20,11 +21,27 @@ from whit.export.html import browser_file
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+_LIMIT = 1000 * LIMIT  # in milliseconds, as Playwright counts
+
+
+def new_context(browser: Browser, width: int, height: int, scheme: str = "light") -> BrowserContext:
+    """A profile of its own, with pages of a size in pixels, which waits as long as it takes."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    context.set_default_timeout(_LIMIT)
+    return context
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # As root, in a container, it cannot build its own sandbox.
-        browser = playwright.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=PROGRAM, args=["--no-sandbox"], timeout=_LIMIT
+        )
+        expect.set_options(timeout=_LIMIT)
         yield browser
         browser.close()
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from browser.chromium import Watched, chromium
+from browser.chromium import Watched, chromium, new_context
 
 
 @pytest.fixture(scope="module")  # as long as Playwright runs, its event loop holds the thread
@@ -17,6 +17,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def watched(browser: Browser) -> Iterator[Watched]:
     """A new page of its own, wide and light."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme="light")
+    context = new_context(browser, 1200, 900)
     yield Watched.of(context.new_page())
     context.close()

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 from torch import Tensor
 
-from browser.chromium import PROGRAM, Watched
+from browser.chromium import PROGRAM, Watched, new_context
 from browser.drawing import draw_a_seven, nameless, one_frame_later, paint
 from faults.processes import whit
 from whit.data.datasets import load_dataset
@@ -96,10 +96,7 @@ def test_every_control_has_a_name(page: Watched) -> None:
 def test_light_and_dark_narrow_and_wide(browser: Browser, file: Path) -> None:
     grounds = []
     for scheme, width in (("light", 1200), ("dark", 360)):
-        context = browser.new_context(
-            viewport={"width": width, "height": 800},
-            color_scheme=scheme,  # type: ignore[arg-type]
-        )
+        context = new_context(browser, width, 800, scheme)
         page = context.new_page()
         page.goto(file.as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width

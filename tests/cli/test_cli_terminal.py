@@ -10,12 +10,12 @@ import fcntl
 import io
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from calling import Done
 from rich.console import Console
 from screen import Screen
 
+from waiting import LIMIT
 from whit.callback import RunStatus
 from whit.planning import plan
 from whit.progress import BarReporter
@@ -73,7 +74,6 @@ def on_terminal(line: str, folder: Path, width: int, stop_after: bytes) -> tuple
             break
         said += part
         if stop_after in said and not stopped:
-            time.sleep(0.1)  # between two drawings of the bar, not in the middle of one
             process.send_signal(signal.SIGINT)
             stopped = True
     os.close(ours)
@@ -91,12 +91,14 @@ def test_a_terminal_of_60_columns_until_control_c(workshop: Path, tmp_path: Path
     assert len(screen.bars) > 3
     assert "━" not in screen.text
     assert screen.cursor_shown
-    *_, first, second, said = screen.text.splitlines()
-    assert first.startswith("Epoch 1/1000: ")
-    assert second.startswith("Epoch 2/1000: ")
-    assert said.startswith("whit: stopped by SIGINT in epoch 3 of 1000, after ")
+    *_, said = screen.text.splitlines()
+    stopped = re.match(r"whit: stopped by SIGINT in epoch (\d+) of 1000, after ", said)
+    assert stopped, said
     assert said.endswith(f"Go on with: whit train --resume {tmp_path}/r")
-    assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) == 2
+    ended = len((tmp_path / "r" / "log.jsonl").read_text().splitlines())
+    assert ended == int(stopped[1]) - 1 >= 2  # the third, or on a busy machine a later one
+    epochs = [line.partition(":")[0] for line in screen.text.splitlines()[-1 - ended : -1]]
+    assert epochs == [f"Epoch {epoch}/1000" for epoch in range(1, ended + 1)]
 
 
 def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_stopped_run_says_what_it_kept(workshop: Path, tmp_path: Path) -> None
         if line.startswith("Epoch 2/"):
             break
     process.terminate()
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 143
     assert said.count("\n") == 1
     assert said.startswith("whit: stopped by SIGTERM ")
@@ -199,7 +201,7 @@ def test_stopped_before_anything_is_made(workshop: Path, tmp_path: Path) -> None
     assert process.stderr
     assert process.stderr.readline() == "asleep\n"
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=60)
+    out, said = process.communicate(timeout=LIMIT)
     assert (process.returncode, out, said) == (130, "", "whit: stopped by SIGINT.\n")
     assert not (tmp_path / "r").exists()
 

@@ -24,7 +24,7 @@ labels_of_2_to_4_classes = st.lists(st.integers(0, 3), min_size=8, max_size=60).
 
 
 @given(labels=labels_of_2_to_4_classes, share=st.floats(0.01, 0.99))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_cut_keeps_proportions_and_loses_nothing(labels: list[int], share: float) -> None:
     split = make_split(labels)
     counts = Counter(labels)

@@ -282,7 +282,7 @@ def test_damage_is_refused_by_name(tmp_path: Path, damage: Callable[[Path], list
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_flipped_bit_in_a_gzip_file_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
 ) -> None:
@@ -302,7 +302,7 @@ def test_a_flipped_bit_in_a_gzip_file_is_refused_or_harmless(
 
 
 @given(length=st.integers(0, 700))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_truncated_gzip_file_is_refused(
     tmp_path_factory: pytest.TempPathFactory, length: int
 ) -> None:
@@ -314,7 +314,7 @@ def test_a_truncated_gzip_file_is_refused(
 
 
 @given(data=st.binary(max_size=40), packed=st.booleans())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_noise_is_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, packed: bool
 ) -> None:

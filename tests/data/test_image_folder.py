@@ -396,7 +396,7 @@ def test_an_odd_folder_is_refused(tmp_path: Path, damage: Callable[[Path], list[
     bit=st.integers(0, 7),
     suffix=st.sampled_from([".png", ".jpg", ".bmp", ".gif", ".webp", ".ppm"]),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_flipped_bit_never_crashes(
     tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, suffix: str
 ) -> None:

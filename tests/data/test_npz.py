@@ -322,7 +322,7 @@ def test_odd_archives_are_refused(tmp_path: Path) -> None:
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), short=st.booleans())
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 def test_a_flipped_bit_or_a_short_file_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, place: float, bit: int, short: bool
 ) -> None:

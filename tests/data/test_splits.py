@@ -51,7 +51,7 @@ def test_a_split_refuses_other_tensors(
     seed=st.integers(0, 1000),
     highest=st.sampled_from([0, 1, 17, 255]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_normalisation_equals_plain_arithmetic(
     shape: tuple[int, int, int, int], seed: int, highest: int
 ) -> None:

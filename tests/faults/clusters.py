@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from distributed import Client
 
 from faults.processes import ENVIRONMENT
+from waiting import LIMIT, wait_until
 
 
 def free_port() -> int:
@@ -85,15 +85,15 @@ def started(folder: Path, workers: int, security: tuple[str, ...] = ()) -> Itera
             process.wait()
 
 
-def wait_until_it_listens(port: int, seconds: float = 60) -> None:
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"nothing listens on port {port}")
+def wait_until_it_listens(port: int) -> None:
+    def listens() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), LIMIT):
+            return True
+        return False
+
+    wait_until(listens)
 
 
 def wait_for_workers(cluster: Dask, count: int) -> None:
-    with Client(cluster.address, set_as_default=False) as client:
-        client.wait_for_workers(count, timeout=60)
+    with Client(cluster.address, timeout=LIMIT, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=LIMIT)

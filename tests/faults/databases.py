@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.clusters import free_port, wait_until_it_listens
+from waiting import LIMIT
 
 _FOUND = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 PROGRAMS = _FOUND[-1] if _FOUND else None
@@ -32,11 +33,15 @@ class Postgres:
 
     def start(self) -> None:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        call("pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", "/dev/null", "-w", "start")
+        self._control("start", "-o", options, "-l", "/dev/null")
         wait_until_it_listens(self.port)
 
     def stop(self) -> None:
-        call("pg_ctl", "-D", f"{self.folder}/data", "-m", "immediate", "-w", "stop")
+        self._control("stop", "-m", "immediate")
+
+    def _control(self, *arguments: str) -> None:
+        """Run pg_ctl, which waits until it is done."""
+        call("pg_ctl", "-D", f"{self.folder}/data", "-w", "-t", f"{LIMIT:.0f}", *arguments)
 
 
 def call(program: str, *arguments: str) -> None:

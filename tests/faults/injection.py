@@ -24,7 +24,8 @@ class Fault:
     call: Call
     place: int = 1
     name: str = ""
-    deed: Literal["kill", "no space"] = "kill"
+    # "interrupt": the process gets SIGINT there, and finds no space from the next such call on.
+    deed: Literal["kill", "no space", "interrupt"] = "kill"
 
 
 class _Stream:
@@ -63,10 +64,10 @@ def inject(fault: Fault) -> None:
         if call != fault.call or not name.endswith(fault.name):
             return
         seen += 1
-        if seen >= fault.place and fault.deed == "no space":
+        if seen >= fault.place + (fault.deed == "interrupt") and fault.deed != "kill":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if seen == fault.place:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL if fault.deed == "kill" else signal.SIGINT)
 
     def open_file(file: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
         if mode not in ("wb", "ab"):

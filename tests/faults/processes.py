@@ -13,13 +13,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from faults.injection import Fault, inject
+from waiting import LIMIT
 
 WHIT = [sys.executable, "-m", "whit"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -31,15 +32,18 @@ _context.set_forkserver_preload(
 
 
 def _command_line(
-    arguments: list[str], folder: str, output: str, fault: Fault | None = None
+    arguments: list[str], folder: str, output: str, fault: Fault | None, patience: float | None
 ) -> None:
     os.chdir(folder)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     sys.argv = ["whit", *arguments]
+    from whit import stopping
     from whit.cli import main
 
+    if patience is not None:
+        stopping._PATIENCE = patience
     if fault:
         inject(fault)
     main()
@@ -53,9 +57,16 @@ class Command:
     output: Path
 
     @classmethod
-    def start(cls, folder: Path, *arguments: str, fault: Fault | None = None) -> Command:
+    def start(
+        cls,
+        folder: Path,
+        *arguments: str,
+        fault: Fault | None = None,
+        patience: float | None = None,
+    ) -> Command:
+        """`patience`: seconds that a step may go on after a signal, in place of whit's own."""
         output = folder / f"output-{time.monotonic_ns()}.txt"
-        given = ([str(a) for a in arguments], str(folder), str(output), fault)
+        given = ([str(a) for a in arguments], str(folder), str(output), fault, patience)
         process = _context.Process(target=_command_line, args=given)
         process.start()
         return cls(process, output)
@@ -68,20 +79,42 @@ class Command:
         with suppress(ProcessLookupError):  # it has just ended
             os.kill(self.process.pid, number)
 
-    def wait(self, seconds: float = 120.0) -> int:
+    def is_alive(self) -> bool:
+        alive: bool = self.process.is_alive()
+        return alive
+
+    def wait(self, seconds: float = LIMIT) -> int:
         self.process.join(seconds)
-        assert not self.process.is_alive(), "it goes on for ever"
+        assert not self.is_alive(), f"it does not end: {self.said}"
         code: int = self.process.exitcode
         return code
 
 
-def wait_until(there: Callable[[], object], command: Command | None = None) -> None:
-    """Wait until a condition holds: two minutes at most, and no longer than the command goes on."""
-    limit = time.monotonic() + 120
-    while not there():
-        assert time.monotonic() < limit, command.said if command else "it never came"
-        assert command is None or command.process.is_alive(), command.said
-        time.sleep(0.002)
+def children_of(pid: int, module: ModuleType) -> list[int]:
+    """The process numbers of those children of a process that run `python -m module`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            number = int(entry.name)
+            if parent == pid and module.__name__.encode() in _command_of(number):
+                found.append(number)
+    return found
+
+
+def have_ended(pids: list[int]) -> bool:
+    return not any(_command_of(pid) for pid in pids)
+
+
+def _command_of(pid: int) -> list[bytes]:
+    """The words that a process was started with; none of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return []
 
 
 def whit(folder: Path, *arguments: str, fault: Fault | None = None) -> tuple[int, str]:
@@ -104,7 +137,7 @@ def fresh(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=LIMIT,
     )
 
 

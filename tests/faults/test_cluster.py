@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from faults.clusters import Dask, free_port, started, wait_for_workers
-from faults.processes import Command, evidence, fresh, wait_until, whit
+from faults.processes import Command, evidence, fresh, whit
 from faults.test_study import NET, OWN
+from waiting import wait_until
 from whit.models.user_code import user_model_sha256
 
 
@@ -110,9 +111,8 @@ def test_ctrl_c_on_a_cluster(workplace: Path, cluster: Dask) -> None:
     command = Command.start(workplace, *on(cluster, 40))
     wait_for(command, workplace, 1)
     command.signal(signal.SIGINT)
-    asked = time.monotonic()
     assert command.wait() == 130, command.said
-    assert time.monotonic() - asked < 8
+    assert len(runs(workplace, "far")) < 40  # the others are not waited for
     assert "The same command goes on." in command.said
 
 
@@ -209,10 +209,10 @@ def test_tls_as_the_page_says(workplace: Path) -> None:
         assert len(exports) == 3
         told = [export.removeprefix("anywhere$  export ").split("=") for export in exports]
         environment = dict(told)
-        for _ in range(60):  # until the worker is there
+        done = fresh(workplace, *on(cluster, 2), environment=environment)
+        while "it has no workers" in done.stderr:
+            assert cluster.workers[0].poll() is None
             done = fresh(workplace, *on(cluster, 2), environment=environment)
-            if "it has no workers" not in done.stderr:
-                break
         assert done.returncode == 0, done.stderr
         assert set(runs(workplace, "far")) == {"seed-0", "seed-1"}
         done = fresh(workplace, *on(cluster, 3))

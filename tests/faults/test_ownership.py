@@ -16,19 +16,18 @@ import pytest
 
 from faults.processes import Command, evidence, whit
 from faults.test_kill_and_resume import RESUME, TRAIN, kill_after
+from waiting import LIMIT, wait_until
 from whit.errors import LostLock, RunOwned
 from whit.listing import run_rows
 from whit.ownership import Ownership, owner_of
-from whit.run_record import find_runs, read_run
+from whit.run_record import read_run
 
 LONG = (*TRAIN, "--set", "train.epochs=19")
 
 
 def running(workplace: Path) -> Command:
     command = Command.start(workplace, *LONG)
-    while not (workplace / "run" / "checkpoint" / "owner.json").exists():
-        assert command.process.is_alive(), command.said
-        time.sleep(0.01)
+    wait_until((workplace / "run" / "checkpoint" / "owner.json").exists, command)
     return command
 
 
@@ -161,15 +160,17 @@ def many_runs(workplace: Path, processes: int, count: int, killed: int) -> None:
         maker.start()
     rng = random.Random(5)
     runs = workplace / "runs"
-    for maker in rng.sample(makers, killed):
-        begun = len(find_runs([runs])) if runs.exists() else 0
-        while len(find_runs([runs]) if runs.exists() else []) < begun + processes:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.1))
-        assert maker.pid is not None
-        os.kill(maker.pid, signal.SIGKILL)
+
+    def made_by(number: int) -> list[Path]:
+        return [p for p in runs.glob("easy-*") if int(p.name.split("-")[1]) // 1000 == number]
+
+    for number in rng.sample(range(processes), killed):
+        before = len(made_by(number))
+        wait_until(lambda number=number, before=before: len(made_by(number)) > before)
+        time.sleep(rng.uniform(0, 0.1))  # anywhere in a run
+        makers[number].kill()
     for maker in makers:
-        maker.join(600)
+        maker.join(LIMIT + 10 * count)
     assert sum(maker.exitcode == 0 for maker in makers) == processes - killed
     rows = run_rows([runs])
     states = [row["state"] for row in rows]

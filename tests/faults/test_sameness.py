@@ -16,6 +16,7 @@ import whit
 from faults.processes import Command, evidence
 from faults.processes import whit as command_line
 from faults.test_kill_and_resume import RESUME, kill_after
+from waiting import wait_until
 from whit.errors import CannotResume, Interrupted, ModelError
 from whit.sameness import describe_change, diff_environments
 
@@ -100,8 +101,7 @@ def test_accepted_changes_hold_from_then_on(unfinished: Path) -> None:
     """Stopped again after accepting one thread, the run goes on with one and asks no more."""
     edit(unfinished / "run" / "environment.json", threads=2)
     command = Command.start(unfinished, *RESUME, "--threads", "1", "--accept-changes")
-    while "Accepted" not in command.said:
-        assert command.process.is_alive(), command.said
+    wait_until(lambda: "Accepted" in command.said, command)
     command.signal(signal.SIGINT)
     assert command.wait() == 130
     code, said = command_line(unfinished, *RESUME)

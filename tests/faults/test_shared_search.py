@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,8 +17,9 @@ import pytest
 from faults.clusters import free_port
 from faults.clusters import started as started_dask
 from faults.databases import PROGRAMS, Postgres, started
-from faults.processes import Command, evidence, wait_until, whit
+from faults.processes import Command, evidence, whit
 from faults.test_search import SPACE
+from waiting import wait_until
 from whit.ledger import _open_database
 
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed")
@@ -128,7 +128,7 @@ def test_sixty_candidates_on_a_cluster_by_two_drivers(place: Path, database: Pos
             victim = cluster.workers[-1]
             victim.kill()
             cluster.add_worker()
-            time.sleep(2)
+            wait_for(first, place, "a", 8 * round_ + 7)
             for command in (first, second):
                 command.signal(signal.SIGKILL)
                 command.wait()

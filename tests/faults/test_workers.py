@@ -9,11 +9,13 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from faults.test_study import workers_of
+from faults.processes import children_of
+from whit import worker
 from whit.errors import RunFailed
 from whit.job import Job
 from whit.recipe import load_recipe
@@ -31,7 +33,7 @@ def test_one_that_dies_while_it_starts_is_started_again(jobs: list[Job]) -> None
     killed: list[int] = []
 
     def look(job: Job | None, epochs: int) -> None:
-        if len(killed) < 2 and (found := workers_of(os.getpid())):
+        if len(killed) < 2 and (found := children_of(os.getpid(), worker)):
             os.kill(found[0], signal.SIGKILL)
             killed.append(found[0])
 
@@ -45,9 +47,10 @@ def test_when_there_is_room_for_one_alone_that_one_does_all(jobs: list[Job]) -> 
     said: list[str] = []
 
     def until_it_is_said() -> Iterator[Job]:
-        for seed in range(60):
-            if not said:
-                yield replace(jobs[0], seed=seed, folder=f"seed-{seed}")
+        for seed in count():  # it may be said before the one is ready, which does one all the same
+            yield replace(jobs[0], seed=seed, folder=f"seed-{seed}")
+            if said:
+                return
 
     # One for the driver, and seven to start a worker, which keeps three.
     with files_to_open(9), LocalExecutor(2, warn=said.append) as workers:
@@ -60,7 +63,7 @@ def test_when_there_is_room_for_one_alone_that_one_does_all(jobs: list[Job]) -> 
 
 
 @contextmanager
-def files_to_open(count: int) -> Iterator[None]:
+def files_to_open(number: int) -> Iterator[None]:
     """Let this process open so many files more; those that it starts can open enough."""
     gc.collect()  # what earlier tests left open may not be closed while these are counted
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -70,7 +73,7 @@ def files_to_open(count: int) -> Iterator[None]:
         with suppress(OSError):
             while True:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
-        for _ in range(count):
+        for _ in range(number):
             os.close(taken.pop())
         yield
     finally:

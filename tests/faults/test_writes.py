@@ -11,14 +11,13 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from faults.injection import Fault
-from faults.processes import ENVIRONMENT, WHIT, Command, evidence, fresh, whit
+from faults.processes import ENVIRONMENT, WHIT, evidence, fresh, whit
 from faults.test_kill_and_resume import kill_after
 from whit.checkpoint import newest_checkpoint
 
@@ -282,13 +281,10 @@ def test_a_disk_that_is_really_full(workplace: Path, undisturbed: Path, kilobyte
 
 def test_stopped_on_a_full_disk(workplace: Path, undisturbed: Path) -> None:
     """What cannot be saved at a stop is said; the checkpoint before is still there."""
-    fault = Fault("write", 6, ".tmp", "no space")  # after the folder and one epoch are written
-    command = Command.start(workplace, *TRAIN, "--set", "train.batch_size=4", fault=fault)
-    log = workplace / "run" / "log.jsonl"
-    while not log.exists() and command.process.is_alive():
-        time.sleep(0.002)
-    command.signal(signal.SIGINT)
-    assert command.wait() == 3, command.said
-    said = " ".join(command.said.split())
+    fault = Fault("write", 5, ".tmp", "interrupt")  # after the folder and one epoch are written
+    code, said = whit(workplace, *TRAIN, fault=fault)
+    assert code == 3, said
+    assert (workplace / "run" / "log.jsonl").exists()
+    said = " ".join(said.split())
     assert re.search(r"stopped by SIGINT .*, and not saved: .* No space left on device", said)
     goes_on(workplace, undisturbed)

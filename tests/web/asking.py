@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waiting import LIMIT
+
 _START = "import sys; {before}; from whit.cli import main; main()"
 
 
@@ -62,12 +64,12 @@ class Server:
         self.port = int(found[2])
         self.host = f"127.0.0.1:{self.port}"
 
-    def connect(self, seconds: float = 60) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=seconds)
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT)
 
-    def send(self, request: bytes, seconds: float = 60) -> Answer:
+    def send(self, request: bytes) -> Answer:
         """Send bytes, and read the one answer to them."""
-        with self.connect(seconds) as connection:
+        with self.connect() as connection:
             with suppress(ConnectionError):  # refused before it was all sent: there is an answer
                 connection.sendall(request)
             return read_answer(connection)
@@ -87,10 +89,10 @@ class Server:
         """The rows of the list by path."""
         return {row["path"]: row for row in self.get("/api/runs").json["runs"]}
 
-    def end(self, number: int = signal.SIGINT, seconds: float = 30) -> tuple[int, str]:
+    def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
         """Stop it; return its exit code and what it said of errors."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=seconds)
+        _, said = self.process.communicate(timeout=LIMIT)
         return self.process.returncode, said
 
     def close(self) -> None:

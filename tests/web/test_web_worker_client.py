@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from waiting import LIMIT
 from whit.web import worker_client
 from whit.web.run_location import RunLocation
 from whit.web.worker_client import CachedResponse, HTTPRefusal, WorkerClient
 
 ECHO = "for line in sys.stdin: print(json.dumps({'body': line}), flush=True)"
+HANGS = f"time.sleep({10 * LIMIT})"
 MakeClient = Callable[[str], WorkerClient]
 
 
@@ -37,22 +38,23 @@ def location(tmp_path: Path, name: str = "run") -> RunLocation:
 
 
 @pytest.mark.parametrize(
-    ("code", "message"),
+    ("code", "timeout", "message"),
     [
-        ("pass", "ended before it was made"),
-        ("print('half', end='')", "ended before it was made"),
-        ("time.sleep(60)", "took more than 1 s"),
-        ("print('x' * 100_000, flush=True); time.sleep(60)", "made more than"),
+        ("pass", LIMIT, "ended before it was made"),
+        ("print('half', end='')", LIMIT, "ended before it was made"),
+        (HANGS, 1.0, "took more than 1 s"),
+        (f"print('x' * 100_000, flush=True); {HANGS}", LIMIT, "made more than"),
     ],
 )
 def test_a_process_that_fails_is_one_message(
     code: str,
+    timeout: float,
     message: str,
     make_client: MakeClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_client, "_TIMEOUT", 1.0)
+    monkeypatch.setattr(worker_client, "_TIMEOUT", timeout)
 
     async def request() -> CachedResponse:
         client = make_client(code)
@@ -60,6 +62,7 @@ def test_a_process_that_fails_is_one_message(
             await client.request("network", location(tmp_path), cache=True)
         assert caught.value.status == 500
         make_client(ECHO)  # the next one is a new process
+        monkeypatch.setattr(worker_client, "_TIMEOUT", LIMIT)
         body = await client.request("network", location(tmp_path), cache=True)
         await client.close()
         return body
@@ -124,18 +127,24 @@ def test_the_cache_is_bounded(
     assert cache[next(reversed(cache))].content
 
 
-def test_nothing_is_started_after_the_end(make_client: MakeClient, tmp_path: Path) -> None:
+def test_nothing_is_started_after_the_end(
+    make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_client, "_TIMEOUT", 10 * LIMIT)
+    has_read = tmp_path / "has-read"
+
     async def request() -> None:
-        client = make_client("time.sleep(60)")
+        code = f"sys.stdin.readline(); open({str(has_read)!r}, 'w').close(); {HANGS}"
+        client = make_client(code)
         waiting = [
             asyncio.create_task(client.request("network", location(tmp_path, name), cache=True))
             for name in "abc"
         ]
-        await asyncio.sleep(0.2)
-        started = time.monotonic()
-        await client.close()
-        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        async with asyncio.timeout(LIMIT):
+            while not has_read.exists():
+                await asyncio.sleep(0.01)
+            await client.close()
+            errors = await asyncio.gather(*waiting, return_exceptions=True)
         assert [e.status for e in errors if isinstance(e, HTTPRefusal)] == [500, 503, 503]
-        assert time.monotonic() - started < 5
 
     asyncio.run(request())
