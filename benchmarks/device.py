@@ -28,15 +28,15 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from export.device.board import BOARDS, CC, QEMU, Measured, measure
 from whit.budget import percent
-from whit.export.c_source import c_files
-from whit.export.compiled import c_logits
-from whit.export.executing import logits_of
-from whit.export.float_steps import float_program
-from whit.export.graph import Graph
-from whit.export.integers import whole_scores
+from whit.export.c.compile import c_logits
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files
+from whit.export.ir.build import graph_of
+from whit.export.ir.graph import Graph
+from whit.export.ir.interpreter import logits_of
 from whit.export.program import Program
-from whit.export.quantising import quantised
-from whit.export.shipping import graph_of
+from whit.export.quantization.quantize import quantised
+from whit.export.quantization.reference import whole_scores
 from whit.recipe import shipped_recipes
 from whit.run_record import read_run
 from whit.trained import Trained, load_trained

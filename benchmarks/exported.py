@@ -23,13 +23,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-from whit.export.c_source import c_files, c_name
-from whit.export.compiled import STRICT, build
-from whit.export.float_steps import float_program
-from whit.export.onnx_file import onnx_bytes
+from whit.export.c.compile import STRICT, build
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files, c_name
+from whit.export.ir.build import graph_of
+from whit.export.onnx import onnx_bytes
 from whit.export.program import Program
-from whit.export.quantising import quantised
-from whit.export.shipping import graph_of
+from whit.export.quantization.quantize import quantised
 from whit.run_record import read_run
 from whit.trained import load_trained
 

@@ -28,10 +28,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from whit.data.datasets import load_dataset
 from whit.environment import describe_environment
-from whit.export.browser import graph_json
-from whit.export.folding import folded
-from whit.export.html import browser_file
-from whit.export.reading import read_graph
+from whit.export.html.graph_json import graph_json
+from whit.export.html.page import browser_file
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
 from whit.planning import fresh_model
 from whit.recipe import load_recipe, shipped_recipes
 from whit.reporting import run_page, study_page

@@ -19,15 +19,15 @@ from easy_data import easy_images
 from export.zoo import CLASSES, as_if_trained, some_images
 from whit.errors import Interrupted, RecipeError
 from whit.evaluation import evaluate
-from whit.export.c_source import c_files, memory_bytes, packed
-from whit.export.compiled import c_logits
-from whit.export.executing import logits_of
-from whit.export.folding import folded
-from whit.export.integers import whole_scores
+from whit.export.c.compile import c_logits
+from whit.export.c.source import c_files, memory_bytes, packed
+from whit.export.ir.build import graph_of
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
+from whit.export.ir.interpreter import logits_of
 from whit.export.program import SCORE_UNITS
-from whit.export.quantising import quantised
-from whit.export.reading import read_graph
-from whit.export.shipping import graph_of
+from whit.export.quantization.quantize import quantised
+from whit.export.quantization.reference import whole_scores
 from whit.planning import fresh_model, plan
 from whit.recipe import QuantiseSpec
 from whit.record import EpochRecord, Evaluation

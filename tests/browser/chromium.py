@@ -13,9 +13,9 @@ import torch
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 from torch import Tensor
 
-from whit.export.browser import graph_json
-from whit.export.graph import Graph
-from whit.export.html import browser_file
+from whit.export.html.graph_json import graph_json
+from whit.export.html.page import browser_file
+from whit.export.ir.graph import Graph
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 

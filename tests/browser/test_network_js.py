@@ -12,9 +12,9 @@ from browser.chromium import PROGRAM, Watched, logits_in, module
 from export.zoo import CLASSES, networks, some_images
 from whit.data.datasets import load_dataset
 from whit.evaluation import predict
-from whit.export.folding import folded
-from whit.export.reading import read_graph
-from whit.export.shipping import graph_of
+from whit.export.ir.build import graph_of
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
 from whit.run_record import read_run
 from whit.trained import load_trained
 

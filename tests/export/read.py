@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import nn
 
 from export.zoo import CLASSES, OWN, networks
-from whit.export.folding import folded
-from whit.export.graph import Graph
-from whit.export.quantising import Quantised, quantised
-from whit.export.reading import read_graph
-from whit.export.shipping import graph_of
+from whit.export.ir.build import graph_of
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
+from whit.export.ir.graph import Graph
+from whit.export.quantization.quantize import Quantised, quantised
 from whit.recipe import shipped_recipes
 from whit.run_record import read_run
 from whit.trained import Trained, load_trained

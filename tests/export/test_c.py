@@ -20,14 +20,14 @@ from export.test_onnx import near
 from export.zoo import some_images
 from whit.errors import RunFailed
 from whit.evaluation import predict
-from whit.export import compiled
-from whit.export.c_source import c_files, c_name, memory_plan
-from whit.export.compiled import STRICT, c_logits
-from whit.export.float_steps import float_program
-from whit.export.folding import folded
+from whit.export.c import compile as compiled
+from whit.export.c.compile import STRICT, c_logits
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files, c_name, memory_plan
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
 from whit.export.program import Program
-from whit.export.quantising import quantised
-from whit.export.reading import read_graph
+from whit.export.quantization.quantize import quantised
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),

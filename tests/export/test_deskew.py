@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from whit.data.datasets import load_dataset
 from whit.errors import ModelError
-from whit.export.c_source import c_files
-from whit.export.compiled import c_logits
-from whit.export.executing import logits_of
-from whit.export.float_steps import float_program
-from whit.export.folding import folded
-from whit.export.graph import Graph
-from whit.export.integers import whole_scores
-from whit.export.onnx_file import onnx_bytes, onnx_logits
+from whit.export.c.compile import c_logits
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
+from whit.export.ir.graph import Graph
+from whit.export.ir.interpreter import logits_of
+from whit.export.onnx import onnx_bytes, onnx_logits
 from whit.export.program import SCORE_UNITS
-from whit.export.quantising import quantised
-from whit.export.reading import read_graph
+from whit.export.quantization.quantize import quantised
+from whit.export.quantization.reference import whole_scores
 from whit.models.layers import Deskew
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")

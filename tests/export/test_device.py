@@ -9,11 +9,11 @@ import pytest
 
 from export import read
 from export.device.board import BOARDS, HAS_TOOLS, Measured, measure
-from whit.export.c_source import c_files, memory_plan
-from whit.export.executing import logits_of
-from whit.export.float_steps import float_program
-from whit.export.integers import whole_scores
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files, memory_plan
+from whit.export.ir.interpreter import logits_of
 from whit.export.program import Program
+from whit.export.quantization.reference import whole_scores
 
 pytestmark = pytest.mark.skipif(not HAS_TOOLS, reason="no ARM compiler or no QEMU for ARM")
 

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from export.zoo import CLASSES, networks, some_images
 from whit.errors import ModelError
-from whit.export.aten.handlers import HANDLERS
-from whit.export.aten.values import Unreadable
-from whit.export.browser import graph_json
-from whit.export.executing import execute, logits_of
-from whit.export.folding import folded
-from whit.export.graph import FUNCTIONS, Graph, Operation
-from whit.export.reading import read_graph
+from whit.export.html.graph_json import graph_json
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
+from whit.export.ir.graph import FUNCTIONS, Graph, Operation
+from whit.export.ir.interpreter import execute, logits_of
+from whit.export.ir.ops.registry import HANDLERS
+from whit.export.ir.ops.values import Unreadable
 from whit.models.layers import Columns, Deskew, Views
 
 EVERY = dict(networks())

@@ -14,17 +14,22 @@ from torch import nn
 from export import read
 from export.zoo import CLASSES, some_images
 from whit.errors import ModelError
-from whit.export.c_source import c_files
-from whit.export.calibration import Levels, best_levels, calibration_images, whole_weights
-from whit.export.compiled import c_logits
-from whit.export.executing import logits_of
-from whit.export.fixed_point import NEAR, fixed
-from whit.export.folding import folded
-from whit.export.graph import Graph, Operation
-from whit.export.integers import _value, whole_scores
+from whit.export.c.compile import c_logits
+from whit.export.c.source import c_files
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
+from whit.export.ir.graph import Graph, Operation
+from whit.export.ir.interpreter import logits_of
 from whit.export.program import SCORE_UNITS, Program
-from whit.export.quantising import quantised
-from whit.export.reading import read_graph
+from whit.export.quantization.calibration import (
+    Levels,
+    best_levels,
+    calibration_images,
+    whole_weights,
+)
+from whit.export.quantization.fixed_point import NEAR, fixed
+from whit.export.quantization.quantize import quantised
+from whit.export.quantization.reference import _value, whole_scores
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 # Tiles of 4 places, of 32 or 256 numbers read, and of 24 or 32 channels made; of 16 by channel.

@@ -7,7 +7,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whit.export.memory_plan import Span, least_size, plan_memory
+from whit.export.c.memory_plan import Span, least_size, plan_memory
 
 
 @st.composite

@@ -12,8 +12,8 @@ from torch import Tensor
 from export import read
 from export.zoo import some_images
 from whit.evaluation import predict
-from whit.export.onnx_file import onnx_bytes, onnx_logits
-from whit.export.quantising import quantised
+from whit.export.onnx import onnx_bytes, onnx_logits
+from whit.export.quantization.quantize import quantised
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 

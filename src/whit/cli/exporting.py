@@ -35,7 +35,7 @@ def export(
     """Ship a run, and prove it equal on every image it was judged on."""
     if to not in _FORMS:
         raise InputError(f"--to {to}: allowed: {', '.join(_FORMS)}.{did_you_mean(to, _FORMS)}")
-    from whit.export.delivery import ship
+    from whit.export.exporter import ship
 
     name = f"{run.resolve().name}{'-int8' * int8}.{to}"
     with alone(as_json):

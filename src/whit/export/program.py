@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.export.graph import INPUT, Graph, Operation, Shape
+from whit.export.ir.graph import INPUT, Graph, Operation, Shape
 
 Array = NDArray[Any]
 OUTPUT = "scores"  # the value of the last step

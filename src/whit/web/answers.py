@@ -32,7 +32,7 @@ _MOST_ERRORS = 300
 
 def network(run: RunRecord) -> str:
     """Return the folded network of a finished run as JSON."""
-    from whit.export.browser import network_json
+    from whit.export.html.graph_json import network_json
 
     return json.dumps(network_json(_network_of(run)))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whit.export.graph import INPUT, Graph, Operation
+from whit.export.ir.graph import INPUT, Graph, Operation
 from whit.models.layers import Deskew
 
 _BATCH = 500

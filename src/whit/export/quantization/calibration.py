@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whit.export.executing import execute
-from whit.export.graph import Graph
+from whit.export.ir.graph import Graph
+from whit.export.ir.interpreter import execute
 from whit.rounding import most_of
 
 NUM_IMAGES = 1000  # evenly from all training images, which may lie class by class

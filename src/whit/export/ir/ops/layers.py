@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whit.export.aten.axes import pad
-from whit.export.aten.values import (
+from whit.export.ir.graph import Kind
+from whit.export.ir.ops.axes import pad
+from whit.export.ir.ops.values import (
     BY_CHANNEL,
     MAP,
     VECTOR,
@@ -21,7 +22,6 @@ from whit.export.aten.values import (
     is_column,
     pair,
 )
-from whit.export.graph import Kind
 
 
 def conv(

@@ -12,9 +12,9 @@ from math import prod
 
 import numpy as np
 
-from whit.export.c_calls import NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
-from whit.export.graph import INPUT
-from whit.export.memory_plan import MemoryPlan, Span, plan_memory
+from whit.export.c.calls import NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
+from whit.export.c.memory_plan import MemoryPlan, Span, plan_memory
+from whit.export.ir.graph import INPUT
 from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
 from whit.rounding import most_of
 

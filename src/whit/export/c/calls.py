@@ -101,7 +101,7 @@ def _filled(name: str, **words: str) -> str:
 
 
 def _file(name: str) -> str:
-    file = resources.files("whit") / "export" / "c_kernels" / name
+    file = resources.files("whit") / "export" / "c" / "kernels" / name
     return file.read_text(encoding="utf-8")
 
 

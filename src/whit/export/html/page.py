@@ -38,7 +38,7 @@ def drawing_page(network: dict[str, Any], said: str) -> str:
 
 def browser_file(name: str) -> str:
     """Return one of the files that run in the browser."""
-    file = resources.files("whit") / "export" / "browser" / name
+    file = resources.files("whit") / "export" / "html" / "static" / name
     return file.read_text(encoding="utf-8")
 
 

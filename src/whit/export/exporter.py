@@ -10,14 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from whit.budget import percent
-from whit.durable import what_to_free, write_whole
+from whit.durable import atomic_write_directory, what_to_free, write_whole
 from whit.errors import InputError, RunFailed
 from whit.evaluation import predict
-from whit.export.executing import logits_of
-from whit.export.folder import write_folder
-from whit.export.forms import FORMS, Form
-from whit.export.graph import Graph
-from whit.export.shipping import Proof, graph_of
+from whit.export.ir.build import Proof, graph_of
+from whit.export.ir.graph import Graph
+from whit.export.ir.interpreter import logits_of
+from whit.export.targets import FORMS, Form
 from whit.needed import need
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.sameness import DECIDING
@@ -105,7 +104,7 @@ def _write(target: Path, files: bytes | Mapping[str, bytes]) -> None:
         if isinstance(files, bytes):
             write_whole(target, files)
         else:
-            write_folder(target, files)
+            atomic_write_directory(target, files)
     except OSError as error:
         mend = what_to_free(target.parent, error, _size(files))
         raise RunFailed(f"{target}: cannot be written: {mend}, then export again.") from None

@@ -15,11 +15,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from whit.export.graph import INPUT, Graph, Operation
+from whit.export.ir.graph import INPUT, Graph, Operation
 from whit.models.layers import LEAST_MASS
 
 if TYPE_CHECKING:
-    from whit.export.quantising import Quantised
+    from whit.export.quantization.quantize import Quantised
 
 # The oldest opset with all that is used; Gelu is the newest of them. Its IR version is the one
 # of the same ONNX release.

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from whit.errors import ModelError
-from whit.export.aten.handlers import HANDLERS, TAKE_SPREAD
-from whit.export.aten.values import BATCH, MAP, Growing, Seen, Spread, Unreadable
-from whit.export.graph import INPUT, Graph, Operation, behind
+from whit.export.ir.graph import INPUT, Graph, Operation, behind
+from whit.export.ir.ops.registry import HANDLERS, TAKE_SPREAD
+from whit.export.ir.ops.values import BATCH, MAP, Growing, Seen, Spread, Unreadable
 from whit.models.layers import Columns, Deskew, Views
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from whit.export.calibration import Levels, best_levels
-from whit.export.fixed_point import Fixed
-from whit.export.graph import INPUT, Graph, Operation
+from whit.export.ir.graph import INPUT, Graph, Operation
 from whit.export.program import Array, Step
+from whit.export.quantization.calibration import Levels, best_levels
+from whit.export.quantization.fixed_point import Fixed
 
 # These give numbers that they were given, or some between them.
 KEPT = ("maxpool", "slice", "pad", "flatten", "deskew")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from whit.errors import RunFailed
-from whit.export.c_source import c_name
+from whit.export.c.source import c_name
 from whit.export.program import SCORE_UNITS, Program
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")

@@ -15,10 +15,11 @@ import torch
 from export import read
 from export.zoo import some_images
 from faults.processes import whit
+from whit import durable
 from whit.errors import InputError, ModelError, RunFailed
-from whit.export import delivery, folder
-from whit.export.delivery import Shipped, ship
-from whit.export.forms import FORMS, Form
+from whit.export import exporter
+from whit.export.exporter import Shipped, ship
+from whit.export.targets import FORMS, Form
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_a_form_that_is_not_the_network(
         made = FORMS["html"](*given)
         return replace(made, logits=made.logits * 1.01)
 
-    monkeypatch.setitem(delivery.FORMS, "c", other)
+    monkeypatch.setitem(exporter.FORMS, "c", other)
     with pytest.raises(RunFailed, match=r"its c form is not the network, .* Nothing was written"):
         ship(run, "c", tmp_path / "made")
     assert left_in(tmp_path) == ["run"]
@@ -124,8 +125,8 @@ def test_a_form_that_is_not_the_network(
 def test_whole_numbers_of_another_graph(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "predict", lambda *given: torch.eye(10))
-    monkeypatch.setattr(delivery, "logits_of", lambda *given: torch.eye(10) * 1.1)
+    monkeypatch.setattr(exporter, "predict", lambda *given: torch.eye(10))
+    monkeypatch.setattr(exporter, "logits_of", lambda *given: torch.eye(10) * 1.1)
     with pytest.raises(RunFailed, match=r"its graph is not the network, .* Nothing was written"):
         ship(run, "c", tmp_path / "made", int8=True)
     assert left_in(tmp_path) == ["run"]
@@ -133,11 +134,11 @@ def test_whole_numbers_of_another_graph(
 
 def test_near_logits_of_another_class_are_not_equal() -> None:
     wanted = torch.tensor([[100.0, 99.95, 0.0], [1.0, 2.0, 3.0]])
-    assert delivery._is_equal(wanted + 0.05, wanted)
-    assert not delivery._is_equal(wanted[:, [1, 0, 2]][:1], wanted[:1])
+    assert exporter._is_equal(wanted + 0.05, wanted)
+    assert not exporter._is_equal(wanted[:, [1, 0, 2]][:1], wanted[:1])
     tied = torch.tensor([[100.0, 99.9999, 0.0]])
-    assert delivery._is_equal(tied[:, [1, 0, 2]], tied)
-    assert not delivery._is_equal(wanted / 0, wanted)
+    assert exporter._is_equal(tied[:, [1, 0, 2]], tied)
+    assert not exporter._is_equal(wanted / 0, wanted)
 
 
 @pytest.mark.parametrize("name", ["Whole", "Branches"])
@@ -173,9 +174,9 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder.os, "fsync", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(RunFailed, match=r"Free .* then export again"):
-        delivery._write(tmp_path / "made", {"a.c": b"int a;\n"})
+        exporter._write(tmp_path / "made", {"a.c": b"int a;\n"})
     assert left_in(tmp_path) == []
 
 
@@ -185,15 +186,15 @@ def test_a_signal_leaves_no_half_written_folder(
     def stopped(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder.os, "fsync", stopped)
+    monkeypatch.setattr(durable.os, "fsync", stopped)
     for files in ({"a.c": b"int a;\n"}, b"int a;\n"):
         with pytest.raises(KeyboardInterrupt):
-            delivery._write(tmp_path / "made", files)
+            exporter._write(tmp_path / "made", files)
         assert left_in(tmp_path) == []
 
 
 def test_a_form_says_what_it_proved() -> None:
-    proof = delivery.Proof(10_000, 9_998, 0.25)
+    proof = exporter.Proof(10_000, 9_998, 0.25)
     value = Shipped(
         *("c", True, Path("made"), 1000, 10, 99, "test", 9950, "PyTorch", proof, {"memory": 64})
     )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whit.export.executing import moved
-from whit.export.graph import INPUT
+from whit.export.ir.graph import INPUT
+from whit.export.ir.interpreter import moved
 from whit.export.program import OUTPUT, Program, Step
 
 _BATCH = 100

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from whit.export.graph import INPUT, Graph, Operation
+from whit.export.ir.graph import INPUT, Graph, Operation
 
 _WEIGHTED = ("conv", "linear")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from whit.export.graph import INPUT, Graph, Operation
+from whit.export.ir.graph import INPUT, Graph, Operation
 from whit.export.program import (
     OUTPUT,
     Array,

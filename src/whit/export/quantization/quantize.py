@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from whit.errors import ModelError
-from whit.export.calibration import Levels, calibration_images, samples_of
-from whit.export.graph import Graph
+from whit.export.ir.graph import Graph
 from whit.export.program import OUTPUT, Program
-from whit.export.quantiser import Quantiser, Whole
-from whit.export.whole_steps import RULES, give_scores
+from whit.export.quantization.builder import Quantiser, Whole
+from whit.export.quantization.calibration import Levels, calibration_images, samples_of
+from whit.export.quantization.lowering import RULES, give_scores
 
 
 @dataclass(frozen=True)

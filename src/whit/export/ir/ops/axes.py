@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whit.export.aten.values import (
+from whit.export.ir.ops.values import (
     BATCH,
     BY_CHANNEL,
     MAP,

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from whit.errors import ModelError
-from whit.export.calibration import whole_weights
-from whit.export.executing import execute
-from whit.export.fixed_point import Fixed, fixed
-from whit.export.graph import INPUT, Graph, Operation
+from whit.export.ir.graph import INPUT, Graph, Operation
+from whit.export.ir.interpreter import execute
 from whit.export.program import OUTPUT, SCORE_UNITS, Step, as_kernel, lies_flat
-from whit.export.quantiser import KEPT, Quantiser, Whole
+from whit.export.quantization.builder import KEPT, Quantiser, Whole
+from whit.export.quantization.calibration import whole_weights
+from whit.export.quantization.fixed_point import Fixed, fixed
 
 _PARTS = 16  # of a level, in which hardswish reckons
 _LEAST_THREE = 48  # fewer would make 3 another number; more than the most could leave 32 bits

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from whit.export.graph import Graph
-from whit.export.shipping import graph_of
+from whit.export.ir.build import graph_of
+from whit.export.ir.graph import Graph
 from whit.trained import Trained
 
 

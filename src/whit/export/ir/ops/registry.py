@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from whit.export.aten import axes, elementwise, layers
-from whit.export.aten.values import Unreadable
+from whit.export.ir.ops import axes, elementwise, layers
+from whit.export.ir.ops.values import Unreadable
 
 _ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "relu": elementwise.activation("relu"),

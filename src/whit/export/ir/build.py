@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from whit.export.folding import folded
-from whit.export.graph import INPUT, Graph, Operation, behind
-from whit.export.reading import read_graph
+from whit.export.ir.capture import read_graph
+from whit.export.ir.fusion import folded
+from whit.export.ir.graph import INPUT, Graph, Operation, behind
 from whit.trained import Trained
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.export.graph import Kind, Operation, Shape
+from whit.export.ir.graph import Kind, Operation, Shape
 
 BATCH = 2  # images at once when the forward pass is written down; 1 could stand for anything
 Axes = tuple[tuple[str, ...], ...]  # what each dimension holds: (), ("C",), ("H", "W"), ...

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whit.export.aten.axes import repeated
-from whit.export.aten.layers import conv
-from whit.export.aten.values import (
+from whit.export.ir.graph import Kind
+from whit.export.ir.ops.axes import repeated
+from whit.export.ir.ops.layers import conv
+from whit.export.ir.ops.values import (
     BY_CHANNEL,
     MAP,
     VECTOR,
@@ -21,7 +22,6 @@ from whit.export.aten.values import (
     Spread,
     Unreadable,
 )
-from whit.export.graph import Kind
 
 
 def activation(function: str, **settings: float) -> Callable[..., Seen | Spread]:

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from whit.budget import percent
 from whit.errors import ModelError
-from whit.export.browser import graph_json
-from whit.export.c_source import c_files, memory_bytes
-from whit.export.compiled import c_logits, compiler
-from whit.export.executing import logits_of
-from whit.export.float_steps import float_program
-from whit.export.graph import Graph
-from whit.export.html import drawing_page
-from whit.export.integers import whole_scores
+from whit.export.c.compile import c_logits, compiler
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files, memory_bytes
+from whit.export.html.graph_json import graph_json
+from whit.export.html.page import drawing_page
+from whit.export.ir.graph import Graph
+from whit.export.ir.interpreter import logits_of
 from whit.export.program import SCORE_UNITS
-from whit.export.quantising import Quantised, quantised
+from whit.export.quantization.quantize import Quantised, quantised
+from whit.export.quantization.reference import whole_scores
 from whit.trained import Trained
 
 
@@ -41,7 +41,7 @@ def _html(graph: Graph, trained: Trained, int8: bool) -> Form:
 
 
 def _onnx(graph: Graph, trained: Trained, int8: bool) -> Form:
-    from whit.export.onnx_file import onnx_bytes, onnx_logits
+    from whit.export.onnx import onnx_bytes, onnx_logits
 
     content = onnx_bytes(_finite(graph), _quantised(graph, trained) if int8 else None)
     return Form(content, onnx_logits(content, trained.split.images), "onnxruntime")
