@@ -31,12 +31,12 @@ from whit.budget import percent
 from whit.export.c.compile import c_logits
 from whit.export.c.float_lowering import float_program
 from whit.export.c.source import c_files
-from whit.export.ir.build import graph_of
+from whit.export.ir.build import build_graph
 from whit.export.ir.graph import Graph
-from whit.export.ir.interpreter import logits_of
+from whit.export.ir.interpreter import run_logits
 from whit.export.program import Program
-from whit.export.quantization.quantize import quantised
-from whit.export.quantization.reference import whole_scores
+from whit.export.quantization.quantize import quantize
+from whit.export.quantization.reference import int8_logits
 from whit.recipe import shipped_recipes
 from whit.run_record import read_run
 from whit.trained import Trained, load_trained
@@ -55,9 +55,9 @@ def on_board(board: str, program: Program, graph: Graph, trained: Trained, count
     with tempfile.TemporaryDirectory(prefix="whit-") as folder:
         found = measure(board, c_files(program, "."), program.int8, images, Path(folder))
     if program.int8:
-        assert np.array_equal(found.scores, whole_scores(program, images))
+        assert np.array_equal(found.scores, int8_logits(program, images))
     else:
-        assert found.answers == logits_of(graph, images).argmax(1).tolist()
+        assert found.answers == run_logits(graph, images).argmax(1).tolist()
     return found
 
 
@@ -69,9 +69,9 @@ def runs_of(record: str) -> list[Path]:
 
 def row_of(record: str, seed: int, count: int, board: str, int8: bool) -> str:
     trained = load_trained(read_run(runs_of(record)[seed]))
-    graph = graph_of(trained)
+    graph = build_graph(trained)
     program = (
-        quantised(graph, trained.dataset.train.images).program if int8 else float_program(graph)
+        quantize(graph, trained.dataset.train.images).program if int8 else float_program(graph)
     )
     # Without a floating-point unit an image takes fifteen times as many instructions.
     few = count if int8 or board != "Cortex-M3" else max(1, count // 10)
@@ -97,8 +97,8 @@ def lost_in_int8(record: str) -> str:
     lost, right, sizes = [], [], []
     for run in runs_of(record):
         trained = load_trained(read_run(run))
-        graph = graph_of(trained)
-        program = quantised(graph, trained.dataset.train.images).program
+        graph = build_graph(trained)
+        program = quantize(graph, trained.dataset.train.images).program
         right.append(correct(program, trained))
         lost.append(trained.run.result["test"]["correct"] - right[-1])
         sizes.append(program.constant_bytes)

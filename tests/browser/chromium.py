@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 from torch import Tensor
 
 from whit.export.html.graph_json import graph_json
-from whit.export.html.page import browser_file
+from whit.export.html.page import static_file
 from whit.export.ir.graph import Graph
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -52,7 +52,7 @@ class Watched:
 
 def module(page: Page, name: str) -> None:
     """Load one of the browser's files without imports; what it exports stands in `whit`."""
-    code = base64.b64encode(browser_file(name).encode()).decode()
+    code = base64.b64encode(static_file(name).encode()).decode()
     page.evaluate(
         "async (code) => Object.assign((window.whit ??= {}),"
         " await import(`data:text/javascript;base64,${code}`))",

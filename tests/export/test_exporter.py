@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from export import read
 from export.zoo import some_images
@@ -18,8 +19,8 @@ from faults.processes import whit
 from whit import durable
 from whit.errors import InputError, ModelError, RunFailed
 from whit.export import exporter
-from whit.export.exporter import Shipped, ship
-from whit.export.targets import FORMS, Form
+from whit.export.exporter import ExportResult, export_run
+from whit.export.targets import TARGETS, CTarget, ExportedModel
 
 
 @pytest.fixture
@@ -70,19 +71,19 @@ def test_what_is_there_stays(run: Path, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="is there already: remove it"):
-        ship(run, "c", tmp_path / "made")
+        export_run(run, "c", tmp_path / "made")
     assert left_in(tmp_path / "made") == ["mine.txt"]
     with pytest.raises(InputError, match="is not there"):
-        ship(run, "onnx", tmp_path / "nowhere" / "made")
+        export_run(run, "onnx", tmp_path / "nowhere" / "made")
     with pytest.raises(InputError, match="File name too long: name another by --out"):
-        ship(run, "onnx", tmp_path / ("m" * 300))
+        export_run(run, "onnx", tmp_path / ("m" * 300))
 
 
 def test_a_run_that_diverged(run: Path, tmp_path: Path) -> None:
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | {"state": "diverged"}))
     with pytest.raises(InputError, match="the run diverged"):
-        ship(run, "c", tmp_path / "made")
+        export_run(run, "c", tmp_path / "made")
     assert left_in(tmp_path) == ["run"]
 
 
@@ -91,34 +92,35 @@ def test_weights_of_another_network(run: Path, tmp_path: Path) -> None:
     (run / "recipe.toml").write_text(recipe.replace("widths = [16, 24", "widths = [8, 24"))
     assert recipe != (run / "recipe.toml").read_text()
     with pytest.raises(InputError, match="the model wants"):
-        ship(run, "onnx", tmp_path / "made")
+        export_run(run, "onnx", tmp_path / "made")
     assert left_in(tmp_path) == ["run"]
 
 
 def test_other_weights_than_were_judged(run: Path, tmp_path: Path) -> None:
     shutil.copy(read.recorded(1) / "weights.safetensors", run)
     with pytest.raises(InputError, match="not the weights that the run was judged by"):
-        ship(run, "c", tmp_path / "made")
+        export_run(run, "c", tmp_path / "made")
 
 
 def test_other_data_than_it_was_judged_on(run: Path, tmp_path: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"data_sha256": "0" * 64}))
     with pytest.raises(InputError, match="the data changed since the run"):
-        ship(run, "c", tmp_path / "made")
+        export_run(run, "c", tmp_path / "made")
     assert left_in(tmp_path) == ["run"]
 
 
 def test_a_form_that_is_not_the_network(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other(*given: Any) -> Form:
-        made = FORMS["html"](*given)
-        return replace(made, logits=made.logits * 1.01)
+    class Other(CTarget):
+        def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
+            logits, ran_by = TARGETS["html"].run(model, images)
+            return logits * 1.01, ran_by
 
-    monkeypatch.setitem(exporter.FORMS, "c", other)
+    monkeypatch.setitem(TARGETS, "c", Other())
     with pytest.raises(RunFailed, match=r"its c form is not the network, .* Nothing was written"):
-        ship(run, "c", tmp_path / "made")
+        export_run(run, "c", tmp_path / "made")
     assert left_in(tmp_path) == ["run"]
 
 
@@ -126,9 +128,9 @@ def test_whole_numbers_of_another_graph(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "predict", lambda *given: torch.eye(10))
-    monkeypatch.setattr(exporter, "logits_of", lambda *given: torch.eye(10) * 1.1)
+    monkeypatch.setattr(exporter, "run_logits", lambda *given: torch.eye(10) * 1.1)
     with pytest.raises(RunFailed, match=r"its graph is not the network, .* Nothing was written"):
-        ship(run, "c", tmp_path / "made", int8=True)
+        export_run(run, "c", tmp_path / "made", int8=True)
     assert left_in(tmp_path) == ["run"]
 
 
@@ -150,14 +152,15 @@ def test_whole_numbers_before_a_softmax_are_compared_behind_it(name: str) -> Non
         run=SimpleNamespace(result={"params": 1, "test": test}),
     )
     graph = read.graph(name)
-    logits = FORMS["c"](graph, given, True).logits
+    made = TARGETS["c"].build(graph, given, int8=True)
+    logits, _ = TARGETS["c"].run(made, split.images)
     shares = logits if graph.operations[-1].kind == "softmax" else logits.exp()
     assert torch.allclose(shares.sum(1).double(), torch.ones(len(split.images)).double())
 
 
 def test_the_page_has_no_int8(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the page computes in float32"):
-        ship(run, "html", tmp_path / "made", int8=True)
+        export_run(run, "html", tmp_path / "made", int8=True)
     code, said = whit(tmp_path, "export", str(run), "--to", "html", "--int8")
     assert (code, said.count("the page computes in float32")) == (2, 1)
 
@@ -167,7 +170,7 @@ def test_a_missing_part_is_named(
 ) -> None:
     monkeypatch.setattr("whit.needed.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'whit\[export\]'"):
-        ship(run, "onnx", tmp_path / "made")
+        export_run(run, "onnx", tmp_path / "made")
 
 
 def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,8 +197,8 @@ def test_a_signal_leaves_no_half_written_folder(
 
 
 def test_a_form_says_what_it_proved() -> None:
-    proof = exporter.Proof(10_000, 9_998, 0.25)
-    value = Shipped(
+    proof = exporter.ParityReport(10_000, 9_998, 0.25)
+    value = ExportResult(
         *("c", True, Path("made"), 1000, 10, 99, "test", 9950, "PyTorch", proof, {"memory": 64})
     )
     assert "the network on 9,998 of 10,000 test images" in value.text()
@@ -210,4 +213,4 @@ def test_numbers_that_are_none_are_refused(form: str) -> None:
     graph = read.trained_graph()
     broken = {**graph.constants, "conv6.bias": graph.constants["conv6.bias"] / 0}
     with pytest.raises(ModelError, match=r"conv6\.bias: not all are finite numbers"):
-        FORMS[form](replace(graph, constants=broken), read.trained(), False)
+        TARGETS[form].build(replace(graph, constants=broken), read.trained(), int8=False)

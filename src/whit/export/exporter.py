@@ -1,4 +1,4 @@
-"""Shipping a run in a form that runs elsewhere, with the proof that it is what was trained."""
+"""Exporting a finished run, with the proof that the export is what was trained."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from whit.budget import percent
 from whit.durable import atomic_write_directory, what_to_free, write_whole
 from whit.errors import InputError, RunFailed
 from whit.evaluation import predict
-from whit.export.ir.build import Proof, graph_of
-from whit.export.ir.graph import Graph
-from whit.export.ir.interpreter import logits_of
-from whit.export.targets import FORMS, Form
+from whit.export.ir.build import build_graph
+from whit.export.ir.interpreter import run_logits
+from whit.export.targets import TARGETS, ExportedModel
 from whit.needed import need
 from whit.run_record import RunRecord, read_run, why_no_weights
 from whit.sameness import DECIDING
@@ -24,34 +23,53 @@ from whit.text_table import wrapped
 from whit.trained import Trained, inputs_now, load_trained
 from whit.weights import sha256
 
-_SAME = 1e-3  # of the largest logit
-_TIED = 1e-4  # of it: sums of float32 in another order decide between logits as near as this
+_MAX_ERROR = 1e-3  # of the largest logit
+_MAX_TIE = 1e-4  # of it: sums of float32 in another order decide between logits as near as this
 
 
 @dataclass(frozen=True)
-class Shipped:
+class ParityReport:
+    """How two ways of running a network agree on the same images."""
+
+    num_images: int
+    same_class: int
+    largest_difference: float  # of any logit
+
+    @classmethod
+    def between(cls, ours: Tensor, theirs: Tensor) -> ParityReport:
+        """Compare logits (N, K) with logits (N, K)."""
+        assert ours.shape == theirs.shape
+        return cls(
+            len(ours),
+            int((ours.argmax(1) == theirs.argmax(1)).sum()),
+            float((ours - theirs).abs().max()),
+        )
+
+
+@dataclass(frozen=True)
+class ExportResult:
     """What was written, and how it agrees with the network on a whole split."""
 
-    form: str
+    target: str
     int8: bool
     path: Path
     num_bytes: int
-    constants: int  # numbers that the folded graph stores
+    constants: int  # numbers that the fused graph stores
     macs: int
     split: str
-    correct: int  # images of the split that the form classifies right
-    ran_by: str  # what computed the form's answers
-    proof: Proof
-    sizes: Mapping[str, int]  # bytes of flash and memory, of forms that say them
+    correct: int  # images of the split that the export classifies correctly
+    ran_by: str  # what computed the export's logits
+    proof: ParityReport
+    sizes: Mapping[str, int]  # bytes of constants and memory, of targets that know them
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        num_bytes = value.pop("num_bytes")
-        return {**value, "path": str(self.path), "bytes": num_bytes}
+        target, num_bytes = value.pop("target"), value.pop("num_bytes")
+        return {"form": target, **value, "path": str(self.path), "bytes": num_bytes}
 
     def text(self, width: int = 100) -> str:
         proof = self.proof
-        said = (
+        written = (
             f"{self.path}: {self.num_bytes:,} bytes with {self.constants:,} numbers, "
             f"{self.macs:,} multiply-adds an image."
         )
@@ -64,82 +82,67 @@ class Shipped:
             f"computed by {self.ran_by}."
         )
         needs = ", ".join(f"{value:,} bytes of {name}" for name, value in self.sizes.items())
-        lines = [said, equal, right, *([f"It needs {needs}."] if needs else [])]
+        lines = [written, equal, right, *([f"It needs {needs}."] if needs else [])]
         return "\n".join(wrapped(line, width) for line in lines)
 
 
-def ship(
-    run: Path, form: str, target: Path, model: nn.Module | None = None, *, int8: bool = False
-) -> Shipped:
-    """Write a finished run's network to `target` in a form of `FORMS`.
+def export_run(
+    run: Path, target: str, out: Path, model: nn.Module | None = None, *, int8: bool = False
+) -> ExportResult:
+    """Write a finished run's network to `out` for a target of TARGETS.
 
-    `model` is the network of a run that was given one in Python; `int8` asks for whole numbers.
+    `model` is the network of a run that was given one in Python; `int8` asks for integers.
     Raises InputError when the run has no weights, other weights than it was judged by, data or a
-    model's source that changed since, or a network that has no such form, or when `target` is
-    there already; RunFailed when the form turns out not to be the network, or cannot be written.
+    model's source that changed since, or a network that the target cannot hold, or when `out`
+    exists; RunFailed when the export turns out not to be the network, or cannot be written.
     Nothing is written then.
     """
-    if form == "onnx":
-        need("export", "onnx", "onnxruntime")
-    if form == "html" and int8:
-        raise InputError("--int8: the page computes in float32: leave it out, or give --to c.")
+    chosen = TARGETS[target]
+    if chosen.requires:
+        need("export", *chosen.requires)
+    if int8 and chosen.no_int8:
+        raise InputError(f"--int8: {chosen.no_int8}: leave it out, or give --to c.")
     record = read_run(run)
-    _refuse(record, target)
+    _require_exportable(record, out)
     trained = load_trained(record, model)
-    _refuse_changed(trained)
-    graph = graph_of(trained)
-    wanted = predict(trained.model, trained.split, trained.normalise)
+    _require_unchanged(trained)
+    graph, images = build_graph(trained), trained.split.images
+    expected = predict(trained.model, trained.split, trained.normalise)
     if int8:
-        # Whole numbers are only near the network, so what they are made from must be the network.
-        _refuse_another(trained, "graph", logits_of(graph, trained.split.images), wanted)
-    made = FORMS[form](graph, trained, int8)
+        # Integers are only near the network, so what they are made from must be the network.
+        _require_parity(trained, "graph", run_logits(graph, images), expected)
+    made = chosen.build(graph, trained, int8=int8)
+    logits, ran_by = chosen.run(made, images)
     if not int8:
-        _refuse_another(trained, f"{form} form", made.logits, wanted)
-    _write(target, made.files)
-    return _shipped(form, int8, target, graph, trained, made, wanted)
-
-
-def _write(target: Path, files: bytes | Mapping[str, bytes]) -> None:
-    try:
-        if isinstance(files, bytes):
-            write_whole(target, files)
-        else:
-            atomic_write_directory(target, files)
-    except OSError as error:
-        mend = what_to_free(target.parent, error, _size(files))
-        raise RunFailed(f"{target}: cannot be written: {mend}, then export again.") from None
-
-
-def _size(files: bytes | Mapping[str, bytes]) -> int:
-    return len(files) if isinstance(files, bytes) else sum(map(len, files.values()))
-
-
-def _shipped(
-    form: str,
-    int8: bool,
-    target: Path,
-    graph: Graph,
-    trained: Trained,
-    made: Form,
-    wanted: Tensor,
-) -> Shipped:
-    split = trained.split
-    return Shipped(
-        form,
-        int8,
+        _require_parity(trained, f"{target} form", logits, expected)
+    _write(out, made)
+    return ExportResult(
         target,
-        _size(made.files),
+        int8,
+        out,
+        made.num_bytes,
         graph.num_constants,
         graph.macs,
-        split.name,
-        int((made.logits.argmax(1) == split.labels).sum()),
-        made.ran_by,
-        Proof.between(made.logits, wanted),
+        trained.split.name,
+        int((logits.argmax(1) == trained.split.labels).sum()),
+        ran_by,
+        ParityReport.between(logits, expected),
         made.sizes,
     )
 
 
-def _refuse(run: RunRecord, target: Path) -> None:
+def _write(out: Path, made: ExportedModel) -> None:
+    try:
+        if isinstance(made.files, bytes):
+            write_whole(out, made.files)
+        else:
+            atomic_write_directory(out, made.files)
+    except OSError as error:
+        advice = what_to_free(out.parent, error, made.num_bytes)
+        raise RunFailed(f"{out}: cannot be written: {advice}, then export again.") from None
+
+
+def _require_exportable(run: RunRecord, out: Path) -> None:
     problems = []
     problem = why_no_weights(run)
     if problem:
@@ -150,17 +153,17 @@ def _refuse(run: RunRecord, target: Path) -> None:
             "`whit audit` says more. They are not exported."
         )
     try:
-        if target.exists() or target.is_symlink():
-            problems.append(f"{target}: is there already: remove it, or name another by --out.")
-        elif not target.parent.is_dir():
-            problems.append(f"{target}: the folder {target.parent} is not there.")
+        if out.exists() or out.is_symlink():
+            problems.append(f"{out}: is there already: remove it, or name another by --out.")
+        elif not out.parent.is_dir():
+            problems.append(f"{out}: the folder {out.parent} is not there.")
     except OSError as error:
-        problems.append(f"{target}: {error.strerror}: name another by --out.")
+        problems.append(f"{out}: {error.strerror}: name another by --out.")
     if problems:
         raise InputError(problems)
 
 
-def _refuse_changed(trained: Trained) -> None:
+def _require_unchanged(trained: Trained) -> None:
     """Raise InputError where the network, or what it would be proven on, is not the run's."""
     run = trained.run
     problems = [
@@ -173,11 +176,11 @@ def _refuse_changed(trained: Trained) -> None:
         raise InputError(problems)
 
 
-def _refuse_another(trained: Trained, what: str, logits: Tensor, wanted: Tensor) -> None:
+def _require_parity(trained: Trained, what: str, logits: Tensor, expected: Tensor) -> None:
     """Raise RunFailed where logits are not those of the network."""
-    if _is_equal(logits, wanted):
+    if _is_equal(logits, expected):
         return
-    proof = Proof.between(logits, wanted)
+    proof = ParityReport.between(logits, expected)
     raise RunFailed(
         f"{trained.run.path}: its {what} is not the network, which is a defect of whit: "
         f"{proof.same_class:,} of {proof.num_images:,} {trained.split.name} images fall into the "
@@ -186,12 +189,14 @@ def _refuse_another(trained: Trained, what: str, logits: Tensor, wanted: Tensor)
     )
 
 
-def _is_equal(logits: Tensor, wanted: Tensor) -> bool:
+def _is_equal(logits: Tensor, expected: Tensor) -> bool:
     """Whether logits (N, K) differ as sums in another order do, and only ties by their class."""
-    size = 1 + float(wanted.abs().max())
-    chosen = wanted.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-    behind = float((wanted.amax(1) - chosen).max())
-    return bool(float((logits - wanted).abs().max()) <= _SAME * size and behind <= _TIED * size)
+    size = 1 + float(expected.abs().max())
+    chosen = expected.gather(1, logits.argmax(1, keepdim=True))[:, 0]
+    behind = float((expected.amax(1) - chosen).max())
+    return bool(
+        float((logits - expected).abs().max()) <= _MAX_ERROR * size and behind <= _MAX_TIE * size
+    )
 
 
 def _judged_by(run: RunRecord) -> object:

@@ -31,7 +31,7 @@ _MOST_ERRORS = 300
 
 
 def network(run: RunRecord) -> str:
-    """Return the folded network of a finished run as JSON."""
+    """Return the fuse network of a finished run as JSON."""
     from whit.export.html.graph_json import network_json
 
     return json.dumps(network_json(_network_of(run)))

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from whit.errors import RunFailed
 from whit.export.c.source import c_name
-from whit.export.program import SCORE_UNITS, Program
+from whit.export.program import LOGIT_SCALE, Program
 
-STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+STRICT_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
 
-def compiler() -> str | None:
+def find_compiler() -> str | None:
     """Return the C compiler of this machine, if there is one."""
     return shutil.which("cc")
 
@@ -38,17 +38,19 @@ def c_logits(
     """
     try:
         with tempfile.TemporaryDirectory(prefix="whit-") as folder:
-            library = build(files, Path(folder), [*STRICT, *flags], cc)
-            scores = call_each(library, program, images)
+            library = compile_library(files, Path(folder), [*STRICT_FLAGS, *flags], cc)
+            scores = classify_each(library, program, images)
     except OSError as error:
         raise RunFailed(
             f"the C form cannot be tried in {tempfile.gettempdir()}: {error.strerror or error}. "
             "Set TMPDIR to a folder with free space whose programs may run, then export again."
         ) from None
-    return torch.from_numpy(scores).double() / (SCORE_UNITS if program.int8 else 1)
+    return torch.from_numpy(scores).double() / (LOGIT_SCALE if program.int8 else 1)
 
 
-def build(files: Mapping[str, bytes], folder: Path, flags: Sequence[str], cc: str = "cc") -> Path:
+def compile_library(
+    files: Mapping[str, bytes], folder: Path, flags: Sequence[str], cc: str = "cc"
+) -> Path:
     """Write a C form into a folder and compile it there; return the shared library."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -64,7 +66,7 @@ def build(files: Mapping[str, bytes], folder: Path, flags: Sequence[str], cc: st
     return library
 
 
-def call_each(
+def classify_each(
     library: Path, program: Program, images: Tensor
 ) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     """Return the scores (N, K) of each image; the classes it answers must be their largest."""

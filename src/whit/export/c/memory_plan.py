@@ -1,8 +1,8 @@
 """Where each value lies while a network runs, in as little memory as can be found.
 
-A value needs its place from the step that makes it to the last that reads it. Two values whose
-times meet may not share a place, but a step that works forward through its input may write over
-it: its output then starts where that input starts, or before.
+A value needs its memory from the step that makes it to the last that reads it. Two values that are
+alive at once may not overlap, but a step that works in place may write over its input: its output
+then starts where that input starts, or before.
 
 Placing values is bin packing in two dimensions, so not every best plan can be found; but no plan
 can be smaller than what is alive at some one step, and most plans reach that bound.
@@ -15,12 +15,12 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-_TRIES = 300
-_ALL_ORDERS = 6  # values; so many have 720 orders
+_MAX_TRIES = 300
+_MAX_EXHAUSTIVE = 6  # values; so many have 720 orders
 
 
 @dataclass(frozen=True)
-class Span:
+class BufferLifetime:
     """A value: how many units it takes, and the steps of its first and last use.
 
     over: inputs that are not read again and that may be written over.
@@ -35,58 +35,60 @@ class Span:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Where each value starts, in units; `least` is what no plan can do without."""
+    """Where each value starts, in units; `lower_bound` is what no plan can do without."""
 
     starts: Mapping[str, int]
     size: int
-    least: int
+    lower_bound: int
 
 
-def plan_memory(spans: Sequence[Span]) -> MemoryPlan:
+def plan_memory(buffers: Sequence[BufferLifetime]) -> MemoryPlan:
     """Return the smallest of the plans tried: every order of up to six values, else 300 orders.
 
-    Each order places its values one by one at the lowest place that is free. The first orders are
-    by size, by time and by both; then two values change places again and again, which is kept
-    when it is no worse. The same values give the same plan.
+    Each order places its values one by one at the lowest address that is free. The first orders are
+    by size, by time and by both; then two values are swapped again and again, which is kept when
+    it is no worse. The same values give the same plan.
     """
-    least = least_size(spans)
+    lower_bound = min_size(buffers)
     best: MemoryPlan | None = None
-    for order in _orders(spans):
-        starts = _placed(order)
-        size = max((starts[span.name] + span.size for span in spans), default=0)
+    for order in _orders(buffers):
+        starts = _place(order)
+        size = max((starts[buffer.name] + buffer.size for buffer in buffers), default=0)
         if best is None or size < best.size:
-            best = MemoryPlan(starts, size, least)
-        if best.size == least:
+            best = MemoryPlan(starts, size, lower_bound)
+        if best.size == lower_bound:
             break
     return best or MemoryPlan({}, 0, 0)
 
 
-def least_size(spans: Sequence[Span]) -> int:
+def min_size(buffers: Sequence[BufferLifetime]) -> int:
     """Return the most units that are alive during any one step."""
-    least = 0
-    for step in range(max((span.last for span in spans), default=-1) + 1):
-        alive = [span for span in spans if span.first <= step <= span.last]
-        over = {name for span in alive if span.first == step for name in span.over}
-        before = sum(span.size for span in alive if span.first < step)
-        after = sum(span.size for span in alive if span.name not in over)
-        least = max(least, before, after)
-    return least
+    lower_bound = 0
+    for step in range(max((buffer.last for buffer in buffers), default=-1) + 1):
+        alive = [buffer for buffer in buffers if buffer.first <= step <= buffer.last]
+        over = {name for buffer in alive if buffer.first == step for name in buffer.over}
+        before = sum(buffer.size for buffer in alive if buffer.first < step)
+        after = sum(buffer.size for buffer in alive if buffer.name not in over)
+        lower_bound = max(lower_bound, before, after)
+    return lower_bound
 
 
-def _orders(spans: Sequence[Span]) -> Iterator[Sequence[Span]]:
-    yield sorted(spans, key=lambda span: (-span.size, span.first))
-    yield sorted(spans, key=lambda span: (span.first, -span.size))
-    yield sorted(spans, key=lambda span: (-span.size * (span.last - span.first + 1), span.first))
-    if len(spans) <= _ALL_ORDERS:
-        yield from itertools.permutations(spans)
+def _orders(buffers: Sequence[BufferLifetime]) -> Iterator[Sequence[BufferLifetime]]:
+    yield sorted(buffers, key=lambda buffer: (-buffer.size, buffer.first))
+    yield sorted(buffers, key=lambda buffer: (buffer.first, -buffer.size))
+    yield sorted(
+        buffers, key=lambda buffer: (-buffer.size * (buffer.last - buffer.first + 1), buffer.first)
+    )
+    if len(buffers) <= _MAX_EXHAUSTIVE:
+        yield from itertools.permutations(buffers)
         return
     generator = random.Random(0)
-    order = sorted(spans, key=lambda span: (-span.size, span.first))
-    size = _size_of(order)
-    for _ in range(_TRIES):
+    order = sorted(buffers, key=lambda buffer: (-buffer.size, buffer.first))
+    size = _total_size(order)
+    for _ in range(_MAX_TRIES):
         one, other = generator.sample(range(len(order)), 2)
         order[one], order[other] = order[other], order[one]
-        changed = _size_of(order)
+        changed = _total_size(order)
         if changed > size:
             order[one], order[other] = order[other], order[one]
             continue
@@ -94,32 +96,32 @@ def _orders(spans: Sequence[Span]) -> Iterator[Sequence[Span]]:
         yield list(order)
 
 
-def _size_of(order: Sequence[Span]) -> int:
-    starts = _placed(order)
-    return max(starts[span.name] + span.size for span in order)
+def _total_size(order: Sequence[BufferLifetime]) -> int:
+    starts = _place(order)
+    return max(starts[buffer.name] + buffer.size for buffer in order)
 
 
-def _placed(order: Sequence[Span]) -> dict[str, int]:
+def _place(order: Sequence[BufferLifetime]) -> dict[str, int]:
     starts: dict[str, int] = {}
-    done: list[Span] = []
-    for span in order:
-        near = [each for each in done if each.first <= span.last and span.first <= each.last]
-        places = {0}
-        for each in near:
-            places |= {starts[each.name], starts[each.name] + each.size}
-            if span.name in each.over:  # must not start before what will be written over it
-                places.add(max(0, starts[each.name] + each.size - span.size))
-        starts[span.name] = min(
-            place
-            for place in places
-            if all(_apart(span, place, each, starts[each.name]) for each in near)
+    placed: list[BufferLifetime] = []
+    for buffer in order:
+        alive = [each for each in placed if each.first <= buffer.last and buffer.first <= each.last]
+        candidates = {0}
+        for each in alive:
+            candidates |= {starts[each.name], starts[each.name] + each.size}
+            if buffer.name in each.over:  # must not start before what will be written over it
+                candidates.add(max(0, starts[each.name] + each.size - buffer.size))
+        starts[buffer.name] = min(
+            start
+            for start in candidates
+            if all(_do_not_clash(buffer, start, each, starts[each.name]) for each in alive)
         )
-        done.append(span)
+        placed.append(buffer)
     return starts
 
 
-def _apart(a: Span, a_start: int, b: Span, b_start: int) -> bool:
-    """Whether two values that are alive at once may lie there."""
+def _do_not_clash(a: BufferLifetime, a_start: int, b: BufferLifetime, b_start: int) -> bool:
+    """Whether two values that are alive at once may lie at these starts."""
     if a_start + a.size <= b_start or b_start + b.size <= a_start:
         return True
     if b.name in a.over:

@@ -12,10 +12,11 @@ from math import prod
 
 import numpy as np
 
-from whit.export.c.calls import NEEDS_MATH, OUTSIDE, calls, kernel_texts, number
-from whit.export.c.memory_plan import MemoryPlan, Span, plan_memory
+from whit.export.c.calls import NEEDS_MATH, calls, kernel_texts
+from whit.export.c.kernel import OUTSIDE, Array, Step, format_float
+from whit.export.c.memory_plan import BufferLifetime, MemoryPlan, plan_memory
 from whit.export.ir.graph import INPUT
-from whit.export.program import OUTPUT, Array, Program, Step, places_and_channels
+from whit.export.program import OUTPUT, Program
 from whit.rounding import most_of
 
 _WIDTH = 100
@@ -23,30 +24,17 @@ _TYPES = {
     "float32": "float",
     **{name: f"{name}_t" for name in ("int8", "uint8", "int16", "int32", "int64")},
 }
-# These kernels work forward: a number is written where no later one reads.
-_FORWARD = (
-    "activation",
-    "hardswish",
-    "scale",
-    "table",
-    "mean",
-    "slice",
-    "add",
-    "subtract",
-    "multiply",
-)
-_POOLS = ("maxpool", "avgpool")
-_BEHIND = 31  # zeros behind unpacked weights, which are read in blocks
+_PADDING = 31  # zeros after unpacked weights, which are read in blocks
 
 
-def c_files(program: Program, said: str) -> dict[str, bytes]:
-    """Return the files of a C form by their names; `said` is a line about the run."""
+def c_files(program: Program, description: str) -> dict[str, bytes]:
+    """Return the files of a C form by their names; `description` is a line about the run."""
     name = c_name(program.name)
     plan = memory_plan(program)
     texts = {
         f"{name}.h": _header(program, name, plan),
         f"{name}.c": _source(program, name, plan),
-        "README.md": _readme(program, name, plan, said),
+        "README.md": _readme(program, name, plan, description),
     }
     return {file: text.encode("ascii") for file, text in texts.items()}
 
@@ -58,52 +46,51 @@ def c_name(name: str) -> str:
 
 
 def memory_plan(program: Program) -> MemoryPlan:
-    """Return where each value lies, in numbers; the image and the scores are the caller's."""
-    last: dict[str, int] = {}
+    """Return where each value lies, in numbers; the image and the logits are the caller's."""
+    last_use: dict[str, int] = {}
     for i, step in enumerate(program.steps):
-        last.update((name, i) for name in step.inputs)
-    spans = []
+        last_use.update((name, i) for name in step.inputs)
+    lifetimes = []
     for i, step in enumerate(program.steps):
         if step.name == OUTPUT:
             continue
         over = {
             name
             for name in step.inputs
-            if last[name] == i and name != INPUT and _writes_over(program, step, name)
+            if last_use[name] == i and name != INPUT and _overwrites(program, step, name)
         }
-        places, channels = places_and_channels(step.shape)
-        spans.append(Span(step.name, places * channels, i, last[step.name], frozenset(over)))
-    return plan_memory(spans)
+        last, size = last_use[step.name], prod(step.shape)
+        lifetimes.append(BufferLifetime(step.name, size, i, last, frozenset(over)))
+    return plan_memory(lifetimes)
 
 
 def memory_bytes(program: Program) -> int:
-    """Return the bytes of static memory: activations, an image moved, weights unpacked."""
+    """Return the bytes of static memory: activations, a shifted image, unpacked weights."""
     unit = 1 if program.int8 else 4
-    return unit * memory_plan(program).size + _moved_bytes(program) + _unpacked_bytes(program)
+    return unit * memory_plan(program).size + _shifted_bytes(program) + _unpacked_bytes(program)
 
 
-def _moved_bytes(program: Program) -> int:
+def _shifted_bytes(program: Program) -> int:
     return prod(program.image_shape) if len(program.shifts) > 1 else 0
 
 
-def _writes_over(program: Program, step: Step, name: str) -> bool:
-    if step.kind in _POOLS:
-        return not any(step.settings["padding"])
-    # A vector that counts for every place is read to the end.
-    return step.kind in _FORWARD and (len(step.inputs) == 1 or program.shape_of(name) == step.shape)
+def _overwrites(program: Program, step: Step, name: str) -> bool:
+    # A vector that counts for every pixel is read to the end, and so are windows with padding.
+    is_alike = len(step.inputs) == 1 or program.shape_of(name) == step.shape
+    return step.kernel.in_place and is_alike and not any(step.settings.get("padding", ()))
 
 
 def _unpacked_bytes(program: Program) -> int:
     sizes = [array.size for name, array in program.constants.items() if program.is_packed(name)]
-    return max(sizes) + _BEHIND if sizes else 0
+    return max(sizes) + _PADDING if sizes else 0
 
 
 def _header(program: Program, name: str, plan: MemoryPlan) -> str:
     channels, height, width = program.image_shape
     size, classes = channels * height * width, len(program.classes)
     guard, kind = f"{name.upper()}_H", "int8" if program.int8 else "float"
-    lying = f"{height} lines of {width} places of {channels} byte{'s' * (channels > 1)}"
-    scored = (
+    layout = f"{height} lines of {width} places of {channels} byte{'s' * (channels > 1)}"
+    output = (
         f"scores: {classes} whole numbers, logits times 65,536, before any softmax"
         if program.int8
         else f"scores: {classes} numbers, as the network gives them"
@@ -112,7 +99,7 @@ def _header(program: Program, name: str, plan: MemoryPlan) -> str:
     return f"""/*
  * {_in_comment(program.name)}: {kind}, made by whit. Not to be edited.
  *
-{_commented(_needs(program, plan))}
+{_comment_lines(_needs(program, plan))}
  */
 #ifndef {guard}
 #define {guard}
@@ -122,8 +109,8 @@ def _header(program: Program, name: str, plan: MemoryPlan) -> str:
 /*
  * Returns the class of an image, 0 to {classes - 1}. Not to be called by two at once.
  *
- * pixels: {lying}, 0 to 255, as in the data set
- * {scored}
+ * pixels: {layout}, 0 to 255, as in the data set
+ * {output}
  *
  * classes:
 {labels}
@@ -142,15 +129,15 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
     unit = 1 if program.int8 else 4
     bound = (
         "no plan needs less"
-        if plan.size == plan.least
-        else f"no plan could need less than {unit * plan.least:,}"
+        if plan.size == plan.lower_bound
+        else f"no plan could need less than {unit * plan.lower_bound:,}"
     )
-    beside = f", {_moved_bytes(program)} for the image moved" if _moved_bytes(program) else ""
+    extra = f", {_shifted_bytes(program)} for the image moved" if _shifted_bytes(program) else ""
     if _unpacked_bytes(program):
-        beside += f", {_unpacked_bytes(program)} for a layer's weights unpacked"
+        extra += f", {_unpacked_bytes(program)} for a layer's weights unpacked"
     return [
         f"flash: {program.constant_bytes:,} bytes of constants, and the code",
-        f"memory: {unit * plan.size:,} bytes for activations ({bound}){beside}, static; no heap; "
+        f"memory: {unit * plan.size:,} bytes for activations ({bound}){extra}, static; no heap; "
         "the stack beside",
         f"operations: {program.macs:,} multiply-adds an image",
     ]
@@ -164,9 +151,9 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
         includes.append("#include <math.h>")
     constants = "".join(_stored(program, each) for each in program.constants)
     unit = "uint8_t" if program.int8 else "float"
-    where = f"static {unit} memory[{plan.size}];\n\n" if plan.size else ""
+    static = f"static {unit} memory[{plan.size}];\n\n" if plan.size else ""
     if _unpacked_bytes(program):
-        where += f"static int8_t weights[{_unpacked_bytes(program)}];\n\n"
+        static += f"static int8_t weights[{_unpacked_bytes(program)}];\n\n"
     return (
         "/* Made by whit. Not to be edited; the header says what it needs. */\n"
         + "\n".join(includes)
@@ -175,7 +162,7 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
         + "\n"
         + constants
         + _outside(program)
-        + where
+        + static
         + _classify(program, name, plan)
     )
 
@@ -183,16 +170,16 @@ def _source(program: Program, name: str, plan: MemoryPlan) -> str:
 def _stored(program: Program, name: str) -> str:
     array, size = program.constants[name], _size(program, name)
     if program.is_packed(name):
-        array = packed(array, program.bits)
+        array = pack_weights(array, program.bits)
         size = str(array.size)
     kind = _TYPES[str(array.dtype)]
     return f"static const {kind} {_constant(name)}[{size}] = {{\n{_numbers(array)}\n}};\n\n"
 
 
-def packed(weights: Array, bits: int) -> Array:
+def pack_weights(weights: Array, bits: int) -> Array:
     """Return weights side by side, from the lowest bits on; zero lies in the middle."""
-    whole = weights.ravel().astype(np.int64) + most_of(bits)
-    each = whole[:, None] >> np.arange(bits) & 1
+    levels = weights.ravel().astype(np.int64) + most_of(bits)
+    each = levels[:, None] >> np.arange(bits) & 1
     return np.packbits(each.astype(np.uint8).ravel(), bitorder="little")
 
 
@@ -205,7 +192,7 @@ def _size(program: Program, constant: str) -> str:
 
 
 def _outside(program: Program) -> str:
-    """Zeros that stand for the channels of a place outside a map, in float32."""
+    """Zeros that stand for the channels of a pixel outside a map, in float32."""
     if program.int8:
         return ""
     widest = max(
@@ -221,22 +208,22 @@ def _outside(program: Program) -> str:
 
 def _classify(program: Program, name: str, plan: MemoryPlan) -> str:
     pixels, classes = prod(program.image_shape), len(program.classes)
-    read = f"const uint8_t pixels[{pixels}], {_score_type(program)} scores[{classes}]"
-    lines = [f"int {name}_classify({read})", "{"]
+    arguments = f"const uint8_t pixels[{pixels}], {_score_type(program)} scores[{classes}]"
+    lines = [f"int {name}_classify({arguments})", "{"]
     if len(program.shifts) == 1:
-        lines += _one_look(program, plan)
+        lines += _one_pass(program, plan)
     else:
         lines = [
             f"static uint8_t moved[{pixels}];",
             "",
             "/* The scores of the image as it lies in `pixels`. */",
-            f"static void look({read})",
+            f"static void look({arguments})",
             "{",
-            *_one_look(program, plan),
+            *_one_pass(program, plan),
             "}",
             "",
             *lines,
-            *_all_looks(program),
+            *_all_passes(program),
         ]
     lines += [
         "    int best = 0;",
@@ -249,10 +236,10 @@ def _classify(program: Program, name: str, plan: MemoryPlan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _one_look(program: Program, plan: MemoryPlan) -> list[str]:
+def _one_pass(program: Program, plan: MemoryPlan) -> list[str]:
     unit = "uint8_t" if program.int8 else "float"
 
-    def where(value: str) -> str:
+    def value_name(value: str) -> str:
         return {INPUT: "pixels", OUTPUT: "scores"}.get(value, value)
 
     lines = []
@@ -260,7 +247,7 @@ def _one_look(program: Program, plan: MemoryPlan) -> list[str]:
         if step.name != OUTPUT:
             lines.append(f"    {unit} *const {step.name} = memory + {plan.starts[step.name]};")
 
-    def constant(name: str) -> str:
+    def constant_name(name: str) -> str:
         return "weights" if program.is_packed(name) else _constant(name)
 
     for step in program.steps:
@@ -268,15 +255,15 @@ def _one_look(program: Program, plan: MemoryPlan) -> list[str]:
             if program.is_packed(name):
                 size = program.constants[name].size
                 lines.append(f"    unpack({_constant(name)}, {size}, weights);")
-        for call in calls(program, step, where, constant):
+        for call in calls(program, step, value_name, constant_name):
             # A struct's two words stay in one line.
-            whole = f"{call};".replace("struct ", "struct~")
-            lines += [line.replace("~", " ") for line in _wrapped(whole, "    ", "        ")]
+            text = f"{call};".replace("struct ", "struct~")
+            lines += [line.replace("~", " ") for line in _wrap(text, "    ", "        ")]
     return lines
 
 
-def _all_looks(program: Program) -> list[str]:
-    """The mean of the scores over all shifts; whole numbers are divided towards zero."""
+def _all_passes(program: Program) -> list[str]:
+    """The mean of the logits over all shifts; integers are divided toward zero."""
     channels, height, width = program.image_shape
     count, classes = len(program.shifts), len(program.classes)
     shifts = ", ".join(f"{{{right}, {down}}}" for right, down in program.shifts)
@@ -304,15 +291,15 @@ def _constant(name: str) -> str:
 def _numbers(array: Array) -> str:
     flat = array.ravel()
     if flat.dtype == np.float32:
-        texts = [number(float(each)) for each in flat]
+        texts = [format_float(float(each)) for each in flat]
     elif flat.dtype == np.int64:
         texts = [f"INT64_C({each})" for each in flat]
     else:
         texts = [str(each) for each in flat]
-    return "\n".join(_wrapped(", ".join(texts), "    ", "    "))
+    return "\n".join(_wrap(", ".join(texts), "    ", "    "))
 
 
-def _wrapped(text: str, first: str, rest: str) -> list[str]:
+def _wrap(text: str, first: str, rest: str) -> list[str]:
     return textwrap.wrap(
         text,
         _WIDTH,
@@ -323,7 +310,7 @@ def _wrapped(text: str, first: str, rest: str) -> list[str]:
     )
 
 
-def _commented(lines: list[str]) -> str:
+def _comment_lines(lines: list[str]) -> str:
     wrapped = [part for line in lines for part in textwrap.wrap(line, _WIDTH - 3)]
     return "\n".join(f" * {line}" for line in wrapped)
 
@@ -336,14 +323,14 @@ def _in_comment(text: str) -> str:
     return plain.replace("*/", "* /").replace("/*", "/ *")
 
 
-def _readme(program: Program, name: str, plan: MemoryPlan, said: str) -> str:
+def _readme(program: Program, name: str, plan: MemoryPlan, description: str) -> str:
     needs = "\n".join(f"- {line}" for line in _needs(program, plan))
     needs_math = any(
         f"{function}(" in text for text in kernel_texts(program) for function in NEEDS_MATH
     )
     return f"""# {name}
 
-{said}
+{description}
 
     cc -std=c99 -O2 -c {name}.c{"   # link with -lm" if needs_math else ""}
 

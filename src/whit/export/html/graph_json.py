@@ -1,11 +1,11 @@
-"""The form of a network that the browser runs: its graph as JSON, its numbers as base64."""
+"""A network as the browser reads it: its graph as JSON, its numbers as base64."""
 
 from __future__ import annotations
 
 import base64
 from typing import Any
 
-from whit.export.ir.build import graph_of
+from whit.export.ir.build import build_graph
 from whit.export.ir.graph import Graph
 from whit.trained import Trained
 
@@ -15,15 +15,15 @@ def network_json(trained: Trained) -> dict[str, Any]:
 
     Raises ModelError naming every operation that has no plain form.
     """
-    return graph_json(graph_of(trained))
+    return graph_json(build_graph(trained))
 
 
 def graph_json(graph: Graph) -> dict[str, Any]:
     """Return a graph with its constants as one row of little-endian float32 numbers."""
-    places: dict[str, dict[str, Any]] = {}
+    positions: dict[str, dict[str, Any]] = {}
     numbers = bytearray()
     for name, tensor in graph.constants.items():
-        places[name] = {"offset": len(numbers) // 4, "shape": list(tensor.shape)}
+        positions[name] = {"offset": len(numbers) // 4, "shape": list(tensor.shape)}
         numbers += tensor.numpy().astype("<f4").tobytes()
     operations = [
         {
@@ -42,6 +42,6 @@ def graph_json(graph: Graph) -> dict[str, Any]:
         "classes": list(graph.classes),
         "shifts": [list(shift) for shift in graph.shifts],
         "operations": operations,
-        "constants": places,
+        "constants": positions,
         "weights": base64.b64encode(bytes(numbers)).decode(),
     }

@@ -17,16 +17,16 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) )", re.MULTILINE)
 
 
-def drawing_page(network: dict[str, Any], said: str) -> str:
-    """Return the page for a network as `network_json` gives it; `said` is a line about the run.
+def drawing_page(network: dict[str, Any], description: str) -> str:
+    """Return the page for a network from `graph_json`; `description` is a line about the run.
 
     It calls no address and may not: its policy allows its own style and script alone.
     """
-    script = "".join(_without_imports(browser_file(name)) for name in _MODULES)
-    style = browser_file("draw.css")
-    return Template(browser_file("draw.html")).substitute(
+    script = "".join(_strip_imports(static_file(name)) for name in _MODULES)
+    style = static_file("draw.css")
+    return Template(static_file("draw.html")).substitute(
         title=escape(network["name"]),
-        said=escape(said),
+        description=escape(description),
         # In a script element only its own end could be taken for something else.
         network=json.dumps(network, separators=(",", ":")).replace("<", "\\u003c"),
         script=script,
@@ -36,13 +36,13 @@ def drawing_page(network: dict[str, Any], said: str) -> str:
     )
 
 
-def browser_file(name: str) -> str:
+def static_file(name: str) -> str:
     """Return one of the files that run in the browser."""
     file = resources.files("whit") / "export" / "html" / "static" / name
     return file.read_text(encoding="utf-8")
 
 
-def _without_imports(module: str) -> str:
+def _strip_imports(module: str) -> str:
     """Return a module's text for one script of all: nothing to fetch, nothing to hand over."""
     return _EXPORT.sub("", _IMPORT.sub("", module))
 

@@ -11,37 +11,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from whit.export.ir.graph import Graph
-from whit.export.ir.interpreter import execute
+from whit.export.ir.interpreter import run_graph
 from whit.rounding import most_of
 
 NUM_IMAGES = 1000  # evenly from all training images, which may lie class by class
-_BATCH = 100
-_SAMPLES = 20_000  # numbers of one value that decide its levels
-_CUTS = np.linspace(1, 0.5, 51)
+_BATCH_SIZE = 100
+_MAX_SAMPLES = 20_000  # numbers of one value that decide its levels
+_RANGE_SHARES = np.linspace(1, 0.5, 51)
 
 
 @dataclass(frozen=True)
-class Levels:
-    """What a byte q stands for: (q - zero) * scale."""
+class QuantParams:
+    """What a byte q stands for: (q - zero_point) * scale."""
 
     scale: float
-    zero: int
+    zero_point: int
 
     @property
     def lowest(self) -> float:
-        return -self.zero * self.scale
+        return -self.zero_point * self.scale
 
     @property
     def highest(self) -> float:
-        return (255 - self.zero) * self.scale
+        return (255 - self.zero_point) * self.scale
 
     def values(self) -> NDArray[np.float64]:
         """Return what each byte stands for, (256,)."""
-        return (np.arange(256, dtype=np.float64) - self.zero) * self.scale
+        return (np.arange(256, dtype=np.float64) - self.zero_point) * self.scale
 
-    def bytes_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the nearest level of each value, as whole numbers from 0 to 255."""
-        nearest: NDArray[np.float64] = np.floor(values / self.scale + self.zero + 0.5)
+    def quantize(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the nearest level of each value, as integers from 0 to 255."""
+        nearest: NDArray[np.float64] = np.floor(values / self.scale + self.zero_point + 0.5)
         return nearest.clip(0, 255)
 
 
@@ -51,7 +51,7 @@ def calibration_images(images: Tensor) -> Tensor:
     return images[torch.arange(count) * len(images) // count]
 
 
-def samples_of(graph: Graph, images: Tensor) -> dict[str, NDArray[np.float64]]:
+def collect_activations(graph: Graph, images: Tensor) -> dict[str, NDArray[np.float64]]:
     """Return numbers of every value of the graph over these images, evenly taken.
 
     In float64, so that the last bits of a machine's own sums decide nothing.
@@ -60,57 +60,59 @@ def samples_of(graph: Graph, images: Tensor) -> dict[str, NDArray[np.float64]]:
         graph, constants={name: tensor.double() for name, tensor in graph.constants.items()}
     )
     found: dict[str, list[NDArray[np.float64]]] = {}
-    batches = -(-len(images) // _BATCH)
-    for first in range(0, len(images), _BATCH):
-        for name, value in execute(exact, images[first : first + _BATCH]).items():
+    batches = -(-len(images) // _BATCH_SIZE)
+    for batch in images.split(_BATCH_SIZE):
+        for name, value in run_graph(exact, batch).items():
             flat = value.flatten()
-            step = max(1, flat.numel() * batches // _SAMPLES)
-            while gcd(step, value[0].numel()) > 1:  # else the same places of every image
+            step = max(1, flat.numel() * batches // _MAX_SAMPLES)
+            while gcd(step, value[0].numel()) > 1:  # else the same pixels of every image
                 step += 1
             extremes = torch.stack([flat.min(), flat.max()])
             found.setdefault(name, []).append(torch.cat([flat[::step], extremes]).numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def best_levels(samples: NDArray[np.float64], lowest: float = -inf, highest: float = inf) -> Levels:
-    """Return the levels with the least mean square error; zero is always one of them.
+def choose_qparams(
+    samples: NDArray[np.float64], lowest: float = -inf, highest: float = inf
+) -> QuantParams:
+    """Return those with the least mean square error; zero is always one of the levels.
 
     What lies beyond `lowest` and `highest` is cut off by whatever reads the value.
     """
     cut = np.clip(samples, lowest, highest)
     low, high = min(0.0, float(cut.min())), max(0.0, float(cut.max()))
     if low == high:
-        return Levels(1.0, 0)
-    best, least = None, inf
-    for share in _CUTS:
-        levels = _levels(low * share, high * share)
-        near = (levels.bytes_of(cut) - levels.zero) * levels.scale
+        return QuantParams(1.0, 0)
+    best, min_error = None, inf
+    for share in _RANGE_SHARES:
+        qparams = _qparams(low * share, high * share)
+        near = (qparams.quantize(cut) - qparams.zero_point) * qparams.scale
         error = float(np.square(near - cut).mean())
-        if error < least:
-            best, least = levels, error
+        if error < min_error:
+            best, min_error = qparams, error
     assert best is not None
     return best
 
 
-def _levels(low: float, high: float) -> Levels:
+def _qparams(low: float, high: float) -> QuantParams:
     # Sixteen bits: the last bits of a sum must not decide them.
     fraction, exponent = frexp((high - low) / 255)
     scale = ldexp(round(fraction * 65536), exponent - 16)
-    return Levels(scale, min(255, max(0, round(-low / scale))))
+    return QuantParams(scale, min(255, max(0, round(-low / scale))))
 
 
-def whole_weights(
+def quantize_weights(
     weights: NDArray[np.float64], bits: int = 8
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return weights (O, ...) as whole numbers, and a scale an output (O,).
+    """Return weights (O, ...) as integers, and a scale an output (O,).
 
     Of 8 bits they lie from -127 to 127.
     """
-    most = most_of(bits)
+    qmax = most_of(bits)
     largest = np.abs(weights.reshape(len(weights), -1)).max(1)
-    scales = (largest / most).astype(np.float32)
+    scales = (largest / qmax).astype(np.float32)
     # Any scale does for a row of zeros, but a large one would make the factors of all rows wide.
     some = scales[scales > 0]
     scales[scales == 0] = some.min() if some.size else 1
     shaped = scales.astype(np.float64).reshape(-1, *(1,) * (weights.ndim - 1))
-    return np.clip(np.rint(weights / shaped), -most, most).astype(np.int8), scales
+    return np.clip(np.rint(weights / shaped), -qmax, qmax).astype(np.int8), scales

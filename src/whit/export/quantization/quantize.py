@@ -1,4 +1,4 @@
-"""A folded graph as steps in whole numbers: bytes, int8 weights and int32 sums.
+"""A fused graph as an int8 program: uint8 values, int8 weights and int32 sums.
 
 Pixels are bytes already. Every other value is kept as bytes q that stand for (q - zero) * scale;
 weights are symmetric, with a scale an output channel. A `scale` behind a layer becomes part of
@@ -8,50 +8,77 @@ activation but `hardswish` is a table of 256 bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from whit.errors import ModelError
+from whit.export.c.kernel import Kernel, Step
 from whit.export.ir.graph import Graph
-from whit.export.program import OUTPUT, Program
-from whit.export.quantization.builder import Quantiser, Whole
-from whit.export.quantization.calibration import Levels, calibration_images, samples_of
-from whit.export.quantization.lowering import RULES, give_scores
+from whit.export.program import LOGIT_SCALE, OUTPUT, Program
+from whit.export.quantization.builder import QuantizedProgramBuilder, QuantizedWeights
+from whit.export.quantization.calibration import (
+    QuantParams,
+    calibration_images,
+    collect_activations,
+)
+from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
+from whit.export.quantization.reference import by_factor, logit_of
+
+_LOGITS = Kernel(
+    "scores",
+    lambda call: [f"give_scores({call.inputs[0]}, {call.count}, {call.scalars}{call.output})"],
+    lambda step, inputs, _: logit_of(by_factor(inputs[0], step.settings), step.settings["shift"]),
+    int8_helpers=("score_of",),
+    elementwise=True,
+)
 
 
 @dataclass(frozen=True)
-class Quantised:
-    """The steps, the levels of every value that is rounded, and the weights by their names."""
+class QuantizedProgram:
+    """The steps, the QuantParams of every value that is rounded, and the weights by their names."""
 
     program: Program
-    levels: dict[str, Levels]
-    weights: dict[str, Whole]
+    qparams: dict[str, QuantParams]
+    weights: dict[str, QuantizedWeights]
 
 
-def quantised(graph: Graph, images: Tensor) -> Quantised:
-    """Return a graph in whole numbers, its ranges taken from uint8 training images (N, C, H, W).
+def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
+    """Return a graph in integers, its ranges taken from uint8 training images (N, C, H, W).
 
-    Raises ModelError naming every operation that has no form in whole numbers, or that could
-    overflow.
+    Raises ModelError naming every operation that has no integer form, or that could overflow.
     """
+    last = graph.operations[-1]
     problems = [
         f"{graph.name}: cannot be exported in int8: {op.name} is a {op.kind} before the end."
-        for op in graph.operations
-        if op.kind in ("softmax", "log_softmax") and op.name != graph.output
+        for op in graph.operations[:-1]
+        if op.operator.keeps_argmax
     ]
-    last = graph.operations[-1].kind
-    if len(graph.shifts) > 1 and last in ("softmax", "log_softmax"):
-        # Whole numbers end before it, and a mean of what it gives is another one.
-        problems.append(f"{graph.name}: cannot be exported in int8: a mean of views of a {last}.")
+    if len(graph.shifts) > 1 and last.operator.keeps_argmax:
+        # The program ends before it, and a mean of what it gives is another one.
+        problems.append(
+            f"{graph.name}: cannot be exported in int8: a mean of views of a {last.kind}."
+        )
     if problems:
         raise ModelError(problems)
-    into = Quantiser(graph, samples_of(graph, calibration_images(images)))
+    builder = QuantizedProgramBuilder(graph, collect_activations(graph, calibration_images(images)))
     for op in graph.operations:
-        if op.name not in into.absorbed:
-            RULES[op.kind](into, op)
-    if not into.steps or into.steps[-1].kind not in ("linear_scores", "mean_scores"):
-        give_scores(into)
-    steps = (*into.steps[:-1], replace(into.steps[-1], name=OUTPUT))
-    program = Program.of(graph, steps, into.constants, int8=True)
-    return Quantised(program, into.rounded, into.weights)
+        if op.name not in builder.absorbed and not op.operator.keeps_argmax:
+            op.operator.lower_int8(builder, op)
+    if builder.output in builder.qparams:
+        _emit_logits(builder)
+    return QuantizedProgram(builder.program(int8=True), builder.rounded, builder.weights)
+
+
+def _emit_logits(builder: QuantizedProgramBuilder) -> None:
+    """Add the step from bytes to logits, where the last operation gives bytes."""
+    name = builder.output
+    qparams = builder.qparams[name]
+    units = np.array([qparams.scale * LOGIT_SCALE])
+    numbers = quantize_multiplier(
+        name, units, np.zeros(1), BYTE_RANGE, qparams.zero_point, rounded=False
+    )
+    inputs = (builder.aliases.get(name, name),)
+    shape = builder.graph.operations[-1].shape
+    builder.steps.append(Step(OUTPUT, _LOGITS, inputs, shape, numbers.scalar_settings()))

@@ -1,4 +1,4 @@
-"""What a module's tensors are in a graph that is being written: names, shapes, and axes.
+"""What a module's tensors are in a graph while it is captured: names, shapes, and axes.
 
 What only moves axes (permute, view, flatten, squeeze) is no operation of a graph: each value knows
 which of a map's axes its dimensions stand for.
@@ -14,21 +14,23 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.export.ir.graph import Kind, Operation, Shape
+from whit.export.ir.graph import Operation, Shape
+from whit.export.ir.ops.operator import Operator
+from whit.export.ir.ops.spatial import FLATTEN
 
-BATCH = 2  # images at once when the forward pass is written down; 1 could stand for anything
+BATCH = 2  # images at once when the forward pass is captured; 1 could stand for anything
 Axes = tuple[tuple[str, ...], ...]  # what each dimension holds: (), ("C",), ("H", "W"), ...
 MAP: Axes = ((), ("C",), ("H",), ("W",))
 VECTOR: Axes = ((), ("C",))
 BY_CHANNEL: Axes = ((), ("C",), (), ())  # a vector as a map of 1x1
 
 
-class Unreadable(Exception):
+class UnsupportedOp(Exception):
     """An operation that has no place in a graph; the message says which and why."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ValueView:
     """A value of the graph as one of the module's tensors shows it; `axes` after the batch's."""
 
     name: str
@@ -46,95 +48,94 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A value or a constant repeated to `lengths`, until what it meets repeats it by itself."""
+class Expanded:
+    """A value or a constant repeated to `lengths`, until its consumer broadcasts it."""
 
-    value: Any  # Seen or Tensor
+    value: Any  # ValueView or Tensor
     lengths: tuple[int, ...]
 
 
-class Growing:
-    """A graph while it is being written: its operations and constants so far."""
+class GraphBuilder:
+    """The operations and constants of a graph while it is captured."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.constants: dict[str, Tensor] = {}
-        self._of_tensor: dict[tuple[Any, ...], str] = {}  # so that a shared tensor is stored once
+        self._name_by_key: dict[tuple[Any, ...], str] = {}  # so that a shared tensor is stored once
         self._kept_alive: list[Tensor] = []
-        self._rows: dict[str, Seen] = {}
+        self._flattened: dict[str, ValueView] = {}
         self._counts: Counter[str] = Counter()
 
     def add(
         self,
-        kind: Kind,
-        inputs: Sequence[Seen],
+        operator: Operator,
+        inputs: Sequence[ValueView],
         shape: Shape,
         attributes: dict[str, Any] | None = None,
         constants: dict[str, Tensor] | None = None,
-    ) -> Seen:
-        """Append an operation and return its value."""
-        stem = (attributes or {}).get("function") or _STEMS.get(kind, kind)
+        axes: Axes | None = None,
+    ) -> ValueView:
+        """Append an operation and return its value, a map or a vector unless `axes` are given."""
+        attributes = attributes or {}
+        stem = operator.stem(attributes)
         self._counts[stem] += 1
         name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
-        named = {role: self._stored(f"{name}.{role}", t) for role, t in (constants or {}).items()}
-        inside = tuple(value.name for value in inputs)
-        self.operations.append(Operation(name, kind, inside, shape, attributes or {}, named))
-        return Seen(name, shape, MAP if len(shape) == 3 else VECTOR)
+        named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
+        names = tuple(value.name for value in inputs)
+        self.operations.append(Operation(name, operator, names, shape, attributes, named))
+        return ValueView(name, shape, axes or (MAP if len(shape) == 3 else VECTOR))
 
-    def as_vector(self, value: Seen) -> Seen:
-        """Return a map's numbers in a row, channel by channel and line by line."""
+    def as_vector(self, value: ValueView) -> ValueView:
+        """Return a map's numbers in a vector, channel by channel and row by row."""
         if len(value.shape) == 1:
             return value
-        if value.name not in self._rows:
-            self._rows[value.name] = self.add("flatten", [value], (prod(value.shape),))
-        return self._rows[value.name]
+        if value.name not in self._flattened:
+            self._flattened[value.name] = self.add(FLATTEN, [value], (prod(value.shape),))
+        return self._flattened[value.name]
 
-    def as_column(self, value: Seen) -> Seen:
+    def as_channel_vector(self, value: ValueView) -> ValueView:
         """Return a map of 1x1 as the vector of its channels; any other value as it is."""
         if len(value.shape) != 3 or value.shape[1:] != (1, 1):
             return value
         axes = tuple(tuple(axis for axis in group if axis == "C") for group in value.axes)
-        return Seen(self.as_vector(value).name, value.shape[:1], axes)
+        return ValueView(self.as_vector(value).name, value.shape[:1], axes)
 
-    def as_row(self, value: Seen) -> Seen:
+    def as_flat_vector(self, value: ValueView) -> ValueView:
         """Return a flattened value as the vector of its numbers; any other value as it is."""
         if len(value.axes) != 2 or value.axes[0]:
             return value
         (order,) = value.axes[1:]
-        held = [axis for axis in order if value.sizes[axis] > 1]
-        if held != sorted(held):
-            raise Unreadable("it uses numbers of a map that was flattened in another order")
-        return Seen(self.as_vector(value).name, (prod(value.shape),), VECTOR)
+        long = [axis for axis in order if value.sizes[axis] > 1]
+        if long != sorted(long):
+            raise UnsupportedOp("it uses numbers of a map that was flattened in another order")
+        return ValueView(self.as_vector(value).name, (prod(value.shape),), VECTOR)
 
-    def _stored(self, name: str, tensor: Tensor) -> str:
+    def _store(self, name: str, tensor: Tensor) -> str:
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        found = self._of_tensor.setdefault(key, name)
+        found = self._name_by_key.setdefault(key, name)
         if found == name:
             self._kept_alive.append(tensor)  # another tensor must not get its address
             self.constants[name] = tensor.double()
         return found
 
 
-_STEMS = {"maxpool": "pool", "avgpool": "pool", "mean": "gap"}
-
-
-def as_map(value: Any, what: str) -> Seen:
-    """Return a value whose dimensions are those of a map. Raises Unreadable when they are not."""
-    if not isinstance(value, Seen):
-        raise Unreadable(f"{what} of something that does not depend on the image")
+def as_map(value: Any, what: str) -> ValueView:
+    """Return a value whose dimensions are those of a map, else raise UnsupportedOp."""
+    if not isinstance(value, ValueView):
+        raise UnsupportedOp(f"{what} of something that does not depend on the image")
     if value.axes == MAP:
         return value
     if len(value.shape) == 1:
-        raise Unreadable(f"{what} of one number a channel")
-    raise Unreadable(f"{what} of dimensions that were exchanged or merged")
+        raise UnsupportedOp(f"{what} of one number a channel")
+    raise UnsupportedOp(f"{what} of dimensions that were exchanged or merged")
 
 
-def is_column(value: Any) -> bool:
+def is_channel_vector(value: Any) -> bool:
     """Whether a value is a vector that stands for a map of 1x1."""
-    return isinstance(value, Seen) and value.axes == BY_CHANNEL and len(value.shape) == 1
+    return isinstance(value, ValueView) and value.axes == BY_CHANNEL and len(value.shape) == 1
 
 
-def settled(value: Seen, axes: Axes) -> Axes:
+def normalize_axes(value: ValueView, axes: Axes) -> Axes:
     """Return the axes of a whole map where that is what they are: an axis of 1 may stand bare."""
     if value.shape == (1,) and not any(axes):
         return {4: BY_CHANNEL, 2: VECTOR}.get(len(axes), axes)
@@ -154,3 +155,8 @@ def pair(value: Any, default: int) -> tuple[int, int]:
         return value, value
     pair = tuple(value)
     return (pair[0], pair[0]) if len(pair) == 1 else (pair[0], pair[1])
+
+
+def window_positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Return how many positions a window takes along an axis of `size`."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1

@@ -2,7 +2,7 @@
  * Convolution. weight[channel made][ky][kx][channel read in its group]; a sum becomes an output by
  * its channel's factor and offset, which counts `step` each.
  */
-static void conv$of(const uint8_t *in, struct map from, struct window window, int groups, int zero,
+static void conv$suffix(const uint8_t *in, struct map from, struct window window, int groups, int zero,
                  const int8_t *weight, const $factor *factor, const $offset *offset, int32_t step,
                  int shift, uint8_t *out, struct map to)
 {
@@ -27,7 +27,7 @@ static void conv$of(const uint8_t *in, struct map from, struct window window, in
                 multiply_add(read, count, weight + channel * size + first, size, lanes, sums);
             }
             for (int p = 0; p < PLACES && place + p < places; p++)
-                settle_each$of(sums[p], lanes, factor + channel, offset + channel, step, shift,
+                settle_each$suffix(sums[p], lanes, factor + channel, offset + channel, step, shift,
                             out + (place + p) * to.channels + channel);
         }
 }

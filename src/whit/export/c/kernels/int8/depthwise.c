@@ -1,5 +1,5 @@
 /* Convolution of each channel with a kernel of its own. weight[ky][kx][channel]. */
-static void depthwise$of(const uint8_t *in, struct map from, struct window window, int zero,
+static void depthwise$suffix(const uint8_t *in, struct map from, struct window window, int zero,
                       const int8_t *weight, const $factor *factor, const $offset *offset,
                       int32_t step, int shift, uint8_t *out, struct map to)
 {
@@ -24,7 +24,7 @@ static void depthwise$of(const uint8_t *in, struct map from, struct window windo
                             sums[c] += zero * by[c];
                     }
                 }
-            settle_each$of(sums, count, factor + first, offset + first, step, shift,
+            settle_each$suffix(sums, count, factor + first, offset + first, step, shift,
                         out + place * to.channels + first);
         }
 }

@@ -1,5 +1,5 @@
 /* Fully connected layer. weight[number made][number read]. */
-static void linear$of(const uint8_t *in, int reads, const int8_t *weight, const $factor *factor,
+static void linear$suffix(const uint8_t *in, int reads, const int8_t *weight, const $factor *factor,
                    const $offset *offset, int32_t step, int shift, uint8_t *out, int makes)
 {
     for (int o = 0; o < makes; o++, weight += reads) {

@@ -1,5 +1,5 @@
 /* The last fully connected layer, which gives the scores. weight[number made][number read]. */
-static void linear_scores$of(const uint8_t *in, int reads, const int8_t *weight,
+static void linear_scores$suffix(const uint8_t *in, int reads, const int8_t *weight,
                           const $factor *factor, const $offset *offset, int32_t step, int shift,
                           int32_t *out, int makes)
 {

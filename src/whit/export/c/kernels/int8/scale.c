@@ -1,5 +1,5 @@
 /* x * factor + offset, by channel. */
-static void scale$of(const uint8_t *in, int places, int channels, const $factor *factor,
+static void scale$suffix(const uint8_t *in, int places, int channels, const $factor *factor,
                   const $offset *offset, int32_t step, int shift, uint8_t *out)
 {
     for (int p = 0; p < places; p++)

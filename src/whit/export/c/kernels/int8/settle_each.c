@@ -1,5 +1,5 @@
 /* Sums of channels as outputs; in 32 bits first, as gcc packs bytes well from those alone. */
-static void settle_each$of(int32_t *restrict sums, int channels, const $factor *restrict factor,
+static void settle_each$suffix(int32_t *restrict sums, int channels, const $factor *restrict factor,
                         const $offset *restrict offset, int32_t step, int shift,
                         uint8_t *restrict out)
 {

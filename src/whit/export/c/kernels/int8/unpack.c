@@ -6,7 +6,7 @@ static void unpack(const uint8_t *packed, int count, int8_t *out)
     for (int i = 0; i < count; i++) {
         for (; bits < $bits; bits += 8)
             held |= (unsigned)*packed++ << bits;
-        out[i] = (int8_t)((int)(held & $mask) - $most);
+        out[i] = (int8_t)((int)(held & $mask) - $qmax);
         held >>= $bits;
         bits -= $bits;
     }

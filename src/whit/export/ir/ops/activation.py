@@ -1,0 +1,306 @@
+"""Activations: one entry each in FUNCTIONS, all by PyTorch's definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whit.export.c.kernel import Ints, Kernel, KernelCall, Step, format_float
+from whit.export.ir.graph import INPUT, Graph, Operation
+from whit.export.ir.interpreter import run_graph
+from whit.export.ir.ops.operator import Converter, Operator
+from whit.export.ir.ops.values import (
+    BY_CHANNEL,
+    MAP,
+    VECTOR,
+    Expanded,
+    GraphBuilder,
+    UnsupportedOp,
+    ValueView,
+)
+from whit.export.quantization.fixed_point import quantize_multiplier
+from whit.export.quantization.reference import by_factor, requantize
+
+if TYPE_CHECKING:
+    from whit.export.onnx import OnnxWriter
+    from whit.export.program import ProgramBuilder
+    from whit.export.quantization.builder import QuantizedProgramBuilder
+
+Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
+
+
+@dataclass(frozen=True)
+class Function:
+    """One activation.
+
+    expression: in C, of x, and of `slope` where it has one.
+    run: of a tensor, and of its slope where it has one.
+    onnx: the ONNX operator, or what writes several nodes; onnx_attributes: its attributes.
+    slope: by default, of one that has a slope as an attribute.
+    clamps_to: the bounds of one that is x between them, and its nearest bound elsewhere.
+    check: raises UnsupportedOp for arguments of the ATen operator that it cannot take.
+    """
+
+    name: str
+    expression: str
+    run: Callable[..., Tensor]
+    onnx: str | Callable[[OnnxWriter, Operation], None]
+    onnx_attributes: Mapping[str, float] = field(default_factory=dict)
+    slope: float | None = None
+    clamps_to: tuple[float, float] | None = None
+    check: Callable[..., None] | None = None
+
+    def read_arguments(self, value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+        """Return the attributes and constants that the arguments of its ATen operator are."""
+        if self.check:
+            self.check(*args, **kwargs)
+        if self.slope is None:
+            return {"function": self.name}, {}
+        return {"function": self.name, "slope": float(args[0]) if args else self.slope}, {}
+
+    def kernel(self) -> Kernel:
+        has_slope = self.slope is not None
+        file = f"float/activation{'_with_slope' * has_slope}.c"
+        words = {"function": self.name, "expression": self.expression}
+        return Kernel(self.name, _call, file=file, words=words, in_place=True)
+
+    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> bool:
+        """Add a step without a table; return whether there is one."""
+        return False
+
+
+def _call(call: KernelCall) -> list[str]:
+    slope = f", {format_float(call.settings['slope'])}" if "slope" in call.settings else ""
+    return [f"{call.step.kind}_each({call.inputs[0]}, {call.count}{slope}, {call.output})"]
+
+
+class _PRelu(Function):
+    """Below zero, x times its channel's slope (C,)."""
+
+    def read_arguments(self, value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+        (slope,) = args
+        if not isinstance(slope, Tensor):
+            raise UnsupportedOp("it uses prelu with a slope that depends on the image")
+        if slope.numel() > 1 and value.axes not in (MAP, VECTOR, BY_CHANNEL):
+            raise UnsupportedOp("it uses prelu over dimensions that were exchanged or merged")
+        return {"function": self.name}, {"slope": slope.flatten().expand(value.shape[0])}
+
+    def kernel(self) -> Kernel:
+        def call(call: KernelCall) -> list[str]:
+            return [f"prelu({call.values}, {call.constants['slope']}, {call.output})"]
+
+        return Kernel(self.name, call, in_place=True)
+
+
+_PARTS = 16  # of a level, in which hardswish computes
+# Fewer would make 3 another number; more than the most could leave 32 bits.
+_MIN_THREE, _MAX_THREE = 48, 1 << 20
+
+
+def _call_hardswish(call: KernelCall) -> list[str]:
+    bounds = f"{call.settings['zero']}, {call.settings['three']}"
+    return [f"hardswish({call.inputs[0]}, {call.count}, {bounds}, {call.scalars}{call.output})"]
+
+
+def _compute_hardswish(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    settings = step.settings
+    x = inputs[0] - settings["zero"]
+    gate = (_PARTS * x + settings["three"]).clip(0, 2 * settings["three"])
+    return requantize(by_factor(x * gate, settings), settings["shift"])
+
+
+_HARDSWISH = Kernel(
+    "hardswish",
+    _call_hardswish,
+    _compute_hardswish,
+    int8_helpers=("settle",),
+    in_place=True,
+    elementwise=True,
+)
+
+
+class _HardSwish(Function):
+    """x * min(max(x + 3, 0), 6) / 6; in int8 without a table where a level is small enough."""
+
+    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> bool:
+        read, made = builder.qparams[op.inputs[0]], builder.qparams[op.name]
+        three = round(3 * _PARTS / read.scale)  # the 3 of its definition, in parts of a level
+        if not _MIN_THREE <= three <= _MAX_THREE:
+            return False
+        highest = np.full(1, 255 * 2 * three, np.int64)
+        factor = np.array([read.scale**2 / (6 * _PARTS * made.scale)])
+        zero = np.full(1, float(made.zero_point))
+        numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
+        bounds = {"zero": read.zero_point, "three": three}
+        builder.add(op, _HARDSWISH, numbers.scalar_settings() | bounds)
+        return True
+
+
+def _write_relu6(writer: OnnxWriter, op: Operation) -> None:
+    bounds = (writer.array(f"bound:{bound}", bound, np.float32) for bound in (0, 6))
+    writer.node("Clip", op.name, *op.inputs, *bounds)
+
+
+def _write_prelu(writer: OnnxWriter, op: Operation) -> None:
+    writer.node("PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope"))
+
+
+def _write_silu(writer: OnnxWriter, op: Operation) -> None:
+    (x,) = op.inputs
+    writer.node("Mul", op.name, x, writer.node("Sigmoid", f"{op.name}:sigmoid", x))
+
+
+def _check_elu(alpha: Any = 1, *scales: Any, **named: Any) -> None:
+    if any(number != 1 for number in scales):
+        raise UnsupportedOp("it uses elu with other scales than 1")
+
+
+def _check_gelu(approximate: str = "none") -> None:
+    if approximate != "none":
+        raise UnsupportedOp("it uses gelu by an approximation")
+
+
+_RELU = Function("relu", "x > 0 ? x : 0", F.relu, "Relu", clamps_to=(0, inf))
+_RELU6 = Function("relu6", "x > 6 ? 6 : x > 0 ? x : 0", F.relu6, _write_relu6, clamps_to=(0, 6))
+FUNCTIONS = {
+    function.name: function
+    for function in (
+        _RELU,
+        _RELU6,
+        Function("leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", slope=0.01),
+        _PRelu("prelu", "", F.prelu, _write_prelu),
+        Function("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", slope=1.0, check=_check_elu),
+        # The constant is the square root of one half.
+        Function(
+            "gelu", "0.5f * x * (1 + erff(0.707106781f * x))", F.gelu, "Gelu", check=_check_gelu
+        ),
+        Function("silu", "x / (1 + expf(-x))", F.silu, _write_silu),
+        _HardSwish(
+            "hardswish", "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6", F.hardswish, "HardSwish"
+        ),
+        Function(
+            "hardsigmoid",
+            "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6",
+            F.hardsigmoid,
+            "HardSigmoid",
+            {"alpha": 1 / 6, "beta": 0.5},
+        ),
+        Function("sigmoid", "1 / (1 + expf(-x))", torch.sigmoid, "Sigmoid"),
+        Function("tanh", "tanhf(x)", torch.tanh, "Tanh"),
+    )
+}
+_KERNELS = {name: function.kernel() for name, function in FUNCTIONS.items()}
+
+
+def _read_clamp(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+    low, high = (_bound(each) for each in (*args, None, None)[:2])
+    if (low, high) not in ((0, None), (0, 6)):
+        raise UnsupportedOp(f"it cuts values at {low} and {high}")
+    return (_RELU6 if high else _RELU).read_arguments(value)
+
+
+def _bound(given: Any) -> Any:
+    if isinstance(given, ValueView):
+        raise UnsupportedOp("it cuts values at a bound that depends on the image")
+    if isinstance(given, Tensor) and given.numel() > 1:
+        raise UnsupportedOp("it cuts values at more than one bound")
+    return given.item() if isinstance(given, Tensor) else given
+
+
+def _converter(name: str, read_arguments: Callable[..., Settings]) -> Converter:
+    def convert(builder: GraphBuilder, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, Expanded):
+            return Expanded(convert(builder, value.value, *args, **kwargs), value.lengths)
+        if not isinstance(value, ValueView):
+            raise UnsupportedOp(f"it uses {name} of something that does not depend on the image")
+        settings = read_arguments(value, *args, **kwargs)
+        return builder.add(ACTIVATION, [value], value.shape, *settings, value.axes)
+
+    return convert
+
+
+def _call_table(call: KernelCall) -> list[str]:
+    by_channel = int(call.settings["by_channel"])
+    return [f"look_up({call.values}, {by_channel}, {call.constants['table']}, {call.output})"]
+
+
+def _compute_table(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    (x,), table = inputs, constants["table"]
+    return table[np.arange(len(table)), x] if step.settings["by_channel"] else table[0][x]
+
+
+class Activation(Operator):
+    """`function`, and its `slope` or constant slope (C,) where it has one."""
+
+    kind = "activation"
+    converters: Mapping[str, Converter] = {
+        **{name: _converter(name, each.read_arguments) for name, each in FUNCTIONS.items()},
+        "_prelu_kernel": _converter("prelu", FUNCTIONS["prelu"].read_arguments),
+        **dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp)),
+    }
+    accepts_expanded = tuple(converters)
+    table_kernel = Kernel("table", _call_table, _compute_table, in_place=True, elementwise=True)
+
+    def stem(self, attributes: Mapping[str, Any]) -> str:
+        return str(attributes["function"])
+
+    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+        held = {**op.attributes, **constants}
+        slope = [held["slope"]] if "slope" in held else []
+        return FUNCTIONS[held["function"]].run(inputs[0], *slope)
+
+    def needed_range(self, op: Operation, low: float, high: float) -> tuple[float, float]:
+        bounds = FUNCTIONS[op.attributes["function"]].clamps_to
+        return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (-inf, inf)
+
+    def lower_float(self, builder: ProgramBuilder, op: Operation) -> None:
+        held = {role: builder.store_constant(op, role) for role in op.constants}
+        builder.add(op, _KERNELS[op.attributes["function"]], dict(op.attributes), **held)
+
+    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
+        read = builder.qparams[op.inputs[0]]
+        function = FUNCTIONS[op.attributes["function"]]
+        # Half a level: a range that ends at a bound may end a little beyond by its rounded scale.
+        bounds = function.clamps_to
+        if bounds and read.zero_point == 0 and read.highest <= bounds[1] + read.scale / 2:
+            builder.keep(op)
+            builder.alias(op)
+            return
+        made = builder.choose(op.name)
+        if function.lower_int8(builder, op):
+            return
+        by_channel = bool(op.constants)
+        channels = op.shape[0] if by_channel else 1
+        # The activation alone, of as many images as there are bytes, (256, C).
+        alone = Graph(
+            op.name,
+            (channels, 1, 1),
+            (),
+            (replace(op, inputs=(INPUT,), shape=(channels,)),),
+            {name: builder.graph.constants[name].double() for name in op.constants.values()},
+        )
+        x = torch.from_numpy(np.tile(read.values()[:, None], (1, channels)))
+        outputs = run_graph(alone, x)[op.name].double().numpy()
+        table = builder.store(f"{op.name}.table", made.quantize(outputs).T.astype(np.uint8))
+        builder.add(op, self.table_kernel, {"by_channel": by_channel}, table=table)
+
+    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
+        function = FUNCTIONS[op.attributes["function"]]
+        if callable(function.onnx):
+            function.onnx(writer, op)
+            return
+        attributes = dict(function.onnx_attributes)
+        if "slope" in op.attributes:
+            attributes["alpha"] = float(op.attributes["slope"])
+        writer.node(function.onnx, op.name, *op.inputs, **attributes)
+
+
+ACTIVATION = Activation()
+OPERATORS = (ACTIVATION,)
