@@ -1,6 +1,7 @@
-"""The ONNX target: one file with the folded graph, and onnxruntime to run it.
+"""The ONNX target: one file with the fused graph, and onnxruntime to run it.
 
-Built node by node, so that the same weights give the same bytes; nothing is traced again.
+Built node by node, so that the same weights give the same bytes; nothing is traced again. `onnx`
+is imported by what needs it, as operators know this writer.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from whit.export.ir.graph import INPUT, Graph, Operation
 
 if TYPE_CHECKING:
+    import onnx
+
     from whit.export.quantization.quantize import QuantizedProgram
 
 # The oldest opset with all that is used; Gelu is the newest of them. Its IR version is the one
@@ -35,6 +36,8 @@ def onnx_bytes(graph: Graph, quantized: QuantizedProgram | None = None) -> bytes
 
     Raises onnx.checker.ValidationError, which would be a mistake of ours.
     """
+    import onnx
+
     model = OnnxWriter(graph, quantized).model()
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
@@ -51,7 +54,7 @@ def onnx_logits(content: bytes, images: Tensor) -> Tensor:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     parts = [
         session.run([OUTPUT], {INPUT: batch.numpy().astype(np.float32)})
-        for batch in images.split(_BATCH_SIZE)
+        for batch in images.split(_BATCH_SIZE)  # type: ignore[no-untyped-call]
     ]
     return torch.from_numpy(np.concatenate([part[0] for part in parts]))
 
@@ -66,6 +69,11 @@ class OnnxWriter:
         self.stored: dict[str, onnx.TensorProto] = {}
 
     def model(self) -> onnx.ModelProto:
+        from onnx import TensorProto, helper
+
+        def value_info(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
+
         graph = self.graph
         for op in self._operations():
             op.operator.write_onnx(self, op)
@@ -74,8 +82,8 @@ class OnnxWriter:
         content = helper.make_graph(
             self.nodes,
             "whit",
-            [_value_info(INPUT, graph.image_shape)],
-            [_value_info(OUTPUT, (len(graph.classes),))],
+            [value_info(INPUT, graph.image_shape)],
+            [value_info(OUTPUT, (len(graph.classes),))],
             list(self.stored.values()),
             doc_string=(
                 f"{graph.name}: reads pixels from 0 to 255 as float32, N x C x H x W, not "
@@ -136,6 +144,8 @@ class OnnxWriter:
         self.node("ReduceMean", OUTPUT, logits, first, keepdims=0)
 
     def node(self, kind: str, name: str, *inputs: str, **settings: Any) -> str:
+        from onnx import helper
+
         made = helper.make_node(kind, list(inputs), [name], name=name, **settings)
         made.attribute.sort(key=lambda attribute: attribute.name)
         self.nodes.append(made)
@@ -143,6 +153,8 @@ class OnnxWriter:
 
     def array(self, name: str, values: Any, dtype: Any) -> str:
         """Store a constant once; return its name."""
+        from onnx import numpy_helper
+
         if name not in self.stored:
             array = np.array(values, dtype, order="C")
             self.stored[name] = numpy_helper.from_array(array, name)
@@ -193,7 +205,3 @@ class OnnxWriter:
         )
         self.node("QuantizeLinear", f"{name}:bytes", f"{name}:wide", *given)
         self.node("DequantizeLinear", name, f"{name}:bytes", *given)
-
-
-def _value_info(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])

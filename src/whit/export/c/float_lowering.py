@@ -7,9 +7,7 @@ from whit.export.ir.graph import INPUT, Graph
 from whit.export.program import Program, ProgramBuilder
 
 _FLOATS = "floats"  # the pixels as floating-point numbers
-_TO_FLOAT = Kernel(
-    "numbers", lambda call: [f"numbers({call.inputs[0]}, {call.count}, {call.output})"]
-)
+_TO_FLOAT = Kernel("numbers", "numbers({input}, {count}, {output})")
 
 
 def float_program(graph: Graph) -> Program:

@@ -12,8 +12,8 @@ from math import prod
 
 import numpy as np
 
-from whit.export.c.calls import NEEDS_MATH, calls, kernel_texts
-from whit.export.c.kernel import OUTSIDE, Array, Step, format_float
+from whit.export.c.calls import NEEDS_MATH, calls, format_float, kernel_texts
+from whit.export.c.kernel import OUTSIDE, Array, Step
 from whit.export.c.memory_plan import BufferLifetime, MemoryPlan, plan_memory
 from whit.export.ir.graph import INPUT
 from whit.export.program import OUTPUT, Program

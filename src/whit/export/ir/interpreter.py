@@ -28,7 +28,7 @@ def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
 def run_logits(graph: Graph, images: Tensor) -> Tensor:
     """Return the logits (N, K) of uint8 images (N, C, H, W)."""
     parts = []
-    for batch in images.split(_BATCH_SIZE):
+    for batch in images.split(_BATCH_SIZE):  # type: ignore[no-untyped-call]
         each = [run_graph(graph, shift_images(batch, *by))[graph.output] for by in graph.shifts]
         parts.append(torch.stack(each).mean(0))
     return torch.cat(parts)

@@ -49,7 +49,11 @@ class QuantizedProgramBuilder(ProgramBuilder):
         """The interval of each value beyond which its consumers tell no difference."""
         needed: dict[str, tuple[float, float]] = {self.output: (-inf, inf)}
         for op in reversed(self.graph.operations):
-            low, high = op.operator.needed_range(op, *needed.get(op.name, (inf, -inf)))
+            low, high = needed.get(op.name, (inf, -inf))
+            if op.operator.needed_range:
+                low, high = op.operator.needed_range(op, low, high)
+            elif not op.operator.keeps_range:
+                low, high = -inf, inf
             for name in op.inputs:
                 before = needed.get(name, (inf, -inf))
                 needed[name] = (min(low, before[0]), max(high, before[1]))

@@ -61,7 +61,7 @@ def collect_activations(graph: Graph, images: Tensor) -> dict[str, NDArray[np.fl
     )
     found: dict[str, list[NDArray[np.float64]]] = {}
     batches = -(-len(images) // _BATCH_SIZE)
-    for batch in images.split(_BATCH_SIZE):
+    for batch in images.split(_BATCH_SIZE):  # type: ignore[no-untyped-call]
         for name, value in run_graph(exact, batch).items():
             flat = value.flatten()
             step = max(1, flat.numel() * batches // _MAX_SAMPLES)

@@ -24,13 +24,12 @@ from whit.export.quantization.calibration import (
     collect_activations,
 )
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
-from whit.export.quantization.reference import by_factor, logit_of
 
 _LOGITS = Kernel(
     "scores",
-    lambda call: [f"give_scores({call.inputs[0]}, {call.count}, {call.scalars}{call.output})"],
-    lambda step, inputs, _: logit_of(by_factor(inputs[0], step.settings), step.settings["shift"]),
-    int8_helpers=("score_of",),
+    "give_scores({input}, {count}, {scalars}, {output})",
+    lambda step, inputs, constants: inputs[0],
+    helpers=("score_of",),
     elementwise=True,
 )
 

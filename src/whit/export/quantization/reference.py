@@ -20,7 +20,7 @@ _BATCH_SIZE = 100
 def int8_logits(program: Program, images: Tensor) -> NDArray[np.int64]:
     """Return the logits (N, K) of uint8 images (N, C, H, W), in units of 1/65536."""
     parts = []
-    for batch in images.split(_BATCH_SIZE):
+    for batch in images.split(_BATCH_SIZE):  # type: ignore[no-untyped-call]
         sums = sum(_run(program, shift_images(batch, *shift)) for shift in program.shifts)
         assert isinstance(sums, np.ndarray)
         parts.append(divide_toward_zero(sums, len(program.shifts)))
@@ -41,8 +41,7 @@ def _run(program: Program, images: Tensor) -> Ints:
         inputs = [values[name] for name in step.inputs]
         if len(step.shape) == 1 and step.kernel.elementwise:
             inputs = [value.reshape(len(images), -1) for value in inputs]
-        assert step.kernel.compute, f"{step.kind} has no int8 kernel"
-        made = step.kernel.compute(step, inputs, constants)
+        made = run_step(step, inputs, constants)
         assert made.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
         if step.name != OUTPUT:
             assert made.min() >= 0
@@ -51,28 +50,25 @@ def _run(program: Program, images: Tensor) -> Ints:
     return values[OUTPUT]
 
 
+def run_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    """Return the output of one step, (N, H, W, C) or (N, K), from inputs in that layout."""
+    assert step.kernel.compute, f"{step.kind} has no int8 kernel"
+    made = step.kernel.compute(step, inputs, constants)
+    numbers = {**step.settings, **constants}
+    if "factor" in numbers:
+        made = made * numbers["factor"] + numbers["offset"]
+    if "shift" not in numbers:
+        return made
+    if step.name == OUTPUT:
+        return np.sign(made) * (np.abs(made) >> numbers["shift"])
+    # As in C, negative sums are zero before their low bits are dropped.
+    return np.minimum(np.maximum(made, 0) >> numbers["shift"], 255)
+
+
 def divide_toward_zero(numbers: Ints, by: Any) -> Ints:
     """Divide as C does."""
     quotient: Ints = np.sign(numbers) * (np.abs(numbers) // by)
     return quotient
-
-
-def requantize(sums: Ints, shift: int) -> Ints:
-    """Return bytes: what C gets from sums, negative ones being zero before bits are dropped."""
-    byte: Ints = np.minimum(np.maximum(sums, 0) >> shift, 255)
-    return byte
-
-
-def logit_of(sums: Ints, shift: int) -> Ints:
-    """Return sums without their `shift` low bits, rounded toward zero."""
-    logit: Ints = np.sign(sums) * (np.abs(sums) >> shift)
-    return logit
-
-
-def by_factor(values: Ints, settings: Mapping[str, Any]) -> Ints:
-    """Return values times the one factor of a step, plus its offset."""
-    made: Ints = values * settings["factor"] + settings["offset"]
-    return made
 
 
 def matmul(x: Ints, weight: Ints) -> Ints:

@@ -5,33 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whit.export.c.kernel import Ints, Kernel, KernelCall, Step, format_float
+from whit.export.c.kernel import Ints, Kernel, Step
 from whit.export.ir.graph import INPUT, Graph, Operation
 from whit.export.ir.interpreter import run_graph
 from whit.export.ir.ops.operator import Converter, Operator
-from whit.export.ir.ops.values import (
-    BY_CHANNEL,
-    MAP,
-    VECTOR,
-    Expanded,
-    GraphBuilder,
-    UnsupportedOp,
-    ValueView,
-)
+from whit.export.ir.ops.values import Expanded, GraphBuilder, UnsupportedOp, ValueView
+from whit.export.onnx import OnnxWriter
+from whit.export.program import ProgramBuilder
+from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import quantize_multiplier
-from whit.export.quantization.reference import by_factor, requantize
-
-if TYPE_CHECKING:
-    from whit.export.onnx import OnnxWriter
-    from whit.export.program import ProgramBuilder
-    from whit.export.quantization.builder import QuantizedProgramBuilder
 
 Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
 
@@ -66,19 +55,17 @@ class Function:
         return {"function": self.name, "slope": float(args[0]) if args else self.slope}, {}
 
     def kernel(self) -> Kernel:
-        has_slope = self.slope is not None
-        file = f"float/activation{'_with_slope' * has_slope}.c"
+        """Return its kernel in float32."""
+        slope, file = (
+            ("", "activation") if self.slope is None else ("{slope}, ", "activation_with_slope")
+        )
+        call = f"{self.name}_each({{input}}, {{count}}, {slope}{{output}})"
         words = {"function": self.name, "expression": self.expression}
-        return Kernel(self.name, _call, file=file, words=words, in_place=True)
+        return Kernel(self.name, call, None, f"float/{file}.c", words, in_place=True)
 
     def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> bool:
         """Add a step without a table; return whether there is one."""
         return False
-
-
-def _call(call: KernelCall) -> list[str]:
-    slope = f", {format_float(call.settings['slope'])}" if "slope" in call.settings else ""
-    return [f"{call.step.kind}_each({call.inputs[0]}, {call.count}{slope}, {call.output})"]
 
 
 class _PRelu(Function):
@@ -88,15 +75,12 @@ class _PRelu(Function):
         (slope,) = args
         if not isinstance(slope, Tensor):
             raise UnsupportedOp("it uses prelu with a slope that depends on the image")
-        if slope.numel() > 1 and value.axes not in (MAP, VECTOR, BY_CHANNEL):
+        if slope.numel() > 1 and not value.has_channels:
             raise UnsupportedOp("it uses prelu over dimensions that were exchanged or merged")
         return {"function": self.name}, {"slope": slope.flatten().expand(value.shape[0])}
 
     def kernel(self) -> Kernel:
-        def call(call: KernelCall) -> list[str]:
-            return [f"prelu({call.values}, {call.constants['slope']}, {call.output})"]
-
-        return Kernel(self.name, call, in_place=True)
+        return Kernel("prelu", "prelu({values}, {slope}, {output})", in_place=True)
 
 
 _PARTS = 16  # of a level, in which hardswish computes
@@ -104,23 +88,17 @@ _PARTS = 16  # of a level, in which hardswish computes
 _MIN_THREE, _MAX_THREE = 48, 1 << 20
 
 
-def _call_hardswish(call: KernelCall) -> list[str]:
-    bounds = f"{call.settings['zero']}, {call.settings['three']}"
-    return [f"hardswish({call.inputs[0]}, {call.count}, {bounds}, {call.scalars}{call.output})"]
-
-
 def _compute_hardswish(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    settings = step.settings
-    x = inputs[0] - settings["zero"]
-    gate = (_PARTS * x + settings["three"]).clip(0, 2 * settings["three"])
-    return requantize(by_factor(x * gate, settings), settings["shift"])
+    x, three = inputs[0] - step.settings["zero"], step.settings["three"]
+    gate: Ints = (_PARTS * x + three).clip(0, 2 * three)
+    return x * gate
 
 
 _HARDSWISH = Kernel(
     "hardswish",
-    _call_hardswish,
+    "hardswish({input}, {count}, {zero}, {three}, {scalars}, {output})",
     _compute_hardswish,
-    int8_helpers=("settle",),
+    helpers=("settle",),
     in_place=True,
     elementwise=True,
 )
@@ -226,81 +204,86 @@ def _converter(name: str, read_arguments: Callable[..., Settings]) -> Converter:
     return convert
 
 
-def _call_table(call: KernelCall) -> list[str]:
-    by_channel = int(call.settings["by_channel"])
-    return [f"look_up({call.values}, {by_channel}, {call.constants['table']}, {call.output})"]
-
-
 def _compute_table(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
     (x,), table = inputs, constants["table"]
     return table[np.arange(len(table)), x] if step.settings["by_channel"] else table[0][x]
 
 
-class Activation(Operator):
-    """`function`, and its `slope` or constant slope (C,) where it has one."""
-
-    kind = "activation"
-    converters: Mapping[str, Converter] = {
-        **{name: _converter(name, each.read_arguments) for name, each in FUNCTIONS.items()},
-        "_prelu_kernel": _converter("prelu", FUNCTIONS["prelu"].read_arguments),
-        **dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp)),
-    }
-    accepts_expanded = tuple(converters)
-    table_kernel = Kernel("table", _call_table, _compute_table, in_place=True, elementwise=True)
-
-    def stem(self, attributes: Mapping[str, Any]) -> str:
-        return str(attributes["function"])
-
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        held = {**op.attributes, **constants}
-        slope = [held["slope"]] if "slope" in held else []
-        return FUNCTIONS[held["function"]].run(inputs[0], *slope)
-
-    def needed_range(self, op: Operation, low: float, high: float) -> tuple[float, float]:
-        bounds = FUNCTIONS[op.attributes["function"]].clamps_to
-        return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (-inf, inf)
-
-    def lower_float(self, builder: ProgramBuilder, op: Operation) -> None:
-        held = {role: builder.store_constant(op, role) for role in op.constants}
-        builder.add(op, _KERNELS[op.attributes["function"]], dict(op.attributes), **held)
-
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
-        read = builder.qparams[op.inputs[0]]
-        function = FUNCTIONS[op.attributes["function"]]
-        # Half a level: a range that ends at a bound may end a little beyond by its rounded scale.
-        bounds = function.clamps_to
-        if bounds and read.zero_point == 0 and read.highest <= bounds[1] + read.scale / 2:
-            builder.keep(op)
-            builder.alias(op)
-            return
-        made = builder.choose(op.name)
-        if function.lower_int8(builder, op):
-            return
-        by_channel = bool(op.constants)
-        channels = op.shape[0] if by_channel else 1
-        # The activation alone, of as many images as there are bytes, (256, C).
-        alone = Graph(
-            op.name,
-            (channels, 1, 1),
-            (),
-            (replace(op, inputs=(INPUT,), shape=(channels,)),),
-            {name: builder.graph.constants[name].double() for name in op.constants.values()},
-        )
-        x = torch.from_numpy(np.tile(read.values()[:, None], (1, channels)))
-        outputs = run_graph(alone, x)[op.name].double().numpy()
-        table = builder.store(f"{op.name}.table", made.quantize(outputs).T.astype(np.uint8))
-        builder.add(op, self.table_kernel, {"by_channel": by_channel}, table=table)
-
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        function = FUNCTIONS[op.attributes["function"]]
-        if callable(function.onnx):
-            function.onnx(writer, op)
-            return
-        attributes = dict(function.onnx_attributes)
-        if "slope" in op.attributes:
-            attributes["alpha"] = float(op.attributes["slope"])
-        writer.node(function.onnx, op.name, *op.inputs, **attributes)
+_TABLE = Kernel(
+    "table",
+    "look_up({values}, {by_channel}, {table}, {output})",
+    _compute_table,
+    in_place=True,
+    elementwise=True,
+)
 
 
-ACTIVATION = Activation()
+def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+    held = {**op.attributes, **constants}
+    slope = [held["slope"]] if "slope" in held else []
+    return FUNCTIONS[held["function"]].run(inputs[0], *slope)
+
+
+def _needed_range(op: Operation, low: float, high: float) -> tuple[float, float]:
+    bounds = FUNCTIONS[op.attributes["function"]].clamps_to
+    return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (-inf, inf)
+
+
+def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
+    held = {role: builder.store_constant(op, role) for role in op.constants}
+    builder.add(op, _KERNELS[op.attributes["function"]], dict(op.attributes), **held)
+
+
+def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    read = builder.qparams[op.inputs[0]]
+    function = FUNCTIONS[op.attributes["function"]]
+    # Half a level: a range that ends at a bound may end a little beyond by its rounded scale.
+    bounds = function.clamps_to
+    if bounds and read.zero_point == 0 and read.highest <= bounds[1] + read.scale / 2:
+        builder.keep(op)
+        builder.alias(op)
+        return
+    made = builder.choose(op.name)
+    if function.lower_int8(builder, op):
+        return
+    by_channel = bool(op.constants)
+    channels = op.shape[0] if by_channel else 1
+    # The activation alone, of as many images as there are bytes, (256, C).
+    alone = Graph(
+        op.name,
+        (channels, 1, 1),
+        (),
+        (replace(op, inputs=(INPUT,), shape=(channels,)),),
+        {name: builder.graph.constants[name].double() for name in op.constants.values()},
+    )
+    x = torch.from_numpy(np.tile(read.values()[:, None], (1, channels)))
+    outputs = run_graph(alone, x)[op.name].double().numpy()
+    table = builder.store(f"{op.name}.table", made.quantize(outputs).T.astype(np.uint8))
+    builder.add(op, _TABLE, {"by_channel": by_channel}, table=table)
+
+
+def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
+    function = FUNCTIONS[op.attributes["function"]]
+    if callable(function.onnx):
+        function.onnx(writer, op)
+        return
+    alpha = {"alpha": op.attributes["slope"]} if "slope" in op.attributes else {}
+    writer.node(function.onnx, op.name, *op.inputs, **function.onnx_attributes, **alpha)
+
+
+_CONVERTERS = {name: _converter(name, each.read_arguments) for name, each in FUNCTIONS.items()}
+_CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
+_CONVERTERS |= dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp))
+# `function`, and its `slope` or constant slope (C,) where it has one.
+ACTIVATION = Operator(
+    kind="activation",
+    run=_run,
+    kernel=_TABLE,
+    onnx=_write_onnx,
+    converters=_CONVERTERS,
+    accepts_expanded=_CONVERTERS.keys(),
+    needed_range=_needed_range,
+    lower_float=_lower_float,
+    lower_int8=_lower_int8,
+)
 OPERATORS = (ACTIVATION,)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from whit.export.ir.ops.channels import repeat_channel
-from whit.export.ir.ops.conv import CONV, pad_map
+from whit.export.ir.ops.layers import CONV, pad_map
 from whit.export.ir.ops.operator import Converter
 from whit.export.ir.ops.values import (
     BATCH,

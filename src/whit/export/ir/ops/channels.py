@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from whit.export.c.kernel import Ints, Kernel, KernelCall, Step, pixels_and_channels
-from whit.export.ir.graph import Graph, Operation
-from whit.export.ir.ops.conv import pad_map
-from whit.export.ir.ops.operator import Converter, Operator
+from whit.export.c.kernel import Ints, Kernel, Step
+from whit.export.ir.graph import Operation
+from whit.export.ir.ops.layers import pad_map
+from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.pooling import MAX_POOL
 from whit.export.ir.ops.values import (
     BY_CHANNEL,
@@ -23,12 +23,9 @@ from whit.export.ir.ops.values import (
     ValueView,
     as_map,
 )
+from whit.export.onnx import OnnxWriter
+from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
-from whit.export.quantization.reference import requantize
-
-if TYPE_CHECKING:
-    from whit.export.onnx import OnnxWriter
-    from whit.export.quantization.builder import QuantizedProgramBuilder
 
 
 def repeat_channel(builder: GraphBuilder, value: ValueView, channels: int) -> ValueView:
@@ -98,97 +95,68 @@ def _slice(
     return builder.add(SLICE, [value], shape, {"start": first, "stop": last}, axes=value.axes)
 
 
-def _call_concat(call: KernelCall) -> list[str]:
-    first, calls = 0, []
-    shape, settings = call.step.shape, call.settings
-    for i, (name, input_shape) in enumerate(zip(call.inputs, call.input_shapes, strict=True)):
-        pixels, channels = pixels_and_channels(input_shape)
-        if len(shape) == 1:  # a map may lie in memory as the vector does
-            pixels, channels = 1, pixels * channels
-        numbers = ""
-        if call.int8:
-            factor, offset = settings["factors"][i], settings["offsets"][i]
-            numbers = f"{factor}, INT64_C({offset}), {settings['shift']}, "
-        values = f"{name}, {pixels}, {channels}, {numbers}{call.output}"
-        calls.append(f"put({values}, {first}, {shape[0]})")
-        first += channels
-    return calls
-
-
 def _compute_concat(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    settings = step.settings
-    numbers = zip(inputs, settings["factors"], settings["offsets"], strict=True)
-    return np.concatenate([requantize(x * f + o, settings["shift"]) for x, f, o in numbers], -1)
+    numbers = zip(inputs, step.settings["factors"], step.settings["offsets"], strict=True)
+    return np.concatenate([x * factor + offset for x, factor, offset in numbers], -1)
 
 
-class Concat(Operator):
-    """Along the channels."""
-
-    kind = "concat"
-    converters: Mapping[str, Converter] = {"cat": _concat}
-    kernel = Kernel(
-        "concat", _call_concat, _compute_concat, int8_helpers=("settle",), elementwise=True
+def _lower_concat_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    made = builder.choose(op.name)
+    read = [builder.qparams[name] for name in op.inputs]
+    numbers = quantize_multiplier(
+        op.name,
+        np.array([each.scale / made.scale for each in read]),
+        np.full(len(read), float(made.zero_point)),
+        BYTE_RANGE,
+        np.array([each.zero_point for each in read], np.int64),
     )
-
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat(inputs, 1)
-
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
-        made = builder.choose(op.name)
-        read = [builder.qparams[name] for name in op.inputs]
-        numbers = quantize_multiplier(
-            op.name,
-            np.array([each.scale / made.scale for each in read]),
-            np.full(len(read), float(made.zero_point)),
-            BYTE_RANGE,
-            np.array([each.zero_point for each in read], np.int64),
-        )
-        factors, offsets = numbers.factors.tolist(), numbers.offsets.tolist()
-        settings = {"factors": factors, "offsets": offsets, "shift": numbers.shift}
-        builder.add(op, self.kernel, settings)
-
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        writer.node("Concat", op.name, *op.inputs, axis=1)
+    factors, offsets = numbers.factors.tolist(), numbers.offsets.tolist()
+    settings = {"factors": factors, "offsets": offsets, "shift": numbers.shift}
+    builder.add(op, _CONCAT_INT8, settings)
 
 
-def _call_slice(call: KernelCall) -> list[str]:
-    start, pitch = call.settings["start"], call.settings["pitch"]
-    values = f"{call.inputs[0]}, {call.pixels}, {start}, {pitch}"
-    return [f"take({values}, {call.output}, {call.step.shape[0]})"]
+_CONCAT_INT8 = Kernel(
+    "concat",
+    "put({values}, {scalars}, {output}, {first}, {outputs})",
+    _compute_concat,
+    helpers=("settle",),
+    elementwise=True,
+    per_input=True,
+)
+CONCAT = Operator(
+    kind="concat",
+    run=lambda op, inputs, constants: torch.cat(inputs, 1),
+    kernel=Kernel("concat", "put({values}, {output}, {first}, {outputs})", per_input=True),
+    onnx="Concat",
+    onnx_attributes=lambda op: {"axis": 1},
+    converters={"cat": _concat},
+    lower_int8=_lower_concat_int8,
+)
 
 
-class Slice(Operator):
-    """Channels `start` to `stop`."""
+def _write_slice(writer: OnnxWriter, op: Operation) -> None:
+    bounds = (
+        writer.array(f"place:{op.attributes[side]}", [op.attributes[side]], np.int64)
+        for side in ("start", "stop")
+    )
+    writer.node("Slice", op.name, *op.inputs, *bounds, writer.array("axes:C", [1], np.int64))
 
-    kind = "slice"
-    converters: Mapping[str, Converter] = {
-        "slice": _slice,
-        "split": _split,
-        "split_with_sizes": _split,
-    }
-    keeps_range = True
-    kernel = Kernel(
+
+# Channels `start` to `stop`.
+SLICE = Operator(
+    kind="slice",
+    run=lambda op, inputs, constants: inputs[0][:, op.attributes["start"] : op.attributes["stop"]],
+    kernel=Kernel(
         "slice",
-        _call_slice,
+        "take({input}, {pixels}, {start}, {pitch}, {output}, {outputs})",
         lambda step, inputs, _: inputs[0][..., step.settings["start"] : step.settings["stop"]],
         "slice.c",
         in_place=True,
         elementwise=True,
-    )
-
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        return inputs[0][:, op.attributes["start"] : op.attributes["stop"]]
-
-    def settings(self, graph: Graph, op: Operation) -> dict[str, Any]:
-        return {**op.attributes, "pitch": graph.shape_of(op.inputs[0])[0]}
-
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        bounds = (
-            writer.array(f"place:{op.attributes[side]}", [op.attributes[side]], np.int64)
-            for side in ("start", "stop")
-        )
-        writer.node("Slice", op.name, *op.inputs, *bounds, writer.array("axes:C", [1], np.int64))
-
-
-CONCAT, SLICE = Concat(), Slice()
+    ),
+    onnx=_write_slice,
+    converters={"slice": _slice, "split": _split, "split_with_sizes": _split},
+    keeps_range=True,
+    settings=lambda graph, op: {**op.attributes, "pitch": graph.shape_of(op.inputs[0])[0]},
+)
 OPERATORS = (CONCAT, SLICE)

@@ -1,20 +1,22 @@
-"""Sums, differences and products of two values, or of one and a constant."""
+"""Sums, differences and products of two values, or of one and a constant; softmax."""
 
 from __future__ import annotations
 
 import operator
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from whit.export.c.kernel import Ints, Kernel, KernelCall, Step
-from whit.export.ir.graph import Graph, Operation
+from whit.export.c.kernel import Ints, Kernel, Step
+from whit.export.ir.graph import Operation
 from whit.export.ir.ops.channels import repeat_channel
-from whit.export.ir.ops.conv import conv
+from whit.export.ir.ops.layers import conv
 from whit.export.ir.ops.operator import Converter, Operator
 from whit.export.ir.ops.scale import scaled
 from whit.export.ir.ops.values import (
@@ -25,48 +27,25 @@ from whit.export.ir.ops.values import (
     UnsupportedOp,
     ValueView,
 )
+from whit.export.onnx import OnnxWriter
+from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
-from whit.export.quantization.reference import by_factor, requantize
 
-if TYPE_CHECKING:
-    from whit.export.onnx import OnnxWriter
-    from whit.export.quantization.builder import QuantizedProgramBuilder
+_CALL = "({input}, {other}, {by_channel}, {pixels}, {channels}, "
 
 
-def _is_number(value: Any) -> bool:
-    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
-
-
-def _call(call: KernelCall) -> list[str]:
-    by_channel = int(call.settings["by_channel"])
-    values = f"{call.inputs[0]}, {call.inputs[1]}, {by_channel}, {call.pixels}, {call.channels}"
-    return [f"{call.step.kind}({values}, {call.scalars}{call.output})"]
-
-
-def _second(step: Step, inputs: list[Ints]) -> Ints:
-    return inputs[1].reshape(len(inputs[1]), 1, 1, -1) if step.settings["by_channel"] else inputs[1]
-
-
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Binary(Operator):
     """Of two values of one shape; a vector (C,) counts for every pixel of a map.
 
-    function: of tensors or numbers; sign: in C; aten: the ATen operator that `convert` reads;
-    converters: of others.
+    function: of two tensors or numbers.
+    as_scale: returns the scale and offset that a constant (C,) is as the second of the two.
+    exchange: returns the value of b and a where the order matters, and a is no map.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        function: Callable[[Any, Any], Any],
-        sign: str,
-        onnx: str,
-        aten: str,
-        **converters: Converter,
-    ):
-        self.kind, self.function, self.onnx = kind, function, onnx
-        words = {"kind": kind, "sign": sign}
-        self.kernel = Kernel(kind, _call, None, "float/binary.c", words, in_place=True)
-        self.converters = {aten: self.convert, **converters}
+    function: Callable[[Any, Any], Any]
+    as_scale: Callable[[Tensor], tuple[Tensor, Tensor]]
+    exchange: Callable[[GraphBuilder, ValueView, Any], ValueView] | None = None
 
     def convert(self, builder: GraphBuilder, a: Any, b: Any, alpha: float = 1) -> Any:
         if alpha != 1:
@@ -78,13 +57,12 @@ class Binary(Operator):
         if isinstance(b, Expanded) and _is_number(a):
             return Expanded(self.convert(builder, a, b.value), b.lengths)
         a, b = self._unexpanded(a, b), self._unexpanded(b, a)
-        if isinstance(a, ValueView) and isinstance(b, ValueView):
-            return self._of_values(builder, a, b)
         if isinstance(a, ValueView):
-            return self.by_constant(builder, a, b)
-        if isinstance(b, ValueView):
-            return self._of_constant_and_value(builder, a, b)
-        return self.function(a, b)
+            of_two = self.of_values if isinstance(b, ValueView) else self.by_constant
+            return of_two(builder, a, b)
+        if not isinstance(b, ValueView):
+            return self.function(a, b)
+        return (self.exchange or self.by_constant)(builder, b, a)
 
     def _unexpanded(self, value: Any, other: Any) -> Any:
         """Return a value that was expanded to the size of the other as it was before."""
@@ -94,34 +72,22 @@ class Binary(Operator):
             raise UnsupportedOp(f"it uses {self.kind} of two values of different shapes")
         return value.value
 
-    def _of_values(self, builder: GraphBuilder, a: ValueView, b: ValueView) -> ValueView:
+    def of_values(self, builder: GraphBuilder, a: ValueView, b: ValueView) -> ValueView:
         if (a.shape, a.axes) != (b.shape, b.axes):
             is_flat = len(a.axes) == 2 and a.lengths == b.lengths
             as_vector = builder.as_flat_vector if is_flat else builder.as_channel_vector
             a, b = as_vector(a), as_vector(b)
         if (a.shape, a.axes) == (b.shape, b.axes):
             return builder.add(self, [a, b], a.shape, axes=a.axes)
-        if b.axes == MAP and a.axes in (MAP, BY_CHANNEL) and a.shape[0] == 1 < b.shape[0]:
-            return self._of_values(builder, repeat_channel(builder, a, b.shape[0]), b)
-        if a.axes == MAP and b.axes in (MAP, BY_CHANNEL) and b.shape[0] == 1 < a.shape[0]:
-            return self._of_values(builder, a, repeat_channel(builder, b, a.shape[0]))
-        if b.axes == MAP and a.axes == BY_CHANNEL:
-            return self._of_vector_and_map(builder, a, b)
-        if a.axes == MAP and b.axes == BY_CHANNEL and a.shape[0] == b.shape[0]:
+        if b.is_map and a.axes in (MAP, BY_CHANNEL) and a.shape[0] == 1 < b.shape[0]:
+            return self.of_values(builder, repeat_channel(builder, a, b.shape[0]), b)
+        if a.is_map and b.axes in (MAP, BY_CHANNEL) and b.shape[0] == 1 < a.shape[0]:
+            return self.of_values(builder, a, repeat_channel(builder, b, a.shape[0]))
+        if b.is_map and a.axes == BY_CHANNEL:
+            return (self.exchange or self.of_values)(builder, b, a)
+        if a.is_map and b.axes == BY_CHANNEL and a.shape[0] == b.shape[0]:
             return builder.add(self, [a, b], a.shape)
         raise UnsupportedOp(f"it uses {self.kind} of two values of different shapes")
-
-    def _of_vector_and_map(self, builder: GraphBuilder, a: ValueView, b: ValueView) -> ValueView:
-        """Return the value where the order of the two may be exchanged."""
-        return self._of_values(builder, b, a)
-
-    def _of_constant_and_value(self, builder: GraphBuilder, a: Any, b: ValueView) -> ValueView:
-        """Return the value where the order of the two may be exchanged."""
-        return self.by_constant(builder, b, a)
-
-    @abstractmethod
-    def as_scale(self, constant: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scale and offset that a constant is as the second of the two."""
 
     def by_constant(self, builder: GraphBuilder, value: ValueView, by: Any) -> ValueView:
         channels = value.shape[0]
@@ -150,104 +116,113 @@ class Binary(Operator):
             return conv(builder, value, scale.view(-1, 1, 1, 1), offset)
         return scaled(builder, value, scale, offset)
 
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
+
+
+def _binary(
+    kind: str,
+    function: Callable[[Any, Any], Any],
+    sign: str,
+    aten: str,
+    converters: Mapping[str, Converter],
+    accepts_expanded: tuple[str, ...] = (),
+    **fields: Any,
+) -> Binary:
+    """Return the operator of a function: `sign` is it in C, `aten` what its `convert` reads."""
+
+    def convert(*args: Any, **kwargs: Any) -> Any:
+        return made.convert(*args, **kwargs)
+
+    def run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
         x, other = inputs
         other = other if other.shape == x.shape else other[:, :, None, None]
-        return self.function(x, other)  # type: ignore[no-any-return]
+        return function(x, other)  # type: ignore[no-any-return]
 
-    def settings(self, graph: Graph, op: Operation) -> dict[str, Any]:
-        return {"by_channel": graph.shape_of(op.inputs[1]) != op.shape}
+    words = {"kind": kind, "sign": sign}
+    made = Binary(
+        kind=kind,
+        run=run,
+        function=function,
+        kernel=Kernel(
+            *(kind, kind + _CALL + "{output})", None, "float/binary.c", words), in_place=True
+        ),
+        converters={aten: convert, **converters},
+        accepts_expanded=(aten, *accepts_expanded),
+        settings=lambda graph, op: {"by_channel": graph.shape_of(op.inputs[1]) != op.shape},
+        **fields,
+    )
+    return made
 
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
+
+def _write_onnx(kind: str) -> Callable[[OnnxWriter, Operation], None]:
+    def write(writer: OnnxWriter, op: Operation) -> None:
         a, b = op.inputs
         if writer.graph.shape_of(b) != writer.graph.shape_of(a):
             axes = writer.array("axes:HW", [2, 3], np.int64)
             b = writer.node("Unsqueeze", f"{op.name}:map", b, axes)
-        writer.node(self.onnx, op.name, a, b)
+        writer.node(kind, op.name, a, b)
+
+    return write
 
 
-def _compute_add(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    settings = step.settings
-    sums = inputs[0] * settings["factor_a"] + _second(step, inputs) * settings["factor_b"]
-    return requantize(sums + settings["offset"], settings["shift"])
+def _int8_kernel(kind: str, compute: Callable[[Ints, Ints, Mapping[str, Any]], Ints]) -> Kernel:
+    def of_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+        a, b = inputs
+        b = b.reshape(len(b), 1, 1, -1) if step.settings["by_channel"] else b
+        return compute(a, b, step.settings)
 
-
-class Add(Binary):
-    """The sum of two values."""
-
-    accepts_expanded = ("add",)
-    sign_of_second = 1
-    int8_kernel = Kernel(
-        "add", _call, _compute_add, int8_helpers=("settle",), in_place=True, elementwise=True
-    )
-
-    def as_scale(self, constant: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.ones_like(constant), self.sign_of_second * constant
-
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
-        a, b = (builder.qparams[name] for name in op.inputs)
-        made = builder.choose(op.name)
-        factors = np.array([a.scale, self.sign_of_second * b.scale]) / made.scale
-        # Two products in one sum: both bounds are met by twice a byte's.
-        bounds = (BYTE_RANGE[0], 2 * BYTE_RANGE[1])
-        numbers = quantize_multiplier(op.name, factors, np.zeros(2), bounds)
-        factor_a, factor_b = numbers.factors.tolist()
-        half = 1 << (numbers.shift - 1)
-        zero = (made.zero_point << numbers.shift) + half
-        settings = {
-            "factor_a": factor_a,
-            "factor_b": factor_b,
-            "offset": zero - factor_a * a.zero_point - factor_b * b.zero_point,
-            "shift": numbers.shift,
-        }
-        builder.add(op, self.int8_kernel, settings | self.settings(builder.graph, op))
-
-
-class Subtract(Add):
-    """The difference of two values."""
-
-    accepts_expanded = ("sub", "rsub")
-    sign_of_second = -1
-
-    def _of_vector_and_map(self, builder: GraphBuilder, a: ValueView, b: ValueView) -> ValueView:
-        return ADD._of_values(builder, MULTIPLY.by_constant(builder, b, -1.0), a)
-
-    def _of_constant_and_value(self, builder: GraphBuilder, a: Any, b: ValueView) -> ValueView:
-        return ADD.by_constant(builder, MULTIPLY.by_constant(builder, b, -1.0), a)
-
-
-def _compute_multiply(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    settings = step.settings
-    products = (inputs[0] - settings["zero_a"]) * (_second(step, inputs) - settings["zero_b"])
-    return requantize(by_factor(products, settings), settings["shift"])
-
-
-class Multiply(Binary):
-    """The product of two values."""
-
-    accepts_expanded = ("mul", "neg")
-    int8_kernel = Kernel(
-        "multiply",
-        _call,
-        _compute_multiply,
-        int8_helpers=("settle",),
+    return Kernel(
+        *(kind, kind + _CALL + "{scalars}, {output})", of_step),
+        helpers=("settle",),
         in_place=True,
         elementwise=True,
     )
 
-    def as_scale(self, constant: Tensor) -> tuple[Tensor, Tensor]:
-        return constant, torch.zeros_like(constant)
 
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
-        a, b = (builder.qparams[name] for name in op.inputs)
-        made = builder.choose(op.name)
-        highest = np.full(1, 255 * 255, np.int64)
-        factor = np.array([a.scale * b.scale / made.scale])
-        zero = np.full(1, float(made.zero_point))
-        numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
-        zeros = {"zero_a": a.zero_point, "zero_b": b.zero_point}
-        settings = numbers.scalar_settings() | zeros | self.settings(builder.graph, op)
-        builder.add(op, self.int8_kernel, settings)
+_ADD_INT8 = _int8_kernel(
+    "add",
+    lambda a, b, settings: a * settings["factor_a"] + b * settings["factor_b"] + settings["offset"],
+)
+_MULTIPLY_INT8 = _int8_kernel(
+    "multiply", lambda a, b, settings: (a - settings["zero_a"]) * (b - settings["zero_b"])
+)
+
+
+def _lower_sum_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    a, b = (builder.qparams[name] for name in op.inputs)
+    made = builder.choose(op.name)
+    sign = 1 if op.operator is ADD else -1
+    factors = np.array([a.scale, sign * b.scale]) / made.scale
+    # Two products in one sum: both bounds are met by twice a byte's.
+    bounds = (BYTE_RANGE[0], 2 * BYTE_RANGE[1])
+    numbers = quantize_multiplier(op.name, factors, np.zeros(2), bounds)
+    factor_a, factor_b = numbers.factors.tolist()
+    zero = (made.zero_point << numbers.shift) + (1 << (numbers.shift - 1))
+    settings = {
+        "factor_a": factor_a,
+        "factor_b": factor_b,
+        "offset": zero - factor_a * a.zero_point - factor_b * b.zero_point,
+        "shift": numbers.shift,
+    }
+    builder.add(op, _ADD_INT8, settings | op.operator.settings(builder.graph, op))
+
+
+def _lower_product_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    a, b = (builder.qparams[name] for name in op.inputs)
+    made = builder.choose(op.name)
+    highest = np.full(1, 255 * 255, np.int64)
+    factor, zero = np.array([a.scale * b.scale / made.scale]), np.full(1, float(made.zero_point))
+    numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
+    zeros = {"zero_a": a.zero_point, "zero_b": b.zero_point}
+    settings = numbers.scalar_settings() | zeros | op.operator.settings(builder.graph, op)
+    builder.add(op, _MULTIPLY_INT8, settings)
+
+
+def _subtract_from(builder: GraphBuilder, b: ValueView, a: Any) -> ValueView:
+    of_two = ADD.of_values if isinstance(a, ValueView) else ADD.by_constant
+    return of_two(builder, MULTIPLY.by_constant(builder, b, -1.0), a)
 
 
 def _reversed_subtract(builder: GraphBuilder, a: Any, b: Any, alpha: float = 1) -> Any:
@@ -274,8 +249,49 @@ def _divide(builder: GraphBuilder, a: Any, b: Any, rounding_mode: str | None = N
     return MULTIPLY.by_constant(builder, a, 1 / torch.as_tensor(b, dtype=torch.float64))
 
 
-ADD = Add("add", operator.add, "+", "Add", "add")
-SUBTRACT = Subtract("subtract", operator.sub, "-", "Sub", "sub", rsub=_reversed_subtract)
+ADD = _binary(
+    *("add", operator.add, "+", "add", {}),
+    onnx=_write_onnx("Add"),
+    as_scale=lambda constant: (torch.ones_like(constant), constant),
+    lower_int8=_lower_sum_int8,
+)
+SUBTRACT = _binary(
+    *("subtract", operator.sub, "-", "sub", {"rsub": _reversed_subtract}, ("rsub",)),
+    onnx=_write_onnx("Sub"),
+    as_scale=lambda constant: (torch.ones_like(constant), -constant),
+    exchange=_subtract_from,
+    lower_int8=_lower_sum_int8,
+)
 _PRODUCTS = {"neg": _negate, "square": _power, "pow": _power, "div": _divide}
-MULTIPLY = Multiply("multiply", operator.mul, "*", "Mul", "mul", **_PRODUCTS)
-OPERATORS = (ADD, SUBTRACT, MULTIPLY)
+MULTIPLY = _binary(
+    *("multiply", operator.mul, "*", "mul", _PRODUCTS, ("neg",)),
+    onnx=_write_onnx("Mul"),
+    as_scale=lambda constant: (constant, torch.zeros_like(constant)),
+    lower_int8=_lower_product_int8,
+)
+
+
+def _softmax(kind: str, function: Callable[[Tensor, int], Tensor], onnx: str) -> Operator:
+    def convert(builder: GraphBuilder, value: Any, dim: int, *settings: Any) -> ValueView:
+        if not isinstance(value, ValueView) or value.axes[dim % len(value.axes)] != ("C",):
+            raise UnsupportedOp(f"it uses {kind} over something else than the classes")
+        if prod(value.shape) != value.shape[0]:
+            raise UnsupportedOp(f"it uses {kind} at each place of a map")
+        vector = builder.as_vector(value)
+        return builder.add(made, [vector], vector.shape, axes=value.axes)
+
+    made = Operator(
+        kind=kind,
+        run=lambda op, inputs, constants: function(inputs[0], 1),
+        kernel=Kernel(kind, kind + "({input}, {count}, {output})"),
+        onnx=onnx,
+        onnx_attributes=lambda op: {"axis": 1},
+        converters={kind: convert, f"_{kind}": convert},
+        keeps_argmax=True,
+    )
+    return made
+
+
+SOFTMAX = _softmax("softmax", F.softmax, "Softmax")
+LOG_SOFTMAX = _softmax("log_softmax", F.log_softmax, "LogSoftmax")
+OPERATORS = (ADD, SUBTRACT, MULTIPLY, SOFTMAX, LOG_SOFTMAX)

@@ -9,19 +9,15 @@ from whit.export.ir.ops import (
     activation,
     axes,
     channels,
-    conv,
     elementwise,
+    layers,
     pooling,
-    reductions,
     scale,
     spatial,
-    weighted,
 )
 from whit.export.ir.ops.operator import Converter, Operator
 
-_MODULES = (
-    *(activation, channels, conv, elementwise, pooling, reductions, scale, spatial, weighted),
-)
+_MODULES = (*(activation, channels, elementwise, layers, pooling, scale, spatial),)
 OPERATORS: dict[str, Operator] = {
     operator.kind: operator for module in _MODULES for operator in module.OPERATORS
 }

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from whit.export.c.kernel import Ints, Kernel, KernelCall, Step
+from whit.export.c.kernel import Kernel
 from whit.export.ir.fusion import remove_operation
 from whit.export.ir.graph import INPUT, Graph, Operation
-from whit.export.ir.ops.operator import Converter, Operator
-from whit.export.ir.ops.values import (
-    BY_CHANNEL,
-    MAP,
-    VECTOR,
-    GraphBuilder,
-    UnsupportedOp,
-    ValueView,
-)
-from whit.export.ir.ops.weighted import WeightedOperator
+from whit.export.ir.ops.layers import Layer
+from whit.export.ir.ops.operator import Operator
+from whit.export.ir.ops.values import GraphBuilder, UnsupportedOp, ValueView
+from whit.export.onnx import OnnxWriter
+from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
-from whit.export.quantization.reference import requantize
-
-if TYPE_CHECKING:
-    from whit.export.onnx import OnnxWriter
-    from whit.export.quantization.builder import QuantizedProgramBuilder
 
 
 def _batch_norm(
@@ -39,7 +29,7 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> list[ValueView]:
-    if not isinstance(value, ValueView) or value.axes not in (MAP, VECTOR, BY_CHANNEL):
+    if not isinstance(value, ValueView) or not value.has_channels:
         raise UnsupportedOp("it uses BatchNorm over dimensions that were exchanged or merged")
     scale = (var.double() + eps).rsqrt()
     if weight is not None:
@@ -56,75 +46,37 @@ def scaled(builder: GraphBuilder, value: ValueView, scale: Tensor, offset: Tenso
     return builder.add(SCALE, [value], value.shape, {}, constants, value.axes)
 
 
-def _call(call: KernelCall) -> list[str]:
-    by = call.vectors if call.int8 else f"{call.constants['scale']}, {call.constants['offset']}"
-    return [f"scale{call.suffix}({call.values}, {by}, {call.output})"]
+def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+    (x,) = inputs
+    shape = (1, -1, *(1,) * (x.ndim - 2))
+    return x * constants["scale"].view(shape) + constants["offset"].view(shape)
 
 
-def _compute(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    sums = inputs[0] * constants["factor"] + constants["offset"]
-    return requantize(sums, step.settings["shift"])
+def _fuse(graph: Graph, op: Operation) -> Graph | None:
+    """Merge it into a neighbor: the layer or scale in front, else the layer behind.
 
-
-class Scale(Operator):
-    """Constants scale (C,) and offset (C,)."""
-
-    kind = "scale"
-    converters: Mapping[str, Converter] = {"_native_batch_norm_legit_no_training": _batch_norm}
-    kernel = Kernel(
-        "scale", _call, _compute, int8_helpers=("settle",), in_place=True, elementwise=True
-    )
-
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        (x,) = inputs
-        shape = (1, -1, *(1,) * (x.ndim - 2))
-        return x * constants["scale"].view(shape) + constants["offset"].view(shape)
-
-    def fuse(self, graph: Graph, op: Operation) -> Graph | None:
-        """Merge it into a neighbor: the layer or scale in front, else the layer behind.
-
-        Between them may stand operations that commute with it. Weights that several operations
-        share are left alone: each of them would need its own copy.
-        """
-        scale, offset = (graph.constants[op.constants[role]] for role in ("scale", "offset"))
-        into = _find_in_front(graph, op, scale) or _find_behind(graph, op, scale)
-        if into is None:
-            return None
-        constants, changed = dict(graph.constants), {}
-        if into.operator is self:
-            names = {role: f"{into.name}.{role}" for role in ("scale", "offset")}
-            first, second = (constants[into.constants[role]] for role in ("scale", "offset"))
-            constants[names["scale"]] = first * scale
-            constants[names["offset"]] = second * scale + offset
-            changed[into.name] = replace(into, constants=names)
-        else:
-            assert isinstance(into.operator, WeightedOperator)
-            names = {role: into.constants[role] for role in ("weight", "bias")}
-            held = (constants[names["weight"]], constants[names["bias"]])
-            if graph.operations.index(into) < graph.operations.index(op):
-                made = into.operator.scale_outputs(*held, scale, offset)
-            else:
-                made = into.operator.scale_inputs(into, *held, scale, offset)
-            constants[names["weight"]], constants[names["bias"]] = made
-        return remove_operation(replace(graph, constants=constants), op, changed)
-
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
-        read, made = builder.qparams[op.inputs[0]], builder.choose(op.name)
-        numbers = quantize_multiplier(
-            op.name,
-            builder.constant(op, "scale") * read.scale / made.scale,
-            builder.constant(op, "offset") / made.scale + made.zero_point,
-            BYTE_RANGE,
-            read.zero_point,
-            bits=builder.graph.bits,
-        )
-        held = builder.store_multiplier(op.name, numbers)
-        builder.add(op, self.kernel, numbers.channel_settings(), **held)
-
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        scale, offset = (writer.channel_constant(op, role) for role in ("scale", "offset"))
-        product = writer.node("Mul", f"{op.name}:scaled", *op.inputs, scale)
-        writer.node("Add", op.name, product, offset)
+    Between them may stand operations that commute with it. Weights that several operations share
+    are left alone: each of them would need its own copy.
+    """
+    constants, changed = dict(graph.constants), {}
+    scale, offset = (constants[op.constants[role]] for role in ("scale", "offset"))
+    if into := _find_in_front(graph, op, scale):
+        roles = ("scale", "offset") if into.operator is SCALE else ("weight", "bias")
+        factor, term = (constants[into.constants[role]] for role in roles)
+        made = factor * scale.view(-1, *(1,) * (factor.ndim - 1)), term * scale + offset
+        if into.operator is SCALE:  # its constants may be shared
+            into = changed[into.name] = replace(
+                into, constants={role: f"{into.name}.{role}" for role in roles}
+            )
+    elif into := _find_behind(graph, op, scale):
+        roles = ("weight", "bias")
+        weight, bias = (constants[into.constants[role]] for role in roles)
+        assert isinstance(into.operator, Layer)
+        made = into.operator.scale_inputs(into, weight, bias, scale, offset)
+    else:
+        return None
+    constants.update({into.constants[role]: made[i] for i, role in enumerate(roles)})
+    return remove_operation(replace(graph, constants=constants), op, changed)
 
 
 def _has_own_constants(graph: Graph, op: Operation) -> bool:
@@ -139,7 +91,7 @@ def _find_in_front(graph: Graph, op: Operation, scale: Tensor) -> Operation | No
     (name,) = op.inputs
     while name != INPUT and consumers[name] == 1:
         found = producers[name]
-        if isinstance(found.operator, WeightedOperator):
+        if isinstance(found.operator, Layer):
             return found if _has_own_constants(graph, found) else None
         if found.operator is SCALE:
             return found
@@ -158,7 +110,7 @@ def _find_behind(graph: Graph, op: Operation, scale: Tensor) -> Operation | None
     name = op.name
     while consumers[name] == 1 and name != graph.output:
         (found,) = (each for each in graph.operations if name in each.inputs)
-        if isinstance(found.operator, WeightedOperator):
+        if isinstance(found.operator, Layer):
             padded = any(found.attributes.get("padding", ()))
             uneven = graph.bits < 8 and bool((scale != scale[0]).any())
             return None if padded or uneven or not _has_own_constants(graph, found) else found
@@ -168,5 +120,42 @@ def _find_behind(graph: Graph, op: Operation, scale: Tensor) -> Operation | None
     return None
 
 
-SCALE = Scale()
+def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    read, made = builder.qparams[op.inputs[0]], builder.choose(op.name)
+    numbers = quantize_multiplier(
+        op.name,
+        builder.constant(op, "scale") * read.scale / made.scale,
+        builder.constant(op, "offset") / made.scale + made.zero_point,
+        BYTE_RANGE,
+        read.zero_point,
+        bits=builder.graph.bits,
+    )
+    held = builder.store_multiplier(op.name, numbers)
+    builder.add(op, _INT8_KERNEL, numbers.channel_settings(), **held)
+
+
+def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
+    scale, offset = (writer.channel_constant(op, role) for role in ("scale", "offset"))
+    product = writer.node("Mul", f"{op.name}:scaled", *op.inputs, scale)
+    writer.node("Add", op.name, product, offset)
+
+
+_INT8_KERNEL = Kernel(
+    "scale",
+    "scale{suffix}({values}, {vectors}, {output})",
+    lambda step, inputs, constants: inputs[0],
+    helpers=("settle",),
+    in_place=True,
+    elementwise=True,
+)
+# Constants scale (C,) and offset (C,).
+SCALE = Operator(
+    kind="scale",
+    run=_run,
+    kernel=Kernel("scale", "scale({values}, {scale}, {offset}, {output})", in_place=True),
+    onnx=_write_onnx,
+    converters={"_native_batch_norm_legit_no_training": _batch_norm},
+    fuse=_fuse,
+    lower_int8=_lower_int8,
+)
 OPERATORS = (SCALE,)

@@ -5,61 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 from torch.nn import functional as F
 
 from whit.errors import ModelError
-from whit.export.c.kernel import Ints, Kernel, KernelCall, Step, is_flat
+from whit.export.c.kernel import Ints, Kernel, Step, is_flat
 from whit.export.ir.fusion import remove_operation
 from whit.export.ir.graph import Graph, Operation
-from whit.export.ir.ops.operator import Operator
+from whit.export.ir.ops.operator import Operator, lower_float, lower_int8
+from whit.export.onnx import OnnxWriter
+from whit.export.program import ProgramBuilder
+from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.reference import divide_toward_zero
 from whit.models.layers import LEAST_MASS, Deskew
 
-if TYPE_CHECKING:
-    from whit.export.onnx import OnnxWriter
-    from whit.export.program import ProgramBuilder
-    from whit.export.quantization.builder import QuantizedProgramBuilder
+
+def _lower_flatten(builder: ProgramBuilder, op: Operation) -> None:
+    if is_flat(builder.graph.shape_of(op.inputs[0])):
+        builder.alias(op)
+    else:
+        lower_float(builder, op)
 
 
-class Flatten(Operator):
-    """A map's numbers in a vector, channel by channel and row by row."""
+def _lower_flatten_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    if is_flat(builder.graph.shape_of(op.inputs[0])):
+        builder.keep(op)
+        builder.alias(op)
+    else:
+        lower_int8(builder, op)
 
-    kind = "flatten"
-    keeps_range = True
-    kernel = Kernel(
+
+# A map's numbers in a vector, channel by channel and row by row.
+FLATTEN = Operator(
+    kind="flatten",
+    run=lambda op, inputs, constants: inputs[0].flatten(1),
+    kernel=Kernel(
         "flatten",
-        lambda call: [f"flatten({call.values}, {call.output})"],
+        "flatten({values}, {output})",
         lambda step, inputs, _: inputs[0].transpose(0, 3, 1, 2).reshape(len(inputs[0]), -1),
         "flatten.c",
-    )
-
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        return inputs[0].flatten(1)
-
-    def lower_float(self, builder: ProgramBuilder, op: Operation) -> None:
-        if is_flat(builder.graph.shape_of(op.inputs[0])):
-            builder.alias(op)
-        else:
-            super().lower_float(builder, op)
-
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
-        if is_flat(builder.graph.shape_of(op.inputs[0])):
-            builder.keep(op)
-            builder.alias(op)
-        else:
-            super().lower_int8(builder, op)
-
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        writer.node("Flatten", op.name, *op.inputs, axis=1)
-
-
-def _call_pad(call: KernelCall) -> list[str]:
-    left, _, top, _ = call.settings["around"]
-    return [f"pad({call.input_map}, {left}, {top}, {call.zero}{call.output_map})"]
+    ),
+    onnx="Flatten",
+    onnx_attributes=lambda op: {"axis": 1},
+    keeps_range=True,
+    lower_float=_lower_flatten,
+    lower_int8=_lower_flatten_int8,
+)
 
 
 def _compute_pad(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
@@ -71,33 +64,37 @@ def _compute_pad(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) 
     return wide[:, max(0, -top) : height + min(0, bottom), max(0, -left) : width + min(0, right)]
 
 
-class Pad(Operator):
-    """Zeros around a map: `around` is left, right, top, bottom; a negative number crops."""
+def _fuse_pad(graph: Graph, op: Operation) -> Graph | None:
+    """Merge it into a padding in front of it, where both add or both crop on each side."""
+    (name,) = op.inputs
+    first = next((each for each in graph.operations if each.name == name), None)
+    if first is None or first.operator is not PAD or graph.consumers()[name] != 1:
+        return None
+    sides = list(zip(first.attributes["around"], op.attributes["around"], strict=True))
+    if any(a * b < 0 for a, b in sides):
+        return None
+    around = tuple(a + b for a, b in sides)
+    both = replace(first, shape=op.shape, attributes={"around": around})
+    return remove_operation(graph, op, {first.name: both})
 
-    kind = "pad"
-    keeps_range = True
-    kernel = Kernel("pad", _call_pad, _compute_pad)
 
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        return F.pad(inputs[0], op.attributes["around"])
+def _write_pad(writer: OnnxWriter, op: Operation) -> None:
+    left, right, top, bottom = op.attributes["around"]
+    around = [0, 0, top, left, 0, 0, bottom, right]
+    writer.node("Pad", op.name, *op.inputs, writer.array(f"{op.name}:around", around, np.int64))
 
-    def fuse(self, graph: Graph, op: Operation) -> Graph | None:
-        """Merge it into a padding in front of it, where both add or both crop on each side."""
-        (name,) = op.inputs
-        first = next((each for each in graph.operations if each.name == name), None)
-        if first is None or first.operator is not self or graph.consumers()[name] != 1:
-            return None
-        sides = list(zip(first.attributes["around"], op.attributes["around"], strict=True))
-        if any(a * b < 0 for a, b in sides):
-            return None
-        around = tuple(a + b for a, b in sides)
-        both = replace(first, shape=op.shape, attributes={"around": around})
-        return remove_operation(graph, op, {first.name: both})
 
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        left, right, top, bottom = op.attributes["around"]
-        around = [0, 0, top, left, 0, 0, bottom, right]
-        writer.node("Pad", op.name, *op.inputs, writer.array(f"{op.name}:around", around, np.int64))
+_PAD_CALL = "pad({input_map}, {around[0]}, {around[2]}, "
+# Zeros around a map: `around` is left, right, top, bottom; a negative number crops.
+PAD = Operator(
+    kind="pad",
+    run=lambda op, inputs, constants: F.pad(inputs[0], op.attributes["around"]),
+    kernel=Kernel("pad", _PAD_CALL + "{output_map})"),
+    int8_kernel=Kernel("pad", _PAD_CALL + "{zero}, {output_map})", _compute_pad),
+    onnx=_write_pad,
+    fuse=_fuse_pad,
+    keeps_range=True,
+)
 
 
 def _compute_deskew(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
@@ -126,81 +123,75 @@ def _compute_deskew(step: Step, inputs: list[Ints], constants: Mapping[str, Ints
     return mean
 
 
-class DeskewOperator(Operator):
-    """Rows shifted so that the mixed second moment is zero: `layers.Deskew`."""
+def _lower_deskew_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    pixels, side = prod(op.shape[1:]), max(op.shape)
+    if (255 * op.shape[0] * pixels) ** 2 * side**2 >= 2**63:
+        raise ModelError(
+            f"{op.name}: cannot be exported in int8: a product of its moments could leave 64 bits."
+        )
+    builder.keep(op, rounded=True)
+    builder.add(op, DESKEW.kernel, {})
 
-    kind = "deskew"
-    keeps_range = True
-    kernel = Kernel(
-        "deskew", lambda call: [f"deskew({call.input_map}, {call.output})"], _compute_deskew
+
+def _write_deskew(writer: OnnxWriter, op: Operation) -> None:
+    _, height, width = op.shape
+    (image,) = op.inputs
+
+    def node(kind: str, name: str, *inputs: str, **settings: Any) -> str:
+        return writer.node(kind, f"{op.name}:{name}", *inputs, **settings)
+
+    def total(name: str, value: str, *axes: int, kept: int = 1) -> str:
+        over = writer.array(f"axes:{''.join(map(str, axes))}", list(axes), np.int64)
+        return node("ReduceSum", name, value, over, keepdims=kept)
+
+    def number(name: str, value: Any) -> str:
+        return writer.array(f"{op.name}:{name}", value, np.float32)
+
+    x = number("x", np.arange(width).reshape(1, 1, -1))
+    y = number("y", np.arange(height).reshape(1, -1, 1))
+    least = number("least", LEAST_MASS)
+    smallest = node("ReduceMin", "smallest", image, writer.array("axes:HW", [2, 3], np.int64))
+    mass = total("mass", node("Sub", "above", image, smallest), 1, kept=0)
+    rows, columns = total("rows", mass, 2), total("columns", mass, 1)
+    whole = node("Max", "whole", total("total", rows, 1), least)
+    sum_y = total("sum_y", node("Mul", "by_y", rows, y), 1)
+    sum_x = total("sum_x", node("Mul", "by_x", columns, x), 2)
+    from_y = node("Sub", "from_y", y, node("Div", "centre_y", sum_y, whole))
+    from_x = node("Sub", "from_x", x, node("Div", "centre_x", sum_x, whole))
+    along = total("along", node("Mul", "by_from_x", mass, from_x), 2)
+    mixed = total("mixed", node("Mul", "by_both", along, from_y), 1)
+    squared = node("Mul", "squared", from_y, from_y)
+    spread = total("spread", node("Mul", "by_squared", rows, squared), 1)
+    slope = node("Div", "slope", mixed, node("Max", "some_spread", spread, least))
+    source = node("Add", "source", x, node("Mul", "moved", slope, from_y))
+    scaled = node("Mul", "scaled", source, number("width", 2 / width))
+    across = node("Add", "across", scaled, number("edge", 1 / width - 1))
+    heights = (np.arange(height) * (2 / height) + (1 / height - 1)).reshape(1, -1, 1)
+    shape = node("Shape", "shape", across)
+    upwards = node("Expand", "upwards", number("heights", heights), shape)
+    last = writer.array("axes:3", [3], np.int64)
+    pairs = (
+        node("Unsqueeze", f"{name}:one", coordinate, last)
+        for name, coordinate in (("across", across), ("upwards", upwards))
+    )
+    grid = node("Concat", "grid", *pairs, axis=3)
+    writer.node(
+        *("GridSample", op.name, image, grid),
+        mode="linear",
+        padding_mode="border",
+        align_corners=0,
     )
 
-    def run(self, op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        return Deskew()(inputs[0])  # type: ignore[no-any-return]
 
-    def commutes_with_scale(self, op: Operation, scale: Tensor) -> bool:
-        # What lies above the smallest number grows in every channel alike.
-        return bool((scale == scale[0]).all() and scale[0] > 0)
-
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> None:
-        pixels, side = prod(op.shape[1:]), max(op.shape)
-        if (255 * op.shape[0] * pixels) ** 2 * side**2 >= 2**63:
-            raise ModelError(
-                f"{op.name}: cannot be exported in int8: a product of its moments could leave "
-                "64 bits."
-            )
-        builder.keep(op, rounded=True)
-        builder.add(op, self.kernel, {})
-
-    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        _, height, width = op.shape
-        (image,) = op.inputs
-
-        def node(kind: str, name: str, *inputs: str, **settings: Any) -> str:
-            return writer.node(kind, f"{op.name}:{name}", *inputs, **settings)
-
-        def total(name: str, value: str, *axes: int, kept: int = 1) -> str:
-            over = writer.array(f"axes:{''.join(map(str, axes))}", list(axes), np.int64)
-            return node("ReduceSum", name, value, over, keepdims=kept)
-
-        def number(name: str, value: Any) -> str:
-            return writer.array(f"{op.name}:{name}", value, np.float32)
-
-        x = number("x", np.arange(width).reshape(1, 1, -1))
-        y = number("y", np.arange(height).reshape(1, -1, 1))
-        least = number("least", LEAST_MASS)
-        smallest = node("ReduceMin", "smallest", image, writer.array("axes:HW", [2, 3], np.int64))
-        mass = total("mass", node("Sub", "above", image, smallest), 1, kept=0)
-        rows, columns = total("rows", mass, 2), total("columns", mass, 1)
-        whole = node("Max", "whole", total("total", rows, 1), least)
-        sum_y = total("sum_y", node("Mul", "by_y", rows, y), 1)
-        sum_x = total("sum_x", node("Mul", "by_x", columns, x), 2)
-        from_y = node("Sub", "from_y", y, node("Div", "centre_y", sum_y, whole))
-        from_x = node("Sub", "from_x", x, node("Div", "centre_x", sum_x, whole))
-        along = total("along", node("Mul", "by_from_x", mass, from_x), 2)
-        mixed = total("mixed", node("Mul", "by_both", along, from_y), 1)
-        squared = node("Mul", "squared", from_y, from_y)
-        spread = total("spread", node("Mul", "by_squared", rows, squared), 1)
-        slope = node("Div", "slope", mixed, node("Max", "some_spread", spread, least))
-        source = node("Add", "source", x, node("Mul", "moved", slope, from_y))
-        scaled = node("Mul", "scaled", source, number("width", 2 / width))
-        across = node("Add", "across", scaled, number("edge", 1 / width - 1))
-        heights = (np.arange(height) * (2 / height) + (1 / height - 1)).reshape(1, -1, 1)
-        shape = node("Shape", "shape", across)
-        upwards = node("Expand", "upwards", number("heights", heights), shape)
-        last = writer.array("axes:3", [3], np.int64)
-        pairs = (
-            node("Unsqueeze", f"{name}:one", coordinate, last)
-            for name, coordinate in (("across", across), ("upwards", upwards))
-        )
-        grid = node("Concat", "grid", *pairs, axis=3)
-        writer.node(
-            *("GridSample", op.name, image, grid),
-            mode="linear",
-            padding_mode="border",
-            align_corners=0,
-        )
-
-
-FLATTEN, PAD, DESKEW = Flatten(), Pad(), DeskewOperator()
+# Rows shifted so that the mixed second moment is zero: `layers.Deskew`.
+DESKEW = Operator(
+    kind="deskew",
+    run=lambda op, inputs, constants: Deskew()(inputs[0]),
+    kernel=Kernel("deskew", "deskew({input_map}, {output})", _compute_deskew),
+    onnx=_write_deskew,
+    # What lies above the smallest number grows in every channel alike.
+    commutes_with_scale=lambda op, scale: bool((scale == scale[0]).all() and scale[0] > 0),
+    keeps_range=True,
+    lower_int8=_lower_deskew_int8,
+)
 OPERATORS = (FLATTEN, PAD, DESKEW)

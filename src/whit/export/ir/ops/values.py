@@ -38,6 +38,15 @@ class ValueView:
     axes: Axes
 
     @property
+    def is_map(self) -> bool:
+        return self.axes == MAP
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether a constant by channel can be applied to it as it is."""
+        return self.axes in (MAP, VECTOR, BY_CHANNEL)
+
+    @property
     def sizes(self) -> dict[str, int]:
         return dict(zip("CHW", (*self.shape, 1, 1), strict=False))
 
@@ -77,7 +86,7 @@ class GraphBuilder:
     ) -> ValueView:
         """Append an operation and return its value, a map or a vector unless `axes` are given."""
         attributes = attributes or {}
-        stem = operator.stem(attributes)
+        stem = attributes.get("function") or operator.stem or operator.kind
         self._counts[stem] += 1
         name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
         named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
