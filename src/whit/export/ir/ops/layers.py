@@ -307,7 +307,8 @@ def _kernel_layout(
 def _lower_conv(builder: ProgramBuilder, op: Operation) -> None:
     weight = builder.constant(op, "weight")
     kernel, settings, name, array = _kernel_layout(builder.graph, op, weight, int8=False)
-    settings["outside"] = OUTSIDE if any(op.attributes["padding"]) else "NULL"
+    reads_outside = kernel.name == "conv" and any(op.attributes["padding"])
+    settings["outside"] = OUTSIDE if reads_outside else "NULL"
     stored = builder.store(name, array)
     builder.add(op, kernel, settings, weight=stored, bias=builder.store_constant(op, "bias"))
 
