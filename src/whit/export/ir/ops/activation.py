@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -23,6 +23,9 @@ from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import quantize_multiplier
 
 Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
+_PARTS = 16  # of a level, in which hardswish computes
+# Fewer would make 3 another number; more than the most could leave 32 bits.
+_MIN_THREE, _MAX_THREE = 48, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -31,61 +34,69 @@ class Function:
 
     expression: in C, of x, and of `slope` where it has one.
     run: of a tensor, and of its slope where it has one.
-    onnx: the ONNX operator, or what writes several nodes; onnx_attributes: its attributes.
+    onnx: the ONNX operator, or what writes several nodes.
     slope: by default, of one that has a slope as an attribute.
     clamps_to: the bounds of one that is x between them, and its nearest bound elsewhere.
-    check: raises UnsupportedOp for arguments of the ATen operator that it cannot take.
+    read: returns the attributes and constants that the arguments of its ATen operator are, or
+        raises UnsupportedOp for those that it cannot take.
+    lower_int8: adds a step without a table, where that is possible; returns whether it is.
     """
 
     name: str
     expression: str
     run: Callable[..., Tensor]
-    onnx: str | Callable[[OnnxWriter, Operation], None]
-    onnx_attributes: Mapping[str, float] = field(default_factory=dict)
+    onnx: str | Callable[[OnnxWriter, Operation], str]
     slope: float | None = None
     clamps_to: tuple[float, float] | None = None
-    check: Callable[..., None] | None = None
-
-    def read_arguments(self, value: ValueView, *args: Any, **kwargs: Any) -> Settings:
-        """Return the attributes and constants that the arguments of its ATen operator are."""
-        if self.check:
-            self.check(*args, **kwargs)
-        if self.slope is None:
-            return {"function": self.name}, {}
-        return {"function": self.name, "slope": float(args[0]) if args else self.slope}, {}
+    read: Callable[..., Settings] = lambda value, *args, **kwargs: ({}, {})
+    lower_int8: Callable[[QuantizedProgramBuilder, Operation], bool] = lambda builder, op: False
 
     def kernel(self) -> Kernel:
         """Return its kernel in float32."""
-        slope, file = (
-            ("", "activation") if self.slope is None else ("{slope}, ", "activation_with_slope")
-        )
+        if not self.expression:
+            return Kernel(self.name, self.name + "({values}, {slope}, {output})", in_place=True)
+        slope, file = ("", "activation") if self.slope is None else ("{slope}, ", _WITH_SLOPE)
         call = f"{self.name}_each({{input}}, {{count}}, {slope}{{output}})"
         words = {"function": self.name, "expression": self.expression}
         return Kernel(self.name, call, None, f"float/{file}.c", words, in_place=True)
 
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> bool:
-        """Add a step without a table; return whether there is one."""
+
+def _read_slope(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+    return ({"slope": float(args[0])} if args else {}), {}
+
+
+def _read_elu(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+    if any(number != 1 for number in args[1:]):
+        raise UnsupportedOp("it uses elu with other scales than 1")
+    return _read_slope(value, *args)
+
+
+def _read_gelu(value: ValueView, approximate: str = "none") -> Settings:
+    if approximate != "none":
+        raise UnsupportedOp("it uses gelu by an approximation")
+    return {}, {}
+
+
+def _read_prelu(value: ValueView, slope: Any) -> Settings:
+    if not isinstance(slope, Tensor):
+        raise UnsupportedOp("it uses prelu with a slope that depends on the image")
+    if slope.numel() > 1 and not value.has_channels:
+        raise UnsupportedOp("it uses prelu over dimensions that were exchanged or merged")
+    return {}, {"slope": slope.flatten().expand(value.shape[0])}
+
+
+def _lower_hardswish(builder: QuantizedProgramBuilder, op: Operation) -> bool:
+    read, made = builder.qparams[op.inputs[0]], builder.qparams[op.name]
+    three = round(3 * _PARTS / read.scale)  # the 3 of its definition, in parts of a level
+    if not _MIN_THREE <= three <= _MAX_THREE:
         return False
-
-
-class _PRelu(Function):
-    """Below zero, x times its channel's slope (C,)."""
-
-    def read_arguments(self, value: ValueView, *args: Any, **kwargs: Any) -> Settings:
-        (slope,) = args
-        if not isinstance(slope, Tensor):
-            raise UnsupportedOp("it uses prelu with a slope that depends on the image")
-        if slope.numel() > 1 and not value.has_channels:
-            raise UnsupportedOp("it uses prelu over dimensions that were exchanged or merged")
-        return {"function": self.name}, {"slope": slope.flatten().expand(value.shape[0])}
-
-    def kernel(self) -> Kernel:
-        return Kernel("prelu", "prelu({values}, {slope}, {output})", in_place=True)
-
-
-_PARTS = 16  # of a level, in which hardswish computes
-# Fewer would make 3 another number; more than the most could leave 32 bits.
-_MIN_THREE, _MAX_THREE = 48, 1 << 20
+    highest = np.full(1, 255 * 2 * three, np.int64)
+    factor = np.array([read.scale**2 / (6 * _PARTS * made.scale)])
+    zero = np.full(1, float(made.zero_point))
+    numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
+    settings = {**numbers.scalar_settings(), "zero": read.zero_point, "three": three}
+    builder.add(op, _HARDSWISH, settings)
+    return True
 
 
 def _compute_hardswish(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
@@ -104,71 +115,51 @@ _HARDSWISH = Kernel(
 )
 
 
-class _HardSwish(Function):
-    """x * min(max(x + 3, 0), 6) / 6; in int8 without a table where a level is small enough."""
-
-    def lower_int8(self, builder: QuantizedProgramBuilder, op: Operation) -> bool:
-        read, made = builder.qparams[op.inputs[0]], builder.qparams[op.name]
-        three = round(3 * _PARTS / read.scale)  # the 3 of its definition, in parts of a level
-        if not _MIN_THREE <= three <= _MAX_THREE:
-            return False
-        highest = np.full(1, 255 * 2 * three, np.int64)
-        factor = np.array([read.scale**2 / (6 * _PARTS * made.scale)])
-        zero = np.full(1, float(made.zero_point))
-        numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
-        bounds = {"zero": read.zero_point, "three": three}
-        builder.add(op, _HARDSWISH, numbers.scalar_settings() | bounds)
-        return True
+def _write_silu(writer: OnnxWriter, op: Operation) -> str:
+    gate = writer.node("Sigmoid", f"{op.name}:sigmoid", *op.inputs)
+    return writer.node("Mul", op.name, *op.inputs, gate)
 
 
-def _write_relu6(writer: OnnxWriter, op: Operation) -> None:
+def _write_relu6(writer: OnnxWriter, op: Operation) -> str:
     bounds = (writer.array(f"bound:{bound}", bound, np.float32) for bound in (0, 6))
-    writer.node("Clip", op.name, *op.inputs, *bounds)
+    return writer.node("Clip", op.name, *op.inputs, *bounds)
 
 
-def _write_prelu(writer: OnnxWriter, op: Operation) -> None:
-    writer.node("PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope"))
-
-
-def _write_silu(writer: OnnxWriter, op: Operation) -> None:
-    (x,) = op.inputs
-    writer.node("Mul", op.name, x, writer.node("Sigmoid", f"{op.name}:sigmoid", x))
-
-
-def _check_elu(alpha: Any = 1, *scales: Any, **named: Any) -> None:
-    if any(number != 1 for number in scales):
-        raise UnsupportedOp("it uses elu with other scales than 1")
-
-
-def _check_gelu(approximate: str = "none") -> None:
-    if approximate != "none":
-        raise UnsupportedOp("it uses gelu by an approximation")
-
-
-_RELU = Function("relu", "x > 0 ? x : 0", F.relu, "Relu", clamps_to=(0, inf))
-_RELU6 = Function("relu6", "x > 6 ? 6 : x > 0 ? x : 0", F.relu6, _write_relu6, clamps_to=(0, 6))
+_WITH_SLOPE = "activation_with_slope"
 FUNCTIONS = {
     function.name: function
     for function in (
-        _RELU,
-        _RELU6,
-        Function("leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", slope=0.01),
-        _PRelu("prelu", "", F.prelu, _write_prelu),
-        Function("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", slope=1.0, check=_check_elu),
+        Function("relu", "x > 0 ? x : 0", F.relu, "Relu", clamps_to=(0, inf)),
+        Function("relu6", "x > 6 ? 6 : x > 0 ? x : 0", F.relu6, _write_relu6, clamps_to=(0, 6)),
+        Function(
+            "leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", 0.01, read=_read_slope
+        ),
+        Function(
+            *("prelu", "", F.prelu),
+            onnx=lambda writer, op: writer.node(
+                "PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope")
+            ),
+            read=_read_prelu,
+        ),
+        Function("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", 1.0, read=_read_elu),
         # The constant is the square root of one half.
         Function(
-            "gelu", "0.5f * x * (1 + erff(0.707106781f * x))", F.gelu, "Gelu", check=_check_gelu
+            "gelu", "0.5f * x * (1 + erff(0.707106781f * x))", F.gelu, "Gelu", read=_read_gelu
         ),
         Function("silu", "x / (1 + expf(-x))", F.silu, _write_silu),
-        _HardSwish(
-            "hardswish", "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6", F.hardswish, "HardSwish"
+        Function(
+            "hardswish",
+            "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6",
+            *(F.hardswish, "HardSwish"),
+            lower_int8=_lower_hardswish,
         ),
         Function(
             "hardsigmoid",
             "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6",
             F.hardsigmoid,
-            "HardSigmoid",
-            {"alpha": 1 / 6, "beta": 0.5},
+            lambda writer, op: writer.node(
+                "HardSigmoid", op.name, *op.inputs, alpha=1 / 6, beta=0.5
+            ),
         ),
         Function("sigmoid", "1 / (1 + expf(-x))", torch.sigmoid, "Sigmoid"),
         Function("tanh", "tanhf(x)", torch.tanh, "Tanh"),
@@ -178,13 +169,13 @@ _KERNELS = {name: function.kernel() for name, function in FUNCTIONS.items()}
 
 
 def _read_clamp(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
-    low, high = (_bound(each) for each in (*args, None, None)[:2])
+    low, high = (_read_bound(each) for each in (*args, None, None)[:2])
     if (low, high) not in ((0, None), (0, 6)):
         raise UnsupportedOp(f"it cuts values at {low} and {high}")
-    return (_RELU6 if high else _RELU).read_arguments(value)
+    return {"function": "relu6" if high else "relu"}, {}
 
 
-def _bound(given: Any) -> Any:
+def _read_bound(given: Any) -> Any:
     if isinstance(given, ValueView):
         raise UnsupportedOp("it cuts values at a bound that depends on the image")
     if isinstance(given, Tensor) and given.numel() > 1:
@@ -192,14 +183,17 @@ def _bound(given: Any) -> Any:
     return given.item() if isinstance(given, Tensor) else given
 
 
-def _converter(name: str, read_arguments: Callable[..., Settings]) -> Converter:
+def _converter(name: str, read: Callable[..., Settings]) -> Converter:
     def convert(builder: GraphBuilder, value: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, Expanded):
             return Expanded(convert(builder, value.value, *args, **kwargs), value.lengths)
         if not isinstance(value, ValueView):
             raise UnsupportedOp(f"it uses {name} of something that does not depend on the image")
-        settings = read_arguments(value, *args, **kwargs)
-        return builder.add(ACTIVATION, [value], value.shape, *settings, value.axes)
+        given, constants = read(value, *args, **kwargs)
+        function = FUNCTIONS[given.get("function", name)]
+        slope = {} if function.slope is None else {"slope": function.slope}
+        attributes = {"function": function.name, **slope, **given}
+        return builder.add(ACTIVATION, [value], value.shape, attributes, constants, value.axes)
 
     return convert
 
@@ -266,12 +260,12 @@ def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
     function = FUNCTIONS[op.attributes["function"]]
     if callable(function.onnx):
         function.onnx(writer, op)
-        return
-    alpha = {"alpha": op.attributes["slope"]} if "slope" in op.attributes else {}
-    writer.node(function.onnx, op.name, *op.inputs, **function.onnx_attributes, **alpha)
+    else:
+        alpha = {} if function.slope is None else {"alpha": op.attributes["slope"]}
+        writer.node(function.onnx, op.name, *op.inputs, **alpha)
 
 
-_CONVERTERS = {name: _converter(name, each.read_arguments) for name, each in FUNCTIONS.items()}
+_CONVERTERS = {name: _converter(name, each.read) for name, each in FUNCTIONS.items()}
 _CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
 _CONVERTERS |= dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp))
 # `function`, and its `slope` or constant slope (C,) where it has one.

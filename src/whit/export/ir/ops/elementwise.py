@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whit.export.c.kernel import Ints, Kernel, Step
-from whit.export.ir.graph import Operation
+from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.channels import repeat_channel
 from whit.export.ir.ops.layers import conv
-from whit.export.ir.ops.operator import Converter, Operator
+from whit.export.ir.ops.operator import Constants, Operator
 from whit.export.ir.ops.scale import scaled
 from whit.export.ir.ops.values import (
     BY_CHANNEL,
@@ -34,18 +34,39 @@ from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
 _CALL = "({input}, {other}, {by_channel}, {pixels}, {channels}, "
 
 
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
+
+
+def _run(op: Operation, inputs: list[Tensor], constants: Constants) -> Tensor:
+    x, other = inputs
+    other = other if other.shape == x.shape else other[:, :, None, None]
+    return op.operator.function(x, other)  # type: ignore[attr-defined, no-any-return]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Binary(Operator):
     """Of two values of one shape; a vector (C,) counts for every pixel of a map.
 
     function: of two tensors or numbers.
     as_scale: returns the scale and offset that a constant (C,) is as the second of the two.
-    exchange: returns the value of b and a where the order matters, and a is no map.
+    exchange: returns the value of b and a where their order matters.
     """
 
     function: Callable[[Any, Any], Any]
     as_scale: Callable[[Tensor], tuple[Tensor, Tensor]]
     exchange: Callable[[GraphBuilder, ValueView, Any], ValueView] | None = None
+    run: Callable[[Operation, list[Tensor], Constants], Tensor] = _run
+    settings: Callable[[Graph, Operation], dict[str, Any]] = lambda graph, op: {
+        "by_channel": graph.shape_of(op.inputs[1]) != op.shape
+    }
+
+    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
+        a, b = op.inputs
+        if writer.graph.shape_of(b) != writer.graph.shape_of(a):
+            axes = writer.array("axes:HW", [2, 3], np.int64)
+            b = writer.node("Unsqueeze", f"{op.name}:map", b, axes)
+        writer.node(str(self.onnx), op.name, a, b)
 
     def convert(self, builder: GraphBuilder, a: Any, b: Any, alpha: float = 1) -> Any:
         if alpha != 1:
@@ -58,11 +79,15 @@ class Binary(Operator):
             return Expanded(self.convert(builder, a, b.value), b.lengths)
         a, b = self._unexpanded(a, b), self._unexpanded(b, a)
         if isinstance(a, ValueView):
-            of_two = self.of_values if isinstance(b, ValueView) else self.by_constant
-            return of_two(builder, a, b)
+            return self.of_any(builder, a, b)
         if not isinstance(b, ValueView):
             return self.function(a, b)
         return (self.exchange or self.by_constant)(builder, b, a)
+
+    def of_any(self, builder: GraphBuilder, a: ValueView, b: Any) -> ValueView:
+        """Return the operation of a value and another, or a constant."""
+        of_two = self.of_values if isinstance(b, ValueView) else self.by_constant
+        return of_two(builder, a, b)
 
     def _unexpanded(self, value: Any, other: Any) -> Any:
         """Return a value that was expanded to the size of the other as it was before."""
@@ -117,54 +142,9 @@ class Binary(Operator):
         return scaled(builder, value, scale, offset)
 
 
-def _is_number(value: Any) -> bool:
-    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
-
-
-def _binary(
-    kind: str,
-    function: Callable[[Any, Any], Any],
-    sign: str,
-    aten: str,
-    converters: Mapping[str, Converter],
-    accepts_expanded: tuple[str, ...] = (),
-    **fields: Any,
-) -> Binary:
-    """Return the operator of a function: `sign` is it in C, `aten` what its `convert` reads."""
-
-    def convert(*args: Any, **kwargs: Any) -> Any:
-        return made.convert(*args, **kwargs)
-
-    def run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-        x, other = inputs
-        other = other if other.shape == x.shape else other[:, :, None, None]
-        return function(x, other)  # type: ignore[no-any-return]
-
+def _float_kernel(kind: str, sign: str) -> Kernel:
     words = {"kind": kind, "sign": sign}
-    made = Binary(
-        kind=kind,
-        run=run,
-        function=function,
-        kernel=Kernel(
-            *(kind, kind + _CALL + "{output})", None, "float/binary.c", words), in_place=True
-        ),
-        converters={aten: convert, **converters},
-        accepts_expanded=(aten, *accepts_expanded),
-        settings=lambda graph, op: {"by_channel": graph.shape_of(op.inputs[1]) != op.shape},
-        **fields,
-    )
-    return made
-
-
-def _write_onnx(kind: str) -> Callable[[OnnxWriter, Operation], None]:
-    def write(writer: OnnxWriter, op: Operation) -> None:
-        a, b = op.inputs
-        if writer.graph.shape_of(b) != writer.graph.shape_of(a):
-            axes = writer.array("axes:HW", [2, 3], np.int64)
-            b = writer.node("Unsqueeze", f"{op.name}:map", b, axes)
-        writer.node(kind, op.name, a, b)
-
-    return write
+    return Kernel(kind, kind + _CALL + "{output})", None, "float/binary.c", words, in_place=True)
 
 
 def _int8_kernel(kind: str, compute: Callable[[Ints, Ints, Mapping[str, Any]], Ints]) -> Kernel:
@@ -173,21 +153,12 @@ def _int8_kernel(kind: str, compute: Callable[[Ints, Ints, Mapping[str, Any]], I
         b = b.reshape(len(b), 1, 1, -1) if step.settings["by_channel"] else b
         return compute(a, b, step.settings)
 
-    return Kernel(
-        *(kind, kind + _CALL + "{scalars}, {output})", of_step),
-        helpers=("settle",),
-        in_place=True,
-        elementwise=True,
-    )
+    call, helpers = kind + _CALL + "{scalars}, {output})", ("settle",)
+    return Kernel(kind, call, of_step, helpers=helpers, in_place=True, elementwise=True)
 
 
-_ADD_INT8 = _int8_kernel(
-    "add",
-    lambda a, b, settings: a * settings["factor_a"] + b * settings["factor_b"] + settings["offset"],
-)
-_MULTIPLY_INT8 = _int8_kernel(
-    "multiply", lambda a, b, settings: (a - settings["zero_a"]) * (b - settings["zero_b"])
-)
+_ADD_INT8 = _int8_kernel("add", lambda a, b, s: a * s["factor_a"] + b * s["factor_b"] + s["offset"])
+_MULTIPLY_INT8 = _int8_kernel("multiply", lambda a, b, s: (a - s["zero_a"]) * (b - s["zero_b"]))
 
 
 def _lower_sum_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
@@ -221,16 +192,7 @@ def _lower_product_int8(builder: QuantizedProgramBuilder, op: Operation) -> None
 
 
 def _subtract_from(builder: GraphBuilder, b: ValueView, a: Any) -> ValueView:
-    of_two = ADD.of_values if isinstance(a, ValueView) else ADD.by_constant
-    return of_two(builder, MULTIPLY.by_constant(builder, b, -1.0), a)
-
-
-def _reversed_subtract(builder: GraphBuilder, a: Any, b: Any, alpha: float = 1) -> Any:
-    return SUBTRACT.convert(builder, b, a, alpha)
-
-
-def _negate(builder: GraphBuilder, value: Any) -> Any:
-    return MULTIPLY.convert(builder, value, -1.0)
+    return ADD.of_any(builder, MULTIPLY.by_constant(builder, b, -1.0), a)
 
 
 def _power(builder: GraphBuilder, value: Any, exponent: Any = 2) -> Any:
@@ -249,23 +211,43 @@ def _divide(builder: GraphBuilder, a: Any, b: Any, rounding_mode: str | None = N
     return MULTIPLY.by_constant(builder, a, 1 / torch.as_tensor(b, dtype=torch.float64))
 
 
-ADD = _binary(
-    *("add", operator.add, "+", "add", {}),
-    onnx=_write_onnx("Add"),
+ADD = Binary(
+    kind="add",
+    function=operator.add,
+    kernel=_float_kernel("add", "+"),
+    onnx="Add",
+    converters={"add": lambda *args, **alpha: ADD.convert(*args, **alpha)},
+    accepts_expanded=("add",),
     as_scale=lambda constant: (torch.ones_like(constant), constant),
     lower_int8=_lower_sum_int8,
 )
-SUBTRACT = _binary(
-    *("subtract", operator.sub, "-", "sub", {"rsub": _reversed_subtract}, ("rsub",)),
-    onnx=_write_onnx("Sub"),
+SUBTRACT = Binary(
+    kind="subtract",
+    function=operator.sub,
+    kernel=_float_kernel("subtract", "-"),
+    onnx="Sub",
+    converters={
+        "sub": lambda *args, **alpha: SUBTRACT.convert(*args, **alpha),
+        "rsub": lambda builder, a, b, alpha=1: SUBTRACT.convert(builder, b, a, alpha),
+    },
+    accepts_expanded=("sub", "rsub"),
     as_scale=lambda constant: (torch.ones_like(constant), -constant),
     exchange=_subtract_from,
     lower_int8=_lower_sum_int8,
 )
-_PRODUCTS = {"neg": _negate, "square": _power, "pow": _power, "div": _divide}
-MULTIPLY = _binary(
-    *("multiply", operator.mul, "*", "mul", _PRODUCTS, ("neg",)),
-    onnx=_write_onnx("Mul"),
+MULTIPLY = Binary(
+    kind="multiply",
+    function=operator.mul,
+    kernel=_float_kernel("multiply", "*"),
+    onnx="Mul",
+    converters={
+        "mul": lambda *args: MULTIPLY.convert(*args),
+        "neg": lambda builder, value: MULTIPLY.convert(builder, value, -1.0),
+        "square": _power,
+        "pow": _power,
+        "div": _divide,
+    },
+    accepts_expanded=("mul", "neg"),
     as_scale=lambda constant: (constant, torch.zeros_like(constant)),
     lower_int8=_lower_product_int8,
 )

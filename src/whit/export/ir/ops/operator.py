@@ -58,7 +58,7 @@ class Operator:
     run: Callable[[Operation, list[Tensor], Constants], Tensor]
     kernel: Kernel
     int8_kernel: Kernel | None = None
-    onnx: str | Callable[[OnnxWriter, Operation], None]
+    onnx: str | Callable[[OnnxWriter, Operation], object]
     onnx_attributes: Callable[[Operation], dict[str, Any]] = lambda op: {}
     converters: Mapping[str, Converter] = field(default_factory=dict)
     accepts_expanded: Collection[str] = ()
