@@ -28,15 +28,15 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from export.device.board import BOARDS, CC, QEMU, Measured, measure
 from whit.budget import percent
-from whit.export.c_source import c_files
-from whit.export.compiled import c_logits
-from whit.export.executing import logits_of
-from whit.export.float_steps import float_program
-from whit.export.graph import Graph
-from whit.export.integers import whole_scores
+from whit.export.c.compile import c_logits
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files
+from whit.export.ir.build import build_graph
+from whit.export.ir.graph import Graph
+from whit.export.ir.interpreter import run_logits
 from whit.export.program import Program
-from whit.export.quantising import quantised
-from whit.export.shipping import graph_of
+from whit.export.quantization.quantize import quantize
+from whit.export.quantization.reference import int8_logits
 from whit.recipe import shipped_recipes
 from whit.run_record import read_run
 from whit.trained import LoadedRun, load_run_model
@@ -57,9 +57,9 @@ def on_board(
     with tempfile.TemporaryDirectory(prefix="whit-") as folder:
         found = measure(board, c_files(program, "."), program.int8, images, Path(folder))
     if program.int8:
-        assert np.array_equal(found.scores, whole_scores(program, images))
+        assert np.array_equal(found.scores, int8_logits(program, images))
     else:
-        assert found.answers == logits_of(graph, images).argmax(1).tolist()
+        assert found.answers == run_logits(graph, images).argmax(1).tolist()
     return found
 
 
@@ -71,9 +71,9 @@ def runs_of(record: str) -> list[Path]:
 
 def row_of(record: str, seed: int, count: int, board: str, int8: bool) -> str:
     trained = load_run_model(read_run(runs_of(record)[seed]))
-    graph = graph_of(trained)
+    graph = build_graph(trained)
     program = (
-        quantised(graph, trained.dataset.train.images).program if int8 else float_program(graph)
+        quantize(graph, trained.dataset.train.images).program if int8 else float_program(graph)
     )
     # Without a floating-point unit an image takes fifteen times as many instructions.
     few = count if int8 or board != "Cortex-M3" else max(1, count // 10)
@@ -99,8 +99,8 @@ def lost_in_int8(record: str) -> str:
     lost, right, sizes = [], [], []
     for run in runs_of(record):
         trained = load_run_model(read_run(run))
-        graph = graph_of(trained)
-        program = quantised(graph, trained.dataset.train.images).program
+        graph = build_graph(trained)
+        program = quantize(graph, trained.dataset.train.images).program
         right.append(correct(program, trained))
         lost.append(trained.run.result["test"]["correct"] - right[-1])
         sizes.append(program.constant_bytes)

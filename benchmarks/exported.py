@@ -23,13 +23,13 @@ import numpy as np
 import onnxruntime
 import torch
 
-from whit.export.c_source import c_files, c_name
-from whit.export.compiled import STRICT, build
-from whit.export.float_steps import float_program
-from whit.export.onnx_file import onnx_bytes
+from whit.export.c.compile import STRICT_FLAGS, compile_library
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files, c_name
+from whit.export.ir.build import build_graph
+from whit.export.onnx import onnx_bytes
 from whit.export.program import Program
-from whit.export.quantising import quantised
-from whit.export.shipping import graph_of
+from whit.export.quantization.quantize import quantize
 from whit.run_record import read_run
 from whit.trained import load_run_model
 
@@ -48,7 +48,7 @@ def c_form(program: Program, pixels: np.ndarray, folder: Path) -> Callable[[], N
     """Return a call of the compiled form, which runs it TIMES times."""
     name, files = c_name(program.name), c_files(program, ".")
     files[f"{name}.c"] += LOOP.format(name=name).encode()
-    library = build(files, folder, [*STRICT, "-O3", "-march=native"])
+    library = compile_library(files, folder, [*STRICT_FLAGS, "-O3", "-march=native"])
     scores = np.zeros(len(program.classes), np.int32)
     often = ctypes.CDLL(str(library)).classify_often
     given = ctypes.c_void_p(pixels.ctypes.data), ctypes.c_void_p(scores.ctypes.data), TIMES
@@ -74,8 +74,8 @@ def main() -> None:
     torch.set_num_threads(1)
     (run,) = (HERE.parent / "records" / "fewest-epochs").glob("*/seed-0")
     trained = load_run_model(read_run(run))
-    graph = graph_of(trained)
-    whole = quantised(graph, trained.dataset.train.images)
+    graph = build_graph(trained)
+    whole = quantize(graph, trained.dataset.train.images)
     image = trained.split.images[:1]
     pixels = np.ascontiguousarray(image.permute(0, 2, 3, 1).numpy())
 

@@ -28,10 +28,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from whit.data.datasets import load_dataset
 from whit.environment import describe_environment
-from whit.export.browser import graph_json
-from whit.export.folding import folded
-from whit.export.html import browser_file
-from whit.export.reading import read_graph
+from whit.export.html.graph_json import graph_json
+from whit.export.html.page import static_file
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
 from whit.models.build import build_initialized_model
 from whit.recipe import load_recipe, shipped_recipes
 from whit.reports import render_run_html, render_study_html
@@ -110,12 +110,12 @@ def lists(count: int, browser: Browser) -> list[str]:
 def drawings(browser: Browser) -> list[str]:
     """Time a reading of an image by each shipped network, in Chromium, once it is warm."""
     page = browser.new_page()
-    code = base64.b64encode(browser_file("network.js").encode()).decode()
+    code = base64.b64encode(static_file("network.js").encode()).decode()
     images = base64.b64encode(load_dataset("mnist").test.images[:200].numpy().tobytes()).decode()
     rows = []
     for name in shipped_recipes():
         model = build_initialized_model(load_recipe(name), (1, 28, 28), 10)
-        graph = folded(read_graph(model, (1, 28, 28), tuple("0123456789"), name))
+        graph = fuse(capture_graph(model, (1, 28, 28), tuple("0123456789"), name))
         times = page.evaluate(READ, [code, graph_json(graph), images])
         rows.append(f"| a drawing read by {name} | {median(times):.2f} ms | < 5 ms |")
     page.close()

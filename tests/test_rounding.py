@@ -20,15 +20,15 @@ from export.zoo import CLASSES, as_if_trained, some_images
 from whit.callback import RunCallback
 from whit.errors import Interrupted, RecipeError
 from whit.evaluation import evaluate
-from whit.export.c_source import c_files, memory_bytes, packed
-from whit.export.compiled import c_logits
-from whit.export.executing import logits_of
-from whit.export.folding import folded
-from whit.export.integers import whole_scores
-from whit.export.program import SCORE_UNITS
-from whit.export.quantising import quantised
-from whit.export.reading import read_graph
-from whit.export.shipping import graph_of
+from whit.export.c.compile import c_logits
+from whit.export.c.source import c_files, memory_bytes, pack_weights
+from whit.export.ir.build import build_graph
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
+from whit.export.ir.interpreter import run_logits
+from whit.export.program import LOGIT_SCALE
+from whit.export.quantization.quantize import quantize
+from whit.export.quantization.reference import int8_logits
 from whit.models.build import build_initialized_model
 from whit.planning import plan
 from whit.recipe import QuantiseSpec
@@ -93,7 +93,7 @@ def test_packed_weights_can_be_read_again() -> None:
     for bits in range(2, 8):
         most = 2 ** (bits - 1) - 1
         weights = generator.integers(-most, most + 1, 101).astype(np.int8)
-        stored = packed(weights, bits)
+        stored = pack_weights(weights, bits)
         assert stored.nbytes == -(-101 * bits // 8)
         number = int.from_bytes(stored.tobytes(), "little")
         read = [(number >> (bits * i)) % 2**bits - most for i in range(101)]
@@ -136,13 +136,13 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
         if parameter.ndim >= 2:
             for row in parameter.detach().flatten(1):
                 assert len(row.unique()) <= 7
-    graph, images = graph_of(trained), trained.dataset.test.images
+    graph, images = build_graph(trained), trained.dataset.test.images
     assert graph.bits == 3
-    few = quantised(graph, trained.dataset.train.images)
+    few = quantize(graph, trained.dataset.train.images)
     for name, whole in few.weights.items():
         assert np.abs(whole.numbers).max() <= 3, name
     program = few.program
-    eight = quantised(replace(graph, bits=8), trained.dataset.train.images).program
+    eight = quantize(replace(graph, bits=8), trained.dataset.train.images).program
     stored = {step.constants["weight"] for step in program.steps if "weight" in step.constants}
     assert {name for name in program.constants if program.is_packed(name)} == stored
     assert not any(map(eight.is_packed, eight.constants))
@@ -151,8 +151,8 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
     assert program.constant_bytes == packed_bytes + beside < 0.6 * eight.constant_bytes
     assert {str(array.dtype) for array in program.constants.values()} >= {"uint8", "int8", "int16"}
     assert memory_bytes(program) > memory_bytes(eight)
-    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
-    assert (compiled.numpy() == whole_scores(program, images)).all()
+    compiled = c_logits(program, c_files(program, "A network."), images) * LOGIT_SCALE
+    assert (compiled.numpy() == int8_logits(program, images)).all()
     # Nothing is rounded again: it decides as the network does, but for its activations.
     network = trained.model(trained.normalise(images.float()))
     assert (compiled.argmax(1) == network.argmax(1)).float().mean() > 0.9
@@ -163,16 +163,16 @@ def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
     """A scale by channel in front of a convolution may not go into weights of few bits."""
     model = as_if_trained(build_initialized_model(whit.load_recipe(name), (1, 28, 28), 10))
     FakeQuantizer(model, QuantiseSpec(bits=3)).finalize()
-    read = replace(read_graph(model, (1, 28, 28), CLASSES, name), bits=3)
-    graph = folded(read)
+    read = replace(capture_graph(model, (1, 28, 28), CLASSES, name), bits=3)
+    graph = fuse(read)
     weights = [op.constants["weight"] for op in graph.operations if "weight" in op.constants]
     assert len(weights) > 3
     for weight in weights:
         tensor = graph.constants[weight]
         torch.testing.assert_close(fake_quantize(tensor, 3), tensor, rtol=1e-5, atol=1e-6)
-    eight = folded(replace(read, bits=8))
+    eight = fuse(replace(read, bits=8))
     torch.testing.assert_close(
-        logits_of(graph, some_images()), logits_of(eight, some_images()), rtol=1e-3, atol=1e-3
+        run_logits(graph, some_images()), run_logits(eight, some_images()), rtol=1e-3, atol=1e-3
     )
     assert len(eight.operations) < len(graph.operations)
 
@@ -182,9 +182,9 @@ def test_offsets_that_are_one_step_are_stored_once() -> None:
     """The depthwise layers of `tiniest`: nothing is added to their sums but the zero of bytes."""
     model = as_if_trained(build_initialized_model(whit.load_recipe("tiniest"), (1, 28, 28), 10))
     FakeQuantizer(model, QuantiseSpec(bits=4)).finalize()
-    read = read_graph(model, (1, 28, 28), CLASSES, "tiniest")
+    read = capture_graph(model, (1, 28, 28), CLASSES, "tiniest")
     images = some_images(40)
-    program = quantised(folded(replace(read, bits=4)), images).program
+    program = quantize(fuse(replace(read, bits=4)), images).program
     ones = program.constants["ones"]
     sharing = [step for step in program.steps if step.constants.get("offset") == "ones"]
     assert len(sharing) >= 3
@@ -192,8 +192,8 @@ def test_offsets_that_are_one_step_are_stored_once() -> None:
     assert ones.tolist() == [1] * max(step.shape[0] for step in sharing)
     for name, array in program.constants.items():
         assert name == "ones" or len(set(array.ravel().tolist())) > 1, name
-    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
-    assert (compiled.numpy() == whole_scores(program, images)).all()
+    compiled = c_logits(program, c_files(program, "A network."), images) * LOGIT_SCALE
+    assert (compiled.numpy() == int8_logits(program, images)).all()
 
 
 class StopAfter(RunCallback):

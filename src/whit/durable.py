@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,6 +37,23 @@ def write_whole(target: Path, content: bytes) -> None:
         beside.replace(target)
     except BaseException:  # signals, too
         beside.unlink(missing_ok=True)  # half a file would fill the disk that is already full
+        raise
+    sync_folder(target.parent)
+
+
+def atomic_write_directory(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a new directory beside its name, then rename it as one step.
+
+    Raises OSError; nothing is left then, nor when a signal ends it.
+    """
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        beside.mkdir()
+        for name, content in files.items():
+            write_whole(beside / name, content)
+        beside.rename(target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
         raise
     sync_folder(target.parent)
 

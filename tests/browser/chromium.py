@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, 
 from torch import Tensor
 
 from waiting import LIMIT
-from whit.export.browser import graph_json
-from whit.export.graph import Graph
-from whit.export.html import browser_file
+from whit.export.html.graph_json import graph_json
+from whit.export.html.page import static_file
+from whit.export.ir.graph import Graph
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -69,7 +69,7 @@ class Watched:
 
 def module(page: Page, name: str) -> None:
     """Load one of the browser's files without imports; what it exports stands in `whit`."""
-    code = base64.b64encode(browser_file(name).encode()).decode()
+    code = base64.b64encode(static_file(name).encode()).decode()
     page.evaluate(
         "async (code) => Object.assign((window.whit ??= {}),"
         " await import(`data:text/javascript;base64,${code}`))",

@@ -12,9 +12,9 @@ from browser.chromium import PROGRAM, Watched, logits_in, module
 from export.zoo import CLASSES, networks, some_images
 from whit.data.datasets import load_dataset
 from whit.evaluation import predict
-from whit.export.folding import folded
-from whit.export.reading import read_graph
-from whit.export.shipping import graph_of
+from whit.export.ir.build import build_graph
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
 from whit.run_record import read_run
 from whit.trained import load_run_model
 
@@ -31,7 +31,7 @@ RECORDS = sorted(
 
 
 def compare(watched: Watched, name: str, model: nn.Module, images: Tensor) -> None:
-    graph = folded(read_graph(model, (1, 28, 28), CLASSES, name))
+    graph = fuse(capture_graph(model, (1, 28, 28), CLASSES, name))
     with torch.inference_mode():
         theirs = torch.cat([model(part.float()) for part in images.split(500)])
     ours = logits_in(watched.page, graph, images)
@@ -57,7 +57,7 @@ def test_a_record_decides_the_same_on_every_test_image(watched: Watched, run: Pa
     trained = load_run_model(read_run(run))
     images = trained.dataset.test.images
     theirs = predict(trained.model, trained.dataset.test, trained.normalise)
-    ours = logits_in(watched.page, graph_of(trained), images)
+    ours = logits_in(watched.page, build_graph(trained), images)
     assert (ours - theirs).abs().max() < 1e-3
     assert torch.equal(ours.argmax(1), theirs.argmax(1))
 

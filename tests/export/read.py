@@ -1,4 +1,4 @@
-"""The folded graphs of the zoo and of a recorded run, each read once."""
+"""The fused graphs of the zoo and of a recorded run, each read once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import nn
 
 from export.zoo import CLASSES, OWN, networks
-from whit.export.folding import folded
-from whit.export.graph import Graph
-from whit.export.quantising import Quantised, quantised
-from whit.export.reading import read_graph
-from whit.export.shipping import graph_of
+from whit.export.ir.build import build_graph
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
+from whit.export.ir.graph import Graph
+from whit.export.quantization.quantize import QuantizedProgram, quantize
 from whit.recipe import shipped_recipes
 from whit.run_record import read_run
 from whit.trained import LoadedRun, load_run_model
@@ -32,7 +32,7 @@ def network(name: str) -> nn.Module:
 
 @cache
 def graph(name: str) -> Graph:
-    return folded(read_graph(network(name), (1, 28, 28), CLASSES, name))
+    return fuse(capture_graph(network(name), (1, 28, 28), CLASSES, name))
 
 
 def recorded(seed: int) -> Path:
@@ -47,9 +47,9 @@ def trained(seed: int = 0) -> LoadedRun:
 
 @cache
 def trained_graph(seed: int = 0) -> Graph:
-    return graph_of(trained(seed))
+    return build_graph(trained(seed))
 
 
 @cache
-def trained_int8(seed: int = 0) -> Quantised:
-    return quantised(trained_graph(seed), trained(seed).dataset.train.images)
+def trained_int8(seed: int = 0) -> QuantizedProgram:
+    return quantize(trained_graph(seed), trained(seed).dataset.train.images)

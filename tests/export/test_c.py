@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 import torch
 
+import whit.export.c.compile
 from export import read
 from export.test_onnx import near
 from export.zoo import some_images
 from whit.errors import RunFailed
 from whit.evaluation import predict
-from whit.export import compiled
-from whit.export.c_source import c_files, c_name, memory_plan
-from whit.export.compiled import STRICT, c_logits
-from whit.export.float_steps import float_program
-from whit.export.folding import folded
+from whit.export.c.compile import STRICT_FLAGS, c_logits
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files, c_name, memory_plan
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
 from whit.export.program import Program
-from whit.export.quantising import quantised
-from whit.export.reading import read_graph
+from whit.export.quantization.quantize import quantize
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
@@ -61,7 +61,13 @@ def sanitized(
     for file, content in files.items():
         (folder / file).write_bytes(content)
     (folder / "main.c").write_text("#include <stdlib.h>\n" + driver)
-    flags = [*STRICT, *others, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = [
+        *STRICT_FLAGS,
+        *others,
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ]
     built = ["cc", *flags, "-o", "network", f"{name}.c", "main.c", "-lm"]
     subprocess.run(built, cwd=folder, check=True)
     given = some_images(4).numpy().tobytes()
@@ -90,7 +96,7 @@ def test_sanitizers_find_nothing(name: str, bits: int | None, tmp_path: Path) ->
     graph = read.graph(name)
     program = float_program(graph)
     if bits:
-        program = quantised(replace(graph, bits=bits), some_images()).program
+        program = quantize(replace(graph, bits=bits), some_images()).program
     files = c_files(program, "A network.")
     scores = sanitized(program, files, tmp_path)
     assert np.isfinite(scores).all()
@@ -102,7 +108,7 @@ def test_sanitizers_find_nothing(name: str, bits: int | None, tmp_path: Path) ->
 @pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
 def test_clang_agrees(int8: bool) -> None:
     graph, images = read.graph("Branches"), some_images(4)
-    program = quantised(graph, images).program if int8 else float_program(graph)
+    program = quantize(graph, images).program if int8 else float_program(graph)
     files = c_files(program, "A network.")
     ours = c_logits(program, files, images, ["-O2"], "clang")
     theirs = c_logits(program, files, images)
@@ -119,7 +125,7 @@ def test_three_channels_lie_side_by_side() -> None:
         torch.nn.Linear(5 * 6 * 7, 4),
     )
     images = torch.randint(0, 256, (6, 3, 6, 7), dtype=torch.uint8)
-    graph = folded(read_graph(model, (3, 6, 7), ("a", "b", "*/", "ü\n"), "colour"))
+    graph = fuse(capture_graph(model, (3, 6, 7), ("a", "b", "*/", "ü\n"), "colour"))
     program = float_program(graph)
     files = c_files(program, "A network.")
     with torch.inference_mode():
@@ -145,12 +151,12 @@ def test_the_header_says_what_the_network_needs() -> None:
     assert "int fewest_epochs_classify(const uint8_t pixels[784], float scores[10]);" in header
 
 
-@pytest.mark.parametrize("at", ["build", "call_each"])
+@pytest.mark.parametrize("at", ["compile_library", "classify_each"])
 def test_a_folder_that_takes_no_program_is_named(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled, at, failing)
+    monkeypatch.setattr(whit.export.c.compile, at, failing)
     program = float_program(read.graph("Whole"))
     with pytest.raises(RunFailed, match=r"No space left on device\. Set TMPDIR"):
         c_logits(program, c_files(program, "A network."), some_images(1))
@@ -165,7 +171,7 @@ def test_no_name_breaks_out_of_a_comment() -> None:
     assert b"??" not in b"".join(files.values())
     whole = float_program(read.trained_graph())
     assert torch.equal(
-        c_logits(program, files, images, STRICT),
+        c_logits(program, files, images, STRICT_FLAGS),
         c_logits(whole, c_files(whole, "A network."), images),
     )
 
@@ -173,9 +179,9 @@ def test_no_name_breaks_out_of_a_comment() -> None:
 @pytest.mark.parametrize("name", read.NAMES)
 def test_memory_is_planned_to_the_least(name: str) -> None:
     graph = read.graph(name)
-    for program in (float_program(graph), quantised(graph, some_images()).program):
+    for program in (float_program(graph), quantize(graph, some_images()).program):
         plan = memory_plan(program)
-        assert plan.size == plan.least
+        assert plan.size == plan.lower_bound
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 from whit.data.datasets import load_dataset
 from whit.errors import ModelError
-from whit.export.c_source import c_files
-from whit.export.compiled import c_logits
-from whit.export.executing import logits_of
-from whit.export.float_steps import float_program
-from whit.export.folding import folded
-from whit.export.graph import Graph
-from whit.export.integers import whole_scores
-from whit.export.onnx_file import onnx_bytes, onnx_logits
-from whit.export.program import SCORE_UNITS
-from whit.export.quantising import quantised
-from whit.export.reading import read_graph
+from whit.export.c.compile import c_logits
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
+from whit.export.ir.graph import Graph
+from whit.export.ir.interpreter import run_logits
+from whit.export.onnx import onnx_bytes, onnx_logits
+from whit.export.program import LOGIT_SCALE
+from whit.export.quantization.quantize import quantize
+from whit.export.quantization.reference import int8_logits
 from whit.models.layers import Deskew
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
@@ -58,7 +58,7 @@ def network(channels: int) -> tuple[nn.Module, Graph]:
     """What reads each place by a weight of its own, so that no move goes unseen."""
     torch.manual_seed(0)
     model = nn.Sequential(Deskew(), nn.Conv2d(channels, 3, 28), nn.Flatten()).eval()
-    return model, folded(read_graph(model, (channels, 28, 28), ("a", "b", "c"), "upright"))
+    return model, fuse(capture_graph(model, (channels, 28, 28), ("a", "b", "c"), "upright"))
 
 
 @needs_cc
@@ -71,7 +71,7 @@ def test_each_form_moves_the_rows_alike(channels: int) -> None:
     assert graph.operations[0].kind == "deskew"
     near = {"rtol": 1e-4, "atol": 0.02}  # of logits of some hundreds
     assert wanted.abs().max() > 50
-    torch.testing.assert_close(logits_of(graph, images), wanted, **near)
+    torch.testing.assert_close(run_logits(graph, images), wanted, **near)
     torch.testing.assert_close(onnx_logits(onnx_bytes(graph), images), wanted, **near)
     program = float_program(graph)
     compiled = c_logits(program, c_files(program, "A network."), images)
@@ -83,17 +83,17 @@ def test_each_form_moves_the_rows_alike(channels: int) -> None:
 def test_whole_numbers_move_the_rows_alike(channels: int) -> None:
     _, graph = network(channels)
     images = some_drawings(channels)
-    program = quantised(graph, images).program
-    scores = whole_scores(program, images)
-    compiled = c_logits(program, c_files(program, "A network."), images) * SCORE_UNITS
+    program = quantize(graph, images).program
+    scores = int8_logits(program, images)
+    compiled = c_logits(program, c_files(program, "A network."), images) * LOGIT_SCALE
     assert (compiled.numpy() == scores).all()
-    wanted = logits_of(graph, images)
+    wanted = run_logits(graph, images)
     # Weights of 8 bits, and pixels rounded to whole ones.
-    error = (torch.from_numpy(scores) / SCORE_UNITS - wanted).square().mean().sqrt()
+    error = (torch.from_numpy(scores) / LOGIT_SCALE - wanted).square().mean().sqrt()
     assert error < 0.01 * wanted.abs().max()
 
 
 def test_deskew_elsewhere_than_in_front_is_refused_by_name() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Deskew(), nn.Conv2d(2, 3, 26), nn.Flatten())
     with pytest.raises(ModelError, match="no plain form"):
-        read_graph(model, (1, 28, 28), ("a", "b", "c"), "late")
+        capture_graph(model, (1, 28, 28), ("a", "b", "c"), "late")

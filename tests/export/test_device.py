@@ -9,11 +9,11 @@ import pytest
 
 from export import read
 from export.device.board import BOARDS, HAS_TOOLS, Measured, measure
-from whit.export.c_source import c_files, memory_plan
-from whit.export.executing import logits_of
-from whit.export.float_steps import float_program
-from whit.export.integers import whole_scores
+from whit.export.c.float_lowering import float_program
+from whit.export.c.source import c_files, memory_plan
+from whit.export.ir.interpreter import run_logits
 from whit.export.program import Program
+from whit.export.quantization.reference import int8_logits
 
 pytestmark = pytest.mark.skipif(not HAS_TOOLS, reason="no ARM compiler or no QEMU for ARM")
 
@@ -22,8 +22,8 @@ def measured(program: Program, board: str, count: int, folder: Path) -> Measured
     files, images = c_files(program, "A network."), read.trained().split.images[:count]
     found = measure(board, files, program.int8, images, folder)
     if program.int8:
-        assert np.array_equal(found.scores, whole_scores(program, images))
-    wanted = found.scores if program.int8 else logits_of(read.trained_graph(), images).numpy()
+        assert np.array_equal(found.scores, int8_logits(program, images))
+    wanted = found.scores if program.int8 else run_logits(read.trained_graph(), images).numpy()
     assert found.answers == wanted.argmax(1).tolist()
     unit = 1 if program.int8 else 4
     assert program.constant_bytes < found.flash < program.constant_bytes + 16_000

@@ -1,4 +1,4 @@
-"""One folded graph: equal to the network, as small as it can be, the same bytes every time."""
+"""One fused graph: equal to the network, as small as it can be, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from export.zoo import CLASSES, networks, some_images
 from whit.errors import ModelError
-from whit.export.aten.handlers import HANDLERS
-from whit.export.aten.values import Unreadable
-from whit.export.browser import graph_json
-from whit.export.executing import execute, logits_of
-from whit.export.folding import folded
-from whit.export.graph import FUNCTIONS, Graph, Operation
-from whit.export.reading import read_graph
+from whit.export.html.graph_json import graph_json
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
+from whit.export.ir.graph import Graph, Operation
+from whit.export.ir.interpreter import run_graph, run_logits
+from whit.export.ir.ops.activation import FUNCTIONS
+from whit.export.ir.ops.registry import OP_CONVERTERS, OPERATORS
+from whit.export.ir.ops.values import UnsupportedOp
 from whit.models.layers import Deskew, MultiColumn, ShiftTTA
 
 EVERY = dict(networks())
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even k
 
 @cache
 def read(name: str) -> Graph:
-    return read_graph(EVERY[name], (1, 28, 28), CLASSES, name)
+    return capture_graph(EVERY[name], (1, 28, 28), CLASSES, name)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -37,14 +38,14 @@ def test_a_graph_gives_what_the_network_gives(name: str) -> None:
     with torch.inference_mode():
         wanted = EVERY[name](images.float())
     graph = read(name)
-    for found in (graph, folded(graph)):
-        assert torch.allclose(logits_of(found, images).float(), wanted, rtol=1e-4, atol=1e-4)
+    for found in (graph, fuse(graph)):
+        assert torch.allclose(run_logits(found, images).float(), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_folding_leaves_nothing_that_could_go(name: str) -> None:
-    graph = folded(read(name))
-    held, readers = graph.holders(), graph.readers()
+    graph = fuse(read(name))
+    held, readers = graph.constant_users(), graph.consumers()
     made = {op.name: op for op in graph.operations}
 
     def takes_up(op: Operation) -> bool:
@@ -65,32 +66,33 @@ def test_folding_leaves_nothing_that_could_go(name: str) -> None:
 
 
 def test_the_zoo_holds_every_kind_and_function() -> None:
-    operations = [op for name in EVERY for op in folded(read(name)).operations]
+    operations = [op for name in EVERY for op in fuse(read(name)).operations]
     kinds = {op.kind for op in operations}
     assert kinds == {
         *("conv", "linear", "flatten", "scale", "activation", "maxpool", "avgpool", "mean"),
         *("add", "subtract", "multiply", "concat", "slice", "pad", "softmax", "log_softmax"),
         "deskew",
     }
+    assert kinds == set(OPERATORS)
     functions = {op.attributes["function"] for op in operations if op.kind == "activation"}
     assert functions == set(FUNCTIONS)
 
 
 def test_shared_weights_are_stored_once() -> None:
-    graph = folded(read("fewest-epochs"))
+    graph = fuse(read("fewest-epochs"))
     holders = [op.name for op in graph.operations if "conv3.weight" in op.constants.values()]
     assert holders == ["conv3", "conv4", "conv5"]
     assert "conv4.weight" not in graph.constants
 
 
 def test_the_same_weights_give_the_same_bytes() -> None:
-    again = read_graph(EVERY["Branches"], (1, 28, 28), CLASSES, "Branches")
-    assert graph_json(folded(again)) == graph_json(folded(read("Branches")))
+    again = capture_graph(EVERY["Branches"], (1, 28, 28), CLASSES, "Branches")
+    assert graph_json(fuse(again)) == graph_json(fuse(read("Branches")))
 
 
 def test_every_value_has_its_shape() -> None:
-    graph = folded(read("Branches"))
-    values = execute(graph, some_images(2))
+    graph = fuse(read("Branches"))
+    values = run_graph(graph, some_images(2))
     assert {name: tuple(value.shape[1:]) for name, value in values.items()} == {
         name: graph.shape_of(name) for name in ("image", *(op.name for op in graph.operations))
     }
@@ -188,7 +190,7 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
 @pytest.mark.parametrize("why", REFUSED)
 def test_what_stands_between_layers_is_refused_by_name(why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        read_graph(_Doing(REFUSED[why]), (1, 28, 28), CLASSES, "mine")
+        capture_graph(_Doing(REFUSED[why]), (1, 28, 28), CLASSES, "mine")
 
 
 @pytest.mark.parametrize(
@@ -203,10 +205,10 @@ def test_what_leaves_the_answer_alone_is_no_operation(
     does: Callable[[Any, Tensor], Tensor],
 ) -> None:
     model, images = _Doing(does).eval(), some_images(2)
-    graph = read_graph(model, (1, 28, 28), CLASSES, "mine")
+    graph = capture_graph(model, (1, 28, 28), CLASSES, "mine")
     with torch.inference_mode():
         wanted = model(images.float())
-    assert torch.allclose(logits_of(graph, images).float(), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(run_logits(graph, images).float(), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_what_leaves_the_answer_alone_is_no_operation(
 )
 def test_looks_that_no_graph_can_hold_are_refused(model: nn.Module, why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        read_graph(model, (1, 28, 28), CLASSES, "mine")
+        capture_graph(model, (1, 28, 28), CLASSES, "mine")
 
 
 def test_a_handler_that_fails_refuses_by_name_and_shows_the_cause(
@@ -236,23 +238,23 @@ def test_a_handler_that_fails_refuses_by_name_and_shows_the_cause(
     def failing(*given: Any) -> None:
         raise IndexError("a mistake")
 
-    monkeypatch.setitem(HANDLERS, "abs", failing)
+    monkeypatch.setitem(OP_CONVERTERS, "abs", failing)
     said = r"it uses abs in a way that has no plain form here"
     with pytest.raises(ModelError, match=said) as refused:
-        read_graph(_Doing(lambda own, x: x.abs()), (1, 28, 28), CLASSES, "mine")
+        capture_graph(_Doing(lambda own, x: x.abs()), (1, 28, 28), CLASSES, "mine")
     causes = [refused.value.__cause__, getattr(refused.value.__cause__, "__cause__", None)]
-    assert [type(cause) for cause in causes] == [Unreadable, IndexError]
+    assert [type(cause) for cause in causes] == [UnsupportedOp, IndexError]
 
 
 def test_what_has_no_plain_form_is_refused_by_name() -> None:
     with pytest.raises(ModelError) as refused:
-        read_graph(_Refused(), (1, 28, 28), CLASSES, "mine")
+        capture_graph(_Refused(), (1, 28, 28), CLASSES, "mine")
     said = str(refused.value)
     assert "mine: cannot be exported: it uses upsample_nearest2d" in said
     with pytest.raises(ModelError, match="no fixed list of operations"):
-        read_graph(_Decides(), (1, 28, 28), CLASSES, "mine")
+        capture_graph(_Decides(), (1, 28, 28), CLASSES, "mine")
     with pytest.raises(ModelError, match="a convolution with padding of a map of 1x1"):
-        read_graph(_Framed(), (1, 28, 28), CLASSES, "mine")
+        capture_graph(_Framed(), (1, 28, 28), CLASSES, "mine")
     with pytest.raises(ModelError, match="its logits are the numbers of a map"):
-        read_graph(_Exchanged(5), (1, 28, 28), CLASSES, "mine")
-    assert read_graph(_Exchanged(1), (1, 28, 28), CLASSES, "mine").output
+        capture_graph(_Exchanged(5), (1, 28, 28), CLASSES, "mine")
+    assert capture_graph(_Exchanged(1), (1, 28, 28), CLASSES, "mine").output

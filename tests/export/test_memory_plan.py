@@ -7,11 +7,11 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whit.export.memory_plan import Span, least_size, plan_memory
+from whit.export.c.memory_plan import BufferLifetime, min_size, plan_memory
 
 
 @st.composite
-def spans(draw: st.DrawFn) -> list[Span]:
+def spans(draw: st.DrawFn) -> list[BufferLifetime]:
     """A chain of values, some of them read again later, some written over their input."""
     count = draw(st.integers(1, 9))
     lasts = [draw(st.integers(i + 1, min(count, i + 4))) for i in range(count)]
@@ -19,14 +19,14 @@ def spans(draw: st.DrawFn) -> list[Span]:
     for i in range(count):
         dying = [f"v{j}" for j in range(i) if lasts[j] == i]
         over = frozenset(draw(st.sets(st.sampled_from(dying)))) if dying else frozenset()
-        found.append(Span(f"v{i}", draw(st.integers(1, 40)), i, lasts[i], over))
+        found.append(BufferLifetime(f"v{i}", draw(st.integers(1, 40)), i, lasts[i], over))
     return found
 
 
 @given(spans())
-def test_no_value_lies_over_another_that_is_needed(given_spans: list[Span]) -> None:
+def test_no_value_lies_over_another_that_is_needed(given_spans: list[BufferLifetime]) -> None:
     plan = plan_memory(given_spans)
-    assert plan.least == least_size(given_spans) <= plan.size
+    assert plan.lower_bound == min_size(given_spans) <= plan.size
     assert plan.size == max(plan.starts[span.name] + span.size for span in given_spans)
     for a, b in combinations(given_spans, 2):
         meet = a.first <= b.last and b.first <= a.last
@@ -37,12 +37,15 @@ def test_no_value_lies_over_another_that_is_needed(given_spans: list[Span]) -> N
 
 
 def test_a_chain_needs_its_two_largest_neighbours() -> None:
-    chain = [Span(f"v{i}", size, i, i + 1) for i, size in enumerate((10, 7, 9, 2))]
-    assert plan_memory(chain).size == plan_memory(chain).least == 17
+    chain = [BufferLifetime(f"v{i}", size, i, i + 1) for i, size in enumerate((10, 7, 9, 2))]
+    assert plan_memory(chain).size == plan_memory(chain).lower_bound == 17
 
 
 def test_what_is_written_over_its_input_needs_no_place() -> None:
-    chain = [Span("conv", 64, 0, 1), Span("pool", 16, 1, 2, frozenset({"conv"}))]
+    chain = [
+        BufferLifetime("conv", 64, 0, 1),
+        BufferLifetime("pool", 16, 1, 2, frozenset({"conv"})),
+    ]
     assert plan_memory(chain).size == 64
     assert plan_memory(chain).starts == {"conv": 0, "pool": 0}
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from export import read
 from export.zoo import some_images
 from whit.evaluation import predict
-from whit.export.onnx_file import onnx_bytes, onnx_logits
-from whit.export.quantising import quantised
+from whit.export.onnx import onnx_bytes, onnx_logits
+from whit.export.quantization.quantize import quantize
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
@@ -58,7 +58,7 @@ def test_shared_weights_are_stored_once() -> None:
 @pytest.mark.parametrize("name", read.NAMES)
 def test_the_int8_file_is_checked_and_run(name: str) -> None:
     images = some_images(12)
-    found = quantised(read.graph(name), images)
+    found = quantize(read.graph(name), images)
     content = onnx_bytes(read.graph(name), found)
     assert onnx_bytes(read.graph(name), found) == content
     assert onnx_logits(content, images).isfinite().all()

@@ -1,4 +1,4 @@
-"""The verb that ships a run: as ONNX, as C, or as the page with its network in it."""
+"""The command that exports a run: as ONNX, as C, or as the page with its network in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import typer
 from whit.cli.options import AsJson
 from whit.console import alone, show
 from whit.errors import InputError, did_you_mean
+from whit.export.targets import TARGETS
 
-_FORMS = ("onnx", "c", "html")
+_INT8_TARGETS = [target.name for target in TARGETS.values() if not target.no_int8]
 
 
 def export(
@@ -21,11 +22,14 @@ def export(
         typer.Option(
             "--to",
             metavar="FORM",
-            help="onnx: one file; c: a folder with C99; html: a page to draw on.",
+            help="; ".join(f"{each.name}: {each.summary}" for each in TARGETS.values()) + ".",
         ),
     ],
     int8: Annotated[
-        bool, typer.Option("--int8", help="In whole numbers of 8 bits, for onnx and c.")
+        bool,
+        typer.Option(
+            "--int8", help=f"In whole numbers of 8 bits, for {' and '.join(_INT8_TARGETS)}."
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Where to; must not be there yet.")
@@ -33,11 +37,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Ship a run, and prove it equal on every image it was judged on."""
-    if to not in _FORMS:
-        raise InputError(f"--to {to}: allowed: {', '.join(_FORMS)}.{did_you_mean(to, _FORMS)}")
-    from whit.export.delivery import ship
+    if to not in TARGETS:
+        raise InputError(f"--to {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}")
+    from whit.export.exporter import export_run
 
     name = f"{run.resolve().name}{'-int8' * int8}.{to}"
     with alone(as_json):
-        shipped = ship(run, to, out or Path(name), int8=int8)
-    show(shipped.to_json(), shipped.text, as_json)
+        result = export_run(run, to, out or Path(name), int8=int8)
+    show(result.to_json(), result.text, as_json)

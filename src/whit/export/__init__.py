@@ -1,1 +1,1 @@
-"""From a trained network to what runs elsewhere: one folded graph, and the forms made from it."""
+"""A trained network as ONNX, C or one HTML file, proven equal to what was trained."""

@@ -1,4 +1,4 @@
-"""What a C form is made of: steps in order, each a call of one kernel, and their constants.
+"""What a C export is made of: steps in order, each a call of one kernel, and their constants.
 
 A step is a graph's operation put as the kernels read it: channels side by side, numbers in float32
 or in bytes. In float32 a vector holds sums of several outputs, whose weights for one input lie side
@@ -8,30 +8,16 @@ by side; in bytes, parts of one output's sum, whose weights for all inputs do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from whit.export.graph import INPUT, Graph, Operation, Shape
+from whit.export.c.kernel import Array, Kernel, Step
+from whit.export.ir.graph import INPUT, Graph, Operation, Shape
 
-Array = NDArray[Any]
 OUTPUT = "scores"  # the value of the last step
-SCORE_UNITS = 65536  # of one logit, in the scores of the int8 form
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call: the value it makes, what it reads, its settings and the names of its constants."""
-
-    name: str
-    kind: str
-    inputs: tuple[str, ...]
-    shape: Shape
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    constants: Mapping[str, str] = field(default_factory=dict)
+LOGIT_SCALE = 65536  # int8 programs give logits times this
 
 
 @dataclass(frozen=True)
@@ -45,24 +31,8 @@ class Program:
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
     macs: int  # for one image
-    shifts: tuple[tuple[int, int], ...]  # of the image: the scores are the mean over them
-    bits: int  # of a weight, in the int8 form
-
-    @classmethod
-    def of(
-        cls, graph: Graph, steps: tuple[Step, ...], constants: Mapping[str, Array], *, int8: bool
-    ) -> Program:
-        return cls(
-            graph.name,
-            int8,
-            graph.image_shape,
-            graph.classes,
-            steps,
-            constants,
-            graph.macs,
-            graph.shifts,
-            graph.bits,
-        )
+    shifts: tuple[tuple[int, int], ...]  # of the image: the logits are the mean over them
+    bits: int  # of a weight, in int8 programs
 
     def shape_of(self, name: str) -> Shape:
         if name == INPUT:
@@ -82,35 +52,60 @@ class Program:
         return self.bits < 8 and constant in held
 
 
+class ProgramBuilder:
+    """The steps and constants of a program while its graph is lowered."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.steps: list[Step] = []
+        self.constants: dict[str, Array] = {}
+        self.aliases: dict[str, str] = {}  # values that lie in memory as others do already
+
+    def inputs(self, op: Operation) -> tuple[str, ...]:
+        return tuple(self.aliases.get(name, name) for name in op.inputs)
+
+    def alias(self, op: Operation) -> None:
+        """Let an operation's value be its input's."""
+        self.aliases[op.name] = self.inputs(op)[0]
+
+    def add(
+        self,
+        op: Operation,
+        kernel: Kernel,
+        settings: Mapping[str, Any],
+        name: str = "",
+        **constants: str,
+    ) -> None:
+        """Append a step that makes an operation's value, or the value `name` of its shape."""
+        made = name or op.name
+        self.steps.append(Step(made, kernel, self.inputs(op), op.shape, settings, constants))
+
+    def store(self, name: str, array: Array) -> str:
+        self.constants[name] = np.ascontiguousarray(array)
+        return name
+
+    def constant(self, op: Operation, role: str) -> Array:
+        return self.graph.constants[op.constants[role]].numpy()
+
+    def store_constant(self, op: Operation, role: str) -> str:
+        return self.store(op.constants[role], self.constant(op, role))
+
+    def program(self, *, int8: bool) -> Program:
+        """Return the program; its last step gives the logits."""
+        graph = self.graph
+        return Program(
+            graph.name,
+            int8,
+            graph.image_shape,
+            graph.classes,
+            (*self.steps[:-1], replace(self.steps[-1], name=OUTPUT)),
+            self.constants,
+            graph.macs,
+            graph.shifts,
+            graph.bits,
+        )
+
+
 def packed_size(count: int, bits: int) -> int:
     """Return the bytes of so many numbers side by side."""
     return -(-count * bits // 8)
-
-
-def places_and_channels(shape: Shape) -> tuple[int, int]:
-    """Return how a value lies in memory; a vector is one place."""
-    return prod(shape[1:]), shape[0]
-
-
-def lies_flat(shape: Shape) -> bool:
-    """Whether a map's numbers lie in memory as those of its flattened vector do."""
-    places, channels = places_and_channels(shape)
-    return places == 1 or channels == 1
-
-
-def as_kernel(op: Operation, read: Shape, weight: Array, *, int8: bool) -> tuple[str, str, Array]:
-    """Return a convolution's kernel, what follows its weights' name, and them as the kernel reads.
-
-    (O, C/groups, KH, KW) becomes (KH, KW, C) for `depthwise`; for `conv`, (O, KH, KW, C/groups) in
-    int8 and (groups, KH, KW, C/groups, O/groups) in float32.
-    Operations that share weights may read them by different kernels.
-    """
-    groups: int = op.attributes["groups"]
-    if groups > 1 and groups == read[0] == op.shape[0]:
-        kind, laid = "depthwise", weight[:, 0].transpose(1, 2, 0)
-    elif int8:
-        kind, laid = "conv", weight.transpose(0, 2, 3, 1)
-    else:
-        by_group = weight.reshape(groups, -1, *weight.shape[1:])
-        kind, laid = "conv", by_group.transpose(0, 3, 4, 2, 1)
-    return kind, "" if groups == 1 else f".{kind}{groups}", np.ascontiguousarray(laid)

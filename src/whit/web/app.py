@@ -36,7 +36,7 @@ any), `met` how many of `judged` meet the budget (null: open).
         environment {whit, torch, system, processor, cores, threads, device, code, command}
         why_no_network   null where the run has weights, else why not
 
-    /api/runs/{id}/network    the folded network of a finished run: whit.export.browser
+    /api/runs/{id}/network    the folded network of a finished run: whit.export.html.graph_json
     /api/runs/{id}/errors
         split, total, correct, classes: [name], shape: [C, H, W]
         errors      [{index, true, predicted, probabilities: [K], disputed, pixels}]: worst first,
@@ -189,7 +189,7 @@ def page_files() -> dict[str, CachedResponse]:
     They are its own, and those that it shares with a network exported as one HTML file.
     """
     files = {"columns.json": _encode(page_columns())}
-    for part, kinds in (("export/browser", {"css", "js"}), ("web/static", set(_CONTENT_TYPES))):
+    for part, kinds in (("export/html/static", {"css", "js"}), ("web/static", set(_CONTENT_TYPES))):
         folder = resources.files("whit").joinpath(*part.split("/"))
         for entry in folder.iterdir():
             if entry.name.rpartition(".")[2] in kinds and entry.is_file():

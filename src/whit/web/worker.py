@@ -30,7 +30,7 @@ _MAX_ERRORS = 300
 
 def build_network(run: RunRecord) -> str:
     """Return the folded network of a finished run as JSON."""
-    from whit.export.browser import network_json
+    from whit.export.html.graph_json import network_json
 
     return json.dumps(network_json(_load_network(run)))
 

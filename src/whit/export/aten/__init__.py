@@ -1,1 +1,0 @@
-"""ATen operations as plain ones."""

@@ -1,0 +1,1 @@
+"""The C target: C99 source with planned static memory, and how to compile it."""

@@ -1,0 +1,1 @@
+"""The HTML target: one page that runs a network in the browser."""

@@ -1,0 +1,47 @@
+"""A network as the browser reads it: its graph as JSON, its numbers as base64."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from whit.export.ir.build import build_graph
+from whit.export.ir.graph import Graph
+from whit.trained import LoadedRun
+
+
+def network_json(trained: LoadedRun) -> dict[str, Any]:
+    """Return the network of a run as `network.js` reads it.
+
+    Raises ModelError naming every operation that has no plain form.
+    """
+    return graph_json(build_graph(trained))
+
+
+def graph_json(graph: Graph) -> dict[str, Any]:
+    """Return a graph with its constants as one row of little-endian float32 numbers."""
+    positions: dict[str, dict[str, Any]] = {}
+    numbers = bytearray()
+    for name, tensor in graph.constants.items():
+        positions[name] = {"offset": len(numbers) // 4, "shape": list(tensor.shape)}
+        numbers += tensor.numpy().astype("<f4").tobytes()
+    operations = [
+        {
+            **op.attributes,
+            "name": op.name,
+            "kind": op.kind,
+            "inputs": list(op.inputs),
+            "shape": list(op.shape),
+            "constants": dict(op.constants),
+        }
+        for op in graph.operations
+    ]
+    return {
+        "name": graph.name,
+        "image_shape": list(graph.image_shape),
+        "classes": list(graph.classes),
+        "shifts": [list(shift) for shift in graph.shifts],
+        "operations": operations,
+        "constants": positions,
+        "weights": base64.b64encode(bytes(numbers)).decode(),
+    }

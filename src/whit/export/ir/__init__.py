@@ -1,0 +1,1 @@
+"""A trained network as one fused graph of plain operations."""

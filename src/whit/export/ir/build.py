@@ -1,0 +1,39 @@
+"""The graph of a finished run, normalization included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
+from whit.export.ir.graph import INPUT, Graph, Operation, prepend
+from whit.export.ir.ops.scale import SCALE
+from whit.trained import LoadedRun
+
+
+def build_graph(trained: LoadedRun) -> Graph:
+    """Return the fused graph of a run's network, from pixels 0..255 to logits.
+
+    The same weights give the same graph, to the byte. Raises ModelError naming every operation
+    that has no plain form.
+    """
+    dataset = trained.dataset
+    model = trained.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    graph = capture_graph(model, dataset.image_shape, dataset.classes, trained.run.recipe.name)
+    if spec := trained.run.recipe.quantise:
+        graph = replace(graph, bits=spec.bits)
+    trained.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fuse(_with_normalization(graph, trained))
+
+
+def _with_normalization(graph: Graph, trained: LoadedRun) -> Graph:
+    normalise = trained.normalise
+    constants = {
+        "normalise.scale": normalise.scale.flatten().double(),
+        "normalise.offset": normalise.offset.flatten().double(),
+    }
+    names = {"scale": "normalise.scale", "offset": "normalise.offset"}
+    first = Operation("normalise", SCALE, (INPUT,), graph.image_shape, {}, names)
+    return prepend(first, replace(graph, constants={**graph.constants, **constants}))

@@ -1,0 +1,203 @@
+"""From a module to plain operations, by what torch.export lists of its forward pass.
+
+torch.export lists the ATen operators of one pass in evaluation mode, without views in place and
+without Dropout; `ops/` says what each of them is in a graph.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from whit.errors import ModelError
+from whit.export.ir.graph import INPUT, Graph, Operation, prepend
+from whit.export.ir.ops.elementwise import ADD
+from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
+from whit.export.ir.ops.scale import SCALE
+from whit.export.ir.ops.spatial import DESKEW
+from whit.export.ir.ops.values import BATCH, MAP, Expanded, GraphBuilder, UnsupportedOp, ValueView
+from whit.models.layers import Deskew, MultiColumn, ShiftTTA
+
+
+def capture_graph(
+    model: nn.Module, image_shape: tuple[int, int, int], classes: tuple[str, ...], name: str
+) -> Graph:
+    """Return the operations of `model`'s forward pass in evaluation mode, nothing fused yet.
+
+    Of `ShiftTTA`, those of one pass and the shifts; of `MultiColumn`, those of one column after
+    the other;
+    `Deskew` in front of all others is one.
+    Constants are float64, so that fusion loses nothing. Raises ModelError that names every
+    operation which has no plain form.
+    """
+    if isinstance(model, ShiftTTA):
+        graph = capture_graph(model.network, image_shape, classes, name)
+        if len(graph.shifts) > 1:
+            raise ModelError(
+                f"{name}: cannot be exported: views of a network with views of its own."
+            )
+        return replace(graph, shifts=model.shifts)
+    if isinstance(model, MultiColumn):
+        graphs = [capture_graph(column, image_shape, classes, name) for column in model.children()]
+        if any(len(graph.shifts) > 1 for graph in graphs):
+            raise ModelError(f"{name}: cannot be exported: views of a column alone.")
+        return _mean_of_columns(graphs)
+    if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
+        graph = capture_graph(model[1:], image_shape, classes, name)
+        if any(op.operator is DESKEW for op in graph.operations):
+            raise ModelError(f"{name}: cannot be exported: it deskews what is deskewed.")
+        return prepend(Operation("upright", DESKEW, (INPUT,), image_shape), graph)
+    for kind, name_of_kind in ((ShiftTTA, "ShiftTTA"), (MultiColumn, "MultiColumn")):
+        if any(isinstance(module, kind) for module in model.modules()):
+            raise ModelError(
+                f"{name}: cannot be exported: its {name_of_kind} are not around all of it."
+            )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.export warns of torch's own parts
+            program = torch.export.export(
+                model.eval(), (torch.zeros(BATCH, *image_shape),), strict=False
+            ).run_decompositions({})
+    except Exception as error:
+        message = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"{name}: cannot be exported: torch.export finds no fixed list of operations in its "
+            f"forward pass ({message[0]})."
+        ) from None
+    values, builder, problems = _convert_nodes(program, image_shape)
+    if problems:
+        messages = [f"{name}: cannot be exported: {problem}." for problem in problems]
+        raise ModelError(messages) from next(iter(problems.values()))
+    last = values[_output_node(program)]
+    if not isinstance(last, ValueView) or prod(last.shape) != len(classes):
+        raise ModelError(f"{name}: cannot be exported: it does not end in one vector.")
+    order = [axis for group in last.axes for axis in group if last.sizes[axis] > 1]
+    if order != sorted(order):
+        raise ModelError(
+            f"{name}: cannot be exported: its logits are the numbers of a map whose dimensions "
+            "were exchanged."
+        )
+    operations = _prune(builder.as_vector(last).name, builder.operations)
+    used = {constant for op in operations for constant in op.constants.values()}
+    constants = {name: value for name, value in builder.constants.items() if name in used}
+    return Graph(name, image_shape, classes, operations, constants)
+
+
+def _mean_of_columns(columns: list[Graph]) -> Graph:
+    """Return the mean of the logits of graphs that read the same image, as one graph."""
+    operations: list[Operation] = []
+    constants: dict[str, Tensor] = {}
+    total = ""
+    for number, graph in enumerate(columns, start=1):
+
+        def in_column(name: str, number: int = number) -> str:
+            return name if name == INPUT else f"column{number}_{name}"
+
+        for op in graph.operations:
+            held = {role: in_column(name) for role, name in op.constants.items()}
+            inputs = tuple(map(in_column, op.inputs))
+            operations.append(replace(op, name=in_column(op.name), inputs=inputs, constants=held))
+        constants |= {in_column(name): tensor for name, tensor in graph.constants.items()}
+        part, shape = in_column("part"), operations[-1].shape
+        share = torch.full(shape, 1 / len(columns), dtype=torch.float64)
+        constants |= {f"{part}.scale": share, f"{part}.offset": torch.zeros_like(share)}
+        held = {role: f"{part}.{role}" for role in ("scale", "offset")}
+        operations.append(Operation(part, SCALE, (operations[-1].name,), shape, {}, held))
+        if total:
+            operations.append(Operation(in_column("sum"), ADD, (total, part), shape))
+        total = operations[-1].name
+    return replace(columns[0], operations=tuple(operations), constants=constants)
+
+
+def _convert_nodes(
+    program: torch.export.ExportedProgram, image_shape: tuple[int, int, int]
+) -> tuple[dict[Node, Any], GraphBuilder, dict[str, UnsupportedOp]]:
+    """Convert a program node by node; return their values, the graph so far, and the problems."""
+    signature = program.graph_signature
+    stored = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    tensors = {**program.state_dict, **program.constants}
+    values: dict[Node, Any] = {}
+    builder = GraphBuilder()
+    problems: dict[str, UnsupportedOp] = {}  # each once, in their order
+    needed = _with_dependencies(_output_node(program))
+    changing = set(signature.buffers_to_mutate.values())
+    for node in program.graph.nodes:
+        if node not in needed:  # checks, and what a buffer becomes
+            continue
+        if stored.get(node.name) in changing:
+            message = f"its answers depend on {stored[node.name]}, which its forward pass changes"
+            problems[message] = UnsupportedOp(message)
+        elif node.op == "placeholder" and node.name in stored:
+            values[node] = tensors[stored[node.name]].detach()
+        elif node.op == "placeholder":
+            values[node] = ValueView(INPUT, image_shape, MAP)
+        elif all(inside in values for inside in node.all_input_nodes):
+            # What reads an unsupported value is not named: it may well be supported itself.
+            try:
+                values[node] = _convert(node, values, builder)
+            except UnsupportedOp as error:
+                problems.setdefault(str(error), error)
+    return values, builder, problems
+
+
+def _output_node(program: torch.export.ExportedProgram) -> Node:
+    """The node of the answer; in the list of outputs, buffers that change stand before it."""
+    name = program.graph_signature.user_outputs[0]
+    found: Node = next(node for node in program.graph.nodes if node.name == name)
+    return found
+
+
+def _with_dependencies(output: Node) -> set[Node]:
+    """Return a node and all that it depends on."""
+    found = {output}
+    waiting = [output]
+    while waiting:
+        new = set(waiting.pop().all_input_nodes) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
+    if node.target is operator.getitem:
+        return values[node.args[0]][node.args[1]]  # type: ignore[index]
+    target = str(node.target).removeprefix("aten.")
+    name = target.partition(".")[0]
+    converter = OP_CONVERTERS.get(name)
+    text = target.removesuffix(".default")
+    if converter is None:
+        raise UnsupportedOp(f"it uses {text}, which has no plain form here")
+    if name not in ACCEPTS_EXPANDED and any(
+        isinstance(values[inside], Expanded) for inside in node.all_input_nodes
+    ):
+        raise UnsupportedOp(f"it uses {text} of a value that was expanded")
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    try:
+        return converter(builder, *args, **kwargs)
+    except UnsupportedOp:
+        raise
+    except Exception as error:  # what a converter did not think of
+        raise UnsupportedOp(f"it uses {text} in a way that has no plain form here") from error
+
+
+def _prune(output: str, operations: list[Operation]) -> tuple[Operation, ...]:
+    """Keep the operations that an output depends on; it comes last."""
+    needed = {output}
+    kept = []
+    for op in reversed(operations):
+        if op.name in needed:
+            needed.update(op.inputs)
+            kept.append(op)
+    assert kept[0].name == output, "the logits must come last"
+    return tuple(reversed(kept))

@@ -1,0 +1,1 @@
+"""One entry for each operator of a graph: all that every export target needs to know of it."""

@@ -1,0 +1,283 @@
+"""Activations: one entry each in FUNCTIONS, all by PyTorch's definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whit.export.c.kernel import Ints, Kernel, Step
+from whit.export.ir.graph import INPUT, Graph, Operation
+from whit.export.ir.interpreter import run_graph
+from whit.export.ir.ops.operator import Converter, Operator
+from whit.export.ir.ops.values import Expanded, GraphBuilder, UnsupportedOp, ValueView
+from whit.export.onnx import OnnxWriter
+from whit.export.program import ProgramBuilder
+from whit.export.quantization.builder import QuantizedProgramBuilder
+from whit.export.quantization.fixed_point import quantize_multiplier
+
+Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
+_PARTS = 16  # of a level, in which hardswish computes
+# Fewer would make 3 another number; more than the most could leave 32 bits.
+_MIN_THREE, _MAX_THREE = 48, 1 << 20
+
+
+@dataclass(frozen=True)
+class Function:
+    """One activation.
+
+    expression: in C, of x, and of `slope` where it has one.
+    run: of a tensor, and of its slope where it has one.
+    onnx: the ONNX operator, or what writes several nodes.
+    slope: by default, of one that has a slope as an attribute.
+    clamps_to: the bounds of one that is x between them, and its nearest bound elsewhere.
+    read: returns the attributes and constants that the arguments of its ATen operator are, or
+        raises UnsupportedOp for those that it cannot take.
+    lower_int8: adds a step without a table, where that is possible; returns whether it is.
+    """
+
+    name: str
+    expression: str
+    run: Callable[..., Tensor]
+    onnx: str | Callable[[OnnxWriter, Operation], str]
+    slope: float | None = None
+    clamps_to: tuple[float, float] | None = None
+    read: Callable[..., Settings] = lambda value, *args, **kwargs: ({}, {})
+    lower_int8: Callable[[QuantizedProgramBuilder, Operation], bool] = lambda builder, op: False
+
+    def kernel(self) -> Kernel:
+        """Return its kernel in float32."""
+        if not self.expression:
+            return Kernel(self.name, self.name + "({values}, {slope}, {output})", in_place=True)
+        slope, file = ("", "activation") if self.slope is None else ("{slope}, ", _WITH_SLOPE)
+        call = f"{self.name}_each({{input}}, {{count}}, {slope}{{output}})"
+        words = {"function": self.name, "expression": self.expression}
+        return Kernel(self.name, call, None, f"float/{file}.c", words, in_place=True)
+
+
+def _read_slope(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+    return ({"slope": float(args[0])} if args else {}), {}
+
+
+def _read_elu(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+    if any(number != 1 for number in args[1:]):
+        raise UnsupportedOp("it uses elu with other scales than 1")
+    return _read_slope(value, *args)
+
+
+def _read_gelu(value: ValueView, approximate: str = "none") -> Settings:
+    if approximate != "none":
+        raise UnsupportedOp("it uses gelu by an approximation")
+    return {}, {}
+
+
+def _read_prelu(value: ValueView, slope: Any) -> Settings:
+    if not isinstance(slope, Tensor):
+        raise UnsupportedOp("it uses prelu with a slope that depends on the image")
+    if slope.numel() > 1 and not value.has_channels:
+        raise UnsupportedOp("it uses prelu over dimensions that were exchanged or merged")
+    return {}, {"slope": slope.flatten().expand(value.shape[0])}
+
+
+def _lower_hardswish(builder: QuantizedProgramBuilder, op: Operation) -> bool:
+    read, made = builder.qparams[op.inputs[0]], builder.qparams[op.name]
+    three = round(3 * _PARTS / read.scale)  # the 3 of its definition, in parts of a level
+    if not _MIN_THREE <= three <= _MAX_THREE:
+        return False
+    highest = np.full(1, 255 * 2 * three, np.int64)
+    factor = np.array([read.scale**2 / (6 * _PARTS * made.scale)])
+    zero = np.full(1, float(made.zero_point))
+    numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
+    settings = {**numbers.scalar_settings(), "zero": read.zero_point, "three": three}
+    builder.add(op, _HARDSWISH, settings)
+    return True
+
+
+def _compute_hardswish(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    x, three = inputs[0] - step.settings["zero"], step.settings["three"]
+    gate: Ints = (_PARTS * x + three).clip(0, 2 * three)
+    return x * gate
+
+
+_HARDSWISH = Kernel(
+    "hardswish",
+    "hardswish({input}, {count}, {zero}, {three}, {scalars}, {output})",
+    _compute_hardswish,
+    helpers=("settle",),
+    in_place=True,
+    elementwise=True,
+)
+
+
+def _write_silu(writer: OnnxWriter, op: Operation) -> str:
+    gate = writer.node("Sigmoid", f"{op.name}:sigmoid", *op.inputs)
+    return writer.node("Mul", op.name, *op.inputs, gate)
+
+
+def _write_relu6(writer: OnnxWriter, op: Operation) -> str:
+    bounds = (writer.array(f"bound:{bound}", bound, np.float32) for bound in (0, 6))
+    return writer.node("Clip", op.name, *op.inputs, *bounds)
+
+
+_WITH_SLOPE = "activation_with_slope"
+FUNCTIONS = {
+    function.name: function
+    for function in (
+        Function("relu", "x > 0 ? x : 0", F.relu, "Relu", clamps_to=(0, inf)),
+        Function("relu6", "x > 6 ? 6 : x > 0 ? x : 0", F.relu6, _write_relu6, clamps_to=(0, 6)),
+        Function(
+            "leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", 0.01, read=_read_slope
+        ),
+        Function(
+            *("prelu", "", F.prelu),
+            onnx=lambda writer, op: writer.node(
+                "PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope")
+            ),
+            read=_read_prelu,
+        ),
+        Function("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", 1.0, read=_read_elu),
+        # The constant is the square root of one half.
+        Function(
+            "gelu", "0.5f * x * (1 + erff(0.707106781f * x))", F.gelu, "Gelu", read=_read_gelu
+        ),
+        Function("silu", "x / (1 + expf(-x))", F.silu, _write_silu),
+        Function(
+            "hardswish",
+            "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6",
+            *(F.hardswish, "HardSwish"),
+            lower_int8=_lower_hardswish,
+        ),
+        Function(
+            "hardsigmoid",
+            "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6",
+            F.hardsigmoid,
+            lambda writer, op: writer.node(
+                "HardSigmoid", op.name, *op.inputs, alpha=1 / 6, beta=0.5
+            ),
+        ),
+        Function("sigmoid", "1 / (1 + expf(-x))", torch.sigmoid, "Sigmoid"),
+        Function("tanh", "tanhf(x)", torch.tanh, "Tanh"),
+    )
+}
+_KERNELS = {name: function.kernel() for name, function in FUNCTIONS.items()}
+
+
+def _read_clamp(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
+    low, high = (_read_bound(each) for each in (*args, None, None)[:2])
+    if (low, high) not in ((0, None), (0, 6)):
+        raise UnsupportedOp(f"it cuts values at {low} and {high}")
+    return {"function": "relu6" if high else "relu"}, {}
+
+
+def _read_bound(given: Any) -> Any:
+    if isinstance(given, ValueView):
+        raise UnsupportedOp("it cuts values at a bound that depends on the image")
+    if isinstance(given, Tensor) and given.numel() > 1:
+        raise UnsupportedOp("it cuts values at more than one bound")
+    return given.item() if isinstance(given, Tensor) else given
+
+
+def _converter(name: str, read: Callable[..., Settings]) -> Converter:
+    def convert(builder: GraphBuilder, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, Expanded):
+            return Expanded(convert(builder, value.value, *args, **kwargs), value.lengths)
+        if not isinstance(value, ValueView):
+            raise UnsupportedOp(f"it uses {name} of something that does not depend on the image")
+        given, constants = read(value, *args, **kwargs)
+        function = FUNCTIONS[given.get("function", name)]
+        slope = {} if function.slope is None else {"slope": function.slope}
+        attributes = {"function": function.name, **slope, **given}
+        return builder.add(ACTIVATION, [value], value.shape, attributes, constants, value.axes)
+
+    return convert
+
+
+def _compute_table(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    (x,), table = inputs, constants["table"]
+    return table[np.arange(len(table)), x] if step.settings["by_channel"] else table[0][x]
+
+
+_TABLE = Kernel(
+    "table",
+    "look_up({values}, {by_channel}, {table}, {output})",
+    _compute_table,
+    in_place=True,
+    elementwise=True,
+)
+
+
+def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+    held = {**op.attributes, **constants}
+    slope = [held["slope"]] if "slope" in held else []
+    return FUNCTIONS[held["function"]].run(inputs[0], *slope)
+
+
+def _needed_range(op: Operation, low: float, high: float) -> tuple[float, float]:
+    bounds = FUNCTIONS[op.attributes["function"]].clamps_to
+    return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (-inf, inf)
+
+
+def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
+    held = {role: builder.store_constant(op, role) for role in op.constants}
+    builder.add(op, _KERNELS[op.attributes["function"]], dict(op.attributes), **held)
+
+
+def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    read = builder.qparams[op.inputs[0]]
+    function = FUNCTIONS[op.attributes["function"]]
+    # Half a level: a range that ends at a bound may end a little beyond by its rounded scale.
+    bounds = function.clamps_to
+    if bounds and read.zero_point == 0 and read.highest <= bounds[1] + read.scale / 2:
+        builder.keep(op)
+        builder.alias(op)
+        return
+    made = builder.choose(op.name)
+    if function.lower_int8(builder, op):
+        return
+    by_channel = bool(op.constants)
+    channels = op.shape[0] if by_channel else 1
+    # The activation alone, of as many images as there are bytes, (256, C).
+    alone = Graph(
+        op.name,
+        (channels, 1, 1),
+        (),
+        (replace(op, inputs=(INPUT,), shape=(channels,)),),
+        {name: builder.graph.constants[name].double() for name in op.constants.values()},
+    )
+    x = torch.from_numpy(np.tile(read.values()[:, None], (1, channels)))
+    outputs = run_graph(alone, x)[op.name].double().numpy()
+    table = builder.store(f"{op.name}.table", made.quantize(outputs).T.astype(np.uint8))
+    builder.add(op, _TABLE, {"by_channel": by_channel}, table=table)
+
+
+def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
+    function = FUNCTIONS[op.attributes["function"]]
+    if callable(function.onnx):
+        function.onnx(writer, op)
+    else:
+        alpha = {} if function.slope is None else {"alpha": op.attributes["slope"]}
+        writer.node(function.onnx, op.name, *op.inputs, **alpha)
+
+
+_CONVERTERS = {name: _converter(name, each.read) for name, each in FUNCTIONS.items()}
+_CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
+_CONVERTERS |= dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp))
+# `function`, and its `slope` or constant slope (C,) where it has one.
+ACTIVATION = Operator(
+    kind="activation",
+    run=_run,
+    kernel=_TABLE,
+    onnx=_write_onnx,
+    converters=_CONVERTERS,
+    accepts_expanded=_CONVERTERS.keys(),
+    needed_range=_needed_range,
+    lower_float=_lower_float,
+    lower_int8=_lower_int8,
+)
+OPERATORS = (ACTIVATION,)

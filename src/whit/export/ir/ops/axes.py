@@ -1,0 +1,188 @@
+"""ATen operators that are none in a graph: they move axes, cast, or become other operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whit.export.ir.ops.channels import repeat_channel
+from whit.export.ir.ops.layers import CONV, pad_map
+from whit.export.ir.ops.operator import Converter
+from whit.export.ir.ops.values import (
+    BATCH,
+    MAP,
+    Expanded,
+    GraphBuilder,
+    UnsupportedOp,
+    ValueView,
+    as_map,
+    normalize_axes,
+)
+
+
+def _view(builder: GraphBuilder, value: Any, shape: Sequence[int]) -> Any:
+    if isinstance(value, Tensor):
+        return value.reshape(shape)
+    sizes = value.sizes
+    atoms = [axis for group in value.axes[1:] for axis in group if sizes[axis] > 1]
+    lengths = list(shape)
+    if lengths[0] not in (BATCH, -1):
+        raise UnsupportedOp("it uses a view that mixes the images of a batch")
+    if -1 in lengths:
+        total = BATCH * prod(sizes[axis] for axis in atoms)
+        lengths[lengths.index(-1)] = total // -prod(lengths)
+        if lengths[0] != BATCH:
+            raise UnsupportedOp("it uses a view that mixes the images of a batch")
+    groups: list[tuple[str, ...]] = [()]
+    for length in lengths[1:]:
+        group: list[str] = []
+        while prod(sizes[axis] for axis in group) < length and atoms:
+            group.append(atoms.pop(0))
+        if prod(sizes[axis] for axis in group) != length:
+            raise UnsupportedOp("it uses a view that takes channels or places apart")
+        groups.append(tuple(group))
+    if atoms:
+        raise UnsupportedOp("it uses a view that takes channels or places apart")
+    return _with_axes(value, groups)
+
+
+def _with_axes(value: ValueView, axes: Sequence[tuple[str, ...]]) -> ValueView:
+    return ValueView(value.name, value.shape, normalize_axes(value, tuple(axes)))
+
+
+def _permute(builder: GraphBuilder, value: Any, order: Sequence[int]) -> Any:
+    if isinstance(value, Tensor):
+        return value.permute(*order)
+    axes = [value.axes[dim] for dim in order]
+    if order[0] % len(order) != 0:
+        raise UnsupportedOp("it exchanges the images of a batch with something else")
+    return _with_axes(value, axes)
+
+
+def _transpose(builder: GraphBuilder, value: Any, a: int = 0, b: int = 1) -> Any:
+    rank = value.ndim if isinstance(value, Tensor) else len(value.axes)
+    order = list(range(rank))
+    order[a], order[b] = order[b], order[a]
+    return _permute(builder, value, order)
+
+
+def _squeeze(builder: GraphBuilder, value: Any, dims: Any = None) -> Any:
+    if isinstance(value, Tensor):
+        return value.squeeze(dims) if dims is not None else value.squeeze()
+    rank = len(value.axes)
+    removed = {d % rank for d in ([dims] if isinstance(dims, int) else dims or range(1, rank))}
+    kept = [
+        group
+        for dim, group in enumerate(value.axes)
+        if dim not in removed or dim == 0 or prod(value.sizes[axis] for axis in group) > 1
+    ]
+    return _with_axes(value, kept)
+
+
+def _unsqueeze(builder: GraphBuilder, value: Any, dim: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.unsqueeze(dim)
+    axes = list(value.axes)
+    index = dim % (len(axes) + 1)
+    if index == 0:
+        raise UnsupportedOp("it puts a dimension in front of the batch")
+    axes.insert(index, ())
+    return _with_axes(value, axes)
+
+
+def _expand(
+    builder: GraphBuilder, value: Any, lengths: Sequence[int], implicit: bool = False
+) -> Any:
+    if isinstance(value, Tensor) and lengths[0] != BATCH:
+        return value.expand(*lengths)
+    old = tuple(value.shape) if isinstance(value, Tensor) else (BATCH, *value.lengths)
+    if isinstance(value, ValueView) and len(old) != len(lengths):
+        raise UnsupportedOp("it puts a dimension in front of the batch")
+    old = (1,) * (len(lengths) - len(old)) + old
+    new = tuple(o if length == -1 else length for o, length in zip(old, lengths, strict=True))
+    if new == old:
+        return value
+    if isinstance(value, ValueView) and value.axes == MAP and new[2:] == old[2:]:
+        return repeat_channel(builder, value, new[1])
+    return Expanded(value, new[1:])
+
+
+def _select(builder: GraphBuilder, value: Any, dim: int, index: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.select(dim, index)
+    if dim % len(value.axes) == 0 or value.lengths[dim % len(value.axes) - 1] != 1:
+        raise UnsupportedOp("it takes one channel, row or image out of several")
+    return _squeeze(builder, value, dim)
+
+
+def _identity(builder: GraphBuilder, value: Any, *settings: Any, **named: Any) -> Any:
+    return value
+
+
+def _cast(
+    builder: GraphBuilder, value: Any, *, dtype: torch.dtype | None = None, **named: Any
+) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype or value.dtype)
+    if dtype not in (None, torch.float32, torch.float64):
+        raise UnsupportedOp(f"it uses a cast to {str(dtype).removeprefix('torch.')}")
+    return value
+
+
+def _pad(
+    builder: GraphBuilder, value: Any, around: Sequence[int], fill: float | None = 0.0
+) -> ValueView:
+    inner = as_map(value, "a padding")
+    if fill or any(around[6:]):
+        raise UnsupportedOp("it uses a padding with something else than zeros around the map")
+    if any(around[4:]):
+        inner = _pad_channels(builder, inner, *around[4:6])
+    return pad_map(builder, inner, *(*around, 0, 0, 0, 0)[:4])
+
+
+def _pad_by_mode(
+    builder: GraphBuilder,
+    value: Any,
+    around: Sequence[int],
+    mode: str = "constant",
+    fill: float | None = None,
+) -> ValueView:
+    if mode != "constant":
+        raise UnsupportedOp(f"it uses padding by {mode}")
+    return _pad(builder, value, around, fill)
+
+
+def _pad_channels(builder: GraphBuilder, value: ValueView, before: int, after: int) -> ValueView:
+    """Channels of zeros in front and behind, as a convolution of 1x1; negative ones crop."""
+    channels = value.shape[0]
+    taps = torch.zeros(before + channels + after, channels)
+    for made in range(len(taps)):
+        if 0 <= made - before < channels:
+            taps[made, made - before] = 1
+    settings = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    constants = {"weight": taps[:, :, None, None], "bias": torch.zeros(len(taps))}
+    return builder.add(CONV, [value], (len(taps), *value.shape[1:]), settings, constants)
+
+
+# What reads an Expanded value and leaves it as it is.
+ACCEPTS_EXPANDED = ("clone", "contiguous", "alias", "detach", "_to_copy")
+CONVERTERS: dict[str, Converter] = {
+    **dict.fromkeys(("view", "_unsafe_view", "reshape"), _view),
+    "permute": _permute,
+    "transpose": _transpose,
+    "t": _transpose,
+    "expand": _expand,
+    "select": _select,
+    "squeeze": _squeeze,
+    "unsqueeze": _unsqueeze,
+    **dict.fromkeys(ACCEPTS_EXPANDED, _identity),
+    "_to_copy": _cast,
+    "dropout": _identity,
+    "feature_dropout": _identity,
+    "constant_pad_nd": _pad,
+    "pad": _pad_by_mode,
+}

@@ -1,0 +1,162 @@
+"""Concatenation and slices of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whit.export.c.kernel import Ints, Kernel, Step
+from whit.export.ir.graph import Operation
+from whit.export.ir.ops.layers import pad_map
+from whit.export.ir.ops.operator import Operator
+from whit.export.ir.ops.pooling import MAX_POOL
+from whit.export.ir.ops.values import (
+    BY_CHANNEL,
+    MAP,
+    GraphBuilder,
+    UnsupportedOp,
+    ValueView,
+    as_map,
+)
+from whit.export.onnx import OnnxWriter
+from whit.export.quantization.builder import QuantizedProgramBuilder
+from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
+
+
+def repeat_channel(builder: GraphBuilder, value: ValueView, channels: int) -> ValueView:
+    """Return a map or a vector of one channel as one of several that are equal."""
+    shape = (channels, *value.shape[1:])
+    axes = MAP if len(value.shape) == 3 else BY_CHANNEL
+    return builder.add(CONCAT, [value] * channels, shape, axes=axes)
+
+
+def _concat(builder: GraphBuilder, values: Sequence[Any], dim: int = 0) -> ValueView:
+    if not all(isinstance(value, ValueView) for value in values):
+        raise UnsupportedOp("it uses cat with something that does not depend on the image")
+    at = dim % len(values[0].axes)
+    if any(value.axes != MAP for value in values):
+        is_vector = len(values[0].axes) == 2
+        convert = builder.as_flat_vector if is_vector else builder.as_channel_vector
+        values = [convert(value) for value in values]
+    axes = values[0].axes
+    if axes[at] != ("C",) or any(value.axes != axes for value in values):
+        raise UnsupportedOp("it uses cat along something else than the channels")
+    if any(value.shape[1:] != values[0].shape[1:] for value in values):
+        raise UnsupportedOp("it uses cat of maps of different sizes")
+    shape = (sum(value.shape[0] for value in values), *values[0].shape[1:])
+    return builder.add(CONCAT, values, shape, axes=axes)
+
+
+def _split(
+    builder: GraphBuilder, value: Any, size: int | Sequence[int], dim: int = 0
+) -> list[ValueView]:
+    if not isinstance(value, ValueView) or value.axes[dim % len(value.axes)] != ("C",):
+        raise UnsupportedOp("it uses split along something else than the channels")
+    channels = value.shape[0]
+    sizes = size if not isinstance(size, int) else [size] * -(-channels // size)
+    parts, start = [], 0
+    for each in sizes:
+        stop = min(channels, start + each)
+        parts.append(_slice(builder, value, dim, start, stop))
+        start = stop
+    return parts
+
+
+def _slice(
+    builder: GraphBuilder, value: Any, dim: int = 0, start: Any = 0, stop: Any = None, step: int = 1
+) -> Any:
+    if isinstance(value, Tensor):
+        raise UnsupportedOp("it cuts a constant")
+    group = value.axes[dim % len(value.axes)]
+    size = prod(value.sizes[axis] for axis in group)
+    first = 0 if start is None else min(size, start if start >= 0 else max(0, size + start))
+    last = size if stop is None else min(size, stop if stop >= 0 else max(0, size + stop))
+    if (first, last, step) == (0, size, 1) or dim % len(value.axes) == 0:
+        return value
+    if step > 1 and value.axes == MAP and group in (("H",), ("W",)):
+        cropped: ValueView = _slice(builder, value, dim, first, last)
+        strides = (step, 1) if group == ("H",) else (1, step)
+        sides = (-(-n // s) for n, s in zip(cropped.shape[1:], strides, strict=True))
+        settings = {"kernel": (1, 1), "stride": strides, "padding": (0, 0), "dilation": (1, 1)}
+        return builder.add(MAX_POOL, [cropped], (cropped.shape[0], *sides), settings)
+    if step != 1 or last <= first or group not in (("C",), ("H",), ("W",)):
+        raise UnsupportedOp("it cuts something else than a range of channels, rows or columns")
+    if group != ("C",):
+        ends = (-first, last - size)
+        around = (0, 0, *ends) if group == ("H",) else (*ends, 0, 0)
+        cropped = pad_map(builder, as_map(value, "a padding"), *around)
+        return ValueView(cropped.name, cropped.shape, value.axes)
+    shape = (last - first, *value.shape[1:])
+    return builder.add(SLICE, [value], shape, {"start": first, "stop": last}, axes=value.axes)
+
+
+def _compute_concat(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    numbers = zip(inputs, step.settings["factors"], step.settings["offsets"], strict=True)
+    return np.concatenate([x * factor + offset for x, factor, offset in numbers], -1)
+
+
+def _lower_concat_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    made = builder.choose(op.name)
+    read = [builder.qparams[name] for name in op.inputs]
+    numbers = quantize_multiplier(
+        op.name,
+        np.array([each.scale / made.scale for each in read]),
+        np.full(len(read), float(made.zero_point)),
+        BYTE_RANGE,
+        np.array([each.zero_point for each in read], np.int64),
+    )
+    factors, offsets = numbers.factors.tolist(), numbers.offsets.tolist()
+    settings = {"factors": factors, "offsets": offsets, "shift": numbers.shift}
+    builder.add(op, _CONCAT_INT8, settings)
+
+
+_CONCAT_INT8 = Kernel(
+    "concat",
+    "put({values}, {scalars}, {output}, {first}, {outputs})",
+    _compute_concat,
+    helpers=("settle",),
+    elementwise=True,
+    per_input=True,
+)
+CONCAT = Operator(
+    kind="concat",
+    run=lambda op, inputs, constants: torch.cat(inputs, 1),
+    kernel=Kernel("concat", "put({values}, {output}, {first}, {outputs})", per_input=True),
+    onnx="Concat",
+    onnx_attributes=lambda op: {"axis": 1},
+    converters={"cat": _concat},
+    lower_int8=_lower_concat_int8,
+)
+
+
+def _write_slice(writer: OnnxWriter, op: Operation) -> None:
+    bounds = (
+        writer.array(f"place:{op.attributes[side]}", [op.attributes[side]], np.int64)
+        for side in ("start", "stop")
+    )
+    writer.node("Slice", op.name, *op.inputs, *bounds, writer.array("axes:C", [1], np.int64))
+
+
+# Channels `start` to `stop`.
+SLICE = Operator(
+    kind="slice",
+    run=lambda op, inputs, constants: inputs[0][:, op.attributes["start"] : op.attributes["stop"]],
+    kernel=Kernel(
+        "slice",
+        "take({input}, {pixels}, {start}, {pitch}, {output}, {outputs})",
+        lambda step, inputs, _: inputs[0][..., step.settings["start"] : step.settings["stop"]],
+        "slice.c",
+        in_place=True,
+        elementwise=True,
+    ),
+    onnx=_write_slice,
+    converters={"slice": _slice, "split": _split, "split_with_sizes": _split},
+    keeps_range=True,
+    settings=lambda graph, op: {**op.attributes, "pitch": graph.shape_of(op.inputs[0])[0]},
+)
+OPERATORS = (CONCAT, SLICE)

@@ -1,0 +1,279 @@
+"""Sums, differences and products of two values, or of one and a constant; softmax."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from whit.export.c.kernel import Ints, Kernel, Step
+from whit.export.ir.graph import Graph, Operation
+from whit.export.ir.ops.channels import repeat_channel
+from whit.export.ir.ops.layers import conv
+from whit.export.ir.ops.operator import Constants, Operator
+from whit.export.ir.ops.scale import scaled
+from whit.export.ir.ops.values import (
+    BY_CHANNEL,
+    MAP,
+    Expanded,
+    GraphBuilder,
+    UnsupportedOp,
+    ValueView,
+)
+from whit.export.onnx import OnnxWriter
+from whit.export.quantization.builder import QuantizedProgramBuilder
+from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
+
+_CALL = "({input}, {other}, {by_channel}, {pixels}, {channels}, "
+
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
+
+
+def _run(op: Operation, inputs: list[Tensor], constants: Constants) -> Tensor:
+    x, other = inputs
+    other = other if other.shape == x.shape else other[:, :, None, None]
+    return op.operator.function(x, other)  # type: ignore[attr-defined, no-any-return]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Binary(Operator):
+    """Of two values of one shape; a vector (C,) counts for every pixel of a map.
+
+    function: of two tensors or numbers.
+    as_scale: returns the scale and offset that a constant (C,) is as the second of the two.
+    exchange: returns the value of b and a where their order matters.
+    """
+
+    function: Callable[[Any, Any], Any]
+    as_scale: Callable[[Tensor], tuple[Tensor, Tensor]]
+    exchange: Callable[[GraphBuilder, ValueView, Any], ValueView] | None = None
+    run: Callable[[Operation, list[Tensor], Constants], Tensor] = _run
+    settings: Callable[[Graph, Operation], dict[str, Any]] = lambda graph, op: {
+        "by_channel": graph.shape_of(op.inputs[1]) != op.shape
+    }
+
+    def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
+        a, b = op.inputs
+        if writer.graph.shape_of(b) != writer.graph.shape_of(a):
+            axes = writer.array("axes:HW", [2, 3], np.int64)
+            b = writer.node("Unsqueeze", f"{op.name}:map", b, axes)
+        writer.node(str(self.onnx), op.name, a, b)
+
+    def convert(self, builder: GraphBuilder, a: Any, b: Any, alpha: float = 1) -> Any:
+        if alpha != 1:
+            b = MULTIPLY.convert(builder, b, alpha)
+        if isinstance(a, Expanded) and isinstance(b, Expanded) and a.lengths == b.lengths:
+            return Expanded(self.convert(builder, a.value, b.value), a.lengths)
+        if isinstance(a, Expanded) and _is_number(b):
+            return Expanded(self.convert(builder, a.value, b), a.lengths)
+        if isinstance(b, Expanded) and _is_number(a):
+            return Expanded(self.convert(builder, a, b.value), b.lengths)
+        a, b = self._unexpanded(a, b), self._unexpanded(b, a)
+        if isinstance(a, ValueView):
+            return self.of_any(builder, a, b)
+        if not isinstance(b, ValueView):
+            return self.function(a, b)
+        return (self.exchange or self.by_constant)(builder, b, a)
+
+    def of_any(self, builder: GraphBuilder, a: ValueView, b: Any) -> ValueView:
+        """Return the operation of a value and another, or a constant."""
+        of_two = self.of_values if isinstance(b, ValueView) else self.by_constant
+        return of_two(builder, a, b)
+
+    def _unexpanded(self, value: Any, other: Any) -> Any:
+        """Return a value that was expanded to the size of the other as it was before."""
+        if not isinstance(value, Expanded):
+            return value
+        if not isinstance(other, ValueView) or value.lengths != other.lengths:
+            raise UnsupportedOp(f"it uses {self.kind} of two values of different shapes")
+        return value.value
+
+    def of_values(self, builder: GraphBuilder, a: ValueView, b: ValueView) -> ValueView:
+        if (a.shape, a.axes) != (b.shape, b.axes):
+            is_flat = len(a.axes) == 2 and a.lengths == b.lengths
+            as_vector = builder.as_flat_vector if is_flat else builder.as_channel_vector
+            a, b = as_vector(a), as_vector(b)
+        if (a.shape, a.axes) == (b.shape, b.axes):
+            return builder.add(self, [a, b], a.shape, axes=a.axes)
+        if b.is_map and a.axes in (MAP, BY_CHANNEL) and a.shape[0] == 1 < b.shape[0]:
+            return self.of_values(builder, repeat_channel(builder, a, b.shape[0]), b)
+        if a.is_map and b.axes in (MAP, BY_CHANNEL) and b.shape[0] == 1 < a.shape[0]:
+            return self.of_values(builder, a, repeat_channel(builder, b, a.shape[0]))
+        if b.is_map and a.axes == BY_CHANNEL:
+            return (self.exchange or self.of_values)(builder, b, a)
+        if a.is_map and b.axes == BY_CHANNEL and a.shape[0] == b.shape[0]:
+            return builder.add(self, [a, b], a.shape)
+        raise UnsupportedOp(f"it uses {self.kind} of two values of different shapes")
+
+    def by_constant(self, builder: GraphBuilder, value: ValueView, by: Any) -> ValueView:
+        channels = value.shape[0]
+        if isinstance(by, Tensor):  # what was expanded is one number many times
+            by = by[tuple(slice(0, 1 if stride == 0 else None) for stride in by.stride())]
+        constant = torch.as_tensor(by, dtype=torch.float64)
+        if constant.ndim > len(value.axes):
+            raise UnsupportedOp(
+                f"it uses {self.kind} by a constant of more dimensions than the value"
+            )
+        if constant.numel() > 1:
+            at = next((dim for dim, group in enumerate(value.axes) if group == ("C",)), None)
+            if at is None:
+                raise UnsupportedOp(f"it uses {self.kind} by a constant over merged dimensions")
+            shape = (1,) * (len(value.axes) - constant.ndim) + tuple(constant.shape)
+            if any(size > 1 for dim, size in enumerate(shape) if dim != at):
+                raise UnsupportedOp(
+                    f"it uses {self.kind} by a constant that differs from place to place"
+                )
+        broadcasts = constant.numel() > channels  # one channel becomes several
+        if broadcasts and value.axes != MAP:
+            raise UnsupportedOp(f"it uses {self.kind} of one number by several")
+        constant = constant.flatten().expand(max(channels, constant.numel())).clone()
+        scale, offset = self.as_scale(constant)
+        if broadcasts:
+            return conv(builder, value, scale.view(-1, 1, 1, 1), offset)
+        return scaled(builder, value, scale, offset)
+
+
+def _float_kernel(kind: str, sign: str) -> Kernel:
+    words = {"kind": kind, "sign": sign}
+    return Kernel(kind, kind + _CALL + "{output})", None, "float/binary.c", words, in_place=True)
+
+
+def _int8_kernel(kind: str, compute: Callable[[Ints, Ints, Mapping[str, Any]], Ints]) -> Kernel:
+    def of_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+        a, b = inputs
+        b = b.reshape(len(b), 1, 1, -1) if step.settings["by_channel"] else b
+        return compute(a, b, step.settings)
+
+    call, helpers = kind + _CALL + "{scalars}, {output})", ("settle",)
+    return Kernel(kind, call, of_step, helpers=helpers, in_place=True, elementwise=True)
+
+
+_ADD_INT8 = _int8_kernel("add", lambda a, b, s: a * s["factor_a"] + b * s["factor_b"] + s["offset"])
+_MULTIPLY_INT8 = _int8_kernel("multiply", lambda a, b, s: (a - s["zero_a"]) * (b - s["zero_b"]))
+
+
+def _lower_sum_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    a, b = (builder.qparams[name] for name in op.inputs)
+    made = builder.choose(op.name)
+    sign = 1 if op.operator is ADD else -1
+    factors = np.array([a.scale, sign * b.scale]) / made.scale
+    # Two products in one sum: both bounds are met by twice a byte's.
+    bounds = (BYTE_RANGE[0], 2 * BYTE_RANGE[1])
+    numbers = quantize_multiplier(op.name, factors, np.zeros(2), bounds)
+    factor_a, factor_b = numbers.factors.tolist()
+    zero = (made.zero_point << numbers.shift) + (1 << (numbers.shift - 1))
+    settings = {
+        "factor_a": factor_a,
+        "factor_b": factor_b,
+        "offset": zero - factor_a * a.zero_point - factor_b * b.zero_point,
+        "shift": numbers.shift,
+    }
+    builder.add(op, _ADD_INT8, settings | op.operator.settings(builder.graph, op))
+
+
+def _lower_product_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    a, b = (builder.qparams[name] for name in op.inputs)
+    made = builder.choose(op.name)
+    highest = np.full(1, 255 * 255, np.int64)
+    factor, zero = np.array([a.scale * b.scale / made.scale]), np.full(1, float(made.zero_point))
+    numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
+    zeros = {"zero_a": a.zero_point, "zero_b": b.zero_point}
+    settings = numbers.scalar_settings() | zeros | op.operator.settings(builder.graph, op)
+    builder.add(op, _MULTIPLY_INT8, settings)
+
+
+def _subtract_from(builder: GraphBuilder, b: ValueView, a: Any) -> ValueView:
+    return ADD.of_any(builder, MULTIPLY.by_constant(builder, b, -1.0), a)
+
+
+def _power(builder: GraphBuilder, value: Any, exponent: Any = 2) -> Any:
+    if exponent != 2:
+        raise UnsupportedOp(f"it uses a power of {exponent}")
+    return MULTIPLY.convert(builder, value, value)
+
+
+def _divide(builder: GraphBuilder, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    if rounding_mode is not None:
+        raise UnsupportedOp(f"it uses division with rounding by {rounding_mode}")
+    if isinstance(b, ValueView):
+        raise UnsupportedOp("it divides by a value that depends on the image")
+    if not isinstance(a, ValueView):
+        return a / b
+    return MULTIPLY.by_constant(builder, a, 1 / torch.as_tensor(b, dtype=torch.float64))
+
+
+ADD = Binary(
+    kind="add",
+    function=operator.add,
+    kernel=_float_kernel("add", "+"),
+    onnx="Add",
+    converters={"add": lambda *args, **alpha: ADD.convert(*args, **alpha)},
+    accepts_expanded=("add",),
+    as_scale=lambda constant: (torch.ones_like(constant), constant),
+    lower_int8=_lower_sum_int8,
+)
+SUBTRACT = Binary(
+    kind="subtract",
+    function=operator.sub,
+    kernel=_float_kernel("subtract", "-"),
+    onnx="Sub",
+    converters={
+        "sub": lambda *args, **alpha: SUBTRACT.convert(*args, **alpha),
+        "rsub": lambda builder, a, b, alpha=1: SUBTRACT.convert(builder, b, a, alpha),
+    },
+    accepts_expanded=("sub", "rsub"),
+    as_scale=lambda constant: (torch.ones_like(constant), -constant),
+    exchange=_subtract_from,
+    lower_int8=_lower_sum_int8,
+)
+MULTIPLY = Binary(
+    kind="multiply",
+    function=operator.mul,
+    kernel=_float_kernel("multiply", "*"),
+    onnx="Mul",
+    converters={
+        "mul": lambda *args: MULTIPLY.convert(*args),
+        "neg": lambda builder, value: MULTIPLY.convert(builder, value, -1.0),
+        "square": _power,
+        "pow": _power,
+        "div": _divide,
+    },
+    accepts_expanded=("mul", "neg"),
+    as_scale=lambda constant: (constant, torch.zeros_like(constant)),
+    lower_int8=_lower_product_int8,
+)
+
+
+def _softmax(kind: str, function: Callable[[Tensor, int], Tensor], onnx: str) -> Operator:
+    def convert(builder: GraphBuilder, value: Any, dim: int, *settings: Any) -> ValueView:
+        if not isinstance(value, ValueView) or value.axes[dim % len(value.axes)] != ("C",):
+            raise UnsupportedOp(f"it uses {kind} over something else than the classes")
+        if prod(value.shape) != value.shape[0]:
+            raise UnsupportedOp(f"it uses {kind} at each place of a map")
+        vector = builder.as_vector(value)
+        return builder.add(made, [vector], vector.shape, axes=value.axes)
+
+    made = Operator(
+        kind=kind,
+        run=lambda op, inputs, constants: function(inputs[0], 1),
+        kernel=Kernel(kind, kind + "({input}, {count}, {output})"),
+        onnx=onnx,
+        onnx_attributes=lambda op: {"axis": 1},
+        converters={kind: convert, f"_{kind}": convert},
+        keeps_argmax=True,
+    )
+    return made
+
+
+SOFTMAX = _softmax("softmax", F.softmax, "Softmax")
+LOG_SOFTMAX = _softmax("log_softmax", F.log_softmax, "LogSoftmax")
+OPERATORS = (ADD, SUBTRACT, MULTIPLY, SOFTMAX, LOG_SOFTMAX)

@@ -1,0 +1,354 @@
+"""Layers with weights: convolutions and linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from whit.export.c.kernel import OUTSIDE, Array, Ints, Kernel, Step
+from whit.export.ir.graph import Graph, Operation
+from whit.export.ir.ops.operator import Operator
+from whit.export.ir.ops.spatial import PAD
+from whit.export.ir.ops.values import (
+    BY_CHANNEL,
+    VECTOR,
+    GraphBuilder,
+    UnsupportedOp,
+    ValueView,
+    as_map,
+    is_channel_vector,
+    pair,
+    window_positions,
+)
+from whit.export.onnx import OnnxWriter
+from whit.export.program import LOGIT_SCALE, ProgramBuilder
+from whit.export.quantization.builder import QuantizedProgramBuilder, QuantizedWeights
+from whit.export.quantization.calibration import quantize_weights
+from whit.export.quantization.fixed_point import quantize_multiplier
+from whit.export.quantization.reference import matmul, window_taps
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layer(Operator):
+    """A sum of products by constant weight (O, ...), plus constant bias (O,).
+
+    scale_inputs: returns the weight and bias that read x where others read x * scale + offset.
+    int8_step: returns the kernel and settings of a step, and stores the weights under a name.
+    logits_kernel: of the last layer in int8.
+    """
+
+    scale_inputs: Callable[[Operation, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    int8_step: Callable[
+        [QuantizedProgramBuilder, Operation, NDArray[np.int8]], tuple[Kernel, dict[str, Any], str]
+    ]
+    logits_kernel: Kernel | None = None
+
+
+def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    """Add one step for a layer and a `scale` that alone reads it."""
+    graph, layer = builder.graph, op.operator
+    assert isinstance(layer, Layer)
+    name, weight_name, bits = op.name, op.constants["weight"], graph.bits
+    if weight_name not in builder.weights:
+        weight = builder.constant(op, "weight")
+        builder.weights[weight_name] = QuantizedWeights(*quantize_weights(weight, bits))
+    weights = builder.weights[weight_name]
+    gain, bias = np.ones(op.shape[0]), builder.constant(op, "bias")
+    consumer = next((each for each in graph.operations if op.name in each.inputs), None)
+    if consumer and consumer.kind == "scale" and builder.consumers[op.name] == 1:
+        gain = builder.constant(consumer, "scale")
+        bias = bias * gain + builder.constant(consumer, "offset")
+        name = consumer.name
+        builder.absorbed.add(name)
+    read = builder.qparams[op.inputs[0]]
+    rows = weights.numbers.reshape(len(weights.numbers), -1).astype(np.int64)
+    bounds = (255 * np.minimum(rows, 0).sum(1), 255 * np.maximum(rows, 0).sum(1))
+    excess = read.zero_point * rows.sum(1)
+    factors = read.scale * weights.scales.astype(np.float64) * gain
+    logits_kernel = layer.logits_kernel if name == builder.output else None
+    if logits_kernel:
+        factors, offsets = factors * LOGIT_SCALE, bias * LOGIT_SCALE
+    else:
+        made = builder.choose(name)
+        factors, offsets = factors / made.scale, bias / made.scale + made.zero_point
+    numbers = quantize_multiplier(
+        name, factors, offsets, bounds, excess, rounded=not logits_kernel, bits=bits
+    )
+    held = builder.store_multiplier(name, numbers)
+    kernel, settings, stored = layer.int8_step(builder, op, weights.numbers)
+    settings |= {"zero": read.zero_point, **numbers.channel_settings()}
+    builder.add(op, logits_kernel or kernel, settings, name, weight=stored, **held)
+
+
+def linear(
+    builder: GraphBuilder, vector: Any, weight: Tensor, bias: Tensor | None = None
+) -> ValueView:
+    if not isinstance(vector, ValueView) or not isinstance(weight, Tensor):
+        raise UnsupportedOp("it uses a product of two values that depend on the image")
+    if len(vector.axes) != 2 or vector.axes[0]:
+        raise UnsupportedOp("it uses a linear layer at each place of a map")
+    order = vector.axes[1]
+    natural = [axis for axis in "CHW" if axis in order]
+    if list(order) != natural:  # flattened in another order: the columns move instead
+        sizes = [vector.sizes[axis] for axis in order]
+        by_axis = weight.view(len(weight), *sizes)
+        weight = by_axis.permute(0, *(1 + order.index(axis) for axis in natural)).flatten(1)
+    bias = torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias
+    flat = builder.as_vector(vector)
+    return builder.add(LINEAR, [flat], (len(weight),), {}, {"weight": weight, "bias": bias})
+
+
+def _addmm(builder: GraphBuilder, bias: Any, vector: Any, weight: Any) -> ValueView:
+    return linear(builder, vector, weight.t() if isinstance(weight, Tensor) else weight, bias)
+
+
+def _matmul(builder: GraphBuilder, vector: Any, weight: Any) -> ValueView:
+    return linear(builder, vector, weight.t() if isinstance(weight, Tensor) else weight)
+
+
+def _lower_linear(builder: ProgramBuilder, op: Operation) -> None:
+    weight = builder.store(op.constants["weight"], builder.constant(op, "weight").T)
+    builder.add(op, LINEAR.kernel, {}, weight=weight, bias=builder.store_constant(op, "bias"))
+
+
+def _write_linear(writer: OnnxWriter, op: Operation) -> None:
+    weight, bias = writer.weight(op), writer.constant(op, "bias")
+    writer.node("Gemm", op.name, *op.inputs, weight, bias, transB=1)
+
+
+def _compute_linear(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    return matmul(inputs[0].reshape(len(inputs[0]), -1), constants["weight"])
+
+
+_LINEAR_CALL = "({input}, {count}, {weight}, {vectors}, {output}, {outputs})"
+_LINEAR_INT8 = Kernel(
+    "linear", "linear{suffix}" + _LINEAR_CALL, _compute_linear, helpers=("settle",)
+)
+# Constants weight (K, N) and bias (K,); reads a vector.
+LINEAR = Layer(
+    kind="linear",
+    run=lambda op, inputs, held: F.linear(inputs[0], held["weight"], held["bias"]),
+    kernel=Kernel("linear", "linear({input}, {count}, {weight}, {bias}, {output}, {outputs})"),
+    logits_kernel=Kernel(
+        "linear_scores",
+        "linear_scores{suffix}" + _LINEAR_CALL,
+        _compute_linear,
+        helpers=("score_of",),
+    ),
+    onnx=_write_linear,
+    converters={"linear": linear, "addmm": _addmm, "mm": _matmul, "matmul": _matmul},
+    num_macs=lambda op, constants: constants[op.constants["weight"]].numel(),
+    scale_inputs=lambda op, weight, bias, scale, offset: (weight * scale, bias + weight @ offset),
+    int8_step=lambda builder, op, weights: (
+        *(_LINEAR_INT8, {}),
+        builder.store(op.constants["weight"], weights),
+    ),
+    lower_float=_lower_linear,
+    lower_int8=_lower_int8,
+)
+
+
+def pad_map(builder: GraphBuilder, value: ValueView, *around: int) -> ValueView:
+    """Return a map padded by zeros left, right, above and below; negative numbers crop."""
+    if not any(around):
+        return value
+    left, right, top, bottom = around
+    channels, height, width = value.shape
+    shape = (channels, height + top + bottom, width + left + right)
+    return builder.add(PAD, [value], shape, {"around": around})
+
+
+def conv(
+    builder: GraphBuilder,
+    image: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> ValueView:
+    if not isinstance(weight, Tensor):
+        raise UnsupportedOp("it uses a convolution whose weights depend on the image")
+    kernel, strides, dilations = weight.shape[2:], pair(stride, 1), pair(dilation, 1)
+    around = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
+    if padding == "valid":
+        padding = 0
+    if is_channel_vector(image):
+        half = (around[0] // 2, around[1] // 2)
+        pads = half if padding == "same" else pair(padding, 0)
+        sizes = zip(kernel, strides, pads, dilations, strict=True)
+        if padding != "same" and any(window_positions(1, *each) != 1 for each in sizes):
+            raise UnsupportedOp("it uses a convolution with padding of a map of 1x1")
+        return _conv_of_vector(builder, image, weight, bias, pads, dilations, groups)
+    value = as_map(image, "a convolution")
+    if padding == "same":
+        if any(total % 2 for total in around):
+            # As torch does it: the odd zero stands behind.
+            left, top = around[1] // 2, around[0] // 2
+            value = pad_map(builder, value, left, around[1] - left, top, around[0] - top)
+            around = [0, 0]
+        padding = [total // 2 for total in around]
+    pads = pair(padding, 0)
+    each = zip(value.shape[1:], kernel, strides, pads, dilations, strict=True)
+    shape = (len(weight), *(window_positions(*sizes) for sizes in each))
+    bias = torch.zeros(len(weight), dtype=weight.dtype) if bias is None else bias
+    attributes = {"stride": strides, "padding": pads, "dilation": dilations, "groups": groups}
+    return builder.add(CONV, [value], shape, attributes, {"weight": weight, "bias": bias})
+
+
+def _conv_of_vector(
+    builder: GraphBuilder,
+    vector: ValueView,
+    weight: Tensor,
+    bias: Tensor | None,
+    pads: tuple[int, int],
+    dilations: tuple[int, int],
+    groups: int,
+) -> ValueView:
+    """A convolution from 1x1 to 1x1: a linear layer by the tap that meets the only number."""
+    (y, y_rest), (x, x_rest) = map(divmod, pads, dilations)
+    if y >= weight.shape[2] or x >= weight.shape[3] or y_rest or x_rest:  # no tap meets it
+        taps = torch.zeros_like(weight[:, :, 0, 0])
+    else:
+        taps = weight[:, :, y, x]
+    if groups > 1:
+        taps = torch.block_diag(*taps.chunk(groups))  # type: ignore[no-untyped-call]
+    made = linear(builder, ValueView(vector.name, vector.shape, VECTOR), taps, bias)
+    return ValueView(made.name, made.shape, BY_CHANNEL)
+
+
+def _scale_conv_inputs(
+    op: Operation, weight: Tensor, bias: Tensor, scale: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    groups = op.attributes["groups"]
+    outputs = len(weight) // groups
+    # Of each output's group, the channels that it reads.
+    by_scale, by_offset = (
+        values.view(groups, 1, -1).expand(groups, outputs, -1).reshape(len(weight), -1, 1, 1)
+        for values in (scale, offset)
+    )
+    return weight * by_scale, bias + (weight * by_offset).sum((1, 2, 3))
+
+
+def _compute_conv(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    """Tap by tap; weights as (O, KH, KW, C/G)."""
+    taps = [tap for tap, _ in window_taps(step, inputs[0], step.settings["zero"])]
+    reads = constants["weight"].shape[3]
+    parts = []
+    for group, weights in enumerate(np.split(constants["weight"], step.settings["groups"])):
+        channels = slice(group * reads, (group + 1) * reads)
+        rows = np.concatenate([tap[..., channels] for tap in taps], -1)
+        parts.append(matmul(rows, weights.reshape(len(weights), -1)))
+    return np.concatenate(parts, -1)
+
+
+def _compute_depthwise(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    """Tap by tap; weights as (KH, KW, C)."""
+    taps = [tap for tap, _ in window_taps(step, inputs[0], step.settings["zero"])]
+    weights = constants["weight"].reshape(len(taps), -1)
+    sums: Ints = np.stack([tap * row for tap, row in zip(taps, weights, strict=True)]).sum(0)
+    return sums
+
+
+_CONV = "({input_map}, {window}, {groups}, "
+_DEPTHWISE = "({input_map}, {window}, "
+_KERNELS = {
+    "conv": Kernel("conv", "conv" + _CONV + "{outside}, {weight}, {bias}, {output_map})"),
+    "depthwise": Kernel("depthwise", "depthwise" + _DEPTHWISE + "{weight}, {bias}, {output_map})"),
+}
+_INT8_KERNELS = {
+    "conv": Kernel(
+        "conv",
+        "conv{suffix}" + _CONV + "{zero}, {weight}, {vectors}, {output_map})",
+        _compute_conv,
+        helpers=("settle", "settle_each", "tile"),
+    ),
+    "depthwise": Kernel(
+        "depthwise",
+        "depthwise{suffix}" + _DEPTHWISE + "{zero}, {weight}, {vectors}, {output_map})",
+        _compute_depthwise,
+        helpers=("settle", "settle_each"),
+    ),
+}
+
+
+def _kernel_layout(
+    graph: Graph, op: Operation, weight: Array, *, int8: bool
+) -> tuple[Kernel, dict[str, Any], str, Array]:
+    """Return a convolution's kernel, its settings, and its weights' name and layout.
+
+    (O, C/groups, KH, KW) becomes (KH, KW, C) for `depthwise`; for `conv`, (O, KH, KW, C/groups) in
+    int8 and (groups, KH, KW, C/groups, O/groups) in float32.
+    Operations that share weights may read them by different kernels.
+    """
+    groups: int = op.attributes["groups"]
+    kind = "conv"
+    if groups > 1 and groups == graph.shape_of(op.inputs[0])[0] == op.shape[0]:
+        kind, array = "depthwise", weight[:, 0].transpose(1, 2, 0)
+    elif int8:
+        array = weight.transpose(0, 2, 3, 1)
+    else:
+        by_group = weight.reshape(groups, -1, *weight.shape[1:])
+        array = by_group.transpose(0, 3, 4, 2, 1)
+    name = op.constants["weight"] + ("" if groups == 1 else f".{kind}{groups}")
+    settings = {**op.attributes, "kernel": weight.shape[2:]}
+    return (_INT8_KERNELS if int8 else _KERNELS)[kind], settings, name, array
+
+
+def _lower_conv(builder: ProgramBuilder, op: Operation) -> None:
+    weight = builder.constant(op, "weight")
+    kernel, settings, name, array = _kernel_layout(builder.graph, op, weight, int8=False)
+    reads_outside = kernel.name == "conv" and any(op.attributes["padding"])
+    settings["outside"] = OUTSIDE if reads_outside else "NULL"
+    stored = builder.store(name, array)
+    builder.add(op, kernel, settings, weight=stored, bias=builder.store_constant(op, "bias"))
+
+
+def _int8_conv(
+    builder: QuantizedProgramBuilder, op: Operation, weights: NDArray[np.int8]
+) -> tuple[Kernel, dict[str, Any], str]:
+    kernel, settings, name, array = _kernel_layout(builder.graph, op, weights, int8=True)
+    return kernel, settings, builder.store(name, array)
+
+
+def _write_conv(writer: OnnxWriter, op: Operation) -> None:
+    writer.node(
+        *("Conv", op.name, *op.inputs, writer.weight(op), writer.constant(op, "bias")),
+        kernel_shape=list(writer.graph.constants[op.constants["weight"]].shape[2:]),
+        strides=list(op.attributes["stride"]),
+        pads=[*op.attributes["padding"]] * 2,
+        dilations=list(op.attributes["dilation"]),
+        group=op.attributes["groups"],
+    )
+
+
+def _run_conv(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
+    settings = [op.attributes[name] for name in ("stride", "padding", "dilation", "groups")]
+    return F.conv2d(inputs[0], constants["weight"], constants["bias"], *settings)
+
+
+# Constants weight (O, C/groups, KH, KW), bias (O,); stride, padding, dilation, groups.
+CONV = Layer(
+    kind="conv",
+    run=_run_conv,
+    kernel=_KERNELS["conv"],
+    onnx=_write_conv,
+    converters={"conv2d": conv},
+    num_macs=lambda op, constants: (
+        prod(constants[op.constants["weight"]].shape[1:]) * prod(op.shape)
+    ),
+    scale_inputs=_scale_conv_inputs,
+    int8_step=_int8_conv,
+    lower_float=_lower_conv,
+    lower_int8=_lower_int8,
+)
+OPERATORS = (CONV, LINEAR)

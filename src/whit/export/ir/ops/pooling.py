@@ -1,0 +1,288 @@
+"""Pooling, means and sums of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from whit.errors import ModelError
+from whit.export.c.kernel import Ints, Kernel, Step
+from whit.export.ir.graph import Operation
+from whit.export.ir.ops.operator import Operator
+from whit.export.ir.ops.scale import scaled
+from whit.export.ir.ops.values import (
+    BY_CHANNEL,
+    VECTOR,
+    GraphBuilder,
+    UnsupportedOp,
+    ValueView,
+    as_map,
+    is_channel_vector,
+    pair,
+    window_positions,
+)
+from whit.export.program import LOGIT_SCALE
+from whit.export.quantization.builder import QuantizedProgramBuilder
+from whit.export.quantization.fixed_point import quantize_multiplier
+from whit.export.quantization.reference import window_taps
+
+
+def _max_pool(
+    builder: GraphBuilder,
+    image: Any,
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
+) -> ValueView:
+    value = as_map(image, "a pooling")
+    return _pool(builder, MAX_POOL, value, kernel, stride, padding, ceil, pair(dilation, 1))
+
+
+def _avg_pool(
+    builder: GraphBuilder,
+    image: Any,
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil: bool = False,
+    counts_padding: bool = True,
+    divisor: int | None = None,
+) -> ValueView:
+    value = as_map(image, "a pooling")
+    if divisor is not None:
+        raise UnsupportedOp("it uses avg_pool2d with a divisor of its own")
+    if pair(kernel, 1) == value.shape[1:] and pair(padding, 0) == (0, 0):
+        return _pool(builder, MEAN, value, kernel, stride, padding, ceil)
+    settings = {"counts_padding": counts_padding}
+    return _pool(builder, AVG_POOL, value, kernel, stride, padding, ceil, **settings)
+
+
+def _pool(
+    builder: GraphBuilder,
+    operator: Operator,
+    value: ValueView,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil: bool,
+    dilation: tuple[int, int] = (1, 1),
+    **settings: Any,
+) -> ValueView:
+    kernels, pads = pair(kernel, 1), pair(padding, 0)
+    strides = kernels if stride is None or stride == [] else pair(stride, 1)
+    each = list(zip(value.shape[1:], kernels, strides, pads, dilation, strict=True))
+    if ceil and any((size + 2 * p - d * (k - 1) - 1) % step for size, k, step, p, d in each):
+        raise UnsupportedOp("it uses a pooling with ceil_mode that reaches beyond the map")
+    if operator is MEAN:
+        return builder.add(MEAN, [value], value.shape[:1], axes=BY_CHANNEL)
+    if operator is MAX_POOL:
+        settings["dilation"] = dilation
+    attributes = {"kernel": kernels, "stride": strides, "padding": pads, **settings}
+    shape = (value.shape[0], *(window_positions(*sizes) for sizes in each))
+    return builder.add(operator, [value], shape, attributes)
+
+
+def _adaptive(pool: Callable[..., ValueView], *, gives_indices: bool) -> Callable[..., Any]:
+    def convert(builder: GraphBuilder, image: Any, output: Any) -> Any:
+        size = pair(output, 1)
+        if is_channel_vector(image) and size == (1, 1):
+            pooled = image
+        else:
+            value = as_map(image, "a pooling")
+            sides = list(zip(value.shape[1:], size, strict=True))
+            if any(side % out for side, out in sides):
+                raise UnsupportedOp(
+                    f"it uses adaptive pooling of {value.shape[1]}x{value.shape[2]} to "
+                    f"{size[0]}x{size[1]}, whose windows differ in size"
+                )
+            pooled = pool(builder, value, [side // out for side, out in sides])
+        return [pooled, None] if gives_indices else pooled
+
+    return convert
+
+
+def _amax(builder: GraphBuilder, image: Any, dims: Any = (), keepdim: bool = False) -> ValueView:
+    axes = BY_CHANNEL if keepdim else VECTOR
+    is_whole_map = {dim % 4 for dim in dims} == {2, 3}
+    if is_channel_vector(image) and is_whole_map:
+        return ValueView(image.name, image.shape, axes)
+    value = as_map(image, "a largest value")
+    if not is_whole_map:
+        raise UnsupportedOp("it uses amax over something else than the whole map")
+    pooled = builder.as_vector(_max_pool(builder, value, value.shape[1:]))
+    return ValueView(pooled.name, pooled.shape, axes)
+
+
+def _mean(
+    builder: GraphBuilder, value: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None
+) -> ValueView:
+    if not isinstance(value, ValueView):
+        raise UnsupportedOp("it uses a mean of something that does not depend on the image")
+    rank = len(value.axes)
+    reduced = {dim % rank for dim in ([dims] if isinstance(dims, int) else dims or range(rank))}
+    axes = {axis for dim in reduced for axis in value.axes[dim]}
+    if 0 in reduced:
+        raise UnsupportedOp("it uses a mean over the images of a batch")
+    rest = {axis for axis in ("H", "W") if value.sizes[axis] > 1 and len(value.shape) == 3} - axes
+    if "C" in axes or rest:
+        raise UnsupportedOp("it uses a mean over something else than the whole map")
+    kept = tuple(
+        () if dim in reduced else tuple(axis for axis in group if axis == "C")
+        for dim, group in enumerate(value.axes)
+        if keepdim or dim not in reduced
+    )
+    if len(value.shape) == 1:  # each channel's map is one number already
+        return ValueView(value.name, value.shape, kept)
+    return builder.add(MEAN, [value], value.shape[:1], axes=kept)
+
+
+def _sum(
+    builder: GraphBuilder, value: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None
+) -> ValueView:
+    """A sum over the whole map: its mean times the number of pixels."""
+    mean = _mean(builder, value, dims, keepdim, dtype)
+    one = torch.ones(mean.shape[0])
+    return scaled(builder, mean, one * prod(value.shape[1:]), torch.zeros_like(one))
+
+
+def _compute_max_pool(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    largest: Ints = np.stack([tap for tap, _ in window_taps(step, inputs[0], -1)]).max(0)
+    return largest
+
+
+def _window(op: Operation) -> dict[str, Any]:
+    settings = op.attributes
+    return {
+        "kernel_shape": list(settings["kernel"]),
+        "strides": list(settings["stride"]),
+        "pads": [*settings["padding"]] * 2,
+    }
+
+
+# kernel, stride, padding, dilation; what lies outside the map never wins.
+MAX_POOL = Operator(
+    kind="maxpool",
+    run=lambda op, inputs, constants: F.max_pool2d(
+        inputs[0], *(op.attributes[name] for name in ("kernel", "stride", "padding", "dilation"))
+    ),
+    kernel=Kernel(
+        "maxpool",
+        "maxpool({input_map}, {window}, {output_map})",
+        _compute_max_pool,
+        "maxpool.c",
+        in_place=True,
+    ),
+    onnx="MaxPool",
+    onnx_attributes=lambda op: _window(op) | {"dilations": list(op.attributes["dilation"])},
+    converters={
+        "max_pool2d": _max_pool,
+        "adaptive_max_pool2d": _adaptive(_max_pool, gives_indices=True),
+        "amax": _amax,
+    },
+    stem="pool",
+    commutes_with_scale=lambda op, scale: bool((scale > 0).all()),
+    keeps_range=True,
+)
+
+
+def _compute_avg_pool(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    taps = list(window_taps(step, inputs[0], step.settings["zero"]))
+    counts_padding = step.settings["counts_padding"]
+    counted = np.stack([np.ones_like(inside) if counts_padding else inside for _, inside in taps])
+    sums = (np.stack([tap for tap, _ in taps]) * counted).sum(0)
+    count = counted.sum(0)
+    averages: Ints = (sums + count // 2) // count
+    return averages
+
+
+def _lower_avg_pool_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    qparams = builder.keep(op, rounded=True)
+    if 255 * prod(op.attributes["kernel"]) >= 2**31:
+        raise ModelError(
+            f"{op.name}: cannot be exported in int8: a sum of its window could leave 32 bits."
+        )
+    builder.add(op, _AVG_POOL_INT8, {**op.attributes, "zero": qparams.zero_point})
+
+
+_AVG_POOL_CALL = "avgpool({input_map}, {window}, {counts_padding}, "
+_AVG_POOL_INT8 = Kernel(
+    "avgpool", _AVG_POOL_CALL + "{zero}, {output_map})", _compute_avg_pool, in_place=True
+)
+# kernel, stride, padding; what lies outside the map is 0 where `counts_padding`.
+AVG_POOL = Operator(
+    kind="avgpool",
+    run=lambda op, inputs, constants: F.avg_pool2d(
+        inputs[0],
+        *(op.attributes[name] for name in ("kernel", "stride", "padding")),
+        count_include_pad=op.attributes["counts_padding"],
+    ),
+    kernel=Kernel("avgpool", _AVG_POOL_CALL + "{output_map})", in_place=True),
+    onnx="AveragePool",
+    onnx_attributes=lambda op: (
+        _window(op) | {"count_include_pad": int(op.attributes["counts_padding"])}
+    ),
+    converters={
+        "avg_pool2d": _avg_pool,
+        "adaptive_avg_pool2d": _adaptive(_avg_pool, gives_indices=False),
+    },
+    stem="pool",
+    # A zero of the padding would have to become the offset.
+    commutes_with_scale=lambda op, scale: (
+        op.attributes["padding"] == (0, 0) or not op.attributes["counts_padding"]
+    ),
+    lower_int8=_lower_avg_pool_int8,
+)
+
+
+def _compute_mean(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    sums: Ints = inputs[0].sum((1, 2))
+    return sums
+
+
+def _lower_mean_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
+    read = builder.qparams[op.inputs[0]]
+    pixels = prod(builder.graph.shape_of(op.inputs[0])[1:])
+    bounds = (np.zeros(1, np.int64), np.full(1, 255 * pixels, np.int64))
+    gives_logits = op.name == builder.output
+    if gives_logits:
+        kernel, scale, zero = _MEAN_LOGITS, 1 / LOGIT_SCALE, 0
+    else:
+        made = builder.choose(op.name)
+        kernel, scale, zero = _MEAN_INT8, made.scale, made.zero_point
+    factor, offset = np.array([read.scale / pixels]) / scale, np.full(1, float(zero))
+    numbers = quantize_multiplier(
+        op.name, factor, offset, bounds, read.zero_point * pixels, rounded=not gives_logits
+    )
+    builder.add(op, kernel, numbers.scalar_settings())
+
+
+_MEAN_INT8 = Kernel(
+    *("mean", "mean({values}, {scalars}, {output})", _compute_mean),
+    helpers=("settle",),
+    in_place=True,
+)
+_MEAN_LOGITS = Kernel(
+    *("mean_scores", "mean_scores({values}, {scalars}, {output})", _compute_mean),
+    helpers=("score_of",),
+)
+# Of each channel over its whole map: (C, H, W) to (C,).
+MEAN = Operator(
+    kind="mean",
+    run=lambda op, inputs, constants: inputs[0].mean((2, 3)),
+    kernel=Kernel("mean", "mean({values}, {output})", in_place=True),
+    onnx=lambda writer, op: writer.node(
+        "ReduceMean", op.name, *op.inputs, writer.array("axes:HW", [2, 3], np.int64), keepdims=0
+    ),
+    converters={"mean": _mean, "sum": _sum},
+    stem="gap",
+    commutes_with_scale=lambda op, scale: True,
+    lower_int8=_lower_mean_int8,
+)
+OPERATORS = (MAX_POOL, AVG_POOL, MEAN)

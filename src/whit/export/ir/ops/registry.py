@@ -1,0 +1,28 @@
+"""The table of operators, and which converter reads which ATen operator.
+
+An operator of a new kind is one entry in the OPERATORS of a module below, and its kernels.
+"""
+
+from __future__ import annotations
+
+from whit.export.ir.ops import (
+    activation,
+    axes,
+    channels,
+    elementwise,
+    layers,
+    pooling,
+    scale,
+    spatial,
+)
+from whit.export.ir.ops.operator import Converter, Operator
+
+_MODULES = (*(activation, channels, elementwise, layers, pooling, scale, spatial),)
+OPERATORS: dict[str, Operator] = {
+    operator.kind: operator for module in _MODULES for operator in module.OPERATORS
+}
+OP_CONVERTERS: dict[str, Converter] = dict(axes.CONVERTERS)
+ACCEPTS_EXPANDED = set(axes.ACCEPTS_EXPANDED)
+for _operator in OPERATORS.values():
+    OP_CONVERTERS.update(_operator.converters)
+    ACCEPTS_EXPANDED.update(_operator.accepts_expanded)

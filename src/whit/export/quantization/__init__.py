@@ -1,0 +1,1 @@
+"""A graph in integer arithmetic: uint8 values, int8 weights, int32 sums."""

@@ -1,0 +1,172 @@
+"""Factors in fixed point: an output is (sum * factor + offset) without its low bits.
+
+Every product and sum is bounded here, when a network is exported; what could overflow is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import frexp
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whit.errors import ModelError
+
+BYTE_RANGE = (np.zeros(1, np.int64), np.full(1, 255, np.int64))
+_MAX_BITS = 62  # bits of a sum in int64, with one to spare
+_MIN_SHIFT = 8  # fractional bits; fewer would be a poor factor
+MAX_ERROR = 1 / 8  # of a level: the error of narrow numbers at the far ends of a sum
+_MAX_LOGIT_ERROR = 256  # units, of which a logit has 65,536
+_MAX_LOGIT = 2**31 - 2 * _MAX_LOGIT_ERROR  # a narrow factor and its offset may each have the error
+_MAX_FACTOR_ERROR = 1 / 128  # of a factor of one byte; weights of 7 bits have as much
+
+
+@dataclass(frozen=True)
+class FixedPointMultiplier:
+    """Integer factors and offsets, an output each, and the shift of all of them.
+
+    Wide ones are int32 and int64. Narrow ones are a byte or int16 each, and an offset counts
+    `step`.
+    """
+
+    factors: NDArray[np.integer[Any]]
+    offsets: NDArray[np.integer[Any]]
+    shift: int
+    step: int = 1
+
+    def scalar_settings(self) -> dict[str, int]:
+        """Return the settings of a step with one factor for all channels."""
+        factor, offset = int(self.factors[0]), int(self.offsets[0])
+        return {"factor": factor, "offset": offset, "shift": self.shift}
+
+    def channel_settings(self) -> dict[str, Any]:
+        """Return the settings of a step that holds factors and offsets as constants."""
+        types = (str(self.factors.dtype), str(self.offsets.dtype))
+        return {"shift": self.shift, "step": self.step, "types": types}
+
+
+def quantize_multiplier(
+    name: str,
+    factors: NDArray[np.float64],
+    offsets: NDArray[np.float64],
+    bounds: tuple[NDArray[np.int64], NDArray[np.int64]],
+    excess: NDArray[np.int64] | int = 0,
+    *,
+    rounded: bool = True,
+    bits: int | None = None,
+) -> FixedPointMultiplier:
+    """Return sum * factor + offset, by channel, for sums from bounds[0] to bounds[1].
+
+    excess: what each sum is too large by, as its inputs have a zero point; rounded: to the nearest
+    byte, else toward zero, for logits; bits: of the weights, where narrow numbers may do. Factors
+    of a byte are for weights of fewer than 8 bits.
+
+    Raises ModelError naming the operation when a sum could leave int32, or a logit.
+    """
+    low, high = (np.broadcast_to(bound, factors.shape) for bound in bounds)
+    excesses = np.broadcast_to(np.asarray(excess, np.int64), factors.shape)
+    real = _RealMultiplier(factors, offsets, low, high, excesses, rounded)
+    if max(int(high.max()), -int(low.min())) >= 2**31:
+        raise _overflow(name, "a sum of its products could leave 32 bits")
+    # The largest shift with factors below 2**31, and every sum of two products within 62 bits.
+    shift = 31 - frexp(float(np.abs(factors).max()))[1]
+    shift = min(shift, _MAX_BITS - 1) if np.any(factors) else 31
+    while shift >= _MIN_SHIFT:
+        found = real.at(shift)
+        ends = [
+            int(end) * int(factor) + offset
+            for factor, offset, *bound in zip(*found, low, high, strict=True)
+            for end in (*bound, 0)
+        ]
+        if all(abs(end) < 2**_MAX_BITS for end in [*ends, *found[1]]):
+            if not rounded and any(abs(end) >> shift >= _MAX_LOGIT for end in ends):
+                raise _overflow(name, "a score could leave 32 bits")
+            integers = np.array(found[0], np.int32), np.array(found[1], np.int64)
+            wide = FixedPointMultiplier(*integers, shift)
+            if bits is None:
+                return wide
+            narrow = _with_8_bits(real, shift) if bits < 8 and rounded else None
+            return narrow or _with_16_bits(real, shift) or wide
+        shift -= 1
+    raise _overflow(name, "an output could leave 64 bits")
+
+
+@dataclass(frozen=True)
+class _RealMultiplier:
+    """Real factors and offsets, and what the sums lie between."""
+
+    factors: NDArray[np.float64]
+    offsets: NDArray[np.float64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    excesses: NDArray[np.int64]
+    rounded: bool
+
+    def at(self, shift: int) -> tuple[list[int], list[int]]:
+        """Return integer factors and offsets with `shift` fractional bits."""
+        factors = [
+            min(2**31 - 1, max(-(2**31) + 1, round(float(f) * 2**shift))) for f in self.factors
+        ]
+        half = 1 << (shift - 1) if self.rounded else 0
+        return factors, [
+            round(float(offset) * 2**shift) - factor * int(excess) + half
+            for offset, factor, excess in zip(self.offsets, factors, self.excesses, strict=True)
+        ]
+
+    def up_to(self, max_factor: int, max_shift: int) -> tuple[list[int], list[int], int] | None:
+        """Return the factors of the largest shift that keeps them in range, offsets and shift."""
+        min_shift = _MIN_SHIFT if self.rounded else 0
+        for shift in range(max_shift, min_shift - 1, -1):
+            factors, offsets = self.at(shift)
+            if max(map(abs, factors)) <= max_factor:
+                return factors, offsets, shift
+        return None
+
+
+def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
+    """Return factors and offsets of 16 bits, where their error is small anywhere in a sum."""
+    if (found := real.up_to(2**15 - 1, shift)) is None:
+        return None
+    factors, offsets, shift = found
+    max_error = MAX_ERROR if real.rounded else _MAX_LOGIT_ERROR
+    low, high = real.low - real.excesses, real.high - real.excesses
+    error = np.abs(np.array(factors) / 2.0**shift - real.factors)
+    if (error * np.maximum(np.abs(low), np.abs(high))).max() > max_error:
+        return None
+    return _with_offsets(np.array(factors, np.int16), offsets, shift, max_error)
+
+
+def _with_8_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
+    """Return factors of 8 bits, where none of them is far smaller than the largest."""
+    if real.factors.min() <= 0 or (found := real.up_to(255, shift)) is None:
+        return None
+    factors, offsets, shift = found
+    error = np.abs(np.array(factors) / 2.0**shift / real.factors - 1)
+    if error.max() > _MAX_FACTOR_ERROR:
+        return None
+    return _with_offsets(np.array(factors, np.uint8), offsets, shift, MAX_ERROR)
+
+
+def _with_offsets(
+    factors: NDArray[np.integer[Any]], offsets: list[int], shift: int, max_error: float
+) -> FixedPointMultiplier | None:
+    """Give factors their offsets: each a count of equal steps, none larger than `max_error`."""
+    largest = max(map(abs, offsets))
+    is_byte = factors.dtype == np.uint8
+    if is_byte and len(set(offsets)) == 1 and 0 < offsets[0] < 2**31:
+        ones = np.ones(len(offsets), np.int8)
+        return FixedPointMultiplier(factors, ones, shift, offsets[0])
+    for dtype in (np.int8, np.int16) if is_byte else (np.int16,):
+        limit = int(np.iinfo(dtype).max)
+        step = 1 << max(0, largest.bit_length() - limit.bit_length())
+        counts = [round(each / step) for each in offsets]
+        # The kernels take a step as int32.
+        if step < 2**31 and step <= max_error * 2**shift and max(map(abs, counts)) <= limit:
+            return FixedPointMultiplier(factors, np.array(counts, dtype), shift, step)
+    return None
+
+
+def _overflow(name: str, why: str) -> ModelError:
+    return ModelError(f"{name}: cannot be exported in int8: {why}.")

@@ -1,0 +1,96 @@
+"""An int8 program in plain NumPy: what the compiled one must equal, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from whit.export.c.kernel import Ints, Step
+from whit.export.ir.graph import INPUT
+from whit.export.ir.interpreter import shift_images
+from whit.export.program import OUTPUT, Program
+
+_BATCH_SIZE = 100
+
+
+def int8_logits(program: Program, images: Tensor) -> NDArray[np.int64]:
+    """Return the logits (N, K) of uint8 images (N, C, H, W), in units of 1/65536."""
+    parts = []
+    for batch in images.split(_BATCH_SIZE):  # type: ignore[no-untyped-call]
+        sums = sum(_run(program, shift_images(batch, *shift)) for shift in program.shifts)
+        assert isinstance(sums, np.ndarray)
+        parts.append(divide_toward_zero(sums, len(program.shifts)))
+    return np.concatenate(parts)
+
+
+def _run(program: Program, images: Tensor) -> Ints:
+    # A map as (N, H, W, C), a vector as (N, K), or as the map that lies alike in memory.
+    values: dict[str, Ints] = {INPUT: images.permute(0, 2, 3, 1).numpy().astype(np.int64)}
+    for step in program.steps:
+        constants = {
+            role: program.constants[name].astype(np.int64) for role, name in step.constants.items()
+        }
+        if "offset" in constants:
+            # Of offsets that are shared there may be more.
+            offset = constants["offset"][: step.shape[0]]
+            constants["offset"] = offset * step.settings.get("step", 1)
+        inputs = [values[name] for name in step.inputs]
+        if len(step.shape) == 1 and step.kernel.elementwise:
+            inputs = [value.reshape(len(images), -1) for value in inputs]
+        made = run_step(step, inputs, constants)
+        assert made.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
+        if step.name != OUTPUT:
+            assert made.min() >= 0
+            assert made.max() <= 255
+        values[step.name] = made
+    return values[OUTPUT]
+
+
+def run_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+    """Return the output of one step, (N, H, W, C) or (N, K), from inputs in that layout."""
+    assert step.kernel.compute, f"{step.kind} has no int8 kernel"
+    made = step.kernel.compute(step, inputs, constants)
+    numbers = {**step.settings, **constants}
+    if "factor" in numbers:
+        made = made * numbers["factor"] + numbers["offset"]
+    if "shift" not in numbers:
+        return made
+    if step.name == OUTPUT:
+        return np.sign(made) * (np.abs(made) >> numbers["shift"])
+    # As in C, negative sums are zero before their low bits are dropped.
+    return np.minimum(np.maximum(made, 0) >> numbers["shift"], 255)
+
+
+def divide_toward_zero(numbers: Ints, by: Any) -> Ints:
+    """Divide as C does."""
+    quotient: Ints = np.sign(numbers) * (np.abs(numbers) // by)
+    return quotient
+
+
+def matmul(x: Ints, weight: Ints) -> Ints:
+    """x @ weight.T. Sums of integers below 2**53 are exact in float64, which is far faster."""
+    return (x.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
+
+
+def window_taps(step: Step, x: Ints, outside: int) -> Iterator[tuple[Ints, Any]]:
+    """Yield what each tap of a window reads, (N, H, W, C), and where that is inside the map."""
+    settings, (_, height, width) = step.settings, step.shape
+    (top, left), (stride_y, stride_x) = settings["padding"], settings["stride"]
+    dilation_y, dilation_x = settings.get("dilation", (1, 1))
+    kernel_h, kernel_w = settings["kernel"]
+    around = ((0, 0), (top, top), (left, left), (0, 0))
+    padded = np.pad(x, around, constant_values=outside)
+    inside = np.pad(np.ones_like(x), around)
+    for ky in range(kernel_h):
+        for kx in range(kernel_w):
+            y, at = ky * dilation_y, kx * dilation_x
+            window = (
+                slice(None),
+                slice(y, y + (height - 1) * stride_y + 1, stride_y),
+                slice(at, at + (width - 1) * stride_x + 1, stride_x),
+            )
+            yield padded[window], inside[window]
