@@ -31,10 +31,11 @@ _MOST_ERRORS = 300
 
 
 def network(run: RunRecord) -> str:
-    """Return the fuse network of a finished run as JSON."""
-    from whit.export.html.graph_json import network_json
+    """Return the fused network of a finished run as JSON."""
+    from whit.export.html.graph_json import graph_json
+    from whit.export.ir.build import build_graph
 
-    return json.dumps(network_json(_network_of(run)))
+    return json.dumps(graph_json(build_graph(_network_of(run))))
 
 
 def errors(run: RunRecord) -> str:
