@@ -46,10 +46,10 @@ TIMES = 20  # calls of one measurement
 
 def c_form(program: Program, pixels: np.ndarray, folder: Path) -> Callable[[], None]:
     """Return a call of the compiled form, which runs it TIMES times."""
-    name, files = c_name(program.name), c_files(program, ".")
+    name, files = c_name(program.graph.name), c_files(program, ".")
     files[f"{name}.c"] += LOOP.format(name=name).encode()
     library = compile_library(files, folder, [*STRICT_FLAGS, "-O3", "-march=native"])
-    scores = np.zeros(len(program.classes), np.int32)
+    scores = np.zeros(len(program.graph.classes), np.int32)
     often = ctypes.CDLL(str(library)).classify_often
     given = ctypes.c_void_p(pixels.ctypes.data), ctypes.c_void_p(scores.ctypes.data), TIMES
     return lambda: often(*given)

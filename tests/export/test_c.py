@@ -55,7 +55,7 @@ def sanitized(
     program: Program, files: Mapping[str, bytes], folder: Path, *others: str
 ) -> np.ndarray:
     """Return the scores of some images by a program that stops at the first wrong access."""
-    name, classes = c_name(program.name), len(program.classes)
+    name, classes = c_name(program.graph.name), len(program.graph.classes)
     unit = "int32_t" if program.int8 else "float"
     driver = DRIVER.format(name=name, pixels=784, classes=classes, unit=unit)
     for file, content in files.items():
@@ -164,7 +164,8 @@ def test_a_folder_that_takes_no_program_is_named(at: str, monkeypatch: pytest.Mo
 
 def test_no_name_breaks_out_of_a_comment() -> None:
     odd = ("*é", "a*\\", "/*x", "*/ int a;", "???/", "*\\\\/", "日本", "\n*/", "", "*/*/")
-    program = replace(float_program(read.trained_graph()), classes=odd, name="*/ int b; /*\\")
+    graph = replace(read.trained_graph(), classes=odd, name="*/ int b; /*\\")
+    program = float_program(graph)
     images = some_images(4)
     files = c_files(program, "A network.")
     assert b"int a;" in b"".join(files.values())  # as a comment
@@ -196,7 +197,7 @@ def test_memory_is_planned_to_the_least(name: str) -> None:
 )
 def test_any_name_becomes_one_of_c(given: str, wanted: str) -> None:
     assert c_name(given) == wanted
-    files = c_files(replace(float_program(read.graph("Whole")), name=given), "A network.")
+    files = c_files(float_program(replace(read.graph("Whole"), name=given)), "A network.")
     assert set(files) == {f"{wanted}.h", f"{wanted}.c", "README.md"}
 
 

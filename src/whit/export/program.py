@@ -24,32 +24,27 @@ LOGIT_SCALE = 65536  # int8 programs give logits times this
 class Program:
     """Steps from the value `image` to the value `scores`; constants that several share are one."""
 
-    name: str
+    graph: Graph  # that it computes
     int8: bool
-    image_shape: tuple[int, int, int]  # C, H, W
-    classes: tuple[str, ...]
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
-    macs: int  # for one image
-    shifts: tuple[tuple[int, int], ...]  # of the image: the logits are the mean over them
-    bits: int  # of a weight, in int8 programs
 
     def shape_of(self, name: str) -> Shape:
         if name == INPUT:
-            return self.image_shape
+            return self.graph.image_shape
         return next(step.shape for step in self.steps if step.name == name)
 
     @property
     def constant_bytes(self) -> int:
         return sum(
-            packed_size(array.size, self.bits) if self.is_packed(name) else array.nbytes
+            -(-array.size * self.graph.bits // 8) if self.is_packed(name) else array.nbytes
             for name, array in self.constants.items()
         )
 
     def is_packed(self, constant: str) -> bool:
         """Whether a constant is weights, and stored in fewer bits than 8 a number."""
         held = (step.constants.get("weight") for step in self.steps if self.int8)
-        return self.bits < 8 and constant in held
+        return self.graph.bits < 8 and constant in held
 
 
 class ProgramBuilder:
@@ -92,20 +87,5 @@ class ProgramBuilder:
 
     def program(self, *, int8: bool) -> Program:
         """Return the program; its last step gives the logits."""
-        graph = self.graph
-        return Program(
-            graph.name,
-            int8,
-            graph.image_shape,
-            graph.classes,
-            (*self.steps[:-1], replace(self.steps[-1], name=OUTPUT)),
-            self.constants,
-            graph.macs,
-            graph.shifts,
-            graph.bits,
-        )
-
-
-def packed_size(count: int, bits: int) -> int:
-    """Return the bytes of so many numbers side by side."""
-    return -(-count * bits // 8)
+        steps = (*self.steps[:-1], replace(self.steps[-1], name=OUTPUT))
+        return Program(self.graph, int8, steps, self.constants)

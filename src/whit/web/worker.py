@@ -30,9 +30,10 @@ _MAX_ERRORS = 300
 
 def build_network(run: RunRecord) -> str:
     """Return the folded network of a finished run as JSON."""
-    from whit.export.html.graph_json import network_json
+    from whit.export.html.graph_json import graph_json
+    from whit.export.ir.build import build_graph
 
-    return json.dumps(network_json(_load_network(run)))
+    return json.dumps(graph_json(build_graph(_load_network(run))))
 
 
 def build_errors(run: RunRecord) -> str:

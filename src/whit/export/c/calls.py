@@ -25,7 +25,7 @@ _SUFFIXES = {
 def kernel_texts(program: Program) -> list[str]:
     """Return the text of every kernel that the program calls, each once, after what it calls."""
     folder, number = ("int8", "uint8_t") if program.int8 else ("float", "float")
-    texts: dict[str, None] = {_text("move.c"): None} if len(program.shifts) > 1 else {}
+    texts: dict[str, None] = {_text("move.c"): None} if len(program.graph.shifts) > 1 else {}
     for step in program.steps:
         kernel, words = step.kernel, {"number": number, **step.kernel.words}
         if types := step.settings.get("types"):
@@ -35,7 +35,7 @@ def kernel_texts(program: Program) -> list[str]:
         for file in (*helpers, kernel.file or f"{folder}/{kernel.name}.c"):
             texts[_text(file, **words)] = None
     if any(map(program.is_packed, program.constants)):
-        bits = program.bits
+        bits = program.graph.bits
         words = {"bits": str(bits), "mask": str(2**bits - 1), "qmax": str(qmax(bits))}
         texts[_text("int8/unpack.c", **words)] = None
     shapes = [_text("shapes.c")] if any("struct map" in text for text in texts) else []

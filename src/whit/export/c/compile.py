@@ -70,9 +70,11 @@ def classify_each(
     library: Path, program: Program, images: Tensor
 ) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     """Return the scores (N, K) of each image; the classes it answers must be their largest."""
-    classify = ctypes.CDLL(str(library))[f"{c_name(program.name)}_classify"]
+    classify = ctypes.CDLL(str(library))[f"{c_name(program.graph.name)}_classify"]
     pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-    scores = np.zeros((len(images), len(program.classes)), np.int32 if program.int8 else np.float32)
+    scores = np.zeros(
+        (len(images), len(program.graph.classes)), np.int32 if program.int8 else np.float32
+    )
     for image, row in zip(pixels, scores, strict=True):
         answer = classify(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(row.ctypes.data))
         assert answer == int(row.argmax()), "the answer is not the class of the largest score"

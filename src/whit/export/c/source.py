@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from importlib import resources
 from math import prod
 from string import Template
@@ -27,14 +28,18 @@ _PADDING = 31  # zeros after unpacked weights, which are read in blocks
 
 def c_files(program: Program, description: str) -> dict[str, bytes]:
     """Return the files of a program by their names; `description` is a line about the run."""
-    name, plan, code = c_name(program.name), memory_plan(program), "\n".join(kernel_texts(program))
-    channels, height, width = program.image_shape
-    count, classes = len(program.shifts), program.classes
+    name, plan, code = (
+        c_name(program.graph.name),
+        memory_plan(program),
+        "\n".join(kernel_texts(program)),
+    )
+    channels, height, width = program.graph.image_shape
+    count, classes = len(program.graph.shifts), program.graph.classes
     needs = _needs(program, plan)
     wrapped = [part for line in needs for part in textwrap.wrap(line, _WIDTH - 3)]
     needs_math = any(f"{function}(" in code for function in NEEDS_MATH)
     words = {
-        "title": _in_comment(program.name),
+        "title": _in_comment(program.graph.name),
         "guard": name.upper(),
         "name": name,
         "kind": "int8" if program.int8 else "float",
@@ -44,11 +49,11 @@ def c_files(program: Program, description: str) -> dict[str, bytes]:
         if program.int8
         else f"scores: {len(classes)} numbers, as the network gives them",
         "labels": "\n".join(f" *   {i}: {_in_comment(label)}" for i, label in enumerate(classes)),
-        "pixels": prod(program.image_shape),
+        "pixels": prod(program.graph.image_shape),
         "shape": f"{height}, {width}, {channels}",
         "classes": len(classes),
         "count": count,
-        "shifts": ", ".join(f"{{{right}, {down}}}" for right, down in program.shifts),
+        "shifts": ", ".join(f"{{{right}, {down}}}" for right, down in program.graph.shifts),
         "steps": "\n".join(_steps(program, plan)),
         "logit": "int32_t" if program.int8 else "float",
         "sum": "int64_t" if program.int8 else "float",
@@ -77,7 +82,7 @@ def c_files(program: Program, description: str) -> dict[str, bytes]:
     return {file: text.encode("ascii") for file, text in files.items()}
 
 
-def _template(name: str, words: dict[str, object]) -> str:
+def _template(name: str, words: Mapping[str, object]) -> str:
     file = resources.files("whit").joinpath("export", "c", "templates", name)
     return Template(file.read_text(encoding="ascii")).substitute(words)
 
@@ -118,7 +123,7 @@ def memory_bytes(program: Program) -> int:
 
 
 def _shifted_bytes(program: Program) -> int:
-    return prod(program.image_shape) if len(program.shifts) > 1 else 0
+    return prod(program.graph.image_shape) if len(program.graph.shifts) > 1 else 0
 
 
 def _unpacked_bytes(program: Program) -> int:
@@ -138,7 +143,7 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
         f"flash: {program.constant_bytes:,} bytes of constants, and the code",
         f"memory: {unit * plan.size:,} bytes for activations ({bound}){extra}, static; no heap; "
         "the stack beside",
-        f"operations: {program.macs:,} multiply-adds an image",
+        f"operations: {program.graph.macs:,} multiply-adds an image",
     ]
 
 
@@ -149,7 +154,7 @@ def _constants(program: Program) -> list[str]:
     for name, array in program.constants.items():
         size = f"{array.size}{' + BLOCK - 1' if program.int8 and name in blocks else ''}"
         if program.is_packed(name):
-            array = pack_weights(array, program.bits)
+            array = pack_weights(array, program.graph.bits)
             size = str(array.size)
         number = "float" if array.dtype == np.float32 else f"{array.dtype}_t"
         head = f"static const {number} {_c_constant(name)}[{size}]"
@@ -212,8 +217,9 @@ def _numbers(array: Array) -> str:
 
 
 def _wrap(text: str, first: str, rest: str) -> list[str]:
-    indents = {"initial_indent": first, "subsequent_indent": rest}
-    return textwrap.wrap(text, _WIDTH, **indents, break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(_WIDTH, first, rest)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return wrapper.wrap(text)
 
 
 def _in_comment(text: str) -> str:

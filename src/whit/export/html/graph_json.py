@@ -5,17 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from whit.export.ir.build import build_graph
 from whit.export.ir.graph import Graph
-from whit.trained import LoadedRun
-
-
-def network_json(trained: LoadedRun) -> dict[str, Any]:
-    """Return the network of a run as `network.js` reads it.
-
-    Raises ModelError naming every operation that has no plain form.
-    """
-    return graph_json(build_graph(trained))
 
 
 def graph_json(graph: Graph) -> dict[str, Any]:

@@ -22,7 +22,14 @@ from whit.export.ir.ops.elementwise import ADD
 from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
 from whit.export.ir.ops.scale import SCALE
 from whit.export.ir.ops.spatial import DESKEW
-from whit.export.ir.ops.values import BATCH, MAP, Expanded, GraphBuilder, UnsupportedOp, ValueView
+from whit.export.ir.ops.values import (
+    BATCH,
+    Expanded,
+    GraphBuilder,
+    Layout,
+    UnsupportedOp,
+    ValueView,
+)
 from whit.models.layers import Deskew, MultiColumn, ShiftTTA
 
 
@@ -141,7 +148,7 @@ def _convert_nodes(
         elif node.op == "placeholder" and node.name in stored:
             values[node] = tensors[stored[node.name]].detach()
         elif node.op == "placeholder":
-            values[node] = ValueView(INPUT, image_shape, MAP)
+            values[node] = ValueView(INPUT, image_shape, Layout.MAP)
         elif all(inside in values for inside in node.all_input_nodes):
             # What reads an unsupported value is not named: it may well be supported itself.
             try:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.export.ir.graph import INPUT, Graph, Operation
-from whit.export.program import ProgramBuilder
+from whit.export.program import LOGIT_SCALE, ProgramBuilder
 from whit.export.quantization.calibration import QuantParams, choose_qparams
 from whit.export.quantization.fixed_point import FixedPointMultiplier
 
 _ONES = "ones"  # offsets that are all one step: stored once, as many as any layer reads
 _PIXELS = QuantParams(1.0, 0)
+LOGITS = QuantParams(1 / LOGIT_SCALE, 0)
 Floats = NDArray[np.float64]
 
 

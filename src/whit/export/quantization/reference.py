@@ -21,9 +21,9 @@ def int8_logits(program: Program, images: Tensor) -> NDArray[np.int64]:
     """Return the logits (N, K) of uint8 images (N, C, H, W), in units of 1/65536."""
     parts = []
     for batch in images.split(_BATCH_SIZE):  # type: ignore[no-untyped-call]
-        sums = sum(_run(program, shift_images(batch, *shift)) for shift in program.shifts)
+        sums = sum(_run(program, shift_images(batch, *shift)) for shift in program.graph.shifts)
         assert isinstance(sums, np.ndarray)
-        parts.append(divide_toward_zero(sums, len(program.shifts)))
+        parts.append(divide_toward_zero(sums, len(program.graph.shifts)))
     return np.concatenate(parts)
 
 
@@ -59,10 +59,9 @@ def run_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> I
         made = made * numbers["factor"] + numbers["offset"]
     if "shift" not in numbers:
         return made
-    if step.name == OUTPUT:
-        return np.sign(made) * (np.abs(made) >> numbers["shift"])
-    # As in C, negative sums are zero before their low bits are dropped.
-    return np.minimum(np.maximum(made, 0) >> numbers["shift"], 255)
+    # Logits toward zero; of bytes, negative sums are zero before their low bits are dropped.
+    magnitude: Ints = (np.abs(made) if step.name == OUTPUT else made.clip(0)) >> numbers["shift"]
+    return np.sign(made) * magnitude if step.name == OUTPUT else magnitude.clip(max=255)
 
 
 def divide_toward_zero(numbers: Ints, by: Any) -> Ints:

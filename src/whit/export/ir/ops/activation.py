@@ -101,8 +101,8 @@ def _lower_hardswish(builder: QuantizedProgramBuilder, op: Operation) -> bool:
 
 def _compute_hardswish(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
     x, three = inputs[0] - step.settings["zero"], step.settings["three"]
-    gate: Ints = (_PARTS * x + three).clip(0, 2 * three)
-    return x * gate
+    products: Ints = x * (_PARTS * x + three).clip(0, 2 * three)
+    return products
 
 
 _HARDSWISH = Kernel(

@@ -14,9 +14,9 @@ from whit.export.ir.ops.layers import CONV, pad_map
 from whit.export.ir.ops.operator import Converter
 from whit.export.ir.ops.values import (
     BATCH,
-    MAP,
     Expanded,
     GraphBuilder,
+    Layout,
     UnsupportedOp,
     ValueView,
     as_map,
@@ -106,7 +106,7 @@ def _expand(
     new = tuple(o if length == -1 else length for o, length in zip(old, lengths, strict=True))
     if new == old:
         return value
-    if isinstance(value, ValueView) and value.axes == MAP and new[2:] == old[2:]:
+    if isinstance(value, ValueView) and value.axes == Layout.MAP and new[2:] == old[2:]:
         return repeat_channel(builder, value, new[1])
     return Expanded(value, new[1:])
 

@@ -15,14 +15,7 @@ from whit.export.ir.graph import Operation
 from whit.export.ir.ops.layers import pad_map
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.pooling import MAX_POOL
-from whit.export.ir.ops.values import (
-    BY_CHANNEL,
-    MAP,
-    GraphBuilder,
-    UnsupportedOp,
-    ValueView,
-    as_map,
-)
+from whit.export.ir.ops.values import GraphBuilder, Layout, UnsupportedOp, ValueView, as_map
 from whit.export.onnx import OnnxWriter
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
@@ -31,7 +24,7 @@ from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
 def repeat_channel(builder: GraphBuilder, value: ValueView, channels: int) -> ValueView:
     """Return a map or a vector of one channel as one of several that are equal."""
     shape = (channels, *value.shape[1:])
-    axes = MAP if len(value.shape) == 3 else BY_CHANNEL
+    axes = Layout.MAP if len(value.shape) == 3 else Layout.BY_CHANNEL
     return builder.add(CONCAT, [value] * channels, shape, axes=axes)
 
 
@@ -39,7 +32,7 @@ def _concat(builder: GraphBuilder, values: Sequence[Any], dim: int = 0) -> Value
     if not all(isinstance(value, ValueView) for value in values):
         raise UnsupportedOp("it uses cat with something that does not depend on the image")
     at = dim % len(values[0].axes)
-    if any(value.axes != MAP for value in values):
+    if any(value.axes != Layout.MAP for value in values):
         is_vector = len(values[0].axes) == 2
         convert = builder.as_flat_vector if is_vector else builder.as_channel_vector
         values = [convert(value) for value in values]
@@ -78,7 +71,7 @@ def _slice(
     last = size if stop is None else min(size, stop if stop >= 0 else max(0, size + stop))
     if (first, last, step) == (0, size, 1) or dim % len(value.axes) == 0:
         return value
-    if step > 1 and value.axes == MAP and group in (("H",), ("W",)):
+    if step > 1 and value.axes == Layout.MAP and group in (("H",), ("W",)):
         cropped: ValueView = _slice(builder, value, dim, first, last)
         strides = (step, 1) if group == ("H",) else (1, step)
         sides = (-(-n // s) for n, s in zip(cropped.shape[1:], strides, strict=True))

@@ -19,14 +19,7 @@ from whit.export.ir.ops.channels import repeat_channel
 from whit.export.ir.ops.layers import conv
 from whit.export.ir.ops.operator import Constants, Operator
 from whit.export.ir.ops.scale import scaled
-from whit.export.ir.ops.values import (
-    BY_CHANNEL,
-    MAP,
-    Expanded,
-    GraphBuilder,
-    UnsupportedOp,
-    ValueView,
-)
+from whit.export.ir.ops.values import Expanded, GraphBuilder, Layout, UnsupportedOp, ValueView
 from whit.export.onnx import OnnxWriter
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
@@ -104,13 +97,13 @@ class Binary(Operator):
             a, b = as_vector(a), as_vector(b)
         if (a.shape, a.axes) == (b.shape, b.axes):
             return builder.add(self, [a, b], a.shape, axes=a.axes)
-        if b.is_map and a.axes in (MAP, BY_CHANNEL) and a.shape[0] == 1 < b.shape[0]:
+        if b.is_map and a.axes in (Layout.MAP, Layout.BY_CHANNEL) and a.shape[0] == 1 < b.shape[0]:
             return self.of_values(builder, repeat_channel(builder, a, b.shape[0]), b)
-        if a.is_map and b.axes in (MAP, BY_CHANNEL) and b.shape[0] == 1 < a.shape[0]:
+        if a.is_map and b.axes in (Layout.MAP, Layout.BY_CHANNEL) and b.shape[0] == 1 < a.shape[0]:
             return self.of_values(builder, a, repeat_channel(builder, b, a.shape[0]))
-        if b.is_map and a.axes == BY_CHANNEL:
+        if b.is_map and a.axes == Layout.BY_CHANNEL:
             return (self.exchange or self.of_values)(builder, b, a)
-        if a.is_map and b.axes == BY_CHANNEL and a.shape[0] == b.shape[0]:
+        if a.is_map and b.axes == Layout.BY_CHANNEL and a.shape[0] == b.shape[0]:
             return builder.add(self, [a, b], a.shape)
         raise UnsupportedOp(f"it uses {self.kind} of two values of different shapes")
 
@@ -133,7 +126,7 @@ class Binary(Operator):
                     f"it uses {self.kind} by a constant that differs from place to place"
                 )
         broadcasts = constant.numel() > channels  # one channel becomes several
-        if broadcasts and value.axes != MAP:
+        if broadcasts and value.axes != Layout.MAP:
             raise UnsupportedOp(f"it uses {self.kind} of one number by several")
         constant = constant.flatten().expand(max(channels, constant.numel())).clone()
         scale, offset = self.as_scale(constant)
@@ -211,7 +204,7 @@ def _divide(builder: GraphBuilder, a: Any, b: Any, rounding_mode: str | None = N
     return MULTIPLY.by_constant(builder, a, 1 / torch.as_tensor(b, dtype=torch.float64))
 
 
-ADD = Binary(
+ADD: Binary = Binary(
     kind="add",
     function=operator.add,
     kernel=_float_kernel("add", "+"),
@@ -221,7 +214,7 @@ ADD = Binary(
     as_scale=lambda constant: (torch.ones_like(constant), constant),
     lower_int8=_lower_sum_int8,
 )
-SUBTRACT = Binary(
+SUBTRACT: Binary = Binary(
     kind="subtract",
     function=operator.sub,
     kernel=_float_kernel("subtract", "-"),
@@ -235,7 +228,7 @@ SUBTRACT = Binary(
     exchange=_subtract_from,
     lower_int8=_lower_sum_int8,
 )
-MULTIPLY = Binary(
+MULTIPLY: Binary = Binary(
     kind="multiply",
     function=operator.mul,
     kernel=_float_kernel("multiply", "*"),

@@ -18,19 +18,17 @@ from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.spatial import PAD
 from whit.export.ir.ops.values import (
-    BY_CHANNEL,
-    VECTOR,
     GraphBuilder,
+    Layout,
     UnsupportedOp,
     ValueView,
     as_map,
     is_channel_vector,
-    pair,
-    window_positions,
 )
+from whit.export.ir.ops.windows import pair, window_positions
 from whit.export.onnx import OnnxWriter
-from whit.export.program import LOGIT_SCALE, ProgramBuilder
-from whit.export.quantization.builder import QuantizedProgramBuilder, QuantizedWeights
+from whit.export.program import ProgramBuilder
+from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder, QuantizedWeights
 from whit.export.quantization.calibration import quantize_weights
 from whit.export.quantization.fixed_point import quantize_multiplier
 from whit.export.quantization.reference import matmul, window_taps
@@ -74,11 +72,8 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     excess = read.zero_point * rows.sum(1)
     factors = read.scale * weights.scales.astype(np.float64) * gain
     logits_kernel = layer.logits_kernel if name == builder.output else None
-    if logits_kernel:
-        factors, offsets = factors * LOGIT_SCALE, bias * LOGIT_SCALE
-    else:
-        made = builder.choose(name)
-        factors, offsets = factors / made.scale, bias / made.scale + made.zero_point
+    made = LOGITS if logits_kernel else builder.choose(name)
+    factors, offsets = factors / made.scale, bias / made.scale + made.zero_point
     numbers = quantize_multiplier(
         name, factors, offsets, bounds, excess, rounded=not logits_kernel, bits=bits
     )
@@ -222,8 +217,8 @@ def _conv_of_vector(
         taps = weight[:, :, y, x]
     if groups > 1:
         taps = torch.block_diag(*taps.chunk(groups))  # type: ignore[no-untyped-call]
-    made = linear(builder, ValueView(vector.name, vector.shape, VECTOR), taps, bias)
-    return ValueView(made.name, made.shape, BY_CHANNEL)
+    made = linear(builder, ValueView(vector.name, vector.shape, Layout.VECTOR), taps, bias)
+    return ValueView(made.name, made.shape, Layout.BY_CHANNEL)
 
 
 def _scale_conv_inputs(

@@ -16,18 +16,15 @@ from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.scale import scaled
 from whit.export.ir.ops.values import (
-    BY_CHANNEL,
-    VECTOR,
     GraphBuilder,
+    Layout,
     UnsupportedOp,
     ValueView,
     as_map,
     is_channel_vector,
-    pair,
-    window_positions,
 )
-from whit.export.program import LOGIT_SCALE
-from whit.export.quantization.builder import QuantizedProgramBuilder
+from whit.export.ir.ops.windows import pair, window_positions
+from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import quantize_multiplier
 from whit.export.quantization.reference import window_taps
 
@@ -42,7 +39,9 @@ def _max_pool(
     ceil: bool = False,
 ) -> ValueView:
     value = as_map(image, "a pooling")
-    return _pool(builder, MAX_POOL, value, kernel, stride, padding, ceil, pair(dilation, 1))
+    dilations = pair(dilation, 1)
+    settings = {"dilation": dilations}
+    return _pool(builder, MAX_POOL, value, kernel, stride, padding, ceil, dilations, settings)
 
 
 def _avg_pool(
@@ -61,7 +60,7 @@ def _avg_pool(
     if pair(kernel, 1) == value.shape[1:] and pair(padding, 0) == (0, 0):
         return _pool(builder, MEAN, value, kernel, stride, padding, ceil)
     settings = {"counts_padding": counts_padding}
-    return _pool(builder, AVG_POOL, value, kernel, stride, padding, ceil, **settings)
+    return _pool(builder, AVG_POOL, value, kernel, stride, padding, ceil, settings=settings)
 
 
 def _pool(
@@ -73,7 +72,7 @@ def _pool(
     padding: Any,
     ceil: bool,
     dilation: tuple[int, int] = (1, 1),
-    **settings: Any,
+    settings: Mapping[str, Any] | None = None,
 ) -> ValueView:
     kernels, pads = pair(kernel, 1), pair(padding, 0)
     strides = kernels if stride is None or stride == [] else pair(stride, 1)
@@ -81,10 +80,8 @@ def _pool(
     if ceil and any((size + 2 * p - d * (k - 1) - 1) % step for size, k, step, p, d in each):
         raise UnsupportedOp("it uses a pooling with ceil_mode that reaches beyond the map")
     if operator is MEAN:
-        return builder.add(MEAN, [value], value.shape[:1], axes=BY_CHANNEL)
-    if operator is MAX_POOL:
-        settings["dilation"] = dilation
-    attributes = {"kernel": kernels, "stride": strides, "padding": pads, **settings}
+        return builder.add(MEAN, [value], value.shape[:1], axes=Layout.BY_CHANNEL)
+    attributes = {"kernel": kernels, "stride": strides, "padding": pads, **(settings or {})}
     shape = (value.shape[0], *(window_positions(*sizes) for sizes in each))
     return builder.add(operator, [value], shape, attributes)
 
@@ -109,7 +106,7 @@ def _adaptive(pool: Callable[..., ValueView], *, gives_indices: bool) -> Callabl
 
 
 def _amax(builder: GraphBuilder, image: Any, dims: Any = (), keepdim: bool = False) -> ValueView:
-    axes = BY_CHANNEL if keepdim else VECTOR
+    axes = Layout.BY_CHANNEL if keepdim else Layout.VECTOR
     is_whole_map = {dim % 4 for dim in dims} == {2, 3}
     if is_channel_vector(image) and is_whole_map:
         return ValueView(image.name, image.shape, axes)
@@ -152,11 +149,6 @@ def _sum(
     return scaled(builder, mean, one * prod(value.shape[1:]), torch.zeros_like(one))
 
 
-def _compute_max_pool(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    largest: Ints = np.stack([tap for tap, _ in window_taps(step, inputs[0], -1)]).max(0)
-    return largest
-
-
 def _window(op: Operation) -> dict[str, Any]:
     settings = op.attributes
     return {
@@ -175,7 +167,9 @@ MAX_POOL = Operator(
     kernel=Kernel(
         "maxpool",
         "maxpool({input_map}, {window}, {output_map})",
-        _compute_max_pool,
+        lambda step, inputs, constants: np.stack(
+            [tap for tap, _ in window_taps(step, inputs[0], -1)]
+        ).max(0),
         "maxpool.c",
         in_place=True,
     ),
@@ -219,8 +213,7 @@ _AVG_POOL_INT8 = Kernel(
 AVG_POOL = Operator(
     kind="avgpool",
     run=lambda op, inputs, constants: F.avg_pool2d(
-        inputs[0],
-        *(op.attributes[name] for name in ("kernel", "stride", "padding")),
+        *(inputs[0], op.attributes["kernel"], op.attributes["stride"], op.attributes["padding"]),
         count_include_pad=op.attributes["counts_padding"],
     ),
     kernel=Kernel("avgpool", _AVG_POOL_CALL + "{output_map})", in_place=True),
@@ -241,35 +234,30 @@ AVG_POOL = Operator(
 )
 
 
-def _compute_mean(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    sums: Ints = inputs[0].sum((1, 2))
-    return sums
-
-
 def _lower_mean_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     read = builder.qparams[op.inputs[0]]
     pixels = prod(builder.graph.shape_of(op.inputs[0])[1:])
     bounds = (np.zeros(1, np.int64), np.full(1, 255 * pixels, np.int64))
-    gives_logits = op.name == builder.output
-    if gives_logits:
-        kernel, scale, zero = _MEAN_LOGITS, 1 / LOGIT_SCALE, 0
-    else:
-        made = builder.choose(op.name)
-        kernel, scale, zero = _MEAN_INT8, made.scale, made.zero_point
-    factor, offset = np.array([read.scale / pixels]) / scale, np.full(1, float(zero))
+    is_last = op.name == builder.output
+    made = LOGITS if is_last else builder.choose(op.name)
+    factor, offset = np.array([read.scale / pixels]) / made.scale, np.full(1, made.zero_point)
     numbers = quantize_multiplier(
-        op.name, factor, offset, bounds, read.zero_point * pixels, rounded=not gives_logits
+        op.name, factor, offset, bounds, read.zero_point * pixels, rounded=not is_last
     )
-    builder.add(op, kernel, numbers.scalar_settings())
+    builder.add(op, _MEAN_LOGITS if is_last else _MEAN_INT8, numbers.scalar_settings())
 
 
 _MEAN_INT8 = Kernel(
-    *("mean", "mean({values}, {scalars}, {output})", _compute_mean),
+    "mean",
+    "mean({values}, {scalars}, {output})",
+    lambda step, inputs, constants: inputs[0].sum((1, 2)),
     helpers=("settle",),
     in_place=True,
 )
 _MEAN_LOGITS = Kernel(
-    *("mean_scores", "mean_scores({values}, {scalars}, {output})", _compute_mean),
+    "mean_scores",
+    "mean_scores({values}, {scalars}, {output})",
+    _MEAN_INT8.compute,
     helpers=("score_of",),
 )
 # Of each channel over its whole map: (C, H, W) to (C,).

@@ -20,9 +20,14 @@ from whit.export.ir.ops.spatial import FLATTEN
 
 BATCH = 2  # images at once when the forward pass is captured; 1 could stand for anything
 Axes = tuple[tuple[str, ...], ...]  # what each dimension holds: (), ("C",), ("H", "W"), ...
-MAP: Axes = ((), ("C",), ("H",), ("W",))
-VECTOR: Axes = ((), ("C",))
-BY_CHANNEL: Axes = ((), ("C",), (), ())  # a vector as a map of 1x1
+
+
+class Layout:
+    """The axes of values as most operators take them."""
+
+    MAP: Axes = ((), ("C",), ("H",), ("W",))
+    VECTOR: Axes = ((), ("C",))
+    BY_CHANNEL: Axes = ((), ("C",), (), ())  # a vector as a map of 1x1
 
 
 class UnsupportedOp(Exception):
@@ -39,12 +44,12 @@ class ValueView:
 
     @property
     def is_map(self) -> bool:
-        return self.axes == MAP
+        return self.axes == Layout.MAP
 
     @property
     def has_channels(self) -> bool:
         """Whether a constant by channel can be applied to it as it is."""
-        return self.axes in (MAP, VECTOR, BY_CHANNEL)
+        return self.axes in (Layout.MAP, Layout.VECTOR, Layout.BY_CHANNEL)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -92,7 +97,7 @@ class GraphBuilder:
         named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
         names = tuple(value.name for value in inputs)
         self.operations.append(Operation(name, operator, names, shape, attributes, named))
-        return ValueView(name, shape, axes or (MAP if len(shape) == 3 else VECTOR))
+        return ValueView(name, shape, axes or (Layout.MAP if len(shape) == 3 else Layout.VECTOR))
 
     def as_vector(self, value: ValueView) -> ValueView:
         """Return a map's numbers in a vector, channel by channel and row by row."""
@@ -117,7 +122,7 @@ class GraphBuilder:
         long = [axis for axis in order if value.sizes[axis] > 1]
         if long != sorted(long):
             raise UnsupportedOp("it uses numbers of a map that was flattened in another order")
-        return ValueView(self.as_vector(value).name, (prod(value.shape),), VECTOR)
+        return ValueView(self.as_vector(value).name, (prod(value.shape),), Layout.VECTOR)
 
     def _store(self, name: str, tensor: Tensor) -> str:
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
@@ -132,7 +137,7 @@ def as_map(value: Any, what: str) -> ValueView:
     """Return a value whose dimensions are those of a map, else raise UnsupportedOp."""
     if not isinstance(value, ValueView):
         raise UnsupportedOp(f"{what} of something that does not depend on the image")
-    if value.axes == MAP:
+    if value.axes == Layout.MAP:
         return value
     if len(value.shape) == 1:
         raise UnsupportedOp(f"{what} of one number a channel")
@@ -141,31 +146,19 @@ def as_map(value: Any, what: str) -> ValueView:
 
 def is_channel_vector(value: Any) -> bool:
     """Whether a value is a vector that stands for a map of 1x1."""
-    return isinstance(value, ValueView) and value.axes == BY_CHANNEL and len(value.shape) == 1
+    return (
+        isinstance(value, ValueView) and value.axes == Layout.BY_CHANNEL and len(value.shape) == 1
+    )
 
 
 def normalize_axes(value: ValueView, axes: Axes) -> Axes:
     """Return the axes of a whole map where that is what they are: an axis of 1 may stand bare."""
     if value.shape == (1,) and not any(axes):
-        return {4: BY_CHANNEL, 2: VECTOR}.get(len(axes), axes)
+        return {4: Layout.BY_CHANNEL, 2: Layout.VECTOR}.get(len(axes), axes)
     if len(axes) != 4 or len(value.shape) != 3:
         return axes
     full = all(
         group == (axis,) or (group == () and value.sizes[axis] == 1)
         for group, axis in zip(axes[1:], "CHW", strict=True)
     )
-    return MAP if full else axes
-
-
-def pair(value: Any, default: int) -> tuple[int, int]:
-    if value is None or value == []:
-        return default, default
-    if isinstance(value, int):
-        return value, value
-    pair = tuple(value)
-    return (pair[0], pair[0]) if len(pair) == 1 else (pair[0], pair[1])
-
-
-def window_positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return how many positions a window takes along an axis of `size`."""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    return Layout.MAP if full else axes
