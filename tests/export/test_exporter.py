@@ -179,7 +179,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(RunFailed, match=r"Free .* then export again"):
-        exporter._write(tmp_path / "made", {"a.c": b"int a;\n"})
+        exporter._write(tmp_path / "made", ExportedModel(read.graph("Whole"), {"a.c": b"int a;\n"}))
     assert left_in(tmp_path) == []
 
 
@@ -192,7 +192,7 @@ def test_a_signal_leaves_no_half_written_folder(
     monkeypatch.setattr(durable.os, "fsync", stopped)
     for files in ({"a.c": b"int a;\n"}, b"int a;\n"):
         with pytest.raises(KeyboardInterrupt):
-            exporter._write(tmp_path / "made", files)
+            exporter._write(tmp_path / "made", ExportedModel(read.graph("Whole"), files))
         assert left_in(tmp_path) == []
 
 

@@ -174,7 +174,7 @@ def _static_arrays(program: Program, plan: MemoryPlan) -> list[str]:
     widths = [
         program.shape_of(step.inputs[0])[0]
         for step in program.steps
-        if step.settings.get("outside") == OUTSIDE
+        if not program.int8 and step.settings.get("outside") == OUTSIDE
     ]
     unpacked, number = _unpacked_bytes(program), "uint8_t" if program.int8 else "float"
     return [

@@ -1,1 +1,3 @@
 """The HTML target: one page that runs a network in the browser."""
+
+__all__ = ["graph_json", "page"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,22 +31,6 @@ from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder, Qu
 from whit.export.quantization.calibration import quantize_weights
 from whit.export.quantization.fixed_point import quantize_multiplier
 from whit.export.quantization.reference import matmul, window_taps
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Layer(Operator):
-    """A sum of products by constant weight (O, ...), plus constant bias (O,).
-
-    scale_inputs: returns the weight and bias that read x where others read x * scale + offset.
-    int8_step: returns the kernel and settings of a step, and stores the weights under a name.
-    logits_kernel: of the last layer in int8.
-    """
-
-    scale_inputs: Callable[[Operation, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-    int8_step: Callable[
-        [QuantizedProgramBuilder, Operation, NDArray[np.int8]], tuple[Kernel, dict[str, Any], str]
-    ]
-    logits_kernel: Kernel | None = None
 
 
 def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
@@ -78,9 +61,35 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
         name, factors, offsets, bounds, excess, rounded=not logits_kernel, bits=bits
     )
     held = builder.store_multiplier(name, numbers)
-    kernel, settings, stored = layer.int8_step(builder, op, weights.numbers)
+    kernel, settings, stored, array = layer.layout(graph, op, weights.numbers, True)
     settings |= {"zero": read.zero_point, **numbers.channel_settings()}
-    builder.add(op, logits_kernel or kernel, settings, name, weight=stored, **held)
+    weight = builder.store(stored, array)
+    builder.add(op, logits_kernel or kernel, settings, name, weight=weight, **held)
+
+
+def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
+    assert isinstance(op.operator, Layer)
+    weight = builder.constant(op, "weight")
+    kernel, settings, name, array = op.operator.layout(builder.graph, op, weight, False)
+    held = {"weight": builder.store(name, array), "bias": builder.store_constant(op, "bias")}
+    builder.add(op, kernel, settings, **held)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layer(Operator):
+    """A sum of products by constant weight (O, ...), plus constant bias (O,).
+
+    scale_inputs: returns the weight and bias that read x where others read x * scale + offset.
+    layout: returns the kernel of a step, its settings, and its weights' name and layout in memory,
+        in int8 or not.
+    logits_kernel: of the last layer in int8.
+    """
+
+    scale_inputs: Callable[[Operation, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    layout: Callable[[Graph, Operation, Array, bool], tuple[Kernel, dict[str, Any], str, Array]]
+    logits_kernel: Kernel | None = None
+    lower_float: Callable[[ProgramBuilder, Operation], None] = _lower_float
+    lower_int8: Callable[[QuantizedProgramBuilder, Operation], None] = _lower_int8
 
 
 def linear(
@@ -109,11 +118,6 @@ def _matmul(builder: GraphBuilder, vector: Any, weight: Any) -> ValueView:
     return linear(builder, vector, weight.t() if isinstance(weight, Tensor) else weight)
 
 
-def _lower_linear(builder: ProgramBuilder, op: Operation) -> None:
-    weight = builder.store(op.constants["weight"], builder.constant(op, "weight").T)
-    builder.add(op, LINEAR.kernel, {}, weight=weight, bias=builder.store_constant(op, "bias"))
-
-
 def _write_linear(writer: OnnxWriter, op: Operation) -> None:
     weight, bias = writer.weight(op), writer.constant(op, "bias")
     writer.node("Gemm", op.name, *op.inputs, weight, bias, transB=1)
@@ -128,7 +132,7 @@ _LINEAR_INT8 = Kernel(
     "linear", "linear{suffix}" + _LINEAR_CALL, _compute_linear, helpers=("settle",)
 )
 # Constants weight (K, N) and bias (K,); reads a vector.
-LINEAR = Layer(
+LINEAR: Layer = Layer(
     kind="linear",
     run=lambda op, inputs, held: F.linear(inputs[0], held["weight"], held["bias"]),
     kernel=Kernel("linear", "linear({input}, {count}, {weight}, {bias}, {output}, {outputs})"),
@@ -142,12 +146,10 @@ LINEAR = Layer(
     converters={"linear": linear, "addmm": _addmm, "mm": _matmul, "matmul": _matmul},
     num_macs=lambda op, constants: constants[op.constants["weight"]].numel(),
     scale_inputs=lambda op, weight, bias, scale, offset: (weight * scale, bias + weight @ offset),
-    int8_step=lambda builder, op, weights: (
-        *(_LINEAR_INT8, {}),
-        builder.store(op.constants["weight"], weights),
+    layout=lambda graph, op, weight, int8: (
+        *(_LINEAR_INT8 if int8 else LINEAR.kernel, {}, op.constants["weight"]),
+        weight if int8 else weight.T,
     ),
-    lower_float=_lower_linear,
-    lower_int8=_lower_int8,
 )
 
 
@@ -276,8 +278,8 @@ _INT8_KERNELS = {
 }
 
 
-def _kernel_layout(
-    graph: Graph, op: Operation, weight: Array, *, int8: bool
+def _conv_layout(
+    graph: Graph, op: Operation, weight: Array, int8: bool
 ) -> tuple[Kernel, dict[str, Any], str, Array]:
     """Return a convolution's kernel, its settings, and its weights' name and layout.
 
@@ -295,24 +297,9 @@ def _kernel_layout(
         by_group = weight.reshape(groups, -1, *weight.shape[1:])
         array = by_group.transpose(0, 3, 4, 2, 1)
     name = op.constants["weight"] + ("" if groups == 1 else f".{kind}{groups}")
-    settings = {**op.attributes, "kernel": weight.shape[2:]}
+    outside = OUTSIDE if kind == "conv" and any(op.attributes["padding"]) else "NULL"
+    settings = {**op.attributes, "kernel": weight.shape[2:], "outside": outside}
     return (_INT8_KERNELS if int8 else _KERNELS)[kind], settings, name, array
-
-
-def _lower_conv(builder: ProgramBuilder, op: Operation) -> None:
-    weight = builder.constant(op, "weight")
-    kernel, settings, name, array = _kernel_layout(builder.graph, op, weight, int8=False)
-    reads_outside = kernel.name == "conv" and any(op.attributes["padding"])
-    settings["outside"] = OUTSIDE if reads_outside else "NULL"
-    stored = builder.store(name, array)
-    builder.add(op, kernel, settings, weight=stored, bias=builder.store_constant(op, "bias"))
-
-
-def _int8_conv(
-    builder: QuantizedProgramBuilder, op: Operation, weights: NDArray[np.int8]
-) -> tuple[Kernel, dict[str, Any], str]:
-    kernel, settings, name, array = _kernel_layout(builder.graph, op, weights, int8=True)
-    return kernel, settings, builder.store(name, array)
 
 
 def _write_conv(writer: OnnxWriter, op: Operation) -> None:
@@ -342,8 +329,6 @@ CONV = Layer(
         prod(constants[op.constants["weight"]].shape[1:]) * prod(op.shape)
     ),
     scale_inputs=_scale_conv_inputs,
-    int8_step=_int8_conv,
-    lower_float=_lower_conv,
-    lower_int8=_lower_int8,
+    layout=_conv_layout,
 )
 OPERATORS = (CONV, LINEAR)
