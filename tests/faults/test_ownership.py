@@ -33,6 +33,7 @@ def running(workplace: Path) -> Command:
 
 def test_a_second_process_is_refused_by_name(workplace: Path) -> None:
     first = running(workplace)
+    first.signal(signal.SIGSTOP)  # it does not end meanwhile
     code, said = whit(workplace, "train", "--resume", "run")
     assert code == 2
     owner = f"process {first.process.pid} on {socket.gethostname()}, since 20"
@@ -118,7 +119,9 @@ def test_whoever_lost_the_folder_writes_no_more(workplace: Path) -> None:
 
 def test_a_folder_that_was_removed_is_missed(workplace: Path) -> None:
     command = running(workplace)
+    command.signal(signal.SIGSTOP)  # it writes nothing while its folder is removed
     shutil.rmtree(workplace / "run")
+    command.signal(signal.SIGCONT)
     assert command.wait() == 3
     assert "somebody removed it" in command.said
     assert not (workplace / "run").exists()

@@ -293,8 +293,10 @@ def test_what_is_no_address_of_a_database_is_refused(address: str) -> None:
 def test_one_driver_at_a_time(place: Path) -> None:
     command = Command.start(place, "search", "tiny.toml", "--trials", "3", "--jobs", "1")
     wait_until((place / "searches/tiny/trials").exists, command)
+    command.signal(signal.SIGSTOP)  # it does not end meanwhile
     code, said = whit(place, "search", "tiny.toml", "--trials", "3")
     assert code == 2, said
     assert "searches/tiny: another search is going on in it" in " ".join(said.split())
     command.signal(signal.SIGTERM)
+    command.signal(signal.SIGCONT)
     assert command.wait() == 143, command.said
