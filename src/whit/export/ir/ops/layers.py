@@ -63,8 +63,8 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     held = builder.store_multiplier(name, numbers)
     kernel, settings, stored, array = layer.layout(graph, op, weights.numbers, True)
     settings |= {"zero": read.zero_point, **numbers.channel_settings()}
-    weight = builder.store(stored, array)
-    builder.add(op, logits_kernel or kernel, settings, name, weight=weight, **held)
+    held["weight"] = builder.store(stored, array)
+    builder.add(op, logits_kernel or kernel, settings, name, **held)
 
 
 def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
