@@ -27,7 +27,6 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from export.device.board import BOARDS, CC, QEMU, Measured, measure
-from whit.budget import percent
 from whit.export.c.compile import c_logits
 from whit.export.c.float_lowering import float_program
 from whit.export.c.source import c_files
@@ -37,9 +36,10 @@ from whit.export.ir.interpreter import run_logits
 from whit.export.program import Program
 from whit.export.quantization.quantize import quantize
 from whit.export.quantization.reference import int8_logits
-from whit.recipe import shipped_recipes
-from whit.run_record import read_run
-from whit.trained import LoadedRun, load_run_model
+from whit.recipes.recipe import shipped_recipes
+from whit.runs.reader import read_run
+from whit.system.numbers import percent
+from whit.verification.restore import LoadedRun, load_run_model
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "DEVICE.md"

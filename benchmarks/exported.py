@@ -30,8 +30,8 @@ from whit.export.ir.build import build_graph
 from whit.export.onnx import onnx_bytes
 from whit.export.program import Program
 from whit.export.quantization.quantize import quantize
-from whit.run_record import read_run
-from whit.trained import load_run_model
+from whit.runs.reader import read_run
+from whit.verification.restore import load_run_model
 
 HERE = Path(__file__).parent
 LOOP = """#include "{name}.h"

@@ -27,15 +27,15 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from whit.data.datasets import load_dataset
-from whit.environment import describe_environment
 from whit.export.html.graph_json import graph_json
 from whit.export.html.page import static_file
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
 from whit.models.build import build_initialized_model
-from whit.recipe import load_recipe, shipped_recipes
+from whit.recipes.recipe import load_recipe, shipped_recipes
 from whit.reports import render_run_html, render_study_html
-from whit.run_record import read_run
+from whit.runs.environment import describe_environment
+from whit.runs.reader import read_run
 
 HERE = Path(__file__).parent
 RUNS = sorted((HERE.parent / "records" / "fewest-epochs").glob("*/seed-*"))

@@ -20,7 +20,7 @@ from statistics import median
 
 import torch
 
-from whit.recipe import load_recipe
+from whit.recipes.recipe import load_recipe
 
 HERE = Path(__file__).parent
 

@@ -30,14 +30,14 @@ from whit.data.datasets import load_dataset
 from whit.data.loader import Loader
 from whit.data.normalization import Normalize
 from whit.data.splits import Split
-from whit.environment import keep_freed_memory
 from whit.models.build import build_initialized_model
-from whit.objective import Objective, has_bf16
-from whit.optim import set_lr
-from whit.planning import plan
-from whit.recipe import Recipe, load_recipe
-from whit.state import EpochMetrics, TrainingState
-from whit.training import train
+from whit.recipes.recipe import Recipe, load_recipe
+from whit.training.device import keep_freed_memory
+from whit.training.loop import train
+from whit.training.objective import Objective, has_bf16
+from whit.training.optim import set_lr
+from whit.training.plan import plan
+from whit.training.state import EpochMetrics, TrainingState
 
 HERE = Path(__file__).parent
 RECORDS = HERE.parent / "records" / "published"

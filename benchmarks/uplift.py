@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from table import EPOCH_GOALS, NOTEBOOK_STEPS, notebook_epoch, whit_epoch
-from whit.recipe import load_recipe
+from whit.recipes.recipe import load_recipe
 
 UPLIFT = Path(__file__).parents[1] / "records" / "uplift"
 

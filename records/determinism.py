@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from whit.environment import describe_environment
-from whit.objective import has_bf16
+from whit.runs.environment import describe_environment
+from whit.training.objective import has_bf16
 
 HERE = Path(__file__).parent / "determinism"
 SEEDS = range(5)

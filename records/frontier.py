@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from whit.durable import write_whole
+from whit.system.atomic_files import write_whole
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -39,7 +39,7 @@ _BLUE, _GREY, _ORANGE = "#0072b2", "#777777", "#d55e00"
 
 def recorded() -> dict[str, dict[str, Any]]:
     """Return what each recipe's record holds: params, epochs, correct of 10,000 for each seed."""
-    file = resources.files("whit") / "recipes" / "recorded.json"
+    file = resources.files("whit.recipes") / "builtin" / "recorded.json"
     found: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     return {name: row for name, row in found.items() if row["correct"]}
 

@@ -21,12 +21,12 @@ from statistics import mean, stdev
 from typing import Any
 
 import whit
-from whit.evidence import student_two_sided
-from whit.job import recipe_id
+from whit.experiments.statistics import student_two_sided
+from whit.recipes.recipe import recipe_id
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RECIPES = ROOT / "src" / "whit" / "recipes"
+RECIPES = ROOT / "src" / "whit" / "recipes" / "builtin"
 
 # Best and last epoch of the write-ups, in correct images of 10,000.
 PUBLISHED = {

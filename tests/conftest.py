@@ -14,6 +14,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from easy_data import easy_images
+from harness.fixtures import undisturbed as undisturbed
+from harness.fixtures import workplace as workplace
 
 # Here and, through the environment, in every process that a test starts.
 _NO_NETWORK = str(Path(__file__).parent / "no_network")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import whit
-from whit.listing import recipe_rows, recipe_table
-from whit.planning import plan
-from whit.recipe import load_recipe, parse_recipe
+from whit.recipes.listing import recipe_rows, recipe_table
+from whit.recipes.recipe import load_recipe, parse_recipe
+from whit.training.plan import plan
 
 ROOT = Path(__file__).parents[1]
 

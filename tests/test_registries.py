@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from whit.augmentations import AUGMENTATIONS
-from whit.optimizers import OPTIMIZERS
-from whit.recipe import AugmentSpec, OptimSpec
+from whit.recipes.augmentations import AUGMENTATIONS
+from whit.recipes.optimizers import OPTIMIZERS
+from whit.recipes.recipe import AugmentSpec, OptimSpec
 
 # The entries are added before the recipe's schema is built, as if they were in the modules.
 SCRIPT = """

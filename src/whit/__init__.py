@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whit.errors import BudgetInfeasible as BudgetInfeasible
 from whit.errors import InputError as InputError
 from whit.errors import RunFailed as RunFailed
 from whit.errors import WhitError as WhitError
+from whit.recipes.budget import BudgetInfeasible as BudgetInfeasible
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from whit.judge import Judgement
-    from whit.planning import Plan
-    from whit.recipe import Recipe as Recipe
-    from whit.recipe import load_recipe as load_recipe
-    from whit.record import RunResult
-    from whit.studying import Study
+    from whit.experiments.study import Study
+    from whit.recipes.recipe import Recipe as Recipe
+    from whit.recipes.recipe import load_recipe as load_recipe
+    from whit.runs.result import RunResult
+    from whit.training.plan import Plan
+    from whit.verification.verify import Judgement
 
 __all__ = [
     "BudgetInfeasible",
@@ -47,7 +47,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("Recipe", "load_recipe"):
-        from whit import recipe
+        from whit.recipes import recipe
 
         return getattr(recipe, name)
     raise AttributeError(f"module 'whit' has no attribute {name!r}")
@@ -55,7 +55,7 @@ def __getattr__(name: str) -> Any:
 
 def plan(recipe: Recipe | str | Path, model: nn.Module | None = None) -> Plan:
     """Say what a recipe will cost; reads no images. `model` may stand in for the recipe's."""
-    from whit import planning
+    from whit.training import plan as planning
 
     return planning.plan(_as_recipe(recipe), model)
 
@@ -77,9 +77,9 @@ def train(
     """
     from rich.console import Console
 
-    from whit import planning
-    from whit.progress import make_callback
-    from whit.run import train_run
+    from whit.training import plan as planning
+    from whit.training.progress import make_callback
+    from whit.training.run import train_run
 
     return train_run(
         planning.plan(_as_recipe(recipe), model),
@@ -109,8 +109,8 @@ def resume(
     """
     from rich.console import Console
 
-    from whit.progress import make_callback
-    from whit.run import resume_run
+    from whit.training.progress import make_callback
+    from whit.training.run import resume_run
 
     return resume_run(
         Path(folder),
@@ -142,10 +142,10 @@ def study(
 
     from rich.console import Console
 
-    from whit.console import say_aside
-    from whit.study_progress import make_study_callback
-    from whit.studying import plan_variants, run_study
-    from whit.workers import LocalExecutor
+    from whit.experiments.execution.local import LocalExecutor
+    from whit.experiments.study import plan_variants, run_study
+    from whit.experiments.study_progress import make_study_callback
+    from whit.system.console import say_aside
 
     is_one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
     given: list[Any] = [recipes] if is_one else list(recipes)  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ def audit(
 
     `model` takes the weights of a run that trained a model given in Python.
     """
-    from whit.judge import judge
+    from whit.verification.verify import judge
 
     return judge(target, None if recipe is None else _as_recipe(recipe), model)
 
@@ -190,6 +190,6 @@ def report(
 
 
 def _as_recipe(recipe: Recipe | str | Path) -> Recipe:
-    from whit.recipe import Recipe, load_recipe
+    from whit.recipes.recipe import Recipe, load_recipe
 
     return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)

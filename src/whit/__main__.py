@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    from whit.cli import main as command_line
+    from whit.cli.app import main as command_line
 
     command_line()
 

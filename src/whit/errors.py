@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from whit.budget import Violation
+    from whit.recipes.budget import Violation
 
 
 class WhitError(Exception):

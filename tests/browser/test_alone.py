@@ -11,7 +11,7 @@ from torch import Tensor
 
 from browser.chromium import PROGRAM, Watched, new_context
 from browser.drawing import draw_a_seven, nameless, one_frame_later, paint
-from faults.processes import whit
+from harness.processes import whit
 from whit.data.datasets import load_dataset
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from browser.chromium import PROGRAM, Watched, logits_in, module
 from export.zoo import CLASSES, networks, some_images
 from whit.data.datasets import load_dataset
-from whit.evaluation import predict
 from whit.export.ir.build import build_graph
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
-from whit.run_record import read_run
-from whit.trained import load_run_model
+from whit.runs.reader import read_run
+from whit.training.evaluation import predict
+from whit.verification.restore import load_run_model
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed"),

@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from browser.chromium import PROGRAM, Watched, new_context
 from browser.drawing import draw_a_seven, nameless
-from faults.conftest import RECIPE
-from faults.processes import Command
+from harness.fixtures import RECIPE
+from harness.processes import Command
 from waiting import wait_until
 from web.asking import Server
 

@@ -14,7 +14,7 @@ import pytest
 from calling import Done
 from workshop import fill
 
-from whit.cli import main
+from whit.cli.app import main
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cli"
 

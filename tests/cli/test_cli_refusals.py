@@ -225,7 +225,7 @@ def test_wrong_usage_names_what_is_wrong(line: str, said: str, whit: Callable[..
 def test_an_error_that_nobody_foresaw_is_no_missed_budget(
     whit: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whit.listing.recipe_rows", lambda: {}["nothing"])
+    monkeypatch.setattr("whit.recipes.listing.recipe_rows", lambda: {}["nothing"])
     done = whit("recipes")
     assert (done.code, done.out) == (3, "")
     assert "KeyError: 'nothing'\nwhit: failed as the lines above say." in done.err
@@ -249,7 +249,7 @@ def test_an_over_budget_model_is_refused_with_every_violation_and_how_to_mend_it
     def no_data(*_: object, **__: object) -> None:
         raise AssertionError("data was read")
 
-    monkeypatch.setattr("whit.preparing.load_dataset", no_data)
+    monkeypatch.setattr("whit.training.setup.load_dataset", no_data)
     before = sorted(workshop.rglob("*"))
     line = (
         "train easy.toml --set budget.params='< 1000' --set budget.epochs='< 3' "

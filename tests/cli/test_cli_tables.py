@@ -19,9 +19,9 @@ from calling import Done
 from masks import without_times
 from rich.console import Console
 
-from whit.budget import Budget, Metrics
-from whit.recipe import load_recipe
-from whit.record import Evaluation, RunResult
+from whit.recipes.budget import Budget, Metrics
+from whit.recipes.recipe import load_recipe
+from whit.runs.result import Evaluation, RunResult
 
 WIDTHS = (60, 80, 100)
 
@@ -31,7 +31,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Give standard output a width, as a terminal has."""
 
     def set_to(width: int) -> None:
-        for module in ("whit.cli.training", "whit.console"):
+        for module in ("whit.cli.train", "whit.system.console"):
             monkeypatch.setattr(f"{module}.console", lambda: Console(width=width))
 
     return set_to
@@ -97,14 +97,14 @@ def test_every_recipe_is_listed_with_what_records_hold(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "recipes").mkdir()
+    (tmp_path / "builtin").mkdir()
     recorded = {
         "sprint": {"params": 18346, "correct": [9945, 9950]},
         "published-16848": {"params": 16848, "correct": [9939]},
     }
-    (tmp_path / "recipes" / "recorded.json").write_text(json.dumps(recorded))
+    (tmp_path / "builtin" / "recorded.json").write_text(json.dumps(recorded))
     files = SimpleNamespace(files=lambda package: tmp_path)
-    monkeypatch.setattr("whit.listing.resources", files)
+    monkeypatch.setattr("whit.recipes.listing.resources", files)
     golden("recipes", whit("recipes").out)
 
 

@@ -27,11 +27,11 @@ from rich.console import Console
 from screen import Screen
 
 from waiting import LIMIT
-from whit.callback import RunStatus
-from whit.planning import plan
-from whit.progress import BarReporter
-from whit.recipe import load_recipe
-from whit.state import EpochMetrics
+from whit.recipes.recipe import load_recipe
+from whit.training.callback import RunStatus
+from whit.training.plan import plan
+from whit.training.progress import BarReporter
+from whit.training.state import EpochMetrics
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
 SLOW = "--set train.batch_size=2 --threads 1"  # an epoch long enough for the bar to move
@@ -129,7 +129,7 @@ def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_pa
 def test_the_bar_never_exceeds_the_terminal(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whit.progress._BAR_REFRESH", 0.0)
+    monkeypatch.setattr("whit.training.progress._BAR_REFRESH", 0.0)
     file = io.StringIO()
     bar = BarReporter(
         Console(width=width, force_terminal=True, file=file, _environ={"TERM": "xterm"})
@@ -226,7 +226,7 @@ def test_verbs_without_numbers_start_without_torch(workshop: Path) -> None:
     lines += ["compare runs/easy-0 runs/easy-1", "plan sprnt", "compare runs nowhere"]
     code = f"""
 import sys
-from whit.cli import main
+from whit.cli.app import main
 for line in {lines!r}:
     sys.argv = ["whit", *line.split()]
     try:

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load, save
 
 from easy_data import easy_images
-from whit.planning import plan
-from whit.recipe import load_recipe
-from whit.run import train_run
+from whit.recipes.recipe import load_recipe
+from whit.training.plan import plan
+from whit.training.run import train_run
 
 EASY = """\
 name = "easy"

@@ -20,7 +20,6 @@ from export import read
 from export.test_onnx import near
 from export.zoo import some_images
 from whit.errors import RunFailed
-from whit.evaluation import predict
 from whit.export.c.compile import STRICT_FLAGS, c_logits
 from whit.export.c.float_lowering import float_program
 from whit.export.c.source import c_files, c_name, memory_plan
@@ -28,6 +27,7 @@ from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
 from whit.export.program import Program
 from whit.export.quantization.quantize import quantize
+from whit.training.evaluation import predict
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),

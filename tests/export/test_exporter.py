@@ -15,12 +15,12 @@ from torch import Tensor
 
 from export import read
 from export.zoo import some_images
-from faults.processes import whit
-from whit import durable
+from harness.processes import whit
 from whit.errors import InputError, ModelError, RunFailed
 from whit.export import exporter
 from whit.export.exporter import ExportResult, export_run
 from whit.export.targets import TARGETS, CTarget, ExportedModel
+from whit.system import atomic_files as durable
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_the_page_has_no_int8(run: Path, tmp_path: Path) -> None:
 def test_a_missing_part_is_named(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whit.needed.find_spec", lambda name: None)
+    monkeypatch.setattr("whit.system.optional_deps.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'whit\[export\]'"):
         export_run(run, "onnx", tmp_path / "made")
 

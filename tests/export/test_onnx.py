@@ -11,9 +11,9 @@ from torch import Tensor
 
 from export import read
 from export.zoo import some_images
-from whit.evaluation import predict
 from whit.export.onnx import onnx_bytes, onnx_logits
 from whit.export.quantization.quantize import quantize
+from whit.training.evaluation import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from whit.models.build import build_initialized_model
 from whit.models.layers import Deskew, MultiColumn, ShiftTTA
 from whit.models.plain import Kind, PlainConfig, plain
-from whit.recipe import load_recipe, shipped_recipes
+from whit.recipes.recipe import load_recipe, shipped_recipes
 
 CLASSES = tuple("0123456789")
 

@@ -25,10 +25,10 @@ import torch
 from torch import nn
 
 from whit.errors import SourceError
-from whit.model_ref import is_model_path
 from whit.models.user_code import build_user_model, read_source, user_model_sha256
 from whit.models.user_code.loader import load_model_class
 from whit.models.user_code.scopes import analyze_statement
+from whit.recipes.model_ref import is_model_path
 
 NET = """\
 import torch.nn as nn

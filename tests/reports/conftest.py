@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from report_page import train
 
-from whit.recipe import Recipe, load_recipe
+from whit.recipes.recipe import Recipe, load_recipe
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import nn
 
-from whit.planning import plan
-from whit.recipe import Recipe
-from whit.run import train_run
-from whit.run_record import RunRecord, read_run
+from whit.recipes.recipe import Recipe
+from whit.runs.reader import RunRecord, read_run
+from whit.training.plan import plan
+from whit.training.run import train_run
 
 VOID = {"meta", "img", "br"}
 

@@ -10,11 +10,11 @@ import torch
 
 from easy_data import easy_split
 from whit.data.splits import Split
-from whit.error_analysis import NUM_BINS, analyze_logits, analyze_run
-from whit.evaluation import evaluate, predict
 from whit.reports.wording import format_percent
-from whit.run_record import RunRecord, read_run
-from whit.trained import load_run_model
+from whit.runs.reader import RunRecord, read_run
+from whit.training.evaluation import evaluate, predict
+from whit.verification.error_analysis import NUM_BINS, analyze_logits, analyze_run
+from whit.verification.restore import load_run_model
 
 
 def run_logits(record: RunRecord) -> tuple[torch.Tensor, Split, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from whit.errors import InputError, RunFailed
 from whit.reports import write_report
 from whit.reports.figures.network import select_feature_maps, select_receptive_fields
 from whit.reports.figures.thumbnails import encode_png
-from whit.run_record import read_run
+from whit.runs.reader import read_run
 
 
 def test_markdown_names_pictures_that_are_there(runs: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_full_disk_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_without_matplotlib_it_says_what_to_install(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whit.needed.find_spec", lambda name: None)
+    monkeypatch.setattr("whit.system.optional_deps.find_spec", lambda name: None)
     with pytest.raises(InputError, match=re.escape("pip install 'whit[report]'")):
         whit.report(finished)
 
@@ -130,7 +130,7 @@ def test_words_stand_out_on_every_colour() -> None:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    from whit.cli import main
+    from whit.cli.app import main
 
     def called(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["whit", *arguments])

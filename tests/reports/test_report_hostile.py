@@ -12,7 +12,7 @@ from report_page import checked
 
 from whit.reports import render_run_html, render_study_html, write_report
 from whit.reports.renderers.markdown import escape
-from whit.run_record import read_run
+from whit.runs.reader import read_run
 
 HOSTILE = '</script></pre><img src="http://x.y/z" onerror=alert(1)>`|a|b|` [x](http://x.y) &lt; # *'
 

@@ -12,12 +12,12 @@ import torch
 from report_page import checked, train
 from torch import nn
 
-from whit.budget import percent
 from whit.data.datasets import load_dataset
-from whit.error_analysis import KNOWN_LABEL_ERRORS, analyze_logits
-from whit.recipe import Recipe, load_recipe
+from whit.recipes.recipe import Recipe, load_recipe
 from whit.reports import collect_run_facts, render_run_html, render_study_html
-from whit.run_record import read_run
+from whit.runs.reader import read_run
+from whit.system.numbers import percent
+from whit.verification.error_analysis import KNOWN_LABEL_ERRORS, analyze_logits
 
 SECTIONS = [
     "Verdict",
@@ -220,7 +220,7 @@ def test_disputed_labels_are_marked_on_mnist_alone(tmp_path: Path) -> None:
     page = checked(text)
     assert "and" in page.text
     val = replace(record, recipe=recipe.changed(["train.test=false"]))
-    from whit.error_analysis import known_label_errors
+    from whit.verification.error_analysis import known_label_errors
 
     assert known_label_errors(val) == frozenset()
     assert known_label_errors(record) == KNOWN_LABEL_ERRORS

@@ -10,9 +10,9 @@ import pytest
 from report_page import checked, train
 
 from whit.errors import InputError
-from whit.recipe import Recipe
+from whit.recipes.recipe import Recipe
 from whit.reports import render_study_html
-from whit.run_record import read_run
+from whit.runs.reader import read_run
 
 
 def test_a_study_shows_its_spread_and_what_most_seeds_get_wrong(runs: Path) -> None:

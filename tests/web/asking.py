@@ -16,7 +16,7 @@ from typing import Any
 
 from waiting import LIMIT
 
-_START = "import sys; {before}; from whit.cli import main; main()"
+_START = "import sys; {before}; from whit.cli.app import main; main()"
 
 
 @dataclass(frozen=True)

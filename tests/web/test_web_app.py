@@ -183,7 +183,7 @@ def test_unchanged_is_304_and_changes_are_seen(shelf: Path, put: Put, serve: Ser
 
 
 def test_who_owns_a_running_run(shelf: Path, put: Put, serve: Serve) -> None:
-    from whit.ownership import Ownership
+    from whit.runs.lock import Ownership
 
     run = put(shelf / "runs/one")
     (run / "result.json").unlink()
@@ -273,7 +273,7 @@ def test_a_thousand_runs(shelf: Path, put: Put, monkeypatch: pytest.MonkeyPatch)
         shutil.copy(run / "log.jsonl", folder)
     monkeypatch.chdir(shelf)
     read: list[Path] = []
-    from whit.run_record import read_run
+    from whit.runs.reader import read_run
 
     def counting(path: Path) -> Any:
         read.append(path)
@@ -292,8 +292,8 @@ def test_a_thousand_runs(shelf: Path, put: Put, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_server_knows_no_torch() -> None:
     code = (
-        "import sys, whit.cli, whit.web.server; sys.exit(any(name in sys.modules for name in"
-        " ('torch', 'numpy', 'matplotlib', 'whit.trained')))"
+        "import sys, whit.cli.app, whit.web.server; sys.exit(any(name in sys.modules for name in"
+        " ('torch', 'numpy', 'matplotlib', 'whit.verification.restore')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from asking import Server, read_answer
 
-from faults.processes import children_of, have_ended
+from harness.processes import children_of, have_ended
 from waiting import LIMIT, wait_until
 from whit.errors import InputError
 from whit.web import worker

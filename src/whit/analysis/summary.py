@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from whit.analysis.rows import Extent, Layer, extent_to_json
-from whit.text_table import align_columns
+from whit.system.text_tables import align_columns
 
 HEADINGS = ("layer", "kind", "output", "params", "MACs", "field", "jump")
 ALIGN = "lllrrrr"

@@ -1,104 +1,13 @@
-"""The command line: one function a verb. torch is imported inside the verbs that need it."""
+"""The command line: one function a command."""
 
-from __future__ import annotations
-
-import io
-import signal
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Annotated
-
-import typer
-
-from whit.cli.exporting import export
-from whit.cli.looking import audit, compare, data, plan, recipes, runs
-from whit.cli.many import search, study
-from whit.cli.serving import serve
-from whit.cli.showing import report
-from whit.cli.training import train
-from whit.console import say
-from whit.errors import BudgetInfeasible, InputError, WhitError
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Train image classifiers that keep a budget of parameters, epochs and accuracy.",
-    epilog="Exit codes: 0 budget met or work done, 1 budget missed, 2 bad input, "
-    "3 the run failed, 130 or 143 stopped.",
-)
-for _verb in (
-    *(recipes, plan, train, audit, runs, compare, study, search),
-    *(report, export, serve, data),
-):
-    app.command()(_verb)
-
-
-@app.callback(invoke_without_command=True)
-def _options(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"whit {installed('whit')}")
-        raise typer.Exit
-
-
-class _Stopped(BaseException):
-    """A signal outside a run; no `except Exception` of a user's model holds it up."""
-
-
-@contextmanager
-def _signals_stop() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stopped(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def main() -> None:
-    """Run the command line; every error meant for users becomes one message and an exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a terminal's character set lacks, such as ×, is no reason to fail.
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        with _signals_stop():
-            sys.exit(_run())
-    except _Stopped as stopped:
-        (number,) = stopped.args
-        say(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
-        sys.exit(128 + number)
-
-
-def _run() -> int:
-    try:
-        app(prog_name="whit")  # also as `python -m whit`
-    except BudgetInfeasible as error:
-        lines = ["refused before training; the budget cannot be kept:"]
-        lines += [f"  - {violation.message}" for violation in error.violations]
-        say("whit: " + "\n".join(lines), sys.stderr)
-        return error.exit_code
-    except InputError as error:
-        say("\n".join(f"whit: {problem}" for problem in error.problems), sys.stderr)
-        return error.exit_code
-    except WhitError as error:
-        say(f"whit: {error}", sys.stderr)
-        return error.exit_code
-    except Exception:
-        # Nobody foresaw it, so its lines are shown; exit code 1 would say "budget missed".
-        advice = "If they do not end in your own model, it is a fault of whit: please report it."
-        say(f"{traceback.format_exc()}whit: failed as the lines above say. {advice}", sys.stderr)
-        return WhitError.exit_code
-    return 0
+__all__ = [
+    "app",
+    "export",
+    "inspect",
+    "options",
+    "report",
+    "search",
+    "serve",
+    "study",
+    "train",
+]

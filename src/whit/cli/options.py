@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from whit.errors import InputError
-from whit.recipe import Recipe, load_recipe
+from whit.recipes.recipe import Recipe, load_recipe
+from whit.system.console import leave_at_once, say_aside
+from whit.system.optional_deps import need
+from whit.system.signals import SignalHandler, StopRequested
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name, or a path.")]
 Sets = Annotated[
@@ -68,3 +74,54 @@ def exit_by(verdict: str) -> None:
     """Leave with exit code 1 when the budget is missed."""
     if verdict == "missed":
         raise typer.Exit(1)
+
+
+Jobs = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Runs at the same time; by default as the cores allow."),
+]
+Threads = Annotated[str, typer.Option(metavar="N", help="Processor threads of each run.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="A dask scheduler, whose workers train; else this machine."
+    ),
+]
+
+
+@contextmanager
+def _stopping() -> Iterator[SignalHandler]:
+    """Record signals; one that comes before or after the training ends the command."""
+    try:
+        with SignalHandler(partial(leave_at_once, goes_on="the same command")) as signals:
+            yield signals
+    except StopRequested as stop:
+        raise stop.to_error(". The same command goes on.") from None
+
+
+def _executor(
+    cluster: str | None,
+    jobs: int | None,
+    threads: int,
+    signals: SignalHandler,
+    num_runs: int | None = None,
+) -> Any:
+    """Return an executor: a cluster, or up to `jobs` processes of this machine.
+
+    `num_runs` is how many runs there are in all, where that is known.
+    """
+    if cluster is None:
+        from whit.experiments.execution.local import LocalExecutor
+
+        num_jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
+        return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, say_aside)
+    if jobs is not None:
+        raise InputError(
+            "--jobs: a cluster has as many as its workers have threads: leave it away."
+        )
+
+    need("cluster", "distributed")
+    from whit.experiments.execution.dask_cluster import Cluster
+
+    with signals.interruptible():  # a scheduler may never answer
+        return Cluster(cluster, say_aside)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from whit.data.normalization import Normalize
 from whit.data.splits import Split
-from whit.recipe import AugmentSpec
-from whit.streams import stream_seed
+from whit.recipes.recipe import AugmentSpec
+from whit.system.rng import stream_seed
 
 
 class Loader:

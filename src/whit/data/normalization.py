@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from whit.data.splits import Dataset, Split
-from whit.recipe import DataSpec
+from whit.recipes.recipe import DataSpec
 
 # A tenth of a grey level. Only a channel that is constant, or nearly so over a whole data set,
 # has a smaller deviation; dividing by it would amplify noise.

@@ -9,21 +9,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from whit.budget import percent
-from whit.durable import atomic_write_directory, what_to_free, write_whole
 from whit.errors import InputError, RunFailed
-from whit.evaluation import predict
 from whit.export.ir.build import build_graph
 from whit.export.ir.interpreter import run_logits
 from whit.export.targets import TARGETS, ExportedModel
-from whit.inputs import current_digests, diff_inputs
 from whit.models.weights import sha256
-from whit.needed import need
-from whit.run_record import RunRecord, read_run, weights_problem
 from whit.runs import layout
-from whit.sameness import REPRODUCIBILITY_KEYS
-from whit.text_table import wrapped
-from whit.trained import LoadedRun, load_run_model
+from whit.runs.compatibility import REPRODUCIBILITY_KEYS
+from whit.runs.reader import RunRecord, read_run, weights_problem
+from whit.system.atomic_files import atomic_write_directory, what_to_free, write_whole
+from whit.system.numbers import percent
+from whit.system.optional_deps import need
+from whit.system.text_tables import wrapped
+from whit.training.evaluation import predict
+from whit.verification.provenance import current_digests, diff_inputs
+from whit.verification.restore import LoadedRun, load_run_model
 
 _MAX_ERROR = 1e-3  # of the largest logit
 _MAX_TIE = 1e-4  # of it: sums of float32 in another order decide between logits as near as this

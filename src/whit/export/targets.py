@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from whit.budget import percent
 from whit.errors import ModelError
+from whit.system.numbers import percent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from whit.export.ir.graph import Graph
     from whit.export.program import Program
     from whit.export.quantization.quantize import QuantizedProgram
-    from whit.trained import LoadedRun
+    from whit.verification.restore import LoadedRun
 
 
 @dataclass(frozen=True)

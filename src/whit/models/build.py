@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from whit.chance import own_chance, set_chance
 from whit.data.datasets import probe_dataset
 from whit.errors import ModelError
 from whit.models.registry import build_model
 from whit.models.weights import load_weights
-from whit.recipe import Recipe
+from whit.recipes.recipe import Recipe
+from whit.system.rng import own_chance, set_chance
 
 
 def build_initialized_model(

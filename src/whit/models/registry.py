@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
 from whit.errors import ModelError, did_you_mean
-from whit.model_ref import IN_MEMORY, is_model_path
 from whit.models import published
 from whit.models.plain import PlainConfig, plain
 from whit.models.user_code import build_user_model
-from whit.recipe import ModelSpec
-from whit.validation_errors import describe_errors
+from whit.recipes.model_ref import IN_MEMORY, is_model_path
+from whit.recipes.recipe import ModelSpec
+from whit.system.validation_errors import describe_errors
 
 
 class NoConfig(BaseModel):

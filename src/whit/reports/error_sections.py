@@ -6,8 +6,6 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from whit.budget import percent
-from whit.error_analysis import Calibration, ErrorAnalysis, Misclassification, known_label_errors
 from whit.reports.document import (
     Block,
     Details,
@@ -22,6 +20,13 @@ from whit.reports.figures.plots import draw_reliability
 from whit.reports.figures.thumbnails import encode_png
 from whit.reports.run_facts import RunFacts
 from whit.reports.wording import format_percent, one_line, plural, truncate
+from whit.system.numbers import percent
+from whit.verification.error_analysis import (
+    Calibration,
+    ErrorAnalysis,
+    Misclassification,
+    known_label_errors,
+)
 
 _MAX_THUMBNAILS = 100
 _MAX_CLASSES = 20  # of a confusion matrix; with more, only the most confused pairs are shown

@@ -9,18 +9,23 @@ from math import isfinite
 from torch import nn
 
 from whit.analysis import Audit
-from whit.budget import Metrics, Verdict, Violation
 from whit.data.datasets import load_dataset
 from whit.data.splits import Split
-from whit.error_analysis import ErrorAnalysis, analyze_logits, analyze_run, known_label_errors
 from whit.errors import InputError
-from whit.inputs import diff_inputs
-from whit.judge import Judgement, altered, judge_run
-from whit.model_ref import reject_code_in_run
-from whit.planning import plan
-from whit.run_record import RunRecord, weights_problem
+from whit.recipes.budget import Metrics, Verdict, Violation
+from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
-from whit.trained import load_run_model
+from whit.runs.reader import RunRecord, weights_problem
+from whit.training.plan import plan
+from whit.verification.error_analysis import (
+    ErrorAnalysis,
+    analyze_logits,
+    analyze_run,
+    known_label_errors,
+)
+from whit.verification.provenance import diff_inputs
+from whit.verification.restore import load_run_model
+from whit.verification.verify import Judgement, altered, judge_run
 
 
 @dataclass(frozen=True)

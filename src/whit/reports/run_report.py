@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from whit.budget import percent
 from whit.reports.document import Block, CodeBlock, Details, Document, Picture, Section, Text
 from whit.reports.error_sections import error_sections
 from whit.reports.figures.plots import draw_curves
@@ -16,6 +15,7 @@ from whit.reports.sections import (
     verdict_blocks,
 )
 from whit.reports.wording import describe_trend, one_line, plural, truncate
+from whit.system.numbers import percent
 
 
 def run_document(facts: RunFacts) -> Document:

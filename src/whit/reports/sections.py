@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from whit.analysis import Audit
 from whit.analysis.summary import HEADINGS
-from whit.budget import Budget, Metrics, percent
 from whit.data.datasets import probe_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
-from whit.job import recipe_id
-from whit.recipe import Recipe, parse_recipe, shipped_recipes
-from whit.record import KEPT, EpochRecord
+from whit.recipes.budget import Budget, Metrics
+from whit.recipes.recipe import Recipe, parse_recipe, recipe_id, shipped_recipes
 from whit.reports.document import Block, Callout, CodeBlock, Picture, Table, Text
 from whit.reports.figures import network
 from whit.reports.run_facts import RunFacts
 from whit.reports.wording import SEVERITIES, format_percent, one_line, truncate
-from whit.run_record import RunRecord
 from whit.runs import layout
+from whit.runs.reader import RunRecord
+from whit.runs.result import KEPT, EpochRecord
+from whit.system.numbers import percent
 
 
 def verdict_blocks(facts: RunFacts) -> list[Block]:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from torch import nn
 
-from whit.comparison import seed_order
 from whit.data.splits import Split
 from whit.errors import InputError
-from whit.job import recipe_id
+from whit.experiments.comparison import seed_order
+from whit.experiments.seed_group import Seeds, is_judged
+from whit.recipes.recipe import recipe_id
 from whit.reports.run_facts import RunFacts, collect_run_facts, find_mismatches, load_run_split
-from whit.run_record import RunRecord, find_runs, read_run
-from whit.seeds import Seeds, is_judged
+from whit.runs.reader import RunRecord, find_runs, read_run
 
 SplitCache = dict[object, Split | None]  # by data set, held-out images, split and digest
 

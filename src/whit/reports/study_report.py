@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from whit.budget import Limit, percent
-from whit.comparison import compare
-from whit.error_analysis import known_label_errors
 from whit.errors import InputError
+from whit.experiments.comparison import compare
+from whit.experiments.seed_group import TABLE_HEAD, Seeds
+from whit.recipes.budget import Limit
 from whit.reports.document import (
     Block,
     Callout,
@@ -33,7 +33,8 @@ from whit.reports.sections import (
 )
 from whit.reports.study_facts import StudyFacts
 from whit.reports.wording import describe_trend, one_line, plural, truncate
-from whit.seeds import TABLE_HEAD, Seeds
+from whit.system.numbers import percent
+from whit.verification.error_analysis import known_label_errors
 
 _MAX_THUMBNAILS = 60
 _MAX_THUMBNAILS_OF_MANY = 12  # of a study among several

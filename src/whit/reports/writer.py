@@ -7,9 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from whit.durable import what_to_free, why_no_place, write_whole
 from whit.errors import InputError, RunFailed
-from whit.needed import need
 from whit.reports.document import Document
 from whit.reports.renderers.html import render_html
 from whit.reports.renderers.markdown import Markdown
@@ -23,8 +21,10 @@ from whit.reports.study_facts import (
     find_groups,
 )
 from whit.reports.study_report import comparison_document, study_document
-from whit.run_record import RunRecord, read_run
 from whit.runs import layout
+from whit.runs.reader import RunRecord, read_run
+from whit.system.atomic_files import what_to_free, why_no_place, write_whole
+from whit.system.optional_deps import need
 
 
 def render_run_html(run: RunRecord, model: nn.Module | None = None) -> str:

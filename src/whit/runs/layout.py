@@ -16,7 +16,7 @@ import os
 import re
 from pathlib import Path
 
-from whit.recipe import RECIPE_FILE
+from whit.recipes.recipe import RECIPE_FILE
 
 RECIPE = RECIPE_FILE
 ENVIRONMENT = "environment.json"

@@ -47,7 +47,7 @@ user's own model file, 404 unknown or deleted, 405 not GET, 409 damaged or witho
 for, 413 a body of more than 64 KiB, 500 a fault of whit or of its process for slow answers, 503
 while the server ends. All other responses have an ETag and are 304 to a request that names it.
 
-`/page/columns.json` describes the columns of the list: whit.listing.page_columns.
+`/page/columns.json` describes the columns of the list: whit.runs.listing.page_columns.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from whit.errors import InputError
-from whit.listing import page_columns
-from whit.model_ref import is_model_path
+from whit.recipes.model_ref import is_model_path
+from whit.runs.listing import page_columns
 from whit.web.payloads import user_model_refusal
 from whit.web.run_index import RunIndex, is_id
 from whit.web.run_location import RunDeleted, RunLocation

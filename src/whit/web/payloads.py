@@ -13,11 +13,11 @@ from dataclasses import asdict
 from typing import Any
 
 from whit.errors import InputError
-from whit.evidence import Sample
-from whit.listing import run_fields
-from whit.model_ref import is_model_path
-from whit.ownership import Owner
-from whit.run_record import RunRecord, weights_problem
+from whit.experiments.statistics import Sample
+from whit.recipes.model_ref import is_model_path
+from whit.runs.listing import run_fields
+from whit.runs.lock import Owner
+from whit.runs.reader import RunRecord, weights_problem
 from whit.web.run_location import RunLocation, escape_path
 
 _MAX_ITEMS = 100  # of an unchecked list or table

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from whit.errors import InputError
-from whit.listing import check_folders
-from whit.ownership import Owner
-from whit.run_record import RunRecord
 from whit.runs import layout
+from whit.runs.listing import check_folders
+from whit.runs.lock import Owner
+from whit.runs.reader import RunRecord
 from whit.web.payloads import damaged_row, run_details, run_row, study_rows
 from whit.web.run_location import (
     RunDeleted,

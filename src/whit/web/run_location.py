@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whit.errors import InputError
-from whit.run_record import RunRecord, read_run
 from whit.runs import layout
+from whit.runs.reader import RunRecord, read_run
 
 # Modification times (ns), size and inode of each file; None for a missing one.
 Signature = tuple[tuple[int, int, int, int] | None, ...]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import uvicorn
 
-from whit.console import say
 from whit.errors import InputError
+from whit.system.console import say
 from whit.web.app import Application, build_app
 from whit.web.connection import Connection
 from whit.web.run_index import RunIndex

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from whit.errors import InputError, WhitError
-from whit.json_worker import serve_requests
-from whit.model_ref import is_model_path
-from whit.run_record import RunRecord, read_run, weights_problem
-from whit.trained import LoadedRun, load_run_model
+from whit.recipes.model_ref import is_model_path
+from whit.runs.reader import RunRecord, read_run, weights_problem
+from whit.system.json_worker import serve_requests
+from whit.verification.restore import LoadedRun, load_run_model
 from whit.web.payloads import user_model_refusal
 
 _MAX_ERRORS = 300
@@ -38,7 +38,7 @@ def build_network(run: RunRecord) -> str:
 
 def build_errors(run: RunRecord) -> str:
     """Return the images that a finished run misclassifies as JSON, the worst first."""
-    from whit.error_analysis import analyze_run
+    from whit.verification.error_analysis import analyze_run
 
     loaded = _load_network(run)
     split, analysis = loaded.split, analyze_run(loaded)

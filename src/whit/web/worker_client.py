@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from whit.json_worker import JsonWorker
+from whit.system.json_worker import JsonWorker
 from whit.web.run_location import RunLocation
 
 _ARGUMENTS = ("-m", "whit.web.worker")

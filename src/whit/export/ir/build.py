@@ -10,7 +10,7 @@ from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
 from whit.export.ir.graph import INPUT, Graph, Operation, prepend
 from whit.export.ir.ops.scale import SCALE
-from whit.trained import LoadedRun
+from whit.verification.restore import LoadedRun
 
 
 def build_graph(trained: LoadedRun) -> Graph:

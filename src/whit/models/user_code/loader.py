@@ -29,7 +29,6 @@ import torch
 from torch import nn
 
 from whit.errors import SourceError, did_you_mean
-from whit.model_ref import SUFFIXES, is_model_path
 from whit.models.user_code.factory import (
     ModelFactory,
     definition_site,
@@ -42,6 +41,7 @@ from whit.models.user_code.sibling_imports import sibling_imports
 from whit.models.user_code.slicing import slice_notebook
 from whit.models.user_code.source import Source, describe_syntax_error, parse, read_python
 from whit.models.user_code.tracebacks import describe_failure
+from whit.recipes.model_ref import SUFFIXES, is_model_path
 
 # --- The target and its code ---------------------------------------------------------------------
 

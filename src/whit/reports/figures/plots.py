@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from whit.error_analysis import Calibration
-from whit.recipe import Recipe
-from whit.record import EpochRecord, Evaluation
-from whit.seeds import Seeds
+from whit.experiments.seed_group import Seeds
+from whit.recipes.recipe import Recipe
+from whit.runs.result import EpochRecord, Evaluation
+from whit.verification.error_analysis import Calibration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,47 @@
+"""The command that exports a run: as ONNX, as C, or as the page with its network in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whit.cli.options import AsJson
+from whit.errors import InputError, did_you_mean
+from whit.export.targets import TARGETS
+from whit.system.console import alone, show
+
+_INT8_TARGETS = [target.name for target in TARGETS.values() if not target.no_int8]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORM",
+            help="; ".join(f"{each.name}: {each.summary}" for each in TARGETS.values()) + ".",
+        ),
+    ],
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help=f"In whole numbers of 8 bits, for {' and '.join(_INT8_TARGETS)}."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Where to; must not be there yet.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ship a run, and prove it equal on every image it was judged on."""
+    if to not in TARGETS:
+        raise InputError(f"--to {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}")
+    from whit.export.exporter import export_run
+
+    name = f"{run.resolve().name}{'-int8' * int8}.{to}"
+    with alone(as_json):
+        result = export_run(run, to, out or Path(name), int8=int8)
+    show(result.to_json(), result.text, as_json)

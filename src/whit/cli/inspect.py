@@ -1,0 +1,128 @@
+"""Verbs that look: recipes, plans, audits, runs, comparisons, data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whit.cli.options import AsJson, RecipeName, Sets, exit_by, recipe_named
+from whit.errors import InputError
+from whit.recipes.listing import recipe_rows, recipe_table
+from whit.runs.listing import (
+    run_rows,
+    run_table,
+)
+from whit.system.console import alone, show
+from whit.system.text_tables import text_table
+
+if TYPE_CHECKING:
+    from whit.data.splits import Dataset
+
+
+def recipes(as_json: AsJson = False) -> None:
+    """List the shipped recipes, their sizes and recorded accuracy."""
+
+    rows = recipe_rows()
+    show(rows, lambda width: recipe_table(rows, width), as_json)
+
+
+def plan(recipe: RecipeName, set_: Sets = None, as_json: AsJson = False) -> None:
+    """Show a recipe's layers, steps and predicted verdict. Reads no data."""
+    changed = recipe_named(recipe, set_)
+    from whit.training.plan import plan as make_plan
+
+    with alone(as_json):
+        made = make_plan(changed)
+    show(made.to_json(), made.table, as_json)
+    exit_by(made.verdict)
+
+
+def audit(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="A run folder, recipe, file.py:Class, notebook.ipynb:Class or .safetensors.",
+        ),
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Data, model sizes and budget to judge by."),
+    ] = None,
+    set_: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute layers and verdict. Believes no record."""
+    if set_ and recipe is None:
+        raise InputError("--set changes a recipe: add --recipe RECIPE.")
+    given = None if recipe is None else recipe_named(recipe, set_)
+    from whit.verification.verify import judge
+
+    with alone(as_json):
+        judgement = judge(target, given)
+    show(judgement.to_json(), judgement.table, as_json)
+    exit_by(judgement.verdict)
+
+
+def runs(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="FOLDER", help="By default runs/.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List run folders."""
+
+    rows = run_rows(folders or [Path("runs")])
+    show(rows, lambda width: run_table(rows, width), as_json)
+
+
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of runs.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Set runs side by side, with the evidence for a difference."""
+    from whit.experiments.comparison import compare_runs
+
+    compared = compare_runs(folders)
+    show(compared.to_json(), compared.table, as_json)
+
+
+def data(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A shipped data set, or a path.")
+    ] = "mnist",
+    as_json: AsJson = False,
+) -> None:
+    """Load and verify a data set, and say what is in it."""
+    from whit.cli.inspect import dataset_facts, facts_table
+    from whit.data.datasets import load_dataset
+
+    facts = dataset_facts(load_dataset(name))
+    show(facts, lambda width: facts_table(facts, width), as_json)
+
+
+def dataset_facts(dataset: Dataset) -> dict[str, Any]:
+    """Return what a data set holds; it was verified when it was loaded."""
+    return {
+        "name": dataset.name,
+        "source": dataset.source,
+        "image_shape": list(dataset.image_shape),
+        "classes": list(dataset.classes),
+        "train": len(dataset.train),
+        "val": len(dataset.val) if dataset.val else 0,
+        "test": len(dataset.test),
+        "test_images_in_train": dataset.overlap,
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def facts_table(facts: dict[str, Any], width: int) -> str:
+    rows = [("fact", "value")]
+    for name, value in facts.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append((name, text))
+    return text_table(rows, "lL", width)

@@ -1,0 +1,102 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whit.cli.options import (
+    AsJson,
+    Cluster,
+    Device,
+    Jobs,
+    Quiet,
+    Threads,
+    _executor,
+    _stopping,
+    all_of,
+    at_least_one,
+    seed_of,
+    whole_number,
+)
+from whit.errors import RunFailed
+from whit.system.console import alone, console, show
+from whit.system.optional_deps import need
+
+
+def search(
+    space: Annotated[
+        str, typer.Argument(metavar="SPACE", help="A shipped search space, or a .toml or .py.")
+    ],
+    trials: Annotated[
+        str, typer.Option("--trials", metavar="N", help="Candidates in all, earlier ones too.")
+    ] = "50",
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the search keeps what it found.")
+    ] = Path("searches"),
+    jobs: Jobs = None,
+    threads: Threads = "1",
+    device: Device = None,
+    seed: Annotated[str, typer.Option(metavar="N", help="Decides what is suggested first.")] = "0",
+    cluster: Cluster = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A PostgreSQL database, for several drivers at once."),
+    ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on with candidates begun by other code."),
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find recipes on the validation split, and keep the frontier.
+
+    Stopped at any time, the same command goes on; more --trials go further.
+    """
+    from whit.experiments.search.space_file import load_space
+    from whit.training.device import choose_device, choose_threads
+
+    need("search", "optuna", "matplotlib")
+    if storage is not None:
+        need("cluster", "psycopg")
+    from whit.experiments.search.storage import redact, validate_storage_url
+
+    with alone(as_json):
+        loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = all_of(
+            lambda: load_space(space),
+            lambda: None if jobs is None else at_least_one("--jobs", jobs, 1_000),
+            lambda: choose_threads(whole_number("--threads", threads)),
+            lambda: at_least_one("--trials", trials, 1_000_000),
+            lambda: seed_of(seed),
+            lambda: None if device is None else choose_device(device),
+            lambda: None if storage is None else validate_storage_url(storage),
+        )
+    from whit.experiments.search.driver import SearchDriver
+    from whit.experiments.search.progress import make_search_callback
+
+    with (
+        alone(as_json),
+        _stopping() as signals,
+        _executor(cluster, num_jobs, num_threads, signals) as executor,
+        SearchDriver(
+            loaded,
+            out,
+            executor,
+            storage=storage,
+            seed=sampler_seed % 2**32,
+            threads=num_threads,
+            device=device or "cpu",
+            accept_changes=accept_changes,
+            command=[redact(argument) for argument in sys.argv[1:]],
+            callback=make_search_callback(console(), quiet or as_json),
+            signals=signals,
+        ) as driver,
+    ):
+        result = driver.run(num_trials)
+    show(result.to_json(), result.table, as_json)
+    if result.failures:
+        raise typer.Exit(RunFailed.exit_code)

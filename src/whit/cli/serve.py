@@ -1,0 +1,39 @@
+"""The verb that shows runs in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whit.cli.options import whole_number
+from whit.errors import InputError
+from whit.system.optional_deps import need
+
+
+def serve(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FOLDER", help="By default runs/, studies/, records/ and searches/."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="NAME", help="Where to listen; by default this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[str, typer.Option(metavar="N", help="0 for any that is free.")] = "8028",
+    opens: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    own_models: Annotated[
+        bool,
+        typer.Option("--own-models", help="Also run the code of models that are your own files."),
+    ] = False,
+) -> None:
+    """Show runs in a browser, and draw digits for their networks."""
+    need("serve", "starlette", "uvicorn")
+    number = whole_number("--port", port)
+    if not 0 <= number < 1 << 16:
+        raise InputError(f"--port {number}: allowed are 0 to {(1 << 16) - 1}.")
+    from whit.web import server
+
+    server.serve(folders or None, host, number, opens=opens, trust_models=own_models)

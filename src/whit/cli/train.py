@@ -1,0 +1,135 @@
+"""The command that trains one run, or resumes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whit.cli.options import (
+    AsJson,
+    Device,
+    Sets,
+    all_of,
+    exit_by,
+    recipe_named,
+    seed_of,
+    whole_number,
+)
+from whit.errors import InputError, RunEnded, RunFailed
+from whit.recipes.budget import BudgetInfeasible
+from whit.recipes.recipe import FLAGSHIP, Recipe
+from whit.runs import layout
+from whit.system.console import alone, console, leave_at_once, show
+from whit.system.text_tables import wrapped
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help=f"A shipped name, or a path; else {FLAGSHIP}."),
+    ] = None,
+    set_: Sets = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Decides weights, order, warps and dropout; else 0."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Run folder to make; by default one under runs/."),
+    ] = None,
+    device: Device = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Processor threads; by default one a core."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed."),
+    ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes", help="Resume under other threads, code, data; the result says so."
+        ),
+    ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Resume a run that another machine did not give back."),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a recipe or resume a run, judge it, and leave a run folder."""
+    from whit.runs.folder import RunFolder
+    from whit.training.device import choose_device, choose_threads
+    from whit.training.plan import plan
+    from whit.training.progress import make_callback
+    from whit.training.run import resume_run, train_run
+
+    def load_recipe() -> Recipe | None:
+        if resume is None:
+            return recipe_named(recipe or FLAGSHIP, set_)
+        options = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+        _refuse_given(options, "a run that is resumed has its own: leave it away.")
+        return None
+
+    only_resumed = {"--accept-changes": accept_changes, "--take-over": take_over}
+    loaded, run_seed, num_threads, _, _, _ = all_of(
+        load_recipe,
+        lambda: 0 if seed is None else seed_of(seed),
+        lambda: None if threads is None else choose_threads(whole_number("--threads", threads)),
+        lambda: None if device is None else choose_device(device),
+        lambda: None if out is None or resume is not None else RunFolder.check_creatable(out),
+        lambda: None if resume else _refuse_given(only_resumed, "only with --resume RUN."),
+    )
+    callback = make_callback(console(), quiet or as_json)
+    try:
+        with alone(as_json):
+            if loaded is None:
+                assert resume is not None
+                result = resume_run(
+                    resume,
+                    device=device,
+                    threads=num_threads,
+                    accept_changes=accept_changes,
+                    take_over=take_over,
+                    callback=callback,
+                    on_second_signal=leave_at_once,
+                )
+            else:
+                result = train_run(
+                    plan(loaded),
+                    seed=run_seed,
+                    out=out,
+                    device=device or "cpu",
+                    threads=num_threads,
+                    callback=callback,
+                    on_second_signal=leave_at_once,
+                )
+    except BudgetInfeasible as refused:
+        if as_json:
+            violations = [violation.to_json() for violation in refused.violations]
+            show({"verdict": "missed", "violations": violations}, str, as_json)
+        raise
+    except RunEnded as ended:
+        if ended.result["state"] != "finished":
+            raise RunFailed(str(ended)) from None
+        message = str(ended)
+        show(ended.result, lambda width: wrapped(message, width), as_json)
+        exit_by(ended.result["verdict"])
+        return
+    assert result.folder is not None
+    value = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
+    show(value, result.text, as_json)
+    exit_by(result.verdict)
+
+
+def _refuse_given(options: Mapping[str, object], reason: str) -> None:
+    """Raise InputError for each option that is given."""
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if given:
+        raise InputError([f"{name}: {reason}" for name in given])

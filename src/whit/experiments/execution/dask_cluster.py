@@ -1,0 +1,206 @@
+"""Jobs on the workers of a dask cluster, behind the same `run` as the workers of this machine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+from distributed.client import FutureCancelledError
+
+from whit.errors import InputError, RunFailed
+from whit.experiments.execution.dask_task import TOPIC, do_on_worker
+from whit.experiments.execution.job import Job, Outcome, ProgressCallback
+from whit.runs.code_version import versions
+from whit.runs.folder import import_run
+
+_TICK = 0.1  # seconds
+_CONNECT = 10.0  # seconds to wait for the scheduler
+_GONE = 20.0  # seconds without the scheduler, or without a worker, after which it is gone
+_LOOK = 1.0  # seconds between two looks at who is there
+# A worker is asked by a builtin, so that even one without whit can answer.
+_ASK = "__import__('whit.runs.code_version', fromlist=['_']).versions()"
+
+
+@dataclass
+class _Task:
+    job: Job
+    future: Any  # distributed.Future
+    workers: frozenset[str]  # that may do it
+
+
+class _Client(Client):
+    def __del__(self) -> None:
+        """Nothing: its Cluster closes it, and one that was never connected would wait here."""
+
+
+class Cluster:
+    """The workers of a dask scheduler that have this whit and this torch, as a context."""
+
+    def __init__(self, address: str, say: Callable[[str], None]):
+        """Raises InputError when there is no scheduler, or no worker that fits."""
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it ourselves
+        self.address = address
+        self._say = say  # told of each worker that is refused
+        self.refused: dict[str, str] = {}  # worker to why
+        self.threads: dict[str, int] = {}  # of each worker that fits
+        self._said: set[str] = set()
+        self._epochs: list[dict[str, Any]] = []
+        try:
+            made: Any = _Client  # its methods have no types
+            self.client = made(address, timeout=_CONNECT, set_as_default=False)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise InputError(
+                f"--cluster {address}: no scheduler answers there: {error}. Wanted is an address "
+                "such as tcp://host:8786, or tls://host:8786 with certificates."
+            ) from None
+        self._look_who_is_there()
+        if not self.threads:
+            problems = [f"worker {worker}: {why}." for worker, why in self.refused.items()]
+            self.client.close(timeout=2)
+            raise InputError(
+                [f"--cluster {address}: it has no worker that fits.", *problems]
+                if problems
+                else f"--cluster {address}: it has no workers. Start some: dask worker {address}"
+            )
+        self._say_who_is_refused()
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close(timeout=2)
+
+    def run(
+        self, jobs: Iterator[Job], look: ProgressCallback = lambda job, epochs: None
+    ) -> Iterator[tuple[Job, Outcome]]:
+        """Yield each job with its outcome, in the order in which they end.
+
+        As many jobs are under way as the workers that fit have threads. Raises RunFailed when
+        the cluster goes away.
+        """
+        tasks: dict[str, _Task] = {}
+        again: list[Job] = []
+        exhausted = False
+        looked = there = time.monotonic()
+        self.client.subscribe_topic(TOPIC, self._heard)
+        try:
+            while True:
+                if time.monotonic() - looked > _LOOK:
+                    self._look_who_is_there()
+                    self._say_who_is_refused()
+                    looked = time.monotonic()
+                if self.threads:
+                    there = time.monotonic()
+                elif time.monotonic() - there > _GONE or self.client.status == "closed":
+                    raise self._gone()
+                while not exhausted and len(tasks) < sum(self.threads.values()):
+                    job = again.pop() if again else next(jobs, None)
+                    exhausted = job is None
+                    if job is not None:
+                        tasks[job.id] = self._submit(job)
+                if exhausted and not tasks:
+                    return
+                for task in list(tasks.values()):
+                    outcome = self._outcome(task)
+                    if outcome is not None:
+                        del tasks[task.job.id]
+                        yield task.job, outcome
+                    elif self._must_go_again(task):
+                        del tasks[task.job.id]
+                        again.append(task.job)
+                        exhausted = False
+                while self._epochs:
+                    moved = self._epochs.pop(0)
+                    if moved["id"] in tasks:
+                        look(tasks[moved["id"]].job, moved["epochs"])
+                look(None, 0)
+                time.sleep(_TICK)
+        finally:
+            if tasks and self.client.status == "running":
+                self.client.cancel([task.future for task in tasks.values()], force=True)
+
+    def _submit(self, job: Job) -> _Task:
+        fitting = frozenset(self.threads)
+        future = self.client.submit(
+            do_on_worker,
+            job.to_line(),
+            key=f"whit-{job.id}-{time.time_ns()}",
+            workers=sorted(fitting),
+            pure=False,
+        )
+        return _Task(job, future, fitting)
+
+    def _outcome(self, task: _Task) -> Outcome | None:
+        """Return what became of a task, its files kept; None while nothing did."""
+        if task.future.status == "error":
+            error = task.future.exception()
+            return Outcome("failed", f"on the cluster: {type(error).__name__}: {error}")
+        if task.future.status != "finished":
+            return None
+        try:
+            reply = task.future.result()
+        except (FutureCancelledError, OSError):  # lost on its way
+            return None
+        if reply["files"]:
+            import_run(Path(task.job.folder), reply["files"])
+        return Outcome(reply["state"], reply["said"])
+
+    def _must_go_again(self, task: _Task) -> bool:
+        """Whether the scheduler forgot a task, or all that may do it are gone."""
+        if not self.threads:
+            return False
+        if task.future.status in ("cancelled", "lost"):
+            return True
+        if task.workers & set(self.threads):
+            return False
+        self.client.cancel([task.future], force=True)
+        return True
+
+    def _look_who_is_there(self) -> None:
+        """Ask workers that are new what they have; those with another whit or torch are refused."""
+        if self.client.status != "running":
+            self.threads = {}
+            return
+        try:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"]
+            new = [w for w in workers if w not in self.refused and w not in self.threads]
+            answers = self.client.run(eval, _ASK, workers=new, on_error="return") if new else {}
+        except (OSError, TimeoutError):  # going away at this moment
+            self.threads = {}
+            return
+        mine = versions()
+        for worker, answer in answers.items():
+            if isinstance(answer, OSError):
+                continue  # it has just gone
+            if isinstance(answer, BaseException):
+                self.refused[worker] = f"it has no whit that could be asked ({answer})"
+            elif answer != mine:
+                other = [name for name in mine if answer.get(name) != mine[name]]
+                has = ", ".join(f"{name} {answer.get(name)}" for name in other)
+                wanted = ", ".join(f"{name} {mine[name]}" for name in other)
+                self.refused[worker] = f"it has {has}; wanted is {wanted}"
+        self.threads = {
+            worker: facts["nthreads"]
+            for worker, facts in workers.items()
+            if worker not in self.refused and (worker in self.threads or worker in answers)
+        }
+
+    def _say_who_is_refused(self) -> None:
+        for worker in self.refused.keys() - self._said:
+            self._say(f"refused worker {worker}: {self.refused[worker]}.")
+        self._said = set(self.refused)
+
+    def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
+        self._epochs.append(event[1])
+
+    def _gone(self) -> RunFailed:
+        return RunFailed(
+            f"--cluster {self.address}: it has gone away, or all of its workers have. What ended "
+            "is kept; once it is back, the same command goes on."
+        )

@@ -1,0 +1,105 @@
+"""Doing a job: make the run, or go on with it.
+
+Doing a job twice does it once: a run folder with a result is left as it is, one without is
+resumed. So an executor may hand a job out again whenever it is in doubt.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from whit.errors import Diverged, GivenUp, InputError, Interrupted, WhitError
+from whit.experiments.execution.job import Job, Outcome
+from whit.recipes.budget import BudgetInfeasible
+from whit.recipes.recipe import Recipe, parse_recipe
+from whit.runs import layout
+from whit.runs.reader import read_run
+from whit.runs.result import EpochRecord
+from whit.training.callback import RunCallback, RunStatus
+from whit.training.plan import plan
+from whit.training.run import resume_run, train_run
+from whit.verification.provenance import current_digests
+
+# Called with the number of epochs done, from 0 on.
+Progress = Callable[[int], None]
+
+
+def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
+    """Make the run, or go on with it; every failure becomes an Outcome in plain words."""
+    folder = Path(job.folder)
+    callback = _Watch(job, progress)
+    try:
+        recipe = parse_recipe(job.recipe, job.folder)
+        _refuse_others(recipe, job)
+        if (folder / layout.RECIPE).exists():
+            ended = read_run(folder).result
+            if ended is not None:
+                return Outcome(ended["state"])
+            resume_run(folder, accept_changes=job.accept_changes, callback=callback)
+        else:
+            train_run(
+                plan(recipe),
+                seed=job.seed,
+                out=folder,
+                device=job.device,
+                threads=job.threads,
+                callback=callback,
+            )
+    except Diverged as error:
+        return Outcome("diverged", str(error))
+    except GivenUp as error:
+        return Outcome("given up", str(error))
+    except Interrupted as error:
+        return Outcome("stopped", str(error))
+    except (InputError, BudgetInfeasible, WhitError) as error:
+        return Outcome("failed", str(error))
+    except Exception:
+        return Outcome("failed", traceback.format_exc())
+    return Outcome("finished")
+
+
+class _Watch(RunCallback):
+    """Tells how far a run is, and gives up one that stays too low."""
+
+    def __init__(self, job: Job, progress: Progress):
+        self.least = dict(job.least)
+        self.progress = progress
+
+    def on_start(self, subject: RunStatus) -> None:
+        self.progress(0)
+
+    def on_resume(self, subject: RunStatus, messages: Sequence[str]) -> None:
+        self.progress(len(read_run(subject.folder).log))
+
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        self.progress(record.epoch)
+        least = self.least.get(record.epoch)
+        if least is None:
+            return
+        for reading in record.evaluations:
+            if reading.split == "val" and 100 * reading.correct < least * reading.total:
+                raise GivenUp(
+                    f"{reading.accuracy:.2f} % on val after epoch {record.epoch}, "
+                    f"wanted {least:.2f} %."
+                )
+
+
+def _refuse_others(recipe: Recipe, job: Job) -> None:
+    """Raise InputError where this machine has another model or teacher of the same name."""
+    if job.model_sha256 is None and job.teacher_sha256 is None:
+        return
+    digests, problems = current_digests(recipe), []
+    if job.model_sha256 not in (None, digests.get("model_sha256")):
+        problems.append(
+            f"{recipe.model.name}: not the same file here as where the run was asked for."
+        )
+    if job.teacher_sha256 not in (None, digests.get("teacher_sha256")):
+        assert recipe.distill
+        problems.append(
+            f"distill.teacher = {recipe.distill.teacher!r}: not the same weights here as where "
+            "the run was asked for."
+        )
+    if problems:
+        raise InputError(problems)

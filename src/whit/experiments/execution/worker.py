@@ -1,0 +1,35 @@
+"""A worker process: jobs come in as lines of JSON, their progress and outcome go out.
+
+    python -m whit.experiments.execution.worker
+
+It ends with its parent: when standard input closes, the run under way is saved and left.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from whit.experiments.execution.job import Job
+from whit.experiments.execution.runner import do
+from whit.system.json_worker import Send, serve_requests
+
+
+def main() -> None:
+    serve_requests(
+        _run_job,
+        interrupt=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        greeting={"ready": os.getpid()},
+    )
+
+
+def _run_job(line: str, send: Send) -> None:
+    job = Job.from_line(line)
+    sys.argv = ["whit", *job.command]
+    outcome = do(job, lambda epochs: send({"epochs": epochs}))
+    send({"outcome": [outcome.state, outcome.said]})
+
+
+if __name__ == "__main__":
+    main()

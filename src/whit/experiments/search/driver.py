@@ -1,0 +1,348 @@
+"""Hyperparameter search: Optuna suggests, workers train, folders hold the trials.
+
+    <root>/<name>/
+        trials/<number>/        a trial: its recipe and its runs (see trials.py)
+        journal.log             Optuna's storage, unless it is in a database (see ledger.py)
+        frontier.svg            accuracy against the first other objective
+
+Trials are evaluated on val; nothing here evaluates on test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+
+from whit.errors import InputError, RunFailed
+from whit.experiments.execution.job import Executor, Job, Outcome
+from whit.experiments.search.pruning import pruning_thresholds
+from whit.experiments.search.result import SearchCallback, SearchResult
+from whit.experiments.search.space import Space
+from whit.experiments.search.storage import TrialStorage
+from whit.experiments.search.trials import (
+    Trial,
+    known_macs,
+    needs_confirmation,
+    read_pruned,
+    read_trial,
+    read_trials,
+)
+from whit.recipes.budget import BudgetInfeasible
+from whit.recipes.recipe import RECIPE_FILE, Recipe, parse_recipe
+from whit.runs.folder import import_run
+from whit.system.atomic_files import write_whole
+from whit.system.signals import SignalHandler, StopRequested
+from whit.training.plan import plan
+from whit.verification.provenance import (
+    InputDigests,
+    count_changed,
+    current_digests,
+    format_changes,
+)
+
+# So many infeasible candidates in a row mean that no candidate keeps the budget.
+_MAX_INFEASIBLE = 100
+_POLL_SECONDS = 1.0  # between two looks at what other drivers have done
+
+
+class SearchDriver:
+    """One search, as a context that locks its folder.
+
+    `storage` is the address of a PostgreSQL database that several drivers share. Raises
+    InputError when the folder cannot be made, another driver is at work in it, or the database
+    refuses.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        root: Path,
+        executor: Executor,
+        *,
+        storage: str | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        device: str = "cpu",
+        accept_changes: bool = False,
+        command: Sequence[str] = (),
+        callback: SearchCallback | None = None,
+        signals: SignalHandler | None = None,
+    ):
+        if not space.val:  # a sixth, as of MNIST's 60,000
+            space = replace(space, val=max(1, plan(space.base).num_train // 6))
+        self.search = SearchResult(space, root / space.name)
+        self.space = space
+        self.executor = executor
+        self.job = Job("", 0, "", threads, device, accept_changes, command=tuple(command))
+        self.callback = callback or SearchCallback()
+        self.signals = signals
+        self.numbers: dict[str, int] = {}  # run folder to trial
+        self._lock = _lock_folder(self.search.folder)
+        # A database may never answer; a journal does at once, and must not be left half written.
+        connecting: AbstractContextManager[None] = (
+            signals.interruptible() if signals and storage else nullcontext()
+        )
+        try:
+            with connecting:
+                self.storage = TrialStorage(space, self.search.folder, storage, seed)
+            self._refresh()
+            if not accept_changes:
+                self._refuse_changed()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> SearchDriver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def run(self, num_trials: int) -> SearchResult:
+        """Search until `num_trials` have ended, earlier ones included, then confirm the best.
+
+        Raises Interrupted when stopped, RunFailed when its files cannot be written; what is under
+        way is saved, and the same call resumes.
+        """
+        self.search.requested = num_trials
+        try:
+            with self.callback:
+                self._run()
+        except StopRequested as stop:
+            raise stop.to_error(
+                f": {len(self.search.trials)} candidates are trained, what was under way is saved. "
+                "The same command goes on."
+            ) from None
+        except OSError as error:
+            raise RunFailed(
+                f"{error.filename or self.search.folder}: {error.strerror or error}. What is "
+                "trained is kept; once there is room, or leave, to write, the same command goes on."
+            ) from None
+        return self.search
+
+    def _run(self) -> None:
+        if num_earlier := len(self.search.trials):
+            message = f"{num_earlier} candidates are there from before."
+            self.callback.on_resume(self.search, [message])
+        else:
+            self.callback.on_start(self.search)
+        while self._run_jobs(self._new_trials()) or self.storage.under_way_elsewhere():
+            self._pause()
+        while unconfirmed := needs_confirmation(self.search.trials, self.space):
+            num_failures = len(self.search.failures)
+            num_jobs = self._run_jobs(self._confirmation_runs(unconfirmed))
+            if len(self.search.failures) > num_failures:
+                break  # what fails again and again is not confirmed
+            if not num_jobs:
+                self._pause()  # other drivers are at work on the rest
+
+    def _run_jobs(self, jobs: Iterator[Job]) -> int:
+        """Run jobs; return how many there were."""
+        num_jobs = 0
+        for job, outcome in self.executor.run(jobs, self._on_epochs):
+            self.search.running.pop(job.folder, None)
+            self._record(job, outcome)
+            self._fetch_remote()
+            num_jobs += 1
+        self._fetch_remote()
+        return num_jobs
+
+    def _on_epochs(self, job: Job | None, epochs: int) -> None:
+        if self.signals:
+            self.signals.check()
+        if job:
+            self.search.running[job.folder] = epochs
+        self.storage.heartbeat()
+        self.callback.on_progress()
+
+    def _pause(self) -> None:
+        self._on_epochs(None, 0)
+        time.sleep(_POLL_SECONDS)
+        self._fetch_remote()
+
+    def _new_trials(self) -> Iterator[Job]:
+        """Yield what an earlier driver left unfinished, then new trials."""
+        for number, text in self.storage.orphaned():
+            recipe = parse_recipe(text, f"trial {number}")
+            self._write_recipe(number, recipe)
+            yield self._job(number, recipe, 0)
+        while self.storage.num_trials() < self.search.requested:
+            trial = self._suggest()
+            if trial is not None:
+                yield self._job(*trial, 0)
+
+    def _confirmation_runs(self, trials: Sequence[Trial]) -> Iterator[Job]:
+        for trial in trials:
+            ended = {run.seed for run in trial.seeds.ended}
+            for seed in range(self.space.seeds):
+                if seed not in ended and self.storage.claim(trial.number, seed):
+                    yield replace(self._job(trial.number, trial.recipe, seed), least=())
+
+    def _suggest(self) -> tuple[int, Recipe] | None:
+        """Ask Optuna until the plan accepts a candidate; None if other drivers have enough.
+
+        Raises InputError when it seems that there is none, or the space itself fails.
+        """
+        for _ in range(_MAX_INFEASIBLE):
+            trial = self.storage.ask()
+            try:
+                changes = self.space.suggest_changes(_OptunaSuggest(trial))
+            except BaseException:
+                self.storage.reject(trial)
+                raise
+            try:
+                recipe = self.space.build_recipe(changes)
+                recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
+                planned = plan(self.space.for_validation(recipe))
+                if planned.refusals:
+                    raise BudgetInfeasible(planned.violations)
+            except (InputError, BudgetInfeasible) as error:
+                self.storage.reject(trial)
+                self.search.infeasible += 1
+                last = error
+                continue
+            if not self.storage.accept(trial, recipe.to_toml(), self.search.requested):
+                return None
+            self._write_recipe(trial.number, recipe)
+            return trial.number, recipe
+        raise InputError(
+            f"{self.space.source}: {_MAX_INFEASIBLE} candidates in a row were refused before "
+            f"training, the last one because: {last}"
+        )
+
+    def _write_recipe(self, number: int, recipe: Recipe) -> None:
+        folder = self._folder(number)
+        if not (folder / RECIPE_FILE).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
+
+    def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
+        folder = str(self._folder(number) / f"seed-{seed}")
+        self.numbers[folder] = number
+        on_val = self.space.for_validation(recipe)
+        planned = plan(on_val)
+        costs = {"params": float(planned.audit.params.total), "epochs": float(recipe.train.epochs)}
+        if "macs" in self.space.objectives:
+            costs["macs"] = float(known_macs(planned))
+        epochs, trials = recipe.train.epochs, self.search.trials
+        digests = current_digests(on_val)
+        return replace(
+            self.job,
+            recipe=on_val.to_toml(),
+            seed=seed,
+            folder=folder,
+            least=pruning_thresholds(costs, epochs, trials, self.space),
+            model_sha256=digests.get("model_sha256"),
+            teacher_sha256=digests.get("teacher_sha256"),
+        )
+
+    def _record(self, job: Job, outcome: Outcome) -> None:
+        """Tell Optuna and the other drivers, and update the result."""
+        number, folder = self.numbers[job.folder], Path(job.folder)
+        name = f"trial {number:04d}, seed {job.seed}"
+        if outcome.state not in ("finished", "diverged", "given up"):
+            self.search.failures.append(f"{name}: {outcome.said}")
+        files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
+        ended = outcome.state in ("finished", "diverged")
+        trial = read_trial(folder.parent, self.space) if ended else None
+        if job.seed:
+            if trial:
+                self.storage.publish(number, job.seed, files)
+        elif outcome.state == "failed":
+            self.storage.release(number)
+        elif outcome.state != "stopped":
+            values = self._values(number, trial, outcome)
+            self.storage.tell(number, values, outcome.state, files if ended else {})
+        self._add(trial)
+        self.search.pruned += outcome.state == "given up"
+        self.callback.on_run_end(name, folder, outcome)
+
+    def _fetch_remote(self) -> None:
+        """Make the folders of runs that other drivers have made."""
+        trials = self.search.trials
+        known = {(trial.number, run.seed or 0) for trial in trials for run in trial.seeds.ended}
+        for number, seed, files in list(self.storage.fetch_remote(known)):
+            recipe = parse_recipe(self.storage.load_recipe(number), f"trial {number}")
+            self._write_recipe(number, recipe)
+            import_run(self._folder(number) / f"seed-{seed}", files)
+            self._add(read_trial(self._folder(number), self.space))
+
+    def _add(self, trial: Trial | None) -> None:
+        if trial:
+            others = [t for t in self.search.trials if t.number != trial.number]
+            self.search.trials = sorted([*others, trial], key=lambda t: t.number)
+
+    def _values(self, number: int, trial: Trial | None, outcome: Outcome) -> list[float] | None:
+        """Return the objectives for Optuna; of a pruned trial, those at its last epoch."""
+        if outcome.state == "given up":
+            trial = read_pruned(self._folder(number), self.space)
+        return [trial.values[name] for name in self.space.objectives] if trial else None
+
+    def _refresh(self) -> None:
+        """Read the trials of earlier drivers."""
+        self.search.trials = read_trials(self.search.folder, self.space)
+        self._fetch_remote()
+        self.search.pruned = self.storage.count("given up")
+        self.search.infeasible = self.storage.count("refused")
+
+    def _refuse_changed(self) -> None:
+        """Raise InputError when trials were trained from another model, teacher or data."""
+        inputs, folder = InputDigests(), self.search.folder
+        counts: Counter[str] = Counter()
+        missing: dict[str, None] = {}  # each once, in their order
+        for trial in self.search.trials:
+            runs = trial.seeds.ended
+            try:
+                counts += count_changed(runs, inputs.read(runs[0].recipe, with_data=True))
+            except InputError as error:
+                missing |= dict.fromkeys(error.problems)
+        problems = [
+            f"{folder}: what candidates were trained from is not as it was: {problem} Put it back, "
+            "or add --accept-changes."
+            for problem in missing
+        ]
+        if problems := [*problems, *format_changes(folder, counts, "runs")]:
+            raise InputError(problems)
+
+    def _folder(self, number: int) -> Path:
+        return self.search.folder / "trials" / f"{number:04d}"
+
+
+class _OptunaSuggest:
+    """Optuna's suggestions under the names that a space uses."""
+
+    def __init__(self, trial: optuna.Trial):
+        self.trial = trial
+
+    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        return self.trial.suggest_int(name, low, high, step=step, log=log)
+
+    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return self.trial.suggest_float(name, low, high, log=log)
+
+    def one_of(self, name: str, options: Sequence[Any]) -> Any:
+        # Optuna stores only text and numbers, so it chooses an index.
+        return options[self.trial.suggest_categorical(name, range(len(options)))]
+
+
+def _lock_folder(folder: Path) -> FileLock:
+    """Make the folder of a search, and lock it for this process."""
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{folder}: another search is going on in it. Wait for it, stop it, or give --out."
+        ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from None
+    return lock

@@ -1,0 +1,80 @@
+"""Progress of a search on a console, in lines or a live table, and as a plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from whit.experiments.execution.job import Outcome
+from whit.experiments.search.plot import plot_pareto_front
+from whit.experiments.search.result import SearchCallback, SearchResult
+from whit.system.text_tables import wrapped
+from whit.training.progress import LiveTable, Reporter
+
+
+class SearchLineReporter(Reporter[SearchResult], SearchCallback):
+    """A line for each run that ends, unless quiet; the plot is renewed when the front changes."""
+
+    def __init__(self, console: Console, quiet: bool = False):
+        super().__init__(console)
+        self.quiet = quiet
+        self.plotted: list[tuple[int, int]] = []  # trial and number of its seeds
+
+    def on_start(self, subject: SearchResult) -> None:
+        super().on_start(subject)
+        self._plot()
+
+    def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
+        search, number = self.subject, int(folder.parent.name)
+        message = f"{outcome.state}. {outcome.said}".rstrip()
+        trial = next((trial for trial in search.trials if trial.number == number), None)
+        if outcome.state == "finished" and trial:
+            others = [
+                f"{objective} {trial.values[objective]:,.6g}"
+                for objective in search.space.objectives
+                if objective != "accuracy"
+            ]
+            message = ", ".join([f"{trial.accuracy.values[-1]:.2f} % on val", *others])
+            if trial in search.pareto_front:
+                message += ", on the frontier"
+        self.echo(f"{name}: {message}")
+        self._plot()
+
+    def echo(self, text: str) -> None:
+        if not self.quiet:
+            super().echo(text)
+
+    def _plot(self) -> None:
+        points = [(trial.number, len(trial.seeds.runs)) for trial in self.subject.pareto_front]
+        if points and points != self.plotted:
+            self.plotted = points
+            plot_pareto_front(self.subject, self.subject.folder / "frontier.svg")
+
+
+class SearchTableReporter(SearchLineReporter, LiveTable[SearchResult]):
+    """The same lines above one live table of the Pareto front and of what is under way."""
+
+    def render(self) -> str:
+        search, width = self.subject, self.console.width - 1
+        counts = (
+            f"{len(search.trials)} of {search.requested} candidates trained, {search.pruned} given "
+            f"up, {search.infeasible} refused"
+        )
+        running = [
+            f"{Path(folder).parent.name} {Path(folder).name}: epoch {epochs}"
+            for folder, epochs in sorted(search.running.items())
+        ]
+        parts = [wrapped(counts, width)]
+        if search.pareto_front:
+            # As many rows as a usual terminal shows beside the lines above.
+            rows = search.pareto_table(width).split("\n")
+            parts.append("\n".join(rows[: max(8, self.console.height - 8)]))
+        return "\n".join([*parts, wrapped(", ".join(running) or "-", width)])
+
+
+def make_search_callback(console: Console, quiet: bool) -> SearchCallback:
+    """Return the reporter of a search; the plot is made even when quiet."""
+    if quiet or not console.is_terminal:
+        return SearchLineReporter(console, quiet)
+    return SearchTableReporter(console)

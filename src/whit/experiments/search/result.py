@@ -1,0 +1,86 @@
+"""The result of a search, finished or under way, and its callback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from whit.experiments.search.space import OBJECTIVES, Space
+from whit.experiments.search.trials import Trial, pareto_front
+from whit.experiments.seed_group import weigh
+from whit.experiments.statistics import Difference
+from whit.experiments.study import ExperimentCallback
+from whit.system.text_tables import folded_table, wrapped
+
+
+@dataclass
+class SearchResult:
+    """What a search has found so far, and what is under way."""
+
+    space: Space
+    folder: Path
+    trials: list[Trial] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    infeasible: int = 0  # candidates that the plan refused
+    pruned: int = 0
+    requested: int = 0  # candidates in all
+    running: dict[str, int] = field(default_factory=dict)  # run folder to epochs done
+
+    @property
+    def pareto_front(self) -> list[Trial]:
+        return pareto_front(self.trials, self.space.objectives, self.space.min_accuracy)
+
+    def evidence(self) -> list[Difference]:
+        """Compare each point of the Pareto front with its cheaper neighbour."""
+        return [weigh(a.seeds, b.seeds) for a, b in pairwise(self.pareto_front)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.space.name,
+            "folder": str(self.folder),
+            "objectives": list(self.space.objectives),
+            "trials": len(self.trials),
+            "refused": self.infeasible,
+            "given_up": self.pruned,
+            "frontier": [trial.to_json() for trial in self.pareto_front],
+            "evidence": [difference.to_json() for difference in self.evidence()],
+            "failures": self.failures,
+        }
+
+    def table(self, width: int = 100) -> str:
+        counts = (
+            f"{len(self.trials)} candidates trained, {self.pruned} given up early, "
+            f"{self.infeasible} refused by the plan."
+        )
+        parts = [wrapped(counts, width), self.pareto_table(width)]
+        parts += [wrapped(str(difference), width) for difference in self.evidence()]
+        parts += [
+            wrapped(f"Note: {note}", width)
+            for trial in self.pareto_front
+            for note in trial.seeds.notes
+        ]
+        parts += [wrapped(failure, width) for failure in self.failures]
+        parts.append(f"Recipes of the frontier: {self.folder}/trials/<trial>/recipe.toml")
+        return "\n\n".join(parts)
+
+    def pareto_table(self, width: int) -> str:
+        columns = [name for name in OBJECTIVES if name not in ("accuracy", "macs")]
+        if "macs" in self.space.objectives:
+            columns.insert(1, "macs")
+        rows: list[tuple[str, ...]] = [("trial", "seeds", "mean %", "± sd", *columns)]
+        for trial in self.pareto_front:
+            mean, sd = trial.accuracy.mean, trial.accuracy.sd
+            accuracy = (f"{mean:.3f}", "-" if sd is None else f"{sd:.3f}")
+            formats = (",.1f" if name == "seconds" else ",g" for name in columns)
+            costs = map(format, (trial.values[name] for name in columns), formats)
+            rows.append((trial.name, str(len(trial.seeds.runs)), *accuracy, *costs))
+        return folded_table(rows, "l" + "r" * (len(rows[0]) - 1), width)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+class SearchCallback(ExperimentCallback[SearchResult]):
+    """Base of the callbacks of a search."""

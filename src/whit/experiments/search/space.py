@@ -1,0 +1,99 @@
+"""A search space: a base recipe, a function that suggests changes of it, and the objectives."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from whit.errors import InputError, RecipeError
+from whit.recipes.recipe import Recipe
+from whit.recipes.toml_writer import toml_value
+
+# The objectives, and whether each is maximized.
+OBJECTIVES = {"accuracy": True, "params": False, "macs": False, "epochs": False, "seconds": False}
+
+
+class Suggest(Protocol):
+    """Suggests the values of one candidate; each has a name of its own."""
+
+    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return an integer from `low` to `high`, both included."""
+
+    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Return a float from `low` to `high`."""
+
+    def one_of(self, name: str, options: Sequence[Any]) -> Any:
+        """Return one of the options."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched, and by what candidates are compared."""
+
+    name: str
+    source: str
+    base: Recipe
+    objectives: tuple[str, ...]
+    val: int  # images held out for validation; 0 for as many as the base has, or a sixth
+    seeds: int  # of each confirmation run
+    min_accuracy: float  # percent on val; candidates below are not confirmed
+    changes: Callable[[Suggest], Mapping[str, Any]]
+    text: str  # how the changes were written: a Python file, or the lines of [space] as JSON
+
+    def suggest_changes(self, suggest: Suggest) -> Mapping[str, Any]:
+        """Return the changes of one candidate. Raises InputError where a user's function fails."""
+        try:
+            changes = self.changes(suggest)
+        except Exception as error:
+            raise InputError(
+                f"{self.source}: changes(choose) fails: {type(error).__name__}: {error}"
+            ) from None
+        if not isinstance(changes, Mapping):
+            raise InputError(f"{self.source}: changes(choose) must return a table of changes.")
+        return changes
+
+    def build_recipe(self, changes: Mapping[str, Any]) -> Recipe:
+        """Return the base with a candidate's changes. Raises RecipeError."""
+        try:
+            texts = [f"{key}={toml_value(value)}" for key, value in changes.items()]
+        except ValueError as error:
+            raise RecipeError(f"{self.source}: {error}") from None
+        return self.base.changed(texts, self.source)
+
+    def for_validation(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with evaluation on val in place of test, as a search trains it."""
+        assert self.val, "the number of images held out is not decided yet"
+        return recipe.changed(
+            [f"data.val={self.val}", "train.evaluate='val'", "train.test=false"], self.source
+        )
+
+
+class RandomSuggest:
+    """Uniformly random suggestions from a seed.
+
+    `options` records the options chosen, by name and index; `overrides` replaces indices by name.
+    """
+
+    def __init__(self, seed: int, overrides: Mapping[str, int] | None = None):
+        self.random = random.Random(seed)
+        self.overrides = overrides or {}
+        self.options: dict[tuple[str, int], Any] = {}
+
+    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        if log:
+            return min(high, round(self.number(name, low, high + 0.499, log=True)))
+        return self.random.randrange(low, high + 1, step)
+
+    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        if log:
+            return min(high, math.exp(self.random.uniform(math.log(low), math.log(high))))
+        return self.random.uniform(low, high)
+
+    def one_of(self, name: str, options: Sequence[Any]) -> Any:
+        index = self.random.randrange(len(options))
+        index = min(self.overrides.get(name, index), len(options) - 1)
+        self.options[name, index] = options[index]
+        return options[index]

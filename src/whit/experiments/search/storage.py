@@ -1,0 +1,307 @@
+"""Storage of a search in Optuna: a journal on one machine, or PostgreSQL for several drivers.
+
+Each trial carries its recipe and the driver that trains it. Drivers that share a storage send
+heartbeats; a trial whose driver no longer does is orphaned, and another driver takes it. What one
+has trained reaches the others as the files of its runs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from whit.errors import InputError, RunFailed
+from whit.experiments.search.space import OBJECTIVES, Space
+from whit.runs import layout
+from whit.runs.lock import Owner
+
+_HEARTBEAT_SECONDS = 15.0  # between two heartbeats of a driver
+_DEAD_AFTER = 90.0  # seconds without one
+_TABLES_LOCK = 0x77686974  # "whit": of the lock under which a database gets its tables
+_FIXED = "decides"  # key of what must not change
+
+
+class TrialStorage:
+    """The trials of one search, for one of its drivers."""
+
+    def __init__(self, space: Space, folder: Path, address: str | None, seed: int):
+        """Open or create it: in `folder`, or in the database at `address`.
+
+        Raises InputError when the database refuses.
+        """
+        self.address = address
+        self.driver = Owner.this_process()
+        self._last_heartbeat = 0.0
+        with self._translate_errors(InputError):
+            storage = _open_journal(folder) if address is None else _open_database(address)
+            self.study = _open_study(space, storage, seed)
+
+    def ask(self) -> optuna.Trial:
+        with self._translate_errors():
+            return self.study.ask()
+
+    def reject(self, trial: optuna.Trial) -> None:
+        """Record that a candidate is infeasible, and does not count as a trial."""
+        with self._translate_errors():
+            trial.set_user_attr("outcome", "refused")
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def accept(self, trial: optuna.Trial, recipe: str, num_trials: int) -> bool:
+        """Record a trial's recipe and that this driver trains it.
+
+        Return False when other drivers have started `num_trials` in the meantime.
+        """
+        with self._translate_errors():
+            trial.set_user_attr("recipe", recipe)
+            trial.set_user_attr("driver", asdict(self.driver))
+            earlier = [t for t in self._trials() if t.number < trial.number and _counts(t)]
+            if len(earlier) < num_trials:
+                return True
+            trial.set_user_attr("recipe", None)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return False
+
+    def tell(
+        self, number: int, values: list[float] | None, outcome: str, files: Mapping[str, bytes]
+    ) -> None:
+        """Record how a trial ended; `values` is None where it has none."""
+        with self._translate_errors():
+            (frozen,) = (t for t in self._trials() if t.number == number)
+            if frozen.state.is_finished():
+                return  # another driver took it over, with the same result
+            # Optuna has no public way from a number to a trial that can be changed.
+            trial = optuna.Trial(self.study, frozen._trial_id)
+            trial.set_user_attr("outcome", outcome)
+            if self.address:
+                trial.set_user_attr("files", _decode(files))
+            self.study.tell(number, values, None if values else TrialState.FAIL)
+
+    def release(self, number: int) -> None:
+        """Record that a trial failed for an external reason: the next driver retries it."""
+        with self._translate_errors():
+            (frozen,) = (t for t in self._trials() if t.number == number)
+            if not frozen.state.is_finished():
+                optuna.Trial(self.study, frozen._trial_id).set_user_attr("outcome", "failed")
+
+    def num_trials(self) -> int:
+        """Return how many trials have ended or are under way: all but infeasible ones."""
+        with self._translate_errors():
+            return sum(map(_counts, self._trials()))
+
+    def count(self, outcome: str) -> int:
+        with self._translate_errors():
+            return sum(t.user_attrs.get("outcome") == outcome for t in self._trials())
+
+    def orphaned(self) -> list[tuple[int, str]]:
+        """Return number and recipe of trials whose driver is dead; this one takes them over."""
+        orphans = []
+        with self._translate_errors():
+            for frozen in self._trials(TrialState.RUNNING):
+                driver, recipe = (frozen.user_attrs.get(k) for k in ("driver", "recipe"))
+                if driver and self._is_alive(Owner(**driver)):
+                    continue
+                if not recipe:  # its driver died before it had one
+                    started = frozen.datetime_start
+                    age = time.time() - started.timestamp() if started else _DEAD_AFTER
+                    if self.address is None or age >= _DEAD_AFTER:
+                        self.study.tell(frozen.number, state=TrialState.FAIL)
+                    continue
+                trial = optuna.Trial(self.study, frozen._trial_id)
+                trial.set_user_attr("driver", asdict(self.driver))
+                trial.set_user_attr("outcome", None)
+                orphans.append((frozen.number, str(recipe)))
+        return orphans
+
+    def under_way_elsewhere(self) -> int:
+        """Return how many trials other drivers are training."""
+        with self._translate_errors():
+            running = [t.user_attrs for t in self._trials(TrialState.RUNNING)]
+            drivers = [attrs.get("driver") for attrs in running if attrs.get("outcome") != "failed"]
+            return sum(driver is None or driver["token"] != self.driver.token for driver in drivers)
+
+    def fetch_remote(
+        self, known: set[tuple[int, int]]
+    ) -> Iterator[tuple[int, int, dict[str, bytes]]]:
+        """Yield (number, seed, files) of runs that other drivers made and are not `known`."""
+        if self.address is None:
+            return
+        with self._translate_errors():
+            for frozen in self._trials():
+                if (frozen.number, 0) not in known and frozen.user_attrs.get("files"):
+                    yield frozen.number, 0, _encode(frozen.user_attrs["files"])
+            for name, files in self.study.user_attrs.items():
+                match = re.fullmatch(r"run-(\d+)-(\d+)", name)
+                if match and (int(match[1]), int(match[2])) not in known:
+                    yield int(match[1]), int(match[2]), _encode(files)
+
+    def load_recipe(self, number: int) -> str:
+        with self._translate_errors():
+            (frozen,) = (t for t in self._trials() if t.number == number)
+            return str(frozen.user_attrs["recipe"])
+
+    def claim(self, number: int, seed: int) -> bool:
+        """Take a confirmation run for this driver, unless a live one has it."""
+        if self.address is None:
+            return True
+        name = f"claim-{number}-{seed}"
+        with self._translate_errors():
+            holder = self.study.user_attrs.get(name)
+            if holder and holder["token"] != self.driver.token and self._is_alive(Owner(**holder)):
+                return False
+            self.study.set_user_attr(name, asdict(self.driver))
+        return True
+
+    def publish(self, number: int, seed: int, files: Mapping[str, bytes]) -> None:
+        """Hand a confirmation run to the other drivers."""
+        if self.address:
+            with self._translate_errors():
+                self.study.set_user_attr(f"run-{number}-{seed}", _decode(files))
+
+    def heartbeat(self) -> None:
+        """Record that this driver is alive; to be called often."""
+        if self.address and time.time() - self._last_heartbeat > _HEARTBEAT_SECONDS:
+            self._last_heartbeat = time.time()
+            with self._translate_errors():
+                self.study.set_user_attr(f"driver-{self.driver.token}", self._last_heartbeat)
+
+    def _is_alive(self, other: Owner) -> bool:
+        if (other.host, other.pid) == (self.driver.host, self.driver.pid):
+            return other.token == self.driver.token  # an earlier one of this process has ended
+        is_alive = other.is_alive()
+        if is_alive is not None:  # known on its own machine only
+            return is_alive
+        last = self.study.user_attrs.get(f"driver-{other.token}", 0.0)
+        return bool(time.time() - last < _DEAD_AFTER)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    @contextmanager
+    def _translate_errors(
+        self, kind: type[InputError] | type[RunFailed] = RunFailed
+    ) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFailed(f"the journal of the search cannot be written: {error}.") from None
+        except _database_errors() as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise kind(
+                f"--storage {redact(self.address or '')}: the database refuses: {reason}"
+            ) from None
+
+
+def redact(address: str) -> str:
+    """Return an address without its password, before the host or as a parameter."""
+    address = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", address)
+    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", address)
+
+
+def validate_storage_url(address: str) -> None:
+    """Raise InputError for what is no address of a PostgreSQL database."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        url = None
+    kinds = ("postgresql", "postgresql+psycopg")
+    if url is not None and "@" in (url.host or ""):
+        raise InputError(
+            f"--storage {redact(address)}: an @ or / in a password is written as %40 or %2F."
+        )
+    if url is None or url.drivername not in kinds or not url.database:
+        raise InputError(
+            f"--storage {redact(address)}: wanted the address of a PostgreSQL database, such as "
+            "postgresql://user:password@host/name."
+        )
+
+
+def _counts(frozen: FrozenTrial) -> bool:
+    return bool(frozen.user_attrs.get("recipe")) or frozen.state == TrialState.RUNNING
+
+
+def _decode(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: files[name].decode() for name in layout.TEXT_FILES if name in files}
+
+
+def _encode(files: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: text.encode() for name, text in files.items()}
+
+
+def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    directions: list[Literal["maximize", "minimize"]] = [
+        "maximize" if OBJECTIVES[name] else "minimize" for name in space.objectives
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Sizes of a network belong together; several candidates are always under way.
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, seed=seed
+        )
+        with suppress(optuna.exceptions.DuplicatedStudyError):
+            study = optuna.create_study(
+                study_name=space.name, storage=storage, sampler=sampler, directions=directions
+            )
+            study.set_user_attr(_FIXED, _fixed_settings(space))
+            return study
+        study = optuna.load_study(study_name=space.name, storage=storage, sampler=sampler)
+        maximized = [d == optuna.study.StudyDirection.MAXIMIZE for d in study.directions]
+        if maximized != [OBJECTIVES[name] for name in space.objectives]:
+            raise InputError(
+                f"{space.source}: a search named {space.name} with other objectives is there "
+                "already: give this one another name."
+            )
+        settings = _fixed_settings(space)
+        stored = study.user_attrs.get(_FIXED, settings)
+        if changed := [name for name in settings if stored.get(name) != settings[name]]:
+            raise InputError(
+                f"{space.source}: a search named {space.name} was begun with other "
+                f"{' and '.join(changed)}, so its candidates cannot stand beside new ones: put "
+                "that back, or give this one another name."
+            )
+        sampler.reseed_rng()  # or it would repeat the same random candidates
+        return study
+
+
+def _fixed_settings(space: Space) -> dict[str, Any]:
+    """Return what must not change when a search resumes; the rest of the space may."""
+    return {
+        "objectives": list(space.objectives),
+        "val": space.val,
+        "base": sha256(space.base.to_toml().encode()).hexdigest(),
+        "choices": sha256(space.text.encode()).hexdigest(),
+    }
+
+
+def _open_journal(folder: Path) -> optuna.storages.BaseStorage:
+    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+
+
+def _open_database(address: str) -> optuna.storages.RDBStorage:
+    from sqlalchemy import NullPool, create_engine, text
+
+    url = re.sub(r"^postgresql://", "postgresql+psycopg://", address)
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        # Drivers that start at the same moment would create the same tables, and all but one fail.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (optuna.exceptions.StorageInternalError, SQLAlchemyError)

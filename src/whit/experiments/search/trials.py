@@ -1,0 +1,164 @@
+"""The trials of a search as read back from their folders, and their Pareto front.
+
+<search>/trials/<number>/recipe.toml     a recipe that `train` and `study` take
+<search>/trials/<number>/seed-<n>/       runs of it, evaluated on val
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from whit.errors import InputError
+from whit.experiments.search.space import OBJECTIVES, Space
+from whit.experiments.seed_group import Seeds, seeds_of
+from whit.experiments.statistics import Sample
+from whit.recipes.budget import Metrics
+from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe
+from whit.runs.reader import read_run
+from whit.training.plan import Plan, plan
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate of a search, with its runs that have ended."""
+
+    number: int
+    folder: Path
+    recipe: Recipe
+    seeds: Seeds
+    macs: int | None = None  # where they are an objective
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:04d}"
+
+    @property
+    def accuracy(self) -> Sample:
+        """Percent on val after the last epoch, a value each seed."""
+        return self.seeds.accuracy
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """The value of each objective; means over the seeds."""
+        results = [run.result or {} for run in self.seeds.runs]
+        values: dict[str, float] = {
+            "accuracy": self.accuracy.mean,
+            "params": self.seeds.params,
+            "epochs": self.seeds.epochs,
+            "seconds": sum(r["seconds"]["train"] for r in results) / len(results),
+        }
+        return values if self.macs is None else {**values, "macs": self.macs}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "trial": self.number,
+            "recipe": str(self.folder / RECIPE_FILE),
+            **self.values,
+            "seeds": len(self.seeds.runs),
+            "diverged": len(self.seeds.diverged),
+            "spread": self.accuracy.sd,
+        }
+
+
+def read_trial(folder: Path, space: Space) -> Trial | None:
+    """Read a trial; None when no run of it has ended.
+
+    Raises InputError when it is damaged, or an objective of the space is not known.
+    """
+    recipe = load_recipe(folder)
+    runs = [read_run(path) for path in _numbered(folder, "seed-")]
+    seeds = seeds_of(folder.name, runs)
+    return _trial(folder, recipe, seeds, space) if seeds else None
+
+
+def read_pruned(folder: Path, space: Space) -> Trial | None:
+    """Read a pruned trial, as if its last epoch had been the end; None without any epoch."""
+    run = read_run(folder / "seed-0")
+    if not run.log:
+        return None
+    made = plan(run.recipe)
+    seconds = sum(record.seconds for record in run.log)
+    as_if = {**Metrics.from_audit(made.audit).network_json(), "epochs": run.recipe.train.epochs,
+             "seconds": {"train": seconds, "total": seconds}, "verdict": "open"}  # fmt: skip
+    runs = (replace(run, result=as_if),)
+    return _trial(folder, run.recipe, Seeds(folder.name, runs), space)
+
+
+def _trial(folder: Path, recipe: Recipe, seeds: Seeds, space: Space) -> Trial:
+    macs = None
+    if "macs" in space.objectives:  # results of older versions have none
+        macs = (seeds.runs[0].result or {}).get("macs") or known_macs(plan(recipe))
+    return Trial(int(folder.name), folder, recipe, seeds, macs)
+
+
+def known_macs(made: Plan) -> int:
+    """Return the multiply-adds of a planned network. Raises InputError where they are unknown."""
+    if made.audit.macs is None:
+        raise InputError(f"{made.recipe.name}: its multiply-adds are not known.")
+    return made.audit.macs
+
+
+def dominates(a: dict[str, float], b: dict[str, float], objectives: Sequence[str]) -> bool:
+    """Whether `a` is nowhere worse than `b` and somewhere better."""
+    gains = [(a[name] - b[name]) * (1 if OBJECTIVES[name] else -1) for name in objectives]
+    return min(gains) >= 0 and max(gains) > 0
+
+
+def pareto_front(
+    trials: Sequence[Trial], objectives: Sequence[str], min_accuracy: float = 0
+) -> list[Trial]:
+    """Return the trials that none dominates, cheapest first; of equals the first.
+
+    Trials below `min_accuracy`, in percent, are left out.
+    """
+    front = []
+    for trial in trials:
+        if trial.values["accuracy"] < min_accuracy:
+            continue
+        is_dominated = any(
+            dominates(other.values, trial.values, objectives)
+            or (_are_equal(other, trial, objectives) and other.number < trial.number)
+            for other in trials
+        )
+        if not is_dominated:
+            front.append(trial)
+    first = next((name for name in objectives if name != "accuracy"), "accuracy")
+    return sorted(front, key=lambda trial: trial.values[first])
+
+
+def needs_confirmation(trials: Sequence[Trial], space: Space) -> list[Trial]:
+    """Return the trials on the Pareto front that have fewer seeds than the space asks for."""
+    front = pareto_front(trials, space.objectives, space.min_accuracy)
+    return [trial for trial in front if trial.seeds.num_judged < space.seeds]
+
+
+def _are_equal(a: Trial, b: Trial, objectives: Sequence[str]) -> bool:
+    return all(a.values[name] == b.values[name] for name in objectives)
+
+
+def trial_folders(folder: Path) -> list[Path]:
+    """Return the folders of a search's trials, in their order."""
+    return _numbered(folder / "trials", "")
+
+
+def _numbered(folder: Path, prefix: str) -> list[Path]:
+    """Return the paths named by `prefix` and a number, in its order; not copies beside them."""
+    paths = [path for path in folder.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name[len(prefix) :]))
+
+
+def read_trials(folder: Path, space: Space) -> list[Trial]:
+    """Read all trials of a search that have a result; damaged ones are left out."""
+    trials = []
+    for path in trial_folders(folder):
+        try:
+            trial = read_trial(path, space)
+        except InputError:
+            continue
+        if trial is not None:
+            trials.append(trial)
+    return trials

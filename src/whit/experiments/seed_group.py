@@ -1,0 +1,255 @@
+"""Runs of one recipe over seeds, as one row of evidence; the same words for study and compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import groupby
+from statistics import fmean
+from typing import Any
+
+from whit.errors import InputError
+from whit.experiments.statistics import Difference, Sample, by_images, paired, unpaired
+from whit.runs.reader import RunRecord
+from whit.runs.result import Evaluation
+from whit.system.numbers import percent
+from whit.system.text_tables import folded_table, wrapped
+
+# What must be alike in the runs of one sample: keys of environment.json, in words.
+_ALIKE = {
+    "data_sha256": "data",
+    "model_sha256": "source of the model",
+    "teacher_sha256": "teacher",
+    "code": "code",
+    "torch": "torch",
+    "threads": "threads",
+    "processor": "processor",
+    "device": "device",
+}
+
+
+TABLE_HEAD = (
+    *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
+    *("best epoch %", "split", "params", "epochs", "seconds"),
+)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Finished runs of one recipe, judged on one split after the last epoch."""
+
+    name: str
+    runs: tuple[RunRecord, ...]  # at least one, in the order of their seeds
+    diverged: tuple[RunRecord, ...] = ()  # have no accuracy; they count as missed
+    again: tuple[RunRecord, ...] = ()  # of a seed that is among the others: not counted
+
+    @property
+    def split(self) -> str:
+        """`test`, or `val` for a recipe that leaves the test split alone."""
+        return "test" if self.runs[0].recipe.train.test else "val"
+
+    @cached_property
+    def last(self) -> tuple[Evaluation, ...]:
+        """The evaluation after each run's last epoch."""
+        evaluations = (run.final_evaluation for run in self.runs)
+        return tuple(evaluation for evaluation in evaluations if evaluation)
+
+    @cached_property
+    def accuracy(self) -> Sample:
+        """Percent after the last epoch, a value each seed."""
+        return Sample(tuple(_percent(reading) for reading in self.last))
+
+    @property
+    def lowest(self) -> Evaluation:
+        return min(self.last, key=_percent)
+
+    @property
+    def highest(self) -> Evaluation:
+        return max(self.last, key=_percent)
+
+    @cached_property
+    def best(self) -> Sample | None:
+        """Percent at each run's best epoch; None where only the last epoch was read."""
+        curves = [[r for e in run.log for r in e.evaluations if r.split == self.split]
+                  for run in self.runs]  # fmt: skip
+        if any(len(curve) < 2 for curve in curves):
+            return None
+        return Sample(tuple(max(map(_percent, curve)) for curve in curves))
+
+    @property
+    def met(self) -> int | None:
+        """How many runs meet the budget; None where it is open, as without a test split."""
+        verdicts = [_result(run)["verdict"] for run in self.runs]
+        return None if "open" in verdicts else verdicts.count("met")
+
+    @property
+    def ended(self) -> tuple[RunRecord, ...]:
+        """All that have a verdict, those that diverged included."""
+        return self.runs + self.diverged
+
+    @property
+    def num_judged(self) -> int:
+        return len(self.ended)
+
+    @property
+    def params(self) -> int:
+        params: int = _result(self.runs[0])["params"]
+        return params
+
+    @property
+    def epochs(self) -> float:
+        epochs: float = _result(self.runs[0])["epochs"]
+        return epochs
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of a run, in all."""
+        return fmean(_result(run)["seconds"]["total"] for run in self.runs)
+
+    @property
+    def notes(self) -> list[str]:
+        """What makes the runs less than one sample: different data, code, machines, threads."""
+        found = []
+        if self.diverged:
+            seeds = ", ".join(str(run.seed) for run in self.diverged)
+            found.append(
+                f"{self.name}: diverged with seed {seeds}: in no mean, and counted as missed."
+            )
+        for run in self.again:
+            found.append(
+                f"{self.name}: seed {run.seed} is there again in {run.path}: counted once."
+            )
+        for key, what in _ALIKE.items():
+            values = [_environment(run, key) for run in self.runs]
+            if len(set(values)) > 1:
+                counts = ", ".join(
+                    f"{value} ({len(list(same))})" for value, same in groupby(sorted(values))
+                )
+                found.append(f"{self.name}: not all by the same {what}: {counts}.")
+        return found
+
+    @property
+    def mean_text(self) -> str:
+        """Mean accuracy in percent with three decimals, never rounded up."""
+        return f"{math.floor(1000 * self.accuracy.mean + 1e-6) / 1000:.3f}"
+
+    @property
+    def interval_text(self) -> str:
+        """The 95 % interval of the mean accuracy in percent; `-` for a single seed."""
+        interval = self.accuracy.interval
+        return f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "-"
+
+    @property
+    def table_row(self) -> tuple[str, ...]:
+        """Accuracy and cost as text, in the columns of TABLE_HEAD."""
+        return (
+            self.name,
+            str(len(self.runs)),
+            self.mean_text,
+            "-" if self.accuracy.sd is None else f"{self.accuracy.sd:.3f}",
+            self.interval_text,
+            *(percent(r.correct, r.total) for r in (self.lowest, self.highest)),
+            "open" if self.met is None else f"{self.met}/{self.num_judged}",
+            "-" if self.best is None else f"{self.best.mean:.3f}",
+            self.split,
+            f"{self.params:,}",
+            f"{self.epochs:g}",
+            f"{self.seconds:.1f}",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        sample = self.accuracy
+        return {
+            "name": self.name,
+            "recipe": self.runs[0].recipe.name,
+            "split": self.split,
+            "seeds": len(self.runs),
+            "params": self.params,
+            "epochs": self.epochs,
+            "accuracy": sample.mean,
+            "spread": sample.sd,
+            "interval": sample.interval,
+            "smallest": _percent(self.lowest),
+            "largest": _percent(self.highest),
+            "met": self.met,
+            "diverged": [run.seed for run in self.diverged],
+            "best_epoch": self.best.mean if self.best else None,
+            "seconds": self.seconds,
+            "seed": [run.seed for run in self.runs],
+            "correct": [reading.correct for reading in self.last],
+            "total": self.last[0].total,
+            "folders": [str(run.path) for run in self.runs],
+            "notes": self.notes,
+        }
+
+
+def seeds_of(name: str, runs: Sequence[RunRecord]) -> Seeds | None:
+    """Part runs of one recipe into those judged and those diverged; None where none was judged."""
+    judged = tuple(run for run in runs if is_judged(run))
+    diverged = tuple(run for run in runs if run.state == "diverged")
+    return Seeds(name, judged, diverged) if judged else None
+
+
+def seeds_table(groups: Sequence[Seeds], width: int) -> str:
+    """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
+    rows = [TABLE_HEAD, *(group.table_row for group in groups)]
+    parts = [folded_table(rows, "Lrrrrrrrrlrrr", width)]
+    parts += [wrapped(f"Note: {note}", width) for group in groups for note in group.notes]
+    return "\n\n".join(parts)
+
+
+def weigh(a: Seeds, b: Seeds) -> Difference:
+    """Weigh the evidence that `b` differs from `a`.
+
+    By the seeds that both have, if there are two or more; else by all, as two samples; two
+    single runs by their images.
+    """
+    of_a = {run.seed: value for run, value in zip(a.runs, a.accuracy.values, strict=True)}
+    of_b = {run.seed: value for run, value in zip(b.runs, b.accuracy.values, strict=True)}
+    both = [seed for seed in of_a if seed in of_b and seed is not None]
+    if len(both) > 1:
+        return paired(a.name, b.name, [(of_a[seed], of_b[seed]) for seed in both])
+    if len(a.runs) > 1 or len(b.runs) > 1:
+        return unpaired(a.name, b.name, a.accuracy.values, b.accuracy.values)
+    points = b.accuracy.mean - a.accuracy.mean
+    wrong_a, wrong_b = (set(group.last[0].wrong) for group in (a, b))
+    if not (a.last[0].wrong or a.last[0].correct == a.last[0].total) or a.split != "test":
+        return Difference(a.name, b.name, points, None, None, "one seed each")
+    only_a, only_b = len(wrong_b - wrong_a), len(wrong_a - wrong_b)
+    return by_images(a.name, b.name, points, only_a, only_b)
+
+
+def refuse_different_splits(groups: Sequence[Seeds]) -> None:
+    """Raise InputError unless all were judged on the same images."""
+    judged = {
+        f"{group.runs[0].recipe.data.name}, {group.split} ({group.last[0].total} images)"
+        for group in groups
+    }
+    if len(judged) > 1:
+        raise InputError(f"the runs were judged on different images: {'; '.join(sorted(judged))}.")
+
+
+def is_judged(run: RunRecord) -> bool:
+    """Whether a run came to its end and read a split after its last epoch."""
+    if run.state != "finished":
+        return False
+    return (run.result or {})["test"]["correct"] is not None or run.last_val is not None
+
+
+def _percent(reading: Evaluation) -> float:
+    return float(Fraction(100 * reading.correct, reading.total))
+
+
+def _result(run: RunRecord) -> dict[str, Any]:
+    assert run.result is not None
+    return run.result
+
+
+def _environment(run: RunRecord, what: str) -> str:
+    value = run.environment.get(what)
+    if what == "code":
+        value = (value or {}).get("sha256") if isinstance(value, dict) else None
+    return str(value)[:12] if what == "code" or what.endswith("sha256") else str(value)

@@ -1,0 +1,289 @@
+"""Studies: recipes trained over several seeds, resumed where they stopped, and compared.
+
+    <root>/<recipe>-<digest>/seed-<n>/     a run folder each
+
+Equal recipes have equal folders, so a study resumes where an earlier one stopped, and two
+studies of one recipe share its seeds. There is no index: everything is read back from the runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from whit.errors import InputError
+from whit.experiments.comparison import Comparison, compare
+from whit.experiments.execution.job import Executor, Job, Outcome
+from whit.experiments.seed_group import seeds_of
+from whit.recipes.budget import BudgetInfeasible, Violation
+from whit.recipes.recipe import Recipe, recipe_id
+from whit.runs.reader import RunRecord, read_run
+from whit.system.atomic_files import why_no_place
+from whit.system.signals import SignalHandler, StopRequested
+from whit.system.text_tables import wrapped
+from whit.training.callback import Callback, Subject
+from whit.training.plan import plan
+from whit.verification.provenance import InputDigests, count_changed, format_changes
+
+_Key = tuple[str, int]  # name of a recipe in its study, seed
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """One recipe of a study, and the folder of its seeds."""
+
+    name: str
+    recipe: Recipe
+    folder: Path
+
+    def run_folder(self, seed: int) -> Path:
+        return self.folder / f"seed-{seed}"
+
+
+@dataclass(frozen=True, repr=False)
+class Study:
+    """The result of a study; `failures` are seeds that have no result, with the reason."""
+
+    arms: tuple[StudyArm, ...]
+    seeds: tuple[int, ...]
+    comparison: Comparison | None  # None when nothing finished
+    failures: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        comparison: dict[str, Any] = {"runs": [], "differences": {}, "evidence": []}
+        if self.comparison:
+            comparison = self.comparison.to_json()
+        return {
+            "recipes": comparison.pop("runs"),
+            **comparison,
+            "folders": {arm.name: str(arm.folder) for arm in self.arms},
+            "failures": list(self.failures),
+        }
+
+    def table(self, width: int = 100) -> str:
+        parts = [self.comparison.table(width)] if self.comparison else []
+        parts += [wrapped(failure, width) for failure in self.failures]
+        folders = [str(arm.folder) for arm in self.arms]
+        parts.append("Run folders: " + ", ".join(folders))
+        return "\n\n".join(parts)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    __repr__ = __str__  # a prompt shows what print shows
+
+
+@dataclass
+class StudyProgress:
+    """How far one recipe of a study is."""
+
+    arm: StudyArm
+    num_seeds: int
+    done: dict[int, str] = field(default_factory=dict)  # seed to the state of its run
+    running: dict[int, int] = field(default_factory=dict)  # seed to epochs done
+
+
+class ExperimentCallback(Callback[Subject]):
+    """Base of the callbacks of what trains many runs."""
+
+    def on_progress(self) -> None:
+        """An epoch of a run has ended, or half a second has passed."""
+
+    def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
+        """A run has ended, whatever its outcome."""
+
+
+class StudyCallback(ExperimentCallback[Sequence[StudyProgress]]):
+    """Base of the callbacks of a study."""
+
+
+def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]:
+    """Name the recipes of a study. Raises InputError for duplicates, or an unwritable `root`.
+
+    Raises BudgetInfeasible when one of them can never keep its budget.
+    """
+    ids = [recipe_id(recipe) for recipe in recipes]
+    duplicates = sorted({name for name in ids if ids.count(name) > 1})
+    problems = [f"{name.rpartition('-')[0]}: given twice." for name in duplicates]
+    problems += [
+        f"{recipe.name}: reads neither the test nor the val split, so a study of it shows "
+        'nothing: set train.test = true, or data.val and train.evaluate = "val".'
+        for recipe in recipes
+        if not recipe.train.test and recipe.train.evaluate != "val"
+    ]
+    if problem := why_no_place(root, to_write=False):  # a finished study is only read again
+        problems.append(f"--out {root}: {problem}")
+    evaluated = {(r.data.name, r.train.test or r.data.val) for r in recipes}
+    if len(evaluated) > 1:
+        problems.append("the recipes are not judged on the same images: give them the same data.")
+    violations: list[Violation] = []
+    for recipe in recipes:
+        try:
+            planned = plan(recipe)
+        except InputError as error:
+            problems += error.problems
+            continue
+        if planned.refusals:
+            violations += planned.violations
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
+    if violations:
+        raise BudgetInfeasible(violations)
+    names = [recipe.name for recipe in recipes]
+    return tuple(
+        StudyArm(recipe.name if names.count(recipe.name) == 1 else name, recipe, root / name)
+        for recipe, name in zip(recipes, ids, strict=True)
+    )
+
+
+def run_study(
+    arms: Sequence[StudyArm],
+    seeds: Sequence[int],
+    executor: Executor,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+    accept_changes: bool = False,
+    command: Sequence[str] = (),
+    callback: StudyCallback | None = None,
+    signals: SignalHandler | None = None,
+) -> Study:
+    """Train every seed of every recipe that has no result yet, and read all of them back.
+
+    A seed that fails or diverges does not stop the others. Raises InputError, before anything is
+    trained, when finished seeds were trained from another model, teacher or data, unless
+    `accept_changes`, or when others cannot be written; Interrupted when `signals` received one:
+    the seeds under way are saved by then, or are being saved.
+    """
+    callback = callback or StudyCallback()
+    # Seed by seed, so that a stopped study has every recipe equally often.
+    keys = [(arm, seed) for seed in seeds for arm in arms]
+    runs, failures = _read_runs(keys)
+    already_read = {*runs, *failures}
+    pending = [(arm, seed) for arm, seed in keys if (arm.name, seed) not in already_read]
+    progress = {arm.name: StudyProgress(arm, len(seeds)) for arm in arms}
+    ended: dict[str, list[RunRecord]] = {arm.name: [] for arm in arms}
+    for (name, seed), run in runs.items():
+        progress[name].done[seed] = run.state
+        ended[name].append(run)
+    for name, seed in failures:
+        progress[name].done[seed] = "damaged"
+    compared = {} if accept_changes else ended
+    digests = InputDigests()
+    inputs = {
+        arm.name: digests.read(arm.recipe, with_data=bool(compared.get(arm.name))) for arm in arms
+    }
+    problems = []
+    for arm in arms:
+        counts = count_changed(compared.get(arm.name, ()), inputs[arm.name])
+        problems += format_changes(arm.folder, counts, "seeds")
+    if problems := [*problems, *_unwritable(pending)]:
+        raise InputError(problems)
+    started: dict[str, tuple[StudyArm, int]] = {}  # by run folder
+
+    def jobs() -> Iterator[Job]:
+        for arm, seed in pending:
+            folder = str(arm.run_folder(seed))
+            started[folder] = (arm, seed)
+            yield Job(
+                recipe=arm.recipe.to_toml(),
+                seed=seed,
+                folder=folder,
+                threads=threads,
+                device=device,
+                accept_changes=accept_changes,
+                model_sha256=inputs[arm.name].get("model_sha256"),
+                teacher_sha256=inputs[arm.name].get("teacher_sha256"),
+                command=tuple(command),
+            )
+
+    def on_epochs(job: Job | None, epochs: int) -> None:
+        if signals:
+            signals.check()
+        if job:
+            arm, seed = started[job.folder]
+            progress[arm.name].running[seed] = epochs
+        callback.on_progress()
+
+    def num_done() -> int:
+        return sum(len(of_arm.done) for of_arm in progress.values())
+
+    num_runs = len(seeds) * len(arms)
+    with callback:
+        if num_done():
+            message = f"{num_done()} of {num_runs} seeds have ended before."
+            callback.on_resume(list(progress.values()), [message])
+        else:
+            callback.on_start(list(progress.values()))
+        try:
+            for job, outcome in executor.run(jobs(), on_epochs):
+                arm, seed = started[job.folder]
+                name = f"{arm.name}, seed {seed}"
+                progress[arm.name].running.pop(seed, None)
+                progress[arm.name].done[seed] = outcome.state
+                if outcome.state not in ("finished", "diverged"):
+                    failures[arm.name, seed] = (f"{name}: {outcome.said}",)
+                callback.on_run_end(name, Path(job.folder), outcome)
+        except StopRequested as stop:
+            raise stop.to_error(
+                f": {num_done()} of {num_runs} seeds have ended, the others are saved. "
+                "The same command goes on."
+            ) from None
+    return read_study(arms, seeds, failures)
+
+
+def read_study(
+    arms: Sequence[StudyArm], seeds: Sequence[int], failed: Mapping[_Key, tuple[str, ...]]
+) -> Study:
+    """Read a study back from its run folders; every seed has a result there, or is a failure."""
+    runs, damaged = _read_runs([(arm, seed) for arm in arms for seed in seeds])
+    failures = {**failed}
+    diverged = []
+    groups = []
+    for arm in arms:
+        for seed in seeds:
+            message = (
+                f"{arm.name}, seed {seed}: its run ended, but {arm.run_folder(seed)} holds no "
+                "result. The same command goes on."
+            )
+            if (arm.name, seed) not in runs:
+                failures.setdefault((arm.name, seed), damaged.get((arm.name, seed), (message,)))
+        ended = [run for (name, _), run in runs.items() if name == arm.name]
+        if group := seeds_of(arm.name, ended):
+            groups.append(group)
+        elif any(run.state == "diverged" for run in ended):
+            diverged.append(f"{arm.name}: every seed diverged; see {arm.folder}.")
+    comparison = compare(groups) if groups else None
+    problems = [problem for found in failures.values() for problem in found]
+    return Study(tuple(arms), tuple(seeds), comparison, (*problems, *diverged))
+
+
+def _read_runs(
+    keys: Iterable[tuple[StudyArm, int]],
+) -> tuple[dict[_Key, RunRecord], dict[_Key, tuple[str, ...]]]:
+    """Return the runs that finished or diverged, and the problems of damaged ones."""
+    runs: dict[_Key, RunRecord] = {}
+    damaged: dict[_Key, tuple[str, ...]] = {}
+    for arm, seed in keys:
+        folder = arm.run_folder(seed)
+        try:
+            run = read_run(folder) if os.path.lexists(folder) else None
+        except InputError as error:
+            damaged[arm.name, seed] = error.problems
+        else:
+            if run and run.result is not None:
+                runs[arm.name, seed] = run
+    return runs, damaged
+
+
+def _unwritable(pending: Sequence[tuple[StudyArm, int]]) -> list[str]:
+    """Return why the folders of runs that are still to be made cannot be written."""
+    problems = [
+        f"--out {arm.folder.parent}: {problem}"
+        for arm, seed in pending
+        if (problem := why_no_place(arm.run_folder(seed)))
+    ]
+    return list(dict.fromkeys(problems))

@@ -1,0 +1,13 @@
+"""What a run is asked for, and its limits: values read from TOML, without torch."""
+
+__all__ = [
+    "augmentations",
+    "budget",
+    "field_types",
+    "listing",
+    "model_ref",
+    "optimizers",
+    "recipe",
+    "schedule",
+    "toml_writer",
+]

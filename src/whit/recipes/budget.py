@@ -1,0 +1,340 @@
+"""What a model and its training may cost, and what they must reach.
+
+A budget is judged three times by three means: on what `plan` predicts, on what a run measured,
+and on what `audit` recomputes. All three hand `Metrics` to `Budget.violations`, so the rules are
+the same; what is not known yet is None and is not judged. Each key of `[budget]` is one rule:
+the recipe's schema, verdicts, tables and violations all iterate over `RULES`.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator
+
+from whit.analysis.kinds import LAYER_KINDS
+from whit.errors import (
+    WhitError,
+    did_you_mean,
+)
+from whit.system.numbers import exact_decimal, floor_percent, json_number, percent
+
+if TYPE_CHECKING:
+    from whit.analysis import Audit
+
+
+Verdict = Literal["met", "missed", "open"]
+
+_SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_LIMIT = re.compile(r"\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound such as `< 20000` or `>= 99.40`, kept exactly as written."""
+
+    sign: Literal["<", "<=", ">", ">="]
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """Read `< 20000`; raises ValueError for anything else."""
+        match = _LIMIT.fullmatch(text)
+        if not match:
+            raise ValueError(f"{text!r} is not a limit such as '< 20000' or '>= 99.40'")
+        sign, number = match.groups()
+        return cls(sign, number.replace("_", ""))  # type: ignore[arg-type]
+
+    @property
+    def value(self) -> Fraction:
+        return Fraction(self.text)
+
+    def allows(self, value: Fraction | int) -> bool:
+        """Exact comparison: 99.39 never passes `>= 99.40`, whatever a float would print."""
+        return bool(_SIGNS[self.sign](value, self.value))
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.text}"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One broken rule: which, the limit, the value found, and how to correct it."""
+
+    rule: str
+    limit: str
+    value: int | float | str
+    message: str
+
+    def to_json(self) -> dict[str, int | float | str]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What was predicted, measured or recomputed; None where it is not known.
+
+    `epochs` is images seen / images in the training split. `correct` of `total` test images
+    were right after the last epoch. `kinds` are the layer kinds of the forward pass. `macs` are
+    multiply-adds for one image; `receptive_field` is in input pixels, (rows, columns) if they
+    differ. `leaked` counts test images that are also in the training or validation split.
+    `selected_on_test` is true when the weights were chosen by their test accuracy.
+    """
+
+    params: int | None = None
+    epochs: Fraction | None = None
+    correct: int | None = None
+    total: int | None = None
+    kinds: frozenset[str] | None = None
+    macs: int | None = None
+    receptive_field: float | tuple[float, float] | None = None
+    leaked: int = 0
+    selected_on_test: bool = False
+
+    @classmethod
+    def from_audit(cls, audit: Audit) -> Metrics:
+        """Return what is known of a network before it is trained."""
+        return cls(
+            params=audit.params.total,
+            kinds=audit.kinds,
+            macs=audit.macs,
+            receptive_field=audit.receptive_field,
+        )
+
+    def network_json(self) -> dict[str, Any]:
+        """Return what `result.json` says of the network itself; a pair becomes a list."""
+        field = self.receptive_field
+        field_json = list(field) if isinstance(field, tuple) else field
+        return {"params": self.params, "macs": self.macs, "receptive_field": field_json}
+
+
+Row = tuple[str, str, str, bool | None]  # rule, limit, value, whether it is kept (None: unknown)
+Check = tuple[Row | None, Violation | None]  # what has no row is shown only where it is violated
+
+
+class LimitRule(ABC):
+    """A bound on one number. A new one is a subclass of this and its entry in RULES.
+
+    `key` is its name in `[budget]`, and that of the metric unless `measure` says otherwise.
+    `example` shows how the bound is written, and which sign it takes.
+    """
+
+    key: str
+    example: str
+    default = None
+    is_percent = False
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the key's value in a recipe, for pydantic."""
+        return Annotated[str | None, BeforeValidator(self.validate)]
+
+    def validate(self, value: object) -> str | None:
+        """Return the text in its standard form. Raises ValueError for what is no such limit."""
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise ValueError(f"a limit is text with its sign, such as {self.example!r}")
+        try:
+            limit = Limit.parse(value)
+            is_over_100 = limit.value > 100  # thousands of digits are no number
+        except ValueError:
+            raise ValueError(f"a limit is a sign and a number, such as {self.example!r}") from None
+        sign = self.example[0]
+        if limit.sign[0] != sign:
+            raise ValueError(f"the sign must be {sign} or {sign}=, as in {self.example!r}")
+        if self.is_percent and is_over_100:
+            raise ValueError(f"{self.key} is in percent, at most 100")
+        return str(limit)
+
+    def measure(self, metrics: Metrics) -> Any:
+        """Return the number that the limit bounds; None while it is not known."""
+        return getattr(metrics, self.key)
+
+    @abstractmethod
+    def explain(self, value: Any, limit: Limit, metrics: Metrics) -> str:
+        """Say how the number breaks the limit, and how to correct that."""
+
+    def format(self, value: Any, metrics: Metrics) -> str:
+        """Return the number for a table."""
+        return f"{value:,}"
+
+    def to_json(self, value: Any) -> int | float:
+        return json_number(Fraction(value))
+
+    def check(self, limit: str | None, metrics: Metrics) -> Iterator[Check]:
+        """Compare the key's value in a recipe, None where it is absent, with what is known."""
+        if limit is None:
+            return
+        value, bound = self.measure(metrics), Limit.parse(limit)
+        if value is None:
+            yield (self.key, limit, "?", None), None
+            return
+        violation = None
+        if not bound.allows(value):
+            message = self.explain(value, bound, metrics)
+            violation = Violation(self.key, limit, self.to_json(value), message)
+        yield (self.key, limit, self.format(value, metrics), violation is None), violation
+
+
+class ParamsRule(LimitRule):
+    key, example = "params", "< 20000"
+
+    def explain(self, value: int, limit: Limit, metrics: Metrics) -> str:
+        excess = value - int(limit.value) + (limit.sign == "<")
+        return (
+            f"{value:,} parameters, allowed {limit}: "
+            f"make it smaller by {excess:,} or more (frozen weights and buffers count)."
+        )
+
+
+class EpochsRule(LimitRule):
+    key, example = "epochs", "< 20"
+
+    def format(self, value: Fraction, metrics: Metrics) -> str:
+        return exact_decimal(value)
+
+    def explain(self, value: Fraction, limit: Limit, metrics: Metrics) -> str:
+        epochs = exact_decimal(value)
+        return f"{epochs} epochs, allowed {limit}: {epochs} is not {limit}; lower train.epochs."
+
+
+class AccuracyRule(LimitRule):
+    """Percent of the test split after the last epoch, of images that are new to the network."""
+
+    key, example, is_percent = "accuracy", ">= 99.40", True
+
+    def measure(self, metrics: Metrics) -> Fraction | None:
+        correct, total = metrics.correct, metrics.total
+        return None if correct is None or total is None else Fraction(100 * correct, total)
+
+    def format(self, value: Fraction, metrics: Metrics) -> str:
+        return f"{percent(*(value / 100).as_integer_ratio())} ({metrics.correct}/{metrics.total})"
+
+    def to_json(self, value: Fraction) -> float:
+        return floor_percent(*(value / 100).as_integer_ratio())
+
+    def explain(self, value: Fraction, limit: Limit, metrics: Metrics) -> str:
+        return (
+            f"{metrics.correct}/{metrics.total} = {percent(*(value / 100).as_integer_ratio())} % "
+            f"on the test split after the last epoch, wanted {limit}: train longer, or a better "
+            "model."
+        )
+
+    def check(self, limit: str | None, metrics: Metrics) -> Iterator[Check]:
+        yield from super().check(limit, metrics)
+        value, leaked, total = self.measure(metrics), metrics.leaked, metrics.total
+        if limit and value is not None and total:
+            bound = Limit.parse(limit)
+            # An image that was trained on proves nothing, so it is counted as wrong here.
+            unseen = max(Fraction(0), value - Fraction(100 * leaked, total))
+            if bound.allows(value) and not bound.allows(unseen):
+                message = (
+                    f"{leaked:,} of the {total:,} test images also stand in the training data; "
+                    f"without them {limit} is not shown: take them out of the training data."
+                )
+                yield None, Violation("test images in training", "0", leaked, message)
+        if metrics.selected_on_test:
+            message = (
+                "the weights were chosen by their accuracy on the test split: "
+                "judge the last epoch, or choose on the validation split."
+            )
+            chosen = "chosen by test accuracy"
+            yield None, Violation("selection on test", "last epoch", chosen, message)
+
+
+@dataclass(frozen=True)
+class KindsRule:
+    """Layer kinds of which each must be `present` in the forward pass, or `absent`."""
+
+    key: str
+    state: str
+    message: str  # with {kind} and {meaning}
+    default = ()
+
+    @property
+    def annotation(self) -> Any:
+        return Annotated[tuple[str, ...], AfterValidator(self.validate)]
+
+    def validate(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [kind for kind in kinds if kind not in LAYER_KINDS]
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is not a layer kind.{did_you_mean(unknown[0], LAYER_KINDS)} "
+                f"Allowed: {', '.join(LAYER_KINDS)}"
+            )
+        return kinds
+
+    def check(self, limit: tuple[str, ...] | None, metrics: Metrics) -> Iterator[Check]:
+        for kind in limit or ():
+            rule = f"{self.key} {kind}"
+            if metrics.kinds is None:
+                yield (rule, self.state, "?", None), None
+                continue
+            state = "present" if kind in metrics.kinds else "absent"
+            violation = None
+            if state != self.state:
+                message = self.message.format(kind=kind, meaning=LAYER_KINDS[kind])
+                violation = Violation(rule, self.state, state, message)
+            yield (rule, self.state, state, violation is None), violation
+
+
+# In the order of the keys in a recipe, of the rows of a table and of the violations.
+RULES: tuple[LimitRule | KindsRule, ...] = (
+    ParamsRule(),
+    EpochsRule(),
+    AccuracyRule(),
+    KindsRule(
+        "require",
+        "present",
+        "no {kind} in the forward pass ({meaning}): add one, or take {kind!r} out of "
+        "budget.require.",
+    ),
+    KindsRule(
+        "forbid",
+        "absent",
+        "a {kind} layer is in the forward pass ({meaning}): replace it, or take {kind!r} out of "
+        "budget.forbid.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The valid values of a recipe's `[budget]` by key; what is absent or None is no limit."""
+
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def _checks(self, metrics: Metrics) -> Iterator[Check]:
+        for rule in RULES:
+            yield from rule.check(self.limits.get(rule.key), metrics)
+
+    def violations(self, metrics: Metrics) -> tuple[Violation, ...]:
+        """Return every broken rule, in the order of RULES."""
+        return tuple(violation for _, violation in self._checks(metrics) if violation)
+
+    def rows(self, metrics: Metrics) -> list[Row]:
+        """Return (rule, limit, value, kept) of every rule, for a table; None is not known yet."""
+        return [row for row, _ in self._checks(metrics) if row]
+
+    def verdict(self, metrics: Metrics) -> Verdict:
+        """`missed` if a rule is broken, `open` if one cannot be judged yet, else `met`."""
+        if self.violations(metrics):
+            return "missed"
+        return "open" if any(row[3] is None for row in self.rows(metrics)) else "met"
+
+
+class BudgetInfeasible(WhitError):
+    """The model can never keep its budget, so nothing was trained; `violations` says why."""
+
+    exit_code = 1
+
+    def __init__(self, violations: Sequence[Violation]):
+        self.violations = tuple(violations)
+        super().__init__("\n".join(violation.message for violation in violations))

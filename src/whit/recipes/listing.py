@@ -1,0 +1,54 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from whit.recipes.recipe import parse_recipe, shipped_recipes
+from whit.system.text_tables import text_table
+
+if TYPE_CHECKING:
+    pass
+
+
+def recipe_rows() -> list[dict[str, Any]]:
+    """Return one row a shipped recipe: its name, sizes, and the accuracy that records hold.
+
+    `recorded.json` is written beside the recipes by records/reproduce.py, never by hand.
+    """
+    file = resources.files("whit.recipes") / "builtin" / "recorded.json"
+    recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    rows = []
+    for name, text in shipped_recipes().items():
+        recipe = parse_recipe(text, name)
+        record = recorded.get(name, {})
+        correct = record.get("correct", [])
+        rows.append(
+            {
+                "name": name,
+                "params": record.get("params"),
+                "epochs": recipe.train.epochs,
+                "accuracy": round(mean(correct) / 100, 3) if correct else None,
+                "worst": min(correct) / 100 if correct else None,
+                "seeds": len(correct),
+                "description": recipe.description,
+            }
+        )
+    return rows
+
+
+def recipe_table(rows: list[dict[str, Any]], width: int) -> str:
+    head = ("recipe", "params", "epochs", "mean %", "worst %", "seeds")
+    formats = {"name": "", "params": ",", "epochs": "", "accuracy": ".3f", "worst": ".2f",
+               "seeds": ""}  # fmt: skip
+    body = [
+        ["?" if row[key] is None else format(row[key], spec) for key, spec in formats.items()]
+        for row in rows
+    ]
+    return (
+        text_table([head, *body], "Lrrrrr", width)
+        + "\n\nTest accuracy after the last epoch, over the seeds in records/."
+    )

@@ -1,0 +1,58 @@
+"""Which whit this is: its commit where it runs from a checkout, and a digest of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+
+def code_state() -> dict[str, Any]:
+    """Return the commit of the checkout that whit runs from, and whether it was changed.
+
+    Both are None for an installed package. `sha256` is over whit's own Python files, and tells
+    one state of the code from another in either case.
+    """
+    return {**_checkout_state(), "sha256": _code_sha256()}
+
+
+def versions() -> dict[str, str]:
+    """Return what must be equal for runs of two machines to be one sample. Imports no torch."""
+    return {"whit": _code_sha256(), "torch": metadata.version("torch")}
+
+
+def _package() -> Path:
+    return Path(str(resources.files("whit")))
+
+
+def _code_sha256() -> str:
+    package = _package()
+    whole = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        whole.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def _checkout_state() -> dict[str, Any]:
+    root = _package().parents[1]
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        # Records and notes do not change what a run does; the package's own files do, but for
+        # the accuracies that `whit recipes` shows, which are written from records.
+        watched = ("src", "pyproject.toml", ":!src/whit/recipes/builtin/recorded.json")
+        dirty = bool(_git(root, "status", "--porcelain", "--", *watched))
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": dirty}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

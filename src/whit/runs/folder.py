@@ -1,0 +1,219 @@
+"""The folder of a run, and the only writer of it; `layout` names its files.
+
+A folder appears with its recipe, environment and first checkpoint in it, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from whit.errors import InputError, RunFailed
+from whit.runs import layout
+from whit.runs.lock import Ownership, is_running, owner_of
+from whit.runs.result import EpochRecord
+from whit.system.atomic_files import (
+    append,
+    remove_leftovers,
+    sync_folder,
+    what_to_free,
+    why_no_place,
+    write_whole,
+)
+
+_MAX_NAME_BYTES = 255  # bytes; what file systems allow for one folder
+_TEMPORARY = ".whit-new"  # prefix of a folder that is not complete
+
+
+class RunFolder:
+    """A run folder that this process has locked; as a context it releases the lock at its end."""
+
+    def __init__(self, path: Path, *, take_over: bool = False):
+        """Lock an existing folder. Raises RunOwned when another process has locked it."""
+        self.path = path
+        self.checkpoints = path / layout.CHECKPOINTS
+        if self.checkpoints.is_symlink():
+            raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
+        with self._translate_errors(layout.CHECKPOINTS):
+            self.checkpoints.mkdir(exist_ok=True)
+            self.ownership = Ownership(self.checkpoints, take_over=take_over)
+            remove_leftovers(path)
+            remove_leftovers(self.checkpoints)
+
+    @staticmethod
+    def check_creatable(out: Path) -> None:
+        """Raise InputError if no new folder can be made at `out`; makes nothing itself."""
+        if os.path.lexists(out):
+            raise _exists_error(out)
+        if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in out.parts):
+            raise InputError(f"--out {out}: a name in it is longer than {_MAX_NAME_BYTES} bytes.")
+        if problem := why_no_place(out.absolute().parent):
+            raise InputError(f"--out {out}: {problem}")
+
+    @classmethod
+    def create(
+        cls, out: Path | None, name: str, seed: int, files: Mapping[str, bytes]
+    ) -> RunFolder:
+        """Make `out`, or a new folder under `runs/`, with `files` in it, as one step.
+
+        Raises InputError when it exists or may not be made, RunFailed when the disk is full.
+        """
+        path = out or Path("runs") / f"{name}-{seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        if out or not os.path.lexists(path):  # a second run in one second gets a number
+            cls.check_creatable(path)
+        return cls(_create(path, files, numbered=out is None))
+
+    @property
+    def resume_command(self) -> str:
+        return _resume_command(self.path)
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file atomically. Raises RunFailed naming the file."""
+        with self.writing(name, len(content)):
+            write_whole(self.path / name, content)
+
+    def append_log(self, record: EpochRecord) -> None:
+        line = _format_log_line(record)
+        with self.writing(layout.LOG, len(line)):
+            append(self.path / layout.LOG, line)
+
+    def rewrite_log(self, records: Sequence[EpochRecord]) -> None:
+        """Make the log equal to the records of the checkpoint, unless it is."""
+        content = b"".join(map(_format_log_line, records))
+        log = self.path / layout.LOG
+        if content != (log.read_bytes() if log.is_file() else b""):
+            self.write_bytes(layout.LOG, content)
+
+    @contextmanager
+    def writing(self, name: str, size: int = 0) -> Iterator[None]:
+        """Guard whatever writes `name`, of `size` bytes.
+
+        Raises LostLock when this process no longer holds the lock, RunFailed naming the file.
+        """
+        self.ownership.check()
+        with self._translate_errors(name, size):
+            yield
+
+    @contextmanager
+    def _translate_errors(self, name: str, size: int = 0) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFailed(
+                f"{self.path / name}: cannot be written: "
+                f"{what_to_free(self.path, error, size)}, then go on with: {self.resume_command}"
+            ) from None
+
+    def finish(self) -> None:
+        """Remove what only an unfinished run needs, and release the lock."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        self.ownership.give_back()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ownership.give_back()
+
+
+def import_run(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder of a run that was trained elsewhere, unless it exists.
+
+    It replaces what a process that has ended left unfinished there. Raises RunFailed when it
+    cannot be written, or when `files` holds what no run does.
+    """
+    unexpected = sorted(name for name in files if not layout.is_run_file(name))
+    if unexpected:
+        raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, unexpected))}.")
+    if os.path.lexists(path) and not os.path.lexists(path / layout.RESULT):
+        owner = owner_of(path / layout.CHECKPOINTS)
+        if owner is None or owner.is_alive() is False:
+            shutil.rmtree(path, ignore_errors=True)
+    if not os.path.lexists(path):
+        try:
+            _create(path, files, numbered=False)
+        except InputError as error:
+            if not os.path.lexists(path):  # else another driver was quicker
+                raise RunFailed(str(error)) from None
+
+
+def encode_json(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
+
+
+def _format_log_line(record: EpochRecord) -> bytes:
+    return json.dumps(record.to_json()).encode() + b"\n"
+
+
+def _exists_error(out: Path) -> InputError:
+    hint = ""
+    if (out / layout.CHECKPOINTS).is_dir() and not (out / layout.RESULT).exists():
+        hint = f" It holds an unfinished run, which {_resume_command(out)} goes on with."
+    return InputError(
+        f"--out {out}: already there, and a run never overwrites: "
+        f"name a folder that does not exist, or leave --out away.{hint}"
+    )
+
+
+def _resume_command(path: Path) -> str:
+    return f"whit train --resume {shlex.quote(str(path))}"
+
+
+def _create(path: Path, files: Mapping[str, bytes], *, numbered: bool) -> Path:
+    """Make a folder with its files as one step; return its path, with a number if `numbered`."""
+    parent = path.absolute().parent
+    # Host and process are in the name, so that what a killed process left can be recognized.
+    temporary = parent / f"{_TEMPORARY}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        for file, content in files.items():
+            (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(temporary / file, content)
+        sync_folder(temporary)
+        path = _rename(temporary, path, numbered=numbered)
+        sync_folder(parent)
+    except OSError as error:
+        advice = what_to_free(parent, error, sum(map(len, files.values())))
+        message = f"{path}: cannot be made: {advice}"
+        if isinstance(error, PermissionError):
+            raise InputError(f"--out {message}.") from None
+        raise RunFailed(f"{message}, and start again. Nothing was begun.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+def _rename(temporary: Path, path: Path, *, numbered: bool) -> Path:
+    """Give a complete folder its name; of several processes that try, one succeeds."""
+    target, number = path, 1
+    while True:
+        try:
+            if os.path.lexists(target):  # an empty folder would be replaced
+                raise FileExistsError
+            temporary.rename(target)
+            return target
+        except OSError:
+            if not os.path.lexists(target):
+                raise
+            if not numbered:
+                raise _exists_error(target) from None
+        number += 1
+        target = path.with_name(f"{path.name}-{number}")
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the temporary folders of processes of this machine that were killed."""
+    for path in parent.glob(f"{_TEMPORARY}-{socket.gethostname()}-*"):
+        pid = path.name.split("-")[-2]
+        if pid.isdigit() and not is_running(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""Who may write in a run folder: one process at a time.
+
+The lock is the operating system's own (filelock: flock, or what the system has), so a killed
+owner loses it at once, and two processes that ask in the same instant cannot both get it. Who
+owns it stands beside it in `owner.json`, for messages and for file systems that several machines
+share, where a lock of another machine may not be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from whit.errors import LostLock, RunOwned
+from whit.runs import layout
+from whit.system.atomic_files import write_whole
+from whit.system.untrusted_files import read_strange
+
+_LARGEST = 10_000  # bytes of owner.json; ours has about 300
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, told apart from others that had its number before or have it elsewhere."""
+
+    host: str
+    boot: str | None  # of the kernel, where it gives itself a name at each start
+    pid: int
+    born: str | None  # when the process started, in the kernel's own count
+    since: str  # when it took the run, ISO 8601
+    token: str  # no two owners share it
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        return cls(
+            host=socket.gethostname(),
+            boot=_boot(),
+            pid=os.getpid(),
+            born=_born(os.getpid()),
+            since=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            token=secrets.token_hex(8),
+        )
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+    def is_alive(self) -> bool | None:
+        """Whether the process still runs; None when it is another machine's and cannot be seen."""
+        if self.host != socket.gethostname():
+            return None
+        same_start = self.boot == _boot()
+        return same_start and is_running(self.pid) and self.born == _born(self.pid)
+
+
+class Ownership:
+    """The right to write in one folder, from its making to `give_back`."""
+
+    def __init__(self, folder: Path, *, take_over: bool = False):
+        """Take the folder. Raises RunOwned, naming the owner, when it is somebody else's.
+
+        `take_over` takes it from an owner on another machine, of whom nobody here can know
+        whether it is alive. Raises OSError when nothing can be written.
+        """
+        self.folder = folder
+        self.owner = Owner.this_process()
+        self._lock = FileLock(folder / layout.LOCK, timeout=0, thread_local=False)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            owner = owner_of(folder) or "another process"
+            raise RunOwned(f"{folder.parent}: it is being trained by {owner}.") from None
+        before = owner_of(folder)
+        if before and before.host != self.owner.host and not take_over:
+            self._lock.release()
+            raise RunOwned(
+                f"{folder.parent}: it was last trained by {before}, and was not given back. "
+                "Whether that process is alive cannot be seen from this machine: if you know that "
+                "it is not, add --take-over."
+            )
+        try:
+            write_whole(folder / layout.LOCK_HOLDER, json.dumps(asdict(self.owner)).encode())
+        except OSError:
+            self._lock.release()
+            raise
+
+    def check(self) -> None:
+        """Raise LostLock if the folder was taken over, or is gone."""
+        now = owner_of(self.folder)
+        if now is None or now.token != self.owner.token:
+            raise LostLock(
+                f"{self.folder.parent}: taken over by {now}; nothing more is written here."
+                if now
+                else f"{self.folder.parent}: somebody removed it, or a part of it, while it was "
+                "being trained; nothing more is written here."
+            )
+
+    def give_back(self) -> None:
+        now = owner_of(self.folder)
+        if now and now.token == self.owner.token:
+            (self.folder / layout.LOCK_HOLDER).unlink(missing_ok=True)
+        self._lock.release()
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """Return who took the folder and did not give it back, dead or alive."""
+    try:
+        value: Any = json.loads(read_strange(folder / layout.LOCK_HOLDER, _LARGEST) or b"")
+        owner = Owner(**value)
+        typed = isinstance(owner.pid, int) and 0 < owner.pid < 1 << 31
+        names = (owner.host, owner.since, owner.token)
+        return owner if typed and all(isinstance(name, str) for name in names) else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None  # never taken, or not written by us
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of that number on this machine, whoever's it is."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
+@cache
+def _boot() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _born(pid: int) -> str | None:
+    """When a process started, in clock ticks since the kernel did; tells a reused number apart.
+
+    None for a process that is dead but not yet buried by its parent.
+    """
+    try:
+        # The second field, the program's name, may hold blanks and brackets: count behind it.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]
+    except (OSError, IndexError, ValueError):
+        return None

@@ -1,0 +1,232 @@
+"""Run folders as read back: every file is untrusted input, and is validated."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from whit.errors import InputError, RecipeError
+from whit.recipes.budget import Verdict
+from whit.recipes.recipe import MAX_BYTES, Recipe, parse_recipe
+from whit.runs import layout
+from whit.runs.lock import Owner, owner_of
+from whit.runs.result import EpochRecord, Evaluation
+from whit.system.untrusted_files import read_strange
+from whit.system.validation_errors import describe_errors
+
+# Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
+_MAX_BYTES = 2_000_000
+_MAX_EPOCH_BYTES = 1_000  # bytes in the log
+_MAX_CACHED = 5_000  # characters of a recipe that is cached once parsed; ours have about 1,000
+
+
+State = Literal["finished", "diverged", "running", "stopped"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder as read back; `result` is None for a run that did not end."""
+
+    path: Path
+    recipe: Recipe
+    environment: dict[str, Any]
+    log: tuple[EpochRecord, ...]
+    result: dict[str, Any] | None
+
+    @property
+    def state(self) -> State:
+        """`stopped` can be resumed; a run whose machine is not visible from here is `running`."""
+        if self.result is not None:
+            state: State = self.result["state"]
+            return state
+        return "running" if self.owner and self.owner.is_alive() is not False else "stopped"
+
+    @property
+    def owner(self) -> Owner | None:
+        return owner_of(self.path / layout.CHECKPOINTS)
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.environment.get("seed")
+        return seed if type(seed) is int else None
+
+    @property
+    def last_val(self) -> Evaluation | None:
+        """The evaluation on val after the last epoch; None where there was none."""
+        evaluations = self.log[-1].evaluations if self.log else ()
+        return next((found for found in evaluations if found.split == "val"), None)
+
+    @property
+    def final_evaluation(self) -> Evaluation | None:
+        """On the split that the run is judged on; None before its end, or without one."""
+        if self.result is None or not self.recipe.train.test:
+            return self.last_val if self.result else None
+        test = self.result["test"]
+        if test["correct"] is None:
+            return None
+        wrong = tuple(test["wrong"])
+        return Evaluation("test", test["correct"], test["total"], test.get("loss"), wrong=wrong)
+
+
+Natural = Annotated[int, Field(ge=0)]
+
+
+class _Stored(BaseModel):
+    """A part of `result.json` that others rely on; there may be more in it."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _StoredTest(_Stored):
+    correct: Natural | None
+    total: Annotated[int, Field(ge=1)] | None
+    wrong: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> _StoredTest:
+        if (self.correct is None) != (self.total is None):
+            raise ValueError("correct and total go together")
+        if self.correct is not None and self.total is not None and self.correct > self.total:
+            raise ValueError("more correct than there are")
+        if self.correct is not None and self.wrong is None:
+            raise ValueError("which images were wrong is missing")
+        return self
+
+
+class _StoredSeconds(_Stored):
+    total: float
+
+
+class _StoredChange(_Stored):
+    what: str
+    now: Any
+
+
+class _StoredResult(_Stored):
+    state: Literal["finished", "diverged"] = "finished"
+    verdict: Verdict
+    params: Natural
+    macs: Natural | None = None  # results of older versions have none
+    epochs: float
+    test: _StoredTest
+    seconds: _StoredSeconds
+    weights_sha256: str
+    changes: list[_StoredChange] = []
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
+    if not layout.has_recipe(path):
+        raise InputError(f"{path}: not a run folder that can be read (no recipe.toml in it).")
+    try:
+        recipe = _read_recipe(path / layout.RECIPE)
+        environment = _read_json(path / layout.ENVIRONMENT) or {}
+        result = _read_json(path / layout.RESULT)
+        log_file = path / layout.LOG
+        max_bytes = 10_000 + _MAX_EPOCH_BYTES * recipe.train.epochs
+        lines = _read(log_file, max_bytes).split("\n") if os.path.lexists(log_file) else []
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}.") from None
+    try:
+        if result is not None:
+            _StoredResult.model_validate(result)
+            # The first runs wrote no state, and a result only when they had finished.
+            result = {"state": "finished", **result}
+    except ValidationError as error:
+        source = f"{path / layout.RESULT}: damaged"
+        raise InputError(describe_errors(error, source, is_stored=True)) from None
+    if lines and (not lines[-1] or result is None):
+        lines.pop()  # empty after the last newline; else the half line of a run that was killed
+    log = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            log.append(_epoch_record().validate_json(line, strict=True))
+        except ValidationError as error:
+            source = f"{path / layout.LOG}, line {number}: damaged"
+            raise InputError(describe_errors(error, source, is_stored=True)) from None
+    return RunRecord(path, recipe, environment, tuple(log), result)
+
+
+def _read_recipe(file: Path) -> Recipe:
+    text = _read(file, MAX_BYTES)
+    if len(text) <= _MAX_CACHED:
+        try:
+            return _parse_cached(text)
+        except RecipeError:
+            pass  # parsed again, so that messages name the file
+    return parse_recipe(text, str(file))
+
+
+@lru_cache(maxsize=256)
+def _parse_cached(text: str) -> Recipe:
+    """Parse a text once: the seeds of a study share it, and it is most of the time of a list."""
+    return parse_recipe(text, "")
+
+
+@cache
+def _epoch_record() -> TypeAdapter[EpochRecord]:
+    return TypeAdapter(EpochRecord)
+
+
+def _read(path: Path, max_bytes: int = _MAX_BYTES) -> str:
+    """Read a text file. Raises OSError; InputError for a link, no text, or too large a file."""
+    content = read_strange(path, max_bytes + 1)
+    if content is None:
+        raise InputError(f"{path}: not a file of its own; a run holds no links.")
+    if len(content) > max_bytes:
+        raise InputError(f"{path}: damaged: larger than {max_bytes:,} bytes.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: damaged: not UTF-8 text ({error.reason}).") from None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not os.path.lexists(path):
+        return None
+    try:
+        value = json.loads(_read(path))
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: damaged: not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged: not a JSON object.")
+    return value
+
+
+def weights_problem(run: RunRecord) -> str | None:
+    """Say why a run has no weights that could be loaded; None where it has."""
+    weights = run.path / layout.WEIGHTS
+    if run.result is None:
+        return "the run did not finish"
+    if run.state == "diverged":
+        details = run.result.get("diverged")
+        epoch = f" in epoch {details.get('epoch')}" if isinstance(details, dict) else ""
+        return f"the run diverged{epoch}"
+    if weights.is_symlink() or not weights.is_file():
+        return f"{weights.name} is missing"
+    return None
+
+
+def find_runs(roots: Sequence[Path]) -> list[Path]:
+    """Return the run folders at or directly under `roots`, by name.
+
+    Raises InputError for a folder that may not be listed.
+    """
+    found = []
+    for root in roots:
+        if layout.is_run(root):
+            found.append(root)
+        elif root.is_dir():
+            try:
+                paths = sorted(root.iterdir())
+            except OSError as error:
+                raise InputError(f"{root}: cannot be read: {error.strerror}.") from None
+            found += [path for path in paths if layout.is_run(path)]
+    return found

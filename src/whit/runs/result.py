@@ -1,0 +1,164 @@
+"""The results of a run as values: evaluations, epochs, the result and its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from whit.recipes.budget import Budget, Metrics, Verdict, Violation
+from whit.system.numbers import floor_percent, json_number, percent
+from whit.system.text_tables import align_columns, wrapped
+
+KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in tables
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a split. `loss` is the mean cross-entropy in nats per image.
+
+    `wrong` holds the indices in the split of the images that were misclassified.
+    """
+
+    split: str
+    correct: int
+    total: int
+    loss: float | None  # None when it is not a finite number
+    seconds: float = 0.0
+    wrong: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def accuracy(self) -> float:
+        """Percent, never rounded up."""
+        return floor_percent(self.correct, self.total)
+
+    def __str__(self) -> str:
+        loss = "not finite" if self.loss is None else f"{self.loss:.4f}"
+        return (
+            f"{self.split.capitalize()} set: Average loss: {loss}, "
+            f"Accuracy: {self.correct}/{self.total} ({percent(self.correct, self.total)}%)"
+        )
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training; `correct` counts the training images as the model saw them."""
+
+    epoch: int
+    images_seen: int  # since the run began
+    steps: int  # since the run began
+    lr: float  # at the last step
+    loss: float  # mean over the epoch's images, nats
+    correct: int
+    total: int
+    seconds: float  # training alone
+    evaluations: tuple[Evaluation, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of the log; which images were wrong is only in the result."""
+        value = asdict(self)
+        for evaluation in value["evaluations"]:
+            del evaluation["wrong"]
+        return value
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult:
+    """What `result.json` says, with the budget and the metrics that gave the verdict."""
+
+    verdict: Verdict
+    violations: tuple[Violation, ...]
+    params: int
+    epochs: Fraction
+    test: Evaluation | None  # None when the recipe does not evaluate on test
+    test_reads: int
+    best: tuple[int, Evaluation] | None  # epoch, on the split that was evaluated most often
+    seconds_train: float
+    seconds_total: float
+    images_seen: int
+    seed: int
+    weights_sha256: str
+    notes: tuple[str, ...] = ()
+    state: Literal["finished", "diverged"] = "finished"
+    optimizer_sha256: str = ""  # of the optimiser's tensors after the last step
+    changes: tuple[dict[str, Any], ...] = ()  # accepted when it was resumed
+    teacher: dict[str, Any] | None = None  # its cost, of a run with distillation
+    diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
+    budget: Budget = field(default_factory=Budget, compare=False)
+    metrics: Metrics = field(default_factory=Metrics, compare=False)
+    folder: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        keys = ("correct", "total", "accuracy", "loss")
+        test: dict[str, Any] = {key: getattr(self.test, key, None) for key in keys}
+        if self.test:
+            test["wrong"] = list(self.test.wrong)
+        best = None
+        if self.best:
+            epoch, evaluation = self.best
+            best = {"epoch": epoch, "correct": evaluation.correct, "split": evaluation.split}
+        diverged = {"diverged": self.diverged} if self.diverged else {}
+        return {
+            "state": self.state,
+            **diverged,
+            "verdict": self.verdict,
+            "violations": [violation.to_json() for violation in self.violations],
+            **self.metrics.network_json(),
+            "epochs": json_number(self.epochs),
+            "test": {
+                **test,
+                "reads": self.test_reads,
+                "selected_on_test": self.metrics.selected_on_test,
+            },
+            "best_epoch": best,
+            "seconds": {"train": self.seconds_train, "total": self.seconds_total},
+            "images_seen": self.images_seen,
+            "seed": self.seed,
+            "weights_sha256": self.weights_sha256,
+            "optimizer_sha256": self.optimizer_sha256,
+            **({"teacher": self.teacher} if self.teacher else {}),
+            "changes": list(self.changes),
+            "notes": list(self.notes),
+        }
+
+    def text(self, width: int = 100) -> str:
+        """Return the verdict, notes and cost as text of at most `width` columns."""
+        lines = [verdict_text(self.budget, self.metrics, width)]
+        if self.best and self.best[0] != self.epochs:
+            epoch, evaluation = self.best
+            best = (
+                f"Best epoch on {evaluation.split}: {epoch}, "
+                f"{evaluation.correct}/{evaluation.total} "
+                "(shown only: the last epoch is judged)."
+            )
+            lines.append(wrapped(best, width))
+        lines += [wrapped(f"Note: {note}", width) for note in self.notes]
+        cost = (
+            f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
+            f"({self.seconds_total:.1f} s in all), seed {self.seed}."
+        )
+        lines.append(wrapped(cost, width))
+        if self.folder:
+            lines.append(f"Run folder: {self.folder}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    __repr__ = __str__  # a prompt or a notebook cell shows what print shows
+
+
+def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
+    """Return the budget as a small table with each value beside its limit, then the verdict."""
+    rows = budget.rows(metrics)
+    if not rows:
+        return "Verdict: met. The recipe sets no limits."
+    cells = [("budget", "limit", "value", "")]
+    for rule, limit, value, kept in rows:
+        cells.append((rule, limit, value, KEPT[kept]))
+    lines = align_columns(cells, "llll")
+    verdict = budget.verdict(metrics)
+    lines.append(f"Verdict: {verdict}.")
+    lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(metrics)]
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""The teacher of a recipe with distillation: found, and verified before it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whit.errors import InputError
+from whit.recipes.recipe import Recipe
+from whit.runs import layout
+from whit.runs.manifest import verify_manifest
+from whit.runs.reader import RunRecord, read_run, weights_problem
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A finished run as a teacher, and the name by which the recipe has it."""
+
+    name: str
+    run: RunRecord
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its weights, as its result has it."""
+        return str(self._result["weights_sha256"])
+
+    @property
+    def _result(self) -> dict[str, Any]:
+        assert self.run.result is not None
+        return self.run.result
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its cost and accuracy, which are shown beside those of its student."""
+        return {
+            "name": self.name,
+            "params": self._result["params"],
+            "epochs": self._result["epochs"],
+            "test_accuracy": self._result["test"]["accuracy"],
+            "weights_sha256": self.sha256,
+        }
+
+    def __str__(self) -> str:
+        epochs = self._result["epochs"]
+        accuracy = self._result["test"]["accuracy"]
+        on_test = "" if accuracy is None else f", {accuracy:.2f} % on test"
+        return (
+            f"{self.name}, a network of {self._result['params']:,} parameters trained for "
+            f"{epochs:g} epoch{'s' if epochs != 1 else ''}{on_test}"
+        )
+
+
+def load_teacher(recipe: Recipe) -> Teacher | None:
+    """Return the teacher that a recipe names; None where it names none.
+
+    Raises InputError when there is no such run, when it did not finish or was altered since, or
+    when it was trained on images that this recipe holds out.
+    """
+    if recipe.distill is None:
+        return None
+    name = recipe.distill.teacher
+    path = Path(name)
+    if not layout.has_recipe(path):
+        raise InputError(f"distill.teacher = {name!r}: there is no such run folder.")
+    run = read_run(path)
+    problem = weights_problem(run)
+    if problem:
+        raise InputError(f"distill.teacher = {name!r}: {problem}, so it can teach nothing.")
+    altered = [file for file, _, _ in verify_manifest(run.result or {}, path)]
+    if altered:
+        raise InputError(
+            f"distill.teacher = {name!r}: altered after the run: {', '.join(altered)}. Train the "
+            "teacher again."
+        )
+    data, teacher_data = recipe.data, run.recipe.data
+    if data.val and (teacher_data.name, teacher_data.val) != (data.name, data.val):
+        raise InputError(
+            f"distill.teacher = {name!r}: it was trained with data.name = {teacher_data.name!r} "
+            f"and data.val = {teacher_data.val}, this recipe holds out {data.val} images of "
+            f"{data.name!r}, which it may have seen. Take a teacher trained with the same "
+            "data.val."
+        )
+    return Teacher(name, run)

@@ -1,0 +1,73 @@
+"""The random numbers that models draw: torch's, NumPy's and Python's own generators, as one.
+
+whit's own models draw from torch alone. A user's may draw from any of the three; all are set for
+each epoch from one stream, and a checkpoint in the middle of an epoch keeps all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def set_chance(seed: int, purpose: Purpose, epoch: int = 0) -> None:
+    """Start every generator from the stream of (seed, purpose, epoch); CUDA's too, if used."""
+    number = stream_seed(seed, purpose, epoch)
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)  # more it does not take
+
+
+def chance_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return where the generators stand, as tensors by name and JSON."""
+    tensors = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
+    version, inner, gauss = random.getstate()
+    numpy: Any = np.random.get_state(legacy=False)
+    key = numpy["state"].pop("key")
+    tensors["numpy"] = torch.from_numpy(key.astype(np.int64))
+    tensors["python"] = torch.tensor(inner, dtype=torch.int64)
+    return tensors, {"python": [version, gauss], "numpy": numpy}
+
+
+def restore_chance(tensors: dict[str, Tensor], facts: dict[str, Any], device: torch.device) -> None:
+    """Put the generators where `chance_state` found them."""
+    torch.set_rng_state(tensors["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda"], device)
+    version, gauss = facts["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
+    numpy = {**facts["numpy"], "state": {**facts["numpy"]["state"]}}
+    numpy["state"]["key"] = tensors["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(numpy)
+
+
+@contextmanager
+def own_chance() -> Iterator[None]:
+    """Leave the caller's generators as they were, whatever is drawn inside."""
+    cpu = torch.device("cpu")
+    before = chance_state(cpu)
+    try:
+        yield
+    finally:
+        restore_chance(*before, cpu)
+
+
+Purpose = Literal["weights", "shuffle", "warp", "dropout"]
+
+
+def stream_seed(seed: int, purpose: Purpose, epoch: int = 0) -> int:
+    """Return a 63-bit seed for one consumer of randomness in one epoch.
+
+    SHA-256 keeps the streams of neighbouring seeds and epochs unrelated, on every machine.
+    """
+    digest = hashlib.sha256(f"whit/{seed}/{purpose}/{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,63 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import torch
+
+from whit.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return `cpu`, `cuda` or `cuda:N`. Raises InputError for one that is not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: not a device. Allowed: cpu, cuda, cuda:0, cuda:1, ...")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise InputError(f"--device {name}: this machine or this torch has no CUDA. Use cpu.")
+        if (device.index or 0) >= count:
+            raise InputError(f"--device {name}: only {count} CUDA devices are here, from cuda:0.")
+    return device
+
+
+def choose_threads(threads: int | None) -> int:
+    """Return the number of threads to compute with. Raises InputError outside 1 to 4 x cores."""
+    if threads is None:
+        return torch.get_num_threads()
+    most = 4 * (os.cpu_count() or 1)
+    if not 1 <= threads <= most:
+        raise InputError(f"--threads {threads}: allowed on this machine are 1 to {most}.")
+    return threads
+
+
+def make_repeatable(device: torch.device) -> None:
+    """Make CUDA compute the same bytes each time, and fp32 as fp32; processors do both already."""
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory instead of giving it back to the system at every step.
+
+    A step frees and takes the same tens of megabytes; giving them back costs a page fault for
+    each 4 kB, up to half of a step's time. Elsewhere than on glibc this does nothing. The
+    numbers of the options are those of <malloc.h>.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+    mallopt(top_pad, 64 << 20)

@@ -1,0 +1,78 @@
+"""Judging a model on a split, image by image."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whit.data.normalization import Normalize
+from whit.data.splits import Split
+from whit.runs.result import Evaluation
+
+_BATCH = 500
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    normalise: Normalize,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = _BATCH,
+) -> Evaluation:
+    """Return correct, total and mean loss over every image of `split`, in fp32.
+
+    The last batch is kept, however small; the images that were judged are counted and must be
+    the split's. The model is left in the mode it was in.
+    """
+    started = time.perf_counter()
+    was_training = model.training
+    wrong: list[int] = []
+    total = 0
+    loss = 0.0
+    for first, logits, labels in _batches(model.eval(), split, normalise, device, batch_size):
+        missed = (logits.argmax(1) != labels).nonzero().flatten()
+        wrong += (missed + first).tolist()
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        total += len(labels)
+    model.train(was_training)
+    assert total == len(split), f"evaluated {total} of {len(split)} images"
+    seconds = time.perf_counter() - started
+    mean_loss = loss / total if math.isfinite(loss) else None
+    return Evaluation(split.name, total - len(wrong), total, mean_loss, seconds, tuple(wrong))
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, split: Split, normalise: Normalize) -> Tensor:
+    """Return the logits, float32 (N, K), of every image of `split` in its order.
+
+    In the same batches as `evaluate`, so that both decide the same. The model is left in the mode
+    it was in.
+    """
+    was_training = model.training
+    parts = [logits for _, logits, _ in _batches(model.eval(), split, normalise, "cpu", _BATCH)]
+    model.train(was_training)
+    logits = torch.cat(parts)
+    assert len(logits) == len(split), f"predicted {len(logits)} of {len(split)} images"
+    return logits
+
+
+def _batches(
+    model: nn.Module,
+    split: Split,
+    normalise: Normalize,
+    device: torch.device | str,
+    batch_size: int,
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (place of the first image, logits (N, K), labels (N,)) of each batch."""
+    for first in range(0, len(split), batch_size):
+        images = split.images[first : first + batch_size].to(device).float()
+        labels = split.labels[first : first + batch_size].to(device)
+        images = normalise(images).contiguous(memory_format=torch.channels_last)
+        yield first, model(images), labels

@@ -1,0 +1,104 @@
+"""The result of a run, judged by what was measured: images seen and images classified right."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from whit.data.splits import Dataset
+from whit.errors import Diverged
+from whit.models.weights import sha256
+from whit.recipes.budget import Violation
+from whit.runs.compatibility import describe_change
+from whit.runs.result import EpochRecord, Evaluation, RunResult
+from whit.training.plan import Plan
+from whit.training.state import TrainingState
+
+
+def build_result(
+    plan: Plan,
+    dataset: Dataset,
+    state: TrainingState,
+    records: list[EpochRecord],
+    changes: list[dict[str, Any]],
+    weights: bytes,
+) -> RunResult:
+    """Judge a run that has ended. `weights` is the content of its weights file."""
+    last = records[-1] if records else None
+    test = next((r for r in last.evaluations if r.split == "test"), None) if last else None
+    metrics = replace(
+        plan.metrics,
+        epochs=Fraction(state.seen, len(dataset.train)),
+        correct=test.correct if test else None,
+        total=test.total if test else None,
+        leaked=dataset.overlap,
+    )
+    budget = plan.recipe.budget.to_budget()
+    num_evaluations = sum(r.split == "test" for record in records for r in record.evaluations)
+    return RunResult(
+        verdict=budget.verdict(metrics),
+        violations=budget.violations(metrics),
+        params=plan.audit.params.total,
+        epochs=Fraction(state.seen, len(dataset.train)),
+        test=test,
+        test_reads=num_evaluations,
+        best=best_epoch(records),
+        seconds_train=sum(record.seconds for record in records),
+        seconds_total=0.0,
+        images_seen=state.seen,
+        seed=state.seed,
+        weights_sha256=sha256(weights),
+        optimizer_sha256=state.optimizer_sha256(),
+        notes=_notes(plan, num_evaluations, dataset, changes),
+        teacher=plan.teacher.to_json() if plan.teacher else None,
+        changes=tuple(changes),
+        budget=budget,
+        metrics=metrics,
+    )
+
+
+def diverged_result(result: RunResult, error: Diverged) -> RunResult:
+    """Return the result of a run that diverged: no test accuracy, and the budget is missed."""
+    loss = error.loss if math.isfinite(error.loss) else None  # JSON has no NaN
+    violation = Violation("diverged", "finite", str(error.loss), str(error))
+    return replace(
+        result,
+        state="diverged",
+        verdict="missed",
+        violations=(violation,),
+        test=None,
+        diverged={"epoch": error.epoch, "step": error.step, "loss": loss, "lr": error.lr},
+    )
+
+
+def best_epoch(records: list[EpochRecord]) -> tuple[int, Evaluation] | None:
+    """Return the best epoch on the split that was evaluated most often; the earliest of equals."""
+    evaluations = [(record.epoch, e) for record in records for e in record.evaluations]
+    if not evaluations:
+        return None
+    splits = [evaluation.split for _, evaluation in evaluations]
+    split = max(splits, key=splits.count)
+    candidates = [item for item in evaluations if item[1].split == split]
+    return max(candidates, key=lambda item: (item[1].correct, -item[0]))
+
+
+def _notes(
+    plan: Plan, num_evaluations: int, dataset: Dataset, changes: list[dict[str, Any]]
+) -> tuple[str, ...]:
+    """Return what a reader of the result must know beside its numbers."""
+    notes = list(dataset.notes)
+    if plan.teacher:
+        notes.append(f"learned from {plan.teacher}, which the budget does not count.")
+    if num_evaluations > 1:
+        notes.append(
+            f"the test split was read {num_evaluations} times, after each epoch; "
+            "nothing was selected on it."
+        )
+    notes += [
+        f"resumed in epoch {change['epoch']} although not everything was as before: "
+        f"{describe_change(change)}."
+        for change in changes
+    ]
+    return tuple(notes)

@@ -1,0 +1,169 @@
+"""What a recipe will cost, said before any data is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from html import escape
+from typing import Any
+
+from torch import nn
+
+from whit.analysis import Audit, audit_model
+from whit.data.datasets import probe_dataset
+from whit.errors import InputError, ModelError
+from whit.models.build import build_initialized_model
+from whit.models.registry import in_memory_spec
+from whit.recipes.budget import Metrics, Verdict, Violation
+from whit.recipes.recipe import Recipe
+from whit.runs.result import verdict_text
+from whit.runs.teacher import Teacher, load_teacher
+from whit.system.text_tables import wrapped
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """A recipe with its model audited, its steps counted and its budget judged.
+
+    `num_train` counts the images of the training split, those held out for `val` left out.
+    """
+
+    recipe: Recipe
+    audit: Audit
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_train: int
+    teacher: Teacher | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.num_train // self.recipe.train.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps_per_epoch * self.recipe.train.epochs
+
+    @property
+    def num_images(self) -> int:
+        return self.num_train * self.recipe.train.epochs
+
+    @property
+    def metrics(self) -> Metrics:
+        epochs = Fraction(self.num_images, self.num_train)
+        return replace(Metrics.from_audit(self.audit), epochs=epochs)
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        return self.recipe.budget.to_budget().violations(self.metrics)
+
+    @property
+    def refusals(self) -> tuple[Violation, ...]:
+        """The violations that no training can mend: parameters and layers."""
+        return tuple(violation for violation in self.violations if violation.rule != "epochs")
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.recipe.budget.to_budget().verdict(self.metrics)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.audit.to_json(),
+            **({"teacher": self.teacher.to_json()} if self.teacher else {}),
+            "steps": self.num_steps,
+            "images": self.num_images,
+            "violations": [violation.to_json() for violation in self.violations],
+            "verdict": self.verdict,
+        }
+
+    def table(self, width: int = 100) -> str:
+        """Return the layer table, the steps and the predicted verdict in `width` columns."""
+        train = self.recipe.train
+        shape = "x".join(map(str, self.image_shape))
+        title = (
+            f"{self.recipe.name}: {self.recipe.model.name} on {self.recipe.data.name} "
+            f"({shape}, {self.num_classes} classes)"
+        )
+        steps = (
+            f"{train.epochs} epoch{'s' if train.epochs > 1 else ''} of {self.num_train:,} images "
+            f"in batches of {train.batch_size}: {self.steps_per_epoch:,} steps each, "
+            f"{self.num_steps:,} in all."
+        )
+        lines = [
+            wrapped(title, width),
+            "",
+            self.audit.table(width),
+            "",
+            wrapped(steps, width),
+            *([wrapped(f"Learns from {self.teacher}.", width)] if self.teacher else []),
+            "",
+            verdict_text(self.recipe.budget.to_budget(), self.metrics, width),
+        ]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    __repr__ = __str__  # a prompt shows what print shows
+
+    def _repr_html_(self) -> str:
+        verdict = escape(verdict_text(self.recipe.budget.to_budget(), self.metrics))
+        return f"{self.audit._repr_html_()}<pre>{verdict}</pre>"
+
+
+def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
+    """Plan a recipe, or a recipe for a model of your own; reads no images.
+
+    Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
+    data set is not there, InputError when batch or validation sizes do not fit it.
+    """
+    image_shape, num_classes, num_images = probe_dataset(recipe.data.name)
+    problems = []
+    if recipe.data.val >= num_images:
+        problems.append(
+            f"data.val = {recipe.data.val}: the training data has only {num_images} images."
+        )
+    if recipe.data.mean is not None and len(recipe.data.mean) != image_shape[0]:
+        problems.append(
+            f"data.mean has {len(recipe.data.mean)} numbers, the images {image_shape[0]} channels."
+        )
+    num_train = num_images - recipe.data.val
+    if recipe.train.batch_size > num_train > 0:
+        problems.append(
+            f"train.batch_size = {recipe.train.batch_size}: the training split has only "
+            f"{num_train} images."
+        )
+    if model is not None:
+        recipe = recipe.model_copy(update={"model": in_memory_spec(model)})
+    teacher = audit = None
+    try:
+        teacher = load_teacher(recipe)
+        if teacher:
+            problems += _cannot_teach(teacher, image_shape, num_classes)
+    except InputError as error:
+        problems += error.problems
+    try:
+        if model is None:
+            model = build_initialized_model(recipe, image_shape, num_classes)
+        audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
+        if audit.output_problem:
+            problems.append(f"{recipe.model.name}: {audit.output_problem}.")
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise ModelError(problems)
+    assert audit is not None
+    return Plan(recipe, audit, image_shape, num_classes, num_train, teacher)
+
+
+def _cannot_teach(
+    teacher: Teacher, image_shape: tuple[int, int, int], num_classes: int
+) -> Iterator[str]:
+    """Say how what the teacher was trained on differs from what it shall teach."""
+    data = teacher.run.recipe.data.name
+    shape, classes, _ = probe_dataset(data)
+    if (shape, classes) != (image_shape, num_classes):
+        yield (
+            f"distill.teacher = {teacher.name!r}: it knows images {shape} of {classes} classes "
+            f"({data}), this recipe trains on {image_shape} of {num_classes}."
+        )

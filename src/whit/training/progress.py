@@ -1,0 +1,146 @@
+"""Progress on a console: a bar or a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+from torch import Tensor
+
+from whit.runs.result import EpochRecord
+from whit.system.text_tables import wrapped
+from whit.training.callback import Callback, RunCallback, RunStatus, Subject
+from whit.training.state import Batches, EpochMetrics
+
+# Seconds between two updates; drawing the bar takes about a millisecond.
+_BAR_REFRESH, _TABLE_REFRESH = 0.2, 0.5
+
+
+class Reporter(Callback[Subject]):
+    """Base of the callbacks that print lines, for a run, a study or a search."""
+
+    def __init__(self, console: Console):
+        self.console = console
+
+    def echo(self, text: str) -> None:
+        """Print text, wrapped to the console's width."""
+        self.console.out(wrapped(text, self.console.width), highlight=False)
+
+    def on_start(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def on_resume(self, subject: Subject, messages: Sequence[str]) -> None:
+        for message in messages:
+            self.echo(message)
+        self.on_start(subject)
+
+
+class LiveTable(Reporter[Subject]):
+    """Adds a live table below the lines; a subclass renders it."""
+
+    def __init__(self, console: Console):
+        super().__init__(console)
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self.refreshed = time.monotonic()
+
+    def render(self) -> str:
+        """Return the table as it is now."""
+        raise NotImplementedError
+
+    def on_start(self, subject: Subject) -> None:
+        super().on_start(subject)
+        self.live.start()
+
+    def on_progress(self) -> None:
+        if time.monotonic() - self.refreshed > _TABLE_REFRESH:
+            self.refreshed = time.monotonic()
+            self.live.update(Text(self.render(), no_wrap=True), refresh=True)
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+
+class LineReporter(Reporter[RunStatus], RunCallback):
+    """Plain lines: the layer table first, then one line an epoch, and its evaluations."""
+
+    def on_start(self, subject: RunStatus) -> None:
+        super().on_start(subject)
+        self.console.out(subject.plan.table(self.console.width), highlight=False)
+        threads = f"{subject.threads} thread{'s' if subject.threads > 1 else ''}"
+        self.echo(f"\nTraining on {threads} into {subject.folder}\n")
+
+    def on_resume(self, subject: RunStatus, messages: Sequence[str]) -> None:
+        self.subject = subject
+        for message in [*messages, f"Resuming {subject.folder} {subject.position}\n"]:
+            self.echo(message)
+
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        rate = record.total / record.seconds
+        self.echo(
+            f"Epoch {record.epoch}/{self.subject.plan.recipe.train.epochs}: "
+            f"loss {record.loss:.4f}, {record.seconds:.1f} s, {rate:,.0f} images/s"
+        )
+        for evaluation in record.evaluations:
+            self.echo(str(evaluation))
+
+
+class BarReporter(LineReporter):
+    """The same lines, with a bar under them: loss, batch, images per second and time left."""
+
+    def wrap_batches(
+        self, epoch: int, batches: Batches, metrics: EpochMetrics
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        is_narrow = self.console.width < 80
+        progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=8 if is_narrow else 24),
+            TextColumn("{task.percentage:>3.0f}% loss={task.fields[loss]}"),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[left]}"),
+            console=self.console,
+            auto_refresh=False,  # no second thread beside the training
+            transient=True,
+        )
+        total, epochs = self.subject.plan.num_train, self.subject.plan.recipe.train.epochs
+        task = progress.add_task(
+            "", total=total, epoch=f"{epoch}/{epochs}", loss="-", rate="", left=""
+        )
+        started = refreshed = time.perf_counter()
+        before = metrics.total  # of an epoch that is resumed in its middle
+        with progress:
+            for step, batch in enumerate(batches):
+                yield batch
+                now = time.perf_counter()
+                if now - refreshed < _BAR_REFRESH:
+                    continue
+                refreshed = now
+                rate = (metrics.total - before) / (now - started)
+                left = (total - metrics.total) / rate
+                progress.update(
+                    task,
+                    completed=metrics.total,
+                    loss=f"{metrics.last_loss:.4f}",
+                    rate=f"{rate:,.0f}/s" if is_narrow else f"batch {step} {rate:,.0f} images/s",
+                    left=f"{left:.0f} s left",
+                )
+                progress.refresh()
+
+
+class WarningReporter(RunCallback):
+    """Nothing but warnings, which come even when quiet is asked for, on standard error."""
+
+    def on_resume(self, subject: RunStatus, messages: Sequence[str]) -> None:
+        for message in messages:
+            print(f"whit: {message}", file=sys.stderr)
+
+
+def make_callback(console: Console, quiet: bool) -> RunCallback:
+    """Return the reporter of a run: a bar on a terminal, lines elsewhere; warnings when quiet."""
+    if quiet:
+        return WarningReporter()
+    return BarReporter(console) if console.is_terminal else LineReporter(console)

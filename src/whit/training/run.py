@@ -1,0 +1,263 @@
+"""A run: plan, refuse, load, train, evaluate, judge, record. The only maker of run folders.
+
+A new run makes its folder with a first checkpoint in it; a run that was stopped or killed returns
+to its latest one. From there both take the same path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from whit.data.splits import Dataset, Split
+from whit.errors import (
+    CannotResume,
+    Diverged,
+    Interrupted,
+    LostLock,
+    RunEnded,
+    RunFailed,
+    WhitError,
+)
+from whit.models.weights import save_weights
+from whit.recipes.budget import BudgetInfeasible
+from whit.recipes.model_ref import reject_code_in_run
+from whit.recipes.recipe import Recipe
+from whit.runs import layout
+from whit.runs.compatibility import describe_change, diff_environments
+from whit.runs.folder import RunFolder, encode_json
+from whit.runs.manifest import with_manifest
+from whit.runs.reader import RunRecord, read_run
+from whit.runs.result import RunResult
+from whit.system.rng import own_chance
+from whit.system.signals import SignalHandler, StopRequested, raise_keyboard_interrupt
+from whit.training.callback import RunCallback, RunStatus
+from whit.training.checkpoint import file_name
+from whit.training.checkpointer import Checkpointer, ResumableState, load_latest, reconcile_log
+from whit.training.device import choose_device, choose_threads
+from whit.training.evaluation import evaluate
+from whit.training.loop import train
+from whit.training.outcome import build_result, diverged_result
+from whit.training.plan import Plan, plan
+from whit.training.setup import setup_run
+
+
+def train_run(
+    plan: Plan,
+    *,
+    model: nn.Module | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    callback: RunCallback | None = None,
+    on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
+) -> RunResult:
+    """Train the recipe of a plan, judge it, and leave a run folder.
+
+    `model` is trained in place of the recipe's. Raises BudgetInfeasible before any data is read
+    when the model can never keep its budget; InputError and its kin before anything is written;
+    Interrupted after saving; RunFailed when the run itself goes wrong.
+    """
+    if plan.refusals:
+        raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
+    torch_device, num_threads = choose_device(device), choose_threads(threads)
+    setup = setup_run(plan, model, seed, torch_device)
+    recipe = plan.recipe.to_toml().encode()
+    resumable = ResumableState(setup, recipe)
+    checkpoint = resumable.to_bytes(elapsed=0.0)
+    files = {
+        layout.RECIPE: recipe,
+        layout.ENVIRONMENT: encode_json(setup.environment(num_threads)),
+        f"{layout.CHECKPOINTS}/{file_name(0, checkpoint)}": checkpoint,
+    }
+    with (
+        SignalHandler(on_second_signal) as signals,
+        own_chance(),
+        _use_threads(num_threads),
+        RunFolder.create(out, plan.recipe.name, seed, files) as folder,
+        callback or RunCallback() as callback,
+    ):
+        callback.on_start(RunStatus(plan, folder.path, num_threads, resumable.describe_position()))
+        return _execute(Checkpointer(resumable, folder, signals, callback))
+
+
+def resume_run(
+    path: Path,
+    *,
+    model: nn.Module | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    accept_changes: bool = False,
+    take_over: bool = False,
+    callback: RunCallback | None = None,
+    on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
+) -> RunResult:
+    """Resume a run that was stopped or killed, to the same bytes as if it had not been.
+
+    Device and threads are those it had, unless given. `accept_changes` resumes although machine,
+    code or data have changed; the result says so. `take_over` takes the folder from another
+    machine that did not release it. Raises RunEnded when there is nothing to resume,
+    CannotResume when it would not be the same run, InputError and its kin; in all these cases
+    nothing was changed. Otherwise as `train_run`.
+    """
+    record = read_run(path)
+    _refuse_ended(record, take_over)
+    reject_code_in_run(record.recipe.model.name, path)
+    if model is not None and not record.recipe.model.is_in_memory:
+        raise CannotResume(f"{path}: its recipe builds its model: leave model=... away.")
+    resumed = plan(record.recipe, model)
+    if resumed.recipe != record.recipe:
+        raise CannotResume(f"{path}: trained {record.recipe.model.name}, not this model.")
+    if record.seed is None:
+        raise CannotResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
+    torch_device = choose_device(device or str(record.environment.get("device", "cpu")))
+    setup = setup_run(resumed, model, record.seed, torch_device)
+    resumable = ResumableState(setup, (path / layout.RECIPE).read_bytes())
+    with (
+        SignalHandler(on_second_signal) as signals,
+        own_chance(),
+        RunFolder(path, take_over=take_over) as folder,
+        callback or RunCallback() as callback,
+    ):
+        ended = read_run(path).result  # by another process, since we looked
+        if ended is not None:
+            folder.finish()
+            raise RunEnded(path, ended)
+        latest, damaged = load_latest(folder, resumable)
+        if latest is None and record.recipe.model.is_in_memory:
+            raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
+        earlier = resumable.threads or record.environment.get("threads")
+        num_threads = choose_threads(threads or (earlier if isinstance(earlier, int) else None))
+        environment = setup.environment(num_threads)
+        changes = diff_environments(record.environment, environment, resumable.changes)
+        if changes and not accept_changes:
+            advice = (
+                "it would not be the same run. Put this back as it was; or add --accept-changes, "
+                "and the result will say so."
+            )
+            raise CannotResume(
+                [*(f"{path}: {describe_change(change)}." for change in changes), advice]
+            )
+        messages = [f"{file}: damaged, so it is not used." for file in damaged]
+        if damaged or latest is None:
+            messages.append(f"Going on from {latest or 'the beginning: no checkpoint is whole'}.")
+        messages += [f"Accepted: {describe_change(change)}." for change in changes]
+        resumable.changes += [{**change, "epoch": setup.state.epoch} for change in changes]
+        reconcile_log(folder, resumable, damaged)
+        position = resumable.describe_position()
+        with _use_threads(num_threads):
+            callback.on_resume(RunStatus(resumed, path, num_threads, position), messages)
+            return _execute(Checkpointer(resumable, folder, signals, callback))
+
+
+def _execute(checkpointer: Checkpointer) -> RunResult:
+    """Train from where the state stands to the end, judge, and finish the folder."""
+    folder, signals, resumable = checkpointer.folder, checkpointer.signals, checkpointer.resumable
+    setup, state = resumable.setup, resumable.state
+    plan, dataset = setup.plan, setup.dataset
+
+    def judge(weights: bytes) -> RunResult:
+        return build_result(plan, dataset, state, resumable.records, resumable.changes, weights)
+
+    try:
+        with _report_model_errors(plan.recipe, folder):
+            for record in train(state, setup.loader, plan.recipe, setup.objective, checkpointer):
+                progress = record.epoch / plan.recipe.train.epochs
+                with state.quantizer.quantized_weights(progress), signals.interruptible():
+                    evaluations = tuple(
+                        evaluate(state.model, split, setup.normalise, device=state.device)
+                        for split in _splits_after(record.epoch, plan.recipe, dataset)
+                    )
+                checkpointer.on_epoch_end(replace(record, evaluations=evaluations))
+        signals.final_check()
+    except StopRequested as stop:
+        raise _interrupted(stop, checkpointer) from None
+    except Diverged as error:
+        weights = checkpointer.last_finite_weights()
+        _finalize(diverged_result(judge(weights), error), weights, checkpointer)
+        location = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
+        raise error.with_more(location) from None
+    weights = save_weights(state.model)
+    return _finalize(judge(weights), weights, checkpointer)
+
+
+def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> RunResult:
+    """Write the files of a finished run; `result.json` comes last and seals the rest."""
+    folder, audit = checkpointer.folder, checkpointer.resumable.setup.plan.audit
+    folder.write_bytes(layout.WEIGHTS, weights)
+    result = replace(result, folder=folder.path, seconds_total=checkpointer.elapsed)
+    folder.write_bytes(layout.AUDIT, f"{audit.table(100)}\n\n{result}\n".encode())
+    folder.write_bytes(layout.RESULT, encode_json(with_manifest(result.to_json(), folder.path)))
+    folder.finish()
+    return result
+
+
+def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> Interrupted:
+    """Save, and return an error that says how to resume."""
+    folder, resumable = checkpointer.folder, checkpointer.resumable
+    position = resumable.describe_position()
+    if stop.is_consistent:
+        try:
+            checkpointer.save()
+        except LostLock:
+            raise
+        except RunFailed as error:
+            raise RunFailed(f"stopped by {stop.name} {position}, and not saved: {error}") from None
+        saved = "Everything is saved"
+    else:
+        saved = "The step under way took too long to wait for; what was saved before it is kept"
+    command = folder.resume_command
+    if resumable.setup.plan.recipe.model.is_in_memory:
+        command = f"whit.resume({str(folder.path)!r}, model=...), in Python"
+    return stop.to_error(f" {position}. {saved}. Go on with: {command}")
+
+
+def _refuse_ended(record: RunRecord, take_over: bool) -> None:
+    """Raise RunEnded for a run with a result, and remove what a kill at its very end left."""
+    if record.result is None:
+        return
+    if (record.path / layout.CHECKPOINTS).exists():
+        with RunFolder(record.path, take_over=take_over) as folder:
+            folder.finish()
+    raise RunEnded(record.path, record.result)
+
+
+def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
+    """Return the splits to evaluate after an epoch; nothing else hands out the test split."""
+    splits = [dataset.val] if recipe.train.evaluate == "val" and dataset.val else []
+    is_last = epoch == recipe.train.epochs
+    if recipe.train.evaluate == "test" or (is_last and recipe.train.test):
+        splits.append(dataset.test)
+    return splits
+
+
+@contextmanager
+def _use_threads(num_threads: int) -> Iterator[None]:
+    """Compute with so many threads, and restore the caller's number afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _report_model_errors(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
+    """Raise RunFailed for a model that fails while it is trained, saying where and why."""
+    try:
+        yield
+    except WhitError:
+        raise
+    except Exception as error:
+        raise RunFailed(
+            f"{recipe.model.name} failed while training: {type(error).__name__}: {error} "
+            f"What was trained before is saved; once it is mended, go on with: "
+            f"{folder.resume_command} --accept-changes"
+        ) from error

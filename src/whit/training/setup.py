@@ -1,0 +1,94 @@
+"""The setup of a run: data, model and objective, checked and on their device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from whit.data.datasets import load_dataset
+from whit.data.loader import Loader
+from whit.data.normalization import Normalize, build_normalize
+from whit.data.splits import Dataset
+from whit.errors import DataError, InputError, ModelError
+from whit.models.build import build_initialized_model, materialize_lazy_layers
+from whit.models.user_code import user_model_sha256
+from whit.runs.environment import describe_environment
+from whit.training.device import keep_freed_memory, make_repeatable
+from whit.training.distillation import build_distillation
+from whit.training.objective import Objective
+from whit.training.plan import Plan
+from whit.training.state import TrainingState
+
+
+@dataclass
+class RunSetup:
+    """Everything that a run needs before it writes: data and model, on their device."""
+
+    plan: Plan
+    dataset: Dataset
+    normalise: Normalize
+    loader: Loader
+    state: TrainingState
+    objective: Objective
+    started: float  # seconds, of time.perf_counter
+
+    def environment(self, threads: int) -> dict[str, Any]:
+        """Return what determines the bytes of the run, as environment.json keeps it."""
+        return {
+            **describe_environment(self.state.device, self.state.seed, threads),
+            "data_sha256": self.dataset.fingerprint,
+            "model_sha256": user_model_sha256(self.plan.recipe.model.name),
+            "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
+        }
+
+
+def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.device) -> RunSetup:
+    """Load the data and build the model. Writes nothing."""
+    started = time.perf_counter()
+    recipe = plan.recipe
+    make_repeatable(device)
+    keep_freed_memory()
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    _check_dataset(dataset, plan)
+    if recipe.train.evaluate == "val" and dataset.val is None:
+        raise InputError(
+            f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
+            "give data.val, such as 1000."
+        )
+    normalise = build_normalize(recipe.data, dataset, device)
+    if model is None:
+        model = build_initialized_model(recipe, plan.image_shape, plan.num_classes, seed)
+    materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = Loader(
+        dataset.train,
+        recipe.train.batch_size,
+        normalise,
+        recipe.augment,
+        epochs=recipe.train.epochs,
+        seed=seed,
+        device=device,
+    )
+    distillation = None
+    if plan.teacher:
+        distillation = build_distillation(plan.teacher, recipe, normalise, device)
+    state = TrainingState(model, recipe, seed, device)
+    objective = Objective(model, recipe, distillation)
+    return RunSetup(plan, dataset, normalise, loader, state, objective, started)
+
+
+def _check_dataset(dataset: Dataset, plan: Plan) -> None:
+    """Raise DataError when the data is not what was planned for."""
+    found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
+    planned = (plan.image_shape, plan.num_classes, plan.num_train)
+    if found != planned:
+        raise DataError(
+            f"{plan.recipe.data.name}: planned for images {planned[0]}, {planned[1]} classes and "
+            f"{planned[2]} training images, but found {found[0]}, {found[1]} and {found[2]}."
+        )

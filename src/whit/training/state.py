@@ -1,0 +1,197 @@
+"""The training state: everything that training changes and a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from whit.recipes.recipe import Recipe
+from whit.system.rng import chance_state, restore_chance, set_chance
+from whit.training.optim import EMA, build_optimizer
+from whit.training.qat import FakeQuantizer
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass
+class EpochMetrics:
+    """Running sums of one epoch, which a progress bar may read."""
+
+    loss: float = 0.0
+    correct: int = 0
+    total: int = 0
+    last_loss: float = 0.0
+
+    def update(self, loss: float, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: its mean loss, logits (N, K) and labels (N,)."""
+        self.last_loss = loss
+        self.loss += loss * len(labels)
+        self.correct += int((logits.argmax(1) == labels).sum())
+        self.total += len(labels)
+
+
+class TrainingState:
+    """A model, its optimizer and averaged weights, the random generators, and the position.
+
+    Between two steps it is consistent: `save` then gives tensors and JSON from which `restore`
+    continues to the same bytes, on the same machine with the same threads and versions. What a
+    module keeps in plain Python attributes is not in it.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, seed: int, device: torch.device):
+        self.model = model
+        self.optimizer = build_optimizer(model, recipe.optim)
+        self.ema = EMA(model, recipe.average)
+        self.quantizer = FakeQuantizer(model, recipe.quantise)
+        self.seed = seed
+        self.device = device
+        self.epoch = 1  # the one under way, or about to begin
+        self.batches = 0  # done in this epoch
+        self.seen = 0  # images since the run began
+        self.steps = 0  # since the run began
+        self.seconds = 0.0  # of training in this epoch
+        self.metrics = EpochMetrics()
+        self._dropout_end = recipe.train.dropout_until or 1.0
+        self._dropouts = [m for m in model.modules() if isinstance(m, _DropoutNd)]
+        self._buffers = list(model.buffers())
+        self._snapshot = [buffer.clone() for buffer in self._buffers]
+
+    def begin_epoch(self) -> None:
+        """Seed the epoch's random numbers, unless the epoch is already under way."""
+        if not self.batches:
+            set_chance(self.seed, "dropout", self.epoch)
+        self.model.train()
+
+    def end_epoch(self) -> None:
+        self.epoch += 1
+        self.batches = 0
+        self.seconds = 0.0
+        self.metrics = EpochMetrics()
+
+    @torch.no_grad()
+    def begin_step(self, progress: float) -> None:
+        """Snapshot the buffers, and disable dropout once `progress` in [0, 1] is at its end.
+
+        A forward pass that diverges corrupts BatchNorm's statistics: `restore_buffers` undoes it.
+        A model's own calls of `F.dropout` are not reached.
+        """
+        if self._buffers:
+            torch._foreach_copy_(self._snapshot, self._buffers)
+        if progress >= self._dropout_end:
+            for layer in self._dropouts:
+                layer.eval()
+
+    def end_step(self, num_images: int) -> None:
+        """Count a step that has changed the weights."""
+        self.seen += num_images
+        self.steps += 1
+        self.batches += 1
+
+    @torch.no_grad()
+    def restore_buffers(self) -> None:
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._snapshot)
+
+    def gradients_are_finite(self) -> bool:
+        """Whether every gradient is finite: NaN and infinity propagate into its maximum norm."""
+        gradients = [p.grad for p in self.optimizer.parameters() if p.grad is not None]
+        if not gradients:
+            return True
+        norms = torch.stack(torch._foreach_norm(gradients, float("inf")))
+        return bool(norms.isfinite().all())
+
+    @torch.no_grad()
+    def is_finite(self) -> bool:
+        """Whether every weight and buffer is a finite number."""
+        return all(bool(t.isfinite().all()) for t in _named_tensors(self.model).values())
+
+    def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the state as tensors by name, on the CPU, and JSON."""
+        tensors = {f"model.{name}": tensor for name, tensor in _named_tensors(self.model).items()}
+        tensors |= {f"optimizer.{name}": t for name, t in self._optimizer_tensors()}
+        tensors |= {f"average.{i}": tensor for i, tensor in enumerate(self.ema.mean)}
+        rng_tensors, rng_metadata = chance_state(self.device)
+        tensors |= {f"chance.{name}": tensor for name, tensor in rng_tensors.items()}
+        metadata = {
+            "epoch": self.epoch,
+            "batches": self.batches,
+            "seen": self.seen,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "lr": [group.lr for group in self.optimizer.groups],
+            "tally": asdict(self.metrics),
+            "average_steps": self.ema.steps,
+            "chance": rng_metadata,
+        }
+        copies = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+        return copies, metadata
+
+    def optimizer_sha256(self) -> str:
+        """Return the SHA-256 of the optimizer's tensors and of the averaged weights."""
+        tensors = self.save()[0].items()
+        hashed = {n: t for n, t in tensors if not n.startswith(("model.", "chance."))}
+        return sha256(safetensors.torch.save(hashed)).hexdigest()
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Return to the state that `save` gave.
+
+        Raises ValueError or KeyError when it is the state of another model or recipe.
+        """
+        for name, tensor in _named_tensors(self.model).items():
+            _copy(tensors[f"model.{name}"], tensor)
+        saved = {name: t for name, t in tensors.items() if name.startswith("optimizer.")}
+        for name, tensor in saved.items():
+            _, index, key = name.split(".", 2)
+            parameter = self.optimizer.parameters()[int(index)]
+            target = torch.empty_like(parameter if tensor.shape == parameter.shape else tensor)
+            target = target.to(tensor.dtype)  # the parameter's layout, as fused kernels want it
+            _copy(tensor, target)
+            self.optimizer.state[parameter][key] = target
+        for i, mean in enumerate(self.ema.mean):
+            _copy(tensors[f"average.{i}"], mean)
+        rng = {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("chance.")}
+        restore_chance(rng, metadata["chance"], self.device)
+        self.ema.steps = metadata["average_steps"]
+        self.epoch, self.batches = metadata["epoch"], metadata["batches"]
+        self.seen, self.steps = metadata["seen"], metadata["steps"]
+        for group, lr in zip(self.optimizer.groups, metadata["lr"], strict=True):
+            group.lr = lr
+        self.seconds = metadata["seconds"]
+        self.metrics = EpochMetrics(**metadata["tally"])
+
+    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for index, parameter in enumerate(self.optimizer.parameters()):
+            for key, value in sorted(self.optimizer.state[parameter].items()):
+                yield f"{index}.{key}", value
+
+    def num_bytes(self) -> int:
+        """Return an upper bound of the size of `save`, before the first step and after it."""
+        model = sum(t.numel() * t.element_size() for t in _named_tensors(self.model).values())
+        optimizer = sum(2 * p.numel() * p.element_size() + 64 for p in self.optimizer.parameters())
+        ema = sum(t.numel() * t.element_size() for t in self.ema.mean)
+        return model + optimizer + ema + 100_000  # the generators
+
+
+def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each tensor once; those left out of state_dict as well."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _copy(saved: Tensor, target: Tensor) -> None:
+    if saved.shape != target.shape or saved.dtype != target.dtype:
+        raise ValueError(
+            f"a saved tensor is {saved.dtype} {tuple(saved.shape)}, "
+            f"wanted is {target.dtype} {tuple(target.shape)}"
+        )
+    target.copy_(saved)

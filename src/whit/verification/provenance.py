@@ -1,0 +1,85 @@
+"""What recipes name and runs are trained from, and what of that has changed since."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from whit.data.datasets import DATASETS, load_dataset
+from whit.data.splits import Dataset
+from whit.models.user_code import user_model_sha256
+from whit.recipes.recipe import Recipe
+from whit.runs.compatibility import REPRODUCIBILITY_KEYS, Change, diff_environments
+from whit.runs.reader import RunRecord
+from whit.runs.teacher import load_teacher
+
+
+class InputDigests:
+    """The current digests of models, teachers and data, each read once."""
+
+    def __init__(self) -> None:
+        self._load = cache(load_dataset)
+        self._known: dict[tuple[Any, ...], dict[str, str]] = {}
+
+    def read(self, recipe: Recipe, *, with_data: bool) -> dict[str, str]:
+        """Return `current_digests` of a recipe.
+
+        Of data only `with_data`, and of no built-in data set: that is verified whenever it is
+        loaded. Raises DataError, ModelError or InputError for what is missing.
+        """
+        data = recipe.data
+        key = (recipe.model.name, data, recipe.distill, with_data)
+        if key not in self._known:
+            is_read = with_data and data.name not in DATASETS
+            dataset = self._load(data.name, val=data.val) if is_read else None
+            self._known[key] = current_digests(recipe, dataset)
+        return self._known[key]
+
+
+def current_digests(
+    recipe: Recipe, dataset: Dataset | None = None, *, with_teacher: bool = True
+) -> dict[str, str]:
+    """Return the SHA-256 of a user's model, of the data and of the teacher's weights.
+
+    The keys are those of environment.json; what a recipe does not name has none. Raises
+    SourceError or InputError for a model or a teacher that is missing.
+    """
+    found = {}
+    if model_sha256 := user_model_sha256(recipe.model.name):
+        found["model_sha256"] = model_sha256
+    if dataset:
+        found["data_sha256"] = dataset.fingerprint
+    if with_teacher and (teacher := load_teacher(recipe)):
+        found["teacher_sha256"] = teacher.sha256
+    return found
+
+
+def diff_inputs(
+    run: RunRecord, digests: dict[str, str], accepted: Sequence[Change] = ()
+) -> list[Change]:
+    """Return which `digests` differ from those of a run; `before` is None if it noted none."""
+    changes = diff_environments(run.environment, run.environment | digests, accepted)
+    return [change for change in changes if change["what"] in digests]
+
+
+def count_changed(runs: Sequence[RunRecord], digests: dict[str, str]) -> Counter[str]:
+    """Count the runs that were trained from something else, by what that is."""
+    counts: Counter[str] = Counter()
+    for run in runs:
+        changes = diff_inputs(run, digests, (run.result or {}).get("changes", ()))
+        # The first runs did not note all of them.
+        counts.update(change["what"] for change in changes if change["before"] is not None)
+    return counts
+
+
+def format_changes(folder: Path, counts: Counter[str], runs: str) -> list[str]:
+    """Return a sentence for each input that changed; `runs` names the runs, such as `seeds`."""
+    return [
+        f"{folder}: {REPRODUCIBILITY_KEYS[key]} changed since {count} of its {runs} "
+        f"{'was' if count == 1 else 'were'} trained. Give another --out, remove the folder, or "
+        "add --accept-changes to keep them."
+        for key, count in counts.items()
+    ]

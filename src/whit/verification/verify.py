@@ -1,0 +1,310 @@
+"""The third judgement: recomputed from what is there, believing no record."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from whit.analysis import Audit, audit_model
+from whit.data.datasets import load_dataset, probe_dataset
+from whit.data.normalization import Normalize, build_normalize
+from whit.data.splits import Dataset, Split
+from whit.errors import InputError, did_you_mean
+from whit.models.build import build_initialized_model, load_model
+from whit.models.weights import sha256
+from whit.recipes.budget import Metrics, Verdict, Violation
+from whit.recipes.model_ref import is_model_path, reject_code_in_run
+from whit.recipes.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
+from whit.runs import layout
+from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
+from whit.runs.environment import describe_environment
+from whit.runs.manifest import verify_manifest
+from whit.runs.reader import RunRecord, read_run, weights_problem
+from whit.runs.result import Evaluation, verdict_text
+from whit.system.numbers import percent
+from whit.system.text_tables import wrapped
+from whit.training.evaluation import predict
+from whit.training.plan import plan
+from whit.verification.provenance import current_digests, diff_inputs
+
+# Two logits so near each other may change places when sums are made in another order.
+_NEARLY_EQUAL = 1e-3
+
+
+@dataclass(frozen=True, repr=False)
+class Judgement:
+    """A model's layers, what is known of its training, and the verdict on both.
+
+    `mismatches` are statements of a run folder that its own weights or log contradict; one is
+    enough for the verdict `missed`.
+    """
+
+    recipe: Recipe
+    audit: Audit
+    metrics: Metrics
+    mismatches: tuple[Violation, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        return self.recipe.budget.to_budget().violations(self.metrics) + self.mismatches
+
+    @property
+    def verdict(self) -> Verdict:
+        return "missed" if self.mismatches else self.recipe.budget.to_budget().verdict(self.metrics)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.audit.to_json(),
+            "violations": [violation.to_json() for violation in self.violations],
+            "verdict": self.verdict,
+            "notes": [*self.audit.notes, *self.notes],
+        }
+
+    def table(self, width: int = 100) -> str:
+        verdict = verdict_text(self.recipe.budget.to_budget(), self.metrics, width)
+        lines = [self.audit.table(width), "", verdict]
+        if self.mismatches:
+            lines.append("The record does not hold (verdict: missed):")
+            lines += [wrapped(f"  - {found.message}", width) for found in self.mismatches]
+        lines += [wrapped(f"Note: {note}", width) for note in self.notes]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    __repr__ = __str__  # a prompt shows what print shows
+
+    def _repr_html_(self) -> str:
+        rest = self.table().removeprefix(self.audit.table(100)).lstrip("\n")
+        return f"{self.audit._repr_html_()}<pre>{escape(rest)}</pre>"
+
+
+def judge(
+    target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
+) -> Judgement:
+    """Judge a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
+    with its recipe, or a model in Python.
+
+    Without a recipe of its own a model is judged by the flagship's data and budget. `model` is
+    the network of a run folder or `.safetensors` that no recipe can build; the weights are put
+    into it. Raises InputError when the target is none of these.
+    """
+    if isinstance(target, nn.Module):
+        return _judge_model(target, recipe, type(target).__name__)
+    path = Path(target)
+    if is_model_path(str(target)):
+        base = recipe or load_recipe(FLAGSHIP)
+        sizes = base.model.arguments if is_model_path(base.model.name) else {}
+        base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
+        image_shape, classes, _ = probe_dataset(base.data.name)
+        model = build_initialized_model(base, image_shape, classes)
+        return _judge_model(model, base, str(target), recipe)
+    if path.suffix == ".safetensors":
+        if recipe is None:
+            raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
+        return _judge_weights(path, recipe, model)[0]
+    if recipe is not None:
+        raise InputError(f"{target}: brings its own recipe: leave --recipe away.")
+    if os.path.isdir(path):
+        return judge_run(read_run(path), model)[0]
+    if str(target) not in shipped_recipes() and not os.path.isfile(path):
+        raise InputError(
+            f"{target}: nothing there to audit: neither a run folder, a file nor a shipped recipe."
+            f"{did_you_mean(str(target), shipped_recipes())}"
+        )
+    planned = plan(load_recipe(target))
+    return Judgement(planned.recipe, planned.audit, planned.metrics)
+
+
+def _judge_model(
+    model: nn.Module, recipe: Recipe | None, name: str, given: Recipe | None = None
+) -> Judgement:
+    base = recipe or load_recipe(FLAGSHIP)
+    image_shape, classes, _ = probe_dataset(base.data.name)
+    audit = audit_model(model, image_shape, classes, name=name)
+    metrics = Metrics.from_audit(audit)
+    notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
+    if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
+        notes.append(f"{audit.output_problem}.")
+    return Judgement(base, audit, metrics, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Weights in their model, read on the test split here and now; `logits` are (N, K)."""
+
+    model: nn.Module
+    dataset: Dataset
+    normalise: Normalize
+    logits: Tensor
+    test: Evaluation
+
+
+def _judge_weights(
+    path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
+) -> tuple[Judgement, Tested | None]:
+    image_shape, classes, _ = probe_dataset(recipe.data.name)
+    model = load_model(recipe, path, model, seed)
+    audit = audit_model(model, image_shape, classes, name=recipe.model.name)
+    metrics = Metrics.from_audit(audit)
+    if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
+        return Judgement(recipe, audit, metrics), None
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
+    normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
+    logits = predict(model, dataset.test, normalise)
+    test = _counted(logits, dataset.test)
+    metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
+    return Judgement(recipe, audit, metrics), Tested(model, dataset, normalise, logits, test)
+
+
+def _counted(logits: Tensor, split: Split) -> Evaluation:
+    """Return what `evaluate` does, of logits (N, K) that are there already."""
+    wrong = (logits.argmax(1) != split.labels).nonzero().flatten().tolist()
+    loss = F.cross_entropy(logits, split.labels).item()
+    mean_loss = loss if math.isfinite(loss) else None
+    total = len(split)
+    return Evaluation(split.name, total - len(wrong), total, mean_loss, wrong=tuple(wrong))
+
+
+def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement, Tested | None]:
+    """Judge a finished run, and hand out what it was judged by; None where test is left alone.
+
+    Raises InputError when there is nothing to judge, or what it needs is not there.
+    """
+    reject_code_in_run(run.recipe.model.name, run.path)
+    problem = weights_problem(run)
+    if problem:
+        raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
+    assert run.result is not None
+    weights = run.path / layout.WEIGHTS
+    judgement, tested = _judge_weights(weights, run.recipe, model, run.seed or 0)
+    if not run.log:
+        raise InputError(f"{run.path / layout.LOG}: no epoch in it.")
+    _, _, num_images = probe_dataset(run.recipe.data.name)
+    epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
+    metrics, notes = judgement.metrics, _caveats(run)
+    if tested:
+        near = _near_misses(run, tested)
+        if near:
+            metrics = replace(metrics, correct=run.result["test"]["correct"])
+            notes = (*notes, near)
+    logged = [e.correct for row in run.log for e in row.evaluations if e.split == "test"]
+    # Weights as good as the best reading, but not as the last, were chosen by their readings.
+    selected = bool(logged) and metrics.correct != logged[-1] and metrics.correct == max(logged)
+    metrics = replace(metrics, epochs=epochs, selected_on_test=selected)
+    found = [*altered(run), *_changed_since(run, tested)]
+    found += _mismatches(run, metrics, sha256(weights.read_bytes()))
+    return replace(judgement, metrics=metrics, mismatches=tuple(found), notes=notes), tested
+
+
+def _near_misses(run: RunRecord, tested: Tested) -> str | None:
+    """Say which images another processor than the run's decides otherwise, if that is all.
+
+    Only where the machine differs, and only for images whose two best logits are nearly equal:
+    sums in another order move a logit by some 1e-5. None where everything agrees or more does not.
+    """
+    then_wrong = (run.result or {})["test"].get("wrong")
+    if not isinstance(then_wrong, list):
+        return None
+    differing = sorted(set(then_wrong) ^ set(tested.test.wrong))
+    if not differing or not 0 <= differing[0] <= differing[-1] < len(tested.dataset.test):
+        return None
+    now = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
+    now |= {
+        key: run.environment.get(key) for key in ("data_sha256", "model_sha256", "teacher_sha256")
+    }
+    if not diff_environments(run.environment, now):
+        return None
+    with torch.inference_mode():
+        images = tested.dataset.test.images[differing].float()
+        best = tested.model.eval()(tested.normalise(images)).topk(2).values  # (N, 2)
+    if float((best[:, 0] - best[:, 1]).max()) > _NEARLY_EQUAL:
+        return None
+    return (
+        f"on this machine {len(differing)} test image(s) fall to the other of two classes whose "
+        f"logits differ by less than {_NEARLY_EQUAL}; the record's count stands."
+    )
+
+
+def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]:
+    """Name what the judgement is made from and is no longer what the run was made from."""
+    dataset = tested.dataset if tested else None
+    for change in diff_inputs(run, current_digests(run.recipe, dataset, with_teacher=False)):
+        what = REPRODUCIBILITY_KEYS[change["what"]]
+        message = f"{run.path.name}: {what} changed since the run."
+        rule = f"record {what.split()[-1]}"
+        yield Violation(rule, str(change["before"]), change["now"], message)
+
+
+def altered(run: RunRecord) -> Iterator[Violation]:
+    """Name every file of the run that is not as it was when the run was with_manifest."""
+    for name, then, now in verify_manifest(run.result or {}, run.path):
+        said = (
+            "missing now" if now == "None" else f"with_manifest as {then[:16]}, is {now[:16]} now"
+        )
+        message = f"{run.path / name}: altered after the run: {said}."
+        yield Violation(f"altered {name}", then, now, message)
+    whole = run.recipe.to_toml().encode()
+    if (run.path / layout.RECIPE).read_bytes() != whole:
+        message = f"{run.path / layout.RECIPE}: not as whit writes it, so it was altered."
+        yield Violation("record recipe", "", "", message)
+
+
+def _caveats(run: RunRecord) -> tuple[str, ...]:
+    """What a reader must know of how the run came about."""
+    result, code = run.result or {}, run.environment.get("code")
+    found = [note for note in result.get("notes") or [] if isinstance(note, str)]
+    if isinstance(code, dict) and code.get("dirty"):
+        found.append(
+            f"trained by changed code: commit {str(code.get('commit'))[:12]} and changes that "
+            "were not committed."
+        )
+    return tuple(found)
+
+
+def _mismatches(run: RunRecord, metrics: Metrics, weights_sha256: str) -> list[Violation]:
+    """Compare what result.json says with what weights and log give."""
+    result = run.result or {}
+    test = result.get("test") or {}
+    found: list[Violation] = []
+
+    def compare(rule: str, said: object, is_so: object, what: str) -> None:
+        if said != is_so:
+            message = f"{run.path.name}: {what}: result.json says {said}, it is {is_so}."
+            found.append(Violation(f"record {rule}", str(said), str(is_so), message))
+
+    compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
+    compare("params", result.get("params"), metrics.params, "parameters")
+    network = metrics.network_json()
+    for key, what in (("macs", "multiply-adds"), ("receptive_field", "receptive field")):
+        if key in result:  # results of older versions have neither
+            compare(key, result[key], network[key], what)
+    compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
+    if test.get("correct") is not None:
+        assert metrics.correct is not None
+        assert metrics.total is not None
+        said = f"{test['correct']}/{test.get('total')}"
+        compare("accuracy", said, f"{metrics.correct}/{metrics.total}", "correct by these weights")
+        shown = percent(metrics.correct, metrics.total)
+        if isinstance(test.get("accuracy"), float) and test["accuracy"] > float(shown) + 0.01:
+            compare("rounding", test["accuracy"], float(shown), "accuracy in percent")
+    logged = [e for row in run.log for e in row.evaluations if e.split == "test"]
+    if logged and test.get("correct") is not None:
+        compare("last epoch", test["correct"], logged[-1].correct, "correct at the last epoch")
+    compare("reads", test.get("reads"), len(logged), "readings of the test split")
+    compare("images", result.get("images_seen"), run.log[-1].images_seen, "images seen")
+    verdict = run.recipe.budget.to_budget().verdict(metrics)
+    compare("verdict", result.get("verdict"), verdict, "verdict")
+    return found

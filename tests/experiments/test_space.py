@@ -1,0 +1,207 @@
+"""Search spaces: what they choose, and every mistake in one named all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from whit.errors import InputError
+from whit.experiments.search.space import RandomSuggest, Space
+from whit.experiments.search.space_file import builtin_spaces, load_space
+from whit.training.plan import plan
+
+GOOD = """\
+name = "tiny"
+base = "sprint"
+val = 10000
+objectives = ["params", "accuracy"]
+[space]
+"optim.lr" = {low = 0.01, high = 0.5, log = true}
+"train.epochs" = [5, 10, 19]
+"model.widths" = {each = {low = 4, high = 24, step = 4}, count = {low = 3, high = 6}}
+"model.kernels" = {each = [3, 5], count = "model.widths"}
+"model.paddings" = {each = 1, count = "model.widths"}
+"model.pools" = [[1], [1, 3]]
+"augment.rotate" = 3.0
+"train.batch_size" = {low = 16, high = 256, log = true}
+"""
+
+
+def written(tmp_path: Path, text: str, name: str = "space.toml") -> str:
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def problems(source: str) -> list[str]:
+    with pytest.raises(InputError) as error:
+        load_space(source)
+    return [problem.replace(source, "S") for problem in error.value.problems]
+
+
+def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
+    space = load_space(written(tmp_path, GOOD))
+    seen: dict[str, set[object]] = {"epochs": set(), "depth": set(), "width": set()}
+    for seed in range(200):
+        recipe = space.build_recipe(space.suggest_changes(RandomSuggest(seed)))
+        sizes = recipe.model.arguments
+        assert 0.01 <= recipe.optim.lr <= 0.5
+        assert 16 <= recipe.train.batch_size <= 256
+        assert recipe.augment.rotate == 3.0
+        assert len(sizes["widths"]) == len(sizes["kernels"]) == len(sizes["paddings"])
+        assert set(sizes["kernels"]) <= {3, 5}
+        seen["epochs"].add(recipe.train.epochs)
+        seen["depth"].add(len(sizes["widths"]))
+        seen["width"] |= set(sizes["widths"])
+    assert seen == {
+        "epochs": {5, 10, 19},
+        "depth": {3, 4, 5, 6},
+        "width": {4, 8, 12, 16, 20, 24},
+    }
+
+
+def test_candidates_are_judged_on_val_and_handed_over_with_the_test(tmp_path: Path) -> None:
+    space = load_space(written(tmp_path, GOOD))
+    recipe = space.build_recipe(space.suggest_changes(RandomSuggest(0)))
+    assert (recipe.train.test, recipe.data.val) == (True, 0)
+    judged = space.for_validation(recipe)
+    assert (judged.train.test, judged.train.evaluate, judged.data.val) == (False, "val", 10_000)
+    assert judged.changed(["data.val=0", "train.evaluate='none'", "train.test=true"]) == recipe
+
+
+def test_a_python_space_chooses_as_it_likes(tmp_path: Path) -> None:
+    text = (
+        "name, base, objectives, seeds = 'own', 'sprint', ['accuracy'], 5\n"
+        "def changes(choose):\n"
+        "    width = choose.integer('width', 4, 8)\n"
+        "    return {'model.widths': [width] * 4, 'model.kernels': [3] * 4,\n"
+        "            'model.paddings': [1] * 4, 'optim.lr': choose.number('lr', 0.1, 0.2)}\n"
+    )
+    space = load_space(written(tmp_path, text, "own.py"))
+    assert (space.name, space.objectives, space.seeds) == ("own", ("accuracy",), 5)
+    (width,) = set(
+        space.build_recipe(space.suggest_changes(RandomSuggest(1))).model.arguments["widths"]
+    )
+    assert 4 <= width <= 8
+
+
+@pytest.mark.parametrize("name", builtin_spaces())
+def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
+    space = load_space(name)
+    assert space.name == name
+    built = 0
+    for seed in range(12):
+        try:
+            built += not plan(
+                space.build_recipe(space.suggest_changes(RandomSuggest(seed)))
+            ).refusals
+        except InputError:
+            continue
+    assert built >= 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"train.epochs"', '"train.epoch"', "S: unknown key train.epoch. Did you mean 'epochs'?"),
+        ("[5, 10, 19]", "[]", "S: train.epochs: an empty list leaves nothing to choose."),
+        ("low = 0.01, high = 0.5", "low = 0.5, high = 0.01", "low = 0.5 is above high = 0.01"),
+        ("low = 0.01, high = 0.5, log", "lo = 0.01, high = 0.5, log", "Did you mean 'low'?"),
+        ("low = 0.01", "low = 0", "log needs low above 0, not 0"),
+        ("step = 4", "step = 0", "step is a whole number from 1 on"),
+        ("step = 4", "step = 4, log = true", "step and log do not go together"),
+        ("log = true}", 'log = "yes"}', "log is true or false"),
+        ('count = "model.widths"', 'count = "model.width"', "is no list before this one"),
+        ("count = {low = 3, high = 6}", "count = 0", "count must be whole numbers from 1 to 64"),
+        (", count = {low = 3, high = 6}", "", "each and count go together"),
+        ('["params", "accuracy"]', '["parms", "accuracy"]', "Did you mean 'params'?"),
+        ('["params", "accuracy"]', '["params"]', "objectives must hold accuracy"),
+        ('["params", "accuracy"]', '["accuracy", "accuracy"]', "an objective is named twice"),
+        ('["params", "accuracy"]', '"accuracy"', "wanted a list"),
+        ('"sprint"', '"sprnt"', "base: No recipe 'sprnt'"),
+        ('name = "tiny"', 'name = "../tiny"', "wanted up to 50 of the letters a to z"),
+        ('name = "tiny"', 'name = "größe"', "wanted up to 50 of the letters a to z"),
+        ('name = "tiny"', f'name = "{51 * "t"}"', "wanted up to 50 of the letters a to z"),
+        ('base = "sprint"', "", "S: base is missing: the name of a shipped recipe, or a path."),
+        ('"optim.lr"', "optim.lr", 'optim: write the key in quotes: "optim.lr" = ...'),
+        ("high = 0.5", f"high = 1{400 * '0'}", "wanted low and high, two numbers"),
+        (
+            '"augment.rotate" = 3.0',
+            '"optim.name" = ["sgd", "adamv"]',
+            "'adamv' can never be chosen",
+        ),
+        ("[5, 10, 19]", "[5, 10, 0]", "S: train.epochs: 0 can never be chosen"),
+        ('name = "tiny"', "seed = 3", "S: unknown key seed. Did you mean 'seeds'?"),
+        ("val = 10000", "val = 0", "val = 0: allowed are 1"),
+        ('name = "tiny"', "seeds = 1000", "seeds = 1000: allowed are 1 to 100"),
+        ('name = "tiny"', "least = 101", "wanted an accuracy in percent"),
+        ("[space]", "[spaces]", "[space] is missing"),
+        ("[space]", "[space", "not valid TOML"),
+        ("[5, 10, 19]", "[0]", "train.epochs = 0"),
+    ],
+)
+def test_a_mistake_is_named(old: str, new: str, said: str, tmp_path: Path) -> None:
+    assert old in GOOD
+    found = problems(written(tmp_path, GOOD.replace(old, new)))
+    assert any(said in problem for problem in found), found
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace('"sprint"', '"sprnt"').replace('"params"', '"parms"')
+    text = "valu = 3\n" + text.replace("low = 3,", "low = 0,")
+    assert len(problems(written(tmp_path, text))) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = (", "SyntaxError"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("base = 'sprint'", "it needs a function changes(choose)"),
+        ("base = 'sprint'\ndef changes(choose): return choose.integr('a', 1, 2)", "fails: Attri"),
+        ("base = 'sprint'\ndef changes(choose): return [1]", "must return a table"),
+        ("base = 'sprint'\ndef changes(choose): return {'a.b': object()}", "cannot hold a value"),
+    ],
+)
+def test_a_python_space_that_fails_is_named(text: str, said: str, tmp_path: Path) -> None:
+    (found,) = problems(written(tmp_path, text, "own.py"))
+    assert said in found
+
+
+def test_a_python_space_is_a_module_like_any_other(tmp_path: Path) -> None:
+    text = (
+        "from dataclasses import dataclass\n@dataclass\nclass Size:\n    width: int = 8\n"
+        "base = 'sprint'\ndef changes(choose): return {'model.widths': [Size().width] * 3}\n"
+    )
+    space = load_space(written(tmp_path, text, "own.py"))
+    assert space.suggest_changes(RandomSuggest(0)) == {"model.widths": [8, 8, 8]}
+
+
+def test_a_space_that_is_not_there() -> None:
+    assert "Did you mean 'smallest'?" in problems("smalest")[0]
+    assert "no such file" in problems("nowhere/space.toml")[0]
+
+
+def test_a_plain_choice_is_uniform() -> None:
+    chosen = [RandomSuggest(seed).integer("n", 1, 4, log=True) for seed in range(400)]
+    assert set(chosen) == {1, 2, 3, 4}
+    assert chosen.count(1) > chosen.count(4)
+
+
+def test_a_space_is_a_value(tmp_path: Path) -> None:
+    space = load_space(written(tmp_path, GOOD))
+    assert isinstance(space, Space)
+    assert space.build_recipe(space.suggest_changes(RandomSuggest(3))) == space.build_recipe(
+        space.suggest_changes(RandomSuggest(3))
+    )
+
+
+def test_as_many_images_are_held_out_as_the_base_has(tmp_path: Path) -> None:
+    text = GOOD.replace("val = 10000\n", "")
+    assert load_space(written(tmp_path, text)).val == 0  # the search takes a sixth
+    (tmp_path / "base.toml").write_text(
+        'name = "b"\n[model]\nname = "plain"\nwidths = [8]\n[data]\nval = 777\n'
+    )
+    text = text.replace('"sprint"', f'"{tmp_path}/base.toml"')
+    assert load_space(written(tmp_path, text)).val == 777

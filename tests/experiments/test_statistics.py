@@ -1,0 +1,167 @@
+"""Intervals and p-values against published tables and plain twins; sentences that follow them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whit.experiments.comparison import compare_runs
+from whit.experiments.statistics import (
+    Difference,
+    Sample,
+    by_images,
+    paired,
+    student_quantile,
+    student_two_sided,
+    unpaired,
+)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "level", "quantile"),
+    # A table of Student's t as printed in textbooks.
+    [
+        (1, 0.95, 12.706),
+        (2, 0.95, 4.303),
+        (4, 0.95, 2.776),
+        (9, 0.95, 2.262),
+        (9, 0.99, 3.250),
+        (29, 0.95, 2.045),
+        (120, 0.95, 1.980),
+    ],
+)
+def test_quantiles_are_those_of_the_tables(freedom: int, level: float, quantile: float) -> None:
+    assert student_quantile(freedom, level) == pytest.approx(quantile, abs=5e-4)
+    assert student_two_sided(quantile, freedom) == pytest.approx(1 - level, abs=2e-4)
+
+
+def by_simpson(t: float, freedom: float) -> float:
+    """P(|T| >= t) by summing the density: the plain twin."""
+    scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+    steps = 2000
+    density = [
+        scale * (1 + (t * i / steps) ** 2 / freedom) ** (-(freedom + 1) / 2)
+        for i in range(steps + 1)
+    ]
+    inner = density[0] + density[-1] + 4 * sum(density[1:-1:2]) + 2 * sum(density[2:-1:2])
+    return 1 - 2 * inner * t / steps / 3
+
+
+@given(st.floats(0.01, 12), st.floats(1, 200))
+def test_p_values_are_those_of_the_plain_twin(t: float, freedom: float) -> None:
+    assert student_two_sided(t, freedom) == pytest.approx(by_simpson(t, freedom), abs=1e-6)
+
+
+def test_an_interval_of_a_mean() -> None:
+    values = (99.40, 99.50, 99.45, 99.55, 99.60)
+    sample = Sample(values)
+    half = 2.7764 * stdev(values) / math.sqrt(5)
+    assert sample.interval == pytest.approx((mean(values) - half, mean(values) + half), abs=1e-4)
+    assert Sample((99.4,)).interval is None
+
+
+def test_pairs_are_seen_where_two_samples_are_not() -> None:
+    """Seeds that differ much, and a recipe that is a little better with each."""
+    of_a = [99.1, 99.3, 99.5, 99.7, 99.9]
+    of_b = [value + gap for value, gap in zip(of_a, (0.05, 0.06, 0.04, 0.05, 0.05), strict=True)]
+    found = paired("a", "b", list(zip(of_a, of_b, strict=True)))
+    assert found.is_shown
+    assert found.more_seeds is None
+    assert str(found).endswith("the evidence suffices: b is better than a.")
+    assert "a is better than b" in str(paired("a", "b", list(zip(of_b, of_a, strict=True))))
+    apart = unpaired("a", "b", of_a, of_b)
+    assert not apart.is_shown
+    assert apart.interval is not None
+    assert apart.interval[0] < 0 < apart.interval[1]
+
+
+def test_welch_as_in_a_worked_example() -> None:
+    """Two samples of unequal spread; t = -2.46, 24.99 degrees (a standard worked example)."""
+    a = [27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4]
+    b = [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 20.5, 24.4]
+    found = unpaired("a", "b", a, b)
+    assert found.points == pytest.approx(mean(b) - mean(a))
+    assert found.p_value == pytest.approx(0.021, abs=0.001)
+
+
+def test_how_many_more_seeds_would_suffice() -> None:
+    """The number that is named does make a difference of that size and spread significant."""
+    gaps = (0.09, -0.05, 0.06, -0.03, 0.04)
+    found = paired("a", "b", [(99.0, 99.0 + gap) for gap in gaps])
+    assert found.more_seeds is not None
+    assert f"about {found.more_seeds} more seeds of each would" in str(found)
+    seeds = len(gaps) + found.more_seeds
+    error = stdev(gaps) / math.sqrt(seeds)
+    assert abs(mean(gaps)) > student_quantile(seeds - 1) * error
+    error = stdev(gaps) / math.sqrt(seeds - 1)
+    assert abs(mean(gaps)) <= student_quantile(seeds - 2) * error
+
+
+def test_no_difference_is_not_promised_to_more_seeds() -> None:
+    found = paired("a", "b", [(99.0, 99.1), (99.1, 99.0)])
+    assert (found.is_shown, found.more_seeds) == (False, None)
+    assert "1,000 seeds would not either" in str(found)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        paired("a", "b", [(99.0, 99.0), (99.1, 99.1)]),
+        paired("a", "b", [(99.40, 99.41), (99.52, 99.53)]),  # apart by one image, twice
+        unpaired("a", "b", [99.50, 99.50], [99.49]),
+        unpaired("a", "b", [99.50, 99.50], [99.40, 99.40]),
+    ],
+)
+def test_seeds_without_any_spread_prove_nothing(found: Difference) -> None:
+    assert (found.p_value, found.interval, found.more_seeds) == (None, None, None)
+    assert not found.is_shown
+    assert "which do not spread at all): the evidence does not suffice" in str(found)
+    assert str(found).endswith("train more seeds of each.")
+
+
+def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path) -> None:
+    """The same words as a study's: a seed that diverged is counted as missed, other data noted."""
+    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
+    (whole,) = record.glob("*/seed-0")
+    for seed in range(3):
+        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / "some" / f"seed-{seed}")
+    result = json.loads((tmp_path / "some" / "seed-1" / "result.json").read_text())
+    lost = {"state": "diverged", "diverged": {"epoch": 1, "step": 3, "loss": None, "lr": 0.1}}
+    (tmp_path / "some" / "seed-1" / "result.json").write_text(json.dumps(result | lost))
+    environment = json.loads((tmp_path / "some" / "seed-2" / "environment.json").read_text())
+    other = json.dumps(environment | {"data_sha256": "0" * 64})
+    (tmp_path / "some" / "seed-2" / "environment.json").write_text(other)
+    some = compare_runs([tmp_path / "some", whole]).groups[0]
+    assert [run.seed for run in some.runs] == [0, 2]
+    assert [run.seed for run in some.diverged] == [1]
+    assert (some.met, some.num_judged) == (2, 3)
+    assert any("diverged with seed 1: in no mean" in note for note in some.notes)
+    assert any("not all by the same data: 000000000000 (1)" in note for note in some.notes)
+
+
+def test_a_seed_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    """Else the same run, copied, would be two seeds without any spread."""
+    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
+    for seed, name in enumerate(("first", "second")):
+        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / "some" / name)
+    shutil.copytree(tmp_path / "some" / "first", tmp_path / "some" / "third")
+    (whole,) = record.glob("*/seed-2")
+    some = compare_runs([tmp_path / "some", whole]).groups[0]
+    assert [run.path.name for run in some.runs] == ["first", "second"]
+    assert some.notes == [f"some: seed 0 is there again in {tmp_path}/some/third: counted once."]
+
+
+def test_one_seed_each_speaks_of_two_networks_only() -> None:
+    found = by_images("a", "b", 0.2, 5, 25)
+    # Twice the chance of 5 or fewer heads in 30 throws.
+    assert found.p_value == pytest.approx(2 * sum(math.comb(30, k) for k in range(6)) / 2**30)
+    assert "these two networks differ" in str(found)
+    assert "is better than" not in str(found)
+    assert by_images("a", "b", 0.0, 0, 0).p_value == 1.0
