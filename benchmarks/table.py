@@ -34,8 +34,8 @@ from whit.models.build import build_initialized_model
 from whit.recipes.recipe import Recipe, load_recipe
 from whit.training.device import keep_freed_memory
 from whit.training.loop import train
-from whit.training.objective import Objective, has_bf16
-from whit.training.optim import set_lr
+from whit.training.optimization.objective import Objective, has_bf16
+from whit.training.optimization.optim import set_lr
 from whit.training.plan import plan
 from whit.training.state import EpochMetrics, TrainingState
 

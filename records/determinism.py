@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from whit.runs.environment import describe_environment
-from whit.training.objective import has_bf16
+from whit.training.optimization.objective import has_bf16
 
 HERE = Path(__file__).parent / "determinism"
 SEEDS = range(5)

@@ -21,7 +21,7 @@ from whit.experiments.execution.job import Job
 from whit.experiments.execution.runner import do
 from whit.recipes.recipe import DistillSpec, load_recipe
 from whit.training.callback import RunCallback
-from whit.training.distillation import Distillation
+from whit.training.optimization.distillation import Distillation
 from whit.training.plan import plan
 from whit.training.run import resume_run, train_run
 from whit.verification.provenance import current_digests

@@ -25,8 +25,8 @@ from whit.recipes.recipe import AugmentSpec, EMASpec, OptimSpec, Recipe
 from whit.runs.result import EpochRecord
 from whit.training.evaluation import evaluate
 from whit.training.loop import train as train_state
-from whit.training.objective import Objective, autocast
-from whit.training.optim import EMA, build_optimizer, set_lr
+from whit.training.optimization.objective import Objective, autocast
+from whit.training.optimization.optim import EMA, build_optimizer, set_lr
 from whit.training.state import TrainingState
 
 NORMALISE = Normalize((0.1307,), (0.3081,))

@@ -33,8 +33,8 @@ from whit.runs.reader import read_run
 from whit.runs.result import EpochRecord, Evaluation
 from whit.training.callback import RunCallback
 from whit.training.evaluation import evaluate
+from whit.training.optimization.qat import FakeQuantizer, fake_quantize
 from whit.training.plan import plan
-from whit.training.qat import FakeQuantizer, fake_quantize
 from whit.training.run import resume_run, train_run
 from whit.verification.restore import load_run_model
 

@@ -17,7 +17,7 @@ from whit.analysis.summary import Audit, ParamCounts
 from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.sandbox import preserve_model, safe_copy
 from whit.analysis.tracing.session import BATCH, TRAINING_KINDS, TracingSession, describe_error
-from whit.analysis.tracing.storage import BUFFER, CONSTANT, PARAMETER
+from whit.analysis.tracing.stored_tensors import BUFFER, CONSTANT, PARAMETER
 
 
 def audit_model(

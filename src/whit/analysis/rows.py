@@ -12,7 +12,7 @@ from torch import nn
 
 from whit.analysis.kinds import KINDS
 from whit.analysis.receptive_field import ReceptiveField
-from whit.analysis.tracing.storage import PARAMETER, StoredTensor, TensorRegistry
+from whit.analysis.tracing.stored_tensors import PARAMETER, StoredTensor, TensorRegistry
 from whit.analysis.tracing.trace import CallSite, FunctionCall, ModuleCall, Op, Trace
 
 Number = int | float

@@ -9,11 +9,6 @@ import typer
 
 from whit.cli.options import AsJson, RecipeName, Sets, exit_by, recipe_named
 from whit.errors import InputError
-from whit.recipes.listing import recipe_rows, recipe_table
-from whit.runs.listing import (
-    run_rows,
-    run_table,
-)
 from whit.system.console import alone, show
 from whit.system.text_tables import text_table
 
@@ -23,6 +18,7 @@ if TYPE_CHECKING:
 
 def recipes(as_json: AsJson = False) -> None:
     """List the shipped recipes, their sizes and recorded accuracy."""
+    from whit.recipes.listing import recipe_rows, recipe_table
 
     rows = recipe_rows()
     show(rows, lambda width: recipe_table(rows, width), as_json)
@@ -73,6 +69,7 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List run folders."""
+    from whit.runs.listing import run_rows, run_table
 
     rows = run_rows(folders or [Path("runs")])
     show(rows, lambda width: run_table(rows, width), as_json)

@@ -76,7 +76,7 @@ def search(
             lambda: None if storage is None else validate_storage_url(storage),
         )
     from whit.experiments.search.driver import SearchDriver
-    from whit.experiments.search.progress import make_search_callback
+    from whit.experiments.search.search_progress import make_search_callback
 
     with (
         alone(as_json),

@@ -7,15 +7,18 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from whit.runs.code_version import code_state
+
+if TYPE_CHECKING:
+    import torch
 
 
 def describe_environment(device: torch.device, seed: int, threads: int) -> dict[str, Any]:
     """Return what decides whether a run can be repeated to the byte, and what to cite."""
+    import torch
+
     capabilities = torch.cpu.get_capabilities()
     features = sorted(name for name, present in capabilities.items() if present is True)
     return {

@@ -13,8 +13,8 @@ from whit.errors import Diverged
 from whit.recipes.recipe import Recipe
 from whit.runs.result import EpochRecord
 from whit.training.callback import RunCallback
-from whit.training.objective import Objective
-from whit.training.optim import set_lr
+from whit.training.optimization.objective import Objective
+from whit.training.optimization.optim import set_lr
 from whit.training.state import TrainingState
 
 

@@ -18,8 +18,8 @@ from whit.models.build import build_initialized_model, materialize_lazy_layers
 from whit.models.user_code import user_model_sha256
 from whit.runs.environment import describe_environment
 from whit.training.device import keep_freed_memory, make_repeatable
-from whit.training.distillation import build_distillation
-from whit.training.objective import Objective
+from whit.training.optimization.distillation import build_distillation
+from whit.training.optimization.objective import Objective
 from whit.training.plan import Plan
 from whit.training.state import TrainingState
 

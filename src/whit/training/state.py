@@ -14,8 +14,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from whit.recipes.recipe import Recipe
 from whit.system.rng import chance_state, restore_chance, set_chance
-from whit.training.optim import EMA, build_optimizer
-from whit.training.qat import FakeQuantizer
+from whit.training.optimization.optim import EMA, build_optimizer
+from whit.training.optimization.qat import FakeQuantizer
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -5,10 +5,10 @@ __all__ = [
     "call_stack",
     "dataflow",
     "hooks",
-    "layout",
+    "memory_layout",
     "recorder",
     "sandbox",
     "session",
-    "storage",
+    "stored_tensors",
     "trace",
 ]

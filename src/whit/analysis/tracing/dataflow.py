@@ -20,8 +20,8 @@ from whit.analysis.rules.call import (
     uses_batch_statistics,
 )
 from whit.analysis.rules.registry import is_batch_norm
-from whit.analysis.tracing.layout import Layout
-from whit.analysis.tracing.storage import storage_key
+from whit.analysis.tracing.memory_layout import Layout
+from whit.analysis.tracing.stored_tensors import storage_key
 
 # In-place operations whose result does not depend on the values they overwrite.
 OVERWRITING_OPS = frozenset(

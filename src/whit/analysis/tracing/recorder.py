@@ -34,8 +34,8 @@ from whit.analysis.tracing.dataflow import (
     tensor_leaves,
     updates_running_statistics,
 )
-from whit.analysis.tracing.layout import Layout
-from whit.analysis.tracing.storage import CONSTANT, TensorRegistry, storage_key
+from whit.analysis.tracing.memory_layout import Layout
+from whit.analysis.tracing.stored_tensors import CONSTANT, TensorRegistry, storage_key
 from whit.analysis.tracing.trace import FunctionCall, Op, StorageInfo, Trace
 
 # Functions that are fully connected by name, wherever they are applied.

@@ -12,7 +12,7 @@ from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.sandbox import probe_batch, set_mode
-from whit.analysis.tracing.storage import TensorRegistry, storage_key
+from whit.analysis.tracing.stored_tensors import TensorRegistry, storage_key
 from whit.analysis.tracing.trace import CallSite, Trace
 
 BATCH = 2  # more than one image, so that a stray squeeze() shows

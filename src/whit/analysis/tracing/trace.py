@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from whit.analysis.receptive_field import ReceptiveField
-from whit.analysis.tracing.layout import Layout
-from whit.analysis.tracing.storage import storage_key
+from whit.analysis.tracing.memory_layout import Layout
+from whit.analysis.tracing.stored_tensors import storage_key
 
 # Names a call in every pass, for layers such as dropout that leave no operation in inference:
 # (module path, its number of earlier calls, function name, its number of earlier calls there).

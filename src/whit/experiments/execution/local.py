@@ -1,7 +1,7 @@
 """Worker processes on this machine, each with its own share of the cores.
 
-They are `python -m whit.experiments.execution.worker`. A worker that is killed loses at most the last half minute of its
-run; workers whose parent is killed save their runs and end.
+They are `python -m whit.experiments.execution.worker`. A worker that is killed loses at most the
+last half minute of its run; workers whose parent is killed save their runs and end.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 __all__ = [
     "driver",
     "plot",
-    "progress",
     "pruning",
     "result",
+    "search_progress",
     "space",
     "space_file",
     "storage",

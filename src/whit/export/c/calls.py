@@ -10,7 +10,7 @@ from typing import Any
 from whit.export.c.kernel import Step, pixels_and_channels
 from whit.export.ir.graph import Shape
 from whit.export.program import Program
-from whit.training.qat import qmax
+from whit.training.optimization.qat import qmax
 
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
 # What follows a kernel's name, by the types of its factors and offsets.

@@ -20,7 +20,7 @@ from whit.export.c.kernel import OUTSIDE, Array, Step
 from whit.export.c.memory_plan import BufferLifetime, MemoryPlan, plan_memory
 from whit.export.ir.graph import INPUT
 from whit.export.program import OUTPUT, Program
-from whit.training.qat import qmax
+from whit.training.optimization.qat import qmax
 
 _WIDTH = 100
 _PADDING = 31  # zeros after unpacked weights, which are read in blocks

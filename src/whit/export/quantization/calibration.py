@@ -12,7 +12,7 @@ from torch import Tensor
 
 from whit.export.ir.graph import Graph
 from whit.export.ir.interpreter import run_graph
-from whit.training.qat import qmax
+from whit.training.optimization.qat import qmax
 
 NUM_IMAGES = 1000  # evenly from all training images, which may lie class by class
 _BATCH_SIZE = 100

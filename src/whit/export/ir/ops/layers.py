@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from whit.export.c.kernel import OUTSIDE, Array, Ints, Kernel, Step
 from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.operator import Operator
+from whit.export.ir.ops.sliding import pair, window_positions
 from whit.export.ir.ops.spatial import PAD
 from whit.export.ir.ops.values import (
     GraphBuilder,
@@ -24,7 +25,6 @@ from whit.export.ir.ops.values import (
     as_map,
     is_channel_vector,
 )
-from whit.export.ir.ops.windows import pair, window_positions
 from whit.export.onnx import OnnxWriter
 from whit.export.program import ProgramBuilder
 from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder, QuantizedWeights

@@ -15,6 +15,7 @@ from whit.export.c.kernel import Ints, Kernel, Step
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.scale import scaled
+from whit.export.ir.ops.sliding import pair, window_positions
 from whit.export.ir.ops.values import (
     GraphBuilder,
     Layout,
@@ -23,7 +24,6 @@ from whit.export.ir.ops.values import (
     as_map,
     is_channel_vector,
 )
-from whit.export.ir.ops.windows import pair, window_positions
 from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import quantize_multiplier
 from whit.export.quantization.reference import window_taps

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whit.recipes.recipe import Recipe
-from whit.training.distillation import Distillation
+from whit.training.optimization.distillation import Distillation
 
 
 class Objective:
