@@ -19,7 +19,7 @@ import pytest
 from harness.injection import Fault
 from harness.processes import ENVIRONMENT, WHIT, evidence, fresh, whit
 from training.test_kill_and_resume import kill_after
-from whit.training.checkpoint import newest_checkpoint
+from whit.training.checkpoint import find_latest_checkpoint
 
 TRAIN = ("train", "easy.toml", "--out", "run", "--threads", "1", "--quiet")
 RESUME = ("train", "--resume", "run", "--quiet")
@@ -92,7 +92,7 @@ def test_a_crash_at_a_call(workplace: Path, undisturbed: Path, fault: Fault) -> 
     assert code == -signal.SIGKILL, said
     run = workplace / "run"
     if run.exists():
-        checkpoint, damaged = newest_checkpoint(run / "checkpoint", 1_000_000)
+        checkpoint, damaged = find_latest_checkpoint(run / "checkpoint", 1_000_000)
         assert checkpoint is not None
         assert damaged == []
     goes_on(workplace, undisturbed)
@@ -107,7 +107,7 @@ def test_a_crash_at_every_system_call(workplace: Path, undisturbed: Path) -> Non
         crash_at(workplace, kind, place)
         run = workplace / "run"
         if run.exists() and not (run / "result.json").exists():
-            checkpoint, damaged = newest_checkpoint(run / "checkpoint", 1_000_000)
+            checkpoint, damaged = find_latest_checkpoint(run / "checkpoint", 1_000_000)
             assert checkpoint is not None
             assert damaged == []
         goes_on(workplace, undisturbed)
@@ -156,7 +156,7 @@ def test_every_cut_and_every_turned_bit_is_detected(stopped: Path) -> None:
     detected = 0
     for damaged in damages(content, 64):
         newest.write_bytes(damaged)
-        found, passed_over = newest_checkpoint(folder, 1_000_000)
+        found, passed_over = find_latest_checkpoint(folder, 1_000_000)
         assert found is not None
         detected += found.path == before and passed_over == [newest]
     newest.write_bytes(content)
@@ -217,7 +217,7 @@ def no_space(workplace: Path, undisturbed: Path, name: str, code: int, said: str
     assert re.search(r"Free \d+\.\d MB or more on the disk of run \(\d+\.\d MB free there\)", said)
     assert said.endswith(", then go on with: whit train --resume run")
     assert not list((workplace / "run").glob(".*.tmp"))
-    checkpoint, damaged = newest_checkpoint(workplace / "run" / "checkpoint", 1_000_000)
+    checkpoint, damaged = find_latest_checkpoint(workplace / "run" / "checkpoint", 1_000_000)
     assert checkpoint is not None
     assert damaged == []
     goes_on(workplace, undisturbed)

@@ -95,7 +95,6 @@ def data(
     as_json: AsJson = False,
 ) -> None:
     """Load and verify a data set, and say what is in it."""
-    from whit.cli.inspect import dataset_facts, facts_table
     from whit.data.datasets import load_dataset
 
     facts = dataset_facts(load_dataset(name))

@@ -21,10 +21,10 @@ from whit.system.signals import SignalHandler
 from whit.training.callback import RunCallback
 from whit.training.checkpoint import (
     Checkpoint,
-    encode,
-    newest_checkpoint,
-    set_aside,
-    whole_checkpoints,
+    find_latest_checkpoint,
+    quarantine,
+    serialize,
+    valid_checkpoints,
     write_checkpoint,
 )
 from whit.training.setup import RunSetup
@@ -82,11 +82,11 @@ class ResumableState:
             "changes": self.changes,
             "elapsed": elapsed,
         }
-        return encode(tensors, metadata)
+        return serialize(tensors, metadata)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Return to a checkpoint. Raises CannotResume if it is another run's."""
-        metadata = checkpoint.facts
+        metadata = checkpoint.metadata
         try:
             run = (metadata["recipe_sha256"], metadata["seed"])
             if run != (self.recipe_sha256, self.state.seed):
@@ -155,7 +155,7 @@ class Checkpointer(RunCallback):
         those of the newest checkpoint without infinities.
         """
         state, folder = self.resumable.state, self.folder.checkpoints
-        for checkpoint in [None, *whole_checkpoints(folder, self.resumable.max_bytes)]:
+        for checkpoint in [None, *valid_checkpoints(folder, self.resumable.max_bytes)]:
             if checkpoint:
                 self.resumable.restore(checkpoint)
             if state.is_finite():
@@ -194,7 +194,7 @@ def load_latest(folder: RunFolder, resumable: ResumableState) -> tuple[Path | No
     Returns that checkpoint, or None when there is none and the run restarts, and those that are
     damaged and skipped. Raises CannotResume for one of another run.
     """
-    checkpoint, damaged = newest_checkpoint(folder.checkpoints, resumable.max_bytes)
+    checkpoint, damaged = find_latest_checkpoint(folder.checkpoints, resumable.max_bytes)
     if checkpoint:
         resumable.restore(checkpoint)
     return checkpoint.path if checkpoint else None, damaged
@@ -204,5 +204,5 @@ def reconcile_log(folder: RunFolder, resumable: ResumableState, damaged: list[Pa
     """Quarantine damaged checkpoints, and make the log agree with `resumable`."""
     for path in damaged:
         with folder.writing("checkpoint"):
-            set_aside(path)
+            quarantine(path)
     folder.rewrite_log(resumable.records)

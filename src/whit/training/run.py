@@ -162,7 +162,7 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
     setup, state = resumable.setup, resumable.state
     plan, dataset = setup.plan, setup.dataset
 
-    def judge(weights: bytes) -> RunResult:
+    def result_with(weights: bytes) -> RunResult:
         return build_result(plan, dataset, state, resumable.records, resumable.changes, weights)
 
     try:
@@ -171,7 +171,7 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
                 progress = record.epoch / plan.recipe.train.epochs
                 with state.quantizer.quantized_weights(progress), signals.interruptible():
                     evaluations = tuple(
-                        evaluate(state.model, split, setup.normalise, device=state.device)
+                        evaluate(state.model, split, setup.normalize, device=state.device)
                         for split in _splits_after(record.epoch, plan.recipe, dataset)
                     )
                 checkpointer.on_epoch_end(replace(record, evaluations=evaluations))
@@ -180,11 +180,11 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
         raise _interrupted(stop, checkpointer) from None
     except Diverged as error:
         weights = checkpointer.last_finite_weights()
-        _finalize(diverged_result(judge(weights), error), weights, checkpointer)
+        _finalize(diverged_result(result_with(weights), error), weights, checkpointer)
         location = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
         raise error.with_more(location) from None
     weights = save_weights(state.model)
-    return _finalize(judge(weights), weights, checkpointer)
+    return _finalize(result_with(weights), weights, checkpointer)
 
 
 def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> RunResult:

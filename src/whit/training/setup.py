@@ -30,7 +30,7 @@ class RunSetup:
 
     plan: Plan
     dataset: Dataset
-    normalise: Normalize
+    normalize: Normalize
     loader: Loader
     state: TrainingState
     objective: Objective
@@ -59,7 +59,7 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
             f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
             "give data.val, such as 1000."
         )
-    normalise = build_normalize(recipe.data, dataset, device)
+    normalize = build_normalize(recipe.data, dataset, device)
     if model is None:
         model = build_initialized_model(recipe, plan.image_shape, plan.num_classes, seed)
     materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
@@ -69,7 +69,7 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
     loader = Loader(
         dataset.train,
         recipe.train.batch_size,
-        normalise,
+        normalize,
         recipe.augment,
         epochs=recipe.train.epochs,
         seed=seed,
@@ -77,10 +77,10 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
     )
     distillation = None
     if plan.teacher:
-        distillation = build_distillation(plan.teacher, recipe, normalise, device)
+        distillation = build_distillation(plan.teacher, recipe, normalize, device)
     state = TrainingState(model, recipe, seed, device)
     objective = Objective(model, recipe, distillation)
-    return RunSetup(plan, dataset, normalise, loader, state, objective, started)
+    return RunSetup(plan, dataset, normalize, loader, state, objective, started)
 
 
 def _check_dataset(dataset: Dataset, plan: Plan) -> None:

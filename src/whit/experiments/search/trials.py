@@ -72,7 +72,7 @@ def read_trial(folder: Path, space: Space) -> Trial | None:
     recipe = load_recipe(folder)
     runs = [read_run(path) for path in _numbered(folder, "seed-")]
     seeds = seeds_of(folder.name, runs)
-    return _trial(folder, recipe, seeds, space) if seeds else None
+    return _build_trial(folder, recipe, seeds, space) if seeds else None
 
 
 def read_pruned(folder: Path, space: Space) -> Trial | None:
@@ -80,26 +80,26 @@ def read_pruned(folder: Path, space: Space) -> Trial | None:
     run = read_run(folder / "seed-0")
     if not run.log:
         return None
-    made = plan(run.recipe)
     seconds = sum(record.seconds for record in run.log)
-    as_if = {**Metrics.from_audit(made.audit).network_json(), "epochs": run.recipe.train.epochs,
-             "seconds": {"train": seconds, "total": seconds}, "verdict": "open"}  # fmt: skip
-    runs = (replace(run, result=as_if),)
-    return _trial(folder, run.recipe, Seeds(folder.name, runs), space)
+    measured = Metrics.from_audit(plan(run.recipe).audit).network_json()
+    result = {**measured, "epochs": run.recipe.train.epochs, "verdict": "open",
+              "seconds": {"train": seconds, "total": seconds}}  # fmt: skip
+    runs = (replace(run, result=result),)
+    return _build_trial(folder, run.recipe, Seeds(folder.name, runs), space)
 
 
-def _trial(folder: Path, recipe: Recipe, seeds: Seeds, space: Space) -> Trial:
+def _build_trial(folder: Path, recipe: Recipe, seeds: Seeds, space: Space) -> Trial:
     macs = None
     if "macs" in space.objectives:  # results of older versions have none
         macs = (seeds.runs[0].result or {}).get("macs") or known_macs(plan(recipe))
     return Trial(int(folder.name), folder, recipe, seeds, macs)
 
 
-def known_macs(made: Plan) -> int:
+def known_macs(planned: Plan) -> int:
     """Return the multiply-adds of a planned network. Raises InputError where they are unknown."""
-    if made.audit.macs is None:
-        raise InputError(f"{made.recipe.name}: its multiply-adds are not known.")
-    return made.audit.macs
+    if planned.audit.macs is None:
+        raise InputError(f"{planned.recipe.name}: its multiply-adds are not known.")
+    return planned.audit.macs
 
 
 def dominates(a: dict[str, float], b: dict[str, float], objectives: Sequence[str]) -> bool:
