@@ -36,7 +36,7 @@ from whit.export.ir.interpreter import run_logits
 from whit.export.program import Program
 from whit.export.quantization.quantize import quantize
 from whit.export.quantization.reference import int8_logits
-from whit.recipes.recipe import shipped_recipes
+from whit.recipes.recipe import builtin_recipes
 from whit.runs.reader import read_run
 from whit.system.numbers import percent
 from whit.verification.restore import LoadedRun, load_run_model
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000, help="images run on each board")
     parser.add_argument("--seed", type=int, default=0)
-    records = [name for name in shipped_recipes() if runs_of(name)]
+    records = [name for name in builtin_recipes() if runs_of(name)]
     parser.add_argument("--record", choices=records, action="append", help="measure this one alone")
     parser.add_argument("--write", action="store_true", help="put the table into docs/DEVICE.md")
     given = parser.parse_args()

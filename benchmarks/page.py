@@ -32,7 +32,7 @@ from whit.export.html.page import static_file
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
 from whit.models.build import build_initialized_model
-from whit.recipes.recipe import load_recipe, shipped_recipes
+from whit.recipes.recipe import builtin_recipes, load_recipe
 from whit.reports import render_run_html, render_study_html
 from whit.runs.environment import describe_environment
 from whit.runs.reader import read_run
@@ -113,7 +113,7 @@ def drawings(browser: Browser) -> list[str]:
     code = base64.b64encode(static_file("network.js").encode()).decode()
     images = base64.b64encode(load_dataset("mnist").test.images[:200].numpy().tobytes()).decode()
     rows = []
-    for name in shipped_recipes():
+    for name in builtin_recipes():
         model = build_initialized_model(load_recipe(name), (1, 28, 28), 10)
         graph = fuse(capture_graph(model, (1, 28, 28), tuple("0123456789"), name))
         times = page.evaluate(READ, [code, graph_json(graph), images])

@@ -57,7 +57,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             short = Path(folder) / "short.toml"
             changes = [f"train.epochs={given.epochs}", "budget.accuracy='>= 1'"]
-            short.write_text(load_recipe(recipe).changed(changes).to_toml())
+            short.write_text(load_recipe(recipe).with_overrides(changes).to_toml())
             pairs = [
                 (
                     seconds(str(short), given.seeds, 1, cores),

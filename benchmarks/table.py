@@ -32,11 +32,11 @@ from whit.data.normalization import Normalize
 from whit.data.splits import Split
 from whit.models.build import build_initialized_model
 from whit.recipes.recipe import Recipe, load_recipe
-from whit.training.device import keep_freed_memory
+from whit.training.device import tune_malloc
 from whit.training.loop import train
 from whit.training.optimization.objective import Objective, has_bf16
 from whit.training.optimization.optim import set_lr
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.state import EpochMetrics, TrainingState
 
 HERE = Path(__file__).parent
@@ -150,7 +150,7 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
     the look at the gradients, the average) over the whole epoch, in turn.
     """
     split = first_images(images)
-    one = recipe.changed(["train.epochs=1", "augment.until=1.0"])  # warps in every batch
+    one = recipe.with_overrides(["train.epochs=1", "augment.until=1.0"])  # warps in every batch
     shares = []
     for repeat in range(repeats + 1):
         model = build_initialized_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
@@ -161,7 +161,7 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
         whole = next(
             train(state, loader, one, Objective(model, one))
         ).seconds  # and leaves its last gradients
-        schedule, metrics, seen = recipe.schedule.multiplier(), EpochMetrics(), 0
+        schedule, metrics, seen = recipe.schedule.lr_factor(), EpochMetrics(), 0
         logits, loss = torch.zeros(recipe.train.batch_size, 10), torch.zeros(())
         started = time.perf_counter()
         for _, labels in loader.epoch(1):
@@ -188,7 +188,7 @@ def overhead_rows(images: int, repeats: int, say: Callable[[str], None]) -> list
         ("sprint", [], 0.15, "as shipped"),
     ]
     for name, changes, goal, what in cases:
-        share = overhead(load_recipe(name).changed(changes), images, repeats)
+        share = overhead(load_recipe(name).with_overrides(changes), images, repeats)
         say(f"overhead of {name}, {what}: {100 * share:.1f} %")
         kept = "yes" if share <= goal else "NO"
         measured, limit = f"{100 * share:.1f} %", f"<= {100 * goal:.0f} %"
@@ -293,13 +293,13 @@ def matmul_rows(say: Callable[[str], None]) -> list[Row]:
         precision = recipe.train.precision
         dtype = torch.bfloat16 if precision != "fp32" and has_bf16() else torch.float32
         best = best_matmul(dtype)
-        macs = plan(recipe).audit.macs
+        macs = make_plan(recipe).audit.macs
         assert macs is not None
         images = 6000
         split = first_images(images)
         model = build_initialized_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
         loader = Loader(split, recipe.train.batch_size, NORMALISE, recipe.augment, epochs=3)
-        three = recipe.changed(["train.epochs=3"])
+        three = recipe.with_overrides(["train.epochs=3"])
         state = TrainingState(model, three, 0, torch.device("cpu"))
         records = list(train(state, loader, three))
         seconds = min(record.seconds for record in records)
@@ -337,7 +337,7 @@ def main() -> None:
     given = parser.parse_args()
     quick = given.quick
     repeats, share, images = (1, 0.1, 3000) if quick else (given.repeats, 1.0, 12_800)
-    keep_freed_memory()
+    tune_malloc()
 
     def say(text: str) -> None:
         print(f"  {text}", file=sys.stderr, flush=True)

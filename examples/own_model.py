@@ -19,6 +19,6 @@ class Net(nn.Sequential):
 
 
 if __name__ == "__main__":
-    recipe = whit.load_recipe("sprint").changed(["train.epochs=1"])
+    recipe = whit.load_recipe("sprint").with_overrides(["train.epochs=1"])
     print(whit.plan(recipe, Net()))
     print(whit.train(recipe, Net(), seed=0))

@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from whit.system.atomic_files import write_whole
+from whit.system.atomic_files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -120,10 +120,10 @@ def main() -> None:
 
     matplotlib.rcParams |= {"svg.hashsalt": "whit", "svg.fonttype": "none"}
     records = recorded()
-    write_whole(ROOT / "records" / "frontier.svg", plot(records))
+    atomic_write(ROOT / "records" / "frontier.svg", plot(records))
     head, _, rest = README.read_text(encoding="utf-8").partition(START)
     _, _, tail = rest.partition(END)
-    write_whole(README, f"{head}{START}\n{table(records)}\n{END}{tail}".encode())
+    atomic_write(README, f"{head}{START}\n{table(records)}\n{END}{tail}".encode())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import whit
-from whit.experiments.statistics import student_two_sided
+from whit.experiments.statistics import t_two_sided_p
 from whit.recipes.recipe import recipe_id
 
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def why_far(bests: list[float], published: float) -> str:
         return "too few seeds yet to say."
     spread_of_one = stdev(bests) * math.sqrt(1 + 1 / len(bests))
     t = abs(published - mean(bests)) / spread_of_one
-    p = student_two_sided(t, len(bests) - 1)
+    p = t_two_sided_p(t, len(bests) - 1)
     chance = (
         "so chance alone explains the distance"
         if p > 0.05

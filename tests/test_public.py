@@ -13,7 +13,7 @@ import pytest
 import whit
 from whit.recipes.listing import recipe_rows, recipe_table
 from whit.recipes.recipe import load_recipe, parse_recipe
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,7 +44,7 @@ def test_submodules_do_not_hide_functions() -> None:
 
 
 def test_values_print_well_at_a_prompt_and_in_a_notebook() -> None:
-    planned = plan(load_recipe("published-16848"))
+    planned = make_plan(load_recipe("published-16848"))
     assert repr(planned) == str(planned)
     assert "Verdict: missed." in str(planned)
     html = planned._repr_html_()
@@ -77,7 +77,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
 
 def test_the_recipe_in_the_readme_can_keep_its_budget() -> None:
     texts = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert plan(parse_recipe(texts[0], "README.md")).verdict == "open"
+    assert make_plan(parse_recipe(texts[0], "README.md")).verdict == "open"
     assert parse_recipe("".join(texts), "README.md").distill  # a table that may be added
 
 
@@ -97,9 +97,9 @@ def test_the_readme_names_files_that_are_there() -> None:
 def test_another_model_leaves_the_sizes_of_the_first_behind() -> None:
     """As README has it: `whit train sprint --set model.name=examples/own_model.py:Net`."""
     name = f"model.name={ROOT / 'examples' / 'own_model.py'}:Net"
-    planned = plan(load_recipe("sprint").changed([name]))
+    planned = make_plan(load_recipe("sprint").with_overrides([name]))
     assert planned.audit.params.total == whit.audit(name.partition("=")[2]).metrics.params
-    resized = load_recipe("sprint").changed(["model.widths=[8, 8]", "model.name=plain"])
+    resized = load_recipe("sprint").with_overrides(["model.widths=[8, 8]", "model.name=plain"])
     assert resized.model.arguments == {"widths": [8, 8]}
 
 

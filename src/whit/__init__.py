@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 from whit.errors import InputError as InputError
 from whit.errors import RunFailed as RunFailed
 from whit.errors import WhitError as WhitError
-from whit.recipes.budget import BudgetInfeasible as BudgetInfeasible
 
 if TYPE_CHECKING:
     from torch import nn
 
     from whit.experiments.study import Study
+    from whit.recipes.budget import BudgetInfeasible as BudgetInfeasible
     from whit.recipes.recipe import Recipe as Recipe
     from whit.recipes.recipe import load_recipe as load_recipe
     from whit.runs.result import RunResult
     from whit.training.plan import Plan
-    from whit.verification.verify import Judgement
+    from whit.verification.verify import AuditResult
 
 __all__ = [
     "BudgetInfeasible",
@@ -46,18 +46,18 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Recipe", "load_recipe"):
-        from whit.recipes import recipe
+    if name in ("BudgetInfeasible", "Recipe", "load_recipe"):
+        from whit.recipes import budget, recipe
 
-        return getattr(recipe, name)
+        return getattr(budget if name == "BudgetInfeasible" else recipe, name)
     raise AttributeError(f"module 'whit' has no attribute {name!r}")
 
 
 def plan(recipe: Recipe | str | Path, model: nn.Module | None = None) -> Plan:
     """Say what a recipe will cost; reads no images. `model` may stand in for the recipe's."""
-    from whit.training import plan as planning
+    from whit.training.plan import make_plan
 
-    return planning.plan(_as_recipe(recipe), model)
+    return make_plan(_as_recipe(recipe), model)
 
 
 def train(
@@ -77,12 +77,12 @@ def train(
     """
     from rich.console import Console
 
-    from whit.training import plan as planning
+    from whit.training.plan import make_plan
     from whit.training.progress import make_callback
     from whit.training.run import train_run
 
     return train_run(
-        planning.plan(_as_recipe(recipe), model),
+        make_plan(_as_recipe(recipe), model),
         model=model,
         seed=seed,
         out=Path(out) if out is not None else None,
@@ -145,14 +145,14 @@ def study(
     from whit.experiments.execution.local import LocalExecutor
     from whit.experiments.study import plan_variants, run_study
     from whit.experiments.study_progress import make_study_callback
-    from whit.system.console import say_aside
+    from whit.system.console import warn
 
     is_one = isinstance(recipes, str | Path) or not isinstance(recipes, Sequence)
     given: list[Any] = [recipes] if is_one else list(recipes)  # type: ignore[arg-type]
     arms = plan_variants([_as_recipe(recipe) for recipe in given], Path(out))
     num_jobs = min(jobs or max(1, (os.cpu_count() or 1) // threads), seeds * len(arms))
     callback = make_study_callback(Console(), quiet)
-    with LocalExecutor(num_jobs, threads, say_aside) as workers:
+    with LocalExecutor(num_jobs, threads, warn) as workers:
         return run_study(
             arms, range(seeds), workers, threads=threads, device=device, callback=callback
         )
@@ -162,14 +162,14 @@ def audit(
     target: str | Path | nn.Module,
     recipe: Recipe | str | Path | None = None,
     model: nn.Module | None = None,
-) -> Judgement:
+) -> AuditResult:
     """Judge a run folder, recipe, `file.py:Class`, `notebook.ipynb:Class`, weights, or a model.
 
     `model` takes the weights of a run that trained a model given in Python.
     """
-    from whit.verification.verify import judge
+    from whit.verification.verify import audit
 
-    return judge(target, None if recipe is None else _as_recipe(recipe), model)
+    return audit(target, None if recipe is None else _as_recipe(recipe), model)
 
 
 def report(

@@ -64,15 +64,15 @@ class DataError(InputError):
     """A data set is missing, damaged, or does not fit the recipe."""
 
 
-class RunOwned(InputError):
+class RunLocked(InputError):
     """Another process trains in this run folder."""
 
 
-class CannotResume(InputError):
+class IncompatibleResume(InputError):
     """What would go on would not be the same run: code, data, threads or torch differ."""
 
 
-class RunEnded(CannotResume):
+class RunAlreadyFinished(IncompatibleResume):
     """The run finished, or diverged: there is nothing to resume. `result` is its result.json."""
 
     def __init__(self, path: Path, result: dict[str, Any]):
@@ -109,18 +109,18 @@ class Diverged(RunFailed):
         self.epoch, self.step, self.loss, self.lr = epoch, step, loss, lr
         super().__init__(message)
 
-    def with_more(self, text: str) -> Diverged:
+    def with_advice(self, text: str) -> Diverged:
         """Return the same error with one more sentence."""
         return Diverged(
             f"{self} {text}", epoch=self.epoch, step=self.step, loss=self.loss, lr=self.lr
         )
 
 
-class LostLock(RunFailed):
+class LockLost(RunFailed):
     """Somebody took the run folder over, or removed it."""
 
 
-class GivenUp(WhitError):
+class TrialPruned(WhitError):
     """A trial stayed below the accuracy that it had to reach by then; it can be resumed."""
 
 

@@ -29,7 +29,7 @@ from screen import Screen
 from waiting import LIMIT
 from whit.recipes.recipe import load_recipe
 from whit.training.callback import RunStatus
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.progress import BarReporter
 from whit.training.state import EpochMetrics
 
@@ -134,7 +134,7 @@ def test_the_bar_never_exceeds_the_terminal(
     bar = BarReporter(
         Console(width=width, force_terminal=True, file=file, _environ={"TERM": "xterm"})
     )
-    planned = plan(load_recipe("sprint").changed(["train.epochs=100_000"]))
+    planned = make_plan(load_recipe("sprint").with_overrides(["train.epochs=100_000"]))
     bar.subject = RunStatus(replace(planned, num_train=10_000_000), tmp_path, 1, "")
     metrics = EpochMetrics(last_loss=123.4567)
 

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 
 from easy_data import easy_images
 from whit.recipes.recipe import load_recipe
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.run import train_run
 
 EASY = """\
@@ -224,12 +224,14 @@ def _runs(folder: Path) -> None:
     try:
         recipe = load_recipe("easy.toml")
         for seed in (0, 1):
-            train_run(plan(recipe), seed=seed, threads=1, out=Path(f"runs/easy-{seed}"))
-        other = recipe.changed(["data.name=other.npz", "name=other", "train.epochs=1"])
-        train_run(plan(other), threads=1, out=Path("more/other-0"))
-        train_run(plan(recipe.changed(["name=third"])), threads=1, out=Path("mixed/third-0"))
-        untested = recipe.changed(["train.test=false", "name=untested", "train.epochs=1"])
-        train_run(plan(untested), threads=1, out=Path("more/untested-0"))
+            train_run(make_plan(recipe), seed=seed, threads=1, out=Path(f"runs/easy-{seed}"))
+        other = recipe.with_overrides(["data.name=other.npz", "name=other", "train.epochs=1"])
+        train_run(make_plan(other), threads=1, out=Path("more/other-0"))
+        train_run(
+            make_plan(recipe.with_overrides(["name=third"])), threads=1, out=Path("mixed/third-0")
+        )
+        untested = recipe.with_overrides(["train.test=false", "name=untested", "train.epochs=1"])
+        train_run(make_plan(untested), threads=1, out=Path("more/untested-0"))
     finally:
         os.chdir(before)
 

@@ -25,7 +25,7 @@ from whit.recipes.recipe import load_recipe
 @pytest.fixture
 def jobs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     monkeypatch.chdir(workplace)
-    recipe = load_recipe("easy.toml").changed(["train.epochs=1"]).to_toml()
+    recipe = load_recipe("easy.toml").with_overrides(["train.epochs=1"]).to_toml()
     return [Job(recipe, seed, f"seed-{seed}") for seed in range(2)]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from whit.experiments.search.pruning import pruning_thresholds
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.search.trials import Trial, dominates, needs_confirmation, pareto_front
-from whit.experiments.seed_group import Seeds
+from whit.experiments.seed_group import SeedGroup
 from whit.recipes.recipe import load_recipe
 from whit.runs.reader import RunRecord
 from whit.runs.result import EpochRecord, Evaluation
@@ -25,9 +25,9 @@ def trial(number: int, params: int, curve: list[int], seeds: int = 1, epochs: in
         for e, correct in enumerate(curve, start=1)
     )
     result = {"params": params, "epochs": epochs or len(curve), "seconds": {"train": 1.0}}
-    recipe = load_recipe("sprint").changed(["train.test=false"])
+    recipe = load_recipe("sprint").with_overrides(["train.test=false"])
     run = RunRecord(Path(f"{number:04d}"), recipe, {"seed": 0}, log, result)
-    return Trial(number, run.path, cast(Any, None), Seeds("t", (run,) * seeds))
+    return Trial(number, run.path, cast(Any, None), SeedGroup("t", (run,) * seeds))
 
 
 SPACE = Space("s", "s", cast(Any, None), ("params", "accuracy"), 1000, 2, 0.0, dict, "")

@@ -17,7 +17,7 @@ from waiting import wait_until
 from whit.errors import InputError
 from whit.experiments.execution import worker
 from whit.experiments.execution.job import Job, Outcome, ProgressCallback
-from whit.experiments.execution.runner import do
+from whit.experiments.execution.runner import run_job
 from whit.experiments.search.driver import SearchDriver
 from whit.experiments.search.space_file import load_space
 from whit.experiments.search.storage import TrialStorage, redact, validate_storage_url
@@ -209,7 +209,7 @@ class FullAtFirst:
     def run(self, jobs: Iterator[Job], look: ProgressCallback) -> Iterator[tuple[Job, Outcome]]:
         for job in jobs:
             self.times -= 1
-            yield job, Outcome("failed", "no space") if self.times >= 0 else do(job)
+            yield job, Outcome("failed", "no space") if self.times >= 0 else run_job(job)
 
 
 def test_a_candidate_that_failed_is_tried_again_by_the_next_call(

@@ -9,7 +9,7 @@ import pytest
 from whit.errors import InputError
 from whit.experiments.search.space import RandomSuggest, Space
 from whit.experiments.search.space_file import builtin_spaces, load_space
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 
 GOOD = """\
 name = "tiny"
@@ -66,7 +66,9 @@ def test_candidates_are_judged_on_val_and_handed_over_with_the_test(tmp_path: Pa
     assert (recipe.train.test, recipe.data.val) == (True, 0)
     judged = space.for_validation(recipe)
     assert (judged.train.test, judged.train.evaluate, judged.data.val) == (False, "val", 10_000)
-    assert judged.changed(["data.val=0", "train.evaluate='none'", "train.test=true"]) == recipe
+    assert (
+        judged.with_overrides(["data.val=0", "train.evaluate='none'", "train.test=true"]) == recipe
+    )
 
 
 def test_a_python_space_chooses_as_it_likes(tmp_path: Path) -> None:
@@ -92,9 +94,9 @@ def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
     built = 0
     for seed in range(12):
         try:
-            built += not plan(
+            built += not make_plan(
                 space.build_recipe(space.suggest_changes(RandomSuggest(seed)))
-            ).refusals
+            ).hard_violations
         except InputError:
             continue
     assert built >= 4

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from whit.experiments.comparison import compare_runs
 from whit.experiments.statistics import (
-    Difference,
-    Sample,
-    by_images,
-    paired,
-    student_quantile,
-    student_two_sided,
-    unpaired,
+    SampleStats,
+    SignificanceTest,
+    mcnemar_test,
+    paired_t_test,
+    t_critical,
+    t_two_sided_p,
+    welch_t_test,
 )
 
 
@@ -38,8 +38,8 @@ from whit.experiments.statistics import (
     ],
 )
 def test_quantiles_are_those_of_the_tables(freedom: int, level: float, quantile: float) -> None:
-    assert student_quantile(freedom, level) == pytest.approx(quantile, abs=5e-4)
-    assert student_two_sided(quantile, freedom) == pytest.approx(1 - level, abs=2e-4)
+    assert t_critical(freedom, level) == pytest.approx(quantile, abs=5e-4)
+    assert t_two_sided_p(quantile, freedom) == pytest.approx(1 - level, abs=2e-4)
 
 
 def by_simpson(t: float, freedom: float) -> float:
@@ -56,28 +56,28 @@ def by_simpson(t: float, freedom: float) -> float:
 
 @given(st.floats(0.01, 12), st.floats(1, 200))
 def test_p_values_are_those_of_the_plain_twin(t: float, freedom: float) -> None:
-    assert student_two_sided(t, freedom) == pytest.approx(by_simpson(t, freedom), abs=1e-6)
+    assert t_two_sided_p(t, freedom) == pytest.approx(by_simpson(t, freedom), abs=1e-6)
 
 
 def test_an_interval_of_a_mean() -> None:
     values = (99.40, 99.50, 99.45, 99.55, 99.60)
-    sample = Sample(values)
+    sample = SampleStats(values)
     half = 2.7764 * stdev(values) / math.sqrt(5)
     assert sample.interval == pytest.approx((mean(values) - half, mean(values) + half), abs=1e-4)
-    assert Sample((99.4,)).interval is None
+    assert SampleStats((99.4,)).interval is None
 
 
 def test_pairs_are_seen_where_two_samples_are_not() -> None:
     """Seeds that differ much, and a recipe that is a little better with each."""
     of_a = [99.1, 99.3, 99.5, 99.7, 99.9]
     of_b = [value + gap for value, gap in zip(of_a, (0.05, 0.06, 0.04, 0.05, 0.05), strict=True)]
-    found = paired("a", "b", list(zip(of_a, of_b, strict=True)))
-    assert found.is_shown
-    assert found.more_seeds is None
+    found = paired_t_test("a", "b", list(zip(of_a, of_b, strict=True)))
+    assert found.is_significant
+    assert found.seeds_needed is None
     assert str(found).endswith("the evidence suffices: b is better than a.")
-    assert "a is better than b" in str(paired("a", "b", list(zip(of_b, of_a, strict=True))))
-    apart = unpaired("a", "b", of_a, of_b)
-    assert not apart.is_shown
+    assert "a is better than b" in str(paired_t_test("a", "b", list(zip(of_b, of_a, strict=True))))
+    apart = welch_t_test("a", "b", of_a, of_b)
+    assert not apart.is_significant
     assert apart.interval is not None
     assert apart.interval[0] < 0 < apart.interval[1]
 
@@ -86,42 +86,42 @@ def test_welch_as_in_a_worked_example() -> None:
     """Two samples of unequal spread; t = -2.46, 24.99 degrees (a standard worked example)."""
     a = [27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4]
     b = [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 20.5, 24.4]
-    found = unpaired("a", "b", a, b)
-    assert found.points == pytest.approx(mean(b) - mean(a))
+    found = welch_t_test("a", "b", a, b)
+    assert found.difference_pp == pytest.approx(mean(b) - mean(a))
     assert found.p_value == pytest.approx(0.021, abs=0.001)
 
 
 def test_how_many_more_seeds_would_suffice() -> None:
     """The number that is named does make a difference of that size and spread significant."""
     gaps = (0.09, -0.05, 0.06, -0.03, 0.04)
-    found = paired("a", "b", [(99.0, 99.0 + gap) for gap in gaps])
-    assert found.more_seeds is not None
-    assert f"about {found.more_seeds} more seeds of each would" in str(found)
-    seeds = len(gaps) + found.more_seeds
+    found = paired_t_test("a", "b", [(99.0, 99.0 + gap) for gap in gaps])
+    assert found.seeds_needed is not None
+    assert f"about {found.seeds_needed} more seeds of each would" in str(found)
+    seeds = len(gaps) + found.seeds_needed
     error = stdev(gaps) / math.sqrt(seeds)
-    assert abs(mean(gaps)) > student_quantile(seeds - 1) * error
+    assert abs(mean(gaps)) > t_critical(seeds - 1) * error
     error = stdev(gaps) / math.sqrt(seeds - 1)
-    assert abs(mean(gaps)) <= student_quantile(seeds - 2) * error
+    assert abs(mean(gaps)) <= t_critical(seeds - 2) * error
 
 
 def test_no_difference_is_not_promised_to_more_seeds() -> None:
-    found = paired("a", "b", [(99.0, 99.1), (99.1, 99.0)])
-    assert (found.is_shown, found.more_seeds) == (False, None)
+    found = paired_t_test("a", "b", [(99.0, 99.1), (99.1, 99.0)])
+    assert (found.is_significant, found.seeds_needed) == (False, None)
     assert "1,000 seeds would not either" in str(found)
 
 
 @pytest.mark.parametrize(
     "found",
     [
-        paired("a", "b", [(99.0, 99.0), (99.1, 99.1)]),
-        paired("a", "b", [(99.40, 99.41), (99.52, 99.53)]),  # apart by one image, twice
-        unpaired("a", "b", [99.50, 99.50], [99.49]),
-        unpaired("a", "b", [99.50, 99.50], [99.40, 99.40]),
+        paired_t_test("a", "b", [(99.0, 99.0), (99.1, 99.1)]),
+        paired_t_test("a", "b", [(99.40, 99.41), (99.52, 99.53)]),  # apart by one image, twice
+        welch_t_test("a", "b", [99.50, 99.50], [99.49]),
+        welch_t_test("a", "b", [99.50, 99.50], [99.40, 99.40]),
     ],
 )
-def test_seeds_without_any_spread_prove_nothing(found: Difference) -> None:
-    assert (found.p_value, found.interval, found.more_seeds) == (None, None, None)
-    assert not found.is_shown
+def test_seeds_without_any_spread_prove_nothing(found: SignificanceTest) -> None:
+    assert (found.p_value, found.interval, found.seeds_needed) == (None, None, None)
+    assert not found.is_significant
     assert "which do not spread at all): the evidence does not suffice" in str(found)
     assert str(found).endswith("train more seeds of each.")
 
@@ -141,7 +141,7 @@ def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path
     some = compare_runs([tmp_path / "some", whole]).groups[0]
     assert [run.seed for run in some.runs] == [0, 2]
     assert [run.seed for run in some.diverged] == [1]
-    assert (some.met, some.num_judged) == (2, 3)
+    assert (some.num_passed, some.num_judged) == (2, 3)
     assert any("diverged with seed 1: in no mean" in note for note in some.notes)
     assert any("not all by the same data: 000000000000 (1)" in note for note in some.notes)
 
@@ -159,9 +159,9 @@ def test_a_seed_that_is_there_twice_counts_once(tmp_path: Path) -> None:
 
 
 def test_one_seed_each_speaks_of_two_networks_only() -> None:
-    found = by_images("a", "b", 0.2, 5, 25)
+    found = mcnemar_test("a", "b", 0.2, 5, 25)
     # Twice the chance of 5 or fewer heads in 30 throws.
     assert found.p_value == pytest.approx(2 * sum(math.comb(30, k) for k in range(6)) / 2**30)
     assert "these two networks differ" in str(found)
     assert "is better than" not in str(found)
-    assert by_images("a", "b", 0.0, 0, 0).p_value == 1.0
+    assert mcnemar_test("a", "b", 0.0, 0, 0).p_value == 1.0

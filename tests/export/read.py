@@ -13,11 +13,11 @@ from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
 from whit.export.ir.graph import Graph
 from whit.export.quantization.quantize import QuantizedProgram, quantize
-from whit.recipes.recipe import shipped_recipes
+from whit.recipes.recipe import builtin_recipes
 from whit.runs.reader import read_run
 from whit.verification.restore import LoadedRun, load_run_model
 
-NAMES = (*shipped_recipes(), *(kind.__name__ for kind in OWN))
+NAMES = (*builtin_recipes(), *(kind.__name__ for kind in OWN))
 RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from whit.models.build import build_initialized_model
 from whit.models.layers import Deskew, MultiColumn, ShiftTTA
 from whit.models.plain import Kind, PlainConfig, plain
-from whit.recipes.recipe import load_recipe, shipped_recipes
+from whit.recipes.recipe import builtin_recipes, load_recipe
 
 CLASSES = tuple("0123456789")
 
@@ -245,7 +245,7 @@ def as_if_trained(model: nn.Module) -> nn.Module:
 
 def networks() -> Iterator[tuple[str, nn.Module]]:
     """Every shipped recipe's network, and others with what those do not use."""
-    for name in shipped_recipes():
+    for name in builtin_recipes():
         yield name, as_if_trained(build_initialized_model(load_recipe(name), (1, 28, 28), 10))
     for kind in OWN:
         torch.manual_seed(3)

@@ -20,7 +20,7 @@ from whit.models.published import (
 )
 from whit.recipes.listing import recipe_rows
 from whit.recipes.recipe import load_recipe
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 
 BUILDERS = {
     "published-17098": published_17098,
@@ -139,13 +139,13 @@ def test_recipe_as_published(name: str) -> None:
     assert recipe.augment.is_identity
     assert recipe.data.val == 0
     assert (recipe.data.mean, recipe.data.std) == ((0.1307,), (0.3081,))
-    assert {recipe.schedule.multiplier()(p / 10) for p in range(11)} == {1.0}
-    assert plan(recipe).steps_per_epoch == steps
+    assert {recipe.schedule.lr_factor()(p / 10) for p in range(11)} == {1.0}
+    assert make_plan(recipe).steps_per_epoch == steps
 
 
 def test_plans_and_their_verdicts() -> None:
     for name in BUILDERS:
-        planned = plan(load_recipe(name))
+        planned = make_plan(load_recipe(name))
         assert planned.audit.params.total == int(name.removeprefix("published-"))
         assert planned.audit.params.unused == 0
         rules = [violation.rule for violation in planned.violations]
@@ -159,7 +159,7 @@ def test_plans_and_their_verdicts() -> None:
 
 def test_receptive_fields_of_16848() -> None:
     """The write-up says 16, 18, 20, 22; after the pooling they are 8, 12, 16, 20, 24, then 32."""
-    layers = {layer.name: layer for layer in plan(load_recipe("published-16848")).audit.layers}
+    layers = {layer.name: layer for layer in make_plan(load_recipe("published-16848")).audit.layers}
     names = ["pool1", "conv4", "conv5", "conv6", "conv7", "gap1"]
     assert [layers[name].receptive_field for name in names] == [8, 12, 16, 20, 24, 32]
 
@@ -167,7 +167,7 @@ def test_receptive_fields_of_16848() -> None:
 def test_recorded_sizes_are_the_planned_ones() -> None:
     """`whit recipes` shows them without torch; records/reproduce.py wrote them."""
     for row in recipe_rows():
-        planned = plan(load_recipe(row["name"]))
+        planned = make_plan(load_recipe(row["name"]))
         assert row["params"] == planned.audit.params.total
         assert row["epochs"] == planned.recipe.train.epochs
 

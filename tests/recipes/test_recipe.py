@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whit.errors import RecipeError
-from whit.recipes.recipe import Recipe, load_recipe, parse_recipe, shipped_recipes
+from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 from whit.recipes.schedule import PiecewiseLinear
-from whit.system.rng import stream_seed
+from whit.system.rng import derive_seed
 
 DESIGN_EXAMPLE = """
 name = "sprint"
@@ -44,7 +44,7 @@ def test_the_design_example_is_a_recipe() -> None:
     assert recipe.budget.to_budget().limits.get("params") is not None
 
 
-@pytest.mark.parametrize("name", shipped_recipes())
+@pytest.mark.parametrize("name", builtin_recipes())
 def test_shipped_recipes_round_trip(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
@@ -113,12 +113,14 @@ def test_a_wrong_value_says_what_is_allowed(line: str, said: str) -> None:
 
 def test_set_changes_and_refuses() -> None:
     recipe = parse_recipe(DESIGN_EXAMPLE, "example")
-    changed = recipe.changed(["train.epochs=5", "model.widths=[8, 8]", "data.name=other.npz"])
+    changed = recipe.with_overrides(
+        ["train.epochs=5", "model.widths=[8, 8]", "data.name=other.npz"]
+    )
     assert changed.train.epochs == 5
     assert changed.model.arguments == {"widths": [8, 8]}
     assert changed.data.name == "other.npz"
     with pytest.raises(RecipeError) as caught:
-        recipe.changed(["train.epochs=0", "tran.x=2", "foo", "name.x=3"])
+        recipe.with_overrides(["train.epochs=0", "tran.x=2", "foo", "name.x=3"])
     assert len(caught.value.problems) == 4
 
 
@@ -140,11 +142,11 @@ def test_schedule_is_straight_lines_over_progress() -> None:
 
 def test_streams_are_fixed_and_apart() -> None:
     seeds = {
-        stream_seed(seed, purpose, epoch)
+        derive_seed(seed, purpose, epoch)
         for seed in range(5)
         for purpose in ("weights", "shuffle", "warp", "dropout")
         for epoch in range(5)
     }
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert stream_seed(0, "weights") == 8005567132824377828
+    assert derive_seed(0, "weights") == 8005567132824377828

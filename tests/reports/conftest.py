@@ -14,7 +14,7 @@ from whit.recipes.recipe import Recipe, load_recipe
 @pytest.fixture(scope="session")
 def easy(easy_npz: Path) -> Recipe:
     """A recipe that leaves many images wrong."""
-    return load_recipe("sprint").changed(
+    return load_recipe("sprint").with_overrides(
         [
             "name=easy",
             "model.name=plain",

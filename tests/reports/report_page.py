@@ -11,7 +11,7 @@ from torch import nn
 
 from whit.recipes.recipe import Recipe
 from whit.runs.reader import RunRecord, read_run
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.run import train_run
 
 VOID = {"meta", "img", "br"}
@@ -90,5 +90,5 @@ def checked(text: str) -> Page:
 
 
 def train(recipe: Recipe, out: Path, seed: int = 0, model: nn.Module | None = None) -> RunRecord:
-    train_run(plan(recipe, model), model=model, seed=seed, threads=1, out=out)
+    train_run(make_plan(recipe, model), model=model, seed=seed, threads=1, out=out)
     return read_run(out)

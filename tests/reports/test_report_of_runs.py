@@ -125,7 +125,7 @@ def test_a_diverged_run_claims_nothing(finished: Path) -> None:
 
 def test_a_run_tuned_on_val_says_so(easy: Recipe, tmp_path: Path) -> None:
     changes = ["data.val=100", "train.evaluate=val", "train.test=false", "train.epochs=1"]
-    record = train(easy.changed(changes), tmp_path / "study" / "seed-0")
+    record = train(easy.with_overrides(changes), tmp_path / "study" / "seed-0")
     found = collect_run_facts(record).analysis
     assert found is not None
     assert (found.split, found.total) == ("val", 100)
@@ -143,7 +143,7 @@ def test_a_run_tuned_on_val_says_so(easy: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_run_judged_on_nothing(easy: Recipe, tmp_path: Path) -> None:
-    record = train(easy.changed(["train.test=false", "train.epochs=1"]), tmp_path / "run")
+    record = train(easy.with_overrides(["train.test=false", "train.epochs=1"]), tmp_path / "run")
     page = checked(render_run_html(record))
     assert "judged on neither test nor val images" in page.text
 
@@ -153,7 +153,7 @@ def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
         return nn.Sequential(nn.Conv2d(1, 10, 5, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     record = train(
-        easy.changed(["train.epochs=1", "budget.require=[]"]), tmp_path / "run", 0, net()
+        easy.with_overrides(["train.epochs=1", "budget.require=[]"]), tmp_path / "run", 0, net()
     )
     page = checked(render_run_html(record))
     assert "this model was given in Python" in page.text
@@ -165,7 +165,7 @@ def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
 def test_code_that_lies_in_a_run_is_not_run(finished: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     (finished / "net.py").write_text(f"open({str(ran)!r}, 'w')\nclass Net: pass\n")
-    recipe = read_run(finished).recipe.changed([f"model.name={finished / 'net.py'}:Net"])
+    recipe = read_run(finished).recipe.with_overrides([f"model.name={finished / 'net.py'}:Net"])
     (finished / "recipe.toml").write_text(recipe.to_toml())
     page = checked(render_run_html(read_run(finished)))
     assert "nothing that comes with a run is run" in page.text
@@ -179,7 +179,7 @@ def test_colour_and_many_classes(tmp_path: Path) -> None:
     labels = np.arange(2400) % 40
     np.savez(tmp_path / "c.npz", x_train=images[:800], y_train=labels[:800],
              x_test=images[800:], y_test=labels[800:])  # fmt: skip
-    recipe = load_recipe("sprint").changed(
+    recipe = load_recipe("sprint").with_overrides(
         [f"data.name={tmp_path / 'c.npz'}", "train.epochs=1", "model.name=plain",
          "model.widths=[4, 4]", "train.batch_size=100", "name=many"]
     )  # fmt: skip
@@ -199,7 +199,7 @@ def test_colour_and_many_classes(tmp_path: Path) -> None:
 
 
 def test_disputed_labels_are_marked_on_mnist_alone(tmp_path: Path) -> None:
-    recipe = load_recipe("sprint").changed(
+    recipe = load_recipe("sprint").with_overrides(
         ["data.val=59000", "train.epochs=1", "train.batch_size=250", "model.name=plain",
          "model.widths=[4, 8]", "model.pools=[1, 2]"]
     )  # fmt: skip
@@ -219,7 +219,7 @@ def test_disputed_labels_are_marked_on_mnist_alone(tmp_path: Path) -> None:
     text = render_run_html(record)
     page = checked(text)
     assert "and" in page.text
-    val = replace(record, recipe=recipe.changed(["train.test=false"]))
+    val = replace(record, recipe=recipe.with_overrides(["train.test=false"]))
     from whit.verification.error_analysis import known_label_errors
 
     assert known_label_errors(val) == frozenset()

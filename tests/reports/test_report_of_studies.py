@@ -54,7 +54,7 @@ def test_a_study_says_what_is_missing_or_altered(runs: Path, tmp_path: Path) -> 
 
 def test_several_studies_are_compared(easy: Recipe, runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs, tmp_path / "all" / "easy-study")
-    other = easy.changed(["name=wide", "model.widths=[6, 8]", "train.epochs=1"])
+    other = easy.with_overrides(["name=wide", "model.widths=[6, 8]", "train.epochs=1"])
     for seed in range(2):
         train(other, tmp_path / "all" / "wide-study" / f"seed-{seed}", seed)
     (tmp_path / "all" / "no-run").mkdir()

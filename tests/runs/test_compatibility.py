@@ -17,7 +17,7 @@ from harness.processes import Command, evidence
 from harness.processes import whit as command_line
 from training.test_kill_and_resume import RESUME, kill_after
 from waiting import wait_until
-from whit.errors import CannotResume, Interrupted, ModelError
+from whit.errors import IncompatibleResume, Interrupted, ModelError
 from whit.runs.compatibility import describe_change, diff_environments
 
 
@@ -175,7 +175,7 @@ def test_a_model_given_in_python_is_given_again(workplace: Path) -> None:
                 raise KeyError("now")
             return self.conv(x).mean((2, 3))
 
-    recipe = whit.load_recipe(workplace / "easy.toml").changed(
+    recipe = whit.load_recipe(workplace / "easy.toml").with_overrides(
         [f"data.name={workplace / 'easy.npz'}"]
     )
     torch.manual_seed(1)
@@ -191,7 +191,7 @@ def test_a_model_given_in_python_is_given_again(workplace: Path) -> None:
     resumed = whit.resume(workplace / "run", Net(), quiet=True)
     assert resumed.weights_sha256 == whole.weights_sha256
     assert evidence(workplace / "run") == evidence(workplace / "whole")
-    with pytest.raises(CannotResume):
+    with pytest.raises(IncompatibleResume):
         whit.resume(workplace / "run", Net(), quiet=True)
 
 
@@ -218,7 +218,7 @@ def test_random_numbers_of_numpy_and_python_are_resumed_too(
                 x = x * (1 + random.random() * np.random.rand() * float(torch.rand(())))
             return self.norm(self.conv(x)).mean((2, 3))
 
-    recipe = whit.load_recipe(workplace / "easy.toml").changed(
+    recipe = whit.load_recipe(workplace / "easy.toml").with_overrides(
         [f"data.name={workplace / 'easy.npz'}"]
     )
     torch.manual_seed(1)

@@ -17,9 +17,9 @@ import pytest
 from harness.processes import Command, evidence, whit
 from training.test_kill_and_resume import RESUME, TRAIN, kill_after
 from waiting import LIMIT, wait_until
-from whit.errors import LostLock, RunOwned
+from whit.errors import LockLost, RunLocked
 from whit.runs.listing import run_rows
-from whit.runs.lock import Ownership, owner_of
+from whit.runs.lock import RunLock, read_lock_holder
 from whit.runs.reader import read_run
 
 LONG = (*TRAIN, "--set", "train.epochs=19")
@@ -65,33 +65,33 @@ def test_of_several_that_begin_at_once_one_gets_the_name(workplace: Path) -> Non
 
 def left_by(folder: Path, **changes: object) -> None:
     """Make the folder look as if another owner had not given it back."""
-    with_owner = Ownership(folder)
+    with_owner = RunLock(folder)
     value = json.loads((folder / "owner.json").read_text())
-    with_owner.give_back()
+    with_owner.release()
     (folder / "owner.json").write_text(json.dumps({**value, **changes}))
 
 
 def test_a_dead_owner_of_this_machine_is_followed(tmp_path: Path) -> None:
     left_by(tmp_path, pid=2**22 + 1)
-    owner = owner_of(tmp_path)
+    owner = read_lock_holder(tmp_path)
     assert owner is not None
     assert owner.is_alive() is False
-    Ownership(tmp_path).give_back()
+    RunLock(tmp_path).release()
 
 
 def test_a_number_used_again_is_not_the_owner(tmp_path: Path) -> None:
-    left_by(tmp_path, born="1")
-    owner = owner_of(tmp_path)
+    left_by(tmp_path, start_time="1")
+    owner = read_lock_holder(tmp_path)
     assert owner is not None
     assert owner.is_alive() is False
 
 
 def test_an_owner_before_a_reboot_is_followed(tmp_path: Path) -> None:
-    left_by(tmp_path, boot="another")
-    owner = owner_of(tmp_path)
+    left_by(tmp_path, boot_id="another")
+    owner = read_lock_holder(tmp_path)
     assert owner is not None
     assert owner.is_alive() is False
-    Ownership(tmp_path).give_back()
+    RunLock(tmp_path).release()
 
 
 def test_an_owner_on_another_machine_needs_a_flag(workplace: Path, undisturbed: Path) -> None:
@@ -128,14 +128,14 @@ def test_a_folder_that_was_removed_is_missed(workplace: Path) -> None:
 
 
 def test_two_owners_in_one_process(tmp_path: Path) -> None:
-    first = Ownership(tmp_path)
-    with pytest.raises(RunOwned):
-        Ownership(tmp_path)
+    first = RunLock(tmp_path)
+    with pytest.raises(RunLocked):
+        RunLock(tmp_path)
     (tmp_path / "owner.json").unlink()
-    with pytest.raises(LostLock):
+    with pytest.raises(LockLost):
         first.check()
-    first.give_back()
-    Ownership(tmp_path).give_back()
+    first.release()
+    RunLock(tmp_path).release()
 
 
 def _make_runs(folder: str, first: int, count: int) -> None:
@@ -143,12 +143,14 @@ def _make_runs(folder: str, first: int, count: int) -> None:
     import torch
 
     from whit.recipes.recipe import load_recipe
-    from whit.training.plan import plan
+    from whit.training.plan import make_plan
     from whit.training.run import train_run
 
     os.chdir(folder)
     torch.set_num_threads(1)
-    planned = plan(load_recipe("easy.toml").changed(["train.epochs=1", "train.batch_size=32"]))
+    planned = make_plan(
+        load_recipe("easy.toml").with_overrides(["train.epochs=1", "train.batch_size=32"])
+    )
     for seed in range(first, first + count):
         train_run(planned, seed=seed, threads=1)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from whit.errors import InputError
-from whit.runs.lock import owner_of
+from whit.runs.lock import read_lock_holder
 from whit.runs.reader import find_runs, read_run
-from whit.system.untrusted_files import read_strange
+from whit.system.untrusted_files import read_untrusted
 
 
 def test_files_are_read_to_their_limit(tmp_path: Path) -> None:
@@ -20,9 +20,9 @@ def test_files_are_read_to_their_limit(tmp_path: Path) -> None:
     for size in (0, 1, 99, 100, 101, 3_000_000):
         content = bytes(i % 251 for i in range(size))
         file.write_bytes(content)
-        assert read_strange(file, 100) == content[:100]
-        assert read_strange(str(file), 4_000_000) == content
-    assert read_strange("/proc/self/status", 10_000)  # says that it is empty
+        assert read_untrusted(file, 100) == content[:100]
+        assert read_untrusted(str(file), 4_000_000) == content
+    assert read_untrusted("/proc/self/status", 10_000)  # says that it is empty
 
 
 def test_what_is_no_file_of_its_own_is_none(tmp_path: Path) -> None:
@@ -34,9 +34,9 @@ def test_what_is_no_file_of_its_own_is_none(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(tmp_path / "socket"))
     for name in ("link", "dangling", "folder", "pipe", "socket"):
-        assert read_strange(tmp_path / name, 10) is None, name
+        assert read_untrusted(tmp_path / name, 10) is None, name
     with pytest.raises(FileNotFoundError):
-        read_strange(tmp_path / "nothing", 10)
+        read_untrusted(tmp_path / "nothing", 10)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_pipe_in_a_run_is_not_waited_for(name: str, tmp_path: Path) -> None:
     if name == "owner.json":
         (run / "checkpoint").mkdir()
         os.mkfifo(run / "checkpoint" / name)
-        assert owner_of(run / "checkpoint") is None
+        assert read_lock_holder(run / "checkpoint") is None
         return
     (run / name).unlink()
     os.mkfifo(run / name)

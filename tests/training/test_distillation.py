@@ -16,13 +16,13 @@ from torch import nn
 
 import whit
 from whit.data.normalization import Normalize
-from whit.errors import CannotResume, InputError, Interrupted, ModelError, RecipeError
+from whit.errors import IncompatibleResume, InputError, Interrupted, ModelError, RecipeError
 from whit.experiments.execution.job import Job
-from whit.experiments.execution.runner import do
+from whit.experiments.execution.runner import run_job
 from whit.recipes.recipe import DistillSpec, load_recipe
 from whit.training.callback import RunCallback
 from whit.training.optimization.distillation import Distillation
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.run import resume_run, train_run
 from whit.verification.provenance import current_digests
 
@@ -37,7 +37,7 @@ def teacher(easy_recipe: Path, tmp_path: Path) -> Path:
 
 def student(easy_recipe: Path, teacher: Path, *changes: str) -> whit.Recipe:
     recipe = load_recipe(easy_recipe)
-    return recipe.changed(["model.widths=[4, 6]", f'distill.teacher="{teacher}"', *changes])
+    return recipe.with_overrides(["model.widths=[4, 6]", f'distill.teacher="{teacher}"', *changes])
 
 
 def test_the_loss_is_what_the_paper_says() -> None:
@@ -86,10 +86,10 @@ def test_a_run_says_what_its_teacher_cost(easy_recipe: Path, teacher: Path, tmp_
         "weights_sha256": result["weights_sha256"],
     }
     said = f"{result['params']:,} parameters trained for 3 epochs"
-    for text in (str(taught), (tmp_path / "run" / "audit.txt").read_text(), str(plan(recipe))):
+    for text in (str(taught), (tmp_path / "run" / "audit.txt").read_text(), str(make_plan(recipe))):
         assert said in " ".join(text.split())
     assert "which the budget does not count." in " ".join(str(taught).split())
-    assert plan(recipe).to_json()["teacher"] == cost
+    assert make_plan(recipe).to_json()["teacher"] == cost
     assert taught.params < result["params"]
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["teacher_sha256"] == result["weights_sha256"]
@@ -109,16 +109,16 @@ def test_it_resumes_to_the_same_bytes_and_from_no_other_teacher(
     easy_recipe: Path, teacher: Path, tmp_path: Path
 ) -> None:
     mine = Path(shutil.copytree(teacher, tmp_path / "mine"))
-    planned = plan(student(easy_recipe, mine))
+    planned = make_plan(student(easy_recipe, mine))
     whole = train_run(planned, out=tmp_path / "whole", threads=1)
     with pytest.raises(Interrupted):
         train_run(planned, out=tmp_path / "halves", threads=1, callback=StopAfter())
     shutil.rmtree(mine)
     with pytest.raises(InputError, match="there is no such run folder"):
         resume_run(tmp_path / "halves")
-    other = load_recipe(teacher).changed(["train.epochs=1"])
+    other = load_recipe(teacher).with_overrides(["train.epochs=1"])
     whit.train(other, out=mine, seed=5, quiet=True)
-    with pytest.raises(CannotResume, match="the teacher's weights"):
+    with pytest.raises(IncompatibleResume, match="the teacher's weights"):
         resume_run(tmp_path / "halves")
     shutil.rmtree(mine)
     shutil.copytree(teacher, mine)
@@ -128,26 +128,28 @@ def test_it_resumes_to_the_same_bytes_and_from_no_other_teacher(
 def test_who_may_not_teach(easy_recipe: Path, teacher: Path, tmp_path: Path) -> None:
     missing = student(easy_recipe, tmp_path / "nobody")
     with pytest.raises(InputError, match="there is no such run folder"):
-        plan(missing)
+        make_plan(missing)
     unfinished = Path(shutil.copytree(teacher, tmp_path / "unfinished"))
     (unfinished / "result.json").unlink()
     with pytest.raises(InputError, match="the run did not finish, so it can teach nothing"):
-        plan(student(easy_recipe, unfinished))
+        make_plan(student(easy_recipe, unfinished))
     held_out = student(easy_recipe, teacher, "data.val=20")
     with pytest.raises(InputError, match=r"holds out 20 images .* which it may have seen"):
-        plan(held_out)
+        make_plan(held_out)
     with pytest.raises(ModelError, match=r"it knows images \(1, 28, 28\) of 10 classes"):
-        plan(student(easy_recipe, teacher).changed([f'data.name="{colours(tmp_path)}"']))
+        make_plan(
+            student(easy_recipe, teacher).with_overrides([f'data.name="{colours(tmp_path)}"'])
+        )
     altered = Path(shutil.copytree(teacher, tmp_path / "altered"))
     weights = altered / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(InputError, match=r"altered after the run: weights\.safetensors\. Train"):
-        plan(student(easy_recipe, altered))
+        make_plan(student(easy_recipe, altered))
     cheaper = Path(shutil.copytree(teacher, tmp_path / "cheaper"))
     result = json.loads((cheaper / "result.json").read_text())
     (cheaper / "result.json").write_text(json.dumps(result | {"params": 10}))
     with pytest.raises(InputError, match=r"altered after the run: result\.json\. Train"):
-        plan(student(easy_recipe, cheaper))
+        make_plan(student(easy_recipe, cheaper))
 
 
 def colours(folder: Path) -> Path:
@@ -161,7 +163,7 @@ def colours(folder: Path) -> Path:
 def test_wrong_keys_are_named(easy_recipe: Path) -> None:
     recipe = load_recipe(easy_recipe)
     with pytest.raises(RecipeError) as caught:
-        recipe.changed(["distill.wieght=0.5", "distill.temperature=0"])
+        recipe.with_overrides(["distill.wieght=0.5", "distill.temperature=0"])
     said = "\n".join(caught.value.problems)
     assert "--set: distill.teacher is missing." in said
     assert "distill.temperature = 0: input should be greater than 0." in said
@@ -173,7 +175,7 @@ def test_a_worker_with_another_teacher_refuses(
 ) -> None:
     recipe = student(easy_recipe, teacher)
     job = Job(recipe.to_toml(), 0, str(tmp_path / "run"), **current_digests(recipe))
-    other = do(replace(job, teacher_sha256="0" * 64))
+    other = run_job(replace(job, teacher_sha256="0" * 64))
     assert other.state == "failed"
-    assert "not the same weights here" in other.said
-    assert do(job).state == "finished"
+    assert "not the same weights here" in other.message
+    assert run_job(job).state == "finished"

@@ -107,7 +107,7 @@ def test_weights_that_overflow_with_finite_gradients(workplace: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.conv(x).mean((2, 3)) * 3e38
 
-    recipe = whit.load_recipe(workplace / "easy.toml").changed(
+    recipe = whit.load_recipe(workplace / "easy.toml").with_overrides(
         [f"data.name={workplace / 'easy.npz'}", "optim.lr=1000", "average.decay=0.0"]
     )
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def test_an_evaluation_that_is_not_finite_is_no_nan_in_json(workplace: Path) -> 
             logits = self.conv(x).mean((2, 3))
             return logits if self.training else logits * float("inf")
 
-    recipe = whit.load_recipe(workplace / "easy.toml").changed(
+    recipe = whit.load_recipe(workplace / "easy.toml").with_overrides(
         [f"data.name={workplace / 'easy.npz'}", "train.epochs=1", "average.decay=0.0"]
     )
     whit.train(recipe, Net(), out=workplace / "run", quiet=True)

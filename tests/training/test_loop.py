@@ -63,12 +63,12 @@ def trained(recipe: Recipe = RECIPE, seed: int = 0, augment: AugmentSpec | None 
 
 def test_the_loop_equals_the_loop_written_out() -> None:
     """One epoch of SGD with momentum, without dropout, warps or fused kernels."""
-    recipe = RECIPE.changed(["train.epochs=1", "optim.lr=0.05", "train.precision=fp32"])
+    recipe = RECIPE.with_overrides(["train.epochs=1", "optim.lr=0.05", "train.precision=fp32"])
     torch.manual_seed(0)
     model = plain(PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.0), 1, 10)
     twin = copy.deepcopy(model)
     list(train(model, small_loader(), recipe, 0))
-    schedule = recipe.schedule.multiplier()
+    schedule = recipe.schedule.lr_factor()
     velocity = [torch.zeros_like(p) for p in twin.parameters()]
     seen = 0
     for images, labels in small_loader().epoch(1):
@@ -85,8 +85,8 @@ def test_the_loop_equals_the_loop_written_out() -> None:
 def test_columns_learn_as_each_would_alone() -> None:
     """The mean of two losses at twice the rate and half the decay, and label smoothing, too."""
     changes = ["train.precision=fp32", "train.label_smoothing=0.1"]
-    both = RECIPE.changed([*changes, "optim.lr=0.1", "optim.weight_decay=0.01"])
-    alone = RECIPE.changed([*changes, "optim.lr=0.05", "optim.weight_decay=0.02"])
+    both = RECIPE.with_overrides([*changes, "optim.lr=0.1", "optim.weight_decay=0.01"])
+    alone = RECIPE.with_overrides([*changes, "optim.lr=0.05", "optim.weight_decay=0.02"])
     torch.manual_seed(0)
     sizes = PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.0, deskew="both")
     columns = plain(sizes, 1, 10)
@@ -127,7 +127,9 @@ def test_a_loader_that_gives_more_is_counted() -> None:
 
 
 def test_divergence_stops_at_the_step() -> None:
-    recipe = RECIPE.changed(["optim.lr=1000", "train.precision=fp32", "schedule.scale=[1, 1, 1]"])
+    recipe = RECIPE.with_overrides(
+        ["optim.lr=1000", "train.precision=fp32", "schedule.scale=[1, 1, 1]"]
+    )
     model = named_sequential(nn.Flatten(), nn.Linear(784, 10))
     with torch.no_grad():
         model.linear1.weight.fill_(math.inf)  # type: ignore[union-attr]
@@ -139,7 +141,7 @@ def test_bf16_trains_near_fp32() -> None:
     """The cast path works on any processor, emulated or not."""
     results = []
     for precision in ("fp32", "bf16"):
-        recipe = RECIPE.changed([f"train.precision={precision}", "train.epochs=1"])
+        recipe = RECIPE.with_overrides([f"train.precision={precision}", "train.epochs=1"])
         results.append(next(train(small_model(), small_loader(), recipe, 0)).loss)
     assert results[0] == pytest.approx(results[1], rel=0.1)
     assert results[0] != results[1]
@@ -184,7 +186,7 @@ def test_warps_end_where_the_recipe_says() -> None:
 
 def test_dropout_ends_where_the_recipe_says() -> None:
     """Two epochs of 200 images: until progress 0.74 is until batch 3 of the second epoch."""
-    recipe = RECIPE.changed(["train.dropout_until=0.74", "train.batch_size=50"])
+    recipe = RECIPE.with_overrides(["train.dropout_until=0.74", "train.batch_size=50"])
     model = small_model()
     dropping, counting = [], []
     layers = {type(module).__name__: module for module in model.modules()}
@@ -202,7 +204,7 @@ def test_batchnorm_ends_on_the_statistics_of_what_is_judged() -> None:
     far = []
     for changes in ([], ["train.dropout_until=0.5"]):
         twin, loader = copy.deepcopy(model), small_loader()
-        list(train(twin, loader, RECIPE.changed(changes), 0))
+        list(train(twin, loader, RECIPE.with_overrides(changes), 0))
         images = loader.normalize(loader.images.float()).flatten(1)
         lit = images.var(0) > 0.1
         far.append((twin[2].running_var / images.var(0))[lit].mean())

@@ -11,7 +11,7 @@ from PIL import Image
 import whit
 from whit.errors import ModelError
 from whit.recipes.recipe import load_recipe
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
@@ -33,7 +33,7 @@ def colour_folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_colour_images(colour_folder: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("sprint").changed(
+    recipe = load_recipe("sprint").with_overrides(
         [
             f"data.name={colour_folder}",
             "train.batch_size=16",
@@ -42,7 +42,7 @@ def test_a_folder_of_colour_images(colour_folder: Path, tmp_path: Path) -> None:
             "model.widths=[8, 16, 24]",
         ]
     )
-    planned = plan(recipe)
+    planned = make_plan(recipe)
     assert planned.image_shape == (3, 20, 24)
     assert planned.num_classes == 3
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
@@ -59,7 +59,7 @@ def test_published_models_take_larger_colour_images(name: str, tmp_path: Path) -
     images[:, 0, 0, 0] = np.arange(20)  # all different
     labels = np.arange(20) % 4
     np.savez(path, x_train=images, y_train=labels, x_test=images[::-1], y_test=labels[::-1])
-    recipe = load_recipe(name).changed(
+    recipe = load_recipe(name).with_overrides(
         [
             f"data.name={path}",
             "data.mean=[0.5, 0.5, 0.5]",
@@ -67,7 +67,7 @@ def test_published_models_take_larger_colour_images(name: str, tmp_path: Path) -
             "train.batch_size=10",
         ]
     )
-    assert plan(recipe).audit.output_shape == (4,)
+    assert make_plan(recipe).audit.output_shape == (4,)
 
 
 def test_a_map_that_does_not_fit_is_said(tmp_path: Path) -> None:
@@ -77,15 +77,17 @@ def test_a_map_that_does_not_fit_is_said(tmp_path: Path) -> None:
     images[:, 0, 0] = np.arange(20)
     labels = np.arange(20) % 4
     np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
-    recipe = load_recipe("published-15938").changed([f"data.name={path}", "train.batch_size=10"])
+    recipe = load_recipe("published-15938").with_overrides(
+        [f"data.name={path}", "train.batch_size=10"]
+    )
     with pytest.raises(ModelError, match="published-15938"):
-        plan(recipe)
+        make_plan(recipe)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FASHION.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_fashion_mnist_trains(tmp_path: Path) -> None:
     """The flagship recipe as it is, on other data; 85 % is what a poor network reaches."""
-    recipe = load_recipe("sprint").changed([f"data.name={FASHION}", "budget.accuracy=>= 85"])
+    recipe = load_recipe("sprint").with_overrides([f"data.name={FASHION}", "budget.accuracy=>= 85"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert result.verdict == "met", str(result)

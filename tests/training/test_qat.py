@@ -28,13 +28,13 @@ from whit.export.program import LOGIT_SCALE
 from whit.export.quantization.quantize import quantize
 from whit.export.quantization.reference import int8_logits
 from whit.models.build import build_initialized_model
-from whit.recipes.recipe import QuantiseSpec
+from whit.recipes.recipe import QATSpec
 from whit.runs.reader import read_run
 from whit.runs.result import EpochRecord, Evaluation
 from whit.training.callback import RunCallback
 from whit.training.evaluation import evaluate
 from whit.training.optimization.qat import FakeQuantizer, fake_quantize
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.run import resume_run, train_run
 from whit.verification.restore import load_run_model
 
@@ -66,7 +66,7 @@ def test_the_gradient_is_of_the_rounded_weights_and_the_step_of_those_behind() -
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
     behind = model.weight.detach().clone()
-    quantizer = FakeQuantizer(model, QuantiseSpec(bits=2, start=0.5))
+    quantizer = FakeQuantizer(model, QATSpec(bits=2, start=0.5))
     quantizer.apply(0.4)
     assert torch.equal(model.weight, behind)
     quantizer.restore()
@@ -84,7 +84,7 @@ def test_the_gradient_is_of_the_rounded_weights_and_the_step_of_those_behind() -
 def test_weights_that_layers_share_are_rounded_once() -> None:
     one, other = nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3)
     other.weight = one.weight
-    assert len(FakeQuantizer(nn.Sequential(one, other), QuantiseSpec(bits=4)).weights) == 1
+    assert len(FakeQuantizer(nn.Sequential(one, other), QATSpec(bits=4)).weights) == 1
     assert FakeQuantizer(nn.Sequential(one, other), None).weights == []
 
 
@@ -162,7 +162,7 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
 def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
     """A scale by channel in front of a convolution may not go into weights of few bits."""
     model = as_if_trained(build_initialized_model(whit.load_recipe(name), (1, 28, 28), 10))
-    FakeQuantizer(model, QuantiseSpec(bits=3)).finalize()
+    FakeQuantizer(model, QATSpec(bits=3)).finalize()
     read = replace(capture_graph(model, (1, 28, 28), CLASSES, name), bits=3)
     graph = fuse(read)
     weights = [op.constants["weight"] for op in graph.operations if "weight" in op.constants]
@@ -181,7 +181,7 @@ def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
 def test_offsets_that_are_one_step_are_stored_once() -> None:
     """The depthwise layers of `tiniest`: nothing is added to their sums but the zero of bytes."""
     model = as_if_trained(build_initialized_model(whit.load_recipe("tiniest"), (1, 28, 28), 10))
-    FakeQuantizer(model, QuantiseSpec(bits=4)).finalize()
+    FakeQuantizer(model, QATSpec(bits=4)).finalize()
     read = capture_graph(model, (1, 28, 28), CLASSES, "tiniest")
     images = some_images(40)
     program = quantize(fuse(replace(read, bits=4)), images).program
@@ -206,7 +206,7 @@ class StopAfter(RunCallback):
 
 @pytest.mark.parametrize("changes", [[], ["model.dropout=0.3", "train.dropout_until=0.5"]])
 def test_it_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path, changes: list[str]) -> None:
-    planned = plan(whit.load_recipe(recipe).changed(changes))
+    planned = make_plan(whit.load_recipe(recipe).with_overrides(changes))
     whole = train_run(planned, out=tmp_path / "whole", threads=1)
     with pytest.raises(Interrupted):
         train_run(planned, out=tmp_path / "halves", threads=1, callback=StopAfter())
@@ -223,7 +223,7 @@ def test_what_is_judged_has_rounded_weights(
 ) -> None:
     """From the epoch on that ends beyond `start`; a stop amid a judgement loses no weights."""
     changes = ["data.val=100", "train.evaluate=val", "quantise.start=0.5"]
-    planned = plan(whit.load_recipe(recipe).changed(changes))
+    planned = make_plan(whit.load_recipe(recipe).with_overrides(changes))
     seen: list[bool] = []
 
     def looked_on(model: nn.Module, *args: Any, **named: Any) -> Evaluation:
@@ -250,4 +250,4 @@ def test_what_is_judged_has_rounded_weights(
 def test_wrong_bits_are_refused(recipe: Path) -> None:
     for bits in (1, 9, 4.5):
         with pytest.raises(RecipeError, match=r"quantise\.bits"):
-            whit.load_recipe(recipe).changed([f"quantise.bits={bits}"])
+            whit.load_recipe(recipe).with_overrides([f"quantise.bits={bits}"])

@@ -20,9 +20,9 @@ from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import load_recipe
 from whit.runs.folder import import_run
 from whit.runs.reader import find_runs, read_run
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.run import train_run
-from whit.verification.verify import judge
+from whit.verification.verify import audit
 
 FILES = {
     "recipe.toml",
@@ -115,7 +115,7 @@ def test_a_result_that_says_more_than_the_weights_is_found(
         ).hexdigest()
     change(result)
     (finished / "result.json").write_text(json.dumps(result))
-    judgement = judge(finished)
+    judgement = audit(finished)
     assert judgement.verdict == "missed"
     assert rule in [violation.rule for violation in judgement.violations]
 
@@ -131,7 +131,7 @@ def spoil_weights(folder: Path) -> None:
 
 def test_altered_weights_are_found(finished: Path) -> None:
     spoil_weights(finished)
-    rules = [violation.rule for violation in judge(finished).violations]
+    rules = [violation.rule for violation in audit(finished).violations]
     assert "record weights" in rules
     assert "record accuracy" in rules
 
@@ -140,7 +140,7 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
     easy_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = ["budget.params=< 100", 'budget.forbid=["linear"]', "model.dropout=0.0"]
-    planned = plan(whit.load_recipe(easy_recipe).changed(changes))
+    planned = make_plan(whit.load_recipe(easy_recipe).with_overrides(changes))
 
     def no_data(*_: object, **__: object) -> None:
         raise AssertionError("data was read")
@@ -154,7 +154,7 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
 
 
 def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path: Path) -> None:
-    recipe = whit.load_recipe(easy_recipe).changed(
+    recipe = whit.load_recipe(easy_recipe).with_overrides(
         ["data.val=50", "train.evaluate=val", "train.test=false"]
     )
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
@@ -171,7 +171,7 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
 
 
 def test_test_read_each_epoch_is_said(easy_recipe: Path, tmp_path: Path) -> None:
-    recipe = whit.load_recipe(easy_recipe).changed(["train.evaluate=test"])
+    recipe = whit.load_recipe(easy_recipe).with_overrides(["train.evaluate=test"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert result.to_json()["test"]["reads"] == 3
     assert any("read 3 times" in note for note in result.notes)
@@ -205,7 +205,7 @@ def test_nothing_is_left_when_something_is_wrong(easy_recipe: Path, tmp_path: Pa
     with pytest.raises(ModelError, match="no trainable parameters"):
         whit.train(recipe, frozen, out=out, quiet=True)
     with pytest.raises((DataError, InputError)):
-        whit.train(recipe.changed(["data.name=/nowhere.npz"]), out=out, quiet=True)
+        whit.train(recipe.with_overrides(["data.name=/nowhere.npz"]), out=out, quiet=True)
     assert not out.exists()
     out.mkdir()
     with pytest.raises(InputError, match="never overwrites"):
@@ -227,14 +227,14 @@ def test_fresh_processes_give_the_same_bytes(easy_recipe: Path, tmp_path: Path) 
 def test_a_moved_folder_still_judges(finished: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.move(finished, moved)
-    assert judge(moved).verdict == "met"
+    assert audit(moved).verdict == "met"
 
 
 def test_the_random_state_outside_is_untouched_by_plans(easy_recipe: Path) -> None:
     torch.manual_seed(1)
     wanted = torch.rand(3)
     torch.manual_seed(1)
-    plan(whit.load_recipe(easy_recipe))
+    make_plan(whit.load_recipe(easy_recipe))
     assert torch.equal(torch.rand(3), wanted)
 
 
@@ -271,7 +271,7 @@ def test_a_model_that_fails_while_training_is_named(easy_recipe: Path, tmp_path:
 def test_a_run_from_elsewhere_takes_the_place_of_one_that_was_left(
     easy_recipe: Path, tmp_path: Path
 ) -> None:
-    whole = train_run(plan(load_recipe(easy_recipe)), out=tmp_path / "whole").folder
+    whole = train_run(make_plan(load_recipe(easy_recipe)), out=tmp_path / "whole").folder
     assert whole is not None
     files = {path.name: path.read_bytes() for path in whole.iterdir()}
     left = tmp_path / "left"

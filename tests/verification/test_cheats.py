@@ -18,13 +18,13 @@ from easy_data import easy_images
 from whit.data.loader import Loader
 from whit.recipes.budget import Metrics
 from whit.recipes.recipe import Recipe, load_recipe
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 
-RECIPE = load_recipe("published-17098").changed(['budget.forbid=["linear"]'])
+RECIPE = load_recipe("published-17098").with_overrides(['budget.forbid=["linear"]'])
 
 
 def rules(model: nn.Module, recipe: Recipe = RECIPE) -> set[str]:
-    return {violation.rule for violation in plan(recipe, model).violations}
+    return {violation.rule for violation in make_plan(recipe, model).violations}
 
 
 class Honest(nn.Module):
@@ -209,7 +209,7 @@ def test_a_model_that_cheats(cheat: Callable[[], nn.Module], rule: str) -> None:
 
 
 def test_twenty_epochs_under_twenty() -> None:
-    assert {v.rule for v in plan(load_recipe("published-19122")).violations} == {"epochs"}
+    assert {v.rule for v in make_plan(load_recipe("published-19122")).violations} == {"epochs"}
 
 
 def test_accuracy_rounded_up() -> None:
@@ -258,7 +258,7 @@ def test_test_images_in_training(easy_recipe: Path, tmp_path: Path) -> None:
         x_test=test_images,
         y_test=test_labels,
     )
-    recipe = load_recipe(easy_recipe).changed([f"data.name={path}"])
+    recipe = load_recipe(easy_recipe).with_overrides([f"data.name={path}"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert "test images in training" in {violation.rule for violation in result.violations}
 
@@ -277,14 +277,14 @@ def test_test_images_as_validation(easy_recipe: Path, tmp_path: Path) -> None:
         test_images=test_images,
         test_labels=test_labels,
     )
-    recipe = load_recipe(easy_recipe).changed([f"data.name={path}", "train.evaluate=val"])
+    recipe = load_recipe(easy_recipe).with_overrides([f"data.name={path}", "train.evaluate=val"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert "test images in training" in {violation.rule for violation in result.violations}
 
 
 def finished(easy_recipe: Path, tmp_path: Path) -> Path:
     """A run whose best epoch is not its last: the rate is far too high at the end."""
-    recipe = load_recipe(easy_recipe).changed(
+    recipe = load_recipe(easy_recipe).with_overrides(
         ["train.evaluate=test", "schedule.progress=[0.0, 0.6, 1.0]", "schedule.scale=[0.5, 1, 900]"]
     )
     whit.train(recipe, out=tmp_path / "run", quiet=True)

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 import whit
 from whit.errors import InputError, SourceError
 from whit.runs.manifest import HASHED_FILES, with_manifest
-from whit.verification.verify import judge
+from whit.verification.verify import audit
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def run(made: Path, tmp_path: Path) -> Path:
 
 
 def rules(run: Path) -> set[str]:
-    return {found.rule for found in judge(run).mismatches}
+    return {found.rule for found in audit(run).mismatches}
 
 
 def edited(run: Path, change: Any) -> None:
@@ -48,7 +48,7 @@ def edited(run: Path, change: Any) -> None:
 
 
 def test_an_untouched_run_holds(run: Path) -> None:
-    judgement = judge(run)
+    judgement = audit(run)
     assert judgement.mismatches == ()
     assert judgement.verdict == "met"
 
@@ -67,7 +67,7 @@ def test_one_more_byte_in_any_file_is_found(run: Path, name: str) -> None:
         file.write_bytes(content.replace(b'"epoch": 1', b'"epoch":  1'))
     else:
         file.write_bytes(content + b"\n")
-    judgement = judge(run)
+    judgement = audit(run)
     assert f"altered {name}" in rules(run)
     assert judgement.verdict == "missed"
     assert str(run / name) in judgement.table(1000)
@@ -83,7 +83,7 @@ def test_a_file_that_is_gone_is_missed(run: Path, name: str) -> None:
 def test_without_what_is_judged_there_is_no_judgement(run: Path, name: str) -> None:
     (run / name).unlink()
     with pytest.raises(InputError, match=name):
-        judge(run)
+        audit(run)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_a_forger_who_seals_again_is_found_by_the_weights(run: Path) -> None:
 def test_what_the_network_computes_and_sees_is_recomputed(
     run: Path, key: str, forged: object
 ) -> None:
-    audit = judge(run).audit.to_json()
-    assert json.loads((run / "result.json").read_text())[key] == audit[key]
+    recomputed = audit(run).audit.to_json()
+    assert json.loads((run / "result.json").read_text())[key] == recomputed[key]
 
     def forge(result: dict[str, Any], **changes: object) -> None:
         for name in ("files", "seal"):
@@ -193,7 +193,7 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
     seal_anew(here, [place for place in wrong_here if place != ones[0]])
     assert "record accuracy" in rules(run)
     seal_anew("another", [place for place in wrong_here if place != ones[0]])
-    judgement = judge(run)
+    judgement = audit(run)
     assert "record accuracy" not in {found.rule for found in judgement.mismatches}
     assert any("fall to the other of two classes" in note for note in judgement.notes)
     rights = [place for place in range(100) if place not in wrong_here and place % 10 > 1]
@@ -224,7 +224,7 @@ def test_changed_code_is_said(run: Path) -> None:
         environment["code"] = {"commit": "0123456789abcdef", "dirty": dirty}
         file.write_text(json.dumps(environment))
         said = "trained by changed code: commit 0123456789ab and changes that were not committed."
-        assert (said in judge(run).notes) is dirty
+        assert (said in audit(run).notes) is dirty
 
 
 def test_code_that_comes_with_a_run_is_not_run(run: Path, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_code_that_comes_with_a_run_is_not_run(run: Path, tmp_path: Path) -> Non
         f'{recipe[:start]}[model]\nname = "{run / "evil.py"}:Net"\n\n{recipe[end:]}'
     )
     with pytest.raises(SourceError, match="lies in the run folder itself"):
-        judge(run)
+        audit(run)
     (run / "result.json").unlink()
     with pytest.raises(SourceError, match="lies in the run folder itself"):
         whit.resume(run, quiet=True)

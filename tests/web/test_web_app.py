@@ -183,19 +183,19 @@ def test_unchanged_is_304_and_changes_are_seen(shelf: Path, put: Put, serve: Ser
 
 
 def test_who_owns_a_running_run(shelf: Path, put: Put, serve: Serve) -> None:
-    from whit.runs.lock import Ownership
+    from whit.runs.lock import RunLock
 
     run = put(shelf / "runs/one")
     (run / "result.json").unlink()
     (run / "checkpoint").mkdir()
     server = serve(shelf)
     assert server.runs()["runs/one"]["state"] == "stopped"
-    ownership = Ownership(run / "checkpoint")
+    ownership = RunLock(run / "checkpoint")
     row = server.runs()["runs/one"]
     assert row["state"] == "running"
     owner = server.get(f"/api/runs/{row['id']}").json["owner"]
     assert (owner["pid"], owner["alive"]) == (os.getpid(), True)
-    ownership.give_back()
+    ownership.release()
     assert server.runs()["runs/one"]["state"] == "stopped"
 
 

@@ -22,7 +22,7 @@ from whit.cli.study import study
 from whit.cli.train import train
 from whit.errors import InputError, WhitError
 from whit.recipes.budget import BudgetInfeasible
-from whit.system.console import say
+from whit.system.console import echo
 
 app = typer.Typer(
     add_completion=False,
@@ -57,7 +57,7 @@ class _Stopped(BaseException):
 
 
 @contextmanager
-def _signals_stop() -> Iterator[None]:
+def _stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Stopped(number)
 
@@ -76,11 +76,11 @@ def main() -> None:
         # What a terminal's character set lacks, such as ×, is no reason to fail.
         sys.stdout.reconfigure(errors="replace")
     try:
-        with _signals_stop():
+        with _stop_on_signals():
             sys.exit(_run())
     except _Stopped as stopped:
         (number,) = stopped.args
-        say(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
+        echo(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
         sys.exit(128 + number)
 
 
@@ -90,17 +90,17 @@ def _run() -> int:
     except BudgetInfeasible as error:
         lines = ["refused before training; the budget cannot be kept:"]
         lines += [f"  - {violation.message}" for violation in error.violations]
-        say("whit: " + "\n".join(lines), sys.stderr)
+        echo("whit: " + "\n".join(lines), sys.stderr)
         return error.exit_code
     except InputError as error:
-        say("\n".join(f"whit: {problem}" for problem in error.problems), sys.stderr)
+        echo("\n".join(f"whit: {problem}" for problem in error.problems), sys.stderr)
         return error.exit_code
     except WhitError as error:
-        say(f"whit: {error}", sys.stderr)
+        echo(f"whit: {error}", sys.stderr)
         return error.exit_code
     except Exception:
         # Nobody foresaw it, so its lines are shown; exit code 1 would say "budget missed".
         advice = "If they do not end in your own model, it is a fault of whit: please report it."
-        say(f"{traceback.format_exc()}whit: failed as the lines above say. {advice}", sys.stderr)
+        echo(f"{traceback.format_exc()}whit: failed as the lines above say. {advice}", sys.stderr)
         return WhitError.exit_code
     return 0

@@ -10,7 +10,7 @@ import typer
 from whit.cli.options import AsJson
 from whit.errors import InputError, did_you_mean
 from whit.export.targets import TARGETS
-from whit.system.console import alone, show
+from whit.system.console import show, stdout_to_stderr
 
 _INT8_TARGETS = [target.name for target in TARGETS.values() if not target.no_int8]
 
@@ -42,6 +42,6 @@ def export(
     from whit.export.exporter import export_run
 
     name = f"{run.resolve().name}{'-int8' * int8}.{to}"
-    with alone(as_json):
+    with stdout_to_stderr(as_json):
         result = export_run(run, to, out or Path(name), int8=int8)
     show(result.to_json(), result.text, as_json)

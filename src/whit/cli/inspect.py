@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whit.cli.options import AsJson, RecipeName, Sets, exit_by, recipe_named
+from whit.cli.options import (
+    AsJson,
+    Overrides,
+    RecipeName,
+    exit_with_verdict,
+    load_recipe_with_overrides,
+)
 from whit.errors import InputError
-from whit.system.console import alone, show
+from whit.system.console import show, stdout_to_stderr
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -24,15 +30,15 @@ def recipes(as_json: AsJson = False) -> None:
     show(rows, lambda width: recipe_table(rows, width), as_json)
 
 
-def plan(recipe: RecipeName, set_: Sets = None, as_json: AsJson = False) -> None:
+def plan(recipe: RecipeName, set_: Overrides = None, as_json: AsJson = False) -> None:
     """Show a recipe's layers, steps and predicted verdict. Reads no data."""
-    changed = recipe_named(recipe, set_)
-    from whit.training.plan import plan as make_plan
+    changed = load_recipe_with_overrides(recipe, set_)
+    from whit.training.plan import make_plan as make_plan
 
-    with alone(as_json):
+    with stdout_to_stderr(as_json):
         made = make_plan(changed)
     show(made.to_json(), made.table, as_json)
-    exit_by(made.verdict)
+    exit_with_verdict(made.verdict)
 
 
 def audit(
@@ -47,19 +53,19 @@ def audit(
         str | None,
         typer.Option(metavar="RECIPE", help="Data, model sizes and budget to judge by."),
     ] = None,
-    set_: Sets = None,
+    set_: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute layers and verdict. Believes no record."""
     if set_ and recipe is None:
         raise InputError("--set changes a recipe: add --recipe RECIPE.")
-    given = None if recipe is None else recipe_named(recipe, set_)
-    from whit.verification.verify import judge
+    given = None if recipe is None else load_recipe_with_overrides(recipe, set_)
+    from whit.verification.verify import audit
 
-    with alone(as_json):
-        judgement = judge(target, given)
+    with stdout_to_stderr(as_json):
+        judgement = audit(target, given)
     show(judgement.to_json(), judgement.table, as_json)
-    exit_by(judgement.verdict)
+    exit_with_verdict(judgement.verdict)
 
 
 def runs(

@@ -13,12 +13,12 @@ import typer
 
 from whit.errors import InputError
 from whit.recipes.recipe import Recipe, load_recipe
-from whit.system.console import leave_at_once, say_aside
-from whit.system.optional_deps import need
+from whit.system.console import exit_immediately, warn
+from whit.system.optional_deps import require_extra
 from whit.system.signals import SignalHandler, StopRequested
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name, or a path.")]
-Sets = Annotated[
+Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; saved with the run."),
 ]
@@ -27,36 +27,36 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
 # Numbers of more digits cost Python more than a moment, and are none that whit allows.
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
-def recipe_named(name: str, changes: list[str] | None) -> Recipe:
+def load_recipe_with_overrides(name: str, changes: list[str] | None) -> Recipe:
     """Return the recipe with its `--set` changes. Raises RecipeError."""
-    return load_recipe(name).changed(changes or [])
+    return load_recipe(name).with_overrides(changes or [])
 
 
-def seed_of(text: str) -> int:
-    seed = whole_number("--seed", text)
+def parse_seed(text: str) -> int:
+    seed = parse_int("--seed", text)
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed {seed}: allowed are 0 to {2**63 - 1}.")
     return seed
 
 
-def at_least_one(option: str, text: str, most: int) -> int:
-    number = whole_number(option, text)
-    if not 1 <= number <= most:
-        raise InputError(f"{option} {number}: allowed are 1 to {most:,}.")
+def parse_positive_int(option: str, text: str, maximum: int) -> int:
+    number = parse_int(option, text)
+    if not 1 <= number <= maximum:
+        raise InputError(f"{option} {number}: allowed are 1 to {maximum:,}.")
     return number
 
 
-def whole_number(option: str, text: str) -> int:
-    if not _WHOLE_NUMBER.fullmatch(text):
+def parse_int(option: str, text: str) -> int:
+    if not _INTEGER.fullmatch(text):
         shown = text if len(text) <= 30 else f"{text[:27]}..."
         raise InputError(f"{option} {shown}: wanted a whole number of at most 20 digits.")
     return int(text)
 
 
-def all_of(*checks: Callable[[], Any]) -> list[Any]:
+def collect_errors(*checks: Callable[[], Any]) -> list[Any]:
     """Return what every check returns, or raise all that was wrong at once."""
     found: list[Any] = []
     problems: list[str] = []
@@ -70,7 +70,7 @@ def all_of(*checks: Callable[[], Any]) -> list[Any]:
     return found
 
 
-def exit_by(verdict: str) -> None:
+def exit_with_verdict(verdict: str) -> None:
     """Leave with exit code 1 when the budget is missed."""
     if verdict == "missed":
         raise typer.Exit(1)
@@ -90,16 +90,16 @@ Cluster = Annotated[
 
 
 @contextmanager
-def _stopping() -> Iterator[SignalHandler]:
+def catch_signals() -> Iterator[SignalHandler]:
     """Record signals; one that comes before or after the training ends the command."""
     try:
-        with SignalHandler(partial(leave_at_once, goes_on="the same command")) as signals:
+        with SignalHandler(partial(exit_immediately, resume_hint="the same command")) as signals:
             yield signals
     except StopRequested as stop:
         raise stop.to_error(". The same command goes on.") from None
 
 
-def _executor(
+def open_executor(
     cluster: str | None,
     jobs: int | None,
     threads: int,
@@ -114,14 +114,14 @@ def _executor(
         from whit.experiments.execution.local import LocalExecutor
 
         num_jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
-        return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, say_aside)
+        return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, warn)
     if jobs is not None:
         raise InputError(
             "--jobs: a cluster has as many as its workers have threads: leave it away."
         )
 
-    need("cluster", "distributed")
-    from whit.experiments.execution.dask_cluster import Cluster
+    require_extra("cluster", "distributed")
+    from whit.experiments.execution.dask_cluster import DaskExecutor
 
     with signals.interruptible():  # a scheduler may never answer
-        return Cluster(cluster, say_aside)
+        return DaskExecutor(cluster, warn)

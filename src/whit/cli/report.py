@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from whit.system.console import say
+from whit.system.console import echo
 
 
 def report(
@@ -32,4 +32,4 @@ def report(
     from whit.reports import write_report
 
     written = write_report(target, out, markdown)
-    say(f"Report: {written}", sys.stdout)
+    echo(f"Report: {written}", sys.stdout)

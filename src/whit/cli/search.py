@@ -15,16 +15,16 @@ from whit.cli.options import (
     Jobs,
     Quiet,
     Threads,
-    _executor,
-    _stopping,
-    all_of,
-    at_least_one,
-    seed_of,
-    whole_number,
+    catch_signals,
+    collect_errors,
+    open_executor,
+    parse_int,
+    parse_positive_int,
+    parse_seed,
 )
 from whit.errors import RunFailed
-from whit.system.console import alone, console, show
-from whit.system.optional_deps import need
+from whit.system.console import make_console, show, stdout_to_stderr
+from whit.system.optional_deps import require_extra
 
 
 def search(
@@ -58,30 +58,30 @@ def search(
     Stopped at any time, the same command goes on; more --trials go further.
     """
     from whit.experiments.search.space_file import load_space
-    from whit.training.device import choose_device, choose_threads
+    from whit.training.device import resolve_device, resolve_threads
 
-    need("search", "optuna", "matplotlib")
+    require_extra("search", "optuna", "matplotlib")
     if storage is not None:
-        need("cluster", "psycopg")
+        require_extra("cluster", "psycopg")
     from whit.experiments.search.storage import redact, validate_storage_url
 
-    with alone(as_json):
-        loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = all_of(
+    with stdout_to_stderr(as_json):
+        loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = collect_errors(
             lambda: load_space(space),
-            lambda: None if jobs is None else at_least_one("--jobs", jobs, 1_000),
-            lambda: choose_threads(whole_number("--threads", threads)),
-            lambda: at_least_one("--trials", trials, 1_000_000),
-            lambda: seed_of(seed),
-            lambda: None if device is None else choose_device(device),
+            lambda: None if jobs is None else parse_positive_int("--jobs", jobs, 1_000),
+            lambda: resolve_threads(parse_int("--threads", threads)),
+            lambda: parse_positive_int("--trials", trials, 1_000_000),
+            lambda: parse_seed(seed),
+            lambda: None if device is None else resolve_device(device),
             lambda: None if storage is None else validate_storage_url(storage),
         )
     from whit.experiments.search.driver import SearchDriver
     from whit.experiments.search.search_progress import make_search_callback
 
     with (
-        alone(as_json),
-        _stopping() as signals,
-        _executor(cluster, num_jobs, num_threads, signals) as executor,
+        stdout_to_stderr(as_json),
+        catch_signals() as signals,
+        open_executor(cluster, num_jobs, num_threads, signals) as executor,
         SearchDriver(
             loaded,
             out,
@@ -92,7 +92,7 @@ def search(
             device=device or "cpu",
             accept_changes=accept_changes,
             command=[redact(argument) for argument in sys.argv[1:]],
-            callback=make_search_callback(console(), quiet or as_json),
+            callback=make_search_callback(make_console(), quiet or as_json),
             signals=signals,
         ) as driver,
     ):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from whit.cli.options import whole_number
+from whit.cli.options import parse_int
 from whit.errors import InputError
-from whit.system.optional_deps import need
+from whit.system.optional_deps import require_extra
 
 
 def serve(
@@ -30,8 +30,8 @@ def serve(
     ] = False,
 ) -> None:
     """Show runs in a browser, and draw digits for their networks."""
-    need("serve", "starlette", "uvicorn")
-    number = whole_number("--port", port)
+    require_extra("serve", "starlette", "uvicorn")
+    number = parse_int("--port", port)
     if not 0 <= number < 1 << 16:
         raise InputError(f"--port {number}: allowed are 0 to {(1 << 16) - 1}.")
     from whit.web import server

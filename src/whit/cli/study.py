@@ -14,18 +14,18 @@ from whit.cli.options import (
     Cluster,
     Device,
     Jobs,
+    Overrides,
     Quiet,
-    Sets,
     Threads,
-    _executor,
-    _stopping,
-    all_of,
-    at_least_one,
-    recipe_named,
-    whole_number,
+    catch_signals,
+    collect_errors,
+    load_recipe_with_overrides,
+    open_executor,
+    parse_int,
+    parse_positive_int,
 )
 from whit.errors import RunFailed
-from whit.system.console import alone, console, show
+from whit.system.console import make_console, show, stdout_to_stderr
 
 
 def study(
@@ -35,7 +35,7 @@ def study(
     seeds: Annotated[
         str, typer.Option("--seeds", metavar="N", help="How many seeds of each, from 0 on.")
     ],
-    set_: Sets = None,
+    set_: Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run folders go.")] = Path(
         "studies"
     ),
@@ -58,21 +58,23 @@ def study(
     """
     from whit.experiments.study import plan_variants, run_study
     from whit.experiments.study_progress import make_study_callback
-    from whit.training.device import choose_device, choose_threads
+    from whit.training.device import resolve_device, resolve_threads
 
-    loaded, num_seeds, num_threads, num_jobs, _ = all_of(
-        lambda: all_of(*(partial(recipe_named, name, set_) for name in recipes)),
-        lambda: at_least_one("--seeds", seeds, 10_000),
-        lambda: choose_threads(whole_number("--threads", threads)),
-        lambda: None if jobs is None else at_least_one("--jobs", jobs, 1_000),
-        lambda: None if device is None else choose_device(device),
+    loaded, num_seeds, num_threads, num_jobs, _ = collect_errors(
+        lambda: collect_errors(
+            *(partial(load_recipe_with_overrides, name, set_) for name in recipes)
+        ),
+        lambda: parse_positive_int("--seeds", seeds, 10_000),
+        lambda: resolve_threads(parse_int("--threads", threads)),
+        lambda: None if jobs is None else parse_positive_int("--jobs", jobs, 1_000),
+        lambda: None if device is None else resolve_device(device),
     )
-    with alone(as_json):
+    with stdout_to_stderr(as_json):
         arms = plan_variants(loaded, out)
     with (
-        alone(as_json),
-        _stopping() as signals,
-        _executor(cluster, num_jobs, num_threads, signals, num_seeds * len(arms)) as executor,
+        stdout_to_stderr(as_json),
+        catch_signals() as signals,
+        open_executor(cluster, num_jobs, num_threads, signals, num_seeds * len(arms)) as executor,
     ):
         result = run_study(
             arms,
@@ -82,7 +84,7 @@ def study(
             device=device or "cpu",
             accept_changes=accept_changes,
             command=sys.argv[1:],
-            callback=make_study_callback(console(), quiet or as_json),
+            callback=make_study_callback(make_console(), quiet or as_json),
             signals=signals,
         )
     show(result.to_json(), result.table, as_json)

@@ -12,27 +12,29 @@ import typer
 from whit.cli.options import (
     AsJson,
     Device,
-    Sets,
-    all_of,
-    exit_by,
-    recipe_named,
-    seed_of,
-    whole_number,
+    Overrides,
+    collect_errors,
+    exit_with_verdict,
+    load_recipe_with_overrides,
+    parse_int,
+    parse_seed,
 )
-from whit.errors import InputError, RunEnded, RunFailed
+from whit.errors import InputError, RunAlreadyFinished, RunFailed
 from whit.recipes.budget import BudgetInfeasible
-from whit.recipes.recipe import FLAGSHIP, Recipe
+from whit.recipes.recipe import DEFAULT_RECIPE, Recipe
 from whit.runs import layout
-from whit.system.console import alone, console, leave_at_once, show
-from whit.system.text_tables import wrapped
+from whit.system.console import exit_immediately, make_console, show, stdout_to_stderr
+from whit.system.text_tables import wrap
 
 
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help=f"A shipped name, or a path; else {FLAGSHIP}."),
+        typer.Argument(
+            metavar="[RECIPE]", help=f"A shipped name, or a path; else {DEFAULT_RECIPE}."
+        ),
     ] = None,
-    set_: Sets = None,
+    set_: Overrides = None,
     seed: Annotated[
         str | None,
         typer.Option(metavar="N", help="Decides weights, order, warps and dropout; else 0."),
@@ -65,30 +67,30 @@ def train(
 ) -> None:
     """Train a recipe or resume a run, judge it, and leave a run folder."""
     from whit.runs.folder import RunFolder
-    from whit.training.device import choose_device, choose_threads
-    from whit.training.plan import plan
+    from whit.training.device import resolve_device, resolve_threads
+    from whit.training.plan import make_plan
     from whit.training.progress import make_callback
     from whit.training.run import resume_run, train_run
 
     def load_recipe() -> Recipe | None:
         if resume is None:
-            return recipe_named(recipe or FLAGSHIP, set_)
+            return load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
         options = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
         _refuse_given(options, "a run that is resumed has its own: leave it away.")
         return None
 
     only_resumed = {"--accept-changes": accept_changes, "--take-over": take_over}
-    loaded, run_seed, num_threads, _, _, _ = all_of(
+    loaded, run_seed, num_threads, _, _, _ = collect_errors(
         load_recipe,
-        lambda: 0 if seed is None else seed_of(seed),
-        lambda: None if threads is None else choose_threads(whole_number("--threads", threads)),
-        lambda: None if device is None else choose_device(device),
+        lambda: 0 if seed is None else parse_seed(seed),
+        lambda: None if threads is None else resolve_threads(parse_int("--threads", threads)),
+        lambda: None if device is None else resolve_device(device),
         lambda: None if out is None or resume is not None else RunFolder.check_creatable(out),
         lambda: None if resume else _refuse_given(only_resumed, "only with --resume RUN."),
     )
-    callback = make_callback(console(), quiet or as_json)
+    callback = make_callback(make_console(), quiet or as_json)
     try:
-        with alone(as_json):
+        with stdout_to_stderr(as_json):
             if loaded is None:
                 assert resume is not None
                 result = resume_run(
@@ -98,34 +100,34 @@ def train(
                     accept_changes=accept_changes,
                     take_over=take_over,
                     callback=callback,
-                    on_second_signal=leave_at_once,
+                    on_second_signal=exit_immediately,
                 )
             else:
                 result = train_run(
-                    plan(loaded),
+                    make_plan(loaded),
                     seed=run_seed,
                     out=out,
                     device=device or "cpu",
                     threads=num_threads,
                     callback=callback,
-                    on_second_signal=leave_at_once,
+                    on_second_signal=exit_immediately,
                 )
     except BudgetInfeasible as refused:
         if as_json:
             violations = [violation.to_json() for violation in refused.violations]
             show({"verdict": "missed", "violations": violations}, str, as_json)
         raise
-    except RunEnded as ended:
+    except RunAlreadyFinished as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None
         message = str(ended)
-        show(ended.result, lambda width: wrapped(message, width), as_json)
-        exit_by(ended.result["verdict"])
+        show(ended.result, lambda width: wrap(message, width), as_json)
+        exit_with_verdict(ended.result["verdict"])
         return
     assert result.folder is not None
     value = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
     show(value, result.text, as_json)
-    exit_by(result.verdict)
+    exit_with_verdict(result.verdict)
 
 
 def _refuse_given(options: Mapping[str, object], reason: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from whit.data.normalization import Normalize
 from whit.data.splits import Split
 from whit.recipes.recipe import AugmentSpec
-from whit.system.rng import stream_seed
+from whit.system.rng import derive_seed
 
 
 class Loader:
@@ -68,5 +68,5 @@ class Loader:
             yield images, self.labels[batch]
 
     def _generator(self, purpose: str, epoch: int) -> torch.Generator:
-        seed = stream_seed(self.seed, purpose, epoch)  # type: ignore[arg-type]
+        seed = derive_seed(self.seed, purpose, epoch)  # type: ignore[arg-type]
         return torch.Generator().manual_seed(seed)

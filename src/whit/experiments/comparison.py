@@ -9,24 +9,24 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.experiments.seed_group import (
-    Seeds,
+    SeedGroup,
+    compare_groups,
     is_judged,
-    refuse_different_splits,
+    require_same_split,
     seeds_table,
-    weigh,
 )
-from whit.experiments.statistics import Difference
+from whit.experiments.statistics import SignificanceTest
 from whit.runs.reader import RunRecord, find_runs, read_run
-from whit.system.text_tables import text_table, wrapped
+from whit.system.text_tables import text_table, wrap
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Groups of runs, where their recipes differ, and the evidence for each against the first."""
 
-    groups: tuple[Seeds, ...]
+    groups: tuple[SeedGroup, ...]
     differences: tuple[tuple[str, tuple[str, ...]], ...]
-    evidence: tuple[Difference, ...]
+    evidence: tuple[SignificanceTest, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -41,17 +41,17 @@ class Comparison:
             head = ("recipe differs in", *(group.name for group in self.groups))
             body = [(key, *values) for key, values in self.differences]
             parts.append(text_table([head, *body], "l" + "L" * len(self.groups), width))
-        parts += [wrapped(str(difference), width) for difference in self.evidence]
+        parts += [wrap(str(difference), width) for difference in self.evidence]
         return "\n\n".join(parts)
 
     def __str__(self) -> str:
         return self.table()
 
 
-def compare(groups: list[Seeds]) -> Comparison:
+def compare(groups: list[SeedGroup]) -> Comparison:
     """Compare groups of runs. Raises InputError if they were not judged on the same images."""
-    refuse_different_splits(groups)
-    evidence = tuple(weigh(groups[0], other) for other in groups[1:])
+    require_same_split(groups)
+    evidence = tuple(compare_groups(groups[0], other) for other in groups[1:])
     return Comparison(tuple(groups), _differences(groups), evidence)
 
 
@@ -87,9 +87,11 @@ def compare_runs(folders: list[Path]) -> Comparison:
             name = folder.name if names.count(folder.name) == 1 else str(folder)
             recipe = judged[0].recipe
             diverged = [run for run in runs if run.state == "diverged" and run.recipe == recipe]
-            once, again = _each_seed_once(judged)
-            diverged_once, diverged_again = _each_seed_once(diverged)
-            groups.append(Seeds(name or str(folder), once, diverged_once, again + diverged_again))
+            once, again = _split_duplicates(judged)
+            diverged_once, diverged_again = _split_duplicates(diverged)
+            groups.append(
+                SeedGroup(name or str(folder), once, diverged_once, again + diverged_again)
+            )
     if not problems:
         try:
             return compare(groups)
@@ -98,7 +100,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
     raise InputError(problems)
 
 
-def _each_seed_once(
+def _split_duplicates(
     runs: list[RunRecord],
 ) -> tuple[tuple[RunRecord, ...], tuple[RunRecord, ...]]:
     """Return the first run of each seed, in their order, and those of a seed that was there.
@@ -120,7 +122,7 @@ def seed_order(run: RunRecord) -> tuple[int, str]:
     return (-1 if run.seed is None else run.seed, run.path.name)
 
 
-def _differences(groups: list[Seeds]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _differences(groups: list[SeedGroup]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     flat = [_flat(group.runs[0].recipe.model_dump()) for group in groups]
     keys = dict.fromkeys(key for recipe in flat for key in recipe)
     skipped = ("name", "description")

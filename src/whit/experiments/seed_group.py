@@ -12,14 +12,20 @@ from statistics import fmean
 from typing import Any
 
 from whit.errors import InputError
-from whit.experiments.statistics import Difference, Sample, by_images, paired, unpaired
+from whit.experiments.statistics import (
+    SampleStats,
+    SignificanceTest,
+    mcnemar_test,
+    paired_t_test,
+    welch_t_test,
+)
 from whit.runs.reader import RunRecord
 from whit.runs.result import Evaluation
 from whit.system.numbers import percent
-from whit.system.text_tables import folded_table, wrapped
+from whit.system.text_tables import stacked_table, wrap
 
 # What must be alike in the runs of one sample: keys of environment.json, in words.
-_ALIKE = {
+_SAMPLE_KEYS = {
     "data_sha256": "data",
     "model_sha256": "source of the model",
     "teacher_sha256": "teacher",
@@ -38,13 +44,13 @@ TABLE_HEAD = (
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedGroup:
     """Finished runs of one recipe, judged on one split after the last epoch."""
 
     name: str
     runs: tuple[RunRecord, ...]  # at least one, in the order of their seeds
     diverged: tuple[RunRecord, ...] = ()  # have no accuracy; they count as missed
-    again: tuple[RunRecord, ...] = ()  # of a seed that is among the others: not counted
+    duplicates: tuple[RunRecord, ...] = ()  # of a seed that is among the others: not counted
 
     @property
     def split(self) -> str:
@@ -58,29 +64,29 @@ class Seeds:
         return tuple(evaluation for evaluation in evaluations if evaluation)
 
     @cached_property
-    def accuracy(self) -> Sample:
+    def accuracy(self) -> SampleStats:
         """Percent after the last epoch, a value each seed."""
-        return Sample(tuple(_percent(reading) for reading in self.last))
+        return SampleStats(tuple(_percent(reading) for reading in self.last))
 
     @property
-    def lowest(self) -> Evaluation:
+    def min(self) -> Evaluation:
         return min(self.last, key=_percent)
 
     @property
-    def highest(self) -> Evaluation:
+    def max(self) -> Evaluation:
         return max(self.last, key=_percent)
 
     @cached_property
-    def best(self) -> Sample | None:
+    def best(self) -> SampleStats | None:
         """Percent at each run's best epoch; None where only the last epoch was read."""
         curves = [[r for e in run.log for r in e.evaluations if r.split == self.split]
                   for run in self.runs]  # fmt: skip
         if any(len(curve) < 2 for curve in curves):
             return None
-        return Sample(tuple(max(map(_percent, curve)) for curve in curves))
+        return SampleStats(tuple(max(map(_percent, curve)) for curve in curves))
 
     @property
-    def met(self) -> int | None:
+    def num_passed(self) -> int | None:
         """How many runs meet the budget; None where it is open, as without a test split."""
         verdicts = [_result(run)["verdict"] for run in self.runs]
         return None if "open" in verdicts else verdicts.count("met")
@@ -118,11 +124,11 @@ class Seeds:
             found.append(
                 f"{self.name}: diverged with seed {seeds}: in no mean, and counted as missed."
             )
-        for run in self.again:
+        for run in self.duplicates:
             found.append(
                 f"{self.name}: seed {run.seed} is there again in {run.path}: counted once."
             )
-        for key, what in _ALIKE.items():
+        for key, what in _SAMPLE_KEYS.items():
             values = [_environment(run, key) for run in self.runs]
             if len(set(values)) > 1:
                 counts = ", ".join(
@@ -151,8 +157,8 @@ class Seeds:
             self.mean_text,
             "-" if self.accuracy.sd is None else f"{self.accuracy.sd:.3f}",
             self.interval_text,
-            *(percent(r.correct, r.total) for r in (self.lowest, self.highest)),
-            "open" if self.met is None else f"{self.met}/{self.num_judged}",
+            *(percent(r.correct, r.total) for r in (self.min, self.max)),
+            "open" if self.num_passed is None else f"{self.num_passed}/{self.num_judged}",
             "-" if self.best is None else f"{self.best.mean:.3f}",
             self.split,
             f"{self.params:,}",
@@ -172,9 +178,9 @@ class Seeds:
             "accuracy": sample.mean,
             "spread": sample.sd,
             "interval": sample.interval,
-            "smallest": _percent(self.lowest),
-            "largest": _percent(self.highest),
-            "met": self.met,
+            "smallest": _percent(self.min),
+            "largest": _percent(self.max),
+            "met": self.num_passed,
             "diverged": [run.seed for run in self.diverged],
             "best_epoch": self.best.mean if self.best else None,
             "seconds": self.seconds,
@@ -186,22 +192,22 @@ class Seeds:
         }
 
 
-def seeds_of(name: str, runs: Sequence[RunRecord]) -> Seeds | None:
+def group_runs(name: str, runs: Sequence[RunRecord]) -> SeedGroup | None:
     """Part runs of one recipe into those judged and those diverged; None where none was judged."""
     judged = tuple(run for run in runs if is_judged(run))
     diverged = tuple(run for run in runs if run.state == "diverged")
-    return Seeds(name, judged, diverged) if judged else None
+    return SeedGroup(name, judged, diverged) if judged else None
 
 
-def seeds_table(groups: Sequence[Seeds], width: int) -> str:
+def seeds_table(groups: Sequence[SeedGroup], width: int) -> str:
     """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
     rows = [TABLE_HEAD, *(group.table_row for group in groups)]
-    parts = [folded_table(rows, "Lrrrrrrrrlrrr", width)]
-    parts += [wrapped(f"Note: {note}", width) for group in groups for note in group.notes]
+    parts = [stacked_table(rows, "Lrrrrrrrrlrrr", width)]
+    parts += [wrap(f"Note: {note}", width) for group in groups for note in group.notes]
     return "\n\n".join(parts)
 
 
-def weigh(a: Seeds, b: Seeds) -> Difference:
+def compare_groups(a: SeedGroup, b: SeedGroup) -> SignificanceTest:
     """Weigh the evidence that `b` differs from `a`.
 
     By the seeds that both have, if there are two or more; else by all, as two samples; two
@@ -211,18 +217,18 @@ def weigh(a: Seeds, b: Seeds) -> Difference:
     of_b = {run.seed: value for run, value in zip(b.runs, b.accuracy.values, strict=True)}
     both = [seed for seed in of_a if seed in of_b and seed is not None]
     if len(both) > 1:
-        return paired(a.name, b.name, [(of_a[seed], of_b[seed]) for seed in both])
+        return paired_t_test(a.name, b.name, [(of_a[seed], of_b[seed]) for seed in both])
     if len(a.runs) > 1 or len(b.runs) > 1:
-        return unpaired(a.name, b.name, a.accuracy.values, b.accuracy.values)
+        return welch_t_test(a.name, b.name, a.accuracy.values, b.accuracy.values)
     points = b.accuracy.mean - a.accuracy.mean
     wrong_a, wrong_b = (set(group.last[0].wrong) for group in (a, b))
     if not (a.last[0].wrong or a.last[0].correct == a.last[0].total) or a.split != "test":
-        return Difference(a.name, b.name, points, None, None, "one seed each")
+        return SignificanceTest(a.name, b.name, points, None, None, "one seed each")
     only_a, only_b = len(wrong_b - wrong_a), len(wrong_a - wrong_b)
-    return by_images(a.name, b.name, points, only_a, only_b)
+    return mcnemar_test(a.name, b.name, points, only_a, only_b)
 
 
-def refuse_different_splits(groups: Sequence[Seeds]) -> None:
+def require_same_split(groups: Sequence[SeedGroup]) -> None:
     """Raise InputError unless all were judged on the same images."""
     judged = {
         f"{group.runs[0].recipe.data.name}, {group.split} ({group.last[0].total} images)"

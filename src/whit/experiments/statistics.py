@@ -15,12 +15,12 @@ from statistics import fmean, stdev
 from typing import Any
 
 LEVEL = 0.95
-_MOST_SEEDS = 1000  # more than anybody will train; beyond it a number would say little
+_MAX_SEEDS = 1000  # more than anybody will train; beyond it a number would say little
 _NO_SPREAD = 1e-9  # points: far below one image of any test split, far above what floats lose
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleStats:
     """Percentages over seeds. `sd` and `interval` (of the mean) are None for a single seed."""
 
     values: tuple[float, ...]
@@ -37,47 +37,47 @@ class Sample:
     def interval(self) -> tuple[float, float] | None:
         if self.sd is None:
             return None
-        half = student_quantile(len(self.values) - 1) * self.sd / math.sqrt(len(self.values))
+        half = t_critical(len(self.values) - 1) * self.sd / math.sqrt(len(self.values))
         return self.mean - half, self.mean + half
 
 
 @dataclass(frozen=True)
-class Difference:
+class SignificanceTest:
     """`b` - `a` in points of accuracy, with its 95 % interval where there is one.
 
     `p_value` is how often chance alone would give one at least as large, None where a single
-    seed, or several without any spread, cannot say. `more_seeds` is how many further seeds on each
-    side would probably show a difference of this size; None when it is shown already or more than
-    1,000 would be needed.
+    seed, or several without any spread, cannot say. `seeds_needed` is how many further seeds on
+    each side would probably show a difference of this size; None when it is significant already or
+    more than 1,000 would be needed.
     """
 
     a: str
     b: str
-    points: float
+    difference_pp: float
     interval: tuple[float, float] | None
     p_value: float | None
     method: str
-    more_seeds: int | None = None
+    seeds_needed: int | None = None
 
     @property
-    def is_shown(self) -> bool:
+    def is_significant(self) -> bool:
         return self.p_value is not None and self.p_value < 1 - LEVEL
 
     def to_json(self) -> dict[str, Any]:
         return {
             "a": self.a,
             "b": self.b,
-            "difference": self.points,
+            "difference": self.difference_pp,
             "interval": self.interval,
             "p_value": self.p_value,
             "method": self.method,
-            "is_shown": self.is_shown,
-            "more_seeds": self.more_seeds,
+            "is_shown": self.is_significant,
+            "more_seeds": self.seeds_needed,
             "said": str(self),
         }
 
     def __str__(self) -> str:
-        said = f"{self.b} against {self.a}: {self.points:+.3f} points"
+        said = f"{self.b} against {self.a}: {self.difference_pp:+.3f} points"
         if self.interval:
             low, high = self.interval
             said += f", 95 % interval {low:+.3f} to {high:+.3f}"
@@ -86,31 +86,31 @@ class Difference:
         return f"{said} ({self.method}): {self._conclusion()}"
 
     def _conclusion(self) -> str:
-        if self.is_shown and self.interval is None:
+        if self.is_significant and self.interval is None:
             return "these two networks differ. Of their recipes one seed says little: train more."
-        if self.is_shown:
-            better, worse = (self.b, self.a) if self.points > 0 else (self.a, self.b)
+        if self.is_significant:
+            better, worse = (self.b, self.a) if self.difference_pp > 0 else (self.a, self.b)
             return f"the evidence suffices: {better} is better than {worse}."
         said = "the evidence does not suffice to call one better"
         if self.interval is None:
             return f"{said}; train more seeds of each."
-        if self.more_seeds is None:
-            return f"{said}, and {_MOST_SEEDS:,} seeds would not either if it is as small as seen."
+        if self.seeds_needed is None:
+            return f"{said}, and {_MAX_SEEDS:,} seeds would not either if it is as small as seen."
         return (
-            f"{said}; if the difference is as large as seen, about {self.more_seeds:,} more "
-            f"seed{'s' if self.more_seeds > 1 else ''} of each would."
+            f"{said}; if the difference is as large as seen, about {self.seeds_needed:,} more "
+            f"seed{'s' if self.seeds_needed > 1 else ''} of each would."
         )
 
 
-def paired(a: str, b: str, pairs: Sequence[tuple[float, float]]) -> Difference:
+def paired_t_test(a: str, b: str, pairs: Sequence[tuple[float, float]]) -> SignificanceTest:
     """Weigh two recipes by the seeds that both were trained with: Student's t for pairs."""
     gaps = [of_b - of_a for of_a, of_b in pairs]
     n, points, spread = len(gaps), fmean(gaps), stdev(gaps)
     method = f"Student's t, {n} seeds in pairs"
-    return _difference(a, b, points, spread / math.sqrt(n), n - 1, spread, n, method)
+    return _t_test(a, b, points, spread / math.sqrt(n), n - 1, spread, n, method)
 
 
-def unpaired(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float]) -> Difference:
+def welch_t_test(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float]) -> SignificanceTest:
     """Weigh two samples of different seeds by Welch's t (Biometrika 1947).
 
     One of them may be a single seed: its spread is then taken to be that of the other.
@@ -121,83 +121,91 @@ def unpaired(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float]) -> Di
     part_a, part_b = variance_a / n_a, variance_b / n_b
     points = fmean(of_b) - fmean(of_a)
     if n_a == 1 or n_b == 1:
-        freedom = float(max(n_a, n_b) - 1)
+        dof = float(max(n_a, n_b) - 1)
     else:
         squares = part_a**2 / (n_a - 1) + part_b**2 / (n_b - 1)
-        freedom = (part_a + part_b) ** 2 / squares if squares else float(n_a + n_b - 2)
+        dof = (part_a + part_b) ** 2 / squares if squares else float(n_a + n_b - 2)
     method = f"Welch's t, {n_a} and {n_b} seeds"
     spread = math.sqrt(variance_a + variance_b)
     error = math.sqrt(part_a + part_b)
-    return _difference(a, b, points, error, freedom, spread, min(n_a, n_b), method)
+    return _t_test(a, b, points, error, dof, spread, min(n_a, n_b), method)
 
 
-def by_images(a: str, b: str, points: float, only_a: int, only_b: int) -> Difference:
+def mcnemar_test(
+    a: str, b: str, difference_pp: float, only_a: int, only_b: int
+) -> SignificanceTest:
     """Weigh two single runs by the images that only one of them got right: McNemar, exact.
 
     It says whether these two networks differ, not whether their recipes do (Biometrika 1947).
     """
-    n, least = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(n, k) for k in range(least + 1))
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
     p_value = min(1.0, float(Fraction(2 * tail, 2**n)))
-    return Difference(a, b, points, None, p_value, f"McNemar on {n} images, one seed each")
+    return SignificanceTest(
+        a, b, difference_pp, None, p_value, f"McNemar on {n} images, one seed each"
+    )
 
 
-def _difference(
+def _t_test(
     a: str,
     b: str,
-    points: float,
+    difference_pp: float,
     error: float,
-    freedom: float,
+    dof: float,
     spread: float,
-    had: int,
+    num_seeds: int,
     method: str,
-) -> Difference:
+) -> SignificanceTest:
     if error < _NO_SPREAD:
         # Few seeds tie by chance on a grain of one image, which says nothing of the next seed.
-        return Difference(a, b, points, None, None, f"{method}, which do not spread at all")
-    half = student_quantile(freedom) * error
-    p_value = student_two_sided(abs(points) / error, freedom)
+        return SignificanceTest(
+            a, b, difference_pp, None, None, f"{method}, which do not spread at all"
+        )
+    half = t_critical(dof) * error
+    p_value = t_two_sided_p(abs(difference_pp) / error, dof)
     more = None
-    if p_value >= 1 - LEVEL and points:
-        enough = _seeds_to_show(abs(points), spread)
-        more = None if enough is None else max(1, enough - had)
-    return Difference(a, b, points, (points - half, points + half), p_value, method, more)
+    if p_value >= 1 - LEVEL and difference_pp:
+        enough = _seeds_required(abs(difference_pp), spread)
+        more = None if enough is None else max(1, enough - num_seeds)
+    return SignificanceTest(
+        a, b, difference_pp, (difference_pp - half, difference_pp + half), p_value, method, more
+    )
 
 
-def _seeds_to_show(points: float, spread: float) -> int | None:
+def _seeds_required(points: float, spread: float) -> int | None:
     """The fewest seeds on each side whose interval would leave out zero; None above 1,000."""
-    for seeds in range(2, _MOST_SEEDS + 1):
-        if student_quantile(seeds - 1) * spread / math.sqrt(seeds) < points:
+    for seeds in range(2, _MAX_SEEDS + 1):
+        if t_critical(seeds - 1) * spread / math.sqrt(seeds) < points:
             return seeds
     return None
 
 
 @cache
-def student_quantile(freedom: float, level: float = LEVEL) -> float:
+def t_critical(dof: float, level: float = LEVEL) -> float:
     """Return t with P(|T| < t) = level for Student's t with `freedom` degrees of freedom."""
     low, high = 0.0, 1.0
-    while student_two_sided(high, freedom) > 1 - level:
+    while t_two_sided_p(high, dof) > 1 - level:
         low, high = high, 2 * high
     for _ in range(60):
         middle = (low + high) / 2
-        if student_two_sided(middle, freedom) > 1 - level:
+        if t_two_sided_p(middle, dof) > 1 - level:
             low = middle
         else:
             high = middle
     return high
 
 
-def student_two_sided(t: float, freedom: float) -> float:
+def t_two_sided_p(t: float, dof: float) -> float:
     """Return P(|T| >= t) for Student's t: an incomplete beta function (DLMF 8.17)."""
-    return _beta_share(freedom / (freedom + t * t), freedom / 2, 0.5)
+    return _regularized_incomplete_beta(dof / (dof + t * t), dof / 2, 0.5)
 
 
-def _beta_share(x: float, a: float, b: float) -> float:
+def _regularized_incomplete_beta(x: float, a: float, b: float) -> float:
     """The regularised incomplete beta function I_x(a, b), by its continued fraction (8.17.22)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly, its mirror does not
-        return 1 - _beta_share(1 - x, b, a)
+        return 1 - _regularized_incomplete_beta(1 - x, b, a)
     front = math.exp(
         math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     )

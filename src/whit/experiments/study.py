@@ -17,15 +17,15 @@ from typing import Any
 from whit.errors import InputError
 from whit.experiments.comparison import Comparison, compare
 from whit.experiments.execution.job import Executor, Job, Outcome
-from whit.experiments.seed_group import seeds_of
+from whit.experiments.seed_group import group_runs
 from whit.recipes.budget import BudgetInfeasible, Violation
 from whit.recipes.recipe import Recipe, recipe_id
 from whit.runs.reader import RunRecord, read_run
-from whit.system.atomic_files import why_no_place
+from whit.system.atomic_files import unwritable_reason
 from whit.system.signals import SignalHandler, StopRequested
-from whit.system.text_tables import wrapped
+from whit.system.text_tables import wrap
 from whit.training.callback import Callback, Subject
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.verification.provenance import InputDigests, count_changed, format_changes
 
 _Key = tuple[str, int]  # name of a recipe in its study, seed
@@ -65,7 +65,7 @@ class Study:
 
     def table(self, width: int = 100) -> str:
         parts = [self.comparison.table(width)] if self.comparison else []
-        parts += [wrapped(failure, width) for failure in self.failures]
+        parts += [wrap(failure, width) for failure in self.failures]
         folders = [str(arm.folder) for arm in self.arms]
         parts.append("Run folders: " + ", ".join(folders))
         return "\n\n".join(parts)
@@ -114,7 +114,7 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
         for recipe in recipes
         if not recipe.train.test and recipe.train.evaluate != "val"
     ]
-    if problem := why_no_place(root, to_write=False):  # a finished study is only read again
+    if problem := unwritable_reason(root, to_write=False):  # a finished study is only read again
         problems.append(f"--out {root}: {problem}")
     evaluated = {(r.data.name, r.train.test or r.data.val) for r in recipes}
     if len(evaluated) > 1:
@@ -122,11 +122,11 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
     violations: list[Violation] = []
     for recipe in recipes:
         try:
-            planned = plan(recipe)
+            planned = make_plan(recipe)
         except InputError as error:
             problems += error.problems
             continue
-        if planned.refusals:
+        if planned.hard_violations:
             violations += planned.violations
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
@@ -225,7 +225,7 @@ def run_study(
                 progress[arm.name].running.pop(seed, None)
                 progress[arm.name].done[seed] = outcome.state
                 if outcome.state not in ("finished", "diverged"):
-                    failures[arm.name, seed] = (f"{name}: {outcome.said}",)
+                    failures[arm.name, seed] = (f"{name}: {outcome.message}",)
                 callback.on_run_end(name, Path(job.folder), outcome)
         except StopRequested as stop:
             raise stop.to_error(
@@ -252,7 +252,7 @@ def read_study(
             if (arm.name, seed) not in runs:
                 failures.setdefault((arm.name, seed), damaged.get((arm.name, seed), (message,)))
         ended = [run for (name, _), run in runs.items() if name == arm.name]
-        if group := seeds_of(arm.name, ended):
+        if group := group_runs(arm.name, ended):
             groups.append(group)
         elif any(run.state == "diverged" for run in ended):
             diverged.append(f"{arm.name}: every seed diverged; see {arm.folder}.")
@@ -284,6 +284,6 @@ def _unwritable(pending: Sequence[tuple[StudyArm, int]]) -> list[str]:
     problems = [
         f"--out {arm.folder.parent}: {problem}"
         for arm, seed in pending
-        if (problem := why_no_place(arm.run_folder(seed)))
+        if (problem := unwritable_reason(arm.run_folder(seed)))
     ]
     return list(dict.fromkeys(problems))

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from whit.errors import InputError
 from whit.experiments.execution.job import Outcome
-from whit.experiments.seed_group import Seeds, is_judged
-from whit.experiments.statistics import Sample
+from whit.experiments.seed_group import SeedGroup, is_judged
+from whit.experiments.statistics import SampleStats
 from whit.experiments.study import StudyCallback, StudyProgress
 from whit.runs.reader import read_run
 from whit.system.numbers import percent
@@ -36,7 +36,7 @@ class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
     def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
         num_done = sum(len(progress.done) for progress in self.subject)
         num_runs = sum(progress.num_seeds for progress in self.subject)
-        message = f"{outcome.state}. {outcome.said}"
+        message = f"{outcome.state}. {outcome.message}"
         if outcome.state == "finished":
             message = self._read_seed(folder)
         self.echo(f"{name}: {message} ({num_done} of {num_runs})")
@@ -49,7 +49,7 @@ class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
             return str(error)
         if not is_judged(run):
             return f"no result in {run.path}."
-        group = Seeds(folder.name, (run,))
+        group = SeedGroup(folder.name, (run,))
         last = group.last[0]
         self.percents.setdefault(folder.parent, []).append(group.accuracy.mean)
         verdict = (run.result or {})["verdict"]
@@ -75,7 +75,7 @@ class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
         rows = [("recipe", "done", "mean %", "± sd", "under way")]
         for progress in self.subject:
             arm = progress.arm
-            sample = Sample(tuple(self.percents.get(arm.folder, ())))
+            sample = SampleStats(tuple(self.percents.get(arm.folder, ())))
             running = [
                 f"seed {seed}: {epochs}/{arm.recipe.train.epochs}"
                 for seed, epochs in sorted(progress.running.items())

@@ -17,10 +17,10 @@ from whit.models.weights import sha256
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS
 from whit.runs.reader import RunRecord, read_run, weights_problem
-from whit.system.atomic_files import atomic_write_directory, what_to_free, write_whole
+from whit.system.atomic_files import atomic_write, atomic_write_directory, disk_error_advice
 from whit.system.numbers import percent
-from whit.system.optional_deps import need
-from whit.system.text_tables import wrapped
+from whit.system.optional_deps import require_extra
+from whit.system.text_tables import wrap
 from whit.training.evaluation import predict
 from whit.verification.provenance import current_digests, diff_inputs
 from whit.verification.restore import LoadedRun, load_run_model
@@ -85,7 +85,7 @@ class ExportResult:
         )
         needs = ", ".join(f"{value:,} bytes of {name}" for name, value in self.sizes.items())
         lines = [written, equal, right, *([f"It needs {needs}."] if needs else [])]
-        return "\n".join(wrapped(line, width) for line in lines)
+        return "\n".join(wrap(line, width) for line in lines)
 
 
 def export_run(
@@ -101,7 +101,7 @@ def export_run(
     """
     chosen = TARGETS[target]
     if chosen.requires:
-        need("export", *chosen.requires)
+        require_extra("export", *chosen.requires)
     if int8 and chosen.no_int8:
         raise InputError(f"--int8: {chosen.no_int8}: leave it out, or give --to c.")
     record = read_run(run)
@@ -136,11 +136,11 @@ def export_run(
 def _write(out: Path, made: ExportedModel) -> None:
     try:
         if isinstance(made.files, bytes):
-            write_whole(out, made.files)
+            atomic_write(out, made.files)
         else:
             atomic_write_directory(out, made.files)
     except OSError as error:
-        advice = what_to_free(out.parent, error, made.num_bytes)
+        advice = disk_error_advice(out.parent, error, made.num_bytes)
         raise RunFailed(f"{out}: cannot be written: {advice}, then export again.") from None
 
 

@@ -12,7 +12,7 @@ from whit.errors import ModelError
 from whit.models.registry import build_model
 from whit.models.weights import load_weights
 from whit.recipes.recipe import Recipe
-from whit.system.rng import own_chance, set_chance
+from whit.system.rng import preserve_rng_state, seed_all
 
 
 def build_initialized_model(
@@ -24,8 +24,8 @@ def build_initialized_model(
 
     Raises ModelError when it cannot be built, SourceError when a user's code fails.
     """
-    with own_chance():
-        set_chance(seed, "weights")
+    with preserve_rng_state():
+        seed_all(seed, "weights")
         model = build_model(recipe.model, image_shape[0], num_classes)
         materialize_lazy_layers(model, image_shape, recipe.model.name)
     return model

@@ -7,7 +7,7 @@ from importlib import resources
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from whit.recipes.recipe import parse_recipe, shipped_recipes
+from whit.recipes.recipe import builtin_recipes, parse_recipe
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def recipe_rows() -> list[dict[str, Any]]:
     file = resources.files("whit.recipes") / "builtin" / "recorded.json"
     recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     rows = []
-    for name, text in shipped_recipes().items():
+    for name, text in builtin_recipes().items():
         recipe = parse_recipe(text, name)
         record = recorded.get(name, {})
         correct = record.get("correct", [])

@@ -34,13 +34,13 @@ from whit.recipes.schedule import PiecewiseLinear
 from whit.recipes.toml_writer import toml_key, toml_value
 from whit.system.validation_errors import describe_errors
 
-FLAGSHIP = "sprint"
+DEFAULT_RECIPE = "sprint"
 RECIPE_FILE = "recipe.toml"  # in a run folder, and in the folder of a trial
 _MAX_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
 MAX_BYTES = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A table of a recipe: frozen, complete, without unknown keys."""
 
     model_config = ConfigDict(
@@ -75,7 +75,7 @@ class ModelSpec(BaseModel):
         return self.name.startswith(IN_MEMORY)
 
 
-class DataSpec(Part):
+class DataSpec(Section):
     """Which images. `val` training images are held out, in proportion to their classes.
 
     `mean` and `std` are per channel in units of pixel / 255; None takes them from the training
@@ -105,7 +105,7 @@ def _merge_fields(entries: Iterable[type[BaseModel]]) -> dict[str, Any]:
     return fields
 
 
-_AugmentKeys = create_model("_AugmentKeys", __base__=Part, **_merge_fields(AUGMENTATIONS))
+_AugmentKeys = create_model("_AugmentKeys", __base__=Section, **_merge_fields(AUGMENTATIONS))
 
 
 class AugmentSpec(_AugmentKeys):  # type: ignore[valid-type, misc]
@@ -125,7 +125,7 @@ class AugmentSpec(_AugmentKeys):  # type: ignore[valid-type, misc]
 
 _OptimKeys = create_model(
     "_OptimKeys",
-    __base__=Part,
+    __base__=Section,
     name=(Literal[tuple(OPTIMIZERS)], "sgd"),  # type: ignore[arg-type]
     lr=(Annotated[Real, Field(gt=0, le=1000)], 0.1),
     **_merge_fields(OPTIMIZERS.values()),
@@ -153,7 +153,7 @@ class OptimSpec(_OptimKeys):  # type: ignore[valid-type, misc]
         return self
 
 
-class ScheduleSpec(Part):
+class ScheduleSpec(Section):
     """Straight lines between (progress, scale); progress is images seen / images planned."""
 
     progress: tuple[Annotated[Real, Field(ge=0, le=1)], ...] = (0.0, 0.25, 1.0)
@@ -167,11 +167,11 @@ class ScheduleSpec(Part):
             raise ValueError("progress must rise from each point to the next")
         return self
 
-    def multiplier(self) -> PiecewiseLinear:
+    def lr_factor(self) -> PiecewiseLinear:
         return PiecewiseLinear(self.progress, self.scale)
 
 
-class EMASpec(Part):
+class EMASpec(Section):
     """Exponential moving average of the weights over steps, from progress `start` on.
 
     decay 0 is off. The averaged weights replace the trained ones after the last epoch.
@@ -181,7 +181,7 @@ class EMASpec(Part):
     start: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # progress
 
 
-class DistillSpec(Part):
+class DistillSpec(Section):
     """A trained network to learn from, beside the labels (arXiv 1503.02531).
 
     `teacher` is a run folder. The loss is 1 - `weight` parts the labels' cross-entropy and `weight`
@@ -194,7 +194,7 @@ class DistillSpec(Part):
     temperature: Annotated[Real, Field(gt=0, le=100)] = 2.0
 
 
-class QuantiseSpec(Part):
+class QATSpec(Section):
     """Weights of `bits` bits: from progress `start` on, training runs with rounded ones.
 
     What is read after an epoch is then read with rounded ones, too.
@@ -206,7 +206,7 @@ class QuantiseSpec(Part):
     start: Annotated[Real, Field(ge=0, lt=1)] = 0.5  # progress
 
 
-class TrainSpec(Part):
+class TrainSpec(Section):
     """The training itself. `evaluate` says which split is read after each epoch.
 
     The test split is read once, after the last epoch; `evaluate = "test"` reads it after every
@@ -236,7 +236,7 @@ class TrainSpec(Part):
 
 
 _BudgetKeys = create_model(
-    "_BudgetKeys", __base__=Part, **{rule.key: (rule.annotation, rule.default) for rule in RULES}
+    "_BudgetKeys", __base__=Section, **{rule.key: (rule.annotation, rule.default) for rule in RULES}
 )  # type: ignore[call-overload]
 
 
@@ -257,7 +257,7 @@ class BudgetSpec(_BudgetKeys):  # type: ignore[valid-type, misc]
         return Budget(self.model_dump())
 
 
-class Recipe(Part):
+class Recipe(Section):
     """One way to train one model; equal recipes with equal seeds give equal weights."""
 
     name: str
@@ -270,7 +270,7 @@ class Recipe(Part):
     schedule: ScheduleSpec = ScheduleSpec()
     average: EMASpec = EMASpec()
     distill: DistillSpec | None = None
-    quantise: QuantiseSpec | None = None
+    quantise: QATSpec | None = None
     budget: BudgetSpec = BudgetSpec()
 
     @field_validator("name")
@@ -299,7 +299,7 @@ class Recipe(Part):
                 top.append(f"{key} = {toml_value(value)}")
         return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
-    def changed(self, changes: Sequence[str], source: str = "--set") -> Recipe:
+    def with_overrides(self, changes: Sequence[str], source: str = "--set") -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.
 
         Values are TOML; what is not TOML is taken as text. Another `model.name` starts without
@@ -326,14 +326,14 @@ class Recipe(Part):
                 problems.append(f"{source} {change}: {'.'.join(path[:-1])} is not a table.")
                 continue
             table[path[-1]] = _toml_or_text(text.strip())
-        recipe = _validated(tables, source, problems)
+        recipe = _validate(tables, source, problems)
         assert recipe is not None
         return recipe
 
 
 def parse_recipe(text: str, source: str) -> Recipe:
     """Read a recipe from TOML; `source` names it in messages. Raises RecipeError."""
-    return _validated(parse_toml(text, source), source, [])
+    return _validate(parse_toml(text, source), source, [])
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -365,9 +365,9 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
     Raises RecipeError when there is none, it cannot be read, or its content is wrong.
     """
-    shipped = shipped_recipes()
-    if str(name_or_path) in shipped:
-        return parse_recipe(shipped[str(name_or_path)], str(name_or_path))
+    builtin = builtin_recipes()
+    if str(name_or_path) in builtin:
+        return parse_recipe(builtin[str(name_or_path)], str(name_or_path))
     path = Path(name_or_path)
     try:
         if path.is_dir():
@@ -378,14 +378,14 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     except FileNotFoundError:
         raise RecipeError(
             f"No recipe {str(name_or_path)!r}: it is neither a shipped recipe nor a file."
-            f"{did_you_mean(str(name_or_path), shipped)} `whit recipes` lists the shipped ones."
+            f"{did_you_mean(str(name_or_path), builtin)} `whit recipes` lists the shipped ones."
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
     return parse_recipe(text, str(path))
 
 
-def shipped_recipes() -> dict[str, str]:
+def builtin_recipes() -> dict[str, str]:
     """Return the text of every recipe in the package, by name, the flagship first."""
     folder = resources.files("whit.recipes") / "builtin"
     texts = {
@@ -393,10 +393,12 @@ def shipped_recipes() -> dict[str, str]:
         for entry in folder.iterdir()
         if entry.name.endswith(".toml")
     }
-    return {name: texts[name] for name in sorted(texts, key=lambda name: (name != FLAGSHIP, name))}
+    return {
+        name: texts[name] for name in sorted(texts, key=lambda name: (name != DEFAULT_RECIPE, name))
+    }
 
 
-def _validated(tables: Mapping[str, Any], source: str, problems: list[str]) -> Recipe:
+def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Recipe:
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:

@@ -16,7 +16,7 @@ from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.verification.error_analysis import (
     ErrorAnalysis,
     analyze_logits,
@@ -25,7 +25,7 @@ from whit.verification.error_analysis import (
 )
 from whit.verification.provenance import diff_inputs
 from whit.verification.restore import load_run_model
-from whit.verification.verify import Judgement, altered, judge_run
+from whit.verification.verify import AuditResult, audit_run, find_tampering
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RunFacts:
     """
 
     run: RunRecord
-    audit_result: Judgement | None
+    audit_result: AuditResult | None
     problem: str | None
     analysis_problem: str | None
     audit: Audit | None
@@ -89,9 +89,9 @@ def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFact
     if problem:  # an unfinished run is described by its state
         return _collect_recorded(run, model, problem if run.state == "finished" else None)
     try:
-        audit_result, evaluated = judge_run(run, model)
+        audit_result, evaluated = audit_run(run, model)
     except InputError as error:
-        if f"altered {layout.WEIGHTS}" in {violation.rule for violation in altered(run)}:
+        if f"altered {layout.WEIGHTS}" in {violation.rule for violation in find_tampering(run)}:
             raise
         return _collect_recorded(run, model, " ".join(error.problems))
     analysis_problem, analysis, images = None, None, None
@@ -134,7 +134,7 @@ def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None
     """Return the layers that a run's recipe gives; None if the model cannot be built here."""
     try:
         reject_code_in_run(run.recipe.model.name, run.path)
-        return plan(run.recipe, model).audit
+        return make_plan(run.recipe, model).audit
     except InputError:
         return None
 
@@ -153,4 +153,4 @@ def find_mismatches(run: RunRecord) -> list[Violation]:
     if run.result is None:
         return []
     optional = (f"altered {layout.WEIGHTS}", f"altered {layout.AUDIT}")
-    return [v for v in altered(run) if not (v.rule in optional and v.value == "None")]
+    return [v for v in find_tampering(run) if not (v.rule in optional and v.value == "None")]

@@ -11,7 +11,7 @@ from whit.data.datasets import probe_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
 from whit.recipes.budget import Budget, Metrics
-from whit.recipes.recipe import Recipe, parse_recipe, recipe_id, shipped_recipes
+from whit.recipes.recipe import Recipe, builtin_recipes, parse_recipe, recipe_id
 from whit.reports.document import Block, Callout, CodeBlock, Picture, Table, Text
 from whit.reports.figures import network
 from whit.reports.run_facts import RunFacts
@@ -217,7 +217,7 @@ def run_command(run: RunRecord) -> list[Block]:
 
 def recipe_argument(run: RunRecord) -> str:
     """Return the RECIPE argument for the run's recipe: a built-in name, or its file."""
-    builtin = shipped_recipes()
+    builtin = builtin_recipes()
     name = run.recipe.name
     if name in builtin and recipe_id(parse_recipe(builtin[name], name)) == recipe_id(run.recipe):
         return name

@@ -13,7 +13,7 @@ from torch import nn
 from whit.data.splits import Split
 from whit.errors import InputError
 from whit.experiments.comparison import seed_order
-from whit.experiments.seed_group import Seeds, is_judged
+from whit.experiments.seed_group import SeedGroup, is_judged
 from whit.recipes.recipe import recipe_id
 from whit.reports.run_facts import RunFacts, collect_run_facts, find_mismatches, load_run_split
 from whit.runs.reader import RunRecord, find_runs, read_run
@@ -29,7 +29,7 @@ class StudyFacts:
     median accuracy, evaluated again; None for a study among several. `images` is the split.
     """
 
-    seeds: Seeds
+    seeds: SeedGroup
     missing: tuple[str, ...]
     altered: tuple[str, ...]
     median_run: RunFacts | None
@@ -71,7 +71,7 @@ def collect_study_facts(
     diverged = tuple(run for run in group.runs if run.state == "diverged")
     others = [run for run in group.runs if run not in judged and run not in diverged]
     missing = [f"seed {run.seed}: {run.state}, in no number below." for run in others]
-    seeds = Seeds(group.name, judged, diverged)
+    seeds = SeedGroup(group.name, judged, diverged)
     altered = tuple(v.message for run in judged for v in find_mismatches(run))
     median_run = collect_run_facts(_find_median_run(seeds), model) if cache is None else None
     images = median_run.images if median_run else None
@@ -132,7 +132,7 @@ def _group_by_recipe(folder: str, paths: Sequence[Path]) -> list[RunGroup]:
     return groups
 
 
-def _find_median_run(seeds: Seeds) -> RunRecord:
+def _find_median_run(seeds: SeedGroup) -> RunRecord:
     ranked = sorted(
         zip(seeds.last, seeds.runs, strict=True),
         key=lambda pair: (pair[0].correct, seed_order(pair[1])),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from whit.errors import InputError
 from whit.experiments.comparison import compare
-from whit.experiments.seed_group import TABLE_HEAD, Seeds
+from whit.experiments.seed_group import TABLE_HEAD, SeedGroup
 from whit.recipes.budget import Limit
 from whit.reports.document import (
     Block,
@@ -103,7 +103,7 @@ def comparison_document(
     return Document(truncate(name), f"{len(studies)} recipes, {total} in all.", tuple(sections))
 
 
-def seeds_table(groups: Sequence[Seeds]) -> Table:
+def seeds_table(groups: Sequence[SeedGroup]) -> Table:
     """Return accuracy and cost of each recipe over seeds, as `compare` does but the best epochs."""
     best = TABLE_HEAD.index("best epoch %")
     head, *rows = (
@@ -133,11 +133,11 @@ def _short(study: StudyFacts) -> Section:
 
 def _verdict(study: StudyFacts) -> list[Block]:
     seeds = study.seeds
-    if seeds.met is None:
+    if seeds.num_passed is None:
         callout = Callout("open", "Verdict: open. The test split was left alone.")
     else:
-        text = f"{seeds.met} of {_count_seeds(seeds.num_judged)} met the budget."
-        callout = Callout("good" if seeds.met == seeds.num_judged else "bad", text)
+        text = f"{seeds.num_passed} of {_count_seeds(seeds.num_judged)} met the budget."
+        callout = Callout("good" if seeds.num_passed == seeds.num_judged else "bad", text)
     notes = [Text(f"Note: {one_line(note)}") for note in seeds.notes]
     return [*_problems(study), callout, seeds_table([seeds]), *notes]
 
@@ -158,13 +158,13 @@ def _seeds(study: StudyFacts) -> list[Block]:
     return [_spread([study.seeds]), _table_of_seeds(study.seeds), Text(text)]
 
 
-def _spread(groups: Sequence[Seeds]) -> Picture:
+def _spread(groups: Sequence[SeedGroup]) -> Picture:
     limits = {group.runs[0].recipe.budget.accuracy for group in groups}
     limit = limits.pop() if len(limits) == 1 else None
     min_accuracy = float(Limit.parse(limit).value) if limit else None
     parts = [
-        f"{truncate(g.name)} from {percent(g.lowest.correct, g.lowest.total)} to "
-        f"{percent(g.highest.correct, g.highest.total)} %, mean {g.mean_text} %"
+        f"{truncate(g.name)} from {percent(g.min.correct, g.min.total)} to "
+        f"{percent(g.max.correct, g.max.total)} %, mean {g.mean_text} %"
         for g in groups
     ]
     alt = f"Accuracy over seeds: {'; '.join(parts)}."
@@ -172,7 +172,7 @@ def _spread(groups: Sequence[Seeds]) -> Picture:
     return Picture("spread", draw_seed_spread(groups, min_accuracy), alt, caption)
 
 
-def _table_of_seeds(seeds: Seeds) -> Table:
+def _table_of_seeds(seeds: SeedGroup) -> Table:
     rows = tuple(
         (
             truncate(run.seed),
@@ -188,7 +188,7 @@ def _table_of_seeds(seeds: Seeds) -> Table:
     return Table(caption, ("seed", "right", "accuracy", "verdict", "seconds"), rows, "lrrlr")
 
 
-def _training(seeds: Seeds) -> list[Block]:
+def _training(seeds: SeedGroup) -> list[Block]:
     if not all(run.log for run in seeds.runs):
         return [Text("A seed has no epoch in its log.")]
     count = len(seeds.runs)
@@ -240,7 +240,7 @@ def _class_name(median: RunFacts | None, label: int) -> str:
     return truncate(analysis.classes[label]) if analysis else str(label)
 
 
-def _command(seeds: Seeds) -> list[Block]:
+def _command(seeds: SeedGroup) -> list[Block]:
     """Return the command that repeats a study, and what its result depends on."""
     run = seeds.runs[0]
     if run.recipe.model.is_in_memory:
@@ -250,15 +250,15 @@ def _command(seeds: Seeds) -> list[Block]:
     return [CodeBlock("The command", command), Text(reproducibility_note(run))]
 
 
-def _summarize(seeds: Seeds) -> str:
+def _summarize(seeds: SeedGroup) -> str:
     """Return the result of a study in a sentence."""
     text = f"{seeds.mean_text} % on {seeds.split} in the mean of {_count_seeds(len(seeds.runs))}"
     if seeds.accuracy.sd is not None:
         sd = f"standard deviation {seeds.accuracy.sd:.3f}"
         text += f" ({sd}, 95 % interval {seeds.interval_text})"
     text += f", {seeds.params:,} parameters, {seeds.epochs:g} epochs"
-    if seeds.met is not None:
-        text += f"; {seeds.met} of {seeds.num_judged} met the budget"
+    if seeds.num_passed is not None:
+        text += f"; {seeds.num_passed} of {seeds.num_judged} met the budget"
     return f"{text}."
 
 

@@ -23,8 +23,8 @@ from whit.reports.study_facts import (
 from whit.reports.study_report import comparison_document, study_document
 from whit.runs import layout
 from whit.runs.reader import RunRecord, read_run
-from whit.system.atomic_files import what_to_free, why_no_place, write_whole
-from whit.system.optional_deps import need
+from whit.system.atomic_files import atomic_write, disk_error_advice, unwritable_reason
+from whit.system.optional_deps import require_extra
 
 
 def render_run_html(run: RunRecord, model: nn.Module | None = None) -> str:
@@ -98,7 +98,7 @@ def build_document(target: Path, model: nn.Module | None = None) -> Document:
 
 
 def _require_matplotlib() -> None:
-    need("report", "matplotlib")
+    require_extra("report", "matplotlib")
 
 
 def _target_problems(target: Path) -> list[str]:
@@ -114,16 +114,16 @@ def _path_problems(file: Path, markdown: bool) -> list[str]:
         return [f"--out {file}: a folder. Name the file to write."]
     if markdown and file.suffix != ".md":
         return [f"--out {file}: a Markdown report wants a name that ends in .md."]
-    problem = why_no_place(file.absolute().parent)
+    problem = unwritable_reason(file.absolute().parent)
     return [f"--out {file}: {problem}"] if problem else []
 
 
 def _write(file: Path, content: bytes) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, content)
+        atomic_write(file, content)
     except OSError as error:
-        advice = what_to_free(file.parent, error, len(content))
+        advice = disk_error_advice(file.parent, error, len(content))
         message = f"{file}: cannot be written: {advice}"
         if isinstance(error, PermissionError):
             raise InputError(f"{message}, or name another place with --out.") from None

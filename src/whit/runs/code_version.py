@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def code_state() -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """Return the commit of the checkout that whit runs from, and whether it was changed.
 
     Both are None for an installed package. `sha256` is over whit's own Python files, and tells
@@ -18,7 +18,7 @@ def code_state() -> dict[str, Any]:
     return {**_checkout_state(), "sha256": _code_sha256()}
 
 
-def versions() -> dict[str, str]:
+def compatibility_versions() -> dict[str, str]:
     """Return what must be equal for runs of two machines to be one sample. Imports no torch."""
     return {"whit": _code_sha256(), "torch": metadata.version("torch")}
 
@@ -29,11 +29,11 @@ def _package() -> Path:
 
 def _code_sha256() -> str:
     package = _package()
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        whole.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _checkout_state() -> dict[str, Any]:

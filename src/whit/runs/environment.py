@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whit.runs.code_version import code_state
+from whit.runs.code_version import git_state
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ def describe_environment(device: torch.device, seed: int, threads: int) -> dict[
     features = sorted(name for name, present in capabilities.items() if present is True)
     return {
         "whit": metadata.version("whit"),
-        "code": code_state(),
+        "code": git_state(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": metadata.version("numpy"),

@@ -19,15 +19,15 @@ from typing import Any
 
 from whit.errors import InputError, RunFailed
 from whit.runs import layout
-from whit.runs.lock import Ownership, is_running, owner_of
+from whit.runs.lock import RunLock, is_running, read_lock_holder
 from whit.runs.result import EpochRecord
 from whit.system.atomic_files import (
-    append,
-    remove_leftovers,
-    sync_folder,
-    what_to_free,
-    why_no_place,
-    write_whole,
+    atomic_write,
+    disk_error_advice,
+    durable_append,
+    fsync_directory,
+    remove_temp_files,
+    unwritable_reason,
 )
 
 _MAX_NAME_BYTES = 255  # bytes; what file systems allow for one folder
@@ -45,9 +45,9 @@ class RunFolder:
             raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
         with self._translate_errors(layout.CHECKPOINTS):
             self.checkpoints.mkdir(exist_ok=True)
-            self.ownership = Ownership(self.checkpoints, take_over=take_over)
-            remove_leftovers(path)
-            remove_leftovers(self.checkpoints)
+            self.ownership = RunLock(self.checkpoints, steal=take_over)
+            remove_temp_files(path)
+            remove_temp_files(self.checkpoints)
 
     @staticmethod
     def check_creatable(out: Path) -> None:
@@ -56,7 +56,7 @@ class RunFolder:
             raise _exists_error(out)
         if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in out.parts):
             raise InputError(f"--out {out}: a name in it is longer than {_MAX_NAME_BYTES} bytes.")
-        if problem := why_no_place(out.absolute().parent):
+        if problem := unwritable_reason(out.absolute().parent):
             raise InputError(f"--out {out}: {problem}")
 
     @classmethod
@@ -79,12 +79,12 @@ class RunFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file atomically. Raises RunFailed naming the file."""
         with self.writing(name, len(content)):
-            write_whole(self.path / name, content)
+            atomic_write(self.path / name, content)
 
     def append_log(self, record: EpochRecord) -> None:
         line = _format_log_line(record)
         with self.writing(layout.LOG, len(line)):
-            append(self.path / layout.LOG, line)
+            durable_append(self.path / layout.LOG, line)
 
     def rewrite_log(self, records: Sequence[EpochRecord]) -> None:
         """Make the log equal to the records of the checkpoint, unless it is."""
@@ -110,19 +110,20 @@ class RunFolder:
         except OSError as error:
             raise RunFailed(
                 f"{self.path / name}: cannot be written: "
-                f"{what_to_free(self.path, error, size)}, then go on with: {self.resume_command}"
+                f"{disk_error_advice(self.path, error, size)}, then go on with: "
+                f"{self.resume_command}"
             ) from None
 
     def finish(self) -> None:
         """Remove what only an unfinished run needs, and release the lock."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self.ownership.give_back()
+        self.ownership.release()
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.ownership.give_back()
+        self.ownership.release()
 
 
 def import_run(path: Path, files: Mapping[str, bytes]) -> None:
@@ -135,7 +136,7 @@ def import_run(path: Path, files: Mapping[str, bytes]) -> None:
     if unexpected:
         raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, unexpected))}.")
     if os.path.lexists(path) and not os.path.lexists(path / layout.RESULT):
-        owner = owner_of(path / layout.CHECKPOINTS)
+        owner = read_lock_holder(path / layout.CHECKPOINTS)
         if owner is None or owner.is_alive() is False:
             shutil.rmtree(path, ignore_errors=True)
     if not os.path.lexists(path):
@@ -178,12 +179,12 @@ def _create(path: Path, files: Mapping[str, bytes], *, numbered: bool) -> Path:
         _remove_abandoned(parent)
         for file, content in files.items():
             (temporary / file).parent.mkdir(parents=True, exist_ok=True)
-            write_whole(temporary / file, content)
-        sync_folder(temporary)
+            atomic_write(temporary / file, content)
+        fsync_directory(temporary)
         path = _rename(temporary, path, numbered=numbered)
-        sync_folder(parent)
+        fsync_directory(parent)
     except OSError as error:
-        advice = what_to_free(parent, error, sum(map(len, files.values())))
+        advice = disk_error_advice(parent, error, sum(map(len, files.values())))
         message = f"{path}: cannot be made: {advice}"
         if isinstance(error, PermissionError):
             raise InputError(f"--out {message}.") from None

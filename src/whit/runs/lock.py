@@ -20,32 +20,32 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from whit.errors import LostLock, RunOwned
+from whit.errors import LockLost, RunLocked
 from whit.runs import layout
-from whit.system.atomic_files import write_whole
-from whit.system.untrusted_files import read_strange
+from whit.system.atomic_files import atomic_write
+from whit.system.untrusted_files import read_untrusted
 
-_LARGEST = 10_000  # bytes of owner.json; ours has about 300
+_MAX_BYTES = 10_000  # bytes of owner.json; ours has about 300
 
 
 @dataclass(frozen=True)
-class Owner:
+class LockHolder:
     """A process, told apart from others that had its number before or have it elsewhere."""
 
     host: str
-    boot: str | None  # of the kernel, where it gives itself a name at each start
+    boot_id: str | None  # of the kernel, where it gives itself a name at each start
     pid: int
-    born: str | None  # when the process started, in the kernel's own count
+    start_time: str | None  # when the process started, in the kernel's own count
     since: str  # when it took the run, ISO 8601
     token: str  # no two owners share it
 
     @classmethod
-    def this_process(cls) -> Owner:
+    def this_process(cls) -> LockHolder:
         return cls(
             host=socket.gethostname(),
-            boot=_boot(),
+            boot_id=_boot_id(),
             pid=os.getpid(),
-            born=_born(os.getpid()),
+            start_time=_process_start_time(os.getpid()),
             since=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             token=secrets.token_hex(8),
         )
@@ -57,64 +57,66 @@ class Owner:
         """Whether the process still runs; None when it is another machine's and cannot be seen."""
         if self.host != socket.gethostname():
             return None
-        same_start = self.boot == _boot()
-        return same_start and is_running(self.pid) and self.born == _born(self.pid)
+        same_start = self.boot_id == _boot_id()
+        return (
+            same_start and is_running(self.pid) and self.start_time == _process_start_time(self.pid)
+        )
 
 
-class Ownership:
+class RunLock:
     """The right to write in one folder, from its making to `give_back`."""
 
-    def __init__(self, folder: Path, *, take_over: bool = False):
+    def __init__(self, folder: Path, *, steal: bool = False):
         """Take the folder. Raises RunOwned, naming the owner, when it is somebody else's.
 
         `take_over` takes it from an owner on another machine, of whom nobody here can know
         whether it is alive. Raises OSError when nothing can be written.
         """
         self.folder = folder
-        self.owner = Owner.this_process()
+        self.holder = LockHolder.this_process()
         self._lock = FileLock(folder / layout.LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout:
-            owner = owner_of(folder) or "another process"
-            raise RunOwned(f"{folder.parent}: it is being trained by {owner}.") from None
-        before = owner_of(folder)
-        if before and before.host != self.owner.host and not take_over:
+            owner = read_lock_holder(folder) or "another process"
+            raise RunLocked(f"{folder.parent}: it is being trained by {owner}.") from None
+        before = read_lock_holder(folder)
+        if before and before.host != self.holder.host and not steal:
             self._lock.release()
-            raise RunOwned(
+            raise RunLocked(
                 f"{folder.parent}: it was last trained by {before}, and was not given back. "
                 "Whether that process is alive cannot be seen from this machine: if you know that "
                 "it is not, add --take-over."
             )
         try:
-            write_whole(folder / layout.LOCK_HOLDER, json.dumps(asdict(self.owner)).encode())
+            atomic_write(folder / layout.LOCK_HOLDER, json.dumps(asdict(self.holder)).encode())
         except OSError:
             self._lock.release()
             raise
 
     def check(self) -> None:
         """Raise LostLock if the folder was taken over, or is gone."""
-        now = owner_of(self.folder)
-        if now is None or now.token != self.owner.token:
-            raise LostLock(
+        now = read_lock_holder(self.folder)
+        if now is None or now.token != self.holder.token:
+            raise LockLost(
                 f"{self.folder.parent}: taken over by {now}; nothing more is written here."
                 if now
                 else f"{self.folder.parent}: somebody removed it, or a part of it, while it was "
                 "being trained; nothing more is written here."
             )
 
-    def give_back(self) -> None:
-        now = owner_of(self.folder)
-        if now and now.token == self.owner.token:
+    def release(self) -> None:
+        now = read_lock_holder(self.folder)
+        if now and now.token == self.holder.token:
             (self.folder / layout.LOCK_HOLDER).unlink(missing_ok=True)
         self._lock.release()
 
 
-def owner_of(folder: Path) -> Owner | None:
+def read_lock_holder(folder: Path) -> LockHolder | None:
     """Return who took the folder and did not give it back, dead or alive."""
     try:
-        value: Any = json.loads(read_strange(folder / layout.LOCK_HOLDER, _LARGEST) or b"")
-        owner = Owner(**value)
+        value: Any = json.loads(read_untrusted(folder / layout.LOCK_HOLDER, _MAX_BYTES) or b"")
+        owner = LockHolder(**value)
         typed = isinstance(owner.pid, int) and 0 < owner.pid < 1 << 31
         names = (owner.host, owner.since, owner.token)
         return owner if typed and all(isinstance(name, str) for name in names) else None
@@ -134,14 +136,14 @@ def is_running(pid: int) -> bool:
 
 
 @cache
-def _boot() -> str | None:
+def _boot_id() -> str | None:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return None
 
 
-def _born(pid: int) -> str | None:
+def _process_start_time(pid: int) -> str | None:
     """When a process started, in clock ticks since the kernel did; tells a reused number apart.
 
     None for a process that is dead but not yet buried by its parent.

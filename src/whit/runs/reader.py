@@ -16,9 +16,9 @@ from whit.errors import InputError, RecipeError
 from whit.recipes.budget import Verdict
 from whit.recipes.recipe import MAX_BYTES, Recipe, parse_recipe
 from whit.runs import layout
-from whit.runs.lock import Owner, owner_of
+from whit.runs.lock import LockHolder, read_lock_holder
 from whit.runs.result import EpochRecord, Evaluation
-from whit.system.untrusted_files import read_strange
+from whit.system.untrusted_files import read_untrusted
 from whit.system.validation_errors import describe_errors
 
 # Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
@@ -49,8 +49,8 @@ class RunRecord:
         return "running" if self.owner and self.owner.is_alive() is not False else "stopped"
 
     @property
-    def owner(self) -> Owner | None:
-        return owner_of(self.path / layout.CHECKPOINTS)
+    def owner(self) -> LockHolder | None:
+        return read_lock_holder(self.path / layout.CHECKPOINTS)
 
     @property
     def seed(self) -> int | None:
@@ -177,7 +177,7 @@ def _epoch_record() -> TypeAdapter[EpochRecord]:
 
 def _read(path: Path, max_bytes: int = _MAX_BYTES) -> str:
     """Read a text file. Raises OSError; InputError for a link, no text, or too large a file."""
-    content = read_strange(path, max_bytes + 1)
+    content = read_untrusted(path, max_bytes + 1)
     if content is None:
         raise InputError(f"{path}: not a file of its own; a run holds no links.")
     if len(content) > max_bytes:

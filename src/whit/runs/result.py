@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from whit.recipes.budget import Budget, Metrics, Verdict, Violation
 from whit.system.numbers import floor_percent, json_number, percent
-from whit.system.text_tables import align_columns, wrapped
+from whit.system.text_tables import align_columns, wrap
 
 KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in tables
 
@@ -132,13 +132,13 @@ class RunResult:
                 f"{evaluation.correct}/{evaluation.total} "
                 "(shown only: the last epoch is judged)."
             )
-            lines.append(wrapped(best, width))
-        lines += [wrapped(f"Note: {note}", width) for note in self.notes]
+            lines.append(wrap(best, width))
+        lines += [wrap(f"Note: {note}", width) for note in self.notes]
         cost = (
             f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
             f"({self.seconds_total:.1f} s in all), seed {self.seed}."
         )
-        lines.append(wrapped(cost, width))
+        lines.append(wrap(cost, width))
         if self.folder:
             lines.append(f"Run folder: {self.folder}")
         return "\n".join(lines)
@@ -160,5 +160,5 @@ def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
     lines = align_columns(cells, "llll")
     verdict = budget.verdict(metrics)
     lines.append(f"Verdict: {verdict}.")
-    lines += [wrapped(f"  - {found.message}", width) for found in budget.violations(metrics)]
+    lines += [wrap(f"  - {found.message}", width) for found in budget.violations(metrics)]
     return "\n".join(lines)

@@ -66,10 +66,10 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     problem = weights_problem(run)
     if problem:
         raise InputError(f"distill.teacher = {name!r}: {problem}, so it can teach nothing.")
-    altered = [file for file, _, _ in verify_manifest(run.result or {}, path)]
-    if altered:
+    tampered = [file for file, _, _ in verify_manifest(run.result or {}, path)]
+    if tampered:
         raise InputError(
-            f"distill.teacher = {name!r}: altered after the run: {', '.join(altered)}. Train the "
+            f"distill.teacher = {name!r}: altered after the run: {', '.join(tampered)}. Train the "
             "teacher again."
         )
     data, teacher_data = recipe.data, run.recipe.data

@@ -17,47 +17,47 @@ class Output(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        close(sys.stdout)
+        discard_output(sys.stdout)
 
 
-def console() -> Console:
+def make_console() -> Console:
     if sys.stdout.isatty():
         return Output()
     # A pipe has no width: tables there are as wide as they are on a usual terminal.
     return Output(width=100, force_terminal=False)
 
 
-def alone(as_json: bool) -> AbstractContextManager[object]:
+def stdout_to_stderr(as_json: bool) -> AbstractContextManager[object]:
     """With --json, send what a user's own model prints to standard error."""
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
-    say(json.dumps(value, indent=2) if as_json else table(console().width), sys.stdout)
+    echo(json.dumps(value, indent=2) if as_json else table(make_console().width), sys.stdout)
 
 
-def say(text: str, stream: TextIO) -> None:
+def echo(text: str, stream: TextIO) -> None:
     try:
         print(text, file=stream, flush=True)
     except BrokenPipeError:
-        close(stream)
+        discard_output(stream)
 
 
-def say_aside(text: str) -> None:
+def warn(text: str) -> None:
     """Say something beside the result."""
-    say(f"whit: {text}", sys.stderr)
+    echo(f"whit: {text}", sys.stderr)
 
 
-def close(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Let everything that is still printed go nowhere; Python flushes once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def leave_at_once(number: int, goes_on: str = "--resume") -> None:
+def exit_immediately(number: int, resume_hint: str = "--resume") -> None:
     """On a second signal, leave without saving: every file on the disk is whole at any time."""
     if sys.stdout.isatty():
         os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
-    message = f"whit: stopped at once; what was saved before is kept, and {goes_on} goes on.\n"
+    message = f"whit: stopped at once; what was saved before is kept, and {resume_hint} goes on.\n"
     with suppress(OSError):
         os.write(2, message.encode())
     os._exit(128 + number)

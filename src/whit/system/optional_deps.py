@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from whit.errors import InputError
 
 
-def need(extra: str, *modules: str) -> None:
+def require_extra(extra: str, *modules: str) -> None:
     """Raise InputError, saying what to install, unless all modules are there."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:

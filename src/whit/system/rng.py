@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 
-def set_chance(seed: int, purpose: Purpose, epoch: int = 0) -> None:
+def seed_all(seed: int, stream: RngStream, epoch: int = 0) -> None:
     """Start every generator from the stream of (seed, purpose, epoch); CUDA's too, if used."""
-    number = stream_seed(seed, purpose, epoch)
+    number = derive_seed(seed, stream, epoch)
     torch.manual_seed(number)
     random.seed(number)
     np.random.seed(number % 2**32)  # more it does not take
 
 
-def chance_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def get_rng_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return where the generators stand, as tensors by name and JSON."""
     tensors = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
@@ -38,36 +38,38 @@ def chance_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, {"python": [version, gauss], "numpy": numpy}
 
 
-def restore_chance(tensors: dict[str, Tensor], facts: dict[str, Any], device: torch.device) -> None:
+def set_rng_state(
+    tensors: dict[str, Tensor], metadata: dict[str, Any], device: torch.device
+) -> None:
     """Put the generators where `chance_state` found them."""
     torch.set_rng_state(tensors["torch"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda"], device)
-    version, gauss = facts["python"]
+    version, gauss = metadata["python"]
     random.setstate((version, tuple(tensors["python"].tolist()), gauss))
-    numpy = {**facts["numpy"], "state": {**facts["numpy"]["state"]}}
+    numpy = {**metadata["numpy"], "state": {**metadata["numpy"]["state"]}}
     numpy["state"]["key"] = tensors["numpy"].numpy().astype(np.uint32)
     np.random.set_state(numpy)
 
 
 @contextmanager
-def own_chance() -> Iterator[None]:
+def preserve_rng_state() -> Iterator[None]:
     """Leave the caller's generators as they were, whatever is drawn inside."""
     cpu = torch.device("cpu")
-    before = chance_state(cpu)
+    before = get_rng_state(cpu)
     try:
         yield
     finally:
-        restore_chance(*before, cpu)
+        set_rng_state(*before, cpu)
 
 
-Purpose = Literal["weights", "shuffle", "warp", "dropout"]
+RngStream = Literal["weights", "shuffle", "warp", "dropout"]
 
 
-def stream_seed(seed: int, purpose: Purpose, epoch: int = 0) -> int:
+def derive_seed(seed: int, stream: RngStream, epoch: int = 0) -> int:
     """Return a 63-bit seed for one consumer of randomness in one epoch.
 
     SHA-256 keeps the streams of neighbouring seeds and epochs unrelated, on every machine.
     """
-    digest = hashlib.sha256(f"whit/{seed}/{purpose}/{epoch}".encode()).digest()
+    digest = hashlib.sha256(f"whit/{seed}/{stream}/{epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

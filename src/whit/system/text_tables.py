@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-_SHORTEST = 12  # columns; a shortened cell still tells one from another
+_MIN_COLUMN = 12  # columns; a shortened cell still tells one from another
 
 
 def align_columns(
@@ -35,23 +35,23 @@ def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = No
     """
     assert all(len(row) == len(align) for row in rows)
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
-    flexible = [i for i, side in enumerate(align) if side == "L" and widths[i] > _SHORTEST]
+    flexible = [i for i, side in enumerate(align) if side == "L" and widths[i] > _MIN_COLUMN]
     while width is not None and flexible and sum(widths) + 2 * (len(widths) - 1) > width:
         widest = max(flexible, key=lambda i: widths[i])
         widths[widest] -= 1
-        flexible = [i for i in flexible if widths[i] > _SHORTEST]
+        flexible = [i for i in flexible if widths[i] > _MIN_COLUMN]
     lines = align_columns(rows, align, widths)
     lines.insert(1, "-" * max(len(line) for line in lines))
     return "\n".join(lines)
 
 
-def folded_table(rows: Sequence[Sequence[str]], align: str, width: int) -> str:
+def stacked_table(rows: Sequence[Sequence[str]], align: str, width: int) -> str:
     """As `text_table`; columns that do not fit go into further tables, the first one repeated."""
     columns = list(zip(*rows, strict=True))
     room = [max(map(len, column)) for column in columns]
     tables: list[list[int]] = [[0]]
     for i in range(1, len(columns)):
-        name = min(room[0], _SHORTEST) if align[0] == "L" else room[0]
+        name = min(room[0], _MIN_COLUMN) if align[0] == "L" else room[0]
         taken = name + sum(2 + room[j] for j in tables[-1][1:])
         if taken + 2 + room[i] > width and len(tables[-1]) > 1:
             tables.append([0])
@@ -64,7 +64,7 @@ def folded_table(rows: Sequence[Sequence[str]], align: str, width: int) -> str:
     )
 
 
-def wrapped(text: str, width: int) -> str:
+def wrap(text: str, width: int) -> str:
     """Return `text` with lines longer than `width` broken at blanks; no word is ever broken."""
     lines = []
     for line in text.split("\n"):

@@ -21,7 +21,7 @@ _FLAGS = (
 )
 
 
-def read_strange(path: Path | str, most: int) -> bytes | None:
+def read_untrusted(path: Path | str, max_bytes: int) -> bytes | None:
     """Return the first `most` bytes of a file; None for a link, a folder, a pipe, a device.
 
     Raises OSError when it is not there or cannot be read.
@@ -40,10 +40,10 @@ def read_strange(path: Path | str, most: int) -> bytes | None:
         if not stat.S_ISREG(status.st_mode):
             return None
         # In one piece where the size is true; it is not of a file that grows, or of the system's.
-        parts = [os.read(descriptor, min(most, status.st_size + 1))]
+        parts = [os.read(descriptor, min(max_bytes, status.st_size + 1))]
         length = len(parts[0])
-        while parts[-1] and length < most:
-            parts.append(os.read(descriptor, min(most - length, 1 << 20)))
+        while parts[-1] and length < max_bytes:
+            parts.append(os.read(descriptor, min(max_bytes - length, 1 << 20)))
             length += len(parts[-1])
         return b"".join(parts)
     finally:

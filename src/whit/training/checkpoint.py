@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from whit.runs.layout import CHECKPOINT_NAME
-from whit.system.atomic_files import write_whole
+from whit.system.atomic_files import atomic_write
 
 _NUM_KEPT = 2
 _METADATA_KEY = "whit"  # the header's one entry that is not a tensor
@@ -54,7 +54,7 @@ def write_checkpoint(folder: Path, content: bytes) -> Path:
     """
     found = _numbered(folder)
     path = folder / file_name(found[0][0] + 1 if found else 0, content)
-    write_whole(path, content)
+    atomic_write(path, content)
     for _, older in found[_NUM_KEPT - 1 :]:
         older.unlink(missing_ok=True)
     return path

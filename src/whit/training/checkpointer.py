@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from whit.errors import CannotResume
+from whit.errors import IncompatibleResume
 from whit.models.weights import save_weights, sha256
 from whit.runs.compatibility import Change
 from whit.runs.folder import RunFolder
@@ -97,7 +97,7 @@ class ResumableState:
             self.changes = list(metadata["changes"])
             self.elapsed = float(metadata["elapsed"])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
-            raise CannotResume(
+            raise IncompatibleResume(
                 f"{checkpoint.path}: not a state of this run: {error}. Put recipe.toml and the "
                 "checkpoint folder back as they were, or train anew."
             ) from None

@@ -10,7 +10,7 @@ import torch
 from whit.errors import InputError
 
 
-def choose_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """Return `cpu`, `cuda` or `cuda:N`. Raises InputError for one that is not there."""
     try:
         device = torch.device(name)
@@ -27,17 +27,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_threads(threads: int | None) -> int:
+def resolve_threads(threads: int | None) -> int:
     """Return the number of threads to compute with. Raises InputError outside 1 to 4 x cores."""
     if threads is None:
         return torch.get_num_threads()
-    most = 4 * (os.cpu_count() or 1)
-    if not 1 <= threads <= most:
-        raise InputError(f"--threads {threads}: allowed on this machine are 1 to {most}.")
+    maximum = 4 * (os.cpu_count() or 1)
+    if not 1 <= threads <= maximum:
+        raise InputError(f"--threads {threads}: allowed on this machine are 1 to {maximum}.")
     return threads
 
 
-def make_repeatable(device: torch.device) -> None:
+def enable_determinism(device: torch.device) -> None:
     """Make CUDA compute the same bytes each time, and fp32 as fp32; processors do both already."""
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
@@ -46,7 +46,7 @@ def make_repeatable(device: torch.device) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Ask glibc to keep freed memory instead of giving it back to the system at every step.
 
     A step frees and takes the same tens of megabytes; giving them back costs a page fault for

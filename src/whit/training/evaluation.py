@@ -21,7 +21,7 @@ _BATCH = 500
 def evaluate(
     model: nn.Module,
     split: Split,
-    normalise: Normalize,
+    normalize: Normalize,
     *,
     device: torch.device | str = "cpu",
     batch_size: int = _BATCH,
@@ -36,7 +36,7 @@ def evaluate(
     wrong: list[int] = []
     total = 0
     loss = 0.0
-    for first, logits, labels in _batches(model.eval(), split, normalise, device, batch_size):
+    for first, logits, labels in _batches(model.eval(), split, normalize, device, batch_size):
         missed = (logits.argmax(1) != labels).nonzero().flatten()
         wrong += (missed + first).tolist()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
@@ -49,14 +49,14 @@ def evaluate(
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, normalise: Normalize) -> Tensor:
+def predict(model: nn.Module, split: Split, normalize: Normalize) -> Tensor:
     """Return the logits, float32 (N, K), of every image of `split` in its order.
 
     In the same batches as `evaluate`, so that both decide the same. The model is left in the mode
     it was in.
     """
     was_training = model.training
-    parts = [logits for _, logits, _ in _batches(model.eval(), split, normalise, "cpu", _BATCH)]
+    parts = [logits for _, logits, _ in _batches(model.eval(), split, normalize, "cpu", _BATCH)]
     model.train(was_training)
     logits = torch.cat(parts)
     assert len(logits) == len(split), f"predicted {len(logits)} of {len(split)} images"

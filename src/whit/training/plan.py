@@ -19,7 +19,7 @@ from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
 from whit.runs.result import verdict_text
 from whit.runs.teacher import Teacher, load_teacher
-from whit.system.text_tables import wrapped
+from whit.system.text_tables import wrap
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +58,7 @@ class Plan:
         return self.recipe.budget.to_budget().violations(self.metrics)
 
     @property
-    def refusals(self) -> tuple[Violation, ...]:
+    def hard_violations(self) -> tuple[Violation, ...]:
         """The violations that no training can mend: parameters and layers."""
         return tuple(violation for violation in self.violations if violation.rule != "epochs")
 
@@ -90,12 +90,12 @@ class Plan:
             f"{self.num_steps:,} in all."
         )
         lines = [
-            wrapped(title, width),
+            wrap(title, width),
             "",
             self.audit.table(width),
             "",
-            wrapped(steps, width),
-            *([wrapped(f"Learns from {self.teacher}.", width)] if self.teacher else []),
+            wrap(steps, width),
+            *([wrap(f"Learns from {self.teacher}.", width)] if self.teacher else []),
             "",
             verdict_text(self.recipe.budget.to_budget(), self.metrics, width),
         ]
@@ -111,7 +111,7 @@ class Plan:
         return f"{self.audit._repr_html_()}<pre>{verdict}</pre>"
 
 
-def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
+def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     """Plan a recipe, or a recipe for a model of your own; reads no images.
 
     Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
@@ -139,7 +139,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     try:
         teacher = load_teacher(recipe)
         if teacher:
-            problems += _cannot_teach(teacher, image_shape, num_classes)
+            problems += _teacher_problems(teacher, image_shape, num_classes)
     except InputError as error:
         problems += error.problems
     try:
@@ -156,7 +156,7 @@ def plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     return Plan(recipe, audit, image_shape, num_classes, num_train, teacher)
 
 
-def _cannot_teach(
+def _teacher_problems(
     teacher: Teacher, image_shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[str]:
     """Say how what the teacher was trained on differs from what it shall teach."""

@@ -13,7 +13,7 @@ from rich.text import Text
 from torch import Tensor
 
 from whit.runs.result import EpochRecord
-from whit.system.text_tables import wrapped
+from whit.system.text_tables import wrap
 from whit.training.callback import Callback, RunCallback, RunStatus, Subject
 from whit.training.state import Batches, EpochMetrics
 
@@ -29,7 +29,7 @@ class Reporter(Callback[Subject]):
 
     def echo(self, text: str) -> None:
         """Print text, wrapped to the console's width."""
-        self.console.out(wrapped(text, self.console.width), highlight=False)
+        self.console.out(wrap(text, self.console.width), highlight=False)
 
     def on_start(self, subject: Subject) -> None:
         self.subject = subject

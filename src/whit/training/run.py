@@ -16,11 +16,11 @@ from torch import nn
 
 from whit.data.splits import Dataset, Split
 from whit.errors import (
-    CannotResume,
     Diverged,
+    IncompatibleResume,
     Interrupted,
-    LostLock,
-    RunEnded,
+    LockLost,
+    RunAlreadyFinished,
     RunFailed,
     WhitError,
 )
@@ -34,16 +34,16 @@ from whit.runs.folder import RunFolder, encode_json
 from whit.runs.manifest import with_manifest
 from whit.runs.reader import RunRecord, read_run
 from whit.runs.result import RunResult
-from whit.system.rng import own_chance
+from whit.system.rng import preserve_rng_state
 from whit.system.signals import SignalHandler, StopRequested, raise_keyboard_interrupt
 from whit.training.callback import RunCallback, RunStatus
 from whit.training.checkpoint import file_name
 from whit.training.checkpointer import Checkpointer, ResumableState, load_latest, reconcile_log
-from whit.training.device import choose_device, choose_threads
+from whit.training.device import resolve_device, resolve_threads
 from whit.training.evaluation import evaluate
 from whit.training.loop import train
 from whit.training.outcome import build_result, diverged_result
-from whit.training.plan import Plan, plan
+from whit.training.plan import Plan, make_plan
 from whit.training.setup import setup_run
 
 
@@ -64,9 +64,9 @@ def train_run(
     when the model can never keep its budget; InputError and its kin before anything is written;
     Interrupted after saving; RunFailed when the run itself goes wrong.
     """
-    if plan.refusals:
+    if plan.hard_violations:
         raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
-    torch_device, num_threads = choose_device(device), choose_threads(threads)
+    torch_device, num_threads = resolve_device(device), resolve_threads(threads)
     setup = setup_run(plan, model, seed, torch_device)
     recipe = plan.recipe.to_toml().encode()
     resumable = ResumableState(setup, recipe)
@@ -78,7 +78,7 @@ def train_run(
     }
     with (
         SignalHandler(on_second_signal) as signals,
-        own_chance(),
+        preserve_rng_state(),
         _use_threads(num_threads),
         RunFolder.create(out, plan.recipe.name, seed, files) as folder,
         callback or RunCallback() as callback,
@@ -110,30 +110,32 @@ def resume_run(
     _refuse_ended(record, take_over)
     reject_code_in_run(record.recipe.model.name, path)
     if model is not None and not record.recipe.model.is_in_memory:
-        raise CannotResume(f"{path}: its recipe builds its model: leave model=... away.")
-    resumed = plan(record.recipe, model)
+        raise IncompatibleResume(f"{path}: its recipe builds its model: leave model=... away.")
+    resumed = make_plan(record.recipe, model)
     if resumed.recipe != record.recipe:
-        raise CannotResume(f"{path}: trained {record.recipe.model.name}, not this model.")
+        raise IncompatibleResume(f"{path}: trained {record.recipe.model.name}, not this model.")
     if record.seed is None:
-        raise CannotResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
-    torch_device = choose_device(device or str(record.environment.get("device", "cpu")))
+        raise IncompatibleResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
+    torch_device = resolve_device(device or str(record.environment.get("device", "cpu")))
     setup = setup_run(resumed, model, record.seed, torch_device)
     resumable = ResumableState(setup, (path / layout.RECIPE).read_bytes())
     with (
         SignalHandler(on_second_signal) as signals,
-        own_chance(),
+        preserve_rng_state(),
         RunFolder(path, take_over=take_over) as folder,
         callback or RunCallback() as callback,
     ):
         ended = read_run(path).result  # by another process, since we looked
         if ended is not None:
             folder.finish()
-            raise RunEnded(path, ended)
+            raise RunAlreadyFinished(path, ended)
         latest, damaged = load_latest(folder, resumable)
         if latest is None and record.recipe.model.is_in_memory:
-            raise CannotResume(f"{path}: no whole checkpoint is left of a model given in Python.")
+            raise IncompatibleResume(
+                f"{path}: no whole checkpoint is left of a model given in Python."
+            )
         earlier = resumable.threads or record.environment.get("threads")
-        num_threads = choose_threads(threads or (earlier if isinstance(earlier, int) else None))
+        num_threads = resolve_threads(threads or (earlier if isinstance(earlier, int) else None))
         environment = setup.environment(num_threads)
         changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not accept_changes:
@@ -141,7 +143,7 @@ def resume_run(
                 "it would not be the same run. Put this back as it was; or add --accept-changes, "
                 "and the result will say so."
             )
-            raise CannotResume(
+            raise IncompatibleResume(
                 [*(f"{path}: {describe_change(change)}." for change in changes), advice]
             )
         messages = [f"{file}: damaged, so it is not used." for file in damaged]
@@ -182,7 +184,7 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
         weights = checkpointer.last_finite_weights()
         _finalize(diverged_result(result_with(weights), error), weights, checkpointer)
         location = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
-        raise error.with_more(location) from None
+        raise error.with_advice(location) from None
     weights = save_weights(state.model)
     return _finalize(result_with(weights), weights, checkpointer)
 
@@ -205,7 +207,7 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> Interrupted
     if stop.is_consistent:
         try:
             checkpointer.save()
-        except LostLock:
+        except LockLost:
             raise
         except RunFailed as error:
             raise RunFailed(f"stopped by {stop.name} {position}, and not saved: {error}") from None
@@ -225,7 +227,7 @@ def _refuse_ended(record: RunRecord, take_over: bool) -> None:
     if (record.path / layout.CHECKPOINTS).exists():
         with RunFolder(record.path, take_over=take_over) as folder:
             folder.finish()
-    raise RunEnded(record.path, record.result)
+    raise RunAlreadyFinished(record.path, record.result)
 
 
 def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:

@@ -17,7 +17,7 @@ from whit.errors import DataError, InputError, ModelError
 from whit.models.build import build_initialized_model, materialize_lazy_layers
 from whit.models.user_code import user_model_sha256
 from whit.runs.environment import describe_environment
-from whit.training.device import keep_freed_memory, make_repeatable
+from whit.training.device import enable_determinism, tune_malloc
 from whit.training.optimization.distillation import build_distillation
 from whit.training.optimization.objective import Objective
 from whit.training.plan import Plan
@@ -50,8 +50,8 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
     """Load the data and build the model. Writes nothing."""
     started = time.perf_counter()
     recipe = plan.recipe
-    make_repeatable(device)
-    keep_freed_memory()
+    enable_determinism(device)
+    tune_malloc()
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     _check_dataset(dataset, plan)
     if recipe.train.evaluate == "val" and dataset.val is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from whit.recipes.recipe import Recipe
-from whit.system.rng import chance_state, restore_chance, set_chance
+from whit.system.rng import get_rng_state, seed_all, set_rng_state
 from whit.training.optimization.optim import EMA, build_optimizer
 from whit.training.optimization.qat import FakeQuantizer
 
@@ -66,7 +66,7 @@ class TrainingState:
     def begin_epoch(self) -> None:
         """Seed the epoch's random numbers, unless the epoch is already under way."""
         if not self.batches:
-            set_chance(self.seed, "dropout", self.epoch)
+            seed_all(self.seed, "dropout", self.epoch)
         self.model.train()
 
     def end_epoch(self) -> None:
@@ -117,7 +117,7 @@ class TrainingState:
         tensors = {f"model.{name}": tensor for name, tensor in _named_tensors(self.model).items()}
         tensors |= {f"optimizer.{name}": t for name, t in self._optimizer_tensors()}
         tensors |= {f"average.{i}": tensor for i, tensor in enumerate(self.ema.mean)}
-        rng_tensors, rng_metadata = chance_state(self.device)
+        rng_tensors, rng_metadata = get_rng_state(self.device)
         tensors |= {f"chance.{name}": tensor for name, tensor in rng_tensors.items()}
         metadata = {
             "epoch": self.epoch,
@@ -161,7 +161,7 @@ class TrainingState:
         for i, mean in enumerate(self.ema.mean):
             _copy(tensors[f"average.{i}"], mean)
         rng = {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("chance.")}
-        restore_chance(rng, metadata["chance"], self.device)
+        set_rng_state(rng, metadata["chance"], self.device)
         self.ema.steps = metadata["average_steps"]
         self.epoch, self.batches = metadata["epoch"], metadata["batches"]
         self.seen, self.steps = metadata["seen"], metadata["steps"]

@@ -24,7 +24,7 @@ from whit.models.build import build_initialized_model, load_model
 from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import is_model_path, reject_code_in_run
-from whit.recipes.recipe import FLAGSHIP, ModelSpec, Recipe, load_recipe, shipped_recipes
+from whit.recipes.recipe import DEFAULT_RECIPE, ModelSpec, Recipe, builtin_recipes, load_recipe
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
@@ -32,9 +32,9 @@ from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.runs.result import Evaluation, verdict_text
 from whit.system.numbers import percent
-from whit.system.text_tables import wrapped
+from whit.system.text_tables import wrap
 from whit.training.evaluation import predict
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.verification.provenance import current_digests, diff_inputs
 
 # Two logits so near each other may change places when sums are made in another order.
@@ -42,7 +42,7 @@ _NEARLY_EQUAL = 1e-3
 
 
 @dataclass(frozen=True, repr=False)
-class Judgement:
+class AuditResult:
     """A model's layers, what is known of its training, and the verdict on both.
 
     `mismatches` are statements of a run folder that its own weights or log contradict; one is
@@ -76,8 +76,8 @@ class Judgement:
         lines = [self.audit.table(width), "", verdict]
         if self.mismatches:
             lines.append("The record does not hold (verdict: missed):")
-            lines += [wrapped(f"  - {found.message}", width) for found in self.mismatches]
-        lines += [wrapped(f"Note: {note}", width) for note in self.notes]
+            lines += [wrap(f"  - {found.message}", width) for found in self.mismatches]
+        lines += [wrap(f"Note: {note}", width) for note in self.notes]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -90,9 +90,9 @@ class Judgement:
         return f"{self.audit._repr_html_()}<pre>{escape(rest)}</pre>"
 
 
-def judge(
+def audit(
     target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
-) -> Judgement:
+) -> AuditResult:
     """Judge a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
@@ -101,47 +101,47 @@ def judge(
     into it. Raises InputError when the target is none of these.
     """
     if isinstance(target, nn.Module):
-        return _judge_model(target, recipe, type(target).__name__)
+        return _audit_model(target, recipe, type(target).__name__)
     path = Path(target)
     if is_model_path(str(target)):
-        base = recipe or load_recipe(FLAGSHIP)
+        base = recipe or load_recipe(DEFAULT_RECIPE)
         sizes = base.model.arguments if is_model_path(base.model.name) else {}
         base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
         image_shape, classes, _ = probe_dataset(base.data.name)
         model = build_initialized_model(base, image_shape, classes)
-        return _judge_model(model, base, str(target), recipe)
+        return _audit_model(model, base, str(target), recipe)
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
-        return _judge_weights(path, recipe, model)[0]
+        return _audit_weights(path, recipe, model)[0]
     if recipe is not None:
         raise InputError(f"{target}: brings its own recipe: leave --recipe away.")
     if os.path.isdir(path):
-        return judge_run(read_run(path), model)[0]
-    if str(target) not in shipped_recipes() and not os.path.isfile(path):
+        return audit_run(read_run(path), model)[0]
+    if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing there to audit: neither a run folder, a file nor a shipped recipe."
-            f"{did_you_mean(str(target), shipped_recipes())}"
+            f"{did_you_mean(str(target), builtin_recipes())}"
         )
-    planned = plan(load_recipe(target))
-    return Judgement(planned.recipe, planned.audit, planned.metrics)
+    planned = make_plan(load_recipe(target))
+    return AuditResult(planned.recipe, planned.audit, planned.metrics)
 
 
-def _judge_model(
+def _audit_model(
     model: nn.Module, recipe: Recipe | None, name: str, given: Recipe | None = None
-) -> Judgement:
-    base = recipe or load_recipe(FLAGSHIP)
+) -> AuditResult:
+    base = recipe or load_recipe(DEFAULT_RECIPE)
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit)
     notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
-    return Judgement(base, audit, metrics, notes=tuple(notes))
+    return AuditResult(base, audit, metrics, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
-class Tested:
+class EvaluatedModel:
     """Weights in their model, read on the test split here and now; `logits` are (N, K)."""
 
     model: nn.Module
@@ -151,25 +151,27 @@ class Tested:
     test: Evaluation
 
 
-def _judge_weights(
+def _audit_weights(
     path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
-) -> tuple[Judgement, Tested | None]:
+) -> tuple[AuditResult, EvaluatedModel | None]:
     image_shape, classes, _ = probe_dataset(recipe.data.name)
     model = load_model(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     metrics = Metrics.from_audit(audit)
     if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
-        return Judgement(recipe, audit, metrics), None
+        return AuditResult(recipe, audit, metrics), None
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
     logits = predict(model, dataset.test, normalise)
-    test = _counted(logits, dataset.test)
+    test = _count_correct(logits, dataset.test)
     metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
-    return Judgement(recipe, audit, metrics), Tested(model, dataset, normalise, logits, test)
+    return AuditResult(recipe, audit, metrics), EvaluatedModel(
+        model, dataset, normalise, logits, test
+    )
 
 
-def _counted(logits: Tensor, split: Split) -> Evaluation:
+def _count_correct(logits: Tensor, split: Split) -> Evaluation:
     """Return what `evaluate` does, of logits (N, K) that are there already."""
     wrong = (logits.argmax(1) != split.labels).nonzero().flatten().tolist()
     loss = F.cross_entropy(logits, split.labels).item()
@@ -178,7 +180,9 @@ def _counted(logits: Tensor, split: Split) -> Evaluation:
     return Evaluation(split.name, total - len(wrong), total, mean_loss, wrong=tuple(wrong))
 
 
-def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement, Tested | None]:
+def audit_run(
+    run: RunRecord, model: nn.Module | None = None
+) -> tuple[AuditResult, EvaluatedModel | None]:
     """Judge a finished run, and hand out what it was judged by; None where test is left alone.
 
     Raises InputError when there is nothing to judge, or what it needs is not there.
@@ -189,12 +193,12 @@ def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement
         raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
-    judgement, tested = _judge_weights(weights, run.recipe, model, run.seed or 0)
+    judgement, tested = _audit_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: no epoch in it.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
-    metrics, notes = judgement.metrics, _caveats(run)
+    metrics, notes = judgement.metrics, _notes(run)
     if tested:
         near = _near_misses(run, tested)
         if near:
@@ -204,12 +208,12 @@ def judge_run(run: RunRecord, model: nn.Module | None = None) -> tuple[Judgement
     # Weights as good as the best reading, but not as the last, were chosen by their readings.
     selected = bool(logged) and metrics.correct != logged[-1] and metrics.correct == max(logged)
     metrics = replace(metrics, epochs=epochs, selected_on_test=selected)
-    found = [*altered(run), *_changed_since(run, tested)]
+    found = [*find_tampering(run), *_input_violations(run, tested)]
     found += _mismatches(run, metrics, sha256(weights.read_bytes()))
     return replace(judgement, metrics=metrics, mismatches=tuple(found), notes=notes), tested
 
 
-def _near_misses(run: RunRecord, tested: Tested) -> str | None:
+def _near_misses(run: RunRecord, tested: EvaluatedModel) -> str | None:
     """Say which images another processor than the run's decides otherwise, if that is all.
 
     Only where the machine differs, and only for images whose two best logits are nearly equal:
@@ -238,7 +242,7 @@ def _near_misses(run: RunRecord, tested: Tested) -> str | None:
     )
 
 
-def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]:
+def _input_violations(run: RunRecord, tested: EvaluatedModel | None) -> Iterator[Violation]:
     """Name what the judgement is made from and is no longer what the run was made from."""
     dataset = tested.dataset if tested else None
     for change in diff_inputs(run, current_digests(run.recipe, dataset, with_teacher=False)):
@@ -248,7 +252,7 @@ def _changed_since(run: RunRecord, tested: Tested | None) -> Iterator[Violation]
         yield Violation(rule, str(change["before"]), change["now"], message)
 
 
-def altered(run: RunRecord) -> Iterator[Violation]:
+def find_tampering(run: RunRecord) -> Iterator[Violation]:
     """Name every file of the run that is not as it was when the run was with_manifest."""
     for name, then, now in verify_manifest(run.result or {}, run.path):
         said = (
@@ -262,7 +266,7 @@ def altered(run: RunRecord) -> Iterator[Violation]:
         yield Violation("record recipe", "", "", message)
 
 
-def _caveats(run: RunRecord) -> tuple[str, ...]:
+def _notes(run: RunRecord) -> tuple[str, ...]:
     """What a reader must know of how the run came about."""
     result, code = run.result or {}, run.environment.get("code")
     found = [note for note in result.get("notes") or [] if isinstance(note, str)]

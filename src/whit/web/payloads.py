@@ -13,10 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from whit.errors import InputError
-from whit.experiments.statistics import Sample
+from whit.experiments.statistics import SampleStats
 from whit.recipes.model_ref import is_model_path
 from whit.runs.listing import run_fields
-from whit.runs.lock import Owner
+from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord, weights_problem
 from whit.web.run_location import RunLocation, escape_path
 
@@ -84,8 +84,8 @@ def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict
         "finished": len(finished),
         "judged": len(finished) + len(diverged),
         "met": None if "open" in verdicts or not finished else verdicts.count("met"),
-        "mean": Sample(tuple(percents)).mean if percents else None,
-        "sd": Sample(tuple(percents)).sd if percents else None,
+        "mean": SampleStats(tuple(percents)).mean if percents else None,
+        "sd": SampleStats(tuple(percents)).sd if percents else None,
         "lowest": min(percents, default=None),
         "highest": max(percents, default=None),
         "params": first["params"],
@@ -96,7 +96,7 @@ def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict
 def run_details(
     location: RunLocation,
     run: RunRecord,
-    owner: Owner | None,
+    owner: LockHolder | None,
     is_alive: bool | None,
     changed: float | None,
 ) -> dict[str, Any]:

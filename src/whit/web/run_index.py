@@ -19,7 +19,7 @@ from typing import Any
 from whit.errors import InputError
 from whit.runs import layout
 from whit.runs.listing import check_folders
-from whit.runs.lock import Owner
+from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord
 from whit.web.payloads import damaged_row, run_details, run_row, study_rows
 from whit.web.run_location import (
@@ -54,7 +54,7 @@ class _CachedDetails:
 
     signature: Signature
     run: RunRecord
-    owner: tuple[Owner | None, bool | None]
+    owner: tuple[LockHolder | None, bool | None]
     value: dict[str, Any]
 
 

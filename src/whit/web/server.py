@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from whit.errors import InputError
-from whit.system.console import say
+from whit.system.console import echo
 from whit.web.app import Application, build_app
 from whit.web.connection import Connection
 from whit.web.run_index import RunIndex
@@ -43,7 +43,7 @@ def serve(
     url = f"http://{_url_host(host)}:{port}"
     if not is_loopback(host):
         warning = f"warning: anybody who reaches port {port} of this machine sees these runs."
-        say(f"whit: {warning}", sys.stderr)
+        echo(f"whit: {warning}", sys.stderr)
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -75,7 +75,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         # Before a browser asks for the list; if it does meanwhile, it waits for this refresh.
         self._first_refresh = asyncio.create_task(self.application.list_runs())
-        say(f"The page is at {self.url} (Ctrl-C ends it).", sys.stdout)
+        echo(f"The page is at {self.url} (Ctrl-C ends it).", sys.stdout)
         if self.opens:
             # In a thread, since a browser may block.
             threading.Thread(target=_open, args=(self.url,), daemon=True).start()

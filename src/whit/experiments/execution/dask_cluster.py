@@ -13,17 +13,17 @@ from distributed import Client
 from distributed.client import FutureCancelledError
 
 from whit.errors import InputError, RunFailed
-from whit.experiments.execution.dask_task import TOPIC, do_on_worker
+from whit.experiments.execution.dask_task import TOPIC, run_remote_job
 from whit.experiments.execution.job import Job, Outcome, ProgressCallback
-from whit.runs.code_version import versions
+from whit.runs.code_version import compatibility_versions
 from whit.runs.folder import import_run
 
-_TICK = 0.1  # seconds
-_CONNECT = 10.0  # seconds to wait for the scheduler
-_GONE = 20.0  # seconds without the scheduler, or without a worker, after which it is gone
-_LOOK = 1.0  # seconds between two looks at who is there
+_POLL_SECONDS = 0.1  # seconds
+_CONNECT_TIMEOUT = 10.0  # seconds to wait for the scheduler
+_LOST_AFTER = 20.0  # seconds without the scheduler, or without a worker, after which it is gone
+_DISCOVERY_SECONDS = 1.0  # seconds between two looks at who is there
 # A worker is asked by a builtin, so that even one without whit can answer.
-_ASK = "__import__('whit.runs.code_version', fromlist=['_']).versions()"
+_VERSION_QUERY = "__import__('whit.runs.code_version', fromlist=['_']).versions()"
 
 
 @dataclass
@@ -38,28 +38,28 @@ class _Client(Client):
         """Nothing: its Cluster closes it, and one that was never connected would wait here."""
 
 
-class Cluster:
+class DaskExecutor:
     """The workers of a dask scheduler that have this whit and this torch, as a context."""
 
-    def __init__(self, address: str, say: Callable[[str], None]):
+    def __init__(self, address: str, warn: Callable[[str], None]):
         """Raises InputError when there is no scheduler, or no worker that fits."""
         for name in ("distributed", "distributed.client"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it ourselves
         self.address = address
-        self._say = say  # told of each worker that is refused
+        self._warn = warn  # told of each worker that is refused
         self.refused: dict[str, str] = {}  # worker to why
         self.threads: dict[str, int] = {}  # of each worker that fits
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._epochs: list[dict[str, Any]] = []
         try:
             made: Any = _Client  # its methods have no types
-            self.client = made(address, timeout=_CONNECT, set_as_default=False)
+            self.client = made(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"--cluster {address}: no scheduler answers there: {error}. Wanted is an address "
                 "such as tcp://host:8786, or tls://host:8786 with certificates."
             ) from None
-        self._look_who_is_there()
+        self._discover_workers()
         if not self.threads:
             problems = [f"worker {worker}: {why}." for worker, why in self.refused.items()]
             self.client.close(timeout=2)
@@ -68,16 +68,16 @@ class Cluster:
                 if problems
                 else f"--cluster {address}: it has no workers. Start some: dask worker {address}"
             )
-        self._say_who_is_refused()
+        self._report_refused()
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> DaskExecutor:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.client.close(timeout=2)
 
     def run(
-        self, jobs: Iterator[Job], look: ProgressCallback = lambda job, epochs: None
+        self, jobs: Iterator[Job], on_progress: ProgressCallback = lambda job, epochs: None
     ) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with its outcome, in the order in which they end.
 
@@ -88,17 +88,17 @@ class Cluster:
         again: list[Job] = []
         exhausted = False
         looked = there = time.monotonic()
-        self.client.subscribe_topic(TOPIC, self._heard)
+        self.client.subscribe_topic(TOPIC, self._on_event)
         try:
             while True:
-                if time.monotonic() - looked > _LOOK:
-                    self._look_who_is_there()
-                    self._say_who_is_refused()
+                if time.monotonic() - looked > _DISCOVERY_SECONDS:
+                    self._discover_workers()
+                    self._report_refused()
                     looked = time.monotonic()
                 if self.threads:
                     there = time.monotonic()
-                elif time.monotonic() - there > _GONE or self.client.status == "closed":
-                    raise self._gone()
+                elif time.monotonic() - there > _LOST_AFTER or self.client.status == "closed":
+                    raise self._cluster_lost()
                 while not exhausted and len(tasks) < sum(self.threads.values()):
                     job = again.pop() if again else next(jobs, None)
                     exhausted = job is None
@@ -111,16 +111,16 @@ class Cluster:
                     if outcome is not None:
                         del tasks[task.job.id]
                         yield task.job, outcome
-                    elif self._must_go_again(task):
+                    elif self._must_resubmit(task):
                         del tasks[task.job.id]
                         again.append(task.job)
                         exhausted = False
                 while self._epochs:
                     moved = self._epochs.pop(0)
                     if moved["id"] in tasks:
-                        look(tasks[moved["id"]].job, moved["epochs"])
-                look(None, 0)
-                time.sleep(_TICK)
+                        on_progress(tasks[moved["id"]].job, moved["epochs"])
+                on_progress(None, 0)
+                time.sleep(_POLL_SECONDS)
         finally:
             if tasks and self.client.status == "running":
                 self.client.cancel([task.future for task in tasks.values()], force=True)
@@ -128,8 +128,8 @@ class Cluster:
     def _submit(self, job: Job) -> _Task:
         fitting = frozenset(self.threads)
         future = self.client.submit(
-            do_on_worker,
-            job.to_line(),
+            run_remote_job,
+            job.to_json_line(),
             key=f"whit-{job.id}-{time.time_ns()}",
             workers=sorted(fitting),
             pure=False,
@@ -151,7 +151,7 @@ class Cluster:
             import_run(Path(task.job.folder), reply["files"])
         return Outcome(reply["state"], reply["said"])
 
-    def _must_go_again(self, task: _Task) -> bool:
+    def _must_resubmit(self, task: _Task) -> bool:
         """Whether the scheduler forgot a task, or all that may do it are gone."""
         if not self.threads:
             return False
@@ -162,7 +162,7 @@ class Cluster:
         self.client.cancel([task.future], force=True)
         return True
 
-    def _look_who_is_there(self) -> None:
+    def _discover_workers(self) -> None:
         """Ask workers that are new what they have; those with another whit or torch are refused."""
         if self.client.status != "running":
             self.threads = {}
@@ -170,11 +170,13 @@ class Cluster:
         try:
             workers = self.client.scheduler_info(n_workers=-1)["workers"]
             new = [w for w in workers if w not in self.refused and w not in self.threads]
-            answers = self.client.run(eval, _ASK, workers=new, on_error="return") if new else {}
+            answers = (
+                self.client.run(eval, _VERSION_QUERY, workers=new, on_error="return") if new else {}
+            )
         except (OSError, TimeoutError):  # going away at this moment
             self.threads = {}
             return
-        mine = versions()
+        mine = compatibility_versions()
         for worker, answer in answers.items():
             if isinstance(answer, OSError):
                 continue  # it has just gone
@@ -191,15 +193,15 @@ class Cluster:
             if worker not in self.refused and (worker in self.threads or worker in answers)
         }
 
-    def _say_who_is_refused(self) -> None:
-        for worker in self.refused.keys() - self._said:
-            self._say(f"refused worker {worker}: {self.refused[worker]}.")
-        self._said = set(self.refused)
+    def _report_refused(self) -> None:
+        for worker in self.refused.keys() - self._reported:
+            self._warn(f"refused worker {worker}: {self.refused[worker]}.")
+        self._reported = set(self.refused)
 
-    def _heard(self, event: tuple[float, dict[str, Any]]) -> None:
+    def _on_event(self, event: tuple[float, dict[str, Any]]) -> None:
         self._epochs.append(event[1])
 
-    def _gone(self) -> RunFailed:
+    def _cluster_lost(self) -> RunFailed:
         return RunFailed(
             f"--cluster {self.address}: it has gone away, or all of its workers have. What ended "
             "is kept; once it is back, the same command goes on."

@@ -24,19 +24,19 @@ from distributed import get_worker
 from whit.experiments.execution.job import Job
 from whit.experiments.execution.local import LocalExecutor
 from whit.runs import layout
-from whit.runs.code_version import versions
-from whit.runs.lock import owner_of
+from whit.runs.code_version import compatibility_versions
+from whit.runs.lock import read_lock_holder
 
 TOPIC = "whit-epochs"
-_KEPT = 86_400.0  # seconds that a run is kept which nobody fetched
-_PATIENCE = 10.0  # seconds for a process without a driver to give a run back
+_KEEP_SECONDS = 86_400.0  # seconds that a run is kept which nobody fetched
+_LOCK_TIMEOUT = 10.0  # seconds for a process without a driver to give a run back
 
 _thread = threading.local()
 
 
-def do_on_worker(line: str) -> dict[str, Any]:
+def run_remote_job(line: str) -> dict[str, Any]:
     """Do a job; return its `state`, what is `said` of it, and the `files` of the run."""
-    job = Job.from_line(line)
+    job = Job.from_json_line(line)
     scratch = _scratch(job)
     mine = replace(job, folder=str(scratch))
     worker = get_worker()
@@ -52,7 +52,7 @@ def do_on_worker(line: str) -> dict[str, Any]:
             name = path.relative_to(scratch).as_posix()
             if path.is_file() and name not in layout.LOCK_FILES:
                 files[name] = path.read_bytes()
-    return {"state": outcome.state, "said": outcome.said, "files": files}
+    return {"state": outcome.state, "said": outcome.message, "files": files}
 
 
 def _workers(threads: int) -> LocalExecutor:
@@ -67,22 +67,24 @@ def _scratch(job: Job) -> Path:
     """Return the folder of a job, once nobody else is at work in it."""
     root = Path(tempfile.gettempdir()) / f"whit-{getpass.getuser()}"
     root.mkdir(mode=0o700, exist_ok=True)
-    _sweep(root)
-    made_from = "".join(map(str, (versions()["whit"], job.model_sha256, job.teacher_sha256)))
+    _remove_expired(root)
+    made_from = "".join(
+        map(str, (compatibility_versions()["whit"], job.model_sha256, job.teacher_sha256))
+    )
     folder = root / f"{job.id}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
-    limit = time.monotonic() + _PATIENCE
+    limit = time.monotonic() + _LOCK_TIMEOUT
     while time.monotonic() < limit:
-        owner = owner_of(folder / layout.CHECKPOINTS)
+        owner = read_lock_holder(folder / layout.CHECKPOINTS)
         if owner is None or owner.is_alive() is False:
             return folder
         time.sleep(0.1)
     return folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
 
 
-def _sweep(root: Path) -> None:
+def _remove_expired(root: Path) -> None:
     for folder in root.iterdir():
         try:
-            if time.time() - folder.stat().st_mtime > _KEPT:
+            if time.time() - folder.stat().st_mtime > _KEEP_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:
             continue  # swept by another

@@ -23,7 +23,7 @@ class Job:
     device: str = "cpu"
     accept_changes: bool = False
     # (epoch, percent): a run whose val accuracy is lower after that epoch is given up.
-    least: tuple[tuple[int, float], ...] = ()
+    pruning_thresholds: tuple[tuple[int, float], ...] = ()
     model_sha256: str | None = None  # of a user's own model, as the driver has it
     teacher_sha256: str | None = None  # of the weights it learns from, as the driver has them
     command: tuple[str, ...] = ()  # of the driver, for the run's record
@@ -33,23 +33,23 @@ class Job:
         """The same for the same recipe and seed, on every machine."""
         return f"{recipe_id(parse_recipe(self.recipe, self.folder))}-{self.seed}"
 
-    def to_line(self) -> str:
+    def to_json_line(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_line(cls, line: str) -> Job:
+    def from_json_line(cls, line: str) -> Job:
         value = json.loads(line)
-        value["least"] = tuple((epoch, percent) for epoch, percent in value["least"])
+        value["pruning_thresholds"] = tuple(map(tuple, value["pruning_thresholds"]))
         value["command"] = tuple(value["command"])
         return cls(**value)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; `said` tells why it did not finish."""
+    """How a job ended; `message` tells why it did not finish."""
 
     state: State
-    said: str = ""
+    message: str = ""
 
 
 # Called with a running job and the number of its epochs that are done; and, at least twice a
@@ -60,4 +60,6 @@ ProgressCallback = Callable[[Job | None, int], None]
 class Executor(Protocol):
     """Where jobs run: in processes of this machine, or of a cluster."""
 
-    def run(self, jobs: Iterator[Job], look: ProgressCallback) -> Iterator[tuple[Job, Outcome]]: ...
+    def run(
+        self, jobs: Iterator[Job], on_progress: ProgressCallback
+    ) -> Iterator[tuple[Job, Outcome]]: ...

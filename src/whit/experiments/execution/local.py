@@ -78,7 +78,7 @@ class LocalExecutor:
                     if job is None:
                         break
                     worker.job = job
-                    worker.send(job.to_line())
+                    worker.send(job.to_json_line())
                 is_short = len(self._workers) < self.count
                 if not is_exhausted and is_short and time.monotonic() >= self._start_after:
                     try:

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from whit.errors import Diverged, GivenUp, InputError, Interrupted, WhitError
+from whit.errors import Diverged, InputError, Interrupted, TrialPruned, WhitError
 from whit.experiments.execution.job import Job, Outcome
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import Recipe, parse_recipe
@@ -18,21 +18,21 @@ from whit.runs import layout
 from whit.runs.reader import read_run
 from whit.runs.result import EpochRecord
 from whit.training.callback import RunCallback, RunStatus
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.training.run import resume_run, train_run
 from whit.verification.provenance import current_digests
 
 # Called with the number of epochs done, from 0 on.
-Progress = Callable[[int], None]
+EpochCallback = Callable[[int], None]
 
 
-def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
+def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
     """Make the run, or go on with it; every failure becomes an Outcome in plain words."""
     folder = Path(job.folder)
-    callback = _Watch(job, progress)
+    callback = _JobCallback(job, progress)
     try:
         recipe = parse_recipe(job.recipe, job.folder)
-        _refuse_others(recipe, job)
+        _check_inputs(recipe, job)
         if (folder / layout.RECIPE).exists():
             ended = read_run(folder).result
             if ended is not None:
@@ -40,7 +40,7 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
             resume_run(folder, accept_changes=job.accept_changes, callback=callback)
         else:
             train_run(
-                plan(recipe),
+                make_plan(recipe),
                 seed=job.seed,
                 out=folder,
                 device=job.device,
@@ -49,7 +49,7 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
             )
     except Diverged as error:
         return Outcome("diverged", str(error))
-    except GivenUp as error:
+    except TrialPruned as error:
         return Outcome("given up", str(error))
     except Interrupted as error:
         return Outcome("stopped", str(error))
@@ -60,11 +60,11 @@ def do(job: Job, progress: Progress = lambda epochs: None) -> Outcome:
     return Outcome("finished")
 
 
-class _Watch(RunCallback):
+class _JobCallback(RunCallback):
     """Tells how far a run is, and gives up one that stays too low."""
 
-    def __init__(self, job: Job, progress: Progress):
-        self.least = dict(job.least)
+    def __init__(self, job: Job, progress: EpochCallback):
+        self.pruning_thresholds = dict(job.pruning_thresholds)
         self.progress = progress
 
     def on_start(self, subject: RunStatus) -> None:
@@ -75,18 +75,18 @@ class _Watch(RunCallback):
 
     def on_epoch_end(self, record: EpochRecord) -> None:
         self.progress(record.epoch)
-        least = self.least.get(record.epoch)
-        if least is None:
+        threshold = self.pruning_thresholds.get(record.epoch)
+        if threshold is None:
             return
         for reading in record.evaluations:
-            if reading.split == "val" and 100 * reading.correct < least * reading.total:
-                raise GivenUp(
+            if reading.split == "val" and 100 * reading.correct < threshold * reading.total:
+                raise TrialPruned(
                     f"{reading.accuracy:.2f} % on val after epoch {record.epoch}, "
-                    f"wanted {least:.2f} %."
+                    f"wanted {threshold:.2f} %."
                 )
 
 
-def _refuse_others(recipe: Recipe, job: Job) -> None:
+def _check_inputs(recipe: Recipe, job: Job) -> None:
     """Raise InputError where this machine has another model or teacher of the same name."""
     if job.model_sha256 is None and job.teacher_sha256 is None:
         return

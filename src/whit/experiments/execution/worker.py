@@ -12,7 +12,7 @@ import signal
 import sys
 
 from whit.experiments.execution.job import Job
-from whit.experiments.execution.runner import do
+from whit.experiments.execution.runner import run_job
 from whit.system.json_worker import Send, serve_requests
 
 
@@ -25,10 +25,10 @@ def main() -> None:
 
 
 def _run_job(line: str, send: Send) -> None:
-    job = Job.from_line(line)
+    job = Job.from_json_line(line)
     sys.argv = ["whit", *job.command]
-    outcome = do(job, lambda epochs: send({"epochs": epochs}))
-    send({"outcome": [outcome.state, outcome.said]})
+    outcome = run_job(job, lambda epochs: send({"epochs": epochs}))
+    send({"outcome": [outcome.state, outcome.message]})
 
 
 if __name__ == "__main__":

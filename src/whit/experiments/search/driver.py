@@ -38,9 +38,9 @@ from whit.experiments.search.trials import (
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import RECIPE_FILE, Recipe, parse_recipe
 from whit.runs.folder import import_run
-from whit.system.atomic_files import write_whole
+from whit.system.atomic_files import atomic_write
 from whit.system.signals import SignalHandler, StopRequested
-from whit.training.plan import plan
+from whit.training.plan import make_plan
 from whit.verification.provenance import (
     InputDigests,
     count_changed,
@@ -77,7 +77,7 @@ class SearchDriver:
         signals: SignalHandler | None = None,
     ):
         if not space.val:  # a sixth, as of MNIST's 60,000
-            space = replace(space, val=max(1, plan(space.base).num_train // 6))
+            space = replace(space, val=max(1, make_plan(space.base).num_train // 6))
         self.search = SearchResult(space, root / space.name)
         self.space = space
         self.executor = executor
@@ -184,7 +184,9 @@ class SearchDriver:
             ended = {run.seed for run in trial.seeds.ended}
             for seed in range(self.space.seeds):
                 if seed not in ended and self.storage.claim(trial.number, seed):
-                    yield replace(self._job(trial.number, trial.recipe, seed), least=())
+                    yield replace(
+                        self._job(trial.number, trial.recipe, seed), pruning_thresholds=()
+                    )
 
     def _suggest(self) -> tuple[int, Recipe] | None:
         """Ask Optuna until the plan accepts a candidate; None if other drivers have enough.
@@ -200,9 +202,9 @@ class SearchDriver:
                 raise
             try:
                 recipe = self.space.build_recipe(changes)
-                recipe = recipe.changed([f"name={self.space.name}-{trial.number:04d}"])
-                planned = plan(self.space.for_validation(recipe))
-                if planned.refusals:
+                recipe = recipe.with_overrides([f"name={self.space.name}-{trial.number:04d}"])
+                planned = make_plan(self.space.for_validation(recipe))
+                if planned.hard_violations:
                     raise BudgetInfeasible(planned.violations)
             except (InputError, BudgetInfeasible) as error:
                 self.storage.reject(trial)
@@ -222,13 +224,13 @@ class SearchDriver:
         folder = self._folder(number)
         if not (folder / RECIPE_FILE).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
+            atomic_write(folder / RECIPE_FILE, recipe.to_toml().encode())
 
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
         self.numbers[folder] = number
         on_val = self.space.for_validation(recipe)
-        planned = plan(on_val)
+        planned = make_plan(on_val)
         costs = {"params": float(planned.audit.params.total), "epochs": float(recipe.train.epochs)}
         if "macs" in self.space.objectives:
             costs["macs"] = float(known_macs(planned))
@@ -239,7 +241,7 @@ class SearchDriver:
             recipe=on_val.to_toml(),
             seed=seed,
             folder=folder,
-            least=pruning_thresholds(costs, epochs, trials, self.space),
+            pruning_thresholds=pruning_thresholds(costs, epochs, trials, self.space),
             model_sha256=digests.get("model_sha256"),
             teacher_sha256=digests.get("teacher_sha256"),
         )
@@ -249,7 +251,7 @@ class SearchDriver:
         number, folder = self.numbers[job.folder], Path(job.folder)
         name = f"trial {number:04d}, seed {job.seed}"
         if outcome.state not in ("finished", "diverged", "given up"):
-            self.search.failures.append(f"{name}: {outcome.said}")
+            self.search.failures.append(f"{name}: {outcome.message}")
         files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
         ended = outcome.state in ("finished", "diverged")
         trial = read_trial(folder.parent, self.space) if ended else None

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from whit.experiments.search.result import SearchResult
-from whit.system.atomic_files import write_whole
+from whit.system.atomic_files import atomic_write
 
 _BLUE, _GREY = "#0072b2", "#999999"  # told apart by the colour-blind, and in grey
 _LOG_RATIO = 5  # of the largest to the smallest cost, from which the axis is logarithmic
@@ -40,4 +40,4 @@ def plot_pareto_front(search: SearchResult, path: Path) -> None:
     axes.legend()
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None})
-    write_whole(path, content.getvalue())
+    atomic_write(path, content.getvalue())

@@ -9,10 +9,10 @@ from typing import Any
 
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.search.trials import Trial, pareto_front
-from whit.experiments.seed_group import weigh
-from whit.experiments.statistics import Difference
+from whit.experiments.seed_group import compare_groups
+from whit.experiments.statistics import SignificanceTest
 from whit.experiments.study import ExperimentCallback
-from whit.system.text_tables import folded_table, wrapped
+from whit.system.text_tables import stacked_table, wrap
 
 
 @dataclass
@@ -32,9 +32,9 @@ class SearchResult:
     def pareto_front(self) -> list[Trial]:
         return pareto_front(self.trials, self.space.objectives, self.space.min_accuracy)
 
-    def evidence(self) -> list[Difference]:
+    def evidence(self) -> list[SignificanceTest]:
         """Compare each point of the Pareto front with its cheaper neighbour."""
-        return [weigh(a.seeds, b.seeds) for a, b in pairwise(self.pareto_front)]
+        return [compare_groups(a.seeds, b.seeds) for a, b in pairwise(self.pareto_front)]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -54,14 +54,14 @@ class SearchResult:
             f"{len(self.trials)} candidates trained, {self.pruned} given up early, "
             f"{self.infeasible} refused by the plan."
         )
-        parts = [wrapped(counts, width), self.pareto_table(width)]
-        parts += [wrapped(str(difference), width) for difference in self.evidence()]
+        parts = [wrap(counts, width), self.pareto_table(width)]
+        parts += [wrap(str(difference), width) for difference in self.evidence()]
         parts += [
-            wrapped(f"Note: {note}", width)
+            wrap(f"Note: {note}", width)
             for trial in self.pareto_front
             for note in trial.seeds.notes
         ]
-        parts += [wrapped(failure, width) for failure in self.failures]
+        parts += [wrap(failure, width) for failure in self.failures]
         parts.append(f"Recipes of the frontier: {self.folder}/trials/<trial>/recipe.toml")
         return "\n\n".join(parts)
 
@@ -76,7 +76,7 @@ class SearchResult:
             formats = (",.1f" if name == "seconds" else ",g" for name in columns)
             costs = map(format, (trial.values[name] for name in columns), formats)
             rows.append((trial.name, str(len(trial.seeds.runs)), *accuracy, *costs))
-        return folded_table(rows, "l" + "r" * (len(rows[0]) - 1), width)
+        return stacked_table(rows, "l" + "r" * (len(rows[0]) - 1), width)
 
     def __str__(self) -> str:
         return self.table()

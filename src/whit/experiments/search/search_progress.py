@@ -9,7 +9,7 @@ from rich.console import Console
 from whit.experiments.execution.job import Outcome
 from whit.experiments.search.plot import plot_pareto_front
 from whit.experiments.search.result import SearchCallback, SearchResult
-from whit.system.text_tables import wrapped
+from whit.system.text_tables import wrap
 from whit.training.progress import LiveTable, Reporter
 
 
@@ -27,7 +27,7 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
 
     def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
         search, number = self.subject, int(folder.parent.name)
-        message = f"{outcome.state}. {outcome.said}".rstrip()
+        message = f"{outcome.state}. {outcome.message}".rstrip()
         trial = next((trial for trial in search.trials if trial.number == number), None)
         if outcome.state == "finished" and trial:
             others = [
@@ -65,12 +65,12 @@ class SearchTableReporter(SearchLineReporter, LiveTable[SearchResult]):
             f"{Path(folder).parent.name} {Path(folder).name}: epoch {epochs}"
             for folder, epochs in sorted(search.running.items())
         ]
-        parts = [wrapped(counts, width)]
+        parts = [wrap(counts, width)]
         if search.pareto_front:
             # As many rows as a usual terminal shows beside the lines above.
             rows = search.pareto_table(width).split("\n")
             parts.append("\n".join(rows[: max(8, self.console.height - 8)]))
-        return "\n".join([*parts, wrapped(", ".join(running) or "-", width)])
+        return "\n".join([*parts, wrap(", ".join(running) or "-", width)])
 
 
 def make_search_callback(console: Console, quiet: bool) -> SearchCallback:

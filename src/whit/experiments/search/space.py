@@ -61,12 +61,12 @@ class Space:
             texts = [f"{key}={toml_value(value)}" for key, value in changes.items()]
         except ValueError as error:
             raise RecipeError(f"{self.source}: {error}") from None
-        return self.base.changed(texts, self.source)
+        return self.base.with_overrides(texts, self.source)
 
     def for_validation(self, recipe: Recipe) -> Recipe:
         """Return the recipe with evaluation on val in place of test, as a search trains it."""
         assert self.val, "the number of images held out is not decided yet"
-        return recipe.changed(
+        return recipe.with_overrides(
             [f"data.val={self.val}", "train.evaluate='val'", "train.test=false"], self.source
         )
 

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from whit.errors import InputError, RunFailed
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.runs import layout
-from whit.runs.lock import Owner
+from whit.runs.lock import LockHolder
 
 _HEARTBEAT_SECONDS = 15.0  # between two heartbeats of a driver
 _DEAD_AFTER = 90.0  # seconds without one
@@ -41,7 +41,7 @@ class TrialStorage:
         Raises InputError when the database refuses.
         """
         self.address = address
-        self.driver = Owner.this_process()
+        self.driver = LockHolder.this_process()
         self._last_heartbeat = 0.0
         with self._translate_errors(InputError):
             storage = _open_journal(folder) if address is None else _open_database(address)
@@ -109,7 +109,7 @@ class TrialStorage:
         with self._translate_errors():
             for frozen in self._trials(TrialState.RUNNING):
                 driver, recipe = (frozen.user_attrs.get(k) for k in ("driver", "recipe"))
-                if driver and self._is_alive(Owner(**driver)):
+                if driver and self._is_alive(LockHolder(**driver)):
                     continue
                 if not recipe:  # its driver died before it had one
                     started = frozen.datetime_start
@@ -157,7 +157,11 @@ class TrialStorage:
         name = f"claim-{number}-{seed}"
         with self._translate_errors():
             holder = self.study.user_attrs.get(name)
-            if holder and holder["token"] != self.driver.token and self._is_alive(Owner(**holder)):
+            if (
+                holder
+                and holder["token"] != self.driver.token
+                and self._is_alive(LockHolder(**holder))
+            ):
                 return False
             self.study.set_user_attr(name, asdict(self.driver))
         return True
@@ -175,7 +179,7 @@ class TrialStorage:
             with self._translate_errors():
                 self.study.set_user_attr(f"driver-{self.driver.token}", self._last_heartbeat)
 
-    def _is_alive(self, other: Owner) -> bool:
+    def _is_alive(self, other: LockHolder) -> bool:
         if (other.host, other.pid) == (self.driver.host, self.driver.pid):
             return other.token == self.driver.token  # an earlier one of this process has ended
         is_alive = other.is_alive()

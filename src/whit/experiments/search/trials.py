@@ -14,12 +14,12 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.experiments.search.space import OBJECTIVES, Space
-from whit.experiments.seed_group import Seeds, seeds_of
-from whit.experiments.statistics import Sample
+from whit.experiments.seed_group import SeedGroup, group_runs
+from whit.experiments.statistics import SampleStats
 from whit.recipes.budget import Metrics
 from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.runs.reader import read_run
-from whit.training.plan import Plan, plan
+from whit.training.plan import Plan, make_plan
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Trial:
     number: int
     folder: Path
     recipe: Recipe
-    seeds: Seeds
+    seeds: SeedGroup
     macs: int | None = None  # where they are an objective
 
     @property
@@ -37,7 +37,7 @@ class Trial:
         return f"{self.number:04d}"
 
     @property
-    def accuracy(self) -> Sample:
+    def accuracy(self) -> SampleStats:
         """Percent on val after the last epoch, a value each seed."""
         return self.seeds.accuracy
 
@@ -71,7 +71,7 @@ def read_trial(folder: Path, space: Space) -> Trial | None:
     """
     recipe = load_recipe(folder)
     runs = [read_run(path) for path in _numbered(folder, "seed-")]
-    seeds = seeds_of(folder.name, runs)
+    seeds = group_runs(folder.name, runs)
     return _build_trial(folder, recipe, seeds, space) if seeds else None
 
 
@@ -81,17 +81,17 @@ def read_pruned(folder: Path, space: Space) -> Trial | None:
     if not run.log:
         return None
     seconds = sum(record.seconds for record in run.log)
-    measured = Metrics.from_audit(plan(run.recipe).audit).network_json()
+    measured = Metrics.from_audit(make_plan(run.recipe).audit).network_json()
     result = {**measured, "epochs": run.recipe.train.epochs, "verdict": "open",
               "seconds": {"train": seconds, "total": seconds}}  # fmt: skip
     runs = (replace(run, result=result),)
-    return _build_trial(folder, run.recipe, Seeds(folder.name, runs), space)
+    return _build_trial(folder, run.recipe, SeedGroup(folder.name, runs), space)
 
 
-def _build_trial(folder: Path, recipe: Recipe, seeds: Seeds, space: Space) -> Trial:
+def _build_trial(folder: Path, recipe: Recipe, seeds: SeedGroup, space: Space) -> Trial:
     macs = None
     if "macs" in space.objectives:  # results of older versions have none
-        macs = (seeds.runs[0].result or {}).get("macs") or known_macs(plan(recipe))
+        macs = (seeds.runs[0].result or {}).get("macs") or known_macs(make_plan(recipe))
     return Trial(int(folder.name), folder, recipe, seeds, macs)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from whit.experiments.seed_group import Seeds
+from whit.experiments.seed_group import SeedGroup
 from whit.recipes.recipe import Recipe
 from whit.runs.result import EpochRecord, Evaluation
 from whit.verification.error_analysis import Calibration
@@ -130,7 +130,7 @@ def draw_reliability(calibration: Calibration) -> bytes:
     return render_svg(draw, 5.0)
 
 
-def draw_seed_spread(groups: Sequence[Seeds], min_accuracy: float | None) -> bytes:
+def draw_seed_spread(groups: Sequence[SeedGroup], min_accuracy: float | None) -> bytes:
     """Draw a point for each seed, a row for each recipe, with mean and 95 % interval.
 
     `min_accuracy` is the limit of the budget, in percent.
@@ -157,7 +157,7 @@ def draw_seed_spread(groups: Sequence[Seeds], min_accuracy: float | None) -> byt
     return render_svg(draw, 1.7 + 0.6 * len(groups))
 
 
-def draw_seed_curves(group: Seeds) -> bytes:
+def draw_seed_curves(group: SeedGroup) -> bytes:
     """Draw the training loss and the accuracy of every seed over the epochs."""
 
     def draw(figure: Figure) -> None:
@@ -186,7 +186,7 @@ def draw_seed_curves(group: Seeds) -> bytes:
     return render_svg(draw, 4.6)
 
 
-def _draw_seed_row(axes: Axes, y: float, group: Seeds) -> None:
+def _draw_seed_row(axes: Axes, y: float, group: SeedGroup) -> None:
     """Stack equal values, so that every seed is visible."""
     sample = group.accuracy
     for value, same in groupby(sorted(sample.values)):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from whit.recipes.recipe import QuantiseSpec
+from whit.recipes.recipe import QATSpec
 
 
 def qmax(bits: int) -> int:
@@ -38,7 +38,7 @@ class FakeQuantizer:
     Weights that layers share are quantized once. Biases and norms keep float precision.
     """
 
-    def __init__(self, model: nn.Module, spec: QuantiseSpec | None):
+    def __init__(self, model: nn.Module, spec: QATSpec | None):
         self.spec = spec
         weights = {id(w): w for w in model.parameters() if w.ndim >= 2} if spec else {}
         self.weights: list[Tensor] = list(weights.values())
