@@ -45,7 +45,7 @@ def recorded() -> dict[str, dict[str, Any]]:
 
 
 def anchors() -> list[dict[str, Any]]:
-    file = resources.files("whit") / "web" / "page" / "anchors.json"
+    file = resources.files("whit") / "web" / "static" / "anchors.json"
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     return found
 

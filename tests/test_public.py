@@ -86,14 +86,6 @@ def test_the_readme_shows_what_whit_recipes_prints() -> None:
     assert f"```\n$ whit recipes\n{recipe_table(recipe_rows(), 100)}\n```\n" in readme
 
 
-def test_the_readme_names_files_that_are_there() -> None:
-    tree = (ROOT / "README.md").read_text().partition("```\nsrc/whit/\n")[2].partition("```")[0]
-    named = re.findall(r"[a-z_]+(?:\.py|/)", tree)
-    assert len(named) > 30
-    for name in named:
-        assert list((ROOT / "src" / "whit").rglob(name.rstrip("/"))), name
-
-
 def test_another_model_leaves_the_sizes_of_the_first_behind() -> None:
     """As README has it: `whit train sprint --set model.name=examples/own_model.py:Net`."""
     name = f"model.name={ROOT / 'examples' / 'own_model.py'}:Net"

@@ -20,7 +20,7 @@ from whit.errors import InputError, ModelError, RunFailed
 from whit.export import exporter
 from whit.export.exporter import ExportResult, export_run
 from whit.export.targets import TARGETS, CTarget, ExportedModel
-from whit.system import atomic_files as durable
+from whit.system import atomic_files
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable.os, "fsync", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(RunFailed, match=r"Free .* then export again"):
         exporter._write(tmp_path / "made", ExportedModel(read.graph("Whole"), {"a.c": b"int a;\n"}))
     assert left_in(tmp_path) == []
@@ -189,7 +189,7 @@ def test_a_signal_leaves_no_half_written_folder(
     def stopped(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(durable.os, "fsync", stopped)
+    monkeypatch.setattr(atomic_files.os, "fsync", stopped)
     for files in ({"a.c": b"int a;\n"}, b"int a;\n"):
         with pytest.raises(KeyboardInterrupt):
             exporter._write(tmp_path / "made", ExportedModel(read.graph("Whole"), files))
