@@ -105,19 +105,15 @@ def _build_layers(session: TracingSession, counted: set[int], live: set[int]) ->
 
 
 def _count_params(session: TracingSession, counted: set[int], live: set[int]) -> ParamCounts:
-    trainable = frozen = buffers = unused = 0
-    for entry in session.registry.entries:
-        if entry.index not in counted:
-            continue
-        if entry.role != PARAMETER:
-            buffers += entry.num_elements
-        elif entry.trainable:
-            trainable += entry.num_elements
-        else:
-            frozen += entry.num_elements
-        if entry.role == PARAMETER and not session.trace.failure and entry.index not in live:
-            unused += entry.num_elements
-    return ParamCounts(trainable + frozen + buffers, trainable, frozen, buffers, unused)
+    entries = [entry for entry in session.registry.entries if entry.index in counted]
+    parameters = [entry for entry in entries if entry.role == PARAMETER]
+    total = sum(entry.num_elements for entry in entries)
+    registered = sum(entry.num_elements for entry in parameters)
+    trainable = sum(entry.num_elements for entry in parameters if entry.trainable)
+    unused = 0
+    if session.trace.failure is None:
+        unused = sum(entry.num_elements for entry in parameters if entry.index not in live)
+    return ParamCounts(total, trainable, registered - trainable, total - registered, unused)
 
 
 def _find_output_problem(session: TracingSession, num_classes: int | None) -> str | None:

@@ -110,6 +110,31 @@ class ReceptiveField:
             raise UnknownReceptiveField(f"a window slides along dimension {index}, which jumps")
         return AxisRun(axis, size, runs[-1].step if covered else runs[0].step / inner)
 
+    def with_dim(self, index: int, *runs: AxisRun) -> ReceptiveField:
+        """Return this field with `runs` as dim `index`."""
+        dims = list(self.dims)
+        dims[index] = runs
+        return replace(self, dims=tuple(dims))
+
+    def slide(
+        self,
+        index: int,
+        size: int,
+        stride: Fraction | int = 1,
+        kernel: int = 1,
+        offset: Fraction | int = 0,
+    ) -> ReceptiveField:
+        """Return the field after a window slid along dim `index`, which then has `size` positions.
+
+        The window is `kernel` positions wide, begins at position `offset`, and moves by `stride`.
+        Raises UnknownReceptiveField as `merge_runs` does.
+        """
+        run = self.merge_runs(index)
+        windows = extend_windows(self.windows, [replace(run, size=kernel)])
+        windows = shift_windows(windows, run.axis, offset * run.step)
+        field = self.with_dim(index, replace(run, size=size, step=run.step * stride))
+        return replace(field, windows=windows)
+
     def mix(self, dims: Iterable[int]) -> ReceptiveField:
         """Return the field after each position was mixed with all others of `dims`."""
         runs = [run for index in dims for run in self.dims[index]]

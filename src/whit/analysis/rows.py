@@ -34,20 +34,12 @@ class Layer:
     jump: Extent  # input pixels between neighboring positions
 
     def to_json(self) -> dict[str, object]:
-        """Return the row by field name; pairs become lists."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "output_shape": None if self.output_shape is None else list(self.output_shape),
-            "params": self.params,
-            "macs": self.macs,
-            "receptive_field": extent_to_json(self.receptive_field),
-            "jump": extent_to_json(self.jump),
-        }
+        """Return the row by field name; tuples become lists."""
+        return {name: to_json_value(value) for name, value in vars(self).items()}
 
 
-def extent_to_json(extent: Extent) -> object:
-    return list(extent) if isinstance(extent, tuple) else extent
+def to_json_value(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def field_and_jump(field: ReceptiveField | None) -> tuple[Extent, Extent]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from whit.analysis.rows import Extent, Layer, extent_to_json
+from whit.analysis.rows import Extent, Layer, to_json_value
 from whit.system.text_tables import align_columns
 
 HEADINGS = ("layer", "kind", "output", "params", "MACs", "field", "jump")
@@ -57,7 +57,7 @@ class Audit:
         return {
             "params": self.params.to_json(),
             "macs": self.macs,
-            "receptive_field": extent_to_json(self.receptive_field),
+            "receptive_field": to_json_value(self.receptive_field),
             "layers": [layer.to_json() for layer in self.layers],
         }
 

@@ -65,6 +65,11 @@ class OpCall:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.outputs[0].shape)
 
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether a batch normalization takes its statistics from the batch itself."""
+        return self.name != "_native_batch_norm_legit_no_training" and bool(self.arg(5, True))
+
     def arg(self, position: int, default: Any = None) -> Any:
         return self.args[position] if position < len(self.args) else default
 
@@ -103,11 +108,6 @@ def is_global_mean(before: ReceptiveField, after: ReceptiveField) -> bool:
     scaled = before.summed and abs(before.gain - 1) >= MEAN_TOLERANCE
     single = before.num_positions > 1 and after.num_positions == 1
     return single and not (before.cropped or weighted or scaled)
-
-
-def uses_batch_statistics(call: OpCall) -> bool:
-    """Return whether a batch normalization takes its statistics from the batch itself."""
-    return call.name != "_native_batch_norm_legit_no_training" and bool(call.arg(5, True))
 
 
 def get_aten_name(func: Any) -> str:

@@ -6,13 +6,7 @@ from dataclasses import replace
 from math import prod
 
 from whit.analysis.receptive_field import AXES, AxisRun, ReceptiveField, extend_windows
-from whit.analysis.rules.call import (
-    OpCall,
-    Rule,
-    RuleResult,
-    is_global_mean,
-    uses_batch_statistics,
-)
+from whit.analysis.rules.call import OpCall, Rule, RuleResult, is_global_mean
 from whit.analysis.rules.products import pointwise
 
 
@@ -82,5 +76,5 @@ def batch_norm(call: OpCall, kind: str | None) -> RuleResult:
     # F.instance_norm reshapes to (1, N C, H, W): there the images are among the channels
     if any(run.axis == "n" for run in field.dims[1]):
         kind = "instancenorm"
-    mixed = [0, *range(2, len(field.dims))] if uses_batch_statistics(call) else []
+    mixed = [0, *range(2, len(field.dims))] if call.uses_batch_statistics else []
     return RuleResult(field.mix(mixed), kind)
