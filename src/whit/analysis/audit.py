@@ -155,10 +155,10 @@ def _write_notes(
         names = [e.name for e in entries if e.role == PARAMETER and e.index not in live]
         session.note(f"{params.unused:,} parameters never reach the output: {_join_names(names)}")
     for role, plural in ((BUFFER, "buffers"), (CONSTANT, "constants")):
-        found = [e for e in entries if e.role == role and e.index in counted]
-        if found:
-            total = sum(entry.num_elements for entry in found)
-            names = list(dict.fromkeys(entry.name for entry in found))
+        matching = [e for e in entries if e.role == role and e.index in counted]
+        if matching:
+            total = sum(entry.num_elements for entry in matching)
+            names = list(dict.fromkeys(entry.name for entry in matching))
             session.note(f"{total:,} numbers in {plural} are counted: {_join_names(names)}")
     if any(op.stochastic for op in trace.ops if op.live):
         session.note("random numbers are drawn in inference")

@@ -80,13 +80,13 @@ class ReceptiveField:
 
     def jump(self, axis: str) -> Fraction:
         """Return input pixels between neighboring positions; the last known for one position."""
-        found = [
+        steps = [
             (index == 1, abs(run.step))  # channels may hold positions too, as after an unshuffle
             for index, dim in enumerate(self.dims)
             for run in dim
             if run.axis == axis
         ]
-        return min(found)[1] if found else self.jumps[AXES.index(axis)]
+        return min(steps)[1] if steps else self.jumps[AXES.index(axis)]
 
     def merge_runs(self, index: int) -> AxisRun:
         """Return dim `index` as one run, for a kernel that slides along it.
@@ -208,15 +208,11 @@ def merge_fields(fields: list[ReceptiveField], shape: tuple[int, ...]) -> Recept
 
 
 def _merge_dims(fields: list[ReceptiveField], from_right: int, size: int) -> tuple[AxisRun, ...]:
-    found: list[tuple[AxisRun, ...]] = []
-    for field in fields:
-        if len(field.dims) >= from_right:
-            dim = field.dims[len(field.dims) - from_right]
-            if prod(run.size for run in dim) == size:
-                found.append(dim)
-    spatial = [dim for dim in found if any(run.axis in AXES for run in dim)]
-    images = [dim for dim in found if any(run.axis == "n" for run in dim)]
-    return (spatial or images or found or [(AxisRun("", size),)])[0]
+    dims = [field.dims[-from_right] for field in fields if len(field.dims) >= from_right]
+    dims = [dim for dim in dims if prod(run.size for run in dim) == size]
+    spatial = [dim for dim in dims if any(run.axis in AXES for run in dim)]
+    images = [dim for dim in dims if any(run.axis == "n" for run in dim)]
+    return (spatial or images or dims or [(AxisRun("", size),)])[0]
 
 
 def _merge_windows(fields: list[ReceptiveField], number: int, axis: str) -> Window:

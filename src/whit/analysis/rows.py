@@ -136,24 +136,19 @@ class RowBuilder:
         return _Row(call.order, call.path, kind, ops, call.shape, call.field)
 
     def _function_rows(self, call: ModuleCall | None, ops: list[Op]) -> list[_Row]:
-        by_function: dict[int, list[Op]] = {}
-        alone: list[Op] = []  # called by no function
+        by_function: dict[int | None, list[Op]] = {}
         for op in ops:
-            if op.function_call is None:
-                alone.append(op)
-            else:
-                by_function.setdefault(op.function_call, []).append(op)
+            by_function.setdefault(op.function_call, []).append(op)
         for function in self.trace.function_calls:
             silent = function.index not in by_function and function.parent is None
             here = function.module_call == (call.index if call else None)
             if here and silent and "dropout" in function.name:
                 by_function[function.index] = []
         path = (call.path if call else "") or "forward"
-        rows = [self._function_row(path, None, [op]) for op in alone]
-        rows += [
-            self._function_row(path, self.trace.function_calls[index], group)
-            for index, group in by_function.items()
-        ]
+        rows = [self._function_row(path, None, [op]) for op in by_function.pop(None, [])]
+        for index, group in by_function.items():
+            assert index is not None
+            rows.append(self._function_row(path, self.trace.function_calls[index], group))
         return [row for row in rows if row]
 
     def _function_row(self, path: str, function: FunctionCall | None, ops: list[Op]) -> _Row | None:

@@ -7,7 +7,6 @@ Networks", Distill 2019).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil, prod
@@ -30,38 +29,31 @@ def convolution(call: OpCall, kind: str | None) -> RuleResult:
     field, kernel = image.field, weight.tensor.shape[2:]
     stride, padding, dilation = (call.int_args(i, len(kernel)) for i in (3, 4, 5))
     transposed = bool(call.arg(6, False))
-    sizes = image.tensor.shape[2:]
-    if not transposed and covers_map(field, sizes, kernel, stride, padding, dilation):
+    geometry = [*zip(image.tensor.shape[2:], kernel, stride, padding, dilation, strict=True)]
+    if not transposed and covers_map(field, geometry):
         kind = "linear"
     result = field.without_flags().with_dim(1, AxisRun("", call.shape[1]))
     result = replace(result, windows=extend_windows(field.windows, field.dims[1]))
-    geometry = zip(call.shape[2:], kernel, stride, padding, dilation, strict=True)
-    for i, (size, k, s, p, d) in enumerate(geometry, start=2):
+    for i, (_, k, s, p, d) in enumerate(geometry, start=2):
         if transposed:  # a result sees every stride-th tap
             taps, first = Fraction((k - 1) * d + 1, s), Fraction(p - (k - 1) * d, s)
-            result = result.slide(i, size, Fraction(1, s), ceil(taps), ceil(first))
+            result = result.slide(i, call.shape[i], Fraction(1, s), ceil(taps), ceil(first))
         else:
-            result = slide_window(result, i, size, k, s, p, d)
+            result = slide_window(result, i, call.shape[i], (k, s, p, d))
     return RuleResult(result, kind)
 
 
-def covers_map(
-    field: ReceptiveField,
-    sizes: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> bool:
+def covers_map(field: ReceptiveField, geometry: list[tuple[int, int, int, int, int]]) -> bool:
     """Return whether every window of the kernel covers the full input map of more than 1x1.
 
-    Then each output depends on each input: fully connected. A padded 3x3 on a 3x3 map is
-    not, as only its middle window covers the map.
+    `geometry` has size, kernel, stride, padding and dilation of each dimension. Then each output
+    depends on each input: fully connected. A padded 3x3 on a 3x3 map is not, as only its middle
+    window covers the map.
     """
     hidden = prod(run.size for run in field.dims[1] if run.axis in AXES)
-    if prod(sizes) * hidden == 1:
+    if prod(size for size, *_ in geometry) * hidden == 1:
         return False
-    for size, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
+    for size, k, s, p, d in geometry:
         starts = range(-p, size + p - (k - 1) * d, s)
         dense = d == 1 or size == 1
         if not dense or not all(start <= 0 and start + k >= size for start in starts):
@@ -70,15 +62,10 @@ def covers_map(
 
 
 def slide_window(
-    field: ReceptiveField,
-    index: int,
-    size: int,
-    kernel: int,
-    stride: int,
-    padding: int,
-    dilation: int,
+    field: ReceptiveField, index: int, size: int, window: tuple[int, int, int, int]
 ) -> ReceptiveField:
-    """As `ReceptiveField.slide`, for a convolution or a pooling; unknown where that raises."""
+    """As `ReceptiveField.slide`, with kernel, stride, padding, dilation; unknown if that raises."""
+    kernel, stride, padding, dilation = window
     if kernel == 1 and stride == 1 and padding == 0:
         return field
     try:
@@ -96,9 +83,9 @@ def pool(call: OpCall, kind: str | None) -> RuleResult:
     padding = call.int_args(3, count, 0)
     dilation = call.int_args(4, count, 1) if "max" in call.name else [1] * count
     result = field.without_flags()
-    geometry = zip(call.shape[leading:], kernel, stride, padding, dilation, strict=True)
+    geometry = zip(kernel, stride, padding, dilation, strict=True)
     for i, window in enumerate(geometry, start=leading):
-        result = slide_window(result, i, *window)
+        result = slide_window(result, i, call.shape[i], window)
     single = all(size == 1 for size in call.shape[-count:])
     complete = all(k - p >= size for size, k, p in zip(sizes, kernel, padding, strict=True))
     if kind == "avgpool" and single and complete and is_global_mean(field, result):

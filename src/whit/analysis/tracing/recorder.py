@@ -106,7 +106,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        with torch._C.DisableTorchFunction():  # the recorder's own uses of tensors are no calls
+        with torch._C.DisableTorchFunction():  # what the recorder does with tensors is not a call
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -197,13 +197,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._calls.is_inside(ATTENTION_FUNCTIONS),
         )  # fmt: skip
         if uses_image and not is_view:
-            found, unknown = apply_rule(call, operator)
-            field, kind = dataflow.keep_jumps(found, used), found.kind
+            finding, unknown = apply_rule(call, operator)
+            field, kind = dataflow.keep_jumps(finding, used), finding.kind
             if unknown and not any(before.windows is None for before in call.fields):
                 self._note(unknown)
             if stochastic:
-                made = [operand.tensor for operand in used if not operand.field]
-                masks = [tensor for tensor in made if self._is_stochastic(tensor)]
+                masks = [o.tensor for o in used if not o.field and self._is_stochastic(o.tensor)]
                 kind, inconclusive = classify_random(call, masks, kind, generates)
             if kind == "batchnorm" and not call.uses_batch_statistics:
                 kind = "scale"
