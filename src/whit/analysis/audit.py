@@ -126,8 +126,10 @@ def _find_output_problem(session: TracingSession, num_classes: int | None) -> st
     if len(shape) == 2 and shape[0] == BATCH and num_classes in (None, shape[1]):
         return None
     expected = "the number of classes" if num_classes is None else str(num_classes)
-    given = f"for {BATCH} images of shape {session.image_shape}"
-    return f"{given} the output has shape {shape}; it must be ({BATCH}, {expected})"
+    return (
+        f"for {BATCH} images of shape {session.image_shape} the output has shape {shape}; "
+        f"it must be ({BATCH}, {expected})"
+    )
 
 
 def _find_kinds(session: TracingSession) -> frozenset[str]:

@@ -140,9 +140,9 @@ class RowBuilder:
         for op in ops:
             by_function.setdefault(op.function_call, []).append(op)
         for function in self.trace.function_calls:
-            silent = function.index not in by_function and function.parent is None
+            without_ops = function.index not in by_function and function.parent is None
             here = function.module_call == (call.index if call else None)
-            if here and silent and "dropout" in function.name:
+            if here and without_ops and "dropout" in function.name:
                 by_function[function.index] = []
         path = (call.path if call else "") or "forward"
         rows = [self._function_row(path, None, [op]) for op in by_function.pop(None, [])]
@@ -208,8 +208,8 @@ def unclaimed_rows(builder: RowBuilder, model: nn.Module, live: set[int]) -> lis
     order: dict[str, int] = {}
     for index, (path, module) in enumerate(model.named_modules()):
         order[path] = index
-        silent = path not in called and path not in claimed_paths
-        if path and silent and _is_leaf(module) and "parametrizations" not in path.split("."):
+        uncalled = path not in called and path not in claimed_paths
+        if path and uncalled and _is_leaf(module) and "parametrizations" not in path.split("."):
             remaining.setdefault((path, "unused"), 0)
     in_order = sorted(remaining.items(), key=lambda item: order.get(item[0][0], 0))
     return [Layer(name, kind, None, numbers, 0, None, None) for (name, kind), numbers in in_order]

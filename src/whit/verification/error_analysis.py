@@ -111,14 +111,14 @@ class ErrorAnalysis:
         return tuple(sorted(pairs, key=lambda pair: (-pair[2], pair[:2])))
 
 
-def analyze_run(trained: LoadedRun) -> ErrorAnalysis:
+def analyze_run(loaded: LoadedRun) -> ErrorAnalysis:
     """Evaluate the weights of a finished run on the split that it was judged on.
 
     Raises InputError when the images of the split are not available.
     """
-    split = trained.split
-    logits = predict(trained.model, split, trained.normalise)
-    return analyze_logits(logits, split, trained.dataset.classes, known_label_errors(trained.run))
+    split = loaded.split
+    logits = predict(loaded.model, split, loaded.normalise)
+    return analyze_logits(logits, split, loaded.dataset.classes, known_label_errors(loaded.run))
 
 
 def known_label_errors(run: RunRecord) -> frozenset[int]:

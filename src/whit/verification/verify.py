@@ -128,13 +128,13 @@ def audit(
 
 
 def _audit_model(
-    model: nn.Module, recipe: Recipe | None, name: str, given: Recipe | None = None
+    model: nn.Module, recipe: Recipe | None, name: str, requested: Recipe | None = None
 ) -> AuditResult:
     base = recipe or load_recipe(DEFAULT_RECIPE)
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit)
-    notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
+    notes = [] if requested or recipe else [f"budget and image shape are those of {base.name!r}."]
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))

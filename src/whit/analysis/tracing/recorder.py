@@ -71,9 +71,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if tensors:
             result = tensors[0]
             call.shape, call.field = tuple(result.shape), self.find_field(result)
-            for given in tensor_leaves(arguments)[:1]:
-                shares = dataflow.shares_storage(given, result)
-                call.returns_input = given is result or (shares and given.shape == result.shape)
+            for tensor in tensor_leaves(arguments)[:1]:
+                shares = dataflow.shares_storage(tensor, result)
+                call.returns_input = tensor is result or (shares and tensor.shape == result.shape)
 
     def enter_function(self, name: str) -> FunctionCall:
         return self._calls.enter_function(name)
