@@ -105,19 +105,15 @@ def _build_layers(session: TracingSession, counted: set[int], live: set[int]) ->
 
 
 def _count_params(session: TracingSession, counted: set[int], live: set[int]) -> ParamCounts:
-    trainable = frozen = buffers = unused = 0
-    for entry in session.registry.entries:
-        if entry.index not in counted:
-            continue
-        if entry.role != PARAMETER:
-            buffers += entry.num_elements
-        elif entry.trainable:
-            trainable += entry.num_elements
-        else:
-            frozen += entry.num_elements
-        if entry.role == PARAMETER and not session.trace.failure and entry.index not in live:
-            unused += entry.num_elements
-    return ParamCounts(trainable + frozen + buffers, trainable, frozen, buffers, unused)
+    entries = [entry for entry in session.registry.entries if entry.index in counted]
+    parameters = [entry for entry in entries if entry.role == PARAMETER]
+    total = sum(entry.num_elements for entry in entries)
+    registered = sum(entry.num_elements for entry in parameters)
+    trainable = sum(entry.num_elements for entry in parameters if entry.trainable)
+    unused = 0
+    if session.trace.failure is None:
+        unused = sum(entry.num_elements for entry in parameters if entry.index not in live)
+    return ParamCounts(total, trainable, registered - trainable, total - registered, unused)
 
 
 def _find_output_problem(session: TracingSession, num_classes: int | None) -> str | None:
@@ -130,8 +126,10 @@ def _find_output_problem(session: TracingSession, num_classes: int | None) -> st
     if len(shape) == 2 and shape[0] == BATCH and num_classes in (None, shape[1]):
         return None
     expected = "the number of classes" if num_classes is None else str(num_classes)
-    given = f"for {BATCH} images of shape {session.image_shape}"
-    return f"{given} the output has shape {shape}; it must be ({BATCH}, {expected})"
+    return (
+        f"for {BATCH} images of shape {session.image_shape} the output has shape {shape}; "
+        f"it must be ({BATCH}, {expected})"
+    )
 
 
 def _find_kinds(session: TracingSession) -> frozenset[str]:
@@ -159,10 +157,10 @@ def _write_notes(
         names = [e.name for e in entries if e.role == PARAMETER and e.index not in live]
         session.note(f"{params.unused:,} parameters never reach the output: {_join_names(names)}")
     for role, plural in ((BUFFER, "buffers"), (CONSTANT, "constants")):
-        found = [e for e in entries if e.role == role and e.index in counted]
-        if found:
-            total = sum(entry.num_elements for entry in found)
-            names = list(dict.fromkeys(entry.name for entry in found))
+        matching = [e for e in entries if e.role == role and e.index in counted]
+        if matching:
+            total = sum(entry.num_elements for entry in matching)
+            names = list(dict.fromkeys(entry.name for entry in matching))
             session.note(f"{total:,} numbers in {plural} are counted: {_join_names(names)}")
     if any(op.stochastic for op in trace.ops if op.live):
         session.note("random numbers are drawn in inference")

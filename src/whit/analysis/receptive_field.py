@@ -80,13 +80,13 @@ class ReceptiveField:
 
     def jump(self, axis: str) -> Fraction:
         """Return input pixels between neighboring positions; the last known for one position."""
-        found = [
+        steps = [
             (index == 1, abs(run.step))  # channels may hold positions too, as after an unshuffle
             for index, dim in enumerate(self.dims)
             for run in dim
             if run.axis == axis
         ]
-        return min(found)[1] if found else self.jumps[AXES.index(axis)]
+        return min(steps)[1] if steps else self.jumps[AXES.index(axis)]
 
     def merge_runs(self, index: int) -> AxisRun:
         """Return dim `index` as one run, for a kernel that slides along it.
@@ -109,6 +109,31 @@ class ReceptiveField:
         if covered and any(run.step != later.step * later.size for run, later in pairwise(runs)):
             raise UnknownReceptiveField(f"a window slides along dimension {index}, which jumps")
         return AxisRun(axis, size, runs[-1].step if covered else runs[0].step / inner)
+
+    def with_dim(self, index: int, *runs: AxisRun) -> ReceptiveField:
+        """Return this field with `runs` as dim `index`."""
+        dims = list(self.dims)
+        dims[index] = runs
+        return replace(self, dims=tuple(dims))
+
+    def slide(
+        self,
+        index: int,
+        size: int,
+        stride: Fraction | int = 1,
+        kernel: int = 1,
+        offset: Fraction | int = 0,
+    ) -> ReceptiveField:
+        """Return the field after a window slid along dim `index`, which then has `size` positions.
+
+        The window is `kernel` positions wide, begins at position `offset`, and moves by `stride`.
+        Raises UnknownReceptiveField as `merge_runs` does.
+        """
+        run = self.merge_runs(index)
+        windows = extend_windows(self.windows, [replace(run, size=kernel)])
+        windows = shift_windows(windows, run.axis, offset * run.step)
+        field = self.with_dim(index, replace(run, size=size, step=run.step * stride))
+        return replace(field, windows=windows)
 
     def mix(self, dims: Iterable[int]) -> ReceptiveField:
         """Return the field after each position was mixed with all others of `dims`."""
@@ -183,15 +208,11 @@ def merge_fields(fields: list[ReceptiveField], shape: tuple[int, ...]) -> Recept
 
 
 def _merge_dims(fields: list[ReceptiveField], from_right: int, size: int) -> tuple[AxisRun, ...]:
-    found: list[tuple[AxisRun, ...]] = []
-    for field in fields:
-        if len(field.dims) >= from_right:
-            dim = field.dims[len(field.dims) - from_right]
-            if prod(run.size for run in dim) == size:
-                found.append(dim)
-    spatial = [dim for dim in found if any(run.axis in AXES for run in dim)]
-    images = [dim for dim in found if any(run.axis == "n" for run in dim)]
-    return (spatial or images or found or [(AxisRun("", size),)])[0]
+    dims = [field.dims[-from_right] for field in fields if len(field.dims) >= from_right]
+    dims = [dim for dim in dims if prod(run.size for run in dim) == size]
+    spatial = [dim for dim in dims if any(run.axis in AXES for run in dim)]
+    images = [dim for dim in dims if any(run.axis == "n" for run in dim)]
+    return (spatial or images or dims or [(AxisRun("", size),)])[0]
 
 
 def _merge_windows(fields: list[ReceptiveField], number: int, axis: str) -> Window:

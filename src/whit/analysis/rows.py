@@ -34,20 +34,12 @@ class Layer:
     jump: Extent  # input pixels between neighboring positions
 
     def to_json(self) -> dict[str, object]:
-        """Return the row by field name; pairs become lists."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "output_shape": None if self.output_shape is None else list(self.output_shape),
-            "params": self.params,
-            "macs": self.macs,
-            "receptive_field": extent_to_json(self.receptive_field),
-            "jump": extent_to_json(self.jump),
-        }
+        """Return the row by field name; tuples become lists."""
+        return {name: to_json_value(value) for name, value in vars(self).items()}
 
 
-def extent_to_json(extent: Extent) -> object:
-    return list(extent) if isinstance(extent, tuple) else extent
+def to_json_value(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def field_and_jump(field: ReceptiveField | None) -> tuple[Extent, Extent]:
@@ -144,24 +136,19 @@ class RowBuilder:
         return _Row(call.order, call.path, kind, ops, call.shape, call.field)
 
     def _function_rows(self, call: ModuleCall | None, ops: list[Op]) -> list[_Row]:
-        by_function: dict[int, list[Op]] = {}
-        alone: list[Op] = []  # called by no function
+        by_function: dict[int | None, list[Op]] = {}
         for op in ops:
-            if op.function_call is None:
-                alone.append(op)
-            else:
-                by_function.setdefault(op.function_call, []).append(op)
+            by_function.setdefault(op.function_call, []).append(op)
         for function in self.trace.function_calls:
-            silent = function.index not in by_function and function.parent is None
+            without_ops = function.index not in by_function and function.parent is None
             here = function.module_call == (call.index if call else None)
-            if here and silent and "dropout" in function.name:
+            if here and without_ops and "dropout" in function.name:
                 by_function[function.index] = []
         path = (call.path if call else "") or "forward"
-        rows = [self._function_row(path, None, [op]) for op in alone]
-        rows += [
-            self._function_row(path, self.trace.function_calls[index], group)
-            for index, group in by_function.items()
-        ]
+        rows = [self._function_row(path, None, [op]) for op in by_function.pop(None, [])]
+        for index, group in by_function.items():
+            assert index is not None
+            rows.append(self._function_row(path, self.trace.function_calls[index], group))
         return [row for row in rows if row]
 
     def _function_row(self, path: str, function: FunctionCall | None, ops: list[Op]) -> _Row | None:
@@ -221,8 +208,8 @@ def unclaimed_rows(builder: RowBuilder, model: nn.Module, live: set[int]) -> lis
     order: dict[str, int] = {}
     for index, (path, module) in enumerate(model.named_modules()):
         order[path] = index
-        silent = path not in called and path not in claimed_paths
-        if path and silent and _is_leaf(module) and "parametrizations" not in path.split("."):
+        uncalled = path not in called and path not in claimed_paths
+        if path and uncalled and _is_leaf(module) and "parametrizations" not in path.split("."):
             remaining.setdefault((path, "unused"), 0)
     in_order = sorted(remaining.items(), key=lambda item: order.get(item[0][0], 0))
     return [Layer(name, kind, None, numbers, 0, None, None) for (name, kind), numbers in in_order]

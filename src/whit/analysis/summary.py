@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from whit.analysis.rows import Extent, Layer, extent_to_json
+from whit.analysis.rows import Extent, Layer, to_json_value
 from whit.system.text_tables import align_columns
 
 HEADINGS = ("layer", "kind", "output", "params", "MACs", "field", "jump")
@@ -57,7 +57,7 @@ class Audit:
         return {
             "params": self.params.to_json(),
             "macs": self.macs,
-            "receptive_field": extent_to_json(self.receptive_field),
+            "receptive_field": to_json_value(self.receptive_field),
             "layers": [layer.to_json() for layer in self.layers],
         }
 
@@ -84,17 +84,17 @@ class Audit:
         """Return the table in at most `width` columns: columns are dropped, rows never wrapped."""
         rows = [HEADINGS, *self.rows(), self.total_row()]
         name_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-        kept = list(range(1, len(HEADINGS)))
+        columns = list(range(1, len(HEADINGS)))
         for dropped in DROP_ORDER:
-            if min(MIN_NAME_WIDTH, name_width) + sum(2 + widths[i - 1] for i in kept) <= width:
+            if min(MIN_NAME_WIDTH, name_width) + sum(2 + widths[i - 1] for i in columns) <= width:
                 break
-            kept.remove(HEADINGS.index(dropped))
-        room = width - sum(2 + widths[i - 1] for i in kept)
+            columns.remove(HEADINGS.index(dropped))
+        room = width - sum(2 + widths[i - 1] for i in columns)
         name_width = min(name_width, max(room, 1))
         lines = align_columns(
-            [[_truncate_left(row[0], name_width), *(row[i] for i in kept)] for row in rows],
-            "".join(ALIGN[i] for i in (0, *kept)),
-            [name_width, *(widths[i - 1] for i in kept)],
+            [[_truncate_left(row[0], name_width), *(row[i] for i in columns)] for row in rows],
+            "".join(ALIGN[i] for i in (0, *columns)),
+            [name_width, *(widths[i - 1] for i in columns)],
         )
         rule = "-" * min(max(map(len, lines)), width)
         text = [_truncate_left(self.name, width)] if self.name else []

@@ -111,14 +111,14 @@ class ErrorAnalysis:
         return tuple(sorted(pairs, key=lambda pair: (-pair[2], pair[:2])))
 
 
-def analyze_run(trained: LoadedRun) -> ErrorAnalysis:
+def analyze_run(loaded: LoadedRun) -> ErrorAnalysis:
     """Evaluate the weights of a finished run on the split that it was judged on.
 
     Raises InputError when the images of the split are not available.
     """
-    split = trained.split
-    logits = predict(trained.model, split, trained.normalise)
-    return analyze_logits(logits, split, trained.dataset.classes, known_label_errors(trained.run))
+    split = loaded.split
+    logits = predict(loaded.model, split, loaded.normalise)
+    return analyze_logits(logits, split, loaded.dataset.classes, known_label_errors(loaded.run))
 
 
 def known_label_errors(run: RunRecord) -> frozenset[int]:
@@ -135,7 +135,8 @@ def analyze_logits(
     # Damaged weights may give NaN.
     probabilities = logits.softmax(1).nan_to_num(0.0)  # (N, K)
     pairs = Counter(zip(split.labels.tolist(), predicted.tolist(), strict=True))
-    wrong = (predicted != split.labels).nonzero().flatten()
+    is_correct = predicted == split.labels
+    wrong = (~is_correct).nonzero().flatten()
     true_probabilities = probabilities[wrong, split.labels[wrong]]
     worst = wrong[true_probabilities.argsort(stable=True)][:MAX_ERRORS]
     errors = tuple(
@@ -148,16 +149,10 @@ def analyze_logits(
             strict=True,
         )
     )
-    total = len(split)
-    confidence = probabilities.amax(1)
+    calibration = _calibrate(probabilities.amax(1).double(), is_correct)
+    correct, confusion = len(split) - len(wrong), dict(sorted(pairs.items()))
     return ErrorAnalysis(
-        split.name,
-        tuple(classes),
-        total - len(wrong),
-        total,
-        dict(sorted(pairs.items())),
-        errors,
-        _calibrate(confidence.double(), predicted == split.labels),
+        split.name, tuple(classes), correct, len(split), confusion, errors, calibration
     )
 
 
@@ -170,9 +165,9 @@ def _calibrate(confidence: Tensor, is_correct: Tensor) -> Calibration:
     correct = torch.bincount(indices, weights=is_correct.double(), minlength=NUM_BINS)
     bins = []
     for i, count in enumerate(counts.tolist()):
-        means = (None, None)
-        if count:
-            means = (float(confidences[i]) / count, float(correct[i]) / count)
-        bins.append(CalibrationBin(i / NUM_BINS, (i + 1) / NUM_BINS, count, *means))
+        confidence_mean = float(confidences[i]) / count if count else None
+        accuracy = float(correct[i]) / count if count else None
+        low, high = i / NUM_BINS, (i + 1) / NUM_BINS
+        bins.append(CalibrationBin(low, high, count, confidence_mean, accuracy))
     gap = float((correct - confidences).abs().sum()) / len(confidence)
     return Calibration(tuple(bins), gap)

@@ -1,4 +1,4 @@
-"""What recipes name and runs are trained from, and what of that has changed since."""
+"""Digests of the inputs of runs (model, data, teacher) and what changed since training."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def current_digests(
     The keys are those of environment.json; what a recipe does not name has none. Raises
     SourceError or InputError for a model or a teacher that is missing.
     """
-    found = {}
+    digests = {}
     if model_sha256 := user_model_sha256(recipe.model.name):
-        found["model_sha256"] = model_sha256
+        digests["model_sha256"] = model_sha256
     if dataset:
-        found["data_sha256"] = dataset.fingerprint
+        digests["data_sha256"] = dataset.fingerprint
     if with_teacher and (teacher := load_teacher(recipe)):
-        found["teacher_sha256"] = teacher.sha256
-    return found
+        digests["teacher_sha256"] = teacher.sha256
+    return digests
 
 
 def diff_inputs(
@@ -70,7 +70,7 @@ def count_changed(runs: Sequence[RunRecord], digests: dict[str, str]) -> Counter
     counts: Counter[str] = Counter()
     for run in runs:
         changes = diff_inputs(run, digests, (run.result or {}).get("changes", ()))
-        # The first runs did not note all of them.
+        # Runs of the first versions did not record all of them.
         counts.update(change["what"] for change in changes if change["before"] is not None)
     return counts
 

@@ -28,7 +28,7 @@ class LoadedRun:
 
     @property
     def split(self) -> Split:
-        """The split that the run was judged on: `test`, or `val` if its recipe reads no test."""
+        """The split that the run was judged on: `test`, or `val` if its recipe omits test."""
         if self.run.recipe.train.test:
             return self.dataset.test
         if self.dataset.val is None:
@@ -44,8 +44,7 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     cannot be built, DataError when the data set is missing.
     """
     reject_code_in_run(run.recipe.model.name, run.path)
-    problem = weights_problem(run)
-    if problem:
+    if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}, so there is no network to go on with.")
     recipe = run.recipe
     model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)

@@ -1,4 +1,4 @@
-"""The third judgement: recomputed from what is there, believing no record."""
+"""The audit of a run: recomputed from weights and log, trusting no stored result."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from whit.training.evaluation import predict
 from whit.training.plan import make_plan
 from whit.verification.provenance import current_digests, diff_inputs
 
-# Two logits so near each other may change places when sums are made in another order.
-_NEARLY_EQUAL = 1e-3
+# Logits this near to each other may change order when sums are taken in another order.
+_TIE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,14 +76,14 @@ class AuditResult:
         lines = [self.audit.table(width), "", verdict]
         if self.mismatches:
             lines.append("The record does not hold (verdict: missed):")
-            lines += [wrap(f"  - {found.message}", width) for found in self.mismatches]
+            lines += [wrap(f"  - {mismatch.message}", width) for mismatch in self.mismatches]
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
         return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.table()
 
-    __repr__ = __str__  # a prompt shows what print shows
+    __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
         rest = self.table().removeprefix(self.audit.table(100)).lstrip("\n")
@@ -96,9 +96,9 @@ def audit(
     """Judge a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
-    Without a recipe of its own a model is judged by the flagship's data and budget. `model` is
-    the network of a run folder or `.safetensors` that no recipe can build; the weights are put
-    into it. Raises InputError when the target is none of these.
+    A model without a recipe is judged by data and budget of the default recipe. `model` is the
+    network of a run folder or `.safetensors` that no recipe can build; the weights are put into
+    it. Raises InputError when the target is none of these.
     """
     if isinstance(target, nn.Module):
         return _audit_model(target, recipe, type(target).__name__)
@@ -128,13 +128,13 @@ def audit(
 
 
 def _audit_model(
-    model: nn.Module, recipe: Recipe | None, name: str, given: Recipe | None = None
+    model: nn.Module, recipe: Recipe | None, name: str, requested: Recipe | None = None
 ) -> AuditResult:
     base = recipe or load_recipe(DEFAULT_RECIPE)
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit)
-    notes = [] if given or recipe else [f"budget and image shape are those of {base.name!r}."]
+    notes = [] if requested or recipe else [f"budget and image shape are those of {base.name!r}."]
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))
@@ -142,11 +142,11 @@ def _audit_model(
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """Weights in their model, read on the test split here and now; `logits` are (N, K)."""
+    """Weights in their model, evaluated on the test split; `logits` are (N, K)."""
 
     model: nn.Module
     dataset: Dataset
-    normalise: Normalize
+    normalize: Normalize
     logits: Tensor
     test: Evaluation
 
@@ -158,72 +158,67 @@ def _audit_weights(
     model = load_model(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     metrics = Metrics.from_audit(audit)
-    if not recipe.train.test:  # a recipe for tuning: the test split stays unread, as it says
+    if not recipe.train.test:  # a recipe for tuning does not evaluate on test
         return AuditResult(recipe, audit, metrics), None
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
-    logits = predict(model, dataset.test, normalise)
+    normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
+    logits = predict(model, dataset.test, normalize)
     test = _count_correct(logits, dataset.test)
     metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
-    return AuditResult(recipe, audit, metrics), EvaluatedModel(
-        model, dataset, normalise, logits, test
-    )
+    evaluated = EvaluatedModel(model, dataset, normalize, logits, test)
+    return AuditResult(recipe, audit, metrics), evaluated
 
 
 def _count_correct(logits: Tensor, split: Split) -> Evaluation:
-    """Return what `evaluate` does, of logits (N, K) that are there already."""
+    """Return what `evaluate` returns, from logits (N, K)."""
     wrong = (logits.argmax(1) != split.labels).nonzero().flatten().tolist()
     loss = F.cross_entropy(logits, split.labels).item()
     mean_loss = loss if math.isfinite(loss) else None
-    total = len(split)
-    return Evaluation(split.name, total - len(wrong), total, mean_loss, wrong=tuple(wrong))
+    correct = len(split) - len(wrong)
+    return Evaluation(split.name, correct, len(split), mean_loss, wrong=tuple(wrong))
 
 
 def audit_run(
     run: RunRecord, model: nn.Module | None = None
 ) -> tuple[AuditResult, EvaluatedModel | None]:
-    """Judge a finished run, and hand out what it was judged by; None where test is left alone.
+    """Audit a finished run; return also its evaluated model, None if it does not use test.
 
-    Raises InputError when there is nothing to judge, or what it needs is not there.
+    Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
     reject_code_in_run(run.recipe.model.name, run.path)
-    problem = weights_problem(run)
-    if problem:
+    if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
-    judgement, tested = _audit_weights(weights, run.recipe, model, run.seed or 0)
+    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: no epoch in it.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
-    metrics, notes = judgement.metrics, _notes(run)
-    if tested:
-        near = _near_misses(run, tested)
-        if near:
-            metrics = replace(metrics, correct=run.result["test"]["correct"])
-            notes = (*notes, near)
+    metrics, notes = result.metrics, _notes(run)
+    if evaluated and (note := _explain_ties(run, evaluated)):
+        metrics = replace(metrics, correct=run.result["test"]["correct"])
+        notes = (*notes, note)
     logged = [e.correct for row in run.log for e in row.evaluations if e.split == "test"]
-    # Weights as good as the best reading, but not as the last, were chosen by their readings.
+    # Weights as good as the best evaluation, but not as the last, were selected on test.
     selected = bool(logged) and metrics.correct != logged[-1] and metrics.correct == max(logged)
     metrics = replace(metrics, epochs=epochs, selected_on_test=selected)
-    found = [*find_tampering(run), *_input_violations(run, tested)]
-    found += _mismatches(run, metrics, sha256(weights.read_bytes()))
-    return replace(judgement, metrics=metrics, mismatches=tuple(found), notes=notes), tested
+    mismatches = [*find_tampering(run), *_find_changed_inputs(run, evaluated)]
+    mismatches += _find_mismatches(run, metrics, sha256(weights.read_bytes()), logged)
+    return replace(result, metrics=metrics, mismatches=tuple(mismatches), notes=notes), evaluated
 
 
-def _near_misses(run: RunRecord, tested: EvaluatedModel) -> str | None:
-    """Say which images another processor than the run's decides otherwise, if that is all.
+def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
+    """Return a note if only near ties, on another machine than the run's, are decided otherwise.
 
-    Only where the machine differs, and only for images whose two best logits are nearly equal:
-    sums in another order move a logit by some 1e-5. None where everything agrees or more does not.
+    Sums in another order move a logit by some 1e-5. None where all agrees or more differs.
     """
-    then_wrong = (run.result or {})["test"].get("wrong")
-    if not isinstance(then_wrong, list):
+    recorded = (run.result or {})["test"].get("wrong")
+    if not isinstance(recorded, list):
         return None
-    differing = sorted(set(then_wrong) ^ set(tested.test.wrong))
-    if not differing or not 0 <= differing[0] <= differing[-1] < len(tested.dataset.test):
+    differing = sorted(set(recorded) ^ set(evaluated.test.wrong))
+    if not differing or not 0 <= differing[0] <= differing[-1] < len(evaluated.dataset.test):
         return None
     now = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
     now |= {
@@ -232,19 +227,19 @@ def _near_misses(run: RunRecord, tested: EvaluatedModel) -> str | None:
     if not diff_environments(run.environment, now):
         return None
     with torch.inference_mode():
-        images = tested.dataset.test.images[differing].float()
-        best = tested.model.eval()(tested.normalise(images)).topk(2).values  # (N, 2)
-    if float((best[:, 0] - best[:, 1]).max()) > _NEARLY_EQUAL:
+        images = evaluated.dataset.test.images[differing].float()
+        best = evaluated.model.eval()(evaluated.normalize(images)).topk(2).values  # (N, 2)
+    if float((best[:, 0] - best[:, 1]).max()) > _TIE_TOLERANCE:
         return None
     return (
         f"on this machine {len(differing)} test image(s) fall to the other of two classes whose "
-        f"logits differ by less than {_NEARLY_EQUAL}; the record's count stands."
+        f"logits differ by less than {_TIE_TOLERANCE}; the record's count stands."
     )
 
 
-def _input_violations(run: RunRecord, tested: EvaluatedModel | None) -> Iterator[Violation]:
-    """Name what the judgement is made from and is no longer what the run was made from."""
-    dataset = tested.dataset if tested else None
+def _find_changed_inputs(run: RunRecord, evaluated: EvaluatedModel | None) -> Iterator[Violation]:
+    """Yield the inputs that changed since the run was trained."""
+    dataset = evaluated.dataset if evaluated else None
     for change in diff_inputs(run, current_digests(run.recipe, dataset, with_teacher=False)):
         what = REPRODUCIBILITY_KEYS[change["what"]]
         message = f"{run.path.name}: {what} changed since the run."
@@ -253,41 +248,40 @@ def _input_violations(run: RunRecord, tested: EvaluatedModel | None) -> Iterator
 
 
 def find_tampering(run: RunRecord) -> Iterator[Violation]:
-    """Name every file of the run that is not as it was when the run was with_manifest."""
-    for name, then, now in verify_manifest(run.result or {}, run.path):
-        said = (
-            "missing now" if now == "None" else f"with_manifest as {then[:16]}, is {now[:16]} now"
-        )
-        message = f"{run.path / name}: altered after the run: {said}."
-        yield Violation(f"altered {name}", then, now, message)
-    whole = run.recipe.to_toml().encode()
-    if (run.path / layout.RECIPE).read_bytes() != whole:
+    """Yield every file of the run that differs from its manifest."""
+    for name, recorded, now in verify_manifest(run.result or {}, run.path):
+        change = "missing now" if now == "None" else f"sealed as {recorded[:16]}, is {now[:16]} now"
+        message = f"{run.path / name}: altered after the run: {change}."
+        yield Violation(f"altered {name}", recorded, now, message)
+    if (run.path / layout.RECIPE).read_bytes() != run.recipe.to_toml().encode():
         message = f"{run.path / layout.RECIPE}: not as whit writes it, so it was altered."
         yield Violation("record recipe", "", "", message)
 
 
 def _notes(run: RunRecord) -> tuple[str, ...]:
-    """What a reader must know of how the run came about."""
+    """Return what a reader must know of how the run came about."""
     result, code = run.result or {}, run.environment.get("code")
-    found = [note for note in result.get("notes") or [] if isinstance(note, str)]
+    notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
     if isinstance(code, dict) and code.get("dirty"):
-        found.append(
+        notes.append(
             f"trained by changed code: commit {str(code.get('commit'))[:12]} and changes that "
             "were not committed."
         )
-    return tuple(found)
+    return tuple(notes)
 
 
-def _mismatches(run: RunRecord, metrics: Metrics, weights_sha256: str) -> list[Violation]:
-    """Compare what result.json says with what weights and log give."""
+def _find_mismatches(
+    run: RunRecord, metrics: Metrics, weights_sha256: str, logged: list[int]
+) -> list[Violation]:
+    """Compare result.json with weights and log; `logged` has the correct images on test."""
     result = run.result or {}
     test = result.get("test") or {}
-    found: list[Violation] = []
+    mismatches: list[Violation] = []
 
-    def compare(rule: str, said: object, is_so: object, what: str) -> None:
-        if said != is_so:
-            message = f"{run.path.name}: {what}: result.json says {said}, it is {is_so}."
-            found.append(Violation(f"record {rule}", str(said), str(is_so), message))
+    def compare(rule: str, recorded: object, actual: object, what: str) -> None:
+        if recorded != actual:
+            message = f"{run.path.name}: {what}: result.json says {recorded}, it is {actual}."
+            mismatches.append(Violation(f"record {rule}", str(recorded), str(actual), message))
 
     compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
     compare("params", result.get("params"), metrics.params, "parameters")
@@ -296,19 +290,19 @@ def _mismatches(run: RunRecord, metrics: Metrics, weights_sha256: str) -> list[V
         if key in result:  # results of older versions have neither
             compare(key, result[key], network[key], what)
     compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
-    if test.get("correct") is not None:
+    correct = test.get("correct")
+    if correct is not None:
         assert metrics.correct is not None
         assert metrics.total is not None
-        said = f"{test['correct']}/{test.get('total')}"
-        compare("accuracy", said, f"{metrics.correct}/{metrics.total}", "correct by these weights")
-        shown = percent(metrics.correct, metrics.total)
-        if isinstance(test.get("accuracy"), float) and test["accuracy"] > float(shown) + 0.01:
-            compare("rounding", test["accuracy"], float(shown), "accuracy in percent")
-    logged = [e for row in run.log for e in row.evaluations if e.split == "test"]
-    if logged and test.get("correct") is not None:
-        compare("last epoch", test["correct"], logged[-1].correct, "correct at the last epoch")
+        actual = f"{metrics.correct}/{metrics.total}"
+        compare("accuracy", f"{correct}/{test.get('total')}", actual, "correct by these weights")
+        accuracy = float(percent(metrics.correct, metrics.total))
+        if isinstance(test.get("accuracy"), float) and test["accuracy"] > accuracy + 0.01:
+            compare("rounding", test["accuracy"], accuracy, "accuracy in percent")
+        if logged:
+            compare("last epoch", correct, logged[-1], "correct at the last epoch")
     compare("reads", test.get("reads"), len(logged), "readings of the test split")
     compare("images", result.get("images_seen"), run.log[-1].images_seen, "images seen")
     verdict = run.recipe.budget.to_budget().verdict(metrics)
     compare("verdict", result.get("verdict"), verdict, "verdict")
-    return found
+    return mismatches

@@ -26,7 +26,7 @@ class Operand:
         return self.field.dims if self.field else untracked_dims(self.tensor.shape)
 
     def constant_value(self) -> float | None:
-        """Return the one value of all elements, if the tensor is made and not stored."""
+        """Return the one value of all elements, if it depends on no image and no stored number."""
         if self.field or self.stored or not self.tensor.numel() or self.tensor.is_complex():
             return None
         low, high = self.tensor.min().item(), self.tensor.max().item()
@@ -65,6 +65,11 @@ class OpCall:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.outputs[0].shape)
 
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether a batch normalization takes its statistics from the batch itself."""
+        return self.name != "_native_batch_norm_legit_no_training" and bool(self.arg(5, True))
+
     def arg(self, position: int, default: Any = None) -> Any:
         return self.args[position] if position < len(self.args) else default
 
@@ -73,12 +78,12 @@ class OpCall:
         return broadcast_ints(self.arg(position, default), count)
 
     def reduced_dims(self, position: int) -> list[int]:
-        """Return the dims that argument `position` names: all of them if it is left out."""
+        """Return the dims that argument `position` names: all of them without it."""
         rank = self.image_tensor.dim()
-        given = self.arg(position)
-        if given is None or given == []:
+        dims = self.arg(position)
+        if dims is None or dims == []:
             return list(range(rank))
-        return sorted({i % rank for i in (given if isinstance(given, (list, tuple)) else [given])})
+        return sorted({i % rank for i in broadcast_ints(dims, 1)})
 
 
 @dataclass
@@ -103,11 +108,6 @@ def is_global_mean(before: ReceptiveField, after: ReceptiveField) -> bool:
     scaled = before.summed and abs(before.gain - 1) >= MEAN_TOLERANCE
     single = before.num_positions > 1 and after.num_positions == 1
     return single and not (before.cropped or weighted or scaled)
-
-
-def uses_batch_statistics(call: OpCall) -> bool:
-    """Return whether a batch normalization takes its statistics from the batch itself."""
-    return call.name != "_native_batch_norm_legit_no_training" and bool(call.arg(5, True))
 
 
 def get_aten_name(func: Any) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from itertools import takewhile
 from math import prod
 
 from whit.analysis.receptive_field import (
@@ -18,63 +20,47 @@ from whit.analysis.rules.call import OpCall, RuleResult, broadcast_ints
 
 def pixel_shuffle(call: OpCall, kind: str | None) -> RuleResult:
     field, factor = call.field, int(call.arg(1))
-    dims = list(field.dims)
-    channels = prod(run.size for run in dims[-3]) // factor**2
-    if any(run.axis in AXES for run in dims[-3]):
+    if any(run.axis in AXES for run in field.dims[-3]):
         raise UnknownReceptiveField("positions move from channels back to the map")
-    dims[-3] = (AxisRun("", channels),)
+    channels = prod(run.size for run in field.dims[-3]) // factor**2
+    result = field.without_flags().with_dim(-3, AxisRun("", channels))
     for i in (-2, -1):
-        run = field.merge_runs(i)
-        dims[i] = (replace(run, size=run.size * factor, step=run.step / factor),)
-    return RuleResult(ReceptiveField(tuple(dims), field.windows), kind)
+        result = result.slide(i, call.shape[i], Fraction(1, factor))
+    return RuleResult(result, kind)
 
 
 def pixel_unshuffle(call: OpCall, kind: str | None) -> RuleResult:
     field, factor = call.field, int(call.arg(1))
-    dims, inner = list(field.dims), []
+    inner = [replace(field.merge_runs(i), size=factor) for i in (-2, -1)]
+    result = field.without_flags().with_dim(-3, *field.dims[-3], *inner)
     for i in (-2, -1):
-        run = field.merge_runs(i)
-        inner.append(replace(run, size=factor))
-        dims[i] = (replace(run, size=run.size // factor, step=run.step * factor),)
-    dims[-3] = (*dims[-3], *inner)
-    return RuleResult(ReceptiveField(tuple(dims), field.windows), kind)
+        result = result.slide(i, call.shape[i], factor)
+    return RuleResult(result, kind)
 
 
 def cat(call: OpCall, kind: str | None) -> RuleResult:
     fields = call.fields
     joined = int(call.arg(1, 0)) % len(call.shape)
     if call.name == "stack":
-        fields = [_with_dim(field, joined, joined, ()) for field in fields]
+        fields = [
+            replace(field, dims=(*field.dims[:joined], (), *field.dims[joined:]))
+            for field in fields
+        ]
     if any(run.axis in AXES for field in fields for run in field.dims[joined]):
         return RuleResult(_pad_with_constants(call, joined), kind)
-    single = [_with_dim(field, joined, joined + 1, ()) for field in fields]
+    single = [field.with_dim(joined) for field in fields]
     merged = merge_fields(single, (*call.shape[:joined], 1, *call.shape[joined + 1 :]))
-    size = AxisRun("", call.shape[joined])
-    return RuleResult(_with_dim(merged, joined, joined + 1, (size,)), kind)
-
-
-def _with_dim(
-    field: ReceptiveField, start: int, stop: int, dim: tuple[AxisRun, ...]
-) -> ReceptiveField:
-    """Return `field` with `dim` in place of its dims `start` to `stop`."""
-    return replace(field, dims=(*field.dims[:start], dim, *field.dims[stop:]))
+    return RuleResult(merged.with_dim(joined, AxisRun("", call.shape[joined])), kind)
 
 
 def _pad_with_constants(call: OpCall, joined: int) -> ReceptiveField:
     """One map with constant rows or columns put before and after it."""
     if len(call.fields) != 1 or call.name == "stack":
         raise UnknownReceptiveField("maps are put together along a spatial dimension")
-    before = 0
-    for operand in call.operands:
-        if operand.field:
-            break
-        before += operand.tensor.shape[joined]
-    field = call.field
-    run = field.merge_runs(joined)
-    windows = shift_windows(field.windows, run.axis, -before * run.step)
-    dims = list(field.dims)
-    dims[joined] = (replace(run, size=call.shape[joined]),)
-    return ReceptiveField(tuple(dims), windows, field.cropped)
+    constants = takewhile(lambda operand: not operand.field, call.operands)
+    before = sum(operand.tensor.shape[joined] for operand in constants)
+    field = ReceptiveField(call.field.dims, call.field.windows, call.field.cropped)
+    return field.slide(joined, call.shape[joined], offset=-before)
 
 
 def flip(call: OpCall, kind: str | None) -> RuleResult:
@@ -111,9 +97,7 @@ def index(call: OpCall, kind: str | None) -> RuleResult:
         raise UnknownReceptiveField("positions are picked by index")
     if len(indexed) != 1 or len(call.shape) != len(field.dims) or len(call.fields) != 1:
         raise UnknownReceptiveField("several dimensions are indexed at once")
-    dims = list(field.dims)
-    dims[indexed[0]] = (AxisRun("", call.shape[indexed[0]]),)
-    return RuleResult(replace(field, dims=tuple(dims)), kind)
+    return RuleResult(field.with_dim(indexed[0], AxisRun("", call.shape[indexed[0]])), kind)
 
 
 def grid_sample(call: OpCall, kind: str | None) -> RuleResult:
@@ -129,9 +113,8 @@ def glu(call: OpCall, kind: str | None) -> RuleResult:
     halved = int(call.arg(1, -1)) % len(field.dims)
     if any(run.axis in AXES for run in field.dims[halved]):
         raise UnknownReceptiveField("halves of a map are multiplied")
-    dims = list(field.dims)
-    dims[halved] = (AxisRun("", call.shape[halved]),)
-    return RuleResult(ReceptiveField(tuple(dims), field.windows, field.cropped), kind)
+    dims = field.with_dim(halved, AxisRun("", call.shape[halved])).dims
+    return RuleResult(ReceptiveField(dims, field.windows, field.cropped), kind)
 
 
 def embedding(call: OpCall, kind: str | None) -> RuleResult:

@@ -6,13 +6,7 @@ from dataclasses import replace
 from math import prod
 
 from whit.analysis.receptive_field import AXES, AxisRun, ReceptiveField, extend_windows
-from whit.analysis.rules.call import (
-    OpCall,
-    Rule,
-    RuleResult,
-    is_global_mean,
-    uses_batch_statistics,
-)
+from whit.analysis.rules.call import OpCall, Rule, RuleResult, is_global_mean
 from whit.analysis.rules.products import pointwise
 
 
@@ -25,11 +19,11 @@ def reduce(position: int) -> Rule:
             return pointwise(call, kind)
         over = call.reduced_dims(position)
         runs = [run for i in over for run in field.dims[i]]
-        kept = [dim for i, dim in enumerate(field.dims) if i not in over]
+        dims = [dim for i, dim in enumerate(field.dims) if i not in over]
         if len(call.shape) == len(field.dims):
-            kept = [() if i in over else dim for i, dim in enumerate(field.dims)]
+            dims = [() if i in over else dim for i, dim in enumerate(field.dims)]
         windows = extend_windows(field.windows, runs)
-        result = ReceptiveField(tuple(kept), windows, field.cropped)
+        result = ReceptiveField(tuple(dims), windows, field.cropped)
         if call.name in ("mean", "sum"):
             return _classify_average(call.name, field, result, runs)
         return RuleResult(result, kind)
@@ -47,15 +41,15 @@ def _classify_average(
         return RuleResult(result.without_flags(), kind)
     if name == "mean":
         full_map = bool(axes & {*AXES}) and is_global_mean(field, result)
-        kept = replace(result, gain=field.gain, summed=field.summed)
-        return RuleResult(kept, "gap" if full_map else "mean")
+        result = replace(result, gain=field.gain, summed=field.summed)
+        return RuleResult(result, "gap" if full_map else "mean")
     gain = field.gain * prod(run.size for run in runs if run.axis in AXES)
-    kept = replace(result, gain=gain, summed=field.summed or bool(axes & {*AXES}))
-    if kept.summed and is_global_mean(replace(field, summed=True, gain=gain), result):
-        return RuleResult(kept, "gap")  # divided by the area beforehand
-    if kept.cropped:
-        kept = replace(kept, summed=False, gain=1.0)
-    return RuleResult(kept, "sum")
+    result = replace(result, gain=gain, summed=field.summed or bool(axes & {*AXES}))
+    if result.summed and is_global_mean(replace(field, summed=True, gain=gain), result):
+        return RuleResult(result, "gap")  # divided by the area beforehand
+    if result.cropped:
+        result = replace(result, summed=False, gain=1.0)
+    return RuleResult(result, "sum")
 
 
 def mix_dims(position: int) -> Rule:
@@ -82,5 +76,5 @@ def batch_norm(call: OpCall, kind: str | None) -> RuleResult:
     # F.instance_norm reshapes to (1, N C, H, W): there the images are among the channels
     if any(run.axis == "n" for run in field.dims[1]):
         kind = "instancenorm"
-    mixed = [0, *range(2, len(field.dims))] if uses_batch_statistics(call) else []
+    mixed = [0, *range(2, len(field.dims))] if call.uses_batch_statistics else []
     return RuleResult(field.mix(mixed), kind)

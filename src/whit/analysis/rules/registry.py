@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from whit.analysis.macs import (
-    MacRule,
-    attention_macs,
-    convolution_macs,
-    no_macs,
-    product_macs,
-)
+from whit.analysis.macs import MacRule, attention_macs, convolution_macs, no_macs, product_macs
 from whit.analysis.receptive_field import (
     ReceptiveField,
     UnknownReceptiveField,
     image_field,
     untracked_dims,
 )
+from whit.analysis.rules import products, rearranging, reductions, windows
 from whit.analysis.rules.call import OpCall, Rule, RuleResult
-from whit.analysis.rules.products import attention, pointwise, product
-from whit.analysis.rules.rearranging import (
-    cat,
-    embedding,
-    flip,
-    glu,
-    grid_sample,
-    index,
-    pixel_shuffle,
-    pixel_unshuffle,
-    roll,
-)
-from whit.analysis.rules.reductions import batch_norm, group_norm, layer_norm, mix_dims, reduce
-from whit.analysis.rules.windows import adaptive_pool, convolution, pad, pool, unfold, upsample
 
 
 @dataclass(frozen=True)
@@ -54,68 +35,70 @@ OPERATORS: dict[str, Operator] = {
     **_define(
         "conv",
         "convolution _convolution convolution_overrideable",
-        convolution,
+        windows.convolution,
         convolution_macs,
     ),
-    **_define("linear", "mm bmm mv dot addmm addmv baddbmm addbmm linear", product, product_macs),
+    **_define(
+        "linear", "mm bmm mv dot addmm addmv baddbmm addbmm linear", products.product, product_macs
+    ),
     **_define("linear", "_trilinear", macs=None),
     **_define(
         "attention",
         "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
         "_scaled_dot_product_attention_math",
-        attention,
+        products.attention,
         attention_macs,
     ),
     **_define(
         "batchnorm",
         "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
         "cudnn_batch_norm _batch_norm_with_update _batch_norm_no_update",
-        batch_norm,
+        reductions.batch_norm,
     ),
-    **_define("groupnorm", "native_group_norm", group_norm),
-    **_define("layernorm", "native_layer_norm _fused_rms_norm", layer_norm),
-    **_define("embedding", "embedding", embedding),
+    **_define("groupnorm", "native_group_norm", reductions.group_norm),
+    **_define("layernorm", "native_layer_norm _fused_rms_norm", reductions.layer_norm),
+    **_define("embedding", "embedding", rearranging.embedding),
     **_define("rnn", "mkldnn_rnn_layer", macs=None),
     **_define("other", "_cdist_forward _thnn_fused_lstm_cell", macs=None),
-    **_define("softmax", "_softmax _safe_softmax _log_softmax", mix_dims(1)),
-    **_define("cat", "cat stack", cat),
+    **_define("softmax", "_softmax _safe_softmax _log_softmax", reductions.mix_dims(1)),
+    **_define("cat", "cat stack", rearranging.cat),
     **_define("shuffle", "native_channel_shuffle channel_shuffle col2im"),
-    **_define("shuffle", "im2col", unfold),
-    **_define("shuffle", "roll", roll),
-    **_define("shuffle", "flip", flip),
-    **_define("shuffle", "index index_select", index),
-    **_define("shuffle", "pixel_shuffle", pixel_shuffle),
-    **_define("shuffle", "pixel_unshuffle", pixel_unshuffle),
+    **_define("shuffle", "im2col", windows.unfold),
+    **_define("shuffle", "roll", rearranging.roll),
+    **_define("shuffle", "flip", rearranging.flip),
+    **_define("shuffle", "index index_select", rearranging.index),
+    **_define("shuffle", "pixel_shuffle", rearranging.pixel_shuffle),
+    **_define("shuffle", "pixel_unshuffle", rearranging.pixel_unshuffle),
     **_define(
         "pad",
         "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d "
         "replication_pad1d replication_pad2d replication_pad3d",
-        pad,
+        windows.pad,
     ),
-    **_define("maxpool", "max_pool2d_with_indices max_pool3d_with_indices", pool),
-    **_define("maxpool", "adaptive_max_pool2d adaptive_max_pool3d", adaptive_pool),
+    **_define("maxpool", "max_pool2d_with_indices max_pool3d_with_indices", windows.pool),
+    **_define("maxpool", "adaptive_max_pool2d adaptive_max_pool3d", windows.adaptive_pool),
     **_define("maxpool", "max_pool1d_with_indices fractional_max_pool2d fractional_max_pool3d"),
-    **_define("avgpool", "avg_pool2d avg_pool3d", pool),
-    **_define("avgpool", "_adaptive_avg_pool2d _adaptive_avg_pool3d", adaptive_pool),
+    **_define("avgpool", "avg_pool2d avg_pool3d", windows.pool),
+    **_define("avgpool", "_adaptive_avg_pool2d _adaptive_avg_pool3d", windows.adaptive_pool),
     **_define(
         "upsample",
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d "
         "_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_trilinear3d "
         "upsample_bicubic2d",
-        upsample,
+        windows.upsample,
     ),
-    **_define("upsample", "grid_sampler_2d", grid_sample),
-    **_define("max", "amax amin max min", reduce(1)),
-    **_define("mean", "mean", reduce(1)),
-    **_define("sum", "sum", reduce(1)),
+    **_define("upsample", "grid_sampler_2d", rearranging.grid_sample),
+    **_define("max", "amax amin max min", reductions.reduce(1)),
+    **_define("mean", "mean", reductions.reduce(1)),
+    **_define("sum", "sum", reductions.reduce(1)),
     **_define(
         "reduce",
         "var std var_mean std_mean prod logsumexp any all argmax argmin median",
-        reduce(1),
+        reductions.reduce(1),
     ),
-    **_define("reduce", "linalg_vector_norm norm", reduce(2)),
-    **_define("reduce", "cumsum", mix_dims(1)),
+    **_define("reduce", "linalg_vector_norm norm", reductions.reduce(2)),
+    **_define("reduce", "cumsum", reductions.mix_dims(1)),
     **_define("reduce", "topk sort"),
     **_define("relu", "relu relu6"),
     **_define("add", "add sub rsub"),
@@ -130,15 +113,15 @@ OPERATORS: dict[str, Operator] = {
         "activation",
         "_prelu_kernel log_sigmoid_forward masked_fill rrelu_with_noise "
         "rrelu_with_noise_functional",
-        pointwise,
+        products.pointwise,
     ),
-    **_define("activation", "glu", glu),
-    **_define(None, "cumprod", mix_dims(1)),
+    **_define("activation", "glu", rearranging.glu),
+    **_define(None, "cumprod", reductions.mix_dims(1)),
     **_define(
         None,
         "clone _to_copy copy tril triu native_dropout zero contiguous lift_fresh_copy detach_copy "
         "bernoulli",
-        pointwise,
+        products.pointwise,
     ),
 }
 
@@ -166,7 +149,7 @@ def is_batch_norm(name: str) -> bool:
 
 def apply_rule(call: OpCall, operator: Operator) -> tuple[RuleResult, str | None]:
     """Return the result for `call` and, where something is unknown, a sentence naming it."""
-    rule = operator.rule or (pointwise if call.pointwise else None)
+    rule = operator.rule or (products.pointwise if call.pointwise else None)
     try:
         if rule is None:
             raise UnknownReceptiveField("the operation is not known here")

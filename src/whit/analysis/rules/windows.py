@@ -7,7 +7,6 @@ Networks", Distill 2019).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil, prod
@@ -17,7 +16,6 @@ from whit.analysis.receptive_field import (
     AxisRun,
     ReceptiveField,
     UnknownReceptiveField,
-    Windows,
     extend_windows,
     shift_windows,
 )
@@ -31,36 +29,31 @@ def convolution(call: OpCall, kind: str | None) -> RuleResult:
     field, kernel = image.field, weight.tensor.shape[2:]
     stride, padding, dilation = (call.int_args(i, len(kernel)) for i in (3, 4, 5))
     transposed = bool(call.arg(6, False))
-    sizes = image.tensor.shape[2:]
-    if not transposed and covers_map(field, sizes, kernel, stride, padding, dilation):
+    geometry = [*zip(image.tensor.shape[2:], kernel, stride, padding, dilation, strict=True)]
+    if not transposed and covers_map(field, geometry):
         kind = "linear"
-    windows = extend_windows(field.windows, field.dims[1])
-    dims: list[tuple[AxisRun, ...]] = [field.dims[0], (AxisRun("", call.shape[1]),)]
-    for i, size in enumerate(call.shape[2:]):
-        geometry = (stride[i], padding[i], dilation[i])
-        slide = _slide_transposed if transposed else slide_window
-        dim, windows = slide(field, 2 + i, windows, kernel[i], geometry, size)
-        dims.append(dim)
-    return RuleResult(ReceptiveField(tuple(dims), windows), kind)
+    result = field.without_flags().with_dim(1, AxisRun("", call.shape[1]))
+    result = replace(result, windows=extend_windows(field.windows, field.dims[1]))
+    for i, (_, k, s, p, d) in enumerate(geometry, start=2):
+        if transposed:  # a result sees every stride-th tap
+            taps, first = Fraction((k - 1) * d + 1, s), Fraction(p - (k - 1) * d, s)
+            result = result.slide(i, call.shape[i], Fraction(1, s), ceil(taps), ceil(first))
+        else:
+            result = slide_window(result, i, call.shape[i], (k, s, p, d))
+    return RuleResult(result, kind)
 
 
-def covers_map(
-    field: ReceptiveField,
-    sizes: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> bool:
+def covers_map(field: ReceptiveField, geometry: list[tuple[int, int, int, int, int]]) -> bool:
     """Return whether every window of the kernel covers the full input map of more than 1x1.
 
-    Then each output depends on each input: fully connected. A padded 3x3 on a 3x3 map is
-    not, as only its middle window covers the map.
+    `geometry` has size, kernel, stride, padding and dilation of each dimension. Then each output
+    depends on each input: fully connected. A padded 3x3 on a 3x3 map is not, as only its middle
+    window covers the map.
     """
     hidden = prod(run.size for run in field.dims[1] if run.axis in AXES)
-    if prod(sizes) * hidden == 1:
+    if prod(size for size, *_ in geometry) * hidden == 1:
         return False
-    for size, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
+    for size, k, s, p, d in geometry:
         starts = range(-p, size + p - (k - 1) * d, s)
         dense = d == 1 or size == 1
         if not dense or not all(start <= 0 and start + k >= size for start in starts):
@@ -69,45 +62,16 @@ def covers_map(
 
 
 def slide_window(
-    field: ReceptiveField,
-    index: int,
-    windows: Windows | None,
-    kernel: int,
-    geometry: tuple[int, int, int],
-    size: int,
-) -> tuple[tuple[AxisRun, ...], Windows | None]:
-    """Return the dim, of `size`, and the windows after a window of `kernel` slid along dim `index`.
-
-    `geometry` is stride, padding and dilation.
-    """
-    stride, padding, dilation = geometry
+    field: ReceptiveField, index: int, size: int, window: tuple[int, int, int, int]
+) -> ReceptiveField:
+    """As `ReceptiveField.slide`, with kernel, stride, padding, dilation; unknown if that raises."""
+    kernel, stride, padding, dilation = window
     if kernel == 1 and stride == 1 and padding == 0:
-        return field.dims[index], windows
+        return field
     try:
-        run = field.merge_runs(index)
+        return field.slide(index, size, stride, (kernel - 1) * dilation + 1, -padding)
     except UnknownReceptiveField:
-        return (AxisRun("", size),), None
-    windows = extend_windows(windows, [replace(run, size=(kernel - 1) * dilation + 1)])
-    windows = shift_windows(windows, run.axis, -padding * run.step)
-    return (replace(run, size=size, step=run.step * stride),), windows
-
-
-def _slide_transposed(
-    field: ReceptiveField,
-    index: int,
-    windows: Windows | None,
-    kernel: int,
-    geometry: tuple[int, int, int],
-    size: int,
-) -> tuple[tuple[AxisRun, ...], Windows | None]:
-    """As `slide_window`, for a transposed convolution: a result sees every stride-th tap."""
-    stride, padding, dilation = geometry
-    run = field.merge_runs(index)
-    reach = (kernel - 1) * dilation
-    windows = extend_windows(windows, [replace(run, size=ceil(Fraction(reach + 1, stride)))])
-    offset = ceil(Fraction(padding - reach, stride)) * run.step
-    windows = shift_windows(windows, run.axis, offset)
-    return (replace(run, size=size, step=run.step / stride),), windows
+        return replace(field.with_dim(index, AxisRun("", size)), windows=None)
 
 
 def pool(call: OpCall, kind: str | None) -> RuleResult:
@@ -118,13 +82,10 @@ def pool(call: OpCall, kind: str | None) -> RuleResult:
     stride = call.int_args(2, count) if call.arg(2) else kernel
     padding = call.int_args(3, count, 0)
     dilation = call.int_args(4, count, 1) if "max" in call.name else [1] * count
-    dims, windows = list(field.dims[:leading]), field.windows
-    for i in range(count):
-        geometry = (stride[i], padding[i], dilation[i])
-        size = call.shape[leading + i]
-        dim, windows = slide_window(field, leading + i, windows, kernel[i], geometry, size)
-        dims.append(dim)
-    result = ReceptiveField(tuple(dims), windows)
+    result = field.without_flags()
+    geometry = zip(kernel, stride, padding, dilation, strict=True)
+    for i, window in enumerate(geometry, start=leading):
+        result = slide_window(result, i, call.shape[i], window)
     single = all(size == 1 for size in call.shape[-count:])
     complete = all(k - p >= size for size, k, p in zip(sizes, kernel, padding, strict=True))
     if kind == "avgpool" and single and complete and is_global_mean(field, result):
@@ -134,51 +95,39 @@ def pool(call: OpCall, kind: str | None) -> RuleResult:
 
 def adaptive_pool(call: OpCall, kind: str | None) -> RuleResult:
     field, image = call.field, call.image_tensor
-    leading = image.dim() - (3 if "3d" in call.name else 2)
-    dims, windows = list(field.dims[:leading]), field.windows
-    for i in range(leading, image.dim()):
+    result = field.without_flags()
+    for i in range(image.dim() - (3 if "3d" in call.name else 2), image.dim()):
         size, out = image.shape[i], call.shape[i]
-        if size == out:
-            dims.append(field.dims[i])
-            continue
-        run = field.merge_runs(i)
-        kernel = max(-(-(j + 1) * size // out) - j * size // out for j in range(out))
-        windows = extend_windows(windows, [replace(run, size=kernel)])
-        dims.append((replace(run, size=out, step=run.step * Fraction(size, out)),))
-    result = ReceptiveField(tuple(dims), windows)
+        if size != out:
+            kernel = max(-(-(j + 1) * size // out) - j * size // out for j in range(out))
+            result = result.slide(i, out, Fraction(size, out), kernel)
     full_map = kind == "avgpool" and is_global_mean(field, result)
     return RuleResult(result, "gap" if full_map else kind)
 
 
 def pad(call: OpCall, kind: str | None) -> RuleResult:
-    field, image = call.field, call.image_tensor
+    result = ReceptiveField(call.field.dims, call.field.windows, call.field.cropped)
     widths: list[int] = list(call.args[1])
-    dims, windows, cropped = list(field.dims), field.windows, field.cropped
     for pair in range(len(widths) // 2):
         before, after = widths[2 * pair], widths[2 * pair + 1]
-        i = image.dim() - 1 - pair
+        i = call.image_tensor.dim() - 1 - pair
         if before == after == 0:
             continue
-        run = field.merge_runs(i)
-        cropped = cropped or (run.axis in AXES and min(before, after) < 0)
-        windows = shift_windows(windows, run.axis, -before * run.step)
-        dims[i] = (replace(run, size=call.shape[i]),)
-    return RuleResult(ReceptiveField(tuple(dims), windows, cropped), kind)
+        result = result.slide(i, call.shape[i], offset=-before)
+        if min(before, after) < 0 and result.dims[i][0].axis in AXES:
+            result = replace(result, cropped=True)
+    return RuleResult(result, kind)
 
 
 def upsample(call: OpCall, kind: str | None) -> RuleResult:
-    field, image = call.field, call.image_tensor
     taps = {"nearest": 1, "bilinear": 2, "linear1": 2, "trilinear": 2, "bicubic": 4}
-    reach = next(count for word, count in taps.items() if word in call.name)
-    dims, windows = list(field.dims[:2]), field.windows
-    for i in range(2, image.dim()):
-        run = field.merge_runs(i)
-        scale = Fraction(call.shape[i], image.shape[i])
-        windows = extend_windows(windows, [replace(run, size=reach)])
-        center = (1 / scale - 1) / 2 - Fraction(reach - 1, 2)
-        windows = shift_windows(windows, run.axis, center * run.step)
-        dims.append((replace(run, size=call.shape[i], step=run.step / scale),))
-    return RuleResult(ReceptiveField(tuple(dims), windows), kind)
+    kernel = next(count for word, count in taps.items() if word in call.name)
+    result = call.field.without_flags()
+    for i in range(2, call.image_tensor.dim()):
+        stride = Fraction(call.image_tensor.shape[i], call.shape[i])
+        offset = (stride - 1) / 2 - Fraction(kernel - 1, 2)  # both centers agree
+        result = result.slide(i, call.shape[i], stride, kernel, offset)
+    return RuleResult(result, kind)
 
 
 def unfold(call: OpCall, kind: str | None) -> RuleResult:

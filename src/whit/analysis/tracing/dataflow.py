@@ -12,13 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from whit.analysis.receptive_field import AXES, ReceptiveField, untracked_dims
-from whit.analysis.rules.call import (
-    OpCall,
-    Operand,
-    RuleResult,
-    get_aten_name,
-    uses_batch_statistics,
-)
+from whit.analysis.rules.call import OpCall, Operand, RuleResult, get_aten_name
 from whit.analysis.rules.registry import is_batch_norm
 from whit.analysis.tracing.memory_layout import Layout
 from whit.analysis.tracing.stored_tensors import storage_key
@@ -70,7 +64,7 @@ def live_operands(
 
 def updates_running_statistics(call: OpCall) -> bool:
     """Return whether a batch normalization in this pass updates its running statistics."""
-    return is_batch_norm(call.name) and uses_batch_statistics(call) and call.arg(6, 0.1) != 0
+    return is_batch_norm(call.name) and call.uses_batch_statistics and call.arg(6, 0.1) != 0
 
 
 def covers_storage(tensor: Tensor) -> bool:

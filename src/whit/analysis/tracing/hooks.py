@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,41 +39,31 @@ class FunctionTracer(TorchFunctionMode):
         return result
 
 
-class ModuleHooks:
-    """Hooks on all modules while a recorder runs, removed at the end."""
+@contextmanager
+def hook_modules(recorder: Recorder) -> Iterator[None]:
+    """Report the calls of all modules to the recorder."""
 
-    def __init__(self, recorder: Recorder):
-        self._recorder = recorder
-        self._handles: list[Any] = []
+    def before(module: nn.Module, arguments: Any) -> None:
+        recorder.enter_module(module)
 
-    def __enter__(self) -> None:
-        recorder = self._recorder
+    def after(module: nn.Module, arguments: Any, result: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            recorder.leave_module(arguments, result)
 
-        def before(module: nn.Module, arguments: Any) -> None:
-            recorder.enter_module(module)
-
-        def after(module: nn.Module, arguments: Any, result: Any) -> None:
-            with torch._C.DisableTorchFunction():
-                recorder.leave_module(arguments, result)
-
-        self._handles.append(register_module_forward_pre_hook(before))
-        self._handles.append(register_module_forward_hook(after, always_call=True))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
+    entering = register_module_forward_pre_hook(before)
+    leaving = register_module_forward_hook(after, always_call=True)
+    try:
+        yield
+    finally:
+        entering.remove()
+        leaving.remove()
 
 
 def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Recorder) -> Trace:
     """Run `forward` on `image`, (N, C, H, W), and return what happened, also if it failed."""
     trace = recorder.trace
     try:
-        with ModuleHooks(recorder), FunctionTracer(recorder), recorder:
+        with hook_modules(recorder), FunctionTracer(recorder), recorder:
             recorder.set_input(image)
             trace.output = forward(image)
             if isinstance(trace.output, Tensor):

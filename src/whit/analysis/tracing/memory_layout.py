@@ -66,7 +66,7 @@ class Layout:
             return ()
         if stride == 0:  # expanded: the same element again and again
             return (AxisRun("", size),)
-        found: list[AxisRun] = []
+        runs: list[AxisRun] = []
         while size > 1:
             start = [pair for pair in self.runs if pair[1] <= stride < pair[1] * pair[0].size]
             if not start or stride % start[-1][1]:
@@ -74,14 +74,14 @@ class Layout:
             run, base = start[-1]
             every = stride // base
             if (size - 1) * every < run.size:
-                found.append(AxisRun(run.axis, size, run.step * every))
+                runs.append(AxisRun(run.axis, size, run.step * every))
                 break
             if run.size % every or size % (run.size // every):
                 raise UnknownReceptiveField("a view that crosses its dimensions")
-            found.append(AxisRun(run.axis, run.size // every, run.step * every))
+            runs.append(AxisRun(run.axis, run.size // every, run.step * every))
             size //= run.size // every
             stride = base * run.size
-        return tuple(reversed(found))
+        return tuple(reversed(runs))
 
 
 def _count_distinct(runs: list[AxisRun]) -> int:

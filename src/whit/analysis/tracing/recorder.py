@@ -12,28 +12,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from whit.analysis.receptive_field import ReceptiveField, image_field, untracked_dims
-from whit.analysis.rules.call import (
-    OpCall,
-    Operand,
-    get_aten_name,
-    is_numbered,
-    uses_batch_statistics,
-)
+from whit.analysis.rules.call import OpCall, Operand, get_aten_name, is_numbered
 from whit.analysis.rules.randomness import classify_random
 from whit.analysis.rules.registry import apply_rule, find_operator, is_batch_norm
+from whit.analysis.tracing import dataflow
 from whit.analysis.tracing.call_stack import CallStack
-from whit.analysis.tracing.dataflow import (
-    FACTORY_PREFIXES,
-    OVERWRITING_OPS,
-    covers_storage,
-    find_mutated,
-    keep_jumps,
-    live_operands,
-    merge_write,
-    shares_storage,
-    tensor_leaves,
-    updates_running_statistics,
-)
+from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.memory_layout import Layout
 from whit.analysis.tracing.stored_tensors import CONSTANT, TensorRegistry, storage_key
 from whit.analysis.tracing.trace import FunctionCall, Op, StorageInfo, Trace
@@ -85,12 +69,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = self._calls.modules.pop()
         tensors = tensor_leaves(result)
         if tensors:
-            call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
-            given = tensor_leaves(arguments)
-            call.returns_input = bool(given) and (
-                given[0] is tensors[0]
-                or (shares_storage(given[0], tensors[0]) and given[0].shape == tensors[0].shape)
-            )
+            result = tensors[0]
+            call.shape, call.field = tuple(result.shape), self.find_field(result)
+            for tensor in tensor_leaves(arguments)[:1]:
+                shares = dataflow.shares_storage(tensor, result)
+                call.returns_input = tensor is result or (shares and tensor.shape == result.shape)
 
     def enter_function(self, name: str) -> FunctionCall:
         return self._calls.enter_function(name)
@@ -123,7 +106,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        with torch._C.DisableTorchFunction():  # the recorder's own uses of tensors are no calls
+        with torch._C.DisableTorchFunction():  # what the recorder does with tensors is not a call
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -190,12 +173,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note_scalar(name, operands)
             return
         views = {storage_key(operand.tensor) for operand in operands}
-        mutated = find_mutated(func, args, kwargs)
+        mutated = dataflow.find_mutated(func, args, kwargs)
         is_view = not mutated and all(storage_key(out) in views for out in outputs)
-        if mutated and name in OVERWRITING_OPS:
+        if mutated and name in dataflow.OVERWRITING_OPS:
             operands = operands[1:] if name == "copy" else []
-        is_factory = name.startswith(FACTORY_PREFIXES) or name.endswith("_like")
-        used = [] if is_factory else live_operands(name, args, kwargs, operands)
+        is_factory = name.startswith(dataflow.FACTORY_PREFIXES) or name.endswith("_like")
+        used = [] if is_factory else dataflow.live_operands(name, args, kwargs, operands)
         by_id = {id(operand.tensor): operand for operand in operands}
         uses_image = any(operand.field for operand in used)
         entries = self._find_entries(operand.tensor for operand in used)
@@ -214,22 +197,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._calls.is_inside(ATTENTION_FUNCTIONS),
         )  # fmt: skip
         if uses_image and not is_view:
-            found, unknown = apply_rule(call, operator)
-            field, kind = keep_jumps(found, used), found.kind
+            finding, unknown = apply_rule(call, operator)
+            field, kind = dataflow.keep_jumps(finding, used), finding.kind
             if unknown and not any(before.windows is None for before in call.fields):
                 self._note(unknown)
             if stochastic:
-                made = [operand.tensor for operand in used if not operand.field]
-                masks = [tensor for tensor in made if self._is_stochastic(tensor)]
+                masks = [o.tensor for o in used if not o.field and self._is_stochastic(o.tensor)]
                 kind, inconclusive = classify_random(call, masks, kind, generates)
-            if kind == "batchnorm" and not uses_batch_statistics(call):
+            if kind == "batchnorm" and not call.uses_batch_statistics:
                 kind = "scale"
             self.trace.macs_unknown |= operator.macs is None
         elif macs:
             kind = "matmul"  # weights with weights: work, but no layer that mixes the image
         statistics = self._find_entries(args[3:5] if is_batch_norm(name) else ())
         module_call, function_call = self._calls.find_caller()
-        overwritten = [out for out in mutated if name in OVERWRITING_OPS and covers_storage(out)]
+        fills = name in dataflow.OVERWRITING_OPS
+        overwritten = [out for out in mutated if fills and dataflow.covers_storage(out)]
         self.trace.ops.append(
             Op(
                 name=name,
@@ -244,7 +227,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 ),
                 entries=entries,
                 statistics=statistics,
-                updates=statistics if updates_running_statistics(call) else frozenset(),
+                updates=statistics if dataflow.updates_running_statistics(call) else frozenset(),
                 claims=claims,
                 macs=macs,
                 field=field,
@@ -291,12 +274,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             prod(run.size for run in dim) for dim in field.dims
         ):  # the second result of several, with another shape
             field = ReceptiveField(untracked_dims(out.shape), field.windows, cropped=True)
-        if not mutated or storage is None or covers_storage(out):
+        if not mutated or storage is None or dataflow.covers_storage(out):
             info.layout = Layout.bind(field, out) if field else None
             self._storages[key] = info
         elif field is None:
             storage.claims |= info.claims
             storage.stochastic |= info.stochastic
         else:
-            base = storage.tensor
-            storage.layout = Layout.bind(merge_write(base, storage.layout, out, field), base)
+            merged = dataflow.merge_write(storage.tensor, storage.layout, out, field)
+            storage.layout = Layout.bind(merged, storage.tensor)

@@ -7,7 +7,7 @@ import random
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -49,11 +49,13 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     grad_enabled, fastpath = torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore")
             torch.backends.mha.set_fastpath_enabled(False)  # one fused operation shows no layers
-            with _force_eager():
-                yield
+            # compiled modules run as plain Python; without dynamo, slow to import, there are none
+            if "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         torch.set_grad_enabled(grad_enabled)
@@ -67,14 +69,6 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
                 # batch_norm moves its running statistics without raising their version
                 if tensor._version != version or not torch.equal(tensor, value):
                     tensor.copy_(value)
-
-
-def _force_eager() -> AbstractContextManager[object]:
-    """Run compiled modules as plain Python. Without dynamo, slow to import, there are none."""
-    if "torch._dynamo" not in sys.modules:
-        return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 def set_mode(models: tuple[nn.Module, nn.Module], training: bool) -> None:

@@ -161,18 +161,17 @@ class TracingSession:
 
 def _name_plain_attributes(model: nn.Module) -> dict[int, str]:
     """Return the names of tensors that modules keep as plain attributes, by storage key."""
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for path, module in model.named_modules():
         for leaf, value in vars(module).items():
             for tensor in tensor_leaves(value) if not leaf.startswith("_") else ():
                 if not tensor.is_meta:
-                    found[storage_key(tensor)] = f"{path}.{leaf}".lstrip(".")
-    return found
+                    names[storage_key(tensor)] = f"{path}.{leaf}".lstrip(".")
+    return names
 
 
 def describe_error(error: BaseException) -> str:
     """Return type and first line of `error`, shortened."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else ""
+    text = "".join(str(error).strip().splitlines()[:1])
     text = text if len(text) <= 200 else text[:199] + "…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

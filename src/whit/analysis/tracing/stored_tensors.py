@@ -76,8 +76,8 @@ class TensorRegistry:
         the copy may read the original's weights.
         """
         registry = cls()
-        originals: dict[str, Tensor] = dict(original.named_parameters(remove_duplicate=False))
-        originals |= dict(original.named_buffers(remove_duplicate=False))
+        parameters = original.named_parameters(remove_duplicate=False)
+        originals = dict([*parameters, *original.named_buffers(remove_duplicate=False)])
         # trainable first: a frozen view of a trainable weight adds nothing
         named = sorted(
             copy.named_parameters(remove_duplicate=False),
@@ -120,10 +120,10 @@ class TensorRegistry:
         index, count = len(self.entries), self._count_new(original)
         entry = StoredTensor(index, name, role, count, trainable, running, literal)
         self.entries.append(entry)
-        for key, found in {storage_key(tensor): tensor, storage_key(original): original}.items():
-            if not found.is_meta:
-                self._spans.setdefault(key, []).append((*byte_span(found), index))
-                self._alive.append(found)
+        for key, alias in {storage_key(tensor): tensor, storage_key(original): original}.items():
+            if not alias.is_meta:
+                self._spans.setdefault(key, []).append((*byte_span(alias), index))
+                self._alive.append(alias)
         return entry
 
     def overlapping(self, tensor: Tensor) -> list[int]:

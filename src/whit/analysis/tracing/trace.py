@@ -101,12 +101,9 @@ class Trace:
 
     def call_sites(self, op: Op) -> set[CallSite]:
         """Return the sites of the module call and the function call that `op` belongs to."""
-        sites = set()
-        if op.module_call is not None:
-            sites.add(self.module_calls[op.module_call].site)
-        if op.function_call is not None:
-            sites.add(self.function_calls[op.function_call].site)
-        return sites
+        modules = [] if op.module_call is None else [self.module_calls[op.module_call].site]
+        functions = [] if op.function_call is None else [self.function_calls[op.function_call].site]
+        return {*modules, *functions}
 
     def mark_live(self, outputs: Iterable[Tensor]) -> None:
         """Mark the operations that the outputs depend on, walking backwards."""
