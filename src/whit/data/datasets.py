@@ -99,7 +99,6 @@ def _load(name_or_path: str) -> Dataset:
 
 
 def _find_format(path: Path) -> Format:
-    """Return the format of what is at `path`. Raises DataError if it has none of FORMATS."""
     if path.exists():
         for data_format in FORMATS:
             if data_format.sniff(path):

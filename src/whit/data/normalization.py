@@ -1,6 +1,4 @@
-"""Normalization of pixels by the mean and standard deviation of each channel."""
-
-# N images, C channels, H W pixels
+"""Normalization of pixels, (N, C, H, W), by the mean and standard deviation of each channel."""
 
 from __future__ import annotations
 

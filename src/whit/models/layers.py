@@ -1,6 +1,4 @@
-"""The layers that the built-in models are composed of."""
-
-# N images, C channels, H W pixels
+"""The layers of the built-in models: N images, C channels, H W pixels, K classes."""
 
 from __future__ import annotations
 
@@ -187,25 +185,17 @@ class Residual(nn.Module):
         return images + self.layers(images)  # type: ignore[no-any-return]
 
 
-_SHORT_NAMES = {
+_SHORT_NAMES = {  # of the others, the name of the class in lower case
     CenterCrop: "crop",
-    Deskew: "deskew",
     nn.Conv2d: "conv",
-    nn.ReLU: "relu",
-    nn.SiLU: "silu",
-    nn.Hardswish: "hardswish",
-    nn.GELU: "gelu",
     nn.BatchNorm2d: "norm",
     nn.BatchNorm1d: "norm",
     BiasOnlyBatchNorm: "norm",
-    Residual: "residual",
     nn.MaxPool2d: "pool",
     nn.AvgPool2d: "avgpool",
     nn.Dropout2d: "drop",
     Dropout: "drop",
     GlobalAvgPool: "gap",
-    nn.Linear: "linear",
-    nn.Flatten: "flatten",
 }
 
 
@@ -214,7 +204,7 @@ def named_sequential(*layers: nn.Module) -> nn.Sequential:
     counts: Counter[str] = Counter()
     named: OrderedDict[str, nn.Module] = OrderedDict()
     for layer in layers:
-        short = _SHORT_NAMES[type(layer)]
+        short = _SHORT_NAMES.get(type(layer), type(layer).__name__.lower())
         counts[short] += 1
         named[f"{short}{counts[short]}"] = layer
     return nn.Sequential(named)

@@ -117,9 +117,7 @@ class BoundedFile(FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to `size` bytes. Raises zipfile.BadZipFile for more than a chunk."""
         if size is None or size < 0:
-            position = self.tell()
-            size = self.seek(0, 2) - position
-            self.seek(position)
+            size = os.fstat(self.fileno()).st_size - self.tell()
         if size > CHUNK_BYTES:
             raise zipfile.BadZipFile(f"its directory is larger than {CHUNK_BYTES:,} bytes")
         return super().read(size)

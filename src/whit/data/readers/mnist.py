@@ -52,8 +52,7 @@ def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
             header, values = parse_idx(file, str(path))
         digest = hashlib.sha256(header.raw)
         digest.update(values.data)
-        if digest.hexdigest() != expected:
-            found = digest.hexdigest()
+        if (found := digest.hexdigest()) != expected:
             raise DataError(
                 f"{path}: wanted SHA-256 {expected} of the unpacked file, found {found}"
             )

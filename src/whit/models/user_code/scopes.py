@@ -60,14 +60,12 @@ def analyze_statement(
 ) -> Statement:
     """Return a top-level node as a Statement."""
     dotted = ""
-    if isinstance(node, ast.Import):
+    if isinstance(node, ast.Import | ast.ImportFrom):
         # `import a.b as c` binds c to a.b itself: its uses start with `c.`, never with `a.b.`.
-        dotted = node.names[0].asname or node.names[0].name
-    elif isinstance(node, ast.ImportFrom):
-        from_future = node.module == "__future__"
+        from_future = getattr(node, "module", None) == "__future__"
         dotted = "__future__." if from_future else node.names[0].asname or node.names[0].name
     line = node.lineno if first_line is None else first_line
-    is_import = isinstance(node, ast.Import | ast.ImportFrom)
+    is_import = bool(dotted)
     statement = Statement(text, cell, line, node.end_lineno or node.lineno, is_import, dotted)
     ScopeAnalyzer(statement, lazy_annotations or sys.version_info >= (3, 14)).visit(node)
     return statement

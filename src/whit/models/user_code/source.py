@@ -18,7 +18,7 @@ from whit.errors import SourceError
 class Source:
     """The code that defines one model, read but not yet run."""
 
-    path: Path  # as the user gave it, for messages
+    path: Path  # as given, for messages
     name: str  # of the class or function
     text: str  # exactly what is executed
     origins: tuple[tuple[int, int], ...] = ()  # of a notebook: (cell, line) of each line of text
