@@ -45,10 +45,7 @@ def holdout_split(train: Split, size: int, purpose: Purpose) -> tuple[Split, Spl
 
 
 def select_indices(train: Split, size: int, purpose: Purpose) -> Tensor:
-    """Return the sorted indices of the images to hold out, int64 (size,).
-
-    Raises DataError if there is no such split.
-    """
+    """Return the sorted indices to hold out, int64 (size,). Raises DataError if impossible."""
     labels = train.labels.tolist()
     digests = train.digests
     copies = Counter(digests)
@@ -88,9 +85,9 @@ def _allocate(
     if sum(shares.values()) < size:
         short += [label for label in available if shares[label] == available[label]]
     if short:
-        named = ", ".join(f"class {label} can give {available[label]:,}" for label in short[:5])
+        classes = ", ".join(f"class {label} can give {available[label]:,}" for label in short[:5])
         raise DataError(
-            f"{purpose} = {size:,}: too few images for a stratified cut ({named}): images that "
+            f"{purpose} = {size:,}: too few images for a stratified cut ({classes}): images that "
             "occur more than once stay in train, and each class keeps one; choose a smaller "
             "size or remove the copies"
         )

@@ -107,10 +107,10 @@ def _class_problems(
         if key == "train":
             occurring = set(np.unique(raw.labels).tolist())
             if absent := [n for n in range(start, last + 1) if n not in occurring]:
-                named = ", ".join(repr(classes[label - start]) for label in absent[:5])
+                names = ", ".join(repr(classes[label - start]) for label in absent[:5])
                 problems.append(
                     f"{raw.labels_name}: wanted training images of all {len(classes)} classes, "
-                    f"found none of {named}"
+                    f"found none of {names}"
                 )
     return problems
 

@@ -116,7 +116,7 @@ def expand_blocks(config: PlainConfig, channels: int) -> list[BlockConfig]:
     """Return the blocks with defaults filled in. Raises ValueError if they do not fit."""
     count = len(config.widths)
     kernels = config.kernels or (5, *[3] * (count - 1))
-    pools = config.pools if config.pools is not None else (1, 3)
+    pools = (1, 3) if config.pools is None else config.pools
     rows = zip(
         config.kinds or ("conv",) * count,
         (channels, *config.widths),

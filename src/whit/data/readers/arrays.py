@@ -99,10 +99,7 @@ def to_chw_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
 
 
 def find_channel_axis(shape: tuple[int, ...], name: str) -> int | None:
-    """Return the index of the channel dimension, 1 or 3, or None for images without one.
-
-    Raises DataError as `to_nchw` does.
-    """
+    """Return the index of the channel axis, 1 or 3, or None. Raises DataError as `to_nchw`."""
     if len(shape) == 3:
         return None
     axes = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]

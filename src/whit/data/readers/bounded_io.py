@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from whit.errors import DataError
 
-# The most bytes that one array of a file may declare: a data set is kept in memory.
+# The maximal bytes that one array of a file may declare: a data set is kept in memory.
 MAX_BYTES = 4 << 30
 
 # An array may be MAX_RATIO times as large as it is on disk; one of up to RATIO_EXEMPT_BYTES

@@ -91,10 +91,7 @@ def read_idx_header(path: Path, root: Path) -> IdxHeader:
 
 
 def parse_idx(file: BinaryIO, name: str) -> tuple[IdxHeader, npt.NDArray[Any]]:
-    """Return the header and the values of an open file; `name` is used in messages.
-
-    Raises DataError as `read_idx` does.
-    """
+    """Return the header and the values of an open file. Raises DataError as `read_idx` does."""
     stream = _decompress(file, name)
     header = _parse_header(stream, name)
     bounded_io.check_declared_size(
@@ -198,8 +195,8 @@ def _read_exactly(stream: bounded_io.Stream, size: int, name: str) -> bytes:
 def _check_length(name: str, header: IdxHeader, length: int) -> None:
     if length == header.num_bytes:
         return
-    found = "more" if length > header.num_bytes else f"only {length:,}"
+    actual = "more" if length > header.num_bytes else f"only {length:,}"
     raise DataError(
         f"{name}: its header declares {arrays.format_shape(header.shape)} values, wanted "
-        f"{header.num_bytes:,} bytes after it, found {found}; fetch it again"
+        f"{header.num_bytes:,} bytes after it, found {actual}; fetch it again"
     )

@@ -59,10 +59,7 @@ def sniff(path: Path) -> bool:
 
 
 def list_images(root: Path) -> dict[SplitName, ImageListing]:
-    """Return the image files of each split, without opening them; train alone if there is no test.
-
-    Raises DataError with all problems.
-    """
+    """Return the unopened image files of each split. Raises DataError with all problems."""
     folders = _subfolders(root)
     by_split = {
         _SPLITS[path.name.lower()]: path for path in folders if path.name.lower() in _SPLITS
@@ -93,10 +90,7 @@ def list_images(root: Path) -> dict[SplitName, ImageListing]:
 
 
 def load(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
-    """Return the splits (train alone if there is no test) and the names of the classes.
-
-    Raises DataError with the first problems of each kind.
-    """
+    """Return the splits and class names. Raises DataError with the first problems of each kind."""
     listings = list_images(root)
     classes = tuple(listings["train"].files)
     first = listings["train"].paths[0]
@@ -127,10 +121,7 @@ def load(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
 
 
 def probe(root: Path) -> DatasetShape:
-    """Return the shape of a data set from file names and the header of the first image.
-
-    Raises DataError with the first problems of each kind.
-    """
+    """Return the shape by file names and the first image's header. Raises DataError."""
     listings = list_images(root)
     files, paths = listings["train"].files, listings["train"].paths
     num_train = len(paths) if "test" in listings else len(paths) - len(paths) // TEST_DIVISOR
@@ -176,10 +167,10 @@ def _list_split(folder: Path, root: Path) -> tuple[ImageListing, list[str]]:
         if not files[entry.name]:
             problems.append(f"{entry}: wanted images of class {entry.name!r}, found none")
     if other_files:
-        named = ", ".join(str(path) for path in other_files[:_MAX_PROBLEMS])
+        paths = ", ".join(str(path) for path in other_files[:_MAX_PROBLEMS])
         problems.append(
             f"{folder}: wanted only images ({', '.join(sorted(EXTENSIONS))}) in the folder of a "
-            f"class, found {len(other_files):,} others: {named}; move them away"
+            f"class, found {len(other_files):,} others: {paths}; move them away"
         )
     if not files and not problems:
         problems.append(f"{folder}: wanted a folder for each class, found none")

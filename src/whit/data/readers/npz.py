@@ -211,10 +211,7 @@ def open_npz(path: Path) -> Iterator[NpzArchive]:
 
 
 def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]:
-    """Return the splits (train alone if there is no test) and the names of the classes, if any.
-
-    Raises DataError with all problems.
-    """
+    """Return the splits and, if any, the class names. Raises DataError with all problems."""
     with open_npz(path) as archive:
         readers: dict[str, arrays.ArrayReader] = {
             "images": archive.read_images,
@@ -232,10 +229,7 @@ def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]
 
 
 def probe(path: Path) -> DatasetShape:
-    """Return the shape of a data set from headers, training labels and a `split` array.
-
-    Raises DataError.
-    """
+    """Return the shape by headers, training labels and a `split` array. Raises DataError."""
     with open_npz(path) as archive:
         split: SplitName | None = None if (None, "images") in archive.keys else "train"
         images, labels = archive.keys[split, "images"], archive.keys[split, "labels"]

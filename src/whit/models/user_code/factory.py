@@ -16,10 +16,7 @@ ModelFactory = type[nn.Module] | Callable[..., nn.Module]
 
 
 def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
-    """Return the class or function that `source` names in its executed module.
-
-    Raises SourceError: there is none, or no model can be built from it.
-    """
+    """Return what `source` names in its executed module. Raises SourceError: it builds no model."""
     if source.name not in vars(module):
         raise SourceError(f"{source.path}: running it left no {source.name!r} behind.")
     value: object = vars(module)[source.name]
@@ -30,12 +27,11 @@ def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
         )
         raise SourceError(f"{source.target} is a model that is already built: name {instead}.")
     if isinstance(value, type) and not issubclass(value, nn.Module):
+        types_by_name = {n: t for n, t in vars(module).items() if isinstance(t, type)}
         modules = [
             name
-            for name, other in vars(module).items()
-            if isinstance(other, type)
-            and issubclass(other, nn.Module)
-            and other.__module__ == module.__name__
+            for name, kind in types_by_name.items()
+            if issubclass(kind, nn.Module) and kind.__module__ == module.__name__
         ]
         hint = f" Its modules: {', '.join(modules)}." if modules else ""
         raise SourceError(

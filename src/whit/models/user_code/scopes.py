@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from whit.errors import SourceError, did_you_mean
 
@@ -79,8 +80,8 @@ def list_classes(statements: Iterable[Statement]) -> str:
 
 def unknown_name_error(path: Path, name: str, statements: Sequence[Statement]) -> SourceError:
     """Return the error for a name that no statement of the file binds."""
-    near = did_you_mean(name, [defined for s in statements for defined in s.defines])
-    return SourceError(f"{path} has no class {name!r}.{near}{list_classes(statements)}")
+    hint = did_you_mean(name, [defined for s in statements for defined in s.defines])
+    return SourceError(f"{path} has no class {name!r}.{hint}{list_classes(statements)}")
 
 
 @dataclass(slots=True)
@@ -265,10 +266,8 @@ class ScopeAnalyzer(ast.NodeVisitor):
             self.statement.classes.append(node.name)
         self._bind(node.name)
 
-    def visit_TypeAlias(self, node: ast.AST) -> None:  # from Python 3.12; its value is lazy
-        alias = getattr(node, "name", None)
-        if isinstance(alias, ast.Name):
-            self._bind(alias.id)
+    def visit_TypeAlias(self, node: Any) -> None:  # from Python 3.12; its value is lazy
+        self._bind(node.name.id)
 
     def _visit_comprehension(self, node: Comprehension) -> None:
         first, *others = node.generators

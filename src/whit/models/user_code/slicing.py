@@ -161,13 +161,9 @@ class DependencySlicer:
 
     def _find_star_imports(self, name: str) -> tuple[list[int], list[int]]:
         """Return the star imports that bind a name, and those of modules not imported yet."""
-        known, unknown = [], []
-        for index, statement in enumerate(self.statements):
-            for module in statement.stars:
-                if module not in sys.modules:
-                    unknown.append(index)
-                elif _exports(module, name):
-                    known.append(index)
+        stars = [(index, star) for index, s in enumerate(self.statements) for star in s.stars]
+        unknown = [index for index, star in stars if star not in sys.modules]
+        known = [i for i, star in stars if star in sys.modules and _exports(star, name)]
         return known, unknown
 
     def _add_problem(self, use: NameUse, user: int) -> None:
@@ -184,6 +180,5 @@ class DependencySlicer:
 
 def _exports(module: str, name: str) -> bool:
     """Return whether a star import of a module that is already imported binds `name`."""
-    loaded = sys.modules[module]
-    public = getattr(loaded, "__all__", None)
-    return hasattr(loaded, name) if public is None else name in public
+    public = getattr(sys.modules[module], "__all__", None)
+    return hasattr(sys.modules[module], name) if public is None else name in public
