@@ -136,7 +136,7 @@ def test_recipe_as_published(name: str) -> None:
     assert (recipe.train.batch_size, recipe.train.epochs) == (batch_size, epochs)
     assert (recipe.train.precision, recipe.train.evaluate) == ("fp32", "test")
     assert recipe.train.label_smoothing == 0
-    assert recipe.augment.is_identity
+    assert not recipe.augment.active()
     assert recipe.data.val == 0
     assert (recipe.data.mean, recipe.data.std) == ((0.1307,), (0.3081,))
     assert {recipe.schedule.lr_factor()(p / 10) for p in range(11)} == {1.0}

@@ -83,8 +83,8 @@ def probe_dataset(name_or_path: str) -> DatasetShape:
     if name_or_path in DATASETS:
         return DATASETS[name_or_path].shape
     path = Path(name_or_path)
-    with _os_errors_as_data_errors(path):
-        return _find_format(path).probe(path)
+    with _detect_format(path) as data_format:
+        return data_format.probe(path)
 
 
 def _load(name_or_path: str) -> Dataset:
@@ -93,30 +93,28 @@ def _load(name_or_path: str) -> Dataset:
         return build_dataset(name_or_path, info.source, info.read())
     path = Path(name_or_path)
     name = Path(os.path.abspath(path)).stem
-    with _os_errors_as_data_errors(path):
-        data_format = _find_format(path)
+    with _detect_format(path) as data_format:
         return build_dataset(name, f"{data_format.NAME} {path}", *data_format.load(path))
 
 
 def _find_format(path: Path) -> Format:
-    """Return the format of what is at `path`. Raises DataError if it has none of FORMATS."""
     if path.exists():
         for data_format in FORMATS:
             if data_format.sniff(path):
                 return data_format
-        found = "a folder without any of these" if path.is_dir() else "another kind of file"
+        actual = "a folder without any of these" if path.is_dir() else "another kind of file"
     else:
-        found = "no such file or folder." + did_you_mean(str(path), DATASETS)
+        actual = "no such file or folder." + did_you_mean(str(path), DATASETS)
     *examples, last = [data_format.EXAMPLE for data_format in FORMATS]
     expected = ", ".join([f"a shipped name ({', '.join(DATASETS)})", *examples, f"or {last}"])
-    raise DataError(f"data {str(path)!r}: wanted {expected}; found {found}")
+    raise DataError(f"data {str(path)!r}: wanted {expected}; found {actual}")
 
 
 @contextmanager
-def _os_errors_as_data_errors(path: Path) -> Iterator[None]:
-    """Turn an error of the file system, such as a missing permission, into a DataError."""
+def _detect_format(path: Path) -> Iterator[Format]:
+    """Yield the format of what is at `path`; an OSError inside becomes a DataError."""
     try:
-        yield
+        yield _find_format(path)
     except OSError as error:
         where = path if error.filename is None else error.filename
         raise DataError(f"{where}: cannot be read: {error.strerror}") from error

@@ -36,8 +36,7 @@ def holdout_split(train: Split, size: int, purpose: Purpose) -> tuple[Split, Spl
     Raises DataError if there is no such split.
     """
     held_out = select_indices(train, size, purpose)
-    is_kept = torch.ones(len(train), dtype=torch.bool)
-    is_kept[held_out] = False
+    is_kept = torch.ones(len(train), dtype=torch.bool).index_fill(0, held_out, False)
     kept = is_kept.nonzero().flatten()  # index_select is ten times faster than a mask
     return (
         Split("train", train.images.index_select(0, kept), train.labels[kept]),
@@ -46,10 +45,7 @@ def holdout_split(train: Split, size: int, purpose: Purpose) -> tuple[Split, Spl
 
 
 def select_indices(train: Split, size: int, purpose: Purpose) -> Tensor:
-    """Return the sorted indices of the images to hold out, int64 (size,).
-
-    Raises DataError if there is no such split.
-    """
+    """Return the sorted indices to hold out, int64 (size,). Raises DataError if impossible."""
     labels = train.labels.tolist()
     digests = train.digests
     copies = Counter(digests)
@@ -59,20 +55,18 @@ def select_indices(train: Split, size: int, purpose: Purpose) -> Tensor:
         if copies[digests[index]] == 1:
             unique[label].append(index)
 
-    num_unique = {label: len(indices) for label, indices in unique.items()}
-    shares = _allocate(size, counts, num_unique, purpose)
     salt = f"whit/{purpose}/".encode()
     selected: list[int] = []
-    for label, share in shares.items():
+    for label, share in _allocate(size, counts, unique, purpose).items():
         ranked = sorted(unique[label], key=lambda i: hashlib.sha256(salt + digests[i]).digest())
         selected += ranked[:share]
     return torch.tensor(sorted(selected), dtype=torch.int64)
 
 
 def _allocate(
-    size: int, counts: Counter[int], num_unique: dict[int, int], purpose: Purpose
+    size: int, counts: Counter[int], unique: dict[int, list[int]], purpose: Purpose
 ) -> dict[int, int]:
-    """Return how many images each class gives; `num_unique` counts those without a copy."""
+    """Return how many images each class gives; `unique` are its images without a copy."""
     total = sum(counts.values())
     max_size = total - len(counts)
     if not 1 <= size <= max_size:
@@ -81,7 +75,7 @@ def _allocate(
             f"training images, so that each of the {len(counts)} classes keeps one; "
             "choose another size"
         )
-    available = {label: min(num_unique[label], counts[label] - 1) for label in sorted(counts)}
+    available = {label: min(len(unique[label]), counts[label] - 1) for label in sorted(counts)}
     shares = {label: size * counts[label] // total for label in available}
     by_remainder = sorted(available, key=lambda label: (-(size * counts[label] % total), label))
     for label in by_remainder:
@@ -91,9 +85,9 @@ def _allocate(
     if sum(shares.values()) < size:
         short += [label for label in available if shares[label] == available[label]]
     if short:
-        named = ", ".join(f"class {label} can give {available[label]:,}" for label in short[:5])
+        classes = ", ".join(f"class {label} can give {available[label]:,}" for label in short[:5])
         raise DataError(
-            f"{purpose} = {size:,}: too few images for a stratified cut ({named}): images that "
+            f"{purpose} = {size:,}: too few images for a stratified cut ({classes}): images that "
             "occur more than once stay in train, and each class keeps one; choose a smaller "
             "size or remove the copies"
         )

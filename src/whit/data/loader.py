@@ -1,6 +1,4 @@
-"""Batches of training images, ready for the model."""
-
-# N images, C channels, H W pixels
+"""Batches of training images, ready for the model: N images, C channels, H W pixels."""
 
 from __future__ import annotations
 
@@ -58,12 +56,12 @@ class Loader:
             batch = order[first : first + self.batch_size]
             progress = (epoch - 1 + first / len(order)) / self.epochs
             active = streams if progress < self.augment_until else []
-            drawn = [(a, a.draw(len(batch), generator)) for a, generator in active]
+            parameters = [(a, a.draw(len(batch), generator)) for a, generator in active]
             if first < done * self.batch_size:
                 continue
             images = self.images[batch].float()
-            for augmentation, parameters in drawn:
-                images = augmentation.apply(images, parameters)
+            for augmentation, values in parameters:
+                images = augmentation.apply(images, values)
             images = self.normalize(images).contiguous(memory_format=torch.channels_last)
             yield images, self.labels[batch]
 

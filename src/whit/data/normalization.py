@@ -1,6 +1,4 @@
-"""Normalization of pixels by the mean and standard deviation of each channel."""
-
-# N images, C channels, H W pixels
+"""Normalization of pixels, (N, C, H, W), by the mean and standard deviation of each channel."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from torch import Tensor
 from whit.data.splits import Dataset, Split
 from whit.recipes.recipe import DataSpec
 
-# A tenth of a grey level. Only a channel that is constant, or nearly so over a whole data set,
+# A tenth of a grey level. Only a channel that is constant, or nearly so over all images,
 # has a smaller deviation; dividing by it would amplify noise.
 MIN_STD = 0.1 / 255
 

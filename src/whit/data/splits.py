@@ -147,13 +147,11 @@ class Dataset:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong beside any result on this data set; empty for a clean one."""
-        if not self.overlap:
-            return self.dropped
-        return (
-            *self.dropped,
+        note = (
             f"{self.source}: {self.overlap:,} of {len(self.test):,} test images occur byte for "
-            "byte in the training images; accuracy on them shows memory, not generalisation",
+            "byte in the training images; accuracy on them shows memory, not generalisation"
         )
+        return (*self.dropped, note) if self.overlap else self.dropped
 
     @cached_property
     def fingerprint(self) -> str:

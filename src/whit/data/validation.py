@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from whit.data.holdout import TEST_DIVISOR, holdout_split
@@ -46,14 +45,10 @@ def build_dataset(
         raise DataError(problems)
     assert classes is not None
 
-    splits = {
-        key: Split(
-            key,
-            torch.from_numpy(_to_writable(raw.images)),
-            torch.from_numpy(_to_writable(raw.labels - start)),
-        )
-        for key, raw in raw_splits.items()
-    }
+    splits = {}
+    for key, raw in raw_splits.items():
+        images = np.require(raw.images, requirements=["C", "W"])  # which torch may own
+        splits[key] = Split(key, torch.from_numpy(images), torch.from_numpy(raw.labels - start))
     if "test" not in splits:
         size = len(splits["train"]) // TEST_DIVISOR
         splits["train"], splits["test"] = holdout_split(splits["train"], size, "test")
@@ -65,7 +60,6 @@ def build_dataset(
 
 
 def _split_problems(raw: RawSplit) -> list[str]:
-    """Return what is wrong with one split by itself."""
     num_images, num_labels = len(raw.images), len(raw.labels)
     problems = []
     if num_images != num_labels:
@@ -112,18 +106,16 @@ def _class_problems(
             )
         if key == "train":
             occurring = set(np.unique(raw.labels).tolist())
-            absent = [label for label in range(start, last + 1) if label not in occurring]
-            if absent:
-                named = ", ".join(repr(classes[label - start]) for label in absent[:5])
+            if absent := [n for n in range(start, last + 1) if n not in occurring]:
+                names = ", ".join(repr(classes[label - start]) for label in absent[:5])
                 problems.append(
                     f"{raw.labels_name}: wanted training images of all {len(classes)} classes, "
-                    f"found none of {named}"
+                    f"found none of {names}"
                 )
     return problems
 
 
 def _shape_problems(raw_splits: Mapping[SplitName, RawSplit]) -> list[str]:
-    """Return which splits have images of another shape than train."""
     train = raw_splits["train"]
     return [
         f"{raw.images_name}: wanted images of {format_shape(train.images.shape[1:])} (channels x "
@@ -149,8 +141,3 @@ def _drop_copies(val: Split, train: Split, name: str) -> tuple[Split, tuple[str,
         f"{name}: {num_dropped:,} of {len(val):,} val images occur in train byte for byte and "
         "are left out of val",
     )
-
-
-def _to_writable(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Return a contiguous array that torch may own."""
-    return np.require(array, requirements=["C", "W"])

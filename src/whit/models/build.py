@@ -21,7 +21,6 @@ def build_initialized_model(
     """Return the recipe's model with the initial weights of `seed`, lazy layers materialized.
 
     `image_shape` is (C, H, W). torch's global generators are restored afterwards.
-
     Raises ModelError when it cannot be built, SourceError when a user's code fails.
     """
     with preserve_rng_state():
@@ -47,10 +46,7 @@ def load_model(
 
 
 def materialize_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
-    """Initialize lazy layers by one forward pass of blank images, if there are any.
-
-    Raises ModelError when that pass fails.
-    """
+    """Initialize lazy layers, if any, by a pass of blank images. Raises ModelError if it fails."""
     if not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         return
     was_training = model.training

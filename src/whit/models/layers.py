@@ -1,6 +1,4 @@
-"""The layers that the built-in models are composed of."""
-
-# N images, C channels, H W pixels
+"""The layers of the built-in models: N images, C channels, H W pixels, K classes."""
 
 from __future__ import annotations
 
@@ -51,8 +49,7 @@ class Dropout(nn.Dropout):
             return input
         if input.device.type != "cpu" or not dense or dropped_levels == _LEVELS:
             return F.dropout(input, self.p, self.training)
-        masked: Tensor = _ApplyMask.apply(input, dropped_levels)  # type: ignore[no-untyped-call]
-        return masked
+        return _ApplyMask.apply(input, dropped_levels)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class GlobalAvgPool(nn.Module):
@@ -142,8 +139,7 @@ class ShiftTTA(nn.Module):
             for right, down in self.shifts
         ]
         batch = torch.cat(shifted).contiguous(memory_format=torch.channels_last)
-        parts = torch.split(batch, _MAX_BATCH)
-        logits = torch.cat([self.network(part) for part in parts])
+        logits = torch.cat([self.network(part) for part in torch.split(batch, _MAX_BATCH)])
         return logits.view(len(shifted), len(images), -1).mean(0)
 
     def extra_repr(self) -> str:
@@ -187,34 +183,26 @@ class Residual(nn.Module):
         return images + self.layers(images)  # type: ignore[no-any-return]
 
 
-_SHORT_NAMES = {
+_SHORT_NAMES = {  # of the others, the name of the class in lower case
     CenterCrop: "crop",
-    Deskew: "deskew",
     nn.Conv2d: "conv",
-    nn.ReLU: "relu",
-    nn.SiLU: "silu",
-    nn.Hardswish: "hardswish",
-    nn.GELU: "gelu",
     nn.BatchNorm2d: "norm",
     nn.BatchNorm1d: "norm",
     BiasOnlyBatchNorm: "norm",
-    Residual: "residual",
     nn.MaxPool2d: "pool",
     nn.AvgPool2d: "avgpool",
     nn.Dropout2d: "drop",
     Dropout: "drop",
     GlobalAvgPool: "gap",
-    nn.Linear: "linear",
-    nn.Flatten: "flatten",
 }
 
 
 def named_sequential(*layers: nn.Module) -> nn.Sequential:
     """Return the layers as a Sequential with readable names: conv1, relu1, norm1, conv2, ..."""
     counts: Counter[str] = Counter()
-    named: OrderedDict[str, nn.Module] = OrderedDict()
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
     for layer in layers:
-        short = _SHORT_NAMES[type(layer)]
+        short = _SHORT_NAMES.get(type(layer), type(layer).__name__.lower())
         counts[short] += 1
-        named[f"{short}{counts[short]}"] = layer
-    return nn.Sequential(named)
+        modules[f"{short}{counts[short]}"] = layer
+    return nn.Sequential(modules)

@@ -15,17 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from whit.models.layers import (
-    BiasOnlyBatchNorm,
-    CenterCrop,
-    Deskew,
-    Dropout,
-    GlobalAvgPool,
-    MultiColumn,
-    Residual,
-    ShiftTTA,
-    named_sequential,
-)
+from whit.models import layers
 
 Width = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Kernel = Annotated[int, Field(strict=True, ge=1, le=63)]
@@ -88,9 +78,9 @@ class PlainConfig(BaseModel):
     def _check_lengths(self) -> PlainConfig:
         blocks = len(self.widths)
         for name in ("kernels", "strides", "paddings", "kinds", "shares"):
-            given = getattr(self, name)
-            if given is not None and len(given) != blocks:
-                raise ValueError(f"{name} has {len(given)} numbers for {blocks} widths")
+            values = getattr(self, name)
+            if values is not None and len(values) != blocks:
+                raise ValueError(f"{name} has {len(values)} numbers for {blocks} widths")
         if self.pools and max(self.pools) > blocks:
             raise ValueError(f"pools names block {max(self.pools)} of {blocks}")
         if self.views not in (1, 5, 9):
@@ -100,7 +90,7 @@ class PlainConfig(BaseModel):
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One block: its convolution, and whether a pool follows."""
+    """One block: its convolution, and whether a pool follows; `share` is its weight group."""
 
     kind: Kind
     in_channels: int
@@ -126,7 +116,7 @@ def expand_blocks(config: PlainConfig, channels: int) -> list[BlockConfig]:
     """Return the blocks with defaults filled in. Raises ValueError if they do not fit."""
     count = len(config.widths)
     kernels = config.kernels or (5, *[3] * (count - 1))
-    pools = config.pools if config.pools is not None else (1, 3)
+    pools = (1, 3) if config.pools is None else config.pools
     rows = zip(
         config.kinds or ("conv",) * count,
         (channels, *config.widths),
@@ -157,40 +147,36 @@ def expand_blocks(config: PlainConfig, channels: int) -> list[BlockConfig]:
 
 def plain(config: PlainConfig, channels: int, classes: int) -> nn.Module:
     """Return the network: (N, channels, H, W) to logits (N, classes)."""
+    column = partial(_build_column, config, channels, classes)
     if config.deskew == "both":
-        network: nn.Module = MultiColumn(
-            as_is=_build_column(config, channels, classes, deskew=False),
-            upright=_build_column(config, channels, classes, deskew=True),
-        )
+        network: nn.Module = layers.MultiColumn(as_is=column(False), upright=column(True))
     else:
-        network = _build_column(config, channels, classes, deskew=config.deskew)
-    return ShiftTTA(network, config.views) if config.views > 1 else network
+        network = column(config.deskew)
+    return layers.ShiftTTA(network, config.views) if config.views > 1 else network
 
 
-def _build_column(
-    config: PlainConfig, channels: int, classes: int, *, deskew: bool
-) -> nn.Sequential:
-    layers: list[nn.Module] = [Deskew()] if deskew else []
-    layers += [CenterCrop(config.crop)] if config.crop else []
+def _build_column(config: PlainConfig, channels: int, classes: int, deskew: bool) -> nn.Sequential:
+    modules: list[nn.Module] = [layers.Deskew()] if deskew else []
+    modules += [layers.CenterCrop(config.crop)] if config.crop else []
     shared: dict[tuple[int, int], nn.Conv2d] = {}
     for block in expand_blocks(config, channels):
         inner: list[nn.Module] = []
         for index, conv in enumerate(_build_convolutions(block)):
             # Blocks that share may differ in stride and padding, so they share only the tensor.
-            owner = shared.setdefault((block.share, index), conv) if block.share else conv
-            conv.weight = owner.weight
+            first = shared.setdefault((block.share, index), conv) if block.share else conv
+            conv.weight = first.weight
             inner.append(conv)
         if block.pool:
             inner.append(nn.MaxPool2d(2) if config.pooling == "max" else nn.AvgPool2d(2))
-        norm = nn.BatchNorm2d if config.norm == "full" else BiasOnlyBatchNorm
+        norm = nn.BatchNorm2d if config.norm == "full" else layers.BiasOnlyBatchNorm
         inner += [norm(block.width), _ACTIVATIONS[config.activation]()]
-        layers += [Residual(*inner)] if config.residual and block.keeps_shape else inner
-    last = config.widths[-1]
+        modules += [layers.Residual(*inner)] if config.residual and block.keeps_shape else inner
+    width, dropout, pool = config.widths[-1], layers.Dropout(config.dropout), layers.GlobalAvgPool()
     if config.head == "linear":
-        layers += [GlobalAvgPool(), Dropout(config.dropout), nn.Linear(last, classes)]
+        modules += [pool, dropout, nn.Linear(width, classes)]
     else:
-        layers += [Dropout(config.dropout), nn.Conv2d(last, classes, 1), GlobalAvgPool()]
-    return named_sequential(*layers)
+        modules += [dropout, nn.Conv2d(width, classes, 1), pool]
+    return layers.named_sequential(*modules)
 
 
 def _build_convolutions(block: BlockConfig) -> Iterator[nn.Conv2d]:

@@ -19,7 +19,7 @@ from whit.system.validation_errors import describe_errors
 
 
 class NoConfig(BaseModel):
-    """The configuration of a model that has nothing to configure."""
+    """The configuration of a model without options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,6 @@ MODELS: dict[str, ModelEntry] = {
     "published-19130": _fixed(published.published_19130),
     "published-15938": _fixed(published.published_15938),
 }
-
 
 # Sizes that are each allowed can still multiply to more than the memory holds.
 MAX_PARAMS = 20_000_000

@@ -18,12 +18,11 @@ _MAX_HEADER = 1_000_000  # bytes of names and shapes in a file, far more than a 
 def save_weights(model: nn.Module) -> bytes:
     """Return parameters and buffers as a safetensors file; a shared tensor is stored once."""
     stored: dict[str, Tensor] = {}
-    seen: set[tuple[object, ...]] = set()
+    names: dict[tuple[object, ...], str] = {}
     for name, tensor in model.state_dict().items():
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if key in seen and tensor.numel():
+        if names.setdefault(key, name) != name and tensor.numel():
             continue
-        seen.add(key)
         # A contiguous copy, whatever the memory format during training.
         stored[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return safetensors.torch.save(stored)

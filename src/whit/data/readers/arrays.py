@@ -52,37 +52,28 @@ def to_uint8(values: npt.NDArray[Any], name: str) -> Pixels:
     flat = values.reshape(-1, order="A")
     low, high = flat.min(), flat.max()
     scale = 255 if values.dtype.kind == "f" and high <= 1 else 1
-    pixels = np.empty(flat.shape, np.uint8)
+    # The largest rounding error of k/255 in units of 1/255: float16 has 11 bits.
+    tolerance = 0.13 if values.dtype == np.float16 else 1e-4
+    pixels = np.empty_like(values, np.uint8, order="A")
+    flat_pixels = pixels.reshape(-1, order="A")
+    in_range = low >= 0 and high * scale <= 255  # also refuses NaN
     for start in range(0, len(flat), _CHUNK):
-        chunk = flat[start : start + _CHUNK]
-        if values.dtype.kind == "f":
-            chunk = chunk.astype(np.float64) * scale
-            nearest = np.rint(chunk)
-            with np.errstate(invalid="ignore"):  # infinities are refused below
-                exact = bool(np.all(np.abs(chunk - nearest) < _tolerance(values.dtype)))
-            chunk = nearest
-        else:
-            exact = True
-        if not (low >= 0 and high * scale <= 255 and exact):  # also refuses NaN
+        chunk = flat[start : start + _CHUNK].astype(np.float64) * scale
+        nearest = np.rint(chunk)
+        if not (in_range and np.all(np.abs(chunk - nearest) < tolerance)):
             raise DataError(
                 f"{name}: wanted pixels as whole numbers from 0 to 255 or as multiples of 1/255 "
                 f"from 0 to 1, found {values.dtype} between {low:.6g} and {high:.6g}; store the "
                 "original bytes (uint8), whit normalises them itself"
             )
-        pixels[start : start + _CHUNK] = chunk
-    fortran = values.flags.f_contiguous and not values.flags.c_contiguous
-    return pixels.reshape(values.shape, order="F" if fortran else "C")
+        flat_pixels[start : start + _CHUNK] = nearest
+    return pixels
 
 
 def check_pixel_type(dtype: np.dtype[Any], name: str) -> None:
     """Raise DataError unless pixels of this type could be accepted."""
     if dtype.kind not in "biuf":
         raise DataError(f"{name}: wanted pixels as numbers, found {dtype}")
-
-
-def _tolerance(dtype: np.dtype[Any]) -> float:
-    """Return the largest rounding error of k/255 in units of 1/255: float16 has 11 bits."""
-    return 0.13 if dtype.itemsize == 2 else 1e-4
 
 
 def format_shape(shape: Iterable[int]) -> str:
@@ -102,17 +93,13 @@ def to_nchw(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
 def to_chw_shape(shape: tuple[int, ...], name: str) -> tuple[int, int, int]:
     """Return (C, H, W) of images of `shape`; raises DataError as `to_nchw` does."""
     axis = find_channel_axis(shape, name)
-    if axis is None:
-        return 1, shape[1], shape[2]
-    rest = tuple(size for i, size in enumerate(shape[1:], start=1) if i != axis)
-    return shape[axis], rest[0], rest[1]
+    sizes = list(shape[1:])
+    channels = 1 if axis is None else sizes.pop(axis - 1)
+    return channels, sizes[0], sizes[1]
 
 
 def find_channel_axis(shape: tuple[int, ...], name: str) -> int | None:
-    """Return the index of the channel dimension, 1 or 3, or None for images without one.
-
-    Raises DataError as `to_nchw` does.
-    """
+    """Return the index of the channel axis, 1 or 3, or None. Raises DataError as `to_nchw`."""
     if len(shape) == 3:
         return None
     axes = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in (1, 3)]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from whit.errors import DataError
 
-# The most bytes that one array of a file may declare: a data set is kept in memory.
+# The maximal bytes that one array of a file may declare: a data set is kept in memory.
 MAX_BYTES = 4 << 30
 
 # An array may be MAX_RATIO times as large as it is on disk; one of up to RATIO_EXEMPT_BYTES
@@ -117,9 +117,7 @@ class BoundedFile(FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Return up to `size` bytes. Raises zipfile.BadZipFile for more than a chunk."""
         if size is None or size < 0:
-            position = self.tell()
-            size = self.seek(0, 2) - position
-            self.seek(position)
+            size = os.fstat(self.fileno()).st_size - self.tell()
         if size > CHUNK_BYTES:
             raise zipfile.BadZipFile(f"its directory is larger than {CHUNK_BYTES:,} bytes")
         return super().read(size)

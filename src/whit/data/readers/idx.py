@@ -91,10 +91,7 @@ def read_idx_header(path: Path, root: Path) -> IdxHeader:
 
 
 def parse_idx(file: BinaryIO, name: str) -> tuple[IdxHeader, npt.NDArray[Any]]:
-    """Return the header and the values of an open file; `name` is used in messages.
-
-    Raises DataError as `read_idx` does.
-    """
+    """Return the header and the values of an open file. Raises DataError as `read_idx` does."""
     stream = _decompress(file, name)
     header = _parse_header(stream, name)
     bounded_io.check_declared_size(
@@ -114,7 +111,7 @@ def _find_files(root: Path) -> dict[tuple[SplitName, Role], Path]:
 
     Of a file that exists both plain and gzipped, the plain one is taken.
     """
-    found: dict[tuple[SplitName, Role], list[Path]] = {key: [] for key in FILE_NAMES}
+    by_key: dict[tuple[SplitName, Role], list[Path]] = {key: [] for key in FILE_NAMES}
     prefixes = set()
     for name in sorted(os.listdir(root)):
         match = _FILE_NAME.fullmatch(name)
@@ -122,28 +119,28 @@ def _find_files(root: Path) -> dict[tuple[SplitName, Role], Path]:
             continue
         prefixes.add(match["set"] or "")
         split: SplitName = "train" if match["split"] == "train" else "test"
-        found[split, "images" if match["role"] == "images" else "labels"].append(root / name)
+        by_key[split, "images" if match["role"] == "images" else "labels"].append(root / name)
     if len(prefixes) > 1:
         raise DataError(
             f"{root}: wanted the four IDX files of one data set, found files of {len(prefixes)} "
             f"({', '.join(sorted(prefix or 'no prefix' for prefix in prefixes))}); put each in a "
             "folder of its own"
         )
-    missing = [FILE_NAMES[key] for key, paths in found.items() if not paths]
+    missing = [FILE_NAMES[key] for key, paths in by_key.items() if not paths]
     problems = [
         f"{root}: wanted one file, found {' and '.join(path.name for path in paths)}"
-        for paths in found.values()
+        for paths in by_key.values()
         if len(paths) > 1
     ]
     if missing:
-        present = ", ".join(path.name for paths in found.values() for path in paths) or "none"
+        present = ", ".join(path.name for paths in by_key.values() for path in paths) or "none"
         problems.append(
             f"{root}: wanted the four IDX files of a data set, plain or .gz; missing: "
             f"{', '.join(missing)}; found: {present}"
         )
     if problems:
         raise DataError(problems)
-    return {key: paths[0] for key, paths in found.items()}
+    return {key: paths[0] for key, paths in by_key.items()}
 
 
 def _read_images(path: Path, root: Path) -> Pixels:
@@ -152,8 +149,7 @@ def _read_images(path: Path, root: Path) -> Pixels:
     arrays.to_chw_shape(header.shape, str(path))
     if header.dtype.itemsize != 1:
         raise DataError(f"{path}: wanted images of unsigned bytes, found {header.dtype}")
-    images: Pixels = arrays.to_nchw(read_idx(path, root), str(path))
-    return images
+    return arrays.to_nchw(read_idx(path, root), str(path))
 
 
 def _read_labels(path: Path, root: Path) -> Labels:
@@ -188,22 +184,19 @@ def _parse_header(stream: bounded_io.Stream, name: str) -> IdxHeader:
 
 
 def _read_exactly(stream: bounded_io.Stream, size: int, name: str) -> bytes:
-    data = b""
-    while len(data) < size:
-        chunk = stream.read(size - len(data))
-        if not chunk:
-            raise DataError(
-                f"{name}: wanted an IDX header, found the end of the file in it; fetch it again"
-            )
-        data += chunk
-    return data
+    data = np.empty(size, np.uint8)
+    if bounded_io.read_into(stream, data) < size:
+        raise DataError(
+            f"{name}: wanted an IDX header, found the end of the file in it; fetch it again"
+        )
+    return data.tobytes()
 
 
 def _check_length(name: str, header: IdxHeader, length: int) -> None:
     if length == header.num_bytes:
         return
-    found = "more" if length > header.num_bytes else f"only {length:,}"
+    actual = "more" if length > header.num_bytes else f"only {length:,}"
     raise DataError(
         f"{name}: its header declares {arrays.format_shape(header.shape)} values, wanted "
-        f"{header.num_bytes:,} bytes after it, found {found}; fetch it again"
+        f"{header.num_bytes:,} bytes after it, found {actual}; fetch it again"
     )

@@ -46,11 +46,11 @@ def read_image(path: Path, root: Path, shape: tuple[int, int, int], first: Path)
     """
     with warnings.catch_warnings():
         image, channels = _open(path, root)
-        found = (channels, image.height, image.width)
-        if found != shape:
+        actual = (channels, image.height, image.width)
+        if actual != shape:
             raise DataError(
                 f"{path}: wanted {format_shape(shape)} (channels x height x width), as in {first}, "
-                f"found {format_shape(found)}; bring all images to one size and to grey or colour"
+                f"found {format_shape(actual)}; bring all images to one size and to grey or colour"
             )
         with _name_damage(path):
             return _decode(image, channels, path)
@@ -112,7 +112,6 @@ def _has_16_bits(image: Image.Image, data: bytes) -> bool:
 
 
 def _count_channels(image: Image.Image, path: Path) -> int:
-    """Return 1 for a grey image and 3 for a color image, by its mode."""
     if image.mode in ("1", "L", "LA"):
         return 1
     if image.mode in ("RGB", "RGBA"):
@@ -126,15 +125,10 @@ def _count_channels(image: Image.Image, path: Path) -> int:
 def _decode(image: Image.Image, channels: int, path: Path) -> Pixels:
     """Return the pixels, uint8 (C, H, W); raises DataError where one is transparent."""
     image.load()
-    if image.has_transparency_data:
-        pixels = np.asarray(image.convert("RGBA"))
-        if pixels[..., 3].min() < 255:
-            raise DataError(
-                f"{path}: wanted an opaque image, found transparent pixels; lay it on the "
-                "background it should have"
-            )
-    elif image.mode in ("1", "L"):
-        pixels = np.asarray(image.convert("L"))[..., None]
-    else:
-        pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    if image.has_transparency_data and pixels[..., 3].min() < 255:
+        raise DataError(
+            f"{path}: wanted an opaque image, found transparent pixels; lay it on the "
+            "background it should have"
+        )
     return np.moveaxis(pixels[..., :channels], -1, 0)  # a grey image has equal R, G and B

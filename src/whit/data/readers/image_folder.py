@@ -40,8 +40,10 @@ class ImageListing:
     folder: Path
     files: dict[str, list[Path]]
 
-    def __len__(self) -> int:
-        return sum(len(paths) for paths in self.files.values())
+    @property
+    def paths(self) -> list[Path]:
+        """All files, in the order of their labels."""
+        return [path for paths in self.files.values() for path in paths]
 
 
 def sniff(path: Path) -> bool:
@@ -57,10 +59,7 @@ def sniff(path: Path) -> bool:
 
 
 def list_images(root: Path) -> dict[SplitName, ImageListing]:
-    """Return the image files of each split, without opening them; train alone if there is no test.
-
-    Raises DataError with all problems.
-    """
+    """Return the unopened image files of each split. Raises DataError with all problems."""
     folders = _subfolders(root)
     by_split = {
         _SPLITS[path.name.lower()]: path for path in folders if path.name.lower() in _SPLITS
@@ -91,37 +90,30 @@ def list_images(root: Path) -> dict[SplitName, ImageListing]:
 
 
 def load(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
-    """Return the splits (train alone if there is no test) and the names of the classes.
-
-    Raises DataError with the first problems of each kind.
-    """
+    """Return the splits and class names. Raises DataError with the first problems of each kind."""
     listings = list_images(root)
     classes = tuple(listings["train"].files)
-    first = next(iter(listings["train"].files.values()))[0]
+    first = listings["train"].paths[0]
     shape = read_image_shape(first, root)
     problems: list[str] = []
     splits: dict[SplitName, RawSplit] = {}
     for split, listing in listings.items():
-        count = len(listing)
+        count = len(listing.paths)
         if count * shape[0] * shape[1] * shape[2] > MAX_BYTES:
             raise DataError(
                 f"{listing.folder}: {count:,} images of {format_shape(shape)} are more than the "
                 f"{MAX_BYTES:,} bytes that whit reads; use fewer or smaller images"
             )
         images = np.empty((count, *shape), np.uint8)
-        labels = np.empty(count, np.int64)
-        index = 0
-        for label, paths in enumerate(listing.files.values()):
-            for path in paths:
-                try:
-                    pixels = read_image(path, root, shape, first)
-                except DataError as error:
-                    problems += error.problems
-                    if len(problems) >= _MAX_PROBLEMS:
-                        raise DataError([*problems, "and perhaps more"]) from error
-                    continue
-                images[index], labels[index] = pixels, label
-                index += 1
+        counts = [len(paths) for paths in listing.files.values()]
+        labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        for index, path in enumerate(listing.paths):
+            try:
+                images[index] = read_image(path, root, shape, first)
+            except DataError as error:
+                problems += error.problems
+                if len(problems) >= _MAX_PROBLEMS:
+                    raise DataError([*problems, "and perhaps more"]) from error
         splits[split] = RawSplit(images, labels, str(listing.folder), str(listing.folder))
     if problems:
         raise DataError(problems)
@@ -129,15 +121,11 @@ def load(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
 
 
 def probe(root: Path) -> DatasetShape:
-    """Return the shape of a data set from file names and the header of the first image.
-
-    Raises DataError with the first problems of each kind.
-    """
+    """Return the shape by file names and the first image's header. Raises DataError."""
     listings = list_images(root)
-    train = listings["train"]
-    first = next(iter(train.files.values()))[0]
-    num_train = len(train) if "test" in listings else len(train) - len(train) // TEST_DIVISOR
-    return DatasetShape(read_image_shape(first, root), len(train.files), num_train)
+    files, paths = listings["train"].files, listings["train"].paths
+    num_train = len(paths) if "test" in listings else len(paths) - len(paths) // TEST_DIVISOR
+    return DatasetShape(read_image_shape(paths[0], root), len(files), num_train)
 
 
 def _subfolders(root: Path) -> list[Path]:
@@ -150,12 +138,11 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _list_split(folder: Path, root: Path) -> tuple[ImageListing, list[str]]:
-    """Return the image files of one split, and what is wrong with them."""
     files: dict[str, list[Path]] = {}
     other_files: list[Path] = []
-    problems = []
-    if link_problems := _link_problems(folder, root):
-        return ImageListing(folder, files), link_problems
+    problems = _link_problems(folder, root)
+    if problems:
+        return ImageListing(folder, files), problems
     for entry in sorted(folder.iterdir()):
         if _is_hidden(entry):
             continue
@@ -180,10 +167,10 @@ def _list_split(folder: Path, root: Path) -> tuple[ImageListing, list[str]]:
         if not files[entry.name]:
             problems.append(f"{entry}: wanted images of class {entry.name!r}, found none")
     if other_files:
-        named = ", ".join(str(path) for path in other_files[:_MAX_PROBLEMS])
+        paths = ", ".join(str(path) for path in other_files[:_MAX_PROBLEMS])
         problems.append(
             f"{folder}: wanted only images ({', '.join(sorted(EXTENSIONS))}) in the folder of a "
-            f"class, found {len(other_files):,} others: {named}; move them away"
+            f"class, found {len(other_files):,} others: {paths}; move them away"
         )
     if not files and not problems:
         problems.append(f"{folder}: wanted a folder for each class, found none")
@@ -199,17 +186,15 @@ def _link_problems(folder: Path, root: Path) -> list[str]:
 
 
 def _class_problems(listings: dict[SplitName, ImageListing]) -> list[str]:
-    """Return which splits have other classes than train."""
     train = listings["train"]
     problems = []
     for listing in listings.values():
-        missing = sorted(train.files.keys() - listing.files.keys())
-        extra = sorted(listing.files.keys() - train.files.keys())
-        for names, what in ((missing, "does not have"), (extra, "has besides")):
-            if names:
-                named = ", ".join(names[:_MAX_PROBLEMS])
-                problems.append(
-                    f"{listing.folder}: wanted the same classes as in {train.folder}, found "
-                    f"that it {what} {named}"
-                )
+        missing = train.files.keys() - listing.files.keys()
+        extra = listing.files.keys() - train.files.keys()
+        problems += [
+            f"{listing.folder}: wanted the same classes as in {train.folder}, found that it "
+            f"{difference} {', '.join(sorted(names)[:_MAX_PROBLEMS])}"
+            for names, difference in ((missing, "does not have"), (extra, "has besides"))
+            if names
+        ]
     return problems

@@ -52,10 +52,9 @@ def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
             header, values = parse_idx(file, str(path))
         digest = hashlib.sha256(header.raw)
         digest.update(values.data)
-        if digest.hexdigest() != expected:
-            found = digest.hexdigest()
+        if (actual := digest.hexdigest()) != expected:
             raise DataError(
-                f"{path}: wanted SHA-256 {expected} of the unpacked file, found {found}"
+                f"{path}: wanted SHA-256 {expected} of the unpacked file, found {actual}"
             )
     except DataError as error:
         problems = [f"{problem}; reinstall whit to mend it" for problem in error.problems]

@@ -39,29 +39,23 @@ class NpyHeader(ArrayHeader):
 
 
 def read_npy(stream: IO[bytes], on_disk: int, name: str) -> npt.NDArray[Any]:
-    """Return the array of an .npy file of `on_disk` bytes; `name` is for messages.
-
-    Raises DataError, and what `stream` raises.
-    """
+    """Return the array of an .npy file of `on_disk` bytes. Raises DataError, and as `stream`."""
     header = read_npy_header(stream, name)
     check_declared_size(name, header.shape, header.dtype.itemsize, on_disk)
     values = np.empty(math.prod(header.shape), header.dtype)
     length = read_into(stream, values) + len(stream.read(1))
     if length != header.num_bytes:
-        found = "more" if length > header.num_bytes else f"only {length:,}"
+        actual = "more" if length > header.num_bytes else f"only {length:,}"
         raise DataError(
             f"{name}: its header declares {format_shape(header.shape)} values of "
             f"{header.dtype}, wanted {header.num_bytes:,} bytes after {header.length} of header, "
-            f"found {found}"
+            f"found {actual}"
         )
     return values.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
 def read_npy_header(stream: IO[bytes], name: str) -> NpyHeader:
-    """Return the header of an .npy file, at most MAX_HEADER_BYTES long; `name` is for messages.
-
-    Raises DataError, and what `stream` raises.
-    """
+    """Return the header, at most MAX_HEADER_BYTES long. Raises DataError, and as `stream`."""
     magic = stream.read(npy_format.MAGIC_LEN)
     prefix = stream.read(2 if magic[6:7] == b"\x01" else 4)
     length = int.from_bytes(prefix, "little")

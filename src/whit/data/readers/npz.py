@@ -103,8 +103,7 @@ class NpzArchive:
             characters = values.view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))
             if characters.max(initial=0) > sys.maxunicode:
                 raise DataError(f"{self.title(name)}: wanted text, found numbers beyond it")
-        items: list[Any] = values.tolist()
-        return items
+        return list(values.tolist())
 
     def read_images(self, name: str) -> Pixels:
         """Return images as uint8 (N, C, H, W); the shape is checked before they are read."""
@@ -112,8 +111,7 @@ class NpzArchive:
         arrays.to_chw_shape(header.shape, self.title(name))
         arrays.check_pixel_type(header.dtype, self.title(name))
         pixels = arrays.to_uint8(self.read(name), self.title(name))
-        images: Pixels = arrays.to_nchw(pixels, self.title(name))
-        return images
+        return arrays.to_nchw(pixels, self.title(name))
 
     def read_labels(self, name: str) -> Labels:
         """Return labels as int64 (N,); shape and dtype are checked before they are read."""
@@ -130,9 +128,8 @@ class NpzArchive:
         codes: dict[Any, int] = {0: 0, 1: 1, 2: 2}
         codes |= {word: _SPLIT_NAMES.index(split) for word, split in _SPLITS.items()}
         values = [v.lower() if isinstance(v, str) else v for v in self.read_list(name)]
-        for value in values:
-            if value not in codes:
-                raise DataError(f"{prefix}{value!r}")
+        if unknown := [value for value in values if value not in codes]:
+            raise DataError(f"{prefix}{unknown[0]!r}")
         return np.array([codes[value] for value in values], dtype=np.int64)
 
     def read_classes(self) -> tuple[str, ...] | None:
@@ -178,14 +175,13 @@ class NpzArchive:
             keys[key] = name
         if problems:
             raise DataError(problems)
-        global_keys = {key for key in keys if key[0] is None and key[1] != "split"}
-        required: list[tuple[SplitName | None, str]]
-        if global_keys and len(global_keys) == len(keys) - ((None, "split") in keys):
-            required = [(None, "images"), (None, "labels")]
-        else:
-            required = [(s, r) for s in ("train", "test") for r in ("images", "labels")]
-            if any(split == "val" for split, _ in keys):
-                required += [("val", "images"), ("val", "labels")]
+        found_splits = {split for split, role in keys if role != "split"}
+        required_splits: list[SplitName | None] = ["train", "test"]
+        if found_splits == {None}:
+            required_splits = [None]
+        elif "val" in found_splits:
+            required_splits.append("val")
+        required = [(s, r) for s in required_splits for r in ("images", "labels")]
         missing = [f"{s}_{r}" if s else r for s, r in required if (s, r) not in keys]
         if missing:
             present = ", ".join(list(self._members)[:20]) or "none"
@@ -215,10 +211,7 @@ def open_npz(path: Path) -> Iterator[NpzArchive]:
 
 
 def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]:
-    """Return the splits (train alone if there is no test) and the names of the classes, if any.
-
-    Raises DataError with all problems.
-    """
+    """Return the splits and, if any, the class names. Raises DataError with all problems."""
     with open_npz(path) as archive:
         readers: dict[str, arrays.ArrayReader] = {
             "images": archive.read_images,
@@ -236,10 +229,7 @@ def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]
 
 
 def probe(path: Path) -> DatasetShape:
-    """Return the shape of a data set from headers, training labels and a `split` array.
-
-    Raises DataError.
-    """
+    """Return the shape by headers, training labels and a `split` array. Raises DataError."""
     with open_npz(path) as archive:
         split: SplitName | None = None if (None, "images") in archive.keys else "train"
         images, labels = archive.keys[split, "images"], archive.keys[split, "labels"]

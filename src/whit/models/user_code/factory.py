@@ -16,25 +16,22 @@ ModelFactory = type[nn.Module] | Callable[..., nn.Module]
 
 
 def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
-    """Return the class or function that `source` names in its executed module.
-
-    Raises SourceError: there is none, or no model can be built from it.
-    """
+    """Return what `source` names in its executed module. Raises SourceError: it builds no model."""
     if source.name not in vars(module):
         raise SourceError(f"{source.path}: running it left no {source.name!r} behind.")
     value: object = vars(module)[source.name]
     if isinstance(value, nn.Module):
-        kind = type(value)
-        is_local = kind.__module__ == module.__name__
-        instead = f"its class, {kind.__name__!r}" if is_local else "a function that returns it"
+        is_local = type(value).__module__ == module.__name__
+        instead = (
+            f"its class, {type(value).__name__!r}" if is_local else "a function that returns it"
+        )
         raise SourceError(f"{source.target} is a model that is already built: name {instead}.")
     if isinstance(value, type) and not issubclass(value, nn.Module):
+        types_by_name = {n: t for n, t in vars(module).items() if isinstance(t, type)}
         modules = [
             name
-            for name, other in vars(module).items()
-            if isinstance(other, type)
-            and issubclass(other, nn.Module)
-            and other.__module__ == module.__name__
+            for name, kind in types_by_name.items()
+            if issubclass(kind, nn.Module) and kind.__module__ == module.__name__
         ]
         hint = f" Its modules: {', '.join(modules)}." if modules else ""
         raise SourceError(
@@ -82,11 +79,8 @@ def find_argument_problems(
 
 def definition_site(source: Source, factory: ModelFactory) -> str:
     """Return the location of the signature of `factory`, or of its file where it is unknown."""
-    function: Callable[..., object] = factory
-    if isinstance(factory, type):
-        function = factory.__init__  # type: ignore[misc]  # only its code object is read
+    function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     code = getattr(inspect.unwrap(function), "__code__", None)
-    location = ""
-    if isinstance(code, types.CodeType):
-        location = user_location(source, code.co_filename, code.co_firstlineno)
-    return location or str(source.path)
+    if not isinstance(code, types.CodeType):
+        return str(source.path)
+    return user_location(source, code.co_filename, code.co_firstlineno) or str(source.path)

@@ -29,12 +29,7 @@ import torch
 from torch import nn
 
 from whit.errors import SourceError, did_you_mean
-from whit.models.user_code.factory import (
-    ModelFactory,
-    definition_site,
-    find_argument_problems,
-    find_factory,
-)
+from whit.models.user_code import factory
 from whit.models.user_code.notebook import Notebook
 from whit.models.user_code.scopes import analyze_statement, list_classes, unknown_name_error
 from whit.models.user_code.sibling_imports import sibling_imports
@@ -42,8 +37,6 @@ from whit.models.user_code.slicing import slice_notebook
 from whit.models.user_code.source import Source, describe_syntax_error, parse, read_python
 from whit.models.user_code.tracebacks import describe_failure
 from whit.recipes.model_ref import SUFFIXES, is_model_path
-
-# --- The target and its code ---------------------------------------------------------------------
 
 
 def read_source(target: str) -> Source:
@@ -72,7 +65,6 @@ def user_model_sha256(name: str) -> str | None:
 
 
 def _parse_target(target: str) -> tuple[Path, str]:
-    """Return the path and the class name in `path:Name`. Raises SourceError."""
     path_text, name = target, ""
     if not target.lower().endswith(SUFFIXES):
         path_text, _, name = target.rpartition(":")
@@ -117,10 +109,7 @@ def _list_classes_in(path: Path) -> str:
         return ""
 
 
-# --- Running it ----------------------------------------------------------------------------------
-
-
-def load_model_class(target: str | Source) -> ModelFactory:
+def load_model_class(target: str | Source) -> factory.ModelFactory:
     """Run the code that `target` names and return its class or function.
 
     The code runs as a module with a private name, which stays in `sys.modules` so that `inspect`,
@@ -148,7 +137,7 @@ def load_model_class(target: str | Source) -> ModelFactory:
         if previous is not None:
             sys.modules[module.__name__] = previous
         raise
-    return find_factory(module, source)
+    return factory.find_factory(module, source)
 
 
 def _compile(source: Source) -> types.CodeType:
@@ -174,15 +163,15 @@ def build_user_model(target: str | Source, arguments: Mapping[str, object]) -> n
     the constructor fails, or what it returns is not a module.
     """
     source = target if isinstance(target, Source) else read_source(target)
-    factory = load_model_class(source)
-    problems = find_argument_problems(source, factory, arguments)
+    model_class = load_model_class(source)
+    problems = factory.find_argument_problems(source, model_class, arguments)
     if problems:
         raise SourceError(problems)
     with run_user_code(source, f"building {source.name}"):
-        model: object = factory(**arguments)
+        model: object = model_class(**arguments)
     if not isinstance(model, nn.Module):
         raise SourceError(
-            f"{definition_site(source, factory)}: {source.name} returned a "
+            f"{factory.definition_site(source, model_class)}: {source.name} returned a "
             f"{type(model).__name__!r}, not a torch.nn.Module."
         )
     return model

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from whit.errors import SourceError
+from whit.models.user_code import source
 from whit.models.user_code.scopes import Statement, analyze_statement
-from whit.models.user_code.source import (
-    describe_syntax_error,
-    parse_quietly,
-    raise_encoding_error,
-    read_bytes,
-)
 
 # Cell magics whose cell is still Python of the notebook itself. All others pass the cell to
 # another language, another process or a file.
@@ -46,7 +41,9 @@ class UnparsableCell:
     def describe(self, path: Path) -> str:
         line = self.error.lineno or 1
         text = "".join(self.text.split("\n")[line - 1 : line])
-        return describe_syntax_error(f"{path}, cell {self.number}, line {line}", self.error, text)
+        return source.describe_syntax_error(
+            f"{path}, cell {self.number}, line {line}", self.error, text
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +56,19 @@ class Notebook:
 
     @classmethod
     def read(cls, path: Path) -> Notebook:
-        statements = _split_statements(PRELUDE, 0, parse_quietly(PRELUDE))
-        unparsable = []
-        parsed = []
-        for number, text in _read_code_cells(path):
-            text = _strip_magics(text)
+        statements = _split_statements(PRELUDE, 0, source.parse_quietly(PRELUDE))
+        unparsable, parsed = [], []
+        for number, cell in _read_code_cells(path):
+            text = _strip_magics(cell)
             try:
-                parsed.append((text, number, parse_quietly(text)))
+                parsed.append((text, number, source.parse_quietly(text)))
             except SyntaxError as error:
                 unparsable.append(UnparsableCell(number, text, error))
         # A future import holds for every cell after it; here it is applied to all cells.
         lazy = any(
             isinstance(node, ast.ImportFrom)
             and node.module == "__future__"
-            and any(alias.name == "annotations" for alias in node.names)
+            and "annotations" in [alias.name for alias in node.names]
             for _, _, tree in parsed
             for node in tree.body
         )
@@ -81,13 +77,13 @@ class Notebook:
         return cls(path, statements, unparsable)
 
 
-def _read_code_cells(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the number and the text of each code cell, of notebook formats 3 and 4."""
-    raw = read_bytes(path)
+def _read_code_cells(path: Path) -> list[tuple[int, str]]:
+    """Return the number and the text of each code cell, of notebook formats 3 and 4."""
+    raw = source.read_bytes(path)
     try:
         notebook = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise_encoding_error(path, raw, error)
+        source.raise_encoding_error(path, raw, error)
     except json.JSONDecodeError as error:
         raise SourceError(
             f"{path} is not a notebook: no JSON at line {error.lineno}, column {error.colno} "
@@ -103,7 +99,7 @@ def _read_code_cells(path: Path) -> Iterator[tuple[int, str]]:
             or metadata.get("language_info", {}).get("name")
             or "python"
         )
-        found = [
+        code_cells = [
             (number, _join_lines(cell["source"] if "source" in cell else cell.get("input", "")))
             for number, cell in enumerate(cells, start=1)
             if cell["cell_type"] == "code" and cell.get("language", "python") == "python"
@@ -114,16 +110,15 @@ def _read_code_cells(path: Path) -> Iterator[tuple[int, str]]:
         ) from error
     if not str(language).lower().startswith("python"):
         raise SourceError(f"{path} is a notebook in {language}, not in Python.")
-    yield from found
+    return code_cells
 
 
-def _join_lines(source: object) -> str:
+def _join_lines(lines: object) -> str:
     """Return a cell's text with "\\n" line ends; it is stored as a string or as a list of lines."""
-    if isinstance(source, list):
-        source = "".join(source)
-    if not isinstance(source, str):
-        raise TypeError(source)
-    return source.replace("\r\n", "\n").replace("\r", "\n")
+    text = "".join(lines) if isinstance(lines, list) else lines
+    if not isinstance(text, str):
+        raise TypeError(text)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _strip_magics(text: str) -> str:
@@ -143,20 +138,18 @@ def _strip_magics(text: str) -> str:
         lines[first] = ""
     for _ in range(len(lines)):
         try:
-            parse_quietly("\n".join(lines))
+            source.parse_quietly("\n".join(lines))
             break
         except SyntaxError as error:
-            at = (error.lineno or 1) - 1
-            if at >= len(lines) or not MAGIC_LINE.match(lines[at]):
+            index = (error.lineno or 1) - 1
+            if index >= len(lines) or not MAGIC_LINE.match(lines[index]):
                 break  # another syntax error: reported if the class depends on the cell
-            line = lines[at]
-            continues = line.rstrip().endswith("\\")
+            line = lines[index]
             indent = line[: len(line) - len(line.lstrip())]
-            lines[at] = f"{indent}pass  # {line.strip()}"
-            while continues and at + 1 < len(lines):
-                at += 1
-                continues = lines[at].rstrip().endswith("\\")
-                lines[at] = ""
+            lines[index] = f"{indent}pass  # {line.strip()}"
+            while line.rstrip().endswith("\\") and index + 1 < len(lines):
+                index += 1
+                line, lines[index] = lines[index], ""
     return "\n".join(lines)
 
 
@@ -165,17 +158,15 @@ def _split_statements(
 ) -> list[Statement]:
     """Return a cell's statements, an import of several names as one for each name."""
     lines = text.split("\n")
-    found = []
+    statements = []
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom) and len(node.names) > 1:
             # A class that uses only torch must not require `import torch, torchvision`.
             for alias in node.names:
-                if isinstance(node, ast.Import):
-                    one: ast.stmt = ast.Import([alias])
-                else:
-                    one = ast.ImportFrom(node.module, [alias], node.level)
-                ast.copy_location(one, alias)
-                found.append(analyze_statement(one, ast.unparse(one), cell, lazy_annotations))
+                single = ast.copy_location(copy.copy(node), alias)
+                single.names = [alias]
+                text = ast.unparse(single)
+                statements.append(analyze_statement(single, text, cell, lazy_annotations))
             continue
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         rows = lines[first - 1 : node.end_lineno]
@@ -183,5 +174,6 @@ def _split_statements(
         rows[-1] = rows[-1].encode()[: node.end_col_offset].decode()
         start = node.lineno - first
         rows[start] = rows[start].encode()[node.col_offset :].decode()
-        found.append(analyze_statement(node, "\n".join(rows), cell, lazy_annotations, first))
-    return found
+        text = "\n".join(rows)
+        statements.append(analyze_statement(node, text, cell, lazy_annotations, first))
+    return statements

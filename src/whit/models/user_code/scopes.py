@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from whit.errors import SourceError, did_you_mean
 
@@ -60,14 +61,12 @@ def analyze_statement(
 ) -> Statement:
     """Return a top-level node as a Statement."""
     dotted = ""
-    if isinstance(node, ast.Import):
+    if isinstance(node, ast.Import | ast.ImportFrom):
         # `import a.b as c` binds c to a.b itself: its uses start with `c.`, never with `a.b.`.
-        dotted = node.names[0].asname or node.names[0].name
-    elif isinstance(node, ast.ImportFrom):
-        from_future = node.module == "__future__"
+        from_future = getattr(node, "module", None) == "__future__"
         dotted = "__future__." if from_future else node.names[0].asname or node.names[0].name
     line = node.lineno if first_line is None else first_line
-    is_import = isinstance(node, ast.Import | ast.ImportFrom)
+    is_import = bool(dotted)
     statement = Statement(text, cell, line, node.end_lineno or node.lineno, is_import, dotted)
     ScopeAnalyzer(statement, lazy_annotations or sys.version_info >= (3, 14)).visit(node)
     return statement
@@ -81,8 +80,8 @@ def list_classes(statements: Iterable[Statement]) -> str:
 
 def unknown_name_error(path: Path, name: str, statements: Sequence[Statement]) -> SourceError:
     """Return the error for a name that no statement of the file binds."""
-    near = did_you_mean(name, [defined for s in statements for defined in s.defines])
-    return SourceError(f"{path} has no class {name!r}.{near}{list_classes(statements)}")
+    hint = did_you_mean(name, [defined for s in statements for defined in s.defines])
+    return SourceError(f"{path} has no class {name!r}.{hint}{list_classes(statements)}")
 
 
 @dataclass(slots=True)
@@ -267,10 +266,8 @@ class ScopeAnalyzer(ast.NodeVisitor):
             self.statement.classes.append(node.name)
         self._bind(node.name)
 
-    def visit_TypeAlias(self, node: ast.AST) -> None:  # from Python 3.12; its value is lazy
-        alias = getattr(node, "name", None)
-        if isinstance(alias, ast.Name):
-            self._bind(alias.id)
+    def visit_TypeAlias(self, node: Any) -> None:  # from Python 3.12; its value is lazy
+        self._bind(node.name.id)
 
     def _visit_comprehension(self, node: Comprehension) -> None:
         first, *others = node.generators

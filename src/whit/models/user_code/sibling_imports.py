@@ -42,20 +42,17 @@ def _find_sibling_names(folder: Path) -> set[str]:
     Those are the standard library, whit itself, and every installed package already imported:
     importing torch a second time because of a folder named `torch` would break it.
     """
-    names = set()
     try:
-        for entry in folder.iterdir():
-            name = entry.stem if entry.suffix == ".py" else entry.name
-            if name.isidentifier() and not name.startswith("__"):
-                names.add(name)
+        names = {entry.name.removesuffix(".py") for entry in folder.iterdir()}
     except OSError:  # a folder that may be entered but not listed
         return set()
-    installed = {name for name in names if _is_installed(sys.modules.get(name))}
-    return names - installed - sys.stdlib_module_names - {"whit"}
-
-
-def _is_installed(module: types.ModuleType | None) -> bool:
-    return module is not None and _in_site_packages(Path(getattr(module, "__file__", None) or ""))
+    files = {name: getattr(sys.modules.get(name), "__file__", None) or "" for name in names}
+    return {
+        name
+        for name in names - sys.stdlib_module_names - {"whit"}
+        if name.isidentifier() and not name.startswith("__")
+        if not _in_site_packages(Path(files[name]))
+    }
 
 
 def _in_site_packages(path: Path) -> bool:

@@ -77,12 +77,13 @@ class DependencySlicer:
 
     def _prerequisites(self, index: int) -> set[int]:
         """Return all that must have run before a statement can: what it uses and calls."""
-        found: set[int] = set()
-        pending = set(self.required[index])
+        prerequisites: set[int] = set()
+        pending = self.required[index]
         while pending:
-            found |= pending
-            pending = {j for i in pending for j in self.required[i] | self.deferred[i]} - found
-        return found
+            prerequisites |= pending
+            depended = {j for i in pending for j in self.required[i] | self.deferred[i]}
+            pending = depended - prerequisites
+        return prerequisites
 
     def _find_root(self) -> int:
         """Return the last definition of the class, or else the last statement that binds it."""
@@ -101,13 +102,10 @@ class DependencySlicer:
 
     def _find_mutations(self, root: int) -> list[int]:
         """Return the mutations of the class below its definition, like `Net.forward = forward`."""
-        found = []
-        for index in range(root + 1, len(self.statements)):
-            if self.name in self.statements[index].binds:
-                break
-            if self.name in self.statements[index].mutates:
-                found.append(index)
-        return found
+        following = range(root + 1, len(self.statements))
+        rebound = (i for i in following if self.name in self.statements[i].binds)
+        end = next(rebound, len(self.statements))
+        return [i for i in following if i < end and self.name in self.statements[i].mutates]
 
     def _follow(self, pending: list[tuple[int, int]]) -> None:
         """Add statements, each with the index at which it is called, and their dependencies."""
@@ -123,9 +121,9 @@ class DependencySlicer:
                 if use.deferred and use.root in self.statements[index].binds:
                     continue  # a function that calls itself, a class that names itself in super()
                 before = called_at if use.deferred else index
-                found = self._resolve(use, before, index)
-                (deferred if use.deferred else required).update(found)
-                pending += [(other, before) for other in found]
+                definitions = self._resolve(use, before, index)
+                (deferred if use.deferred else required).update(definitions)
+                pending += [(other, before) for other in definitions]
 
     def _resolve(self, use: NameUse, before: int, user: int) -> set[int]:
         """Return the statements that give a name its value before statement `before` runs."""
@@ -163,13 +161,9 @@ class DependencySlicer:
 
     def _find_star_imports(self, name: str) -> tuple[list[int], list[int]]:
         """Return the star imports that bind a name, and those of modules not imported yet."""
-        known, unknown = [], []
-        for index, statement in enumerate(self.statements):
-            for module in statement.stars:
-                if module not in sys.modules:
-                    unknown.append(index)
-                elif _exports(module, name):
-                    known.append(index)
+        stars = [(index, star) for index, s in enumerate(self.statements) for star in s.stars]
+        unknown = [index for index, star in stars if star not in sys.modules]
+        known = [i for i, star in stars if star in sys.modules and _exports(star, name)]
         return known, unknown
 
     def _add_problem(self, use: NameUse, user: int) -> None:
@@ -179,14 +173,12 @@ class DependencySlicer:
             f"{self.path}, cell {statement.cell}, line {use.line}: {self.name} needs "
             f"{use.root!r}, and no cell defines it.{did_you_mean(use.root, names)}"
         )
-        for cell in self.unparsable:
-            if cell.may_bind(use.root):
-                problem += f" A cell that may is not Python: {cell.describe(self.path)}"
-        self.problems.append(problem)
+        candidates = [cell for cell in self.unparsable if cell.may_bind(use.root)]
+        hints = [f" A cell that may is not Python: {c.describe(self.path)}" for c in candidates]
+        self.problems.append("".join([problem, *hints]))
 
 
 def _exports(module: str, name: str) -> bool:
     """Return whether a star import of a module that is already imported binds `name`."""
-    loaded = sys.modules[module]
-    public = getattr(loaded, "__all__", None)
-    return hasattr(loaded, name) if public is None else name in public
+    public = getattr(sys.modules[module], "__all__", None)
+    return hasattr(sys.modules[module], name) if public is None else name in public

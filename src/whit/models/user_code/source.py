@@ -18,7 +18,7 @@ from whit.errors import SourceError
 class Source:
     """The code that defines one model, read but not yet run."""
 
-    path: Path  # as the user gave it, for messages
+    path: Path  # as given, for messages
     name: str  # of the class or function
     text: str  # exactly what is executed
     origins: tuple[tuple[int, int], ...] = ()  # of a notebook: (cell, line) of each line of text
@@ -63,7 +63,6 @@ def read_bytes(path: Path) -> bytes:
 def read_python(path: Path) -> str:
     """Return the text of a Python file, in UTF-8 or the encoding that its coding line declares."""
     raw = read_bytes(path)
-    encoding = "utf-8"
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
         return raw.decode(encoding)
@@ -114,10 +113,9 @@ def describe_syntax_error(location: str, error: SyntaxError, line: str | None = 
 def summarize_exception(error: BaseException) -> str:
     """Return an exception's type and the first line of its message, at most 300 characters."""
     try:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     except Exception:  # a user's exception whose own __str__ fails
-        lines = []
-    message = lines[0] if lines else ""
+        message = ""
     if len(message) > 300:
         message = message[:297] + "..."
     kind = type(error).__name__

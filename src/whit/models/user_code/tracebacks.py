@@ -36,7 +36,7 @@ def describe_failure(source: Source, action: str, error: BaseException) -> str:
 
 
 def _find_innermost_user_line(source: Source, error: BaseException) -> tuple[str, str]:
-    """Return the location and the text of the innermost line of user code in a traceback."""
+    """Return the location and the text of that line of the traceback, or the path and ""."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         filename = frame.f_code.co_filename
         if location := user_location(source, filename, line):
