@@ -79,7 +79,7 @@ def test_a_full_disk_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(target: Path, content: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("whit.reports.writer.write_whole", full)
+    monkeypatch.setattr("whit.reports.writer.atomic_write", full)
     with pytest.raises(RunFailed, match=r"report\.html: cannot be written: No space left.*Free"):
         whit.report(finished)
 

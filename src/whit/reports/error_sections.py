@@ -6,16 +6,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from whit.reports.document import (
-    Block,
-    Details,
-    Gallery,
-    Picture,
-    Section,
-    Table,
-    Text,
-    Thumbnail,
-)
+from whit.reports.document import Block, Details, Gallery, Picture, Section, Table, Text, Thumbnail
 from whit.reports.figures.plots import draw_reliability
 from whit.reports.figures.thumbnails import encode_png
 from whit.reports.run_facts import RunFacts

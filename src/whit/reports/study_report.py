@@ -57,8 +57,7 @@ def study_document(study: StudyFacts) -> Document:
         Section("Images that most seeds get wrong", _misclassified(study, _MAX_THUMBNAILS)),
         Section("Training", _training(seeds)),
         Section(
-            "Recipe and environment",
-            [*description, recipe_table(recipe), environment_table(first)],
+            "Recipe and environment", [*description, recipe_table(recipe), environment_table(first)]
         ),
         Section("Layers", layer_blocks(median.audit, recipe, study.images)),
         Section(

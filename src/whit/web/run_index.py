@@ -22,12 +22,7 @@ from whit.runs.listing import check_folders
 from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord
 from whit.web.payloads import damaged_row, run_details, run_row, study_rows
-from whit.web.run_location import (
-    RunDeleted,
-    RunLocation,
-    Signature,
-    escape_path,
-)
+from whit.web.run_location import RunDeleted, RunLocation, Signature, escape_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root

@@ -29,14 +29,7 @@ Item = TypeVar("Item")
 _PER_ROW = 5  # feature maps
 _MAX_MAPS = 20
 _MAX_SHEETS = 4  # drawn behind each other for the channels of a feature map
-_LINES = (
-    (SKY, "-"),
-    (ORANGE, "--"),
-    (GREEN, "-."),
-    (PURPLE, ":"),
-    (BLUE, "--"),
-    (VERMILION, "-"),
-)
+_LINES = ((SKY, "-"), (ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (BLUE, "--"), (VERMILION, "-"))
 
 
 @dataclass(frozen=True)
