@@ -17,12 +17,7 @@ from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
 from whit.training.plan import make_plan
-from whit.verification.error_analysis import (
-    ErrorAnalysis,
-    analyze_logits,
-    analyze_run,
-    known_label_errors,
-)
+from whit.verification import error_analysis
 from whit.verification.provenance import diff_inputs
 from whit.verification.restore import load_run_model
 from whit.verification.verify import AuditResult, audit_run, find_tampering
@@ -42,7 +37,7 @@ class RunFacts:
     problem: str | None
     analysis_problem: str | None
     audit: Audit | None
-    analysis: ErrorAnalysis | None
+    analysis: error_analysis.ErrorAnalysis | None
     images: Split | None
     mismatches: tuple[Violation, ...]
 
@@ -98,12 +93,13 @@ def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFact
     try:
         if evaluated:
             images = evaluated.dataset.test
-            analysis = analyze_logits(
-                evaluated.logits, images, evaluated.dataset.classes, known_label_errors(run)
+            disputed = error_analysis.known_label_errors(run)
+            analysis = error_analysis.analyze_logits(
+                evaluated.logits, images, evaluated.dataset.classes, disputed
             )
         else:
             loaded = load_run_model(run, model)
-            images, analysis = loaded.split, analyze_run(loaded)
+            images, analysis = loaded.split, error_analysis.analyze_run(loaded)
     except InputError as error:
         analysis_problem = " ".join(error.problems)
     return RunFacts(
