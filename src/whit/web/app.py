@@ -115,8 +115,7 @@ class Application:
 
     async def run(self, request: Request) -> Response:
         location = await self._locate(request)
-        value = await asyncio.to_thread(self.index.details, location)
-        return _respond(request, _encode(value))
+        return _respond(request, _encode(await asyncio.to_thread(self.index.details, location)))
 
     async def network(self, request: Request) -> Response:
         return _respond(request, await self._request_worker(request, "network"))
@@ -172,12 +171,9 @@ def build_app(application: Application) -> Starlette:
     }
     app = Starlette(
         routes=[Route(path, endpoint) for path, endpoint in endpoints.items()],
-        exception_handlers={
-            HTTPException: _handle_error,
-            HTTPRefusal: _handle_error,
-            RunDeleted: _handle_error,
-            InputError: _handle_error,
-        },
+        exception_handlers=dict.fromkeys(
+            (HTTPException, HTTPRefusal, RunDeleted, InputError), _handle_error
+        ),
     )
     app.router.redirect_slashes = False
     return app
@@ -217,9 +213,7 @@ async def _handle_error(request: Request, error: Exception) -> Response:
         status, message = error.status_code, error.detail
         if status == 404 and message == "Not Found":
             message = "nothing has this address."
-    elif isinstance(error, HTTPRefusal):
+    elif isinstance(error, HTTPRefusal | RunDeleted):
         status = error.status
-    elif isinstance(error, RunDeleted):
-        status = 404
     content = json.dumps({"error": message}).encode()
     return Response(content, status, headers={"content-type": _JSON})
