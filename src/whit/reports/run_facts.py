@@ -1,10 +1,11 @@
-"""A run with all that can be found out about it: the audit, the layers, the error analysis."""
+"""A run with all that is known of it: the audit, the layers, the error analysis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isfinite
+from typing import cast
 
 from torch import nn
 
@@ -52,8 +53,7 @@ class RunFacts:
             return self.audit_result.verdict
         if self.mismatches:
             return "missed"
-        verdict: Verdict = (self.run.result or {"verdict": "open"})["verdict"]
-        return verdict
+        return cast(Verdict, self.run.result["verdict"]) if self.run.result else "open"
 
     @property
     def metrics(self) -> Metrics:
@@ -102,16 +102,8 @@ def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFact
             images, analysis = loaded.split, error_analysis.analyze_run(loaded)
     except InputError as error:
         analysis_problem = " ".join(error.problems)
-    return RunFacts(
-        run,
-        audit_result,
-        None,
-        analysis_problem,
-        audit_result.audit,
-        analysis,
-        images,
-        audit_result.mismatches,
-    )
+    audit, mismatches = audit_result.audit, audit_result.mismatches
+    return RunFacts(run, audit_result, None, analysis_problem, audit, analysis, images, mismatches)
 
 
 def load_run_split(run: RunRecord) -> Split | None:

@@ -44,7 +44,7 @@ any), `met` how many of `judged` meet the budget (null: open).
 
 Every error is {error: text}: 400 not HTTP, 403 another host, another origin or a
 user's own model file, 404 unknown or deleted, 405 not GET, 409 damaged or without what is asked
-for, 413 a body of more than 64 KiB, 500 a fault of whit or of its process for slow answers, 503
+for, 413 a body of more than 64 KiB, 500 a fault of whit or of its process for slow requests, 503
 while the server ends. All other responses have an ETag and are 304 to a request that names it.
 
 `/page/columns.json` describes the columns of the list: whit.runs.listing.page_columns.
@@ -182,7 +182,7 @@ def build_app(application: Application) -> Starlette:
 def page_files() -> dict[str, CachedResponse]:
     """Return the files of the page by name, read once: no URL ever names a file on disk.
 
-    They are its own, and those that it shares with a network exported as one HTML file.
+    They are the page's, and those that it shares with a network exported as one HTML file.
     """
     files = {"columns.json": _encode(page_columns())}
     for part, kinds in (("export/html/static", {"css", "js"}), ("web/static", set(_CONTENT_TYPES))):

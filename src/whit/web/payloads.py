@@ -32,7 +32,7 @@ def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dic
     """Return the row of a run that could be read."""
     return {
         **_blank_row(location, changed),
-        **{key: _finite(value) for key, value in run_fields(run, on_page=True).items()},
+        **{key: _finite_or_none(value) for key, value in run_fields(run, on_page=True).items()},
         "own_model": is_model_path(run.recipe.model.name),
         "has_weights": weights_problem(run) is None,
     }
@@ -116,7 +116,7 @@ def run_details(
         "epochs_planned": recipe.train.epochs,
         "budget": recipe.budget.model_dump(),
         "log": sanitize(log, max_items=len(log)),
-        "result": run.result and _result(run.result),
+        "result": run.result and _select_result(run.result),
         "owner": owner and {**_select(asdict(owner), _OWNER), "alive": is_alive},
         "environment": sanitize({key: run.environment.get(key) for key in _ENVIRONMENT}),
         "why_no_network": weights_problem(run),
@@ -137,7 +137,7 @@ def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
     `max_items` of its outermost list or table are kept, 100 of those inside.
     """
     if isinstance(value, float):
-        return _finite(value)
+        return _finite_or_none(value)
     if isinstance(value, str):
         return value[:_MAX_TEXT]
     if value is None or isinstance(value, bool | int):
@@ -152,7 +152,7 @@ def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
     return None
 
 
-def _result(result: dict[str, Any]) -> dict[str, Any]:
+def _select_result(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the page shows of a result, without parts of an unexpected type."""
     keys = ("verdict", "params", "epochs", "images_seen", "seed", "weights_sha256")
     test_keys = ("correct", "total", "accuracy", "loss", "reads", "selected_on_test")
@@ -179,5 +179,5 @@ def _select(value: Any, keys: Sequence[str]) -> Any:
     return sanitize({key: value.get(key) for key in keys}, depth=1)
 
 
-def _finite(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

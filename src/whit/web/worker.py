@@ -1,4 +1,4 @@
-"""The slow answers: networks, errors, reports. Computed in a process of their own, one at a time.
+"""The slow requests: networks, errors, reports. Computed in a process of their own, one at a time.
 
     python -m whit.web.worker
 
