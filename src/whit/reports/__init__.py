@@ -9,10 +9,4 @@ Needs matplotlib (the extra `report`).
 from whit.reports.run_facts import RunFacts, collect_run_facts
 from whit.reports.writer import render_run_html, render_study_html, write_report
 
-__all__ = [
-    "RunFacts",
-    "collect_run_facts",
-    "render_run_html",
-    "render_study_html",
-    "write_report",
-]
+__all__ = ["RunFacts", "collect_run_facts", "render_run_html", "render_study_html", "write_report"]

@@ -6,27 +6,14 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-from whit.reports.document import (
-    Block,
-    Details,
-    Gallery,
-    Picture,
-    Section,
-    Table,
-    Text,
-    Thumbnail,
-)
+from whit.reports.document import Block, Details, Gallery, Picture, Section, Table, Text, Thumbnail
 from whit.reports.figures.plots import draw_reliability
 from whit.reports.figures.thumbnails import encode_png
 from whit.reports.run_facts import RunFacts
 from whit.reports.wording import format_percent, one_line, plural, truncate
 from whit.system.numbers import percent
-from whit.verification.error_analysis import (
-    Calibration,
-    ErrorAnalysis,
-    Misclassification,
-    known_label_errors,
-)
+from whit.verification import error_analysis
+from whit.verification.error_analysis import ErrorAnalysis
 
 _MAX_THUMBNAILS = 100
 _MAX_CLASSES = 20  # of a confusion matrix; with more, only the most confused pairs are shown
@@ -55,14 +42,14 @@ def confusion_blocks(analysis: ErrorAnalysis) -> list[Block]:
         return [Text(f"No {analysis.split} image was confused.")]
     names = [_class_name(analysis, label) for label in range(len(analysis.classes))]
     true, predicted, count = pairs[0]
-    most = Text(
+    summary = Text(
         f"Most often confused: {names[true]} read as {names[predicted]}, "
         f"{count} {plural(count, 'time')}."
     )
     if len(names) > _MAX_CLASSES:
         rows = tuple((names[t], names[p], f"{n:,}") for t, p, n in pairs[:_MAX_ROWS])
         caption = f"The pairs most often confused, {len(rows)} of {len(pairs):,}"
-        return [most, Table(caption, ("true", "predicted", "images"), rows, "llr")]
+        return [summary, Table(caption, ("true", "predicted", "images"), rows, "llr")]
     body, shades = [], []
     for true in range(len(names)):
         counts = [analysis.confusion.get((true, label), 0) for label in range(len(names))]
@@ -71,7 +58,7 @@ def confusion_blocks(analysis: ErrorAnalysis) -> list[Block]:
         shades.append((None, *wrong))
     caption = "Rows are true classes, columns what the network said; errors are coloured"
     head = ("true \\ said", *names)
-    return [most, Table(caption, head, tuple(body), "l" + "r" * len(names), tuple(shades))]
+    return [summary, Table(caption, head, tuple(body), "l" + "r" * len(names), tuple(shades))]
 
 
 def class_blocks(analysis: ErrorAnalysis) -> list[Block]:
@@ -100,19 +87,19 @@ def misclassified_blocks(analysis: ErrorAnalysis, images: Tensor) -> list[Block]
     """Return the misclassified images, worst first; `images` is uint8 (N, C, H, W)."""
     if not analysis.errors:
         return [Text(f"Every {analysis.split} image was right.")]
-    shown = analysis.errors[:_MAX_THUMBNAILS]
-    thumbnails = tuple(_error_thumbnail(analysis, error, images) for error in shown)
+    selected = analysis.errors[:_MAX_THUMBNAILS]
+    thumbnails = tuple(_error_thumbnail(analysis, error, images) for error in selected)
     caption = (
         f"{analysis.num_errors:,} of {analysis.total:,} {analysis.split} images are wrong; those "
         "whose true class got the smallest probability come first. The number is the image's place "
         "in the split, from 0."
     )
-    if any(error.disputed for error in shown):
+    if any(error.disputed for error in selected):
         caption += " Disputed: most people who are asked do not accept the label."
     return [build_gallery("errors", caption, thumbnails, analysis.num_errors)]
 
 
-def calibration_blocks(calibration: Calibration) -> list[Block]:
+def calibration_blocks(calibration: error_analysis.Calibration) -> list[Block]:
     """Return the reliability curve and the expected calibration error."""
     text = (
         f"Expected calibration error: {100 * calibration.error:.2f} %. It is the mean gap between "
@@ -153,12 +140,12 @@ def build_gallery(
     name: str, caption: str, thumbnails: tuple[Thumbnail, ...], total: int
 ) -> Gallery:
     """Return a gallery of some of `total` images."""
-    left = total - len(thumbnails)
-    return Gallery(name, caption, thumbnails, f"and {left:,} more" if left else "")
+    omitted = total - len(thumbnails)
+    return Gallery(name, caption, thumbnails, f"and {omitted:,} more" if omitted else "")
 
 
 def _error_thumbnail(
-    analysis: ErrorAnalysis, error: Misclassification, images: Tensor
+    analysis: ErrorAnalysis, error: error_analysis.Misclassification, images: Tensor
 ) -> Thumbnail:
     true, predicted = (_class_name(analysis, label) for label in (error.true, error.predicted))
     ranked = sorted(enumerate(error.probabilities), key=lambda item: -item[1])
@@ -184,7 +171,7 @@ def _recorded_errors(facts: RunFacts) -> list[Section]:
     wrong = (run.result or {})["test"].get("wrong") or []
     if facts.images is not None and run.recipe.train.test and wrong:
         images, labels = facts.images.images, facts.images.labels
-        disputed = known_label_errors(run)
+        disputed = error_analysis.known_label_errors(run)
         valid = sorted({index for index in wrong if 0 <= index < len(labels)})
         thumbnails = tuple(
             build_thumbnail(images[i], i, f"Test image {i}", (f"label {int(labels[i])}",), disputed)
@@ -196,5 +183,4 @@ def _recorded_errors(facts: RunFacts) -> list[Section]:
 
 
 def _class_name(analysis: ErrorAnalysis, label: int) -> str:
-    name = truncate(analysis.classes[label])
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    return truncate(analysis.classes[label], 24)

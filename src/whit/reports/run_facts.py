@@ -1,10 +1,11 @@
-"""A run with all that can be found out about it: the audit, the layers, the error analysis."""
+"""A run with all that is known of it: the audit, the layers, the error analysis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isfinite
+from typing import cast
 
 from torch import nn
 
@@ -17,12 +18,7 @@ from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
 from whit.training.plan import make_plan
-from whit.verification.error_analysis import (
-    ErrorAnalysis,
-    analyze_logits,
-    analyze_run,
-    known_label_errors,
-)
+from whit.verification import error_analysis
 from whit.verification.provenance import diff_inputs
 from whit.verification.restore import load_run_model
 from whit.verification.verify import AuditResult, audit_run, find_tampering
@@ -42,7 +38,7 @@ class RunFacts:
     problem: str | None
     analysis_problem: str | None
     audit: Audit | None
-    analysis: ErrorAnalysis | None
+    analysis: error_analysis.ErrorAnalysis | None
     images: Split | None
     mismatches: tuple[Violation, ...]
 
@@ -57,8 +53,7 @@ class RunFacts:
             return self.audit_result.verdict
         if self.mismatches:
             return "missed"
-        verdict: Verdict = (self.run.result or {"verdict": "open"})["verdict"]
-        return verdict
+        return cast(Verdict, self.run.result["verdict"]) if self.run.result else "open"
 
     @property
     def metrics(self) -> Metrics:
@@ -98,24 +93,17 @@ def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFact
     try:
         if evaluated:
             images = evaluated.dataset.test
-            analysis = analyze_logits(
-                evaluated.logits, images, evaluated.dataset.classes, known_label_errors(run)
+            disputed = error_analysis.known_label_errors(run)
+            analysis = error_analysis.analyze_logits(
+                evaluated.logits, images, evaluated.dataset.classes, disputed
             )
         else:
             loaded = load_run_model(run, model)
-            images, analysis = loaded.split, analyze_run(loaded)
+            images, analysis = loaded.split, error_analysis.analyze_run(loaded)
     except InputError as error:
         analysis_problem = " ".join(error.problems)
-    return RunFacts(
-        run,
-        audit_result,
-        None,
-        analysis_problem,
-        audit_result.audit,
-        analysis,
-        images,
-        audit_result.mismatches,
-    )
+    audit, mismatches = audit_result.audit, audit_result.mismatches
+    return RunFacts(run, audit_result, None, analysis_problem, audit, analysis, images, mismatches)
 
 
 def load_run_split(run: RunRecord) -> Split | None:

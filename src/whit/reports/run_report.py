@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from whit.reports import sections
 from whit.reports.document import Block, CodeBlock, Details, Document, Picture, Section, Text
 from whit.reports.error_sections import error_sections
 from whit.reports.figures.plots import draw_curves
 from whit.reports.run_facts import RunFacts
-from whit.reports.sections import (
-    environment_table,
-    epoch_log,
-    layer_blocks,
-    recipe_table,
-    run_command,
-    verdict_blocks,
-)
 from whit.reports.wording import describe_trend, one_line, plural, truncate
 from whit.system.numbers import percent
 
@@ -22,15 +15,15 @@ def run_document(facts: RunFacts) -> Document:
     """Return the report of a run in any state."""
     run = facts.run
     seed = "" if run.seed is None else f", seed {truncate(run.seed)}"
-    sections = [
-        Section("Verdict", verdict_blocks(facts)),
-        Section("Recipe and environment", _origin(facts)),
-        Section("Layers", layer_blocks(facts.audit, run.recipe, facts.images)),
-        Section("Training", _training(facts)),
+    parts = [
+        Section("Verdict", sections.verdict_blocks(facts)),
+        Section("Recipe and environment", _origin_blocks(facts)),
+        Section("Layers", sections.layer_blocks(facts.audit, run.recipe, facts.images)),
+        Section("Training", _training_blocks(facts)),
         *error_sections(facts),
-        Section("Make it again", run_command(run)),
+        Section("Make it again", sections.run_command(run)),
     ]
-    return Document(f"{run.recipe.name}{seed}", _summarize(facts), tuple(sections))
+    return Document(f"{run.recipe.name}{seed}", _summarize(facts), tuple(parts))
 
 
 def _summarize(facts: RunFacts) -> str:
@@ -59,11 +52,11 @@ def _summarize(facts: RunFacts) -> str:
     return f"{text}. Verdict: {facts.verdict}."
 
 
-def _training(facts: RunFacts) -> list[Block]:
+def _training_blocks(facts: RunFacts) -> list[Block]:
     """Return the curves and the epoch log."""
     log = facts.run.log
     if not log:
-        return [epoch_log(log)]
+        return [sections.epoch_log(log)]
     trend = describe_trend(log[0].loss, log[-1].loss)
     alt = f"Training loss {trend} over {len(log)} {plural(len(log), 'epoch')}"
     evaluations = [evaluation for record in log for evaluation in record.evaluations]
@@ -75,14 +68,14 @@ def _training(facts: RunFacts) -> list[Block]:
         "while the weights still change, so their accuracy may lie below that of the split read."
     )
     svg = draw_curves(log, facts.run.recipe)
-    return [Picture("training", svg, f"{alt}.", caption), epoch_log(log)]
+    return [Picture("training", svg, f"{alt}.", caption), sections.epoch_log(log)]
 
 
-def _origin(facts: RunFacts) -> list[Block]:
+def _origin_blocks(facts: RunFacts) -> list[Block]:
     recipe = facts.run.recipe
     return [
         *([Text(one_line(recipe.description))] if recipe.description else []),
-        recipe_table(recipe),
+        sections.recipe_table(recipe),
         Details("The whole recipe", (CodeBlock("recipe.toml", recipe.to_toml()),)),
-        environment_table(facts.run),
+        sections.environment_table(facts.run),
     ]

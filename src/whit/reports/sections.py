@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from whit.analysis import Audit
 from whit.analysis.summary import HEADINGS
@@ -47,9 +48,8 @@ def verdict_blocks(facts: RunFacts) -> list[Block]:
     blocks += _accuracy_mismatch(facts)
     blocks.append(budget_table(budget, facts.metrics))
     if not run.recipe.train.test:
-        blocks.append(
-            Text("The recipe leaves the test split alone: what follows is of the val split.")
-        )
+        text = "The recipe leaves the test split alone: what follows is of the val split."
+        blocks.append(Text(text))
     notes = facts.audit_result.notes if facts.audit_result else ()
     return blocks + [Text(f"Note: {one_line(note)}") for note in notes]
 
@@ -59,11 +59,9 @@ def _accuracy_mismatch(facts: RunFacts) -> list[Block]:
     analysis, last = facts.analysis, facts.run.last_val
     if analysis is None or analysis.split != "val" or not last or last.correct == analysis.correct:
         return []
-    text = (
-        f"The log says {last.correct}/{last.total} on val after the last epoch; these "
-        f"weights give {analysis.correct}/{analysis.total} here."
-    )
-    return [Callout("bad", text)]
+    logged = f"The log says {last.correct}/{last.total} on val after the last epoch"
+    recomputed = f"these weights give {analysis.correct}/{analysis.total} here."
+    return [Callout("bad", f"{logged}; {recomputed}")]
 
 
 def budget_table(budget: Budget, metrics: Metrics) -> Block:
@@ -98,9 +96,8 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, images: Split | None) -> l
     maps = network.select_feature_maps(audit)
     if maps:
         last = "×".join(map(str, maps[-1].output_shape or ()))
-        alt = (
-            f"The image of {height}×{width} pixels becomes {last} in {len(maps)} changes of shape."
-        )
+        changes = f"{len(maps)} changes of shape"
+        alt = f"The image of {height}×{width} pixels becomes {last} in {changes}."
         caption = "How the maps shrink: squares to scale, channels × rows × columns below them."
         blocks.append(Picture("maps", network.draw_feature_maps(audit, shape), alt, caption))
     fields = network.select_receptive_fields(audit)
@@ -133,13 +130,12 @@ def _image_shape(recipe: Recipe, images: Split | None) -> tuple[int, int, int] |
 def environment_table(run: RunRecord) -> Table:
     """Return what decides the bytes of a run; every value is untrusted text."""
     environment = run.environment
-    code = environment.get("code")
-    digest = code.get("sha256", "unknown") if isinstance(code, dict) else "unknown"
+    digest = _code_state(run).get("sha256", "unknown")
     names = {"torch": "torch", "NumPy": "numpy", "Python": "python"}
     names |= {key: key for key in ("system", "processor", "cores", "threads", "device")}
     rows = [
         ("whit", truncate(environment.get("whit", "unknown"))),
-        ("code", describe_code(run)),
+        ("code", _describe_code(run)),
         ("SHA-256 of the code", truncate(digest)[:16]),
         *((name, truncate(environment.get(key, "unknown"))) for name, key in names.items()),
         ("SHA-256 of the data", truncate(environment.get("data_sha256", "unknown"))[:16]),
@@ -150,14 +146,19 @@ def environment_table(run: RunRecord) -> Table:
     return Table("Where it was trained", ("what", "value"), tuple(rows), "ll")
 
 
-def describe_code(run: RunRecord) -> str:
+def _describe_code(run: RunRecord) -> str:
     """Return the commit of whit that trained a run, and whether its files were changed."""
-    code = run.environment.get("code")
-    commit = code.get("commit") if isinstance(code, dict) else None
-    if not isinstance(code, dict) or commit is None:
+    code = _code_state(run)
+    commit = code.get("commit")
+    if commit is None:
         return "an installed package, or unknown"
     changed = ", and changes that were not committed" if code.get("dirty") else ", unchanged"
     return f"commit {truncate(commit)[:12]}{changed}"
+
+
+def _code_state(run: RunRecord) -> dict[str, Any]:
+    code = run.environment.get("code")
+    return code if isinstance(code, dict) else {}
 
 
 def recipe_table(recipe: Recipe) -> Table:
@@ -206,34 +207,37 @@ def run_command(run: RunRecord) -> list[Block]:
         return [
             Text("The model was given in Python, so no command can build it again:"),
             CodeBlock("In Python, beside the run's recipe.toml", call),
-            Text(reproducibility_note(run)),
+            _reproducibility_note(run),
         ]
     device = run.environment.get("device")
-    command = f"whit train {recipe_argument(run)} --seed {shlex.quote(seed)}{threads_option(run)}"
+    command = f"whit train {_shared_arguments(run, f' --seed {shlex.quote(seed)}')}"
     if isinstance(device, str) and device != "cpu":
         command += f" --device {shlex.quote(truncate(device))}"
-    return [CodeBlock("The command", command), Text(reproducibility_note(run))]
+    return [CodeBlock("The command", command), _reproducibility_note(run)]
 
 
-def recipe_argument(run: RunRecord) -> str:
-    """Return the RECIPE argument for the run's recipe: a built-in name, or its file."""
-    builtin = builtin_recipes()
-    name = run.recipe.name
-    if name in builtin and recipe_id(parse_recipe(builtin[name], name)) == recipe_id(run.recipe):
-        return name
-    return shlex.quote(str(run.path / layout.RECIPE))
+def study_command(runs: Sequence[RunRecord]) -> list[Block]:
+    """Return the command that repeats a study, and what its result depends on."""
+    run = runs[0]
+    if run.recipe.model.is_in_memory:
+        return [Text("The model was given in Python, so no command can build it again.")]
+    count = max((r.seed for r in runs if r.seed is not None), default=0) + 1
+    command = f"whit study {_shared_arguments(run, f' --seeds {count}')}"
+    return [CodeBlock("The command", command), _reproducibility_note(run)]
 
 
-def threads_option(run: RunRecord) -> str:
-    """Return the option for the run's number of threads, with a blank before it."""
+def _shared_arguments(run: RunRecord, seeds: str) -> str:
+    """Return the recipe, a built-in name or its file, the option for seeds, and the threads."""
+    builtin, name = builtin_recipes(), run.recipe.name
+    if name not in builtin or recipe_id(parse_recipe(builtin[name], name)) != recipe_id(run.recipe):
+        name = shlex.quote(str(run.path / layout.RECIPE))
     threads = run.environment.get("threads")
-    return f" --threads {threads}" if isinstance(threads, int) else ""
+    return f"{name}{seeds}{f' --threads {threads}' if isinstance(threads, int) else ''}"
 
 
-def reproducibility_note(run: RunRecord) -> str:
-    """Return what must be the same for the same weights."""
-    return (
-        f"With whit of {describe_code(run)}. The same machine, threads, versions and data give the "
-        "same weights to the byte; another machine or torch gives another network of the same "
+def _reproducibility_note(run: RunRecord) -> Text:
+    return Text(
+        f"With whit of {_describe_code(run)}. The same machine, threads, versions and data give "
+        "the same weights to the byte; another machine or torch gives another network of the same "
         "kind (docs/DETERMINISM.md)."
     )

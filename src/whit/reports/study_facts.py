@@ -1,4 +1,4 @@
-"""Runs of one recipe over seeds, with what can be found out about them together."""
+"""Runs of one recipe over seeds, with what is known of them together."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class RunGroup:
 def collect_study_facts(
     group: RunGroup, model: nn.Module | None = None, cache: SplitCache | None = None
 ) -> StudyFacts:
-    """Find out about a group of runs what can be.
+    """Collect all that the files of a group of runs allow.
 
     With a `cache` of images, as for one of several studies, nothing is recomputed; without one
     the run of median accuracy is evaluated again. Raises InputError without a finished run.
@@ -93,15 +93,13 @@ def find_groups(folder: Path) -> list[RunGroup]:
 
     Raises InputError for a folder that cannot be listed, or without any run.
     """
-    folders: list[tuple[str, list[Path]]] = []
     direct = find_runs([folder])
-    if direct:
-        folders.append((folder.name, direct))
     try:
-        below = sorted(path for path in folder.iterdir() if path not in direct)
+        children = sorted(path for path in folder.iterdir() if path not in direct)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from None
-    folders += [(path.name, find_runs([path])) for path in below if os.path.isdir(path)]
+    folders = [(folder.name, direct)]
+    folders += [(path.name, find_runs([path])) for path in children if os.path.isdir(path)]
     groups = [group for name, paths in folders if paths for group in _group_by_recipe(name, paths)]
     if not groups:
         raise InputError(f"{folder}: no run in it, nor in a folder in it.")
@@ -123,18 +121,17 @@ def _group_by_recipe(folder: str, paths: Sequence[Path]) -> list[RunGroup]:
         runs.setdefault(recipe_id(run.recipe), []).append(run)
     if not runs:
         return [RunGroup(folder, (), tuple(damages))]
-    names = [same[0].recipe.name for same in runs.values()]
+    names = Counter(seeds[0].recipe.name for seeds in runs.values())
     groups = []
-    for name, (digest, same) in zip(names, runs.items(), strict=True):
-        unique = name if names.count(name) == 1 else digest
-        groups.append(RunGroup(unique, tuple(sorted(same, key=seed_order)), tuple(damages)))
+    for digest, seeds in runs.items():
+        name = seeds[0].recipe.name
+        unique = name if names[name] == 1 else digest
+        groups.append(RunGroup(unique, tuple(sorted(seeds, key=seed_order)), tuple(damages)))
         damages = []  # listed once
     return groups
 
 
 def _find_median_run(seeds: SeedGroup) -> RunRecord:
-    ranked = sorted(
-        zip(seeds.last, seeds.runs, strict=True),
-        key=lambda pair: (pair[0].correct, seed_order(pair[1])),
-    )
+    pairs = zip(seeds.last, seeds.runs, strict=True)
+    ranked = sorted(pairs, key=lambda pair: (pair[0].correct, seed_order(pair[1])))
     return ranked[(len(ranked) - 1) // 2][1]

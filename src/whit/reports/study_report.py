@@ -8,27 +8,15 @@ from whit.errors import InputError
 from whit.experiments.comparison import compare
 from whit.experiments.seed_group import TABLE_HEAD, SeedGroup
 from whit.recipes.budget import Limit
-from whit.reports.document import (
-    Block,
-    Callout,
-    CodeBlock,
-    Details,
-    Document,
-    Picture,
-    Section,
-    Table,
-    Text,
-)
+from whit.reports.document import Block, Callout, Details, Document, Picture, Section, Table, Text
 from whit.reports.error_sections import build_gallery, build_thumbnail, error_sections
 from whit.reports.figures.plots import draw_seed_curves, draw_seed_spread
 from whit.reports.run_facts import RunFacts, audit_recipe
 from whit.reports.sections import (
     environment_table,
     layer_blocks,
-    recipe_argument,
     recipe_table,
-    reproducibility_note,
-    threads_option,
+    study_command,
     verdict_blocks,
 )
 from whit.reports.study_facts import StudyFacts
@@ -37,35 +25,29 @@ from whit.system.numbers import percent
 from whit.verification.error_analysis import known_label_errors
 
 _MAX_THUMBNAILS = 60
-_MAX_THUMBNAILS_OF_MANY = 12  # of a study among several
+_MAX_THUMBNAILS_PER_STUDY = 12  # of a study among several
 _MAX_SEEDS = 100  # rows of the table
-_MAX_STUDIES = 12  # sections of their own
+_MAX_STUDIES = 12  # with a section each
 _MAX_COMPARED = 200  # rows of the table
 
 
 def study_document(study: StudyFacts) -> Document:
     """Return the report of one recipe over seeds."""
-    assert study.median_run is not None
-    seeds = study.seeds
-    first = seeds.runs[0]
-    median = study.median_run
-    recipe = first.recipe
+    seeds, median = study.seeds, study.median_run
+    assert median is not None
+    first, recipe = seeds.runs[0], seeds.runs[0].recipe
     description = [Text(one_line(recipe.description))] if recipe.description else []
+    origin: list[Block] = [*description, recipe_table(recipe), environment_table(first)]
+    median_blocks = [*verdict_blocks(median), *error_sections(median)]
     sections = [
-        Section("Verdict over seeds", _verdict(study)),
-        Section("Seeds", _seeds(study)),
-        Section("Images that most seeds get wrong", _misclassified(study, _MAX_THUMBNAILS)),
-        Section("Training", _training(seeds)),
-        Section(
-            "Recipe and environment",
-            [*description, recipe_table(recipe), environment_table(first)],
-        ),
+        Section("Verdict over seeds", _verdict_blocks(study)),
+        Section("Seeds", _seed_blocks(study)),
+        Section("Images that most seeds get wrong", _misclassified_blocks(study, _MAX_THUMBNAILS)),
+        Section("Training", _training_blocks(seeds)),
+        Section("Recipe and environment", origin),
         Section("Layers", layer_blocks(median.audit, recipe, study.images)),
-        Section(
-            f"Seed {truncate(median.run.seed)}, the median",
-            [*verdict_blocks(median), *error_sections(median)],
-        ),
-        Section("Make it again", _command(seeds)),
+        Section(f"Seed {truncate(median.run.seed)}, the median", median_blocks),
+        Section("Make it again", study_command(seeds.runs)),
     ]
     title = f"{truncate(seeds.name)} over {_count_seeds(len(seeds.runs))}"
     return Document(title, _summarize(seeds), tuple(sections))
@@ -88,17 +70,17 @@ def comparison_document(
     except InputError as error:
         blocks.append(Text(f"No evidence for a difference: {one_line(error)}"))
     else:
-        blocks.insert(1, _spread(groups[:_MAX_STUDIES]))
+        blocks.insert(1, _spread_picture(groups[:_MAX_STUDIES]))
         if comparison.differences:
             head = ("recipe differs in", *(truncate(group.name) for group in groups))
             rows = tuple((key, *map(truncate, values)) for key, values in comparison.differences)
             blocks.append(Table("Where the recipes differ", head, rows, "l" + "l" * len(groups)))
         blocks += [Text(one_line(sentence)) for sentence in comparison.evidence]
     sections = [Section("Comparison", blocks)]
-    sections += [_short(study) for study in studies[:_MAX_STUDIES]]
+    sections += [_study_section(study) for study in studies[:_MAX_STUDIES]]
     if len(studies) > _MAX_STUDIES:
-        left = f"{len(studies) - _MAX_STUDIES} more recipes stand in the table alone."
-        sections.append(Section("And more", [Text(left)]))
+        text = f"{len(studies) - _MAX_STUDIES} more recipes stand in the table alone."
+        sections.append(Section("And more", [Text(text)]))
     total = _count_seeds(sum(len(group.runs) for group in groups))
     return Document(truncate(name), f"{len(studies)} recipes, {total} in all.", tuple(sections))
 
@@ -113,25 +95,25 @@ def seeds_table(groups: Sequence[SeedGroup]) -> Table:
     return Table("Accuracy after the last epoch, over seeds", head, tuple(rows), "lrrrrrrrlrrr")
 
 
-def _short(study: StudyFacts) -> Section:
+def _study_section(study: StudyFacts) -> Section:
     """Return the section of a study among several."""
     seeds = study.seeds
     run = seeds.runs[0]
     layers = layer_blocks(audit_recipe(run), run.recipe, study.images)
     blocks: list[Block] = [
         Text(_summarize(seeds)),
-        *_problems(study),
+        *_problem_blocks(study),
         recipe_table(run.recipe),
         Details("Layers", tuple(layers)),
-        _table_of_seeds(seeds),
-        *_training(seeds),
-        *_misclassified(study, _MAX_THUMBNAILS_OF_MANY),
-        *_command(seeds),
+        _seed_table(seeds),
+        *_training_blocks(seeds),
+        *_misclassified_blocks(study, _MAX_THUMBNAILS_PER_STUDY),
+        *study_command(seeds.runs),
     ]
     return Section(truncate(seeds.name), blocks)
 
 
-def _verdict(study: StudyFacts) -> list[Block]:
+def _verdict_blocks(study: StudyFacts) -> list[Block]:
     seeds = study.seeds
     if seeds.num_passed is None:
         callout = Callout("open", "Verdict: open. The test split was left alone.")
@@ -139,10 +121,10 @@ def _verdict(study: StudyFacts) -> list[Block]:
         text = f"{seeds.num_passed} of {_count_seeds(seeds.num_judged)} met the budget."
         callout = Callout("good" if seeds.num_passed == seeds.num_judged else "bad", text)
     notes = [Text(f"Note: {one_line(note)}") for note in seeds.notes]
-    return [*_problems(study), callout, seeds_table([seeds]), *notes]
+    return [*_problem_blocks(study), callout, seeds_table([seeds]), *notes]
 
 
-def _problems(study: StudyFacts) -> list[Block]:
+def _problem_blocks(study: StudyFacts) -> list[Block]:
     messages = (
         Callout("bad", "The record does not hold.", tuple(map(one_line, study.altered))),
         Callout("open", "Not every seed is here.", tuple(map(one_line, study.missing))),
@@ -150,15 +132,15 @@ def _problems(study: StudyFacts) -> list[Block]:
     return [callout for callout in messages if callout.items]
 
 
-def _seeds(study: StudyFacts) -> list[Block]:
+def _seed_blocks(study: StudyFacts) -> list[Block]:
     text = (
         "The seals of all runs were checked; the run of median accuracy was evaluated anew. "
         "whit audit does that for any run folder."
     )
-    return [_spread([study.seeds]), _table_of_seeds(study.seeds), Text(text)]
+    return [_spread_picture([study.seeds]), _seed_table(study.seeds), Text(text)]
 
 
-def _spread(groups: Sequence[SeedGroup]) -> Picture:
+def _spread_picture(groups: Sequence[SeedGroup]) -> Picture:
     limits = {group.runs[0].recipe.budget.accuracy for group in groups}
     limit = limits.pop() if len(limits) == 1 else None
     min_accuracy = float(Limit.parse(limit).value) if limit else None
@@ -172,23 +154,20 @@ def _spread(groups: Sequence[SeedGroup]) -> Picture:
     return Picture("spread", draw_seed_spread(groups, min_accuracy), alt, caption)
 
 
-def _table_of_seeds(seeds: SeedGroup) -> Table:
+def _seed_table(seeds: SeedGroup) -> Table:
     rows = tuple(
-        (
-            truncate(run.seed),
-            f"{last.correct:,}/{last.total:,}",
-            f"{percent(last.correct, last.total)} %",
-            (run.result or {})["verdict"],
-            f"{(run.result or {})['seconds']['total']:.1f}",
-        )
+        (truncate(run.seed), f"{last.correct:,}/{last.total:,}",
+         f"{percent(last.correct, last.total)} %", (run.result or {})["verdict"],
+         f"{(run.result or {})['seconds']['total']:.1f}")
         for run, last in zip(seeds.runs[:_MAX_SEEDS], seeds.last, strict=False)
-    )
-    left = len(seeds.runs) - len(rows)
-    caption = f"Each seed, as its record has it{f'; {left} more are not shown' if left else ''}"
+    )  # fmt: skip
+    omitted = len(seeds.runs) - len(rows)
+    more = f"; {omitted} more are not shown" if omitted else ""
+    caption = f"Each seed, as its record has it{more}"
     return Table(caption, ("seed", "right", "accuracy", "verdict", "seconds"), rows, "lrrlr")
 
 
-def _training(seeds: SeedGroup) -> list[Block]:
+def _training_blocks(seeds: SeedGroup) -> list[Block]:
     if not all(run.log for run in seeds.runs):
         return [Text("A seed has no epoch in its log.")]
     count = len(seeds.runs)
@@ -198,7 +177,7 @@ def _training(seeds: SeedGroup) -> list[Block]:
     return [Picture("training", draw_seed_curves(seeds), alt, caption)]
 
 
-def _misclassified(study: StudyFacts, max_thumbnails: int) -> list[Block]:
+def _misclassified_blocks(study: StudyFacts, max_thumbnails: int) -> list[Block]:
     """Return the images that more than half of the seeds misclassify."""
     seeds = study.seeds
     if seeds.split != "test":
@@ -238,16 +217,6 @@ def _median_predictions(median: RunFacts | None) -> dict[int, list[str]]:
 def _class_name(median: RunFacts | None, label: int) -> str:
     analysis = median.analysis if median else None
     return truncate(analysis.classes[label]) if analysis else str(label)
-
-
-def _command(seeds: SeedGroup) -> list[Block]:
-    """Return the command that repeats a study, and what its result depends on."""
-    run = seeds.runs[0]
-    if run.recipe.model.is_in_memory:
-        return [Text("The model was given in Python, so no command can build it again.")]
-    count = max((r.seed for r in seeds.runs if r.seed is not None), default=0) + 1
-    command = f"whit study {recipe_argument(run)} --seeds {count}{threads_option(run)}"
-    return [CodeBlock("The command", command), Text(reproducibility_note(run))]
 
 
 def _summarize(seeds: SeedGroup) -> str:

@@ -8,18 +8,13 @@ from pathlib import Path
 from torch import nn
 
 from whit.errors import InputError, RunFailed
+from whit.reports import study_facts
 from whit.reports.document import Document
 from whit.reports.renderers.html import render_html
 from whit.reports.renderers.markdown import Markdown
 from whit.reports.run_facts import collect_run_facts
 from whit.reports.run_report import run_document
-from whit.reports.study_facts import (
-    RunGroup,
-    SplitCache,
-    StudyFacts,
-    collect_study_facts,
-    find_groups,
-)
+from whit.reports.study_facts import collect_study_facts
 from whit.reports.study_report import comparison_document, study_document
 from whit.runs import layout
 from whit.runs.reader import RunRecord, read_run
@@ -33,7 +28,7 @@ def render_run_html(run: RunRecord, model: nn.Module | None = None) -> str:
     `model` is the network of a run that was given one in Python. Raises InputError for altered
     weights that cannot be loaded.
     """
-    _require_matplotlib()
+    require_extra("report", "matplotlib")
     return render_html(run_document(collect_run_facts(run, model)))
 
 
@@ -42,7 +37,7 @@ def render_study_html(folder: Path) -> str:
 
     Raises InputError for a folder without a finished run.
     """
-    _require_matplotlib()
+    require_extra("report", "matplotlib")
     return render_html(build_document(folder))
 
 
@@ -56,7 +51,7 @@ def write_report(
     target that is no run and holds none, or for a path that cannot be written, RunFailed when the
     disk is full.
     """
-    _require_matplotlib()
+    require_extra("report", "matplotlib")
     file = out if out is not None else target / ("report.md" if markdown else "report.html")
     problems = [*_target_problems(target), *_path_problems(file, markdown)]
     if problems:
@@ -77,12 +72,12 @@ def build_document(target: Path, model: nn.Module | None = None) -> Document:
     """Return the report of a run folder, a study, or a folder of several."""
     if layout.has_recipe(target):
         return run_document(collect_run_facts(read_run(target), model))
-    groups = find_groups(target)
+    groups = study_facts.find_groups(target)
     if len(groups) == 1:
         return study_document(collect_study_facts(groups[0], model))
-    studies: list[StudyFacts] = []
+    studies: list[study_facts.StudyFacts] = []
     failures: list[str] = []
-    cache: SplitCache = {}
+    cache: study_facts.SplitCache = {}
     for group in groups:
         try:
             studies.append(collect_study_facts(group, cache=cache))
@@ -92,13 +87,9 @@ def build_document(target: Path, model: nn.Module | None = None) -> Document:
         raise InputError(failures)
     if len(studies) == 1:
         only = next(g for g in groups if g.name == studies[0].seeds.name)
-        group = RunGroup(only.name, only.runs, (*only.damages, *failures))
+        group = study_facts.RunGroup(only.name, only.runs, (*only.damages, *failures))
         return study_document(collect_study_facts(group, model))
     return comparison_document(target.name or str(target), studies, failures)
-
-
-def _require_matplotlib() -> None:
-    require_extra("report", "matplotlib")
 
 
 def _target_problems(target: Path) -> list[str]:

@@ -44,7 +44,7 @@ any), `met` how many of `judged` meet the budget (null: open).
 
 Every error is {error: text}: 400 not HTTP, 403 another host, another origin or a
 user's own model file, 404 unknown or deleted, 405 not GET, 409 damaged or without what is asked
-for, 413 a body of more than 64 KiB, 500 a fault of whit or of its process for slow answers, 503
+for, 413 a body of more than 64 KiB, 500 a fault of whit or of its process for slow requests, 503
 while the server ends. All other responses have an ETag and are 304 to a request that names it.
 
 `/page/columns.json` describes the columns of the list: whit.runs.listing.page_columns.
@@ -115,8 +115,7 @@ class Application:
 
     async def run(self, request: Request) -> Response:
         location = await self._locate(request)
-        value = await asyncio.to_thread(self.index.details, location)
-        return _respond(request, _encode(value))
+        return _respond(request, _encode(await asyncio.to_thread(self.index.details, location)))
 
     async def network(self, request: Request) -> Response:
         return _respond(request, await self._request_worker(request, "network"))
@@ -172,12 +171,9 @@ def build_app(application: Application) -> Starlette:
     }
     app = Starlette(
         routes=[Route(path, endpoint) for path, endpoint in endpoints.items()],
-        exception_handlers={
-            HTTPException: _handle_error,
-            HTTPRefusal: _handle_error,
-            RunDeleted: _handle_error,
-            InputError: _handle_error,
-        },
+        exception_handlers=dict.fromkeys(
+            (HTTPException, HTTPRefusal, RunDeleted, InputError), _handle_error
+        ),
     )
     app.router.redirect_slashes = False
     return app
@@ -186,7 +182,7 @@ def build_app(application: Application) -> Starlette:
 def page_files() -> dict[str, CachedResponse]:
     """Return the files of the page by name, read once: no URL ever names a file on disk.
 
-    They are its own, and those that it shares with a network exported as one HTML file.
+    They are the page's, and those that it shares with a network exported as one HTML file.
     """
     files = {"columns.json": _encode(page_columns())}
     for part, kinds in (("export/html/static", {"css", "js"}), ("web/static", set(_CONTENT_TYPES))):
@@ -217,9 +213,7 @@ async def _handle_error(request: Request, error: Exception) -> Response:
         status, message = error.status_code, error.detail
         if status == 404 and message == "Not Found":
             message = "nothing has this address."
-    elif isinstance(error, HTTPRefusal):
+    elif isinstance(error, HTTPRefusal | RunDeleted):
         status = error.status
-    elif isinstance(error, RunDeleted):
-        status = 404
     content = json.dumps({"error": message}).encode()
     return Response(content, status, headers={"content-type": _JSON})

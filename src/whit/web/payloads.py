@@ -30,24 +30,19 @@ _ENVIRONMENT = (
 
 def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dict[str, Any]:
     """Return the row of a run that could be read."""
-    row = {key: _finite(value) for key, value in run_fields(run, on_page=True).items()}
-    row |= {
+    return {
+        **_blank_row(location, changed),
+        **{key: _finite_or_none(value) for key, value in run_fields(run, on_page=True).items()},
         "own_model": is_model_path(run.recipe.model.name),
         "has_weights": weights_problem(run) is None,
     }
-    return {**_blank_row(location, changed), **row}
 
 
 def damaged_row(location: RunLocation, error: InputError, changed: float | None) -> dict[str, Any]:
     """Return the row of a run that could not be read, with the problem as its message."""
     message = str(error)[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
-    name = os.path.basename(location.display_path)
-    return {
-        **_blank_row(location, changed),
-        **run_fields(None, on_page=True),
-        "name": name,
-        "message": message,
-    }
+    row = {**_blank_row(location, changed), **run_fields(None, on_page=True)}
+    return {**row, "name": os.path.basename(location.display_path), "message": message}
 
 
 def _blank_row(location: RunLocation, changed: float | None) -> dict[str, Any]:
@@ -74,6 +69,7 @@ def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict
     diverged = [row for row in rows if row["state"] == "diverged"]
     verdicts = [row["verdict"] for row in finished]
     percents = [100 * row["correct"] / row["total"] for row in finished]
+    sample = SampleStats(tuple(percents)) if percents else None
     first = finished[0] if finished else rows[0]
     return {
         "id": id,
@@ -84,8 +80,8 @@ def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict
         "finished": len(finished),
         "judged": len(finished) + len(diverged),
         "met": None if "open" in verdicts or not finished else verdicts.count("met"),
-        "mean": SampleStats(tuple(percents)).mean if percents else None,
-        "sd": SampleStats(tuple(percents)).sd if percents else None,
+        "mean": sample.mean if sample else None,
+        "sd": sample.sd if sample else None,
         "lowest": min(percents, default=None),
         "highest": max(percents, default=None),
         "params": first["params"],
@@ -101,7 +97,7 @@ def run_details(
     changed: float | None,
 ) -> dict[str, Any]:
     """Return everything that the page shows of one run, its curves too."""
-    recipe, result = run.recipe, run.result
+    recipe = run.recipe
     log = [record.to_json() for record in run.log]
     return {
         "id": location.id,
@@ -120,7 +116,7 @@ def run_details(
         "epochs_planned": recipe.train.epochs,
         "budget": recipe.budget.model_dump(),
         "log": sanitize(log, max_items=len(log)),
-        "result": None if result is None else _result(result),
+        "result": run.result and _select_result(run.result),
         "owner": owner and {**_select(asdict(owner), _OWNER), "alive": is_alive},
         "environment": sanitize({key: run.environment.get(key) for key in _ENVIRONMENT}),
         "why_no_network": weights_problem(run),
@@ -141,7 +137,7 @@ def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
     `max_items` of its outermost list or table are kept, 100 of those inside.
     """
     if isinstance(value, float):
-        return _finite(value)
+        return _finite_or_none(value)
     if isinstance(value, str):
         return value[:_MAX_TEXT]
     if value is None or isinstance(value, bool | int):
@@ -156,7 +152,7 @@ def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
     return None
 
 
-def _result(result: dict[str, Any]) -> dict[str, Any]:
+def _select_result(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the page shows of a result, without parts of an unexpected type."""
     keys = ("verdict", "params", "epochs", "images_seen", "seed", "weights_sha256")
     test_keys = ("correct", "total", "accuracy", "loss", "reads", "selected_on_test")
@@ -183,5 +179,5 @@ def _select(value: Any, keys: Sequence[str]) -> Any:
     return sanitize({key: value.get(key) for key in keys}, depth=1)
 
 
-def _finite(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,12 +22,7 @@ from whit.runs.listing import check_folders
 from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord
 from whit.web.payloads import damaged_row, run_details, run_row, study_rows
-from whit.web.run_location import (
-    RunDeleted,
-    RunLocation,
-    Signature,
-    escape_path,
-)
+from whit.web.run_location import RunDeleted, RunLocation, Signature, escape_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root
@@ -83,11 +78,8 @@ class RunIndex:
         """Return the value of /api/runs: the same object as before when nothing has changed."""
         roots = self.roots()
         locations, is_complete = self._find(roots)
-        rows: dict[str, _CachedRow] = {}
-        for path, location in locations.items():
-            row = self._read_row(location)
-            if row:
-                rows[path] = row
+        read = ((path, self._read_row(location)) for path, location in locations.items())
+        rows = {path: row for path, row in read if row}
         self._locations = {path: locations[path] for path in rows}
         self._rows = rows
         for location in self._locations.values():
@@ -96,17 +88,13 @@ class RunIndex:
             self._by_id.popitem(last=False)
         state = (roots, is_complete, [(row.signature, row.row) for row in rows.values()])
         if self._list is None or self._list[0] != state:
-            self._list = (
-                state,
-                {
-                    "roots": [escape_path(root) for root in roots],
-                    "is_whole": is_complete,
-                    "runs": [row.row for row in rows.values()],
-                    "studies": study_rows(
-                        [(locations[path], row.row) for path, row in rows.items()]
-                    ),
-                },
-            )
+            value = {
+                "roots": [escape_path(root) for root in roots],
+                "is_whole": is_complete,
+                "runs": [row.row for row in rows.values()],
+                "studies": study_rows([(locations[path], row.row) for path, row in rows.items()]),
+            }
+            self._list = state, value
         return self._list[1]
 
     def lookup(self, id: str) -> RunLocation | None:
@@ -142,10 +130,10 @@ class RunIndex:
             return None
         cached = self._rows.get(location.path)
         if cached and cached.signature == signature:
-            if cached.run is not None and cached.row["state"] != cached.run.state:
-                row = {**cached.row, "state": cached.run.state}
-                return _CachedRow(signature, row, cached.run)
-            return cached
+            if cached.run is None or cached.row["state"] == cached.run.state:
+                return cached
+            row = {**cached.row, "state": cached.run.state}
+            return _CachedRow(signature, row, cached.run)
         try:
             run = location.read()
         except RunDeleted:

@@ -18,6 +18,8 @@ Signature = tuple[tuple[int, int, int, int] | None, ...]
 class RunDeleted(Exception):
     """A run folder that was listed is missing."""
 
+    status = 404
+
 
 @dataclass(frozen=True)
 class RunLocation:
@@ -45,8 +47,7 @@ class RunLocation:
             return read_run(Path(self.path))
         except InputError:
             if not os.path.isdir(self.path):
-                message = f"{self.display_path}: deleted since it was shown."
-                raise RunDeleted(message) from None
+                raise RunDeleted(f"{self.display_path}: deleted since it was shown.") from None
             raise
 
 

@@ -23,6 +23,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 64 << 10  # bytes; the page's own requests have none
@@ -98,13 +99,14 @@ class SecurityMiddleware:
 
     def _check_headers(self, scope: Scope) -> tuple[int, str] | None:
         """Return the status and message of a refusal by host or origin."""
-        hosts = _header_values(scope, b"host")
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
         local_address = (scope.get("server") or (None,))[0]
         url = f"http://{_format_host(self.hosts.host)}:{self.hosts.port}"
         if len(hosts) != 1 or not self.hosts.allow(hosts[0], local_address):
             message = f"this server does not answer as {_truncate(', '.join(hosts))}; open {url}"
             return 403, f"{message} or name this host with --host."
-        origins = _header_values(scope, b"origin")
+        origins = headers.getlist("origin")
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
             return 403, f"asked by the page of another origin, {_truncate(', '.join(origins))}."
         return None
@@ -158,7 +160,7 @@ class _Response:
 async def _drain_body(scope: Scope, receive: Receive) -> tuple[int, str] | None:
     """Read and discard the body, since no endpoint uses one; refuse one that is too large."""
     refusal = 413, f"a body of more than {MAX_BODY >> 10} KiB is not read."
-    for length in _header_values(scope, b"content-length"):
+    for length in Headers(scope=scope).getlist("content-length"):
         if not length.isdigit() or len(length) > 12 or int(length) > MAX_BODY:
             return refusal
     size = 0
@@ -202,10 +204,6 @@ def _format_host(host: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(address.ipv4_mapped) if address.ipv4_mapped else f"[{address}]"
     return str(address)
-
-
-def _header_values(scope: Scope, name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
 
 
 def _truncate(text: str) -> str:

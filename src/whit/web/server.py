@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import webbrowser
 from pathlib import Path
 
 import uvicorn
@@ -42,8 +43,8 @@ def serve(
     app = SecurityMiddleware(build_app(application), AllowedHosts(host, port))
     url = f"http://{_url_host(host)}:{port}"
     if not is_loopback(host):
-        warning = f"warning: anybody who reaches port {port} of this machine sees these runs."
-        echo(f"whit: {warning}", sys.stderr)
+        warning = f"anybody who reaches port {port} of this machine sees these runs."
+        echo(f"whit: warning: {warning}", sys.stderr)
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -78,7 +79,7 @@ class _Server(uvicorn.Server):
         echo(f"The page is at {self.url} (Ctrl-C ends it).", sys.stdout)
         if self.opens:
             # In a thread, since a browser may block.
-            threading.Thread(target=_open, args=(self.url,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in list(self.server_state.connections):
@@ -86,12 +87,6 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(0)  # the connections are closed in the loop's next turn
         await self.application.client.close()
         await super().shutdown(sockets)
-
-
-def _open(url: str) -> None:
-    import webbrowser
-
-    webbrowser.open(url)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""The slow answers: networks, errors, reports. Computed in a process of their own, one at a time.
+"""The slow requests: networks, errors, reports. Computed in a process of their own, one at a time.
 
     python -m whit.web.worker
 
@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,29 +41,20 @@ def build_errors(run: RunRecord) -> str:
     from whit.verification.error_analysis import analyze_run
 
     loaded = _load_network(run)
-    split, analysis = loaded.split, analyze_run(loaded)
-    return json.dumps(
-        {
-            "split": analysis.split,
-            "total": analysis.total,
-            "correct": analysis.correct,
-            "classes": list(analysis.classes),
-            "shape": list(split.images.shape[1:]),
-            "errors": [
-                {
-                    "index": error.index,
-                    "true": error.true,
-                    "predicted": error.predicted,
-                    "probabilities": list(error.probabilities),
-                    "disputed": error.disputed,
-                    "pixels": base64.b64encode(
-                        split.images[error.index].numpy().tobytes()
-                    ).decode(),
-                }
-                for error in analysis.errors[:_MAX_ERRORS]
-            ],
-        }
-    )
+    images, analysis = loaded.split.images, analyze_run(loaded)
+    errors = []
+    for error in analysis.errors[:_MAX_ERRORS]:
+        pixels = base64.b64encode(images[error.index].numpy().tobytes()).decode()
+        errors.append({**asdict(error), "pixels": pixels})
+    value = {
+        "split": analysis.split,
+        "total": analysis.total,
+        "correct": analysis.correct,
+        "classes": analysis.classes,
+        "shape": list(images.shape[1:]),
+        "errors": errors,
+    }
+    return json.dumps(value)
 
 
 def build_report(run: RunRecord) -> str:
@@ -73,11 +64,7 @@ def build_report(run: RunRecord) -> str:
     return render_run_html(run)
 
 
-_ANSWERS: dict[str, Callable[[RunRecord], str]] = {
-    "network": build_network,
-    "errors": build_errors,
-    "report": build_report,
-}
+_BUILDERS = {"network": build_network, "errors": build_errors, "report": build_report}
 
 
 def _load_network(run: RunRecord) -> LoadedRun:
@@ -87,13 +74,13 @@ def _load_network(run: RunRecord) -> LoadedRun:
     return load_run_model(run)
 
 
-def answer(what: str, path: str, own_models: bool) -> dict[str, Any]:
+def handle_request(what: str, path: str, own_models: bool) -> dict[str, Any]:
     """Return {"body"}, or {"status", "error"} with a message. Raises nothing."""
     try:
         run = read_run(Path(path))
         if is_model_path(run.recipe.model.name) and not own_models:
             return {"status": 403, "error": user_model_refusal(run.recipe.model.name)}
-        return {"body": _ANSWERS[what](run)}
+        return {"body": _BUILDERS[what](run)}
     except WhitError as error:
         return {"status": 409, "error": str(error)}
     except Exception:
@@ -106,7 +93,7 @@ def main() -> None:
     if hasattr(os, "nice"):
         os.nice(5)  # the server, and a training, come first
     serve_requests(
-        lambda line, send: send(answer(**json.loads(line))), interrupt=lambda: os._exit(0)
+        lambda line, send: send(handle_request(**json.loads(line))), interrupt=lambda: os._exit(0)
     )
 
 

@@ -1,4 +1,4 @@
-"""The server's side of the process for slow answers: one request at a time, and a cache of answers.
+"""The server's side of the process for slow requests: one at a time, and a cache of its answers.
 
 The process is started by the first request, so that the page opens at once, and is killed when an
 answer takes too long or the server ends. Light requests never wait for it.
@@ -44,7 +44,7 @@ class CachedResponse:
 
 
 class WorkerClient:
-    """The process for slow answers, and the cache of what it has answered."""
+    """The process for slow requests, and the cache of what it has answered."""
 
     def __init__(self, *, trust_models: bool = False):
         """With `trust_models` it runs the code of models that are a user's own files."""

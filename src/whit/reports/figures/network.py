@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from whit.analysis import Audit, Layer
-from whit.reports.figures.plots import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    render_svg,
-)
+from whit.reports.figures import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,14 +20,8 @@ Item = TypeVar("Item")
 _PER_ROW = 5  # feature maps
 _MAX_MAPS = 20
 _MAX_SHEETS = 4  # drawn behind each other for the channels of a feature map
-_LINES = (
-    (SKY, "-"),
-    (ORANGE, "--"),
-    (GREEN, "-."),
-    (PURPLE, ":"),
-    (BLUE, "--"),
-    (VERMILION, "-"),
-)
+_COLOURS = (plots.SKY, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.BLUE, plots.VERMILION)
+_DASHES = ("-", "--", "-.", ":", "--", "-")
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ def draw_feature_maps(audit: Audit, image_shape: tuple[int, int, int]) -> bytes:
         axes.set_aspect("equal")
         axes.axis("off")
 
-    return render_svg(draw, 0.2 + 1.28 * rows)
+    return plots.render_svg(draw, 0.2 + 1.28 * rows)
 
 
 def draw_receptive_fields(
@@ -103,7 +88,7 @@ def draw_receptive_fields(
     """
     from matplotlib.patches import Rectangle
 
-    fields = _subsample(select_receptive_fields(audit), len(_LINES))
+    fields = _subsample(select_receptive_fields(audit), len(_COLOURS))
     _, height, width = image_shape
 
     def draw(figure: Figure) -> None:
@@ -115,26 +100,19 @@ def draw_receptive_fields(
                 pixels[..., 0] if is_grey else pixels, cmap="gray" if is_grey else None,
                 interpolation="nearest", alpha=0.45, extent=(0, width, height, 0),
             )  # fmt: skip
-        axes.add_patch(Rectangle((0, 0), width, height, fill=False, color=BLACK, linewidth=1))
+        axes.add_patch(Rectangle((0, 0), width, height, fill=False, color=plots.BLACK, linewidth=1))
         margin = 0.0
-        for field, (colour, dashes) in zip(fields, _LINES, strict=False):
+        for field, colour, dashes in zip(fields, _COLOURS, _DASHES, strict=False):
             is_cut = field.columns > width or field.rows > height
             if is_cut:  # a little outside the one before, so that both are visible
                 margin += 0.03 * max(width, height)
             columns, rows = min(field.columns, width + margin), min(field.rows, height + margin)
-            axes.add_patch(
-                Rectangle(
-                    ((width - columns) / 2, (height - rows) / 2),
-                    columns,
-                    rows,
-                    fill=False,
-                    edgecolor=colour,
-                    linestyle=dashes,
-                    linewidth=2.4,
-                    clip_on=False,
-                    label=f"{_label(field.layer)}: {field}{', cut' if is_cut else ''}",
-                )
-            )
+            corner = ((width - columns) / 2, (height - rows) / 2)
+            label = f"{_label(field.layer)}: {field}{', cut' if is_cut else ''}"
+            axes.add_patch(Rectangle(
+                corner, columns, rows, fill=False, edgecolor=colour, linestyle=dashes,
+                linewidth=2.4, clip_on=False, label=label,
+            ))  # fmt: skip
         axes.set_xlim(-0.5 - margin / 2, width + 0.5 + margin / 2)
         axes.set_ylim(height + 0.5 + margin / 2, -0.5 - margin / 2)
         axes.set_aspect("equal")
@@ -142,7 +120,7 @@ def draw_receptive_fields(
         if fields:
             figure.legend(loc="outside right center", fontsize=9, handlelength=3)
 
-    return render_svg(draw, 3.0)
+    return plots.render_svg(draw, 3.0)
 
 
 def _subsample(items: Sequence[Item], max_items: int) -> list[Item]:
@@ -163,7 +141,9 @@ def _draw_map(
     tall, wide = (max(0.04, min(1.0, side / max_side)) for side in (height, width))
     for sheet in reversed(range(min(channels, _MAX_SHEETS))):
         corner = (x - wide / 2 + 0.035 * sheet, y - tall / 2 + 0.035 * sheet)
-        axes.add_patch(Rectangle(corner, wide, tall, facecolor=SKY, edgecolor=BLACK, linewidth=0.7))
+        axes.add_patch(
+            Rectangle(corner, wide, tall, facecolor=plots.SKY, edgecolor=plots.BLACK, linewidth=0.7)
+        )
     size = f" × {height}×{width}" if len(shape) == 3 else ""
     axes.text(x, y - 0.58, f"{_label(name)}\n{channels}{size}", ha="center", va="top", fontsize=9)
 

@@ -66,8 +66,7 @@ def draw_curves(log: Sequence[EpochRecord], recipe: Recipe) -> bytes:
         loss, accuracy, lr = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
         train_style = {"color": BLUE, "marker": marker, "markersize": 4, "label": "training"}
         loss.plot(epochs, [record.loss for record in log], **train_style)
-        percents = [100 * record.correct / record.total for record in log]
-        accuracy.plot(epochs, percents, **train_style)
+        _plot_accuracy(accuracy, [(record.epoch, record) for record in log], **train_style)
         styles = {"val": (GREEN, "--", "s"), "test": (VERMILION, ":", "D")}
         for split, (colour, dashes, split_marker) in styles.items():
             evaluations = _evaluations(log, split)
@@ -77,16 +76,11 @@ def draw_curves(log: Sequence[EpochRecord], recipe: Recipe) -> bytes:
             finite = [(epoch, e.loss) for epoch, e in evaluations if e.loss is not None]
             if finite:
                 loss.plot(*zip(*finite, strict=True), label=split, **style)
-            percents = [100 * e.correct / e.total for _, e in evaluations]
-            accuracy.plot([epoch for epoch, _ in evaluations], percents, label=split, **style)
+            _plot_accuracy(accuracy, evaluations, label=split, **style)
         schedule = recipe.schedule
-        lr.plot(
-            [recipe.train.epochs * progress for progress in schedule.progress],
-            [recipe.optim.lr * scale for scale in schedule.scale],
-            color=GREY,
-            linestyle="--",
-            label="planned",
-        )
+        lr.plot([recipe.train.epochs * progress for progress in schedule.progress],
+                [recipe.optim.lr * scale for scale in schedule.scale],
+                color=GREY, linestyle="--", label="planned")  # fmt: skip
         lr.plot(epochs, [record.lr for record in log], color=BLACK, marker="o", linestyle="",
                 markersize=4, label="at the epoch's last step")  # fmt: skip
         loss.set(ylabel="loss, nats", ylim=(0, None))
@@ -106,14 +100,8 @@ def draw_reliability(calibration: Calibration) -> bytes:
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as sure as right")
-        upper.plot(
-            [b.confidence for b in bins],
-            [b.accuracy for b in bins],
-            color=BLUE,
-            marker="o",
-            markersize=5,
-            label="this network",
-        )
+        upper.plot([b.confidence for b in bins], [b.accuracy for b in bins], color=BLUE, marker="o",
+                   markersize=5, label="this network")  # fmt: skip
         upper.set(ylabel="share right", ylim=(-0.02, 1.04), xlim=(0, 1.02))
         upper.legend(loc="upper left", fontsize=9)
         centres = [(b.low + b.high) / 2 for b in bins]
@@ -159,23 +147,20 @@ def draw_seed_spread(groups: Sequence[SeedGroup], min_accuracy: float | None) ->
 
 def draw_seed_curves(group: SeedGroup) -> bytes:
     """Draw the training loss and the accuracy of every seed over the epochs."""
+    style = {"color": BLUE, "alpha": 0.5, "linewidth": 1}
 
     def draw(figure: Figure) -> None:
         loss, accuracy = figure.subplots(2, 1, sharex=True)
         for run in group.runs:
-            epochs = [record.epoch for record in run.log]
-            loss.plot(epochs, [r.loss for r in run.log], color=BLUE, alpha=0.5, linewidth=1)
+            loss.plot([r.epoch for r in run.log], [r.loss for r in run.log], **style)
             evaluations = _evaluations(run.log, group.split)
             if len(evaluations) > 1:
-                percents = [100 * e.correct / e.total for _, e in evaluations]
-                accuracy.plot([epoch for epoch, _ in evaluations], percents, color=BLUE, alpha=0.5,
-                              linewidth=1)  # fmt: skip
-            else:
-                percents = [100 * r.correct / r.total for r in run.log]
-                accuracy.plot(epochs, percents, color=BLUE, alpha=0.5, linewidth=1)
-                for epoch, evaluation in evaluations:
-                    percent = 100 * evaluation.correct / evaluation.total
-                    accuracy.plot(epoch, percent, "D", color=VERMILION, markersize=4)
+                _plot_accuracy(accuracy, evaluations, **style)
+                continue
+            _plot_accuracy(accuracy, [(record.epoch, record) for record in run.log], **style)
+            if evaluations:
+                _plot_accuracy(accuracy, evaluations, marker="D", linestyle="", color=VERMILION,
+                               markersize=4)  # fmt: skip
         is_final = all(len(_evaluations(run.log, group.split)) < 2 for run in group.runs)
         title = f"lines: training; diamonds: {group.split}" if is_final else f"on {group.split}"
         loss.set(ylabel="training loss, nats", ylim=(0, None))
@@ -199,6 +184,13 @@ def _draw_seed_row(axes: Axes, y: float, group: SeedGroup) -> None:
         axes.plot([low, high], [y - 0.2] * 2, color=BLACK, linewidth=3,
                   label="95 % interval of the mean")  # fmt: skip
     axes.plot(sample.mean, y - 0.2, "D", color=BLACK, markersize=6, label="mean")
+
+
+def _plot_accuracy(
+    axes: Axes, counts: Sequence[tuple[int, EpochRecord | Evaluation]], **style: Any
+) -> None:
+    percents = [100 * count.correct / count.total for _, count in counts]
+    axes.plot([epoch for epoch, _ in counts], percents, **style)
 
 
 def _evaluations(log: Sequence[EpochRecord], split: str) -> list[tuple[int, Evaluation]]:

@@ -6,35 +6,20 @@ from base64 import b64encode
 from html import escape
 from importlib import resources
 
-from whit.reports.document import (
-    Block,
-    Callout,
-    CodeBlock,
-    Details,
-    Document,
-    Gallery,
-    Picture,
-    Section,
-    Table,
-    Text,
-)
+from whit.reports import document
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SIGNS = {"good": "✔", "bad": "✘", "open": "…"}
 
 
-def render_html(document: Document) -> str:
+def render_html(report: document.Document) -> str:
     """Return the page as text; the same document gives the same page."""
     style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    links = "".join(
-        f'<li><a href="#part-{number}">{escape(section.title)}</a></li>'
-        for number, section in enumerate(document.sections, start=1)
-    )
-    body = "".join(
-        _section(section, f"part-{number}", 2)
-        for number, section in enumerate(document.sections, start=1)
-    )
-    title = escape(document.title)
+    title = escape(report.title)
+    links, body = "", ""
+    for number, section in enumerate(report.sections, start=1):
+        links += f'<li><a href="#part-{number}">{escape(section.title)}</a></li>'
+        body += _section(section, f"part-{number}", 2)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -50,7 +35,7 @@ def render_html(document: Document) -> str:
 <a class="skip" href="#content">Skip to the report</a>
 <header>
 <h1>{title}</h1>
-<p class="lead">{escape(document.summary)}</p>
+<p class="lead">{escape(report.summary)}</p>
 <nav aria-label="Contents"><ol>{links}</ol></nav>
 </header>
 <main id="content" tabindex="-1">
@@ -60,49 +45,46 @@ def render_html(document: Document) -> str:
 """
 
 
-def _section(section: Section, id: str, level: int) -> str:
+def _section(section: document.Section, id: str, level: int) -> str:
     heading = f'<h{level} id="{id}">{escape(section.title)}</h{level}>'
     inner = "".join(
         _section(block, f"{id}-{number}", level + 1)
-        if isinstance(block, Section)
+        if isinstance(block, document.Section)
         else _block(block)
         for number, block in enumerate(section.blocks, start=1)
     )
     return f'<section aria-labelledby="{id}">\n{heading}\n{inner}</section>\n'
 
 
-def _block(block: Block) -> str:
+def _block(block: document.Block) -> str:
     match block:
-        case Text(text):
+        case document.Text(text):
             return f"<p>{escape(text)}</p>\n"
-        case Callout(severity, text, items):
+        case document.Callout(severity, text, items):
             list_items = "".join(f"<li>{escape(item)}</li>" for item in items)
             rest = f"<ul>{list_items}</ul>" if items else ""
             sign = f'<span aria-hidden="true">{_SIGNS[severity]}</span> '
             return f'<div class="notice {severity}"><p>{sign}{escape(text)}</p>{rest}</div>\n'
-        case Table():
+        case document.Table():
             return _table(block)
-        case Picture(_, svg, alt, caption):
+        case document.Picture(_, svg, alt, caption):
             url = f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
-            return (
-                f'<figure class="chart"><img src="{url}" alt="{escape(alt)}">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+            image = (
+                f'<img src="{url}" alt="{escape(alt)}"><figcaption>{escape(caption)}</figcaption>'
             )
-        case Gallery():
+            return f'<figure class="chart">{image}</figure>\n'
+        case document.Gallery():
             return _gallery(block)
-        case CodeBlock(caption, text):
+        case document.CodeBlock(caption, text):
             label = escape(caption)
-            return (
-                f'<figure class="lines"><figcaption>{label}</figcaption>'
-                f'<pre tabindex="0" role="region" aria-label="{label}">{escape(text)}</pre>'
-                "</figure>\n"
-            )
-        case Details(title, blocks):
+            pre = f'<pre tabindex="0" role="region" aria-label="{label}">{escape(text)}</pre>'
+            return f'<figure class="lines"><figcaption>{label}</figcaption>{pre}</figure>\n'
+        case document.Details(title, blocks):
             inner = "".join(map(_block, blocks))
             return f"<details><summary>{escape(title)}</summary>\n{inner}</details>\n"
 
 
-def _table(table: Table) -> str:
+def _table(table: document.Table) -> str:
     head = "".join(
         f'<th scope="col" class="{side}">{escape(text)}</th>'
         for text, side in zip(table.head, table.align, strict=True)
@@ -149,7 +131,7 @@ def _linearize(channel: float) -> float:
     return channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
 
 
-def _gallery(gallery: Gallery) -> str:
+def _gallery(gallery: document.Gallery) -> str:
     items = []
     for thumbnail in gallery.thumbnails:
         url = f"data:image/png;base64,{b64encode(thumbnail.png).decode()}"

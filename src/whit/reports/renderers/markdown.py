@@ -6,18 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from whit.reports.document import (
-    Block,
-    Callout,
-    CodeBlock,
-    Details,
-    Document,
-    Gallery,
-    Picture,
-    Section,
-    Table,
-    Text,
-)
+from whit.reports import document
 from whit.reports.figures.thumbnails import build_contact_sheet
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
@@ -28,55 +17,55 @@ _MAX_THUMBNAILS = 30
 class Markdown:
     """A rendered document: its text, and the bytes of each picture by file name."""
 
-    def __init__(self, document: Document, folder: str):
+    def __init__(self, report: document.Document, folder: str):
         """`folder` is the path of the pictures as the text gives it."""
         self.pictures: dict[str, bytes] = {}
         self._folder = quote(folder)
-        parts = [f"## {escape(document.title)}", escape(document.summary)]
-        for section in document.sections:
+        parts = [f"## {escape(report.title)}", escape(report.summary)]
+        for section in report.sections:
             parts += self._section(section, 3)
         self.text = "\n\n".join(parts) + "\n"
 
-    def _section(self, section: Section, level: int) -> Iterator[str]:
+    def _section(self, section: document.Section, level: int) -> Iterator[str]:
         yield f"{'#' * level} {escape(section.title)}"
         for block in section.blocks:
-            if isinstance(block, Section):
+            if isinstance(block, document.Section):
                 yield from self._section(block, level + 1)
             else:
                 yield from self._block(block)
 
-    def _block(self, block: Block) -> Iterator[str]:
+    def _block(self, block: document.Block) -> Iterator[str]:
         match block:
-            case Text(text):
+            case document.Text(text):
                 yield escape(text)
-            case Callout(_, text, items):
+            case document.Callout(_, text, items):
                 lines = [f"**{escape(text)}**", *(f"- {escape(item)}" for item in items)]
                 yield "\n".join(f"> {line}" for line in lines)
-            case Table():
+            case document.Table():
                 yield _table(block)
-            case Picture(name, svg, alt, caption):
+            case document.Picture(name, svg, alt, caption):
                 yield self._image(f"{name}.svg", svg, alt)
                 yield escape(caption)
-            case Gallery():
+            case document.Gallery():
                 yield from self._gallery(block)
-            case CodeBlock(caption, text):
+            case document.CodeBlock(caption, text):
                 fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
                 yield f"{escape(caption)}:"
                 yield f"{fence}\n{text.rstrip()}\n{fence}"
-            case Details(title, blocks):
+            case document.Details(title, blocks):
                 yield f"<details><summary>{escape(title)}</summary>"
                 for inner in blocks:
                     yield from self._block(inner)
                 yield "</details>"
 
-    def _gallery(self, gallery: Gallery) -> Iterator[str]:
+    def _gallery(self, gallery: document.Gallery) -> Iterator[str]:
         thumbnails = gallery.thumbnails[:_MAX_THUMBNAILS]
         yield escape(gallery.caption)
         alt = f"The first {len(thumbnails)} images of the table below, in rows of ten."
         sheet = build_contact_sheet([thumbnail.png for thumbnail in thumbnails])
         yield self._image(f"{gallery.name}.png", sheet, alt)
         rows = tuple((t.lines[0], ", ".join(t.lines[1:]), t.mark) for t in thumbnails)
-        yield _table(Table("", ("image", "what", ""), rows, "lll"))
+        yield _table(document.Table("", ("image", "what", ""), rows, "lll"))
         if len(gallery.thumbnails) > len(thumbnails) or gallery.more:
             yield escape("The page shows more of them.")
 
@@ -98,7 +87,7 @@ def escape(text: str) -> str:
     return _LINE_START.sub(lambda match: f"{match[0][:-1]}\\{match[0][-1]}", escaped)
 
 
-def _table(table: Table) -> str:
+def _table(table: document.Table) -> str:
     rule = " | ".join({"l": ":--", "r": "--:"}[side] for side in table.align)
     head, *body = (
         " | ".join(map(escape, row))
