@@ -61,7 +61,7 @@ def capture_graph(
         if any(op.operator is DESKEW for op in graph.operations):
             raise ModelError(f"{name}: cannot be exported: it deskews what is deskewed.")
         return prepend(Operation("upright", DESKEW, (INPUT,), image_shape), graph)
-    for kind, name_of_kind in ((ShiftTTA, "ShiftTTA"), (MultiColumn, "MultiColumn")):
+    for kind, name_of_kind in ((ShiftTTA, "Views"), (MultiColumn, "Columns")):
         if any(isinstance(module, kind) for module in model.modules()):
             raise ModelError(
                 f"{name}: cannot be exported: its {name_of_kind} are not around all of it."
