@@ -1,13 +1,12 @@
-"""TODO."""
+"""Pruning: the accuracy below which a trial is stopped, from the trials that have ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median_low
 
 from whit.experiments.search.space import Space
-from whit.experiments.search.trials import (
-    Trial,
-)
+from whit.experiments.search.trials import Trial
 
 # A trial is never pruned before this share of its epochs.
 _MIN_PROGRESS = 0.3
@@ -30,13 +29,11 @@ def pruning_thresholds(
     cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in objectives)]
     if len(cheaper) < _MIN_TRIALS:
         return ()
-    thresholds = []
-    for epoch in range(1, epochs):
-        if epoch < _MIN_PROGRESS * epochs:
-            continue
-        accuracies = sorted(_val_accuracy(trial, epoch / epochs) for trial in cheaper)
-        thresholds.append((epoch, accuracies[(len(accuracies) - 1) // 2]))
-    return tuple(thresholds)
+    return tuple(
+        (epoch, median_low(_val_accuracy(trial, epoch / epochs) for trial in cheaper))
+        for epoch in range(1, epochs)
+        if epoch >= _MIN_PROGRESS * epochs
+    )
 
 
 def _val_accuracy(trial: Trial, progress: float) -> float:

@@ -95,15 +95,15 @@ def _build_trial(folder: Path, recipe: Recipe, seeds: SeedGroup, space: Space) -
     return Trial(int(folder.name), folder, recipe, seeds, macs)
 
 
-def known_macs(planned: Plan) -> int:
+def known_macs(plan: Plan) -> int:
     """Return the multiply-adds of a planned network. Raises InputError where they are unknown."""
-    if planned.audit.macs is None:
-        raise InputError(f"{planned.recipe.name}: its multiply-adds are not known.")
-    return planned.audit.macs
+    if plan.audit.macs is None:
+        raise InputError(f"{plan.recipe.name}: its multiply-adds are not known.")
+    return plan.audit.macs
 
 
 def dominates(a: dict[str, float], b: dict[str, float], objectives: Sequence[str]) -> bool:
-    """Whether `a` is nowhere worse than `b` and somewhere better."""
+    """Whether `a` is no worse than `b` in any objective, and better in at least one."""
     gains = [(a[name] - b[name]) * (1 if OBJECTIVES[name] else -1) for name in objectives]
     return min(gains) >= 0 and max(gains) > 0
 
@@ -115,13 +115,17 @@ def pareto_front(
 
     Trials below `min_accuracy`, in percent, are left out.
     """
+
+    def point(trial: Trial) -> list[float]:
+        return [trial.values[name] for name in objectives]
+
     front = []
     for trial in trials:
         if trial.values["accuracy"] < min_accuracy:
             continue
         is_dominated = any(
             dominates(other.values, trial.values, objectives)
-            or (_are_equal(other, trial, objectives) and other.number < trial.number)
+            or (other.number < trial.number and point(other) == point(trial))
             for other in trials
         )
         if not is_dominated:
@@ -136,16 +140,7 @@ def needs_confirmation(trials: Sequence[Trial], space: Space) -> list[Trial]:
     return [trial for trial in front if trial.seeds.num_judged < space.seeds]
 
 
-def _are_equal(a: Trial, b: Trial, objectives: Sequence[str]) -> bool:
-    return all(a.values[name] == b.values[name] for name in objectives)
-
-
-def trial_folders(folder: Path) -> list[Path]:
-    """Return the folders of a search's trials, in their order."""
-    return _numbered(folder / "trials", "")
-
-
-def _numbered(folder: Path, prefix: str) -> list[Path]:
+def _numbered(folder: Path, prefix: str = "") -> list[Path]:
     """Return the paths named by `prefix` and a number, in its order; not copies beside them."""
     paths = [path for path in folder.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal()]
     return sorted(paths, key=lambda path: int(path.name[len(prefix) :]))
@@ -154,7 +149,7 @@ def _numbered(folder: Path, prefix: str) -> list[Path]:
 def read_trials(folder: Path, space: Space) -> list[Trial]:
     """Read all trials of a search that have a result; damaged ones are left out."""
     trials = []
-    for path in trial_folders(folder):
+    for path in _numbered(folder / "trials"):
         try:
             trial = read_trial(path, space)
         except InputError:
