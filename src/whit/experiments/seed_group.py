@@ -52,8 +52,7 @@ class SeedGroup:
     @cached_property
     def last(self) -> tuple[Evaluation, ...]:
         """The evaluation after each run's last epoch."""
-        evaluations = (run.final_evaluation for run in self.runs)
-        return tuple(evaluation for evaluation in evaluations if evaluation)
+        return tuple(filter(None, (run.final_evaluation for run in self.runs)))
 
     @cached_property
     def accuracy(self) -> SampleStats:
@@ -230,9 +229,9 @@ def require_same_split(groups: Sequence[SeedGroup]) -> None:
 
 def is_judged(run: RunRecord) -> bool:
     """Whether a run came to its end and read a split after its last epoch."""
-    if run.state != "finished":
-        return False
-    return (run.result or {})["test"]["correct"] is not None or run.last_val is not None
+    return run.state == "finished" and (
+        _result(run)["test"]["correct"] is not None or run.last_val is not None
+    )
 
 
 def _percent(evaluation: Evaluation) -> float:

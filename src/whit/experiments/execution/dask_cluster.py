@@ -23,7 +23,7 @@ _CONNECT_TIMEOUT = 10.0  # seconds to wait for the scheduler
 _LOST_AFTER = 20.0  # seconds without the scheduler, or without a worker
 _DISCOVERY_SECONDS = 1.0  # between two queries for new workers
 # A worker is asked by a builtin, so that even one without whit can answer.
-_VERSION_QUERY = "__import__('whit.runs.code_version', fromlist=['_']).compatibility_versions()"
+_QUERY = "__import__('whit.runs.code_version', fromlist=['_']).compatibility_versions()"
 
 
 @dataclass
@@ -173,9 +173,7 @@ class DaskExecutor:
         try:
             workers = self.client.scheduler_info(n_workers=-1)["workers"]
             new = [w for w in workers if w not in self.refused and w not in self.threads]
-            answers = (
-                self.client.run(eval, _VERSION_QUERY, workers=new, on_error="return") if new else {}
-            )
+            answers = self.client.run(eval, _QUERY, workers=new, on_error="return") if new else {}
         except (OSError, TimeoutError):  # disconnecting at this moment
             self.threads = {}
             return

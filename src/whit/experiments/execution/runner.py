@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from whit.errors import Diverged, InputError, Interrupted, TrialPruned, WhitError
-from whit.experiments.execution.job import Job, Outcome
+from whit.experiments.execution.job import Job, Outcome, State
 from whit.recipes.recipe import Recipe, parse_recipe
 from whit.runs import layout
 from whit.runs.reader import read_run
@@ -23,6 +23,8 @@ from whit.verification.provenance import current_digests
 
 # Called with the number of epochs done, from 0 on.
 EpochCallback = Callable[[int], None]
+_STATES: dict[type[WhitError], State]
+_STATES = {Diverged: "diverged", TrialPruned: "given up", Interrupted: "stopped"}
 
 
 def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
@@ -46,14 +48,8 @@ def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
                 threads=job.threads,
                 callback=callback,
             )
-    except Diverged as error:
-        return Outcome("diverged", str(error))
-    except TrialPruned as error:
-        return Outcome("given up", str(error))
-    except Interrupted as error:
-        return Outcome("stopped", str(error))
     except WhitError as error:
-        return Outcome("failed", str(error))
+        return Outcome(_STATES.get(type(error), "failed"), str(error))
     except Exception:
         return Outcome("failed", traceback.format_exc())
     return Outcome("finished")

@@ -23,10 +23,9 @@ def pruning_thresholds(
     median at the same progress, it cannot reach the Pareto front. Seconds are not known
     beforehand, so where they are an objective nothing is pruned.
     """
-    objectives = [name for name in space.objectives if name != "accuracy"]
-    if not costs.keys() >= set(objectives):
+    if not costs.keys() >= set(space.costs):
         return ()
-    cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in objectives)]
+    cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in space.costs)]
     if len(cheaper) < _MIN_TRIALS:
         return ()
     return tuple(

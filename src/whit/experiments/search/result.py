@@ -67,7 +67,7 @@ class SearchResult:
             columns.insert(1, "macs")
         rows: list[tuple[str, ...]] = [("trial", "seeds", "mean %", "± sd", *columns)]
         for trial in self.pareto_front:
-            mean, sd = trial.accuracy.mean, trial.accuracy.sd
+            mean, sd = trial.seeds.accuracy.mean, trial.seeds.accuracy.sd
             accuracy = (f"{mean:.3f}", "-" if sd is None else f"{sd:.3f}")
             formats = (",.1f" if name == "seconds" else ",g" for name in columns)
             costs = map(format, (trial.values[name] for name in columns), formats)

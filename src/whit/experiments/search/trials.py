@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 from whit.errors import InputError
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.seed_group import SeedGroup, group_runs
-from whit.experiments.statistics import SampleStats
 from whit.recipes.budget import Metrics
 from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.runs.reader import read_run
@@ -36,17 +36,12 @@ class Trial:
     def name(self) -> str:
         return f"{self.number:04d}"
 
-    @property
-    def accuracy(self) -> SampleStats:
-        """Percent on val after the last epoch, a value each seed."""
-        return self.seeds.accuracy
-
     @cached_property
     def values(self) -> dict[str, float]:
-        """The value of each objective; means over the seeds."""
+        """The value of each objective, accuracy in percent on val; means over the seeds."""
         results = [run.result or {} for run in self.seeds.runs]
         values: dict[str, float] = {
-            "accuracy": self.accuracy.mean,
+            "accuracy": self.seeds.accuracy.mean,
             "params": self.seeds.params,
             "epochs": self.seeds.epochs,
             "seconds": sum(r["seconds"]["train"] for r in results) / len(results),
@@ -60,7 +55,7 @@ class Trial:
             **self.values,
             "seeds": len(self.seeds.runs),
             "diverged": len(self.seeds.diverged),
-            "spread": self.accuracy.sd,
+            "spread": self.seeds.accuracy.sd,
         }
 
 
@@ -116,20 +111,18 @@ def pareto_front(
     Trials below `min_accuracy`, in percent, are left out.
     """
 
-    def point(trial: Trial) -> list[float]:
-        return [trial.values[name] for name in objectives]
-
-    front = []
-    for trial in trials:
-        if trial.values["accuracy"] < min_accuracy:
-            continue
-        is_dominated = any(
+    def is_dominated(trial: Trial) -> bool:
+        return any(
             dominates(other.values, trial.values, objectives)
-            or (other.number < trial.number and point(other) == point(trial))
+            or (
+                other.number < trial.number
+                and all(other.values[name] == trial.values[name] for name in objectives)
+            )
             for other in trials
         )
-        if not is_dominated:
-            front.append(trial)
+
+    accurate = (trial for trial in trials if trial.values["accuracy"] >= min_accuracy)
+    front = [trial for trial in accurate if not is_dominated(trial)]
     first = next((name for name in objectives if name != "accuracy"), "accuracy")
     return sorted(front, key=lambda trial: trial.values[first])
 
@@ -150,10 +143,6 @@ def read_trials(folder: Path, space: Space) -> list[Trial]:
     """Read all trials of a search that have a result; damaged ones are left out."""
     trials = []
     for path in _numbered(folder / "trials"):
-        try:
-            trial = read_trial(path, space)
-        except InputError:
-            continue
-        if trial is not None:
-            trials.append(trial)
-    return trials
+        with suppress(InputError):
+            trials.append(read_trial(path, space))
+    return [trial for trial in trials if trial]
