@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from whit.errors import InputError
-from whit.experiments.seed_group import (
-    SeedGroup,
-    compare_groups,
-    is_judged,
-    require_same_split,
-    seeds_table,
-)
+from whit.experiments import seed_group
+from whit.experiments.seed_group import SeedGroup
 from whit.experiments.statistics import SignificanceTest
 from whit.runs.reader import RunRecord, find_runs, read_run
 from whit.system.text_tables import text_table, wrap
@@ -32,16 +27,16 @@ class Comparison:
         return {
             "runs": [group.to_json() for group in self.groups],
             "differences": {key: list(values) for key, values in self.differences},
-            "evidence": [difference.to_json() for difference in self.evidence],
+            "evidence": [test.to_json() for test in self.evidence],
         }
 
     def table(self, width: int = 100) -> str:
-        parts = [seeds_table(self.groups, width)]
+        parts = [seed_group.seeds_table(self.groups, width)]
         if self.differences:
             head = ("recipe differs in", *(group.name for group in self.groups))
             body = [(key, *values) for key, values in self.differences]
             parts.append(text_table([head, *body], "l" + "L" * len(self.groups), width))
-        parts += [wrap(str(difference), width) for difference in self.evidence]
+        parts += [wrap(str(test), width) for test in self.evidence]
         return "\n\n".join(parts)
 
     def __str__(self) -> str:
@@ -50,8 +45,8 @@ class Comparison:
 
 def compare(groups: list[SeedGroup]) -> Comparison:
     """Compare groups of runs. Raises InputError if they were not judged on the same images."""
-    require_same_split(groups)
-    evidence = tuple(compare_groups(groups[0], other) for other in groups[1:])
+    seed_group.require_same_split(groups)
+    evidence = tuple(seed_group.compare_groups(groups[0], other) for other in groups[1:])
     return Comparison(tuple(groups), _differences(groups), evidence)
 
 
@@ -74,7 +69,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
         except InputError as error:
             problems += error.problems
             continue
-        judged = [run for run in runs if is_judged(run)]
+        judged = [run for run in runs if seed_group.is_judged(run)]
         recipes = sorted({run.recipe.to_toml(): run.recipe.name for run in judged}.values())
         if not judged:
             problems.append(f"{folder}: no finished run in it that read the test or val split.")
@@ -87,11 +82,10 @@ def compare_runs(folders: list[Path]) -> Comparison:
             name = folder.name if names.count(folder.name) == 1 else str(folder)
             recipe = judged[0].recipe
             diverged = [run for run in runs if run.state == "diverged" and run.recipe == recipe]
-            once, again = _split_duplicates(judged)
-            diverged_once, diverged_again = _split_duplicates(diverged)
-            groups.append(
-                SeedGroup(name or str(folder), once, diverged_once, again + diverged_again)
-            )
+            unique, duplicates = _split_duplicates(judged)
+            diverged, diverged_duplicates = _split_duplicates(diverged)
+            runs_by_kind = (unique, diverged, duplicates + diverged_duplicates)
+            groups.append(SeedGroup(name or str(folder), *map(tuple, runs_by_kind)))
     if not problems:
         try:
             return compare(groups)
@@ -100,21 +94,19 @@ def compare_runs(folders: list[Path]) -> Comparison:
     raise InputError(problems)
 
 
-def _split_duplicates(
-    runs: list[RunRecord],
-) -> tuple[tuple[RunRecord, ...], tuple[RunRecord, ...]]:
-    """Return the first run of each seed, in their order, and those of a seed that was there.
+def _split_duplicates(runs: list[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:
+    """Return the first run of each seed, in their order, and the duplicates.
 
     The same seed again is no further evidence, though it may look like a sample without spread.
     """
     seen: set[int] = set()
-    once: list[RunRecord] = []
-    again: list[RunRecord] = []
+    unique: list[RunRecord] = []
+    duplicates: list[RunRecord] = []
     for run in sorted(runs, key=seed_order):
-        (again if run.seed in seen else once).append(run)
+        (duplicates if run.seed in seen else unique).append(run)
         if run.seed is not None:
             seen.add(run.seed)
-    return tuple(once), tuple(again)
+    return unique, duplicates
 
 
 def seed_order(run: RunRecord) -> tuple[int, str]:
@@ -123,22 +115,18 @@ def seed_order(run: RunRecord) -> tuple[int, str]:
 
 
 def _differences(groups: list[SeedGroup]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    flat = [_flat(group.runs[0].recipe.model_dump()) for group in groups]
-    keys = dict.fromkeys(key for recipe in flat for key in recipe)
-    skipped = ("name", "description")
-    rows = []
-    for key in keys:
-        values = tuple(str(recipe.get(key, "-")) for recipe in flat)
-        if key not in skipped and len(set(values)) > 1:
-            rows.append((key, values))
-    return tuple(rows)
+    ignored = {"name", "description"}
+    recipes = [_flatten(group.runs[0].recipe.model_dump(exclude=ignored)) for group in groups]
+    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
+    rows = ((key, tuple(str(recipe.get(key, "-")) for recipe in recipes)) for key in keys)
+    return tuple((key, values) for key, values in rows if len(set(values)) > 1)
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

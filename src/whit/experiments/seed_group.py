@@ -1,30 +1,24 @@
-"""Runs of one recipe over seeds, as one row of evidence; the same words for study and compare."""
+"""Runs of one recipe over seeds, as one row of evidence in study and compare."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
-from itertools import groupby
 from statistics import fmean
 from typing import Any
 
 from whit.errors import InputError
-from whit.experiments.statistics import (
-    SampleStats,
-    SignificanceTest,
-    mcnemar_test,
-    paired_t_test,
-    welch_t_test,
-)
+from whit.experiments import statistics
+from whit.experiments.statistics import SampleStats, SignificanceTest
 from whit.runs.reader import RunRecord
 from whit.runs.result import Evaluation
 from whit.system.numbers import percent
 from whit.system.text_tables import stacked_table, wrap
 
-# What must be alike in the runs of one sample: keys of environment.json, in words.
+# What must be equal in the runs of one sample: keys of environment.json, and their names.
 _SAMPLE_KEYS = {
     "data_sha256": "data",
     "model_sha256": "source of the model",
@@ -35,8 +29,6 @@ _SAMPLE_KEYS = {
     "processor": "processor",
     "device": "device",
 }
-
-
 TABLE_HEAD = (
     *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
     *("best epoch %", "split", "params", "epochs", "seconds"),
@@ -45,7 +37,7 @@ TABLE_HEAD = (
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Finished runs of one recipe, judged on one split after the last epoch."""
+    """Finished runs of one recipe, evaluated on one split after the last epoch."""
 
     name: str
     runs: tuple[RunRecord, ...]  # at least one, in the order of their seeds
@@ -60,13 +52,12 @@ class SeedGroup:
     @cached_property
     def last(self) -> tuple[Evaluation, ...]:
         """The evaluation after each run's last epoch."""
-        evaluations = (run.final_evaluation for run in self.runs)
-        return tuple(evaluation for evaluation in evaluations if evaluation)
+        return tuple(filter(None, (run.final_evaluation for run in self.runs)))
 
     @cached_property
     def accuracy(self) -> SampleStats:
         """Percent after the last epoch, a value each seed."""
-        return SampleStats(tuple(_percent(reading) for reading in self.last))
+        return SampleStats(tuple(map(_percent, self.last)))
 
     @property
     def min(self) -> Evaluation:
@@ -79,7 +70,7 @@ class SeedGroup:
     @cached_property
     def best(self) -> SampleStats | None:
         """Percent at each run's best epoch; None where only the last epoch was read."""
-        curves = [[r for e in run.log for r in e.evaluations if r.split == self.split]
+        curves = [[e for epoch in run.log for e in epoch.evaluations if e.split == self.split]
                   for run in self.runs]  # fmt: skip
         if any(len(curve) < 2 for curve in curves):
             return None
@@ -102,8 +93,7 @@ class SeedGroup:
 
     @property
     def params(self) -> int:
-        params: int = _result(self.runs[0])["params"]
-        return params
+        return int(_result(self.runs[0])["params"])
 
     @property
     def epochs(self) -> float:
@@ -118,24 +108,18 @@ class SeedGroup:
     @property
     def notes(self) -> list[str]:
         """What makes the runs less than one sample: different data, code, machines, threads."""
-        found = []
+        notes = []
         if self.diverged:
             seeds = ", ".join(str(run.seed) for run in self.diverged)
-            found.append(
-                f"{self.name}: diverged with seed {seeds}: in no mean, and counted as missed."
-            )
+            notes.append(f"diverged with seed {seeds}: in no mean, and counted as missed.")
         for run in self.duplicates:
-            found.append(
-                f"{self.name}: seed {run.seed} is there again in {run.path}: counted once."
-            )
-        for key, what in _SAMPLE_KEYS.items():
-            values = [_environment(run, key) for run in self.runs]
-            if len(set(values)) > 1:
-                counts = ", ".join(
-                    f"{value} ({len(list(same))})" for value, same in groupby(sorted(values))
-                )
-                found.append(f"{self.name}: not all by the same {what}: {counts}.")
-        return found
+            notes.append(f"seed {run.seed} is there again in {run.path}: counted once.")
+        for key, label in _SAMPLE_KEYS.items():
+            counts = Counter(sorted(_environment(run, key) for run in self.runs))
+            if len(counts) > 1:
+                listed = ", ".join(f"{value} ({count})" for value, count in counts.items())
+                notes.append(f"not all by the same {label}: {listed}.")
+        return [f"{self.name}: {note}" for note in notes]
 
     @property
     def mean_text(self) -> str:
@@ -157,7 +141,7 @@ class SeedGroup:
             self.mean_text,
             "-" if self.accuracy.sd is None else f"{self.accuracy.sd:.3f}",
             self.interval_text,
-            *(percent(r.correct, r.total) for r in (self.min, self.max)),
+            *(percent(e.correct, e.total) for e in (self.min, self.max)),
             "open" if self.num_passed is None else f"{self.num_passed}/{self.num_judged}",
             "-" if self.best is None else f"{self.best.mean:.3f}",
             self.split,
@@ -185,7 +169,7 @@ class SeedGroup:
             "best_epoch": self.best.mean if self.best else None,
             "seconds": self.seconds,
             "seed": [run.seed for run in self.runs],
-            "correct": [reading.correct for reading in self.last],
+            "correct": [evaluation.correct for evaluation in self.last],
             "total": self.last[0].total,
             "folders": [str(run.path) for run in self.runs],
             "notes": self.notes,
@@ -193,7 +177,7 @@ class SeedGroup:
 
 
 def group_runs(name: str, runs: Sequence[RunRecord]) -> SeedGroup | None:
-    """Part runs of one recipe into those judged and those diverged; None where none was judged."""
+    """Split runs of one recipe into those judged and those diverged; None where none was judged."""
     judged = tuple(run for run in runs if is_judged(run))
     diverged = tuple(run for run in runs if run.state == "diverged")
     return SeedGroup(name, judged, diverged) if judged else None
@@ -202,30 +186,35 @@ def group_runs(name: str, runs: Sequence[RunRecord]) -> SeedGroup | None:
 def seeds_table(groups: Sequence[SeedGroup], width: int) -> str:
     """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
     rows = [TABLE_HEAD, *(group.table_row for group in groups)]
-    parts = [stacked_table(rows, "Lrrrrrrrrlrrr", width)]
-    parts += [wrap(f"Note: {note}", width) for group in groups for note in group.notes]
-    return "\n\n".join(parts)
+    return "\n\n".join([stacked_table(rows, "Lrrrrrrrrlrrr", width), *note_lines(groups, width)])
+
+
+def note_lines(groups: Iterable[SeedGroup], width: int) -> list[str]:
+    return [wrap(f"Note: {note}", width) for group in groups for note in group.notes]
 
 
 def compare_groups(a: SeedGroup, b: SeedGroup) -> SignificanceTest:
-    """Weigh the evidence that `b` differs from `a`.
+    """Test whether `b` differs from `a`.
 
     By the seeds that both have, if there are two or more; else by all, as two samples; two
     single runs by their images.
     """
-    of_a = {run.seed: value for run, value in zip(a.runs, a.accuracy.values, strict=True)}
-    of_b = {run.seed: value for run, value in zip(b.runs, b.accuracy.values, strict=True)}
-    both = [seed for seed in of_a if seed in of_b and seed is not None]
-    if len(both) > 1:
-        return paired_t_test(a.name, b.name, [(of_a[seed], of_b[seed]) for seed in both])
+    by_seed = {run.seed: value for run, value in zip(b.runs, b.accuracy.values, strict=True)}
+    pairs = [
+        (value, by_seed[run.seed])
+        for run, value in zip(a.runs, a.accuracy.values, strict=True)
+        if run.seed is not None and run.seed in by_seed
+    ]
+    if len(pairs) > 1:
+        return statistics.paired_t_test(a.name, b.name, pairs)
     if len(a.runs) > 1 or len(b.runs) > 1:
-        return welch_t_test(a.name, b.name, a.accuracy.values, b.accuracy.values)
-    points = b.accuracy.mean - a.accuracy.mean
+        return statistics.welch_t_test(a.name, b.name, a.accuracy.values, b.accuracy.values)
+    difference = b.accuracy.mean - a.accuracy.mean
     wrong_a, wrong_b = (set(group.last[0].wrong) for group in (a, b))
     if not (a.last[0].wrong or a.last[0].correct == a.last[0].total) or a.split != "test":
-        return SignificanceTest(a.name, b.name, points, None, None, "one seed each")
+        return SignificanceTest(a.name, b.name, difference, None, None, "one seed each")
     only_a, only_b = len(wrong_b - wrong_a), len(wrong_a - wrong_b)
-    return mcnemar_test(a.name, b.name, points, only_a, only_b)
+    return statistics.mcnemar_test(a.name, b.name, difference, only_a, only_b)
 
 
 def require_same_split(groups: Sequence[SeedGroup]) -> None:
@@ -240,13 +229,13 @@ def require_same_split(groups: Sequence[SeedGroup]) -> None:
 
 def is_judged(run: RunRecord) -> bool:
     """Whether a run came to its end and read a split after its last epoch."""
-    if run.state != "finished":
-        return False
-    return (run.result or {})["test"]["correct"] is not None or run.last_val is not None
+    return run.state == "finished" and (
+        _result(run)["test"]["correct"] is not None or run.last_val is not None
+    )
 
 
-def _percent(reading: Evaluation) -> float:
-    return float(Fraction(100 * reading.correct, reading.total))
+def _percent(evaluation: Evaluation) -> float:
+    return 100 * evaluation.correct / evaluation.total
 
 
 def _result(run: RunRecord) -> dict[str, Any]:
@@ -254,8 +243,8 @@ def _result(run: RunRecord) -> dict[str, Any]:
     return run.result
 
 
-def _environment(run: RunRecord, what: str) -> str:
-    value = run.environment.get(what)
-    if what == "code":
+def _environment(run: RunRecord, key: str) -> str:
+    value = run.environment.get(key)
+    if key == "code":
         value = (value or {}).get("sha256") if isinstance(value, dict) else None
-    return str(value)[:12] if what == "code" or what.endswith("sha256") else str(value)
+    return str(value)[:12] if key == "code" or key.endswith("sha256") else str(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from statistics import fmean, stdev
 from typing import Any
@@ -77,13 +76,13 @@ class SignificanceTest:
         }
 
     def __str__(self) -> str:
-        said = f"{self.b} against {self.a}: {self.difference_pp:+.3f} points"
+        text = f"{self.b} against {self.a}: {self.difference_pp:+.3f} points"
         if self.interval:
             low, high = self.interval
-            said += f", 95 % interval {low:+.3f} to {high:+.3f}"
+            text += f", 95 % interval {low:+.3f} to {high:+.3f}"
         if self.p_value is not None:
-            said += f", p = {self.p_value:.2g}"
-        return f"{said} ({self.method}): {self._conclusion()}"
+            text += f", p = {self.p_value:.2g}"
+        return f"{text} ({self.method}): {self._conclusion()}"
 
     def _conclusion(self) -> str:
         if self.is_significant and self.interval is None:
@@ -91,98 +90,83 @@ class SignificanceTest:
         if self.is_significant:
             better, worse = (self.b, self.a) if self.difference_pp > 0 else (self.a, self.b)
             return f"the evidence suffices: {better} is better than {worse}."
-        said = "the evidence does not suffice to call one better"
+        text = "the evidence does not suffice to call one better"
         if self.interval is None:
-            return f"{said}; train more seeds of each."
+            return f"{text}; train more seeds of each."
         if self.seeds_needed is None:
-            return f"{said}, and {_MAX_SEEDS:,} seeds would not either if it is as small as seen."
+            return f"{text}, and {_MAX_SEEDS:,} seeds would not either if it is as small as seen."
         return (
-            f"{said}; if the difference is as large as seen, about {self.seeds_needed:,} more "
+            f"{text}; if the difference is as large as seen, about {self.seeds_needed:,} more "
             f"seed{'s' if self.seeds_needed > 1 else ''} of each would."
         )
 
 
 def paired_t_test(a: str, b: str, pairs: Sequence[tuple[float, float]]) -> SignificanceTest:
-    """Weigh two recipes by the seeds that both were trained with: Student's t for pairs."""
-    gaps = [of_b - of_a for of_a, of_b in pairs]
-    n, points, spread = len(gaps), fmean(gaps), stdev(gaps)
+    """Compare two recipes by the seeds that both were trained with: Student's t for pairs."""
+    gaps = [value_b - value_a for value_a, value_b in pairs]
+    n, sd = len(gaps), stdev(gaps)
     method = f"Student's t, {n} seeds in pairs"
-    return _t_test(a, b, points, spread / math.sqrt(n), n - 1, spread, n, method)
+    return _t_test(a, b, fmean(gaps), sd / math.sqrt(n), n - 1, sd, n, method)
 
 
-def welch_t_test(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float]) -> SignificanceTest:
-    """Weigh two samples of different seeds by Welch's t (Biometrika 1947).
+def welch_t_test(
+    a: str, b: str, values_a: Sequence[float], values_b: Sequence[float]
+) -> SignificanceTest:
+    """Compare two samples of different seeds by Welch's t (Biometrika 1947).
 
     One of them may be a single seed: its spread is then taken to be that of the other.
     """
-    n_a, n_b = len(of_a), len(of_b)
-    variance_a = stdev(of_a) ** 2 if n_a > 1 else stdev(of_b) ** 2
-    variance_b = stdev(of_b) ** 2 if n_b > 1 else variance_a
+    n_a, n_b = len(values_a), len(values_b)
+    variance_a, variance_b = (
+        stdev(sample if len(sample) > 1 else other) ** 2
+        for sample, other in ((values_a, values_b), (values_b, values_a))
+    )
     part_a, part_b = variance_a / n_a, variance_b / n_b
-    points = fmean(of_b) - fmean(of_a)
     if n_a == 1 or n_b == 1:
         dof = float(max(n_a, n_b) - 1)
     else:
         squares = part_a**2 / (n_a - 1) + part_b**2 / (n_b - 1)
         dof = (part_a + part_b) ** 2 / squares if squares else float(n_a + n_b - 2)
     method = f"Welch's t, {n_a} and {n_b} seeds"
-    spread = math.sqrt(variance_a + variance_b)
-    error = math.sqrt(part_a + part_b)
-    return _t_test(a, b, points, error, dof, spread, min(n_a, n_b), method)
+    difference = fmean(values_b) - fmean(values_a)
+    sd, error = math.sqrt(variance_a + variance_b), math.sqrt(part_a + part_b)
+    return _t_test(a, b, difference, error, dof, sd, min(n_a, n_b), method)
 
 
-def mcnemar_test(
-    a: str, b: str, difference_pp: float, only_a: int, only_b: int
-) -> SignificanceTest:
-    """Weigh two single runs by the images that only one of them got right: McNemar, exact.
+def mcnemar_test(a: str, b: str, difference: float, only_a: int, only_b: int) -> SignificanceTest:
+    """Compare two single runs by the images that only one of them got right: McNemar, exact.
 
     It says whether these two networks differ, not whether their recipes do (Biometrika 1947).
     """
     n, fewer = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
-    p_value = min(1.0, float(Fraction(2 * tail, 2**n)))
-    return SignificanceTest(
-        a, b, difference_pp, None, p_value, f"McNemar on {n} images, one seed each"
-    )
+    p_value = min(1.0, 2 * tail / 2**n)
+    method = f"McNemar on {n} images, one seed each"
+    return SignificanceTest(a, b, difference, None, p_value, method)
 
 
 def _t_test(
-    a: str,
-    b: str,
-    difference_pp: float,
-    error: float,
-    dof: float,
-    spread: float,
-    num_seeds: int,
-    method: str,
+    a: str, b: str, difference: float, error: float, dof: float, sd: float, n: int, method: str
 ) -> SignificanceTest:
     if error < _NO_SPREAD:
         # Few seeds tie by chance on a grain of one image, which says nothing of the next seed.
-        return SignificanceTest(
-            a, b, difference_pp, None, None, f"{method}, which do not spread at all"
-        )
+        method += ", which do not spread at all"
+        return SignificanceTest(a, b, difference, None, None, method)
     half = t_critical(dof) * error
-    p_value = t_two_sided_p(abs(difference_pp) / error, dof)
-    more = None
-    if p_value >= 1 - LEVEL and difference_pp:
-        enough = _seeds_required(abs(difference_pp), spread)
-        more = None if enough is None else max(1, enough - num_seeds)
-    return SignificanceTest(
-        a, b, difference_pp, (difference_pp - half, difference_pp + half), p_value, method, more
-    )
-
-
-def _seeds_required(points: float, spread: float) -> int | None:
-    """The fewest seeds on each side whose interval would leave out zero; None above 1,000."""
-    for seeds in range(2, _MAX_SEEDS + 1):
-        if t_critical(seeds - 1) * spread / math.sqrt(seeds) < points:
-            return seeds
-    return None
+    p_value = t_two_sided_p(abs(difference) / error, dof)
+    seeds_needed = None
+    if p_value >= 1 - LEVEL and difference:
+        # Of the fewest seeds on each side whose interval would leave out zero.
+        counts = range(2, _MAX_SEEDS + 1)
+        errors = ((k, t_critical(k - 1) * sd / math.sqrt(k)) for k in counts)
+        seeds_needed = next((max(1, k - n) for k, half in errors if half < abs(difference)), None)
+    interval = (difference - half, difference + half)
+    return SignificanceTest(a, b, difference, interval, p_value, method, seeds_needed)
 
 
 @cache
 def t_critical(dof: float, level: float = LEVEL) -> float:
-    """Return t with P(|T| < t) = level for Student's t with `freedom` degrees of freedom."""
+    """Return t with P(|T| < t) = level for Student's t with `dof` degrees of freedom."""
     low, high = 0.0, 1.0
     while t_two_sided_p(high, dof) > 1 - level:
         low, high = high, 2 * high
@@ -201,7 +185,7 @@ def t_two_sided_p(t: float, dof: float) -> float:
 
 
 def _regularized_incomplete_beta(x: float, a: float, b: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), by its continued fraction (8.17.22)."""
+    """The regularized incomplete beta function I_x(a, b), by its continued fraction (8.17.22)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly, its mirror does not

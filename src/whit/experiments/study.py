@@ -53,9 +53,7 @@ class Study:
     failures: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        comparison: dict[str, Any] = {"runs": [], "differences": {}, "evidence": []}
-        if self.comparison:
-            comparison = self.comparison.to_json()
+        comparison = (self.comparison or Comparison((), (), ())).to_json()
         return {
             "recipes": comparison.pop("runs"),
             **comparison,
@@ -66,8 +64,7 @@ class Study:
     def table(self, width: int = 100) -> str:
         parts = [self.comparison.table(width)] if self.comparison else []
         parts += [wrap(failure, width) for failure in self.failures]
-        folders = [str(arm.folder) for arm in self.arms]
-        parts.append("Run folders: " + ", ".join(folders))
+        parts.append("Run folders: " + ", ".join(str(arm.folder) for arm in self.arms))
         return "\n\n".join(parts)
 
     def __str__(self) -> str:
@@ -122,12 +119,12 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
     violations: list[Violation] = []
     for recipe in recipes:
         try:
-            planned = make_plan(recipe)
+            plan = make_plan(recipe)
         except InputError as error:
             problems += error.problems
             continue
-        if planned.hard_violations:
-            violations += planned.violations
+        if plan.hard_violations:
+            violations += plan.violations
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
     if violations:
@@ -180,8 +177,11 @@ def run_study(
     for arm in arms:
         counts = count_changed(compared.get(arm.name, ()), inputs[arm.name])
         problems += format_changes(arm.folder, counts, "seeds")
-    if problems := [*problems, *_unwritable(pending)]:
-        raise InputError(problems)
+    for arm, seed in pending:
+        if problem := unwritable_reason(arm.run_folder(seed)):
+            problems.append(f"--out {arm.folder.parent}: {problem}")
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
     started: dict[str, tuple[StudyArm, int]] = {}  # by run folder
 
     def jobs() -> Iterator[Job]:
@@ -209,7 +209,7 @@ def run_study(
         callback.on_progress()
 
     def num_done() -> int:
-        return sum(len(of_arm.done) for of_arm in progress.values())
+        return sum(len(arm_progress.done) for arm_progress in progress.values())
 
     num_runs = len(seeds) * len(arms)
     with callback:
@@ -241,8 +241,7 @@ def read_study(
     """Read a study back from its run folders; every seed has a result there, or is a failure."""
     runs, damaged = _read_runs([(arm, seed) for arm in arms for seed in seeds])
     failures = {**failed}
-    diverged = []
-    groups = []
+    diverged, groups = [], []
     for arm in arms:
         for seed in seeds:
             message = (
@@ -257,7 +256,7 @@ def read_study(
         elif any(run.state == "diverged" for run in ended):
             diverged.append(f"{arm.name}: every seed diverged; see {arm.folder}.")
     comparison = compare(groups) if groups else None
-    problems = [problem for found in failures.values() for problem in found]
+    problems = [problem for messages in failures.values() for problem in messages]
     return Study(tuple(arms), tuple(seeds), comparison, (*problems, *diverged))
 
 
@@ -277,13 +276,3 @@ def _read_runs(
             if run and run.result is not None:
                 runs[arm.name, seed] = run
     return runs, damaged
-
-
-def _unwritable(pending: Sequence[tuple[StudyArm, int]]) -> list[str]:
-    """Return why the folders of runs that are still to be made cannot be written."""
-    problems = [
-        f"--out {arm.folder.parent}: {problem}"
-        for arm, seed in pending
-        if (problem := unwritable_reason(arm.run_folder(seed)))
-    ]
-    return list(dict.fromkeys(problems))

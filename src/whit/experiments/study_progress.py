@@ -36,9 +36,8 @@ class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
     def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
         num_done = sum(len(progress.done) for progress in self.subject)
         num_runs = sum(progress.num_seeds for progress in self.subject)
-        message = f"{outcome.state}. {outcome.message}"
-        if outcome.state == "finished":
-            message = self._read_seed(folder)
+        is_finished = outcome.state == "finished"
+        message = self._read_seed(folder) if is_finished else f"{outcome.state}. {outcome.message}"
         self.echo(f"{name}: {message} ({num_done} of {num_runs})")
 
     def _read_seed(self, folder: Path) -> str:
@@ -88,11 +87,10 @@ class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
 
     def _time_left(self) -> str:
         """Extrapolate from the epochs of this study itself."""
-        elapsed = time.monotonic() - self.started
-        total = sum(p.num_seeds * p.arm.recipe.train.epochs for p in self.subject)
-        done = self._epochs_done()
+        elapsed, done = time.monotonic() - self.started, self._epochs_done()
         if done <= self.epochs_before:
             return f"{elapsed:.0f} s"
+        total = sum(p.num_seeds * p.arm.recipe.train.epochs for p in self.subject)
         left = elapsed * (total - done) / (done - self.epochs_before)
         return f"{elapsed:.0f} s, about {left:.0f} s left"
 

@@ -1,4 +1,4 @@
-"""What whit asks of the machine under it: files, signals, random streams, text."""
+"""Operating system and text utilities: files, signals, child processes, random state, tables."""
 
 __all__ = [
     "atomic_files",

@@ -1,7 +1,7 @@
-"""Files that are whole or not there, whenever the process dies and whatever the disk does.
+"""Atomic, durable writes: a file is complete or absent, whenever the process or the disk fails.
 
-A file is written beside its name, brought to the disk, renamed, and its folder brought to the
-disk: a crash at any of these leaves the old file or the new one, never half of either.
+A file is written under a temporary name, synced, renamed, and its folder synced: a crash at any
+step leaves the old file or the new one, never half of either.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def unwritable_reason(folder: Path, *, to_write: bool = True) -> str | None:
-    """Say why nothing can be put into `folder`, which may have to be made; None where it can."""
+    """Return why `folder`, which need not exist yet, cannot be written; None where it can."""
     absolute = folder.absolute()
-    nearest = next(place for place in (absolute, *absolute.parents) if os.path.lexists(place))
+    nearest = next(path for path in (absolute, *absolute.parents) if os.path.lexists(path))
     if not nearest.is_dir():
         return f"{nearest} is not a folder."
     if to_write and not os.access(nearest, os.W_OK | os.X_OK):
@@ -27,7 +27,7 @@ def unwritable_reason(folder: Path, *, to_write: bool = True) -> str | None:
 
 
 def atomic_write(target: Path, content: bytes) -> None:
-    """Write or replace a file as one step. Raises OSError; what was there before then stays."""
+    """Write or replace a file as one step. Raises OSError; an earlier file then stays."""
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -42,25 +42,25 @@ def atomic_write(target: Path, content: bytes) -> None:
 
 
 def atomic_write_directory(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a new directory beside its name, then rename it as one step.
+    """Write files into a new directory of a temporary name, then rename it as one step.
 
     Raises OSError; nothing is left then, nor when a signal ends it.
     """
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        beside.mkdir()
+        temporary.mkdir()
         for name, content in files.items():
-            atomic_write(beside / name, content)
-        beside.rename(target)
+            atomic_write(temporary / name, content)
+        temporary.rename(target)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_directory(target.parent)
 
 
 def durable_append(target: Path, content: bytes) -> None:
-    """Add to the end of a file. Raises OSError; what was there before then stays alone."""
-    new = not target.exists()
+    """Append to a file and sync it. Raises OSError; the file is then as it was before."""
+    is_new = not target.exists()
     with target.open("ab", buffering=0) as stream:
         before = stream.tell()
         try:
@@ -70,12 +70,12 @@ def durable_append(target: Path, content: bytes) -> None:
         except OSError:
             stream.truncate(before)
             raise
-    if new:
+    if is_new:
         fsync_directory(target.parent)
 
 
 def fsync_directory(folder: Path) -> None:
-    """Bring the names in a folder to the disk: a rename is only then safe from a power cut."""
+    """Sync the names in a folder: a rename is only then safe from a power cut."""
     if os.name == "nt":  # a folder cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -89,13 +89,13 @@ def fsync_directory(folder: Path) -> None:
 
 
 def remove_temp_files(folder: Path) -> None:
-    """Remove the half-written files that a killed process left beside its names."""
+    """Remove the half-written files that a killed process left in `folder`."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def disk_error_advice(folder: Path, error: OSError, num_bytes: int) -> str:
-    """Return what went wrong and what would mend it; `wanted` is the size of the file in bytes."""
+    """Return the error and what to do about it; `num_bytes` is the size of the file."""
     reason = error.strerror or type(error).__name__
     if error.errno not in _DISK_FULL:
         return f"{reason}. Make it writable again"
@@ -103,6 +103,6 @@ def disk_error_advice(folder: Path, error: OSError, num_bytes: int) -> str:
         free = f"{shutil.disk_usage(folder).free / 1e6:.1f} MB"
     except OSError:
         free = "an unknown amount"
-    # Twice: the old file stays until the new one is whole.
+    # Twice: the old file stays until the new one is complete.
     megabytes = max(1.0, 2 * num_bytes / 1e6)
     return f"{reason}. Free {megabytes:.1f} MB or more on the disk of {folder} ({free} free there)"

@@ -1,4 +1,4 @@
-"""Where words go: a terminal, a pipe, JSON alone, a reader who goes away, a second Ctrl-C."""
+"""Output to a terminal or a pipe, as text or JSON; broken pipes, and a second Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 
 
 class Output(Console):
-    """A console whose reader may go away, as that of `whit train | head` does: the work goes on."""
+    """A console whose reader may close it, as `whit train | head` does: the work continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -44,17 +44,17 @@ def echo(text: str, stream: TextIO) -> None:
 
 
 def warn(text: str) -> None:
-    """Say something beside the result."""
+    """Print a warning to standard error."""
     echo(f"whit: {text}", sys.stderr)
 
 
 def discard_output(stream: TextIO) -> None:
-    """Let everything that is still printed go nowhere; Python flushes once more at its end."""
+    """Discard everything that is still printed; Python flushes once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def exit_immediately(number: int, resume_hint: str = "--resume") -> None:
-    """On a second signal, leave without saving: every file on the disk is whole at any time."""
+    """On a second signal, exit without saving: every file on disk is valid at any time."""
     if sys.stdout.isatty():
         os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
     message = f"whit: stopped at once; what was saved before is kept, and {resume_hint} goes on.\n"

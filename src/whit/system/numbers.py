@@ -1,13 +1,9 @@
-"""TODO."""
+"""Numbers as text and JSON: percentages never rounded up, decimals never rounded down."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def percent(correct: int, total: int) -> str:
@@ -24,15 +20,15 @@ def floor_percent(correct: int, total: int) -> float:
 def exact_decimal(value: Fraction) -> str:
     """Return `20`, `2.5`, or `3.001` rounded up, so that an excess never disappears.
 
-    A broken number is never shown as a whole one: 19.99998 keeps as many digits as that takes.
+    A fraction never looks like an integer: 19.99998 keeps as many digits as that takes.
     """
     if value.denominator == 1:
         return str(value.numerator)
     digits = 3
     while not (scaled := ceil(value * 10**digits)) % 10**digits:
         digits += 3
-    whole, rest = divmod(scaled, 10**digits)
-    return f"{whole}.{rest:0{digits}d}".rstrip("0")
+    integer, rest = divmod(scaled, 10**digits)
+    return f"{integer}.{rest:0{digits}d}".rstrip("0")
 
 
 def json_number(value: Fraction) -> int | float:

@@ -1,4 +1,4 @@
-"""Parts that only some verbs need, and that are installed on request."""
+"""Packages that only some commands need, and that are installed on request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from whit.errors import InputError
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raise InputError, saying what to install, unless all modules are there."""
+    """Raise InputError, saying what to install, unless all modules are installed."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise InputError(

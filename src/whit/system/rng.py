@@ -1,4 +1,4 @@
-"""The random numbers that models draw: torch's, NumPy's and Python's own generators, as one.
+"""The random state of torch, NumPy and Python, seeded, saved and restored as one.
 
 whit's own models draw from torch alone. A user's may draw from any of the three; all are set for
 each epoch from one stream, and a checkpoint in the middle of an epoch keeps all of them.
@@ -18,30 +18,30 @@ from torch import Tensor
 
 
 def seed_all(seed: int, stream: RngStream, epoch: int = 0) -> None:
-    """Start every generator from the stream of (seed, purpose, epoch); CUDA's too, if used."""
+    """Seed every generator from (seed, stream, epoch); CUDA's too, if used."""
     number = derive_seed(seed, stream, epoch)
     torch.manual_seed(number)
     random.seed(number)
-    np.random.seed(number % 2**32)  # more it does not take
+    np.random.seed(number % 2**32)  # its largest seed
 
 
 def get_rng_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return where the generators stand, as tensors by name and JSON."""
+    """Return the state of the generators, as tensors by name and JSON."""
     tensors = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
-    version, inner, gauss = random.getstate()
+    version, state, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=False)
     key = numpy["state"].pop("key")
     tensors["numpy"] = torch.from_numpy(key.astype(np.int64))
-    tensors["python"] = torch.tensor(inner, dtype=torch.int64)
+    tensors["python"] = torch.tensor(state, dtype=torch.int64)
     return tensors, {"python": [version, gauss], "numpy": numpy}
 
 
 def set_rng_state(
     tensors: dict[str, Tensor], metadata: dict[str, Any], device: torch.device
 ) -> None:
-    """Put the generators where `chance_state` found them."""
+    """Restore what `get_rng_state` returned."""
     torch.set_rng_state(tensors["torch"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda"], device)
@@ -54,13 +54,13 @@ def set_rng_state(
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """Leave the caller's generators as they were, whatever is drawn inside."""
+    """Restore the caller's random state at the end of the context."""
     cpu = torch.device("cpu")
-    before = get_rng_state(cpu)
+    tensors, metadata = get_rng_state(cpu)
     try:
         yield
     finally:
-        set_rng_state(*before, cpu)
+        set_rng_state(tensors, metadata, cpu)
 
 
 RngStream = Literal["weights", "shuffle", "warp", "dropout"]

@@ -1,7 +1,7 @@
 """SIGINT and SIGTERM, turned into a stop between two steps, where everything can be saved.
 
 The first signal is only recorded; `check` raises at the next point where the training state is
-consistent. An evaluation, which changes no state, is interrupted at once. A second signal exits
+consistent. An evaluation, which changes no state, is interrupted immediately. A second signal exits
 without saving: the files on disk are valid at any time.
 """
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-_MIN_COLUMN = 12  # columns; a shortened cell still tells one from another
+_MIN_COLUMN = 12  # characters; shortened cells still differ
 
 
 def align_columns(
     rows: Sequence[Sequence[str]], align: str, widths: Sequence[int] | None = None
 ) -> list[str]:
-    """Return rows as lines of columns two blanks apart, as wide as their cells or as `widths`.
+    """Return rows as lines of columns two spaces apart, as wide as their cells or as `widths`.
 
     `align` has one letter a column: `r` for right-aligned. Longer cells end with an ellipsis.
     """
@@ -27,14 +27,14 @@ def align_columns(
 
 
 def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = None) -> str:
-    """Return rows as aligned columns, the first row as the head.
+    """Return rows as aligned columns, the first row as the header.
 
     `align` has one letter a column: `l`, `r`, or `L` for a left-aligned column that is
     shortened with an ellipsis when the table is wider than `width`, the widest first; without
     such a column, or when shortening does not suffice, lines keep their length.
     """
     assert all(len(row) == len(align) for row in rows)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     flexible = [i for i, side in enumerate(align) if side == "L" and widths[i] > _MIN_COLUMN]
     while width is not None and flexible and sum(widths) + 2 * (len(widths) - 1) > width:
         widest = max(flexible, key=lambda i: widths[i])
@@ -48,33 +48,27 @@ def text_table(rows: Sequence[Sequence[str]], align: str, width: int | None = No
 def stacked_table(rows: Sequence[Sequence[str]], align: str, width: int) -> str:
     """As `text_table`; columns that do not fit go into further tables, the first one repeated."""
     columns = list(zip(*rows, strict=True))
-    room = [max(map(len, column)) for column in columns]
+    widths = [max(map(len, column)) for column in columns]
     tables: list[list[int]] = [[0]]
     for i in range(1, len(columns)):
-        name = min(room[0], _MIN_COLUMN) if align[0] == "L" else room[0]
-        taken = name + sum(2 + room[j] for j in tables[-1][1:])
-        if taken + 2 + room[i] > width and len(tables[-1]) > 1:
+        first = min(widths[0], _MIN_COLUMN) if align[0] == "L" else widths[0]
+        if first + sum(2 + widths[j] for j in (*tables[-1][1:], i)) > width and tables[-1][1:]:
             tables.append([0])
         tables[-1].append(i)
     return "\n\n".join(
         text_table(
-            [[row[i] for i in chosen] for row in rows], "".join(align[i] for i in chosen), width
+            [[row[i] for i in table] for row in rows], "".join(align[i] for i in table), width
         )
-        for chosen in tables
+        for table in tables
     )
 
 
 def wrap(text: str, width: int) -> str:
-    """Return `text` with lines longer than `width` broken at blanks; no word is ever broken."""
+    """Return `text` with lines longer than `width` broken at spaces; no word is ever broken."""
     lines = []
     for line in text.split("\n"):
         indent = "    " if line.startswith("  - ") else "  "
-        parts = textwrap.wrap(
-            line,
-            max(width, 20),
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        lines += parts or [""]
+        wrapper = textwrap.TextWrapper(max(width, 20), subsequent_indent=indent)
+        wrapper.break_long_words = wrapper.break_on_hyphens = False
+        lines += wrapper.wrap(line) or [""]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Files that a stranger may have made: no link is followed, nothing is waited for, little is read.
+"""Untrusted files: no link is followed, nothing blocks, and a limited number of bytes is read.
 
-To open a pipe with a name is to wait for whoever writes into it, so a file is opened without
-waiting and its kind is asked afterwards, when nobody can exchange it any more.
+Opening a named pipe blocks until it has a writer, so a file is opened without blocking and its
+type is checked on the descriptor, when the file can no longer be exchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-# Windows has no such pipes; it keeps line ends as they are only when told to.
+# Windows has no named pipes of this kind; O_BINARY keeps its line ends as they are.
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -22,16 +22,16 @@ _FLAGS = (
 
 
 def read_untrusted(path: Path | str, max_bytes: int) -> bytes | None:
-    """Return the first `most` bytes of a file; None for a link, a folder, a pipe, a device.
+    """Return the first `max_bytes` bytes of a file; None for a link, a folder, a pipe, a device.
 
-    Raises OSError when it is not there or cannot be read.
+    Raises OSError when it does not exist or cannot be read.
     """
     if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
         return None
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
-        # A link; a socket, or a device that is not there.
+        # A link; a socket, or a missing device.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
             return None
         raise
@@ -39,7 +39,7 @@ def read_untrusted(path: Path | str, max_bytes: int) -> bytes | None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
-        # In one piece where the size is true; it is not of a file that grows, or of the system's.
+        # Usually one read; the size is wrong for a growing file or one of /proc.
         parts = [os.read(descriptor, min(max_bytes, status.st_size + 1))]
         length = len(parts[0])
         while parts[-1] and length < max_bytes:

@@ -36,13 +36,13 @@ def describe_errors(
     key, with `{value}` in them. `is_stored` is for files that whit wrote itself: list items are
     shown by index, and values are not shown.
     """
-    found = []
+    problems = []
     for item in error.errors():
         kind, message = item["type"], item["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         steps = [*parent, *item["loc"]]
         path = [str(step) for step in steps if is_stored or isinstance(step, str)]
-        replaced = [index for index, key in enumerate(path) if key in sentences]
+        matches = [index for index, key in enumerate(path) if key in sentences]
         if is_stored:
             message = _STORED.get(kind, message)
         elif kind == "extra_forbidden":
@@ -51,15 +51,15 @@ def describe_errors(
             path, message = [], f"unknown key {'.'.join(path)}.{near} {hint}: {', '.join(allowed)}"
         elif kind == "field":
             path.pop()
-        elif kind != "value_error" and replaced:
-            message = sentences[path[replaced[-1]]].format(value=_shorten(item["input"]))
-            path = path[: replaced[-1]]
+        elif kind != "value_error" and matches:
+            message = sentences[path[matches[-1]]].format(value=_shorten(item["input"]))
+            path = path[: matches[-1]]
         elif kind == "missing":
             path, message = [], f"{'.'.join(path)} is missing"
         elif path and not isinstance(item["input"], dict | BaseModel):
             path[-1] += f" = {_shorten(item['input'])}"
-        found.append(": ".join(part for part in (source, ".".join(path), message) if part) + ".")
-    return found
+        problems.append(": ".join(part for part in (source, ".".join(path), message) if part) + ".")
+    return problems
 
 
 def _shorten(value: object) -> str:

@@ -1,10 +1,3 @@
 """Where the runs of a study or search execute: local processes, or a dask cluster."""
 
-__all__ = [
-    "dask_cluster",
-    "dask_task",
-    "job",
-    "local",
-    "runner",
-    "worker",
-]
+__all__ = ["dask_cluster", "dask_task", "job", "local", "runner", "worker"]

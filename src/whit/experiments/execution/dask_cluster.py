@@ -18,42 +18,42 @@ from whit.experiments.execution.job import Job, Outcome, ProgressCallback
 from whit.runs.code_version import compatibility_versions
 from whit.runs.folder import import_run
 
-_POLL_SECONDS = 0.1  # seconds
+_POLL_SECONDS = 0.1
 _CONNECT_TIMEOUT = 10.0  # seconds to wait for the scheduler
-_LOST_AFTER = 20.0  # seconds without the scheduler, or without a worker, after which it is gone
-_DISCOVERY_SECONDS = 1.0  # seconds between two looks at who is there
+_LOST_AFTER = 20.0  # seconds without the scheduler, or without a worker
+_DISCOVERY_SECONDS = 1.0  # between two queries for new workers
 # A worker is asked by a builtin, so that even one without whit can answer.
-_VERSION_QUERY = "__import__('whit.runs.code_version', fromlist=['_']).versions()"
+_QUERY = "__import__('whit.runs.code_version', fromlist=['_']).compatibility_versions()"
 
 
 @dataclass
 class _Task:
     job: Job
     future: Any  # distributed.Future
-    workers: frozenset[str]  # that may do it
+    workers: frozenset[str]  # that may run it
 
 
 class _Client(Client):
     def __del__(self) -> None:
-        """Nothing: its Cluster closes it, and one that was never connected would wait here."""
+        """Nothing: its DaskExecutor closes it, and one that was never connected would wait here."""
 
 
 class DaskExecutor:
     """The workers of a dask scheduler that have this whit and this torch, as a context."""
 
     def __init__(self, address: str, warn: Callable[[str], None]):
-        """Raises InputError when there is no scheduler, or no worker that fits."""
+        """Raises InputError when there is no scheduler, or no compatible worker."""
         for name in ("distributed", "distributed.client"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it ourselves
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the messages below say it
         self.address = address
         self._warn = warn  # told of each worker that is refused
-        self.refused: dict[str, str] = {}  # worker to why
-        self.threads: dict[str, int] = {}  # of each worker that fits
+        self.refused: dict[str, str] = {}  # worker to reason
+        self.threads: dict[str, int] = {}  # of each compatible worker
         self._reported: set[str] = set()
         self._epochs: list[dict[str, Any]] = []
         try:
-            made: Any = _Client  # its methods have no types
-            self.client = made(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
+            client_type: Any = _Client  # its methods have no types
+            self.client = client_type(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"--cluster {address}: no scheduler answers there: {error}. Wanted is an address "
@@ -81,30 +81,33 @@ class DaskExecutor:
     ) -> Iterator[tuple[Job, Outcome]]:
         """Yield each job with its outcome, in the order in which they end.
 
-        As many jobs are under way as the workers that fit have threads. Raises RunFailed when
+        As many jobs run at once as the compatible workers have threads. Raises RunFailed when
         the cluster goes away.
         """
         tasks: dict[str, _Task] = {}
-        again: list[Job] = []
-        exhausted = False
-        looked = there = time.monotonic()
-        self.client.subscribe_topic(TOPIC, self._on_event)
+        retries: list[Job] = []
+        is_exhausted = False
+        last_discovery = last_seen = time.monotonic()
+        self.client.subscribe_topic(TOPIC, lambda event: self._epochs.append(event[1]))
         try:
             while True:
-                if time.monotonic() - looked > _DISCOVERY_SECONDS:
+                if time.monotonic() - last_discovery > _DISCOVERY_SECONDS:
                     self._discover_workers()
                     self._report_refused()
-                    looked = time.monotonic()
+                    last_discovery = time.monotonic()
                 if self.threads:
-                    there = time.monotonic()
-                elif time.monotonic() - there > _LOST_AFTER or self.client.status == "closed":
-                    raise self._cluster_lost()
-                while not exhausted and len(tasks) < sum(self.threads.values()):
-                    job = again.pop() if again else next(jobs, None)
-                    exhausted = job is None
+                    last_seen = time.monotonic()
+                elif time.monotonic() - last_seen > _LOST_AFTER or self.client.status == "closed":
+                    raise RunFailed(
+                        f"--cluster {self.address}: it has gone away, or all of its workers have. "
+                        "What ended is kept; once it is back, the same command goes on."
+                    )
+                while not is_exhausted and len(tasks) < sum(self.threads.values()):
+                    job = retries.pop() if retries else next(jobs, None)
+                    is_exhausted = job is None
                     if job is not None:
                         tasks[job.id] = self._submit(job)
-                if exhausted and not tasks:
+                if is_exhausted and not tasks:
                     return
                 for task in list(tasks.values()):
                     outcome = self._outcome(task)
@@ -113,12 +116,12 @@ class DaskExecutor:
                         yield task.job, outcome
                     elif self._must_resubmit(task):
                         del tasks[task.job.id]
-                        again.append(task.job)
-                        exhausted = False
+                        retries.append(task.job)
+                        is_exhausted = False
                 while self._epochs:
-                    moved = self._epochs.pop(0)
-                    if moved["id"] in tasks:
-                        on_progress(tasks[moved["id"]].job, moved["epochs"])
+                    event = self._epochs.pop(0)
+                    if event["id"] in tasks:
+                        on_progress(tasks[event["id"]].job, event["epochs"])
                 on_progress(None, 0)
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -126,18 +129,18 @@ class DaskExecutor:
                 self.client.cancel([task.future for task in tasks.values()], force=True)
 
     def _submit(self, job: Job) -> _Task:
-        fitting = frozenset(self.threads)
+        compatible = frozenset(self.threads)
         future = self.client.submit(
             run_remote_job,
             job.to_json_line(),
             key=f"whit-{job.id}-{time.time_ns()}",
-            workers=sorted(fitting),
+            workers=sorted(compatible),
             pure=False,
         )
-        return _Task(job, future, fitting)
+        return _Task(job, future, compatible)
 
     def _outcome(self, task: _Task) -> Outcome | None:
-        """Return what became of a task, its files kept; None while nothing did."""
+        """Return how a task ended, and import its run; None while it has not."""
         if task.future.status == "error":
             error = task.future.exception()
             return Outcome("failed", f"on the cluster: {type(error).__name__}: {error}")
@@ -145,51 +148,49 @@ class DaskExecutor:
             return None
         try:
             reply = task.future.result()
-        except (FutureCancelledError, OSError):  # lost on its way
+        except (FutureCancelledError, OSError):  # lost in transit
             return None
         if reply["files"]:
             import_run(Path(task.job.folder), reply["files"])
         return Outcome(reply["state"], reply["said"])
 
     def _must_resubmit(self, task: _Task) -> bool:
-        """Whether the scheduler forgot a task, or all that may do it are gone."""
+        """Whether the scheduler lost a task, or all workers that may run it are gone."""
         if not self.threads:
             return False
         if task.future.status in ("cancelled", "lost"):
             return True
-        if task.workers & set(self.threads):
+        if task.workers & self.threads.keys():
             return False
         self.client.cancel([task.future], force=True)
         return True
 
     def _discover_workers(self) -> None:
-        """Ask workers that are new what they have; those with another whit or torch are refused."""
+        """Query the versions of new workers; those with another whit or torch are refused."""
         if self.client.status != "running":
             self.threads = {}
             return
         try:
             workers = self.client.scheduler_info(n_workers=-1)["workers"]
             new = [w for w in workers if w not in self.refused and w not in self.threads]
-            answers = (
-                self.client.run(eval, _VERSION_QUERY, workers=new, on_error="return") if new else {}
-            )
-        except (OSError, TimeoutError):  # going away at this moment
+            answers = self.client.run(eval, _QUERY, workers=new, on_error="return") if new else {}
+        except (OSError, TimeoutError):  # disconnecting at this moment
             self.threads = {}
             return
-        mine = compatibility_versions()
+        versions = compatibility_versions()
         for worker, answer in answers.items():
             if isinstance(answer, OSError):
-                continue  # it has just gone
+                continue  # it has just disconnected
             if isinstance(answer, BaseException):
                 self.refused[worker] = f"it has no whit that could be asked ({answer})"
-            elif answer != mine:
-                other = [name for name in mine if answer.get(name) != mine[name]]
-                has = ", ".join(f"{name} {answer.get(name)}" for name in other)
-                wanted = ", ".join(f"{name} {mine[name]}" for name in other)
-                self.refused[worker] = f"it has {has}; wanted is {wanted}"
+            elif answer != versions:
+                other = [name for name in versions if answer.get(name) != versions[name]]
+                actual = ", ".join(f"{name} {answer.get(name)}" for name in other)
+                expected = ", ".join(f"{name} {versions[name]}" for name in other)
+                self.refused[worker] = f"it has {actual}; wanted is {expected}"
         self.threads = {
-            worker: facts["nthreads"]
-            for worker, facts in workers.items()
+            worker: info["nthreads"]
+            for worker, info in workers.items()
             if worker not in self.refused and (worker in self.threads or worker in answers)
         }
 
@@ -197,12 +198,3 @@ class DaskExecutor:
         for worker in self.refused.keys() - self._reported:
             self._warn(f"refused worker {worker}: {self.refused[worker]}.")
         self._reported = set(self.refused)
-
-    def _on_event(self, event: tuple[float, dict[str, Any]]) -> None:
-        self._epochs.append(event[1])
-
-    def _cluster_lost(self) -> RunFailed:
-        return RunFailed(
-            f"--cluster {self.address}: it has gone away, or all of its workers have. What ended "
-            "is kept; once it is back, the same command goes on."
-        )

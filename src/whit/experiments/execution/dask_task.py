@@ -1,9 +1,8 @@
-"""What a dask worker does with a job: hand it to a process of its own, and send the run back.
+"""How a dask worker runs a job: in a child process, whose run folder it sends back.
 
-dask may do a task twice, or again on another worker. The run lies in a scratch folder named by
-the job with the code and the weights that it is made from, so that a worker process on the same
-machine goes on where another one was killed, and has the result at hand when a driver that was
-killed asks again.
+dask may run a task twice, or again on another worker. The scratch folder of a run is named by the
+job, the code and the weights, so that another worker process on the same machine resumes a run
+whose process was killed, and still has the result when a killed driver asks again.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ from whit.runs.code_version import compatibility_versions
 from whit.runs.lock import read_lock_holder
 
 TOPIC = "whit-epochs"
-_KEEP_SECONDS = 86_400.0  # seconds that a run is kept which nobody fetched
-_LOCK_TIMEOUT = 10.0  # seconds for a process without a driver to give a run back
+_KEEP_SECONDS = 86_400.0  # that a run is kept which nobody fetched
+_LOCK_TIMEOUT = 10.0  # seconds for a process without a driver to release a run
 
 _thread = threading.local()
 
 
 def run_remote_job(line: str) -> dict[str, Any]:
-    """Do a job; return its `state`, what is `said` of it, and the `files` of the run."""
+    """Run a job; return its `state`, the message as `said`, and the `files` of the run."""
     job = Job.from_json_line(line)
-    scratch = _scratch(job)
-    mine = replace(job, folder=str(scratch))
+    scratch = _scratch_folder(job)
+    local_job = replace(job, folder=str(scratch))
     worker = get_worker()
 
-    def look(moved: Job | None, epochs: int) -> None:
-        if moved:
+    def on_progress(running: Job | None, epochs: int) -> None:
+        if running:
             worker.log_event(TOPIC, {"id": job.id, "epochs": epochs})
 
-    ((_, outcome),) = list(_workers(job.threads).run(iter([mine]), look))
+    ((_, outcome),) = list(_executor(job.threads).run(iter([local_job]), on_progress))
     files = {}
     if outcome.state in ("finished", "diverged", "given up"):
         for path in sorted(scratch.rglob("*")):
@@ -55,27 +54,25 @@ def run_remote_job(line: str) -> dict[str, Any]:
     return {"state": outcome.state, "said": outcome.message, "files": files}
 
 
-def _workers(threads: int) -> LocalExecutor:
+def _executor(threads: int) -> LocalExecutor:
     """Return this thread's process for runs; it ends with the dask worker."""
-    found = getattr(_thread, "workers", None)
-    if found is None or found.threads != threads:
-        found = _thread.workers = LocalExecutor(1, threads)
-    return found
+    executor = getattr(_thread, "executor", None)
+    if executor is None or executor.threads != threads:
+        executor = _thread.executor = LocalExecutor(1, threads)
+    return executor
 
 
-def _scratch(job: Job) -> Path:
-    """Return the folder of a job, once nobody else is at work in it."""
+def _scratch_folder(job: Job) -> Path:
+    """Return the folder of a job, once no other process holds its lock."""
     root = Path(tempfile.gettempdir()) / f"whit-{getpass.getuser()}"
     root.mkdir(mode=0o700, exist_ok=True)
     _remove_expired(root)
-    made_from = "".join(
-        map(str, (compatibility_versions()["whit"], job.model_sha256, job.teacher_sha256))
-    )
-    folder = root / f"{job.id}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
-    limit = time.monotonic() + _LOCK_TIMEOUT
-    while time.monotonic() < limit:
-        owner = read_lock_holder(folder / layout.CHECKPOINTS)
-        if owner is None or owner.is_alive() is False:
+    origin = f"{compatibility_versions()['whit']}{job.model_sha256}{job.teacher_sha256}"
+    folder = root / f"{job.id}-{hashlib.sha256(origin.encode()).hexdigest()[:16]}"
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    while time.monotonic() < deadline:
+        holder = read_lock_holder(folder / layout.CHECKPOINTS)
+        if holder is None or holder.is_alive() is False:
             return folder
         time.sleep(0.1)
     return folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
@@ -87,4 +84,4 @@ def _remove_expired(root: Path) -> None:
             if time.time() - folder.stat().st_mtime > _KEEP_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:
-            continue  # swept by another
+            continue  # removed by another process

@@ -1,4 +1,4 @@
-"""A run as it is handed to a worker: all that decides it, under one name everywhere."""
+"""A run as it is sent to a worker: all that determines it, with the same id everywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ State = Literal["finished", "diverged", "given up", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made in `folder`."""
+    """One run, to be trained into `folder`."""
 
     recipe: str  # TOML, complete
     seed: int
@@ -22,7 +22,7 @@ class Job:
     threads: int = 1
     device: str = "cpu"
     accept_changes: bool = False
-    # (epoch, percent): a run whose val accuracy is lower after that epoch is given up.
+    # (epoch, percent): a run whose val accuracy is lower after that epoch is pruned.
     pruning_thresholds: tuple[tuple[int, float], ...] = ()
     model_sha256: str | None = None  # of a user's own model, as the driver has it
     teacher_sha256: str | None = None  # of the weights it learns from, as the driver has them

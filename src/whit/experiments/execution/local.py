@@ -26,7 +26,7 @@ class _Worker(JsonWorker):
 
 
 class LocalExecutor:
-    """`count` worker processes as a context; `run` hands jobs out to them.
+    """`count` worker processes as a context; `run` distributes jobs to them.
 
     `warn` is called with a message when fewer of them can be started.
     """

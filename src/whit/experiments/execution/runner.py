@@ -1,7 +1,7 @@
-"""Doing a job: make the run, or go on with it.
+"""Running a job: train the run, or resume it.
 
-Doing a job twice does it once: a run folder with a result is left as it is, one without is
-resumed. So an executor may hand a job out again whenever it is in doubt.
+Running a job twice is harmless: a run folder with a result is left as it is, one without is
+resumed. So an executor may submit a job again whenever it is in doubt.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from whit.errors import Diverged, InputError, Interrupted, TrialPruned, WhitError
-from whit.experiments.execution.job import Job, Outcome
-from whit.recipes.budget import BudgetInfeasible
+from whit.experiments.execution.job import Job, Outcome, State
 from whit.recipes.recipe import Recipe, parse_recipe
 from whit.runs import layout
 from whit.runs.reader import read_run
@@ -24,19 +23,21 @@ from whit.verification.provenance import current_digests
 
 # Called with the number of epochs done, from 0 on.
 EpochCallback = Callable[[int], None]
+_STATES: dict[type[WhitError], State]
+_STATES = {Diverged: "diverged", TrialPruned: "given up", Interrupted: "stopped"}
 
 
 def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
-    """Make the run, or go on with it; every failure becomes an Outcome in plain words."""
+    """Train the run, or resume it; every failure becomes an Outcome with its message."""
     folder = Path(job.folder)
     callback = _JobCallback(job, progress)
     try:
         recipe = parse_recipe(job.recipe, job.folder)
         _check_inputs(recipe, job)
         if (folder / layout.RECIPE).exists():
-            ended = read_run(folder).result
-            if ended is not None:
-                return Outcome(ended["state"])
+            result = read_run(folder).result
+            if result is not None:
+                return Outcome(result["state"])
             resume_run(folder, accept_changes=job.accept_changes, callback=callback)
         else:
             train_run(
@@ -47,21 +48,15 @@ def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
                 threads=job.threads,
                 callback=callback,
             )
-    except Diverged as error:
-        return Outcome("diverged", str(error))
-    except TrialPruned as error:
-        return Outcome("given up", str(error))
-    except Interrupted as error:
-        return Outcome("stopped", str(error))
-    except (InputError, BudgetInfeasible, WhitError) as error:
-        return Outcome("failed", str(error))
+    except WhitError as error:
+        return Outcome(_STATES.get(type(error), "failed"), str(error))
     except Exception:
         return Outcome("failed", traceback.format_exc())
     return Outcome("finished")
 
 
 class _JobCallback(RunCallback):
-    """Tells how far a run is, and gives up one that stays too low."""
+    """Reports how far a run is, and prunes one that stays too low."""
 
     def __init__(self, job: Job, progress: EpochCallback):
         self.pruning_thresholds = dict(job.pruning_thresholds)
@@ -75,13 +70,11 @@ class _JobCallback(RunCallback):
 
     def on_epoch_end(self, record: EpochRecord) -> None:
         self.progress(record.epoch)
-        threshold = self.pruning_thresholds.get(record.epoch)
-        if threshold is None:
-            return
-        for reading in record.evaluations:
-            if reading.split == "val" and 100 * reading.correct < threshold * reading.total:
+        threshold = self.pruning_thresholds.get(record.epoch, 0.0)
+        for e in record.evaluations:
+            if e.split == "val" and 100 * e.correct < threshold * e.total:
                 raise TrialPruned(
-                    f"{reading.accuracy:.2f} % on val after epoch {record.epoch}, "
+                    f"{e.accuracy:.2f} % on val after epoch {record.epoch}, "
                     f"wanted {threshold:.2f} %."
                 )
 

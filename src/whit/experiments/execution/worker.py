@@ -17,11 +17,8 @@ from whit.system.json_worker import Send, serve_requests
 
 
 def main() -> None:
-    serve_requests(
-        _run_job,
-        interrupt=lambda: os.kill(os.getpid(), signal.SIGTERM),
-        greeting={"ready": os.getpid()},
-    )
+    pid = os.getpid()
+    serve_requests(_run_job, lambda: os.kill(pid, signal.SIGTERM), greeting={"ready": pid})
 
 
 def _run_job(line: str, send: Send) -> None:

@@ -2,7 +2,7 @@
 
     <root>/<name>/
         trials/<number>/        a trial: its recipe and its runs (see trials.py)
-        journal.log             Optuna's storage, unless it is in a database (see ledger.py)
+        journal.log             Optuna's storage, unless it is in a database (see storage.py)
         frontier.svg            accuracy against the first other objective
 
 Trials are evaluated on val; nothing here evaluates on test.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,41 +23,30 @@ from filelock import FileLock, Timeout
 
 from whit.errors import InputError, RunFailed
 from whit.experiments.execution.job import Executor, Job, Outcome
+from whit.experiments.search import trials
 from whit.experiments.search.pruning import pruning_thresholds
 from whit.experiments.search.result import SearchCallback, SearchResult
 from whit.experiments.search.space import Space
 from whit.experiments.search.storage import TrialStorage
-from whit.experiments.search.trials import (
-    Trial,
-    known_macs,
-    needs_confirmation,
-    read_pruned,
-    read_trial,
-    read_trials,
-)
+from whit.experiments.search.trials import Trial
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import RECIPE_FILE, Recipe, parse_recipe
 from whit.runs.folder import import_run
 from whit.system.atomic_files import atomic_write
 from whit.system.signals import SignalHandler, StopRequested
 from whit.training.plan import make_plan
-from whit.verification.provenance import (
-    InputDigests,
-    count_changed,
-    current_digests,
-    format_changes,
-)
+from whit.verification import provenance
 
-# So many infeasible candidates in a row mean that no candidate keeps the budget.
+# Infeasible candidates in a row, after which the search gives up.
 _MAX_INFEASIBLE = 100
-_POLL_SECONDS = 1.0  # between two looks at what other drivers have done
+_POLL_SECONDS = 1.0  # between two queries of what other drivers have done
 
 
 class SearchDriver:
     """One search, as a context that locks its folder.
 
     `storage` is the address of a PostgreSQL database that several drivers share. Raises
-    InputError when the folder cannot be made, another driver is at work in it, or the database
+    InputError when the folder cannot be made, another driver uses it, or the database
     refuses.
     """
 
@@ -86,14 +75,14 @@ class SearchDriver:
         self.signals = signals
         self.numbers: dict[str, int] = {}  # run folder to trial
         self._lock = _lock_folder(self.search.folder)
-        # A database may never answer; a journal does at once, and must not be left half written.
-        connecting: AbstractContextManager[None] = (
-            signals.interruptible() if signals and storage else nullcontext()
-        )
         try:
-            with connecting:
+            # A database may never respond; a journal does, and must not be left half written.
+            with signals.interruptible() if signals and storage else nullcontext():
                 self.storage = TrialStorage(space, self.search.folder, storage, seed)
-            self._refresh()
+            self.search.trials = trials.read_trials(self.search.folder, space)
+            self._fetch_remote()
+            self.search.pruned = self.storage.count("given up")
+            self.search.infeasible = self.storage.count("refused")
             if not accept_changes:
                 self._refuse_changed()
         except BaseException:
@@ -130,19 +119,19 @@ class SearchDriver:
 
     def _run(self) -> None:
         if num_earlier := len(self.search.trials):
-            message = f"{num_earlier} candidates are there from before."
-            self.callback.on_resume(self.search, [message])
+            messages = [f"{num_earlier} candidates are there from before."]
+            self.callback.on_resume(self.search, messages)
         else:
             self.callback.on_start(self.search)
         while self._run_jobs(self._new_trials()) or self.storage.under_way_elsewhere():
             self._pause()
-        while unconfirmed := needs_confirmation(self.search.trials, self.space):
+        while unconfirmed := trials.needs_confirmation(self.search.trials, self.space):
             num_failures = len(self.search.failures)
             num_jobs = self._run_jobs(self._confirmation_runs(unconfirmed))
             if len(self.search.failures) > num_failures:
-                break  # what fails again and again is not confirmed
+                break  # what fails repeatedly is not confirmed
             if not num_jobs:
-                self._pause()  # other drivers are at work on the rest
+                self._pause()  # other drivers train the rest
 
     def _run_jobs(self, jobs: Iterator[Job]) -> int:
         """Run jobs; return how many there were."""
@@ -175,18 +164,16 @@ class SearchDriver:
             self._write_recipe(number, recipe)
             yield self._job(number, recipe, 0)
         while self.storage.num_trials() < self.search.requested:
-            trial = self._suggest()
-            if trial is not None:
+            if trial := self._suggest():
                 yield self._job(*trial, 0)
 
-    def _confirmation_runs(self, trials: Sequence[Trial]) -> Iterator[Job]:
-        for trial in trials:
+    def _confirmation_runs(self, unconfirmed: Sequence[Trial]) -> Iterator[Job]:
+        for trial in unconfirmed:
             ended = {run.seed for run in trial.seeds.ended}
             for seed in range(self.space.seeds):
                 if seed not in ended and self.storage.claim(trial.number, seed):
-                    yield replace(
-                        self._job(trial.number, trial.recipe, seed), pruning_thresholds=()
-                    )
+                    job = self._job(trial.number, trial.recipe, seed)
+                    yield replace(job, pruning_thresholds=())
 
     def _suggest(self) -> tuple[int, Recipe] | None:
         """Ask Optuna until the plan accepts a candidate; None if other drivers have enough.
@@ -203,9 +190,9 @@ class SearchDriver:
             try:
                 recipe = self.space.build_recipe(changes)
                 recipe = recipe.with_overrides([f"name={self.space.name}-{trial.number:04d}"])
-                planned = make_plan(self.space.for_validation(recipe))
-                if planned.hard_violations:
-                    raise BudgetInfeasible(planned.violations)
+                plan = make_plan(self.space.for_validation(recipe))
+                if plan.hard_violations:
+                    raise BudgetInfeasible(plan.violations)
             except (InputError, BudgetInfeasible) as error:
                 self.storage.reject(trial)
                 self.search.infeasible += 1
@@ -229,19 +216,18 @@ class SearchDriver:
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
         self.numbers[folder] = number
-        on_val = self.space.for_validation(recipe)
-        planned = make_plan(on_val)
-        costs = {"params": float(planned.audit.params.total), "epochs": float(recipe.train.epochs)}
+        for_val = self.space.for_validation(recipe)
+        plan, epochs = make_plan(for_val), recipe.train.epochs
+        costs = {"params": float(plan.audit.params.total), "epochs": float(epochs)}
         if "macs" in self.space.objectives:
-            costs["macs"] = float(known_macs(planned))
-        epochs, trials = recipe.train.epochs, self.search.trials
-        digests = current_digests(on_val)
+            costs["macs"] = float(trials.known_macs(plan))
+        digests = provenance.current_digests(for_val)
         return replace(
             self.job,
-            recipe=on_val.to_toml(),
+            recipe=for_val.to_toml(),
             seed=seed,
             folder=folder,
-            pruning_thresholds=pruning_thresholds(costs, epochs, trials, self.space),
+            pruning_thresholds=pruning_thresholds(costs, epochs, self.search.trials, self.space),
             model_sha256=digests.get("model_sha256"),
             teacher_sha256=digests.get("teacher_sha256"),
         )
@@ -254,56 +240,45 @@ class SearchDriver:
             self.search.failures.append(f"{name}: {outcome.message}")
         files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
         ended = outcome.state in ("finished", "diverged")
-        trial = read_trial(folder.parent, self.space) if ended else None
+        trial = trials.read_trial(folder.parent, self.space) if ended else None
         if job.seed:
             if trial:
                 self.storage.publish(number, job.seed, files)
         elif outcome.state == "failed":
             self.storage.release(number)
         elif outcome.state != "stopped":
-            values = self._values(number, trial, outcome)
+            is_pruned = outcome.state == "given up"  # it has the values of its last epoch
+            told = trials.read_pruned(folder.parent, self.space) if is_pruned else trial
+            values = [told.values[name] for name in self.space.objectives] if told else None
             self.storage.tell(number, values, outcome.state, files if ended else {})
         self._add(trial)
         self.search.pruned += outcome.state == "given up"
         self.callback.on_run_end(name, folder, outcome)
 
     def _fetch_remote(self) -> None:
-        """Make the folders of runs that other drivers have made."""
-        trials = self.search.trials
-        known = {(trial.number, run.seed or 0) for trial in trials for run in trial.seeds.ended}
+        """Write the folders of runs that other drivers have trained."""
+        known = {(t.number, run.seed or 0) for t in self.search.trials for run in t.seeds.ended}
         for number, seed, files in list(self.storage.fetch_remote(known)):
             recipe = parse_recipe(self.storage.load_recipe(number), f"trial {number}")
             self._write_recipe(number, recipe)
             import_run(self._folder(number) / f"seed-{seed}", files)
-            self._add(read_trial(self._folder(number), self.space))
+            self._add(trials.read_trial(self._folder(number), self.space))
 
     def _add(self, trial: Trial | None) -> None:
         if trial:
             others = [t for t in self.search.trials if t.number != trial.number]
             self.search.trials = sorted([*others, trial], key=lambda t: t.number)
 
-    def _values(self, number: int, trial: Trial | None, outcome: Outcome) -> list[float] | None:
-        """Return the objectives for Optuna; of a pruned trial, those at its last epoch."""
-        if outcome.state == "given up":
-            trial = read_pruned(self._folder(number), self.space)
-        return [trial.values[name] for name in self.space.objectives] if trial else None
-
-    def _refresh(self) -> None:
-        """Read the trials of earlier drivers."""
-        self.search.trials = read_trials(self.search.folder, self.space)
-        self._fetch_remote()
-        self.search.pruned = self.storage.count("given up")
-        self.search.infeasible = self.storage.count("refused")
-
     def _refuse_changed(self) -> None:
         """Raise InputError when trials were trained from another model, teacher or data."""
-        inputs, folder = InputDigests(), self.search.folder
+        inputs, folder = provenance.InputDigests(), self.search.folder
         counts: Counter[str] = Counter()
         missing: dict[str, None] = {}  # each once, in their order
         for trial in self.search.trials:
             runs = trial.seeds.ended
             try:
-                counts += count_changed(runs, inputs.read(runs[0].recipe, with_data=True))
+                digests = inputs.read(runs[0].recipe, with_data=True)
+                counts += provenance.count_changed(runs, digests)
             except InputError as error:
                 missing |= dict.fromkeys(error.problems)
         problems = [
@@ -311,7 +286,7 @@ class SearchDriver:
             "or add --accept-changes."
             for problem in missing
         ]
-        if problems := [*problems, *format_changes(folder, counts, "runs")]:
+        if problems := [*problems, *provenance.format_changes(folder, counts, "runs")]:
             raise InputError(problems)
 
     def _folder(self, number: int) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from whit.experiments.search.result import SearchResult
 from whit.system.atomic_files import atomic_write
 
-_BLUE, _GREY = "#0072b2", "#999999"  # told apart by the colour-blind, and in grey
+_BLUE, _GREY = "#0072b2", "#999999"  # distinct to the colour-blind, and in grey
 _LOG_RATIO = 5  # of the largest to the smallest cost, from which the axis is logarithmic
 
 
@@ -16,20 +16,18 @@ def plot_pareto_front(search: SearchResult, path: Path) -> None:
     """Write an SVG of all trials and the Pareto front; nothing where only accuracy counts."""
     from matplotlib.figure import Figure
 
-    costs = [name for name in search.space.objectives if name != "accuracy"]
-    if not costs:
+    if not search.space.costs:
         return
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure, cost = Figure(figsize=(7, 4.5), layout="constrained"), search.space.costs[0]
     axes = figure.add_subplot()
-    cost = costs[0]
     points = [(trial.values[cost], trial.values["accuracy"]) for trial in search.trials]
     front = [(trial.values[cost], trial.values["accuracy"]) for trial in search.pareto_front]
     axes.plot(*zip(*points, strict=True), "o", color=_GREY, markersize=3, label="candidates")
     axes.plot(*zip(*front, strict=True), "o-", color=_BLUE, markersize=5, label="frontier")
     for trial in search.pareto_front:
-        sd = trial.accuracy.sd
-        if sd is not None:
-            axes.errorbar(trial.values[cost], trial.accuracy.mean, sd, color=_BLUE, capsize=2)
+        if (sd := trial.seeds.accuracy.sd) is not None:
+            x, y = trial.values[cost], trial.values["accuracy"]
+            axes.errorbar(x, y, sd, color=_BLUE, capsize=2)
     low = min(accuracy for _, accuracy in front)
     axes.set_ylim(low - 0.2 * (100 - low) - 0.02, None)
     values = [value for value, _ in points]

@@ -1,13 +1,12 @@
-"""TODO."""
+"""Pruning: the accuracy below which a trial is stopped, from the trials that have ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median_low
 
 from whit.experiments.search.space import Space
-from whit.experiments.search.trials import (
-    Trial,
-)
+from whit.experiments.search.trials import Trial
 
 # A trial is never pruned before this share of its epochs.
 _MIN_PROGRESS = 0.3
@@ -24,19 +23,16 @@ def pruning_thresholds(
     median at the same progress, it cannot reach the Pareto front. Seconds are not known
     beforehand, so where they are an objective nothing is pruned.
     """
-    objectives = [name for name in space.objectives if name != "accuracy"]
-    if not costs.keys() >= set(objectives):
+    if not costs.keys() >= set(space.costs):
         return ()
-    cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in objectives)]
+    cheaper = [t for t in trials if all(t.values[name] <= costs[name] for name in space.costs)]
     if len(cheaper) < _MIN_TRIALS:
         return ()
-    thresholds = []
-    for epoch in range(1, epochs):
-        if epoch < _MIN_PROGRESS * epochs:
-            continue
-        accuracies = sorted(_val_accuracy(trial, epoch / epochs) for trial in cheaper)
-        thresholds.append((epoch, accuracies[(len(accuracies) - 1) // 2]))
-    return tuple(thresholds)
+    return tuple(
+        (epoch, median_low(_val_accuracy(trial, epoch / epochs) for trial in cheaper))
+        for epoch in range(1, epochs)
+        if epoch >= _MIN_PROGRESS * epochs
+    )
 
 
 def _val_accuracy(trial: Trial, progress: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.search.trials import Trial, pareto_front
-from whit.experiments.seed_group import compare_groups
+from whit.experiments.seed_group import compare_groups, note_lines
 from whit.experiments.statistics import SignificanceTest
 from whit.experiments.study import ExperimentCallback
 from whit.system.text_tables import stacked_table, wrap
@@ -23,7 +23,7 @@ class SearchResult:
     folder: Path
     trials: list[Trial] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    infeasible: int = 0  # candidates that the plan refused
+    infeasible: int = 0  # candidates that the plan rejected
     pruned: int = 0
     requested: int = 0  # candidates in all
     running: dict[str, int] = field(default_factory=dict)  # run folder to epochs done
@@ -45,7 +45,7 @@ class SearchResult:
             "refused": self.infeasible,
             "given_up": self.pruned,
             "frontier": [trial.to_json() for trial in self.pareto_front],
-            "evidence": [difference.to_json() for difference in self.evidence()],
+            "evidence": [test.to_json() for test in self.evidence()],
             "failures": self.failures,
         }
 
@@ -55,12 +55,8 @@ class SearchResult:
             f"{self.infeasible} refused by the plan."
         )
         parts = [wrap(counts, width), self.pareto_table(width)]
-        parts += [wrap(str(difference), width) for difference in self.evidence()]
-        parts += [
-            wrap(f"Note: {note}", width)
-            for trial in self.pareto_front
-            for note in trial.seeds.notes
-        ]
+        parts += [wrap(str(test), width) for test in self.evidence()]
+        parts += note_lines((trial.seeds for trial in self.pareto_front), width)
         parts += [wrap(failure, width) for failure in self.failures]
         parts.append(f"Recipes of the frontier: {self.folder}/trials/<trial>/recipe.toml")
         return "\n\n".join(parts)
@@ -71,7 +67,7 @@ class SearchResult:
             columns.insert(1, "macs")
         rows: list[tuple[str, ...]] = [("trial", "seeds", "mean %", "± sd", *columns)]
         for trial in self.pareto_front:
-            mean, sd = trial.accuracy.mean, trial.accuracy.sd
+            mean, sd = trial.seeds.accuracy.mean, trial.seeds.accuracy.sd
             accuracy = (f"{mean:.3f}", "-" if sd is None else f"{sd:.3f}")
             formats = (",.1f" if name == "seconds" else ",g" for name in columns)
             costs = map(format, (trial.values[name] for name in columns), formats)

@@ -14,7 +14,7 @@ from whit.training.progress import LiveTable, Reporter
 
 
 class SearchLineReporter(Reporter[SearchResult], SearchCallback):
-    """A line for each run that ends, unless quiet; the plot is renewed when the front changes."""
+    """A line for each run that ends, unless quiet; the plot is redrawn when the front changes."""
 
     def __init__(self, console: Console, quiet: bool = False):
         super().__init__(console)
@@ -30,12 +30,8 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
         message = f"{outcome.state}. {outcome.message}".rstrip()
         trial = next((trial for trial in search.trials if trial.number == number), None)
         if outcome.state == "finished" and trial:
-            others = [
-                f"{objective} {trial.values[objective]:,.6g}"
-                for objective in search.space.objectives
-                if objective != "accuracy"
-            ]
-            message = ", ".join([f"{trial.accuracy.values[-1]:.2f} % on val", *others])
+            costs = [f"{name} {trial.values[name]:,.6g}" for name in search.space.costs]
+            message = ", ".join([f"{trial.seeds.accuracy.values[-1]:.2f} % on val", *costs])
             if trial in search.pareto_front:
                 message += ", on the frontier"
         self.echo(f"{name}: {message}")

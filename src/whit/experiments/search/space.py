@@ -43,6 +43,11 @@ class Space:
     changes: Callable[[Suggest], Mapping[str, Any]]
     text: str  # how the changes were written: a Python file, or the lines of [space] as JSON
 
+    @property
+    def costs(self) -> list[str]:
+        """The objectives other than accuracy."""
+        return [name for name in self.objectives if name != "accuracy"]
+
     def suggest_changes(self, suggest: Suggest) -> Mapping[str, Any]:
         """Return the changes of one candidate. Raises InputError where a user's function fails."""
         try:

@@ -49,12 +49,10 @@ _SENTENCES = {  # in place of pydantic's own
     "val": "val = {value}: allowed are 1 to 10,000,000",
     "seeds": "seeds = {value}: allowed are 1 to 100",
     "least": "least = {value}: wanted an accuracy in percent, 0 to 100",
-    "low": "wanted low and high, two numbers; or a list to choose from",
-    "high": "wanted low and high, two numbers; or a list to choose from",
+    **dict.fromkeys(("low", "high"), "wanted low and high, two numbers; or a list to choose from"),
     "step": "step is a whole number from 1 on, between whole numbers",
     "log": "log is true or false",
-    "each": "each and count go together",
-    "count": "each and count go together",
+    **dict.fromkeys(("each", "count"), "each and count go together"),
 }
 
 
@@ -167,17 +165,17 @@ _KEYS = tuple(_SpaceFile.model_fields)
 
 def _describe(error: ValidationError, source: str, keys: Collection[str]) -> list[str]:
     """Return the problems without repetition, unknown keys first: they may explain the others."""
-    found = describe_errors(
+    problems = describe_errors(
         error, source, allowed_keys=lambda path: keys, hint="Allowed", sentences=_SENTENCES
     )
-    return sorted(dict.fromkeys(found), key=lambda problem: "unknown key" not in problem)
+    return sorted(dict.fromkeys(problems), key=lambda problem: "unknown key" not in problem)
 
 
 def builtin_spaces() -> dict[str, Path]:
     """Return the search spaces in the package, by name."""
     folder = Path(str(resources.files("whit.experiments.search"))) / "spaces"
-    found = [path for path in folder.iterdir() if path.suffix in (".toml", ".py")]
-    return {path.stem: path for path in sorted(found)}
+    paths = [path for path in folder.iterdir() if path.suffix in (".toml", ".py")]
+    return {path.stem: path for path in sorted(paths)}
 
 
 def load_space(name_or_path: str) -> Space:
@@ -199,12 +197,11 @@ def load_space(name_or_path: str) -> Space:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     source = path.name if path in builtin.values() else str(path)
-    problems: list[str] = []
     if path.suffix == ".py":
-        tables = _run_python(text, source)
+        space = _build_space(_run_python(text, source), source, text, [])
     else:
-        tables, text, problems = _parse_toml(text, source)
-    space = _build_space(tables, source, text, problems)
+        tables, lines, problems = _parse_toml(text, source)
+        space = _build_space(tables, source, lines, problems)
     _test_candidates(space)
     return space
 
@@ -281,13 +278,11 @@ def _suggest_value(key: str, dimension: Any, suggest: Suggest, values: Mapping[s
     if isinstance(dimension, list):
         return suggest.one_of(key, dimension)
     if isinstance(dimension, _ListOf):
-        count = dimension.count
-        length = (
-            len(values[count])
-            if isinstance(count, str)
-            else _suggest_value(f"{key}.count", count, suggest, values)
-        )
-        each = dimension.each
+        count, each = dimension.count, dimension.each
+        if isinstance(count, str):
+            length = len(values[count])
+        else:
+            length = _suggest_value(f"{key}.count", count, suggest, values)
         return [_suggest_value(f"{key}.{i}", each, suggest, values) for i in range(length)]
     if not isinstance(dimension, _Range):
         return dimension
@@ -316,10 +311,10 @@ def _test_candidates(space: Space, num_candidates: int = 40) -> None:
     problems = []
     for (name, index), option in suspects.items():
         # Another option may be the cause: this one must fail in candidates that are valid without.
-        tests = [RandomSuggest(seed, {name: index}) for seed in valid_seeds[:5]]
-        found = [_find_error(space, suggest) for suggest in tests]
-        if (name, index) not in valid_options and all(found):
-            problems.append(f"{space.source}: {name}: {option!r} can never be chosen: {found[0]}")
+        forced = [RandomSuggest(seed, {name: index}) for seed in valid_seeds[:5]]
+        causes = [_find_error(space, suggest) for suggest in forced]
+        if (name, index) not in valid_options and all(causes):
+            problems.append(f"{space.source}: {name}: {option!r} can never be chosen: {causes[0]}")
     if problems:
         raise InputError(problems)
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import optuna
 from optuna.storages.journal import JournalFileBackend
@@ -44,7 +44,12 @@ class TrialStorage:
         self.driver = LockHolder.this_process()
         self._last_heartbeat = 0.0
         with self._translate_errors(InputError):
-            storage = _open_journal(folder) if address is None else _open_database(address)
+            storage: optuna.storages.BaseStorage
+            if address is None:
+                journal = JournalFileBackend(str(folder / "journal.log"))
+                storage = optuna.storages.JournalStorage(journal)
+            else:
+                storage = _open_database(address)
             self.study = _open_study(space, storage, seed)
 
     def ask(self) -> optuna.Trial:
@@ -77,9 +82,9 @@ class TrialStorage:
     ) -> None:
         """Record how a trial ended; `values` is None where it has none."""
         with self._translate_errors():
-            (frozen,) = (t for t in self._trials() if t.number == number)
+            frozen = self._find(number)
             if frozen.state.is_finished():
-                return  # another driver took it over, with the same result
+                return  # another driver trained it too, with the same result
             # Optuna has no public way from a number to a trial that can be changed.
             trial = optuna.Trial(self.study, frozen._trial_id)
             trial.set_user_attr("outcome", outcome)
@@ -90,7 +95,7 @@ class TrialStorage:
     def release(self, number: int) -> None:
         """Record that a trial failed for an external reason: the next driver retries it."""
         with self._translate_errors():
-            (frozen,) = (t for t in self._trials() if t.number == number)
+            frozen = self._find(number)
             if not frozen.state.is_finished():
                 optuna.Trial(self.study, frozen._trial_id).set_user_attr("outcome", "failed")
 
@@ -104,7 +109,7 @@ class TrialStorage:
             return sum(t.user_attrs.get("outcome") == outcome for t in self._trials())
 
     def orphaned(self) -> list[tuple[int, str]]:
-        """Return number and recipe of trials whose driver is dead; this one takes them over."""
+        """Return number and recipe of trials whose driver is dead; this driver takes them."""
         orphans = []
         with self._translate_errors():
             for frozen in self._trials(TrialState.RUNNING):
@@ -147,8 +152,7 @@ class TrialStorage:
 
     def load_recipe(self, number: int) -> str:
         with self._translate_errors():
-            (frozen,) = (t for t in self._trials() if t.number == number)
-            return str(frozen.user_attrs["recipe"])
+            return str(self._find(number).user_attrs["recipe"])
 
     def claim(self, number: int, seed: int) -> bool:
         """Take a confirmation run for this driver, unless a live one has it."""
@@ -156,12 +160,9 @@ class TrialStorage:
             return True
         name = f"claim-{number}-{seed}"
         with self._translate_errors():
-            holder = self.study.user_attrs.get(name)
-            if (
-                holder
-                and holder["token"] != self.driver.token
-                and self._is_alive(LockHolder(**holder))
-            ):
+            stored = self.study.user_attrs.get(name)
+            holder = LockHolder(**stored) if stored else self.driver
+            if holder.token != self.driver.token and self._is_alive(holder):
                 return False
             self.study.set_user_attr(name, asdict(self.driver))
         return True
@@ -188,13 +189,14 @@ class TrialStorage:
         last = self.study.user_attrs.get(f"driver-{other.token}", 0.0)
         return bool(time.time() - last < _DEAD_AFTER)
 
+    def _find(self, number: int) -> FrozenTrial:
+        return next(t for t in self._trials() if t.number == number)
+
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     @contextmanager
-    def _translate_errors(
-        self, kind: type[InputError] | type[RunFailed] = RunFailed
-    ) -> Iterator[None]:
+    def _translate_errors(self, kind: type[InputError | RunFailed] = RunFailed) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -221,12 +223,12 @@ def validate_storage_url(address: str) -> None:
         url = make_url(address)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
         url = None
-    kinds = ("postgresql", "postgresql+psycopg")
+    drivers = ("postgresql", "postgresql+psycopg")
     if url is not None and "@" in (url.host or ""):
         raise InputError(
             f"--storage {redact(address)}: an @ or / in a password is written as %40 or %2F."
         )
-    if url is None or url.drivername not in kinds or not url.database:
+    if url is None or url.drivername not in drivers or not url.database:
         raise InputError(
             f"--storage {redact(address)}: wanted the address of a PostgreSQL database, such as "
             "postgresql://user:password@host/name."
@@ -247,6 +249,12 @@ def _encode(files: Mapping[str, str]) -> dict[str, bytes]:
 
 def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    settings = {  # must not change when a search resumes; the rest of the space may
+        "objectives": list(space.objectives),
+        "val": space.val,
+        "base": sha256(space.base.to_toml().encode()).hexdigest(),
+        "choices": sha256(space.text.encode()).hexdigest(),
+    }
     directions: list[Literal["maximize", "minimize"]] = [
         "maximize" if OBJECTIVES[name] else "minimize" for name in space.objectives
     ]
@@ -260,7 +268,7 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
             study = optuna.create_study(
                 study_name=space.name, storage=storage, sampler=sampler, directions=directions
             )
-            study.set_user_attr(_FIXED, _fixed_settings(space))
+            study.set_user_attr(_FIXED, settings)
             return study
         study = optuna.load_study(study_name=space.name, storage=storage, sampler=sampler)
         maximized = [d == optuna.study.StudyDirection.MAXIMIZE for d in study.directions]
@@ -269,7 +277,6 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
                 f"{space.source}: a search named {space.name} with other objectives is there "
                 "already: give this one another name."
             )
-        settings = _fixed_settings(space)
         stored = study.user_attrs.get(_FIXED, settings)
         if changed := [name for name in settings if stored.get(name) != settings[name]]:
             raise InputError(
@@ -279,20 +286,6 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
             )
         sampler.reseed_rng()  # or it would repeat the same random candidates
         return study
-
-
-def _fixed_settings(space: Space) -> dict[str, Any]:
-    """Return what must not change when a search resumes; the rest of the space may."""
-    return {
-        "objectives": list(space.objectives),
-        "val": space.val,
-        "base": sha256(space.base.to_toml().encode()).hexdigest(),
-        "choices": sha256(space.text.encode()).hexdigest(),
-    }
-
-
-def _open_journal(folder: Path) -> optuna.storages.BaseStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(folder / "journal.log")))
 
 
 def _open_database(address: str) -> optuna.storages.RDBStorage:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 from whit.errors import InputError
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.seed_group import SeedGroup, group_runs
-from whit.experiments.statistics import SampleStats
 from whit.recipes.budget import Metrics
 from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.runs.reader import read_run
@@ -36,17 +36,12 @@ class Trial:
     def name(self) -> str:
         return f"{self.number:04d}"
 
-    @property
-    def accuracy(self) -> SampleStats:
-        """Percent on val after the last epoch, a value each seed."""
-        return self.seeds.accuracy
-
     @cached_property
     def values(self) -> dict[str, float]:
-        """The value of each objective; means over the seeds."""
+        """The value of each objective, accuracy in percent on val; means over the seeds."""
         results = [run.result or {} for run in self.seeds.runs]
         values: dict[str, float] = {
-            "accuracy": self.accuracy.mean,
+            "accuracy": self.seeds.accuracy.mean,
             "params": self.seeds.params,
             "epochs": self.seeds.epochs,
             "seconds": sum(r["seconds"]["train"] for r in results) / len(results),
@@ -60,7 +55,7 @@ class Trial:
             **self.values,
             "seeds": len(self.seeds.runs),
             "diverged": len(self.seeds.diverged),
-            "spread": self.accuracy.sd,
+            "spread": self.seeds.accuracy.sd,
         }
 
 
@@ -95,15 +90,15 @@ def _build_trial(folder: Path, recipe: Recipe, seeds: SeedGroup, space: Space) -
     return Trial(int(folder.name), folder, recipe, seeds, macs)
 
 
-def known_macs(planned: Plan) -> int:
+def known_macs(plan: Plan) -> int:
     """Return the multiply-adds of a planned network. Raises InputError where they are unknown."""
-    if planned.audit.macs is None:
-        raise InputError(f"{planned.recipe.name}: its multiply-adds are not known.")
-    return planned.audit.macs
+    if plan.audit.macs is None:
+        raise InputError(f"{plan.recipe.name}: its multiply-adds are not known.")
+    return plan.audit.macs
 
 
 def dominates(a: dict[str, float], b: dict[str, float], objectives: Sequence[str]) -> bool:
-    """Whether `a` is nowhere worse than `b` and somewhere better."""
+    """Whether `a` is no worse than `b` in any objective, and better in at least one."""
     gains = [(a[name] - b[name]) * (1 if OBJECTIVES[name] else -1) for name in objectives]
     return min(gains) >= 0 and max(gains) > 0
 
@@ -115,17 +110,19 @@ def pareto_front(
 
     Trials below `min_accuracy`, in percent, are left out.
     """
-    front = []
-    for trial in trials:
-        if trial.values["accuracy"] < min_accuracy:
-            continue
-        is_dominated = any(
+
+    def is_dominated(trial: Trial) -> bool:
+        return any(
             dominates(other.values, trial.values, objectives)
-            or (_are_equal(other, trial, objectives) and other.number < trial.number)
+            or (
+                other.number < trial.number
+                and all(other.values[name] == trial.values[name] for name in objectives)
+            )
             for other in trials
         )
-        if not is_dominated:
-            front.append(trial)
+
+    accurate = (trial for trial in trials if trial.values["accuracy"] >= min_accuracy)
+    front = [trial for trial in accurate if not is_dominated(trial)]
     first = next((name for name in objectives if name != "accuracy"), "accuracy")
     return sorted(front, key=lambda trial: trial.values[first])
 
@@ -136,16 +133,7 @@ def needs_confirmation(trials: Sequence[Trial], space: Space) -> list[Trial]:
     return [trial for trial in front if trial.seeds.num_judged < space.seeds]
 
 
-def _are_equal(a: Trial, b: Trial, objectives: Sequence[str]) -> bool:
-    return all(a.values[name] == b.values[name] for name in objectives)
-
-
-def trial_folders(folder: Path) -> list[Path]:
-    """Return the folders of a search's trials, in their order."""
-    return _numbered(folder / "trials", "")
-
-
-def _numbered(folder: Path, prefix: str) -> list[Path]:
+def _numbered(folder: Path, prefix: str = "") -> list[Path]:
     """Return the paths named by `prefix` and a number, in its order; not copies beside them."""
     paths = [path for path in folder.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal()]
     return sorted(paths, key=lambda path: int(path.name[len(prefix) :]))
@@ -154,11 +142,7 @@ def _numbered(folder: Path, prefix: str) -> list[Path]:
 def read_trials(folder: Path, space: Space) -> list[Trial]:
     """Read all trials of a search that have a result; damaged ones are left out."""
     trials = []
-    for path in trial_folders(folder):
-        try:
-            trial = read_trial(path, space)
-        except InputError:
-            continue
-        if trial is not None:
-            trials.append(trial)
-    return trials
+    for path in _numbered(folder / "trials"):
+        with suppress(InputError):
+            trials.append(read_trial(path, space))
+    return [trial for trial in trials if trial]
