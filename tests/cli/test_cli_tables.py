@@ -32,7 +32,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def set_to(width: int) -> None:
         for module in ("whit.cli.train", "whit.system.console"):
-            monkeypatch.setattr(f"{module}.console", lambda: Console(width=width))
+            monkeypatch.setattr(f"{module}.make_console", lambda: Console(width=width))
 
     return set_to
 

@@ -8,6 +8,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+_PACKAGE = Path(str(resources.files("whit")))
+
 
 def git_state() -> dict[str, Any]:
     """Return the commit of the checkout that whit runs from, and whether it was changed.
@@ -23,21 +25,16 @@ def compatibility_versions() -> dict[str, str]:
     return {"whit": _code_sha256(), "torch": metadata.version("torch")}
 
 
-def _package() -> Path:
-    return Path(str(resources.files("whit")))
-
-
 def _code_sha256() -> str:
-    package = _package()
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(_PACKAGE).as_posix()}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def _checkout_state() -> dict[str, Any]:
-    root = _package().parents[1]
+    root = _PACKAGE.parents[1]
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}
     try:
@@ -52,7 +49,6 @@ def _checkout_state() -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", str(root), *arguments]
+    output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
+    return output.strip()
