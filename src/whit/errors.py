@@ -16,8 +16,8 @@
     ├── TrialPruned          a trial that stayed below what it had to reach by then
     └── Interrupted          exit code 130 or 143: somebody stopped the run
 
-A message says what was given, what is allowed, and what to do. `assert` is for our own
-invariants and never reaches a user.
+A message says what was given, what is allowed, and what to do. `assert` is for invariants of
+whit and never reaches a user.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A recipe: everything that decides a run, as one frozen value read from TOML.
 
 Unknown and wrong keys are refused all at once, each with the nearest right name. The sizes of
-a model are free keys of `[model]`; the model's own builder checks them.
+a model are free keys of `[model]`; the model's builder checks them.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ class Recipe(Section):
         return self
 
     def to_toml(self) -> str:
-        """Return the complete recipe, defaults written out; `parse` gives back an equal one."""
+        """Return the complete recipe, defaults written out; `parse_recipe` returns an equal one."""
         top, tables = [], []
         for key, value in self.model_dump(exclude_none=True).items():
             if isinstance(value, dict):

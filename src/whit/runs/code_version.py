@@ -14,14 +14,14 @@ _PACKAGE = Path(str(resources.files("whit")))
 def git_state() -> dict[str, Any]:
     """Return the commit of the checkout that whit runs from, and whether it was changed.
 
-    Both are None for an installed package. `sha256` is over whit's own Python files, and tells
-    one state of the code from another in either case.
+    Both are None for an installed package. `sha256` is over whit's Python files, and identifies
+    the state of the code in either case.
     """
     return {**_checkout_state(), "sha256": _code_sha256()}
 
 
 def compatibility_versions() -> dict[str, str]:
-    """Return what must be equal for runs of two machines to be one sample. Imports no torch."""
+    """Return what must be equal for runs of two machines to be one sample, without torch."""
     return {"whit": _code_sha256(), "torch": metadata.version("torch")}
 
 

@@ -38,13 +38,13 @@ class RunFolder:
             raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
         with self._translate_errors(layout.CHECKPOINTS):
             self.checkpoints.mkdir(exist_ok=True)
-            self.ownership = RunLock(self.checkpoints, steal=take_over)
+            self.lock = RunLock(self.checkpoints, steal=take_over)
             atomic_files.remove_temp_files(path)
             atomic_files.remove_temp_files(self.checkpoints)
 
     @staticmethod
     def check_creatable(out: Path) -> None:
-        """Raise InputError if no new folder can be made at `out`; makes nothing itself."""
+        """Raise InputError if no new folder can be made at `out`; creates nothing."""
         if os.path.lexists(out):
             raise _exists_error(out)
         if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in out.parts):
@@ -92,7 +92,7 @@ class RunFolder:
 
         Raises LockLost when this process no longer holds the lock, RunFailed naming the file.
         """
-        self.ownership.check()
+        self.lock.check()
         with self._translate_errors(name, size):
             yield
 
@@ -110,13 +110,13 @@ class RunFolder:
     def finish(self) -> None:
         """Remove what only an unfinished run needs, and release the lock."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self.ownership.release()
+        self.lock.release()
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.ownership.release()
+        self.lock.release()
 
 
 def import_run(path: Path, files: Mapping[str, bytes]) -> None:

@@ -1,6 +1,6 @@
 """Who may write in a run folder: one process at a time.
 
-The lock is the operating system's own (filelock: flock, or what the system has), so a killed
+The lock is one of the operating system (filelock: flock, or its equivalent there), so a killed
 holder loses it at once, and two processes that ask in the same instant cannot both get it. Its
 holder is named beside it in `owner.json`, for messages and for file systems that several machines
 share, where a lock of another machine may not be seen.
@@ -25,17 +25,17 @@ from whit.runs import layout
 from whit.system.atomic_files import atomic_write
 from whit.system.untrusted_files import read_untrusted
 
-_MAX_BYTES = 10_000  # bytes of owner.json; ours has about 300
+_MAX_BYTES = 10_000  # bytes of owner.json; a normal one has about 300
 
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A process, told apart from others that had its number before or have it elsewhere."""
+    """A process, distinct from others with the same number: earlier ones, or on other hosts."""
 
     host: str
-    boot_id: str | None  # of the kernel, where it gives itself a name at each start
+    boot_id: str | None  # of the kernel, where it names each boot
     pid: int
-    start_time: str | None  # when the process started, in the kernel's own count
+    start_time: str | None  # when the process started, in clock ticks since boot
     since: str  # when it locked the run, ISO 8601
     token: str  # no two holders share it
 

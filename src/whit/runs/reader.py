@@ -45,10 +45,14 @@ class RunRecord:
         if self.result is not None:
             state: State = self.result["state"]
             return state
-        return "running" if self.owner and self.owner.is_alive() is not False else "stopped"
+        return (
+            "running"
+            if self.lock_holder and self.lock_holder.is_alive() is not False
+            else "stopped"
+        )
 
     @property
-    def owner(self) -> LockHolder | None:
+    def lock_holder(self) -> LockHolder | None:
         return read_lock_holder(self.path / layout.CHECKPOINTS)
 
     @property

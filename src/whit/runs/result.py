@@ -11,7 +11,7 @@ from whit.recipes.budget import Budget, Metrics, Verdict, Violation
 from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
 
-KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit is met, in tables
+RULE_STATUS = {True: "kept", False: "MISSED", None: "open"}  # whether a limit is met, in tables
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
     rows = budget.rows(metrics)
     if not rows:
         return "Verdict: met. The recipe sets no limits."
-    cells = [(rule, limit, value, KEPT[passes]) for rule, limit, value, passes in rows]
+    cells = [(rule, limit, value, RULE_STATUS[passes]) for rule, limit, value, passes in rows]
     lines = align_columns([("budget", "limit", "value", ""), *cells], "llll")
     lines.append(f"Verdict: {budget.verdict(metrics)}.")
     lines += [wrap(f"  - {violation.message}", width) for violation in budget.violations(metrics)]

@@ -1,4 +1,4 @@
-"""The teacher of a recipe with distillation: found, and verified before it is used."""
+"""The teacher of a recipe with distillation: loaded, and verified before it is used."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class TrainingState:
         self.quantizer = FakeQuantizer(model, recipe.quantise)
         self.seed = seed
         self.device = device
-        self.epoch = 1  # the one under way, or about to begin
+        self.epoch = 1  # the current one, or about to begin
         self.batches = 0  # done in this epoch
         self.seen = 0  # images since the run began
         self.steps = 0  # since the run began
@@ -82,7 +82,7 @@ class TrainingState:
         """Snapshot the buffers, and disable dropout once `progress` in [0, 1] is at its end.
 
         A forward pass that diverges corrupts BatchNorm's statistics: `restore_buffers` undoes it.
-        A model's own calls of `F.dropout` are not reached.
+        A model's direct calls of `F.dropout` are not reached.
         """
         if self._buffers:
             torch._foreach_copy_(self._snapshot, self._buffers)
