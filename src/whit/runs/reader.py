@@ -45,11 +45,8 @@ class RunRecord:
         if self.result is not None:
             state: State = self.result["state"]
             return state
-        return (
-            "running"
-            if self.lock_holder and self.lock_holder.is_alive() is not False
-            else "stopped"
-        )
+        holder = self.lock_holder
+        return "running" if holder and holder.is_alive() is not False else "stopped"
 
     @property
     def lock_holder(self) -> LockHolder | None:
