@@ -11,9 +11,9 @@ def main() -> None:
     """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
-    from whit.cli.app import main as command_line
+    from whit.cli import app
 
-    command_line()
+    app.main()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
