@@ -14,17 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whit.errors import InputError as InputError
-from whit.errors import RunFailed as RunFailed
-from whit.errors import WhitError as WhitError
+from whit.errors import InputError, RunFailed, WhitError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from whit.experiments.study import Study
-    from whit.recipes.budget import BudgetInfeasible as BudgetInfeasible
-    from whit.recipes.recipe import Recipe as Recipe
-    from whit.recipes.recipe import load_recipe as load_recipe
+    from whit.recipes.budget import BudgetInfeasible
+    from whit.recipes.recipe import Recipe, load_recipe
     from whit.runs.result import RunResult
     from whit.training.plan import Plan
     from whit.verification.verify import AuditResult
@@ -104,8 +101,8 @@ def resume(
 ) -> RunResult:
     """Resume a run that was stopped or killed, to the same bytes as if it had not been.
 
-    `model` is needed for a run of a model given in Python. Raises RunEnded when the run has a
-    result, CannotResume when it would not be the same run, and what `train` raises.
+    `model` is needed for a run of a model given in Python. Raises RunAlreadyFinished when the
+    run has a result, IncompatibleResume when it would not be the same run, and what `train` raises.
     """
     from rich.console import Console
 

@@ -6,18 +6,18 @@
     │   ├── SourceError      a model named as file.py:Class or notebook.ipynb:Class
     │   ├── ModelError       a model that cannot be built, or whose output has the wrong shape
     │   ├── DataError        a data set that is missing, damaged or does not fit
-    │   ├── RunOwned         a run folder that another process is training
-    │   └── CannotResume     a run that would not go on as the same run
-    │       └── RunEnded     a run that has a result already
-    ├── BudgetInfeasible     exit code 1: the model can never keep its budget; holds the violations
+    │   ├── RunLocked        a run folder that another process is training
+    │   └── IncompatibleResume  a run that would not resume as the same run
+    │       └── RunAlreadyFinished  a run that has a result already
+    ├── BudgetInfeasible     exit code 1: the model can never keep its budget (recipes/budget.py)
     ├── RunFailed            exit code 3: the run itself went wrong
     │   ├── Diverged         a loss or gradient that is no longer a finite number
-    │   └── LostLock         somebody took the run folder over, or removed it
-    ├── GivenUp              a trial that stayed below what it had to reach by then
+    │   └── LockLost         somebody took the run folder over, or removed it
+    ├── TrialPruned          a trial that stayed below what it had to reach by then
     └── Interrupted          exit code 130 or 143: somebody stopped the run
 
-A message says what was given, what is allowed, and what to do. `assert` is for our own
-invariants and never reaches a user.
+A message says what was given, what is allowed, and what to do. `assert` is for invariants of
+whit and never reaches a user.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from whit.recipes.budget import Violation
+from typing import Any
 
 
 class WhitError(Exception):
@@ -69,7 +66,7 @@ class RunLocked(InputError):
 
 
 class IncompatibleResume(InputError):
-    """What would go on would not be the same run: code, data, threads or torch differ."""
+    """A resumed run would not be the same run: code, data, threads or torch differ."""
 
 
 class RunAlreadyFinished(IncompatibleResume):
@@ -77,29 +74,16 @@ class RunAlreadyFinished(IncompatibleResume):
 
     def __init__(self, path: Path, result: dict[str, Any]):
         self.result = result
-        said = {
-            "finished": f"{path}: finished already (verdict: {result['verdict']}). Nothing to "
-            "resume, nothing changed.",
-            "diverged": f"{path}: diverged; resumed, it would do so again at the same step. "
-            "Nothing changed.",
-        }
-        super().__init__(said[result["state"]])
-
-
-class BudgetInfeasible(WhitError):
-    """The model can never keep its budget, so nothing was trained; `violations` says why."""
-
-    exit_code = 1
-
-    def __init__(self, violations: Sequence[Violation]):
-        self.violations = tuple(violations)
-        super().__init__("\n".join(violation.message for violation in violations))
+        message = (
+            f"finished already (verdict: {result['verdict']}). Nothing to resume, nothing changed."
+        )
+        if result["state"] == "diverged":
+            message = "diverged; resumed, it would do so again at the same step. Nothing changed."
+        super().__init__(f"{path}: {message}")
 
 
 class RunFailed(WhitError):
     """The run itself went wrong: it diverged, the disk was full, the folder was lost."""
-
-    exit_code = 3
 
 
 class Diverged(RunFailed):
@@ -111,9 +95,7 @@ class Diverged(RunFailed):
 
     def with_advice(self, text: str) -> Diverged:
         """Return the same error with one more sentence."""
-        return Diverged(
-            f"{self} {text}", epoch=self.epoch, step=self.step, loss=self.loss, lr=self.lr
-        )
+        return Diverged(f"{self} {text}", **vars(self))
 
 
 class LockLost(RunFailed):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whit.errors import RecipeError
+from whit.recipes.model_ref import IN_MEMORY, is_model_path
 from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 from whit.recipes.schedule import PiecewiseLinear
 from whit.system.rng import derive_seed
@@ -36,6 +37,13 @@ def problems(text: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text, "r.toml")
     return list(caught.value.problems)
+
+
+def test_the_name_of_a_model_in_memory_is_no_path() -> None:
+    """So no file is run because of it, whatever comes behind the prefix."""
+    for name in ("Net", "x.py:Net", "x.py", "folder/x.ipynb:Net", "../x:Net"):
+        assert not is_model_path(IN_MEMORY + name)
+    assert is_model_path("x.py:Net")
 
 
 def test_the_design_example_is_a_recipe() -> None:

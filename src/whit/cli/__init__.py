@@ -1,13 +1,3 @@
 """The command line: one function a command."""
 
-__all__ = [
-    "app",
-    "export",
-    "inspect",
-    "options",
-    "report",
-    "search",
-    "serve",
-    "study",
-    "train",
-]
+__all__ = ["app", "export", "inspect", "options", "report", "search", "serve", "study", "train"]

@@ -1,4 +1,4 @@
-"""The command line: one function a verb. torch is imported inside the verbs that need it."""
+"""The command line: torch is imported inside the commands that need it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from types import FrameType
 from typing import Annotated
 
@@ -33,11 +34,11 @@ app = typer.Typer(
     epilog="Exit codes: 0 budget met or work done, 1 budget missed, 2 bad input, "
     "3 the run failed, 130 or 143 stopped.",
 )
-for _verb in (
+for _command in (
     *(recipes, plan, train, audit, runs, compare, study, search),
     *(report, export, serve, data),
 ):
-    app.command()(_verb)
+    app.command()(_command)
 
 
 @app.callback(invoke_without_command=True)
@@ -46,9 +47,7 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"whit {installed('whit')}")
+        typer.echo(f"whit {metadata.version('whit')}")
         raise typer.Exit
 
 
@@ -92,11 +91,9 @@ def _run() -> int:
         lines += [f"  - {violation.message}" for violation in error.violations]
         echo("whit: " + "\n".join(lines), sys.stderr)
         return error.exit_code
-    except InputError as error:
-        echo("\n".join(f"whit: {problem}" for problem in error.problems), sys.stderr)
-        return error.exit_code
     except WhitError as error:
-        echo(f"whit: {error}", sys.stderr)
+        problems = error.problems if isinstance(error, InputError) else [error]
+        echo("\n".join(f"whit: {problem}" for problem in problems), sys.stderr)
         return error.exit_code
     except Exception:
         # Nobody foresaw it, so its lines are shown; exit code 1 would say "budget missed".

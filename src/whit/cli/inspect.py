@@ -1,4 +1,4 @@
-"""Verbs that look: recipes, plans, audits, runs, comparisons, data sets."""
+"""Commands that only read: recipes, plans, audits, runs, comparisons, data sets."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whit.cli.options import (
-    AsJson,
-    Overrides,
-    RecipeName,
-    exit_with_verdict,
-    load_recipe_with_overrides,
-)
+from whit.cli import options
 from whit.errors import InputError
 from whit.system.console import show, stdout_to_stderr
 from whit.system.text_tables import text_table
@@ -22,7 +16,7 @@ if TYPE_CHECKING:
     from whit.data.splits import Dataset
 
 
-def recipes(as_json: AsJson = False) -> None:
+def recipes(as_json: options.AsJson = False) -> None:
     """List the shipped recipes, their sizes and recorded accuracy."""
     from whit.recipes.listing import recipe_rows, recipe_table
 
@@ -30,15 +24,17 @@ def recipes(as_json: AsJson = False) -> None:
     show(rows, lambda width: recipe_table(rows, width), as_json)
 
 
-def plan(recipe: RecipeName, set_: Overrides = None, as_json: AsJson = False) -> None:
+def plan(
+    recipe: options.RecipeName, set_: options.Overrides = None, as_json: options.AsJson = False
+) -> None:
     """Show a recipe's layers, steps and predicted verdict. Reads no data."""
-    changed = load_recipe_with_overrides(recipe, set_)
-    from whit.training.plan import make_plan as make_plan
+    loaded = options.load_recipe_with_overrides(recipe, set_)
+    from whit.training.plan import make_plan
 
     with stdout_to_stderr(as_json):
-        made = make_plan(changed)
-    show(made.to_json(), made.table, as_json)
-    exit_with_verdict(made.verdict)
+        result = make_plan(loaded)
+    show(result.to_json(), result.table, as_json)
+    options.exit_with_verdict(result.verdict)
 
 
 def audit(
@@ -53,26 +49,26 @@ def audit(
         str | None,
         typer.Option(metavar="RECIPE", help="Data, model sizes and budget to judge by."),
     ] = None,
-    set_: Overrides = None,
-    as_json: AsJson = False,
+    set_: options.Overrides = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Recompute layers and verdict. Believes no record."""
     if set_ and recipe is None:
         raise InputError("--set changes a recipe: add --recipe RECIPE.")
-    given = None if recipe is None else load_recipe_with_overrides(recipe, set_)
+    loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
     from whit.verification.verify import audit
 
     with stdout_to_stderr(as_json):
-        judgement = audit(target, given)
-    show(judgement.to_json(), judgement.table, as_json)
-    exit_with_verdict(judgement.verdict)
+        result = audit(target, loaded)
+    show(result.to_json(), result.table, as_json)
+    options.exit_with_verdict(result.verdict)
 
 
 def runs(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="FOLDER", help="By default runs/.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List run folders."""
     from whit.runs.listing import run_rows, run_table
@@ -85,20 +81,20 @@ def compare(
     folders: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Run folders, or folders of runs.")
     ],
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Set runs side by side, with the evidence for a difference."""
     from whit.experiments.comparison import compare_runs
 
-    compared = compare_runs(folders)
-    show(compared.to_json(), compared.table, as_json)
+    comparison = compare_runs(folders)
+    show(comparison.to_json(), comparison.table, as_json)
 
 
 def data(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A shipped data set, or a path.")
     ] = "mnist",
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Load and verify a data set, and say what is in it."""
     from whit.data.datasets import load_dataset

@@ -1,4 +1,4 @@
-"""What verbs take: options that several share, and the checks of their values, all at once."""
+"""Options that several commands share, and the checks of their values, all at once."""
 
 from __future__ import annotations
 
@@ -23,6 +23,17 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; saved with the run."),
 ]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")]
+Jobs = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Runs at the same time; by default as the cores allow."),
+]
+Threads = Annotated[str, typer.Option(metavar="N", help="Processor threads of each run.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="A dask scheduler, whose workers train; else this machine."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
@@ -51,42 +62,29 @@ def parse_positive_int(option: str, text: str, maximum: int) -> int:
 
 def parse_int(option: str, text: str) -> int:
     if not _INTEGER.fullmatch(text):
-        shown = text if len(text) <= 30 else f"{text[:27]}..."
-        raise InputError(f"{option} {shown}: wanted a whole number of at most 20 digits.")
+        start = text if len(text) <= 30 else f"{text[:27]}..."
+        raise InputError(f"{option} {start}: wanted a whole number of at most 20 digits.")
     return int(text)
 
 
 def collect_errors(*checks: Callable[[], Any]) -> list[Any]:
     """Return what every check returns, or raise all that was wrong at once."""
-    found: list[Any] = []
+    values: list[Any] = []
     problems: list[str] = []
     for check in checks:
         try:
-            found.append(check())
+            values.append(check())
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(list(dict.fromkeys(problems)))  # two recipes may have one in common
-    return found
+    return values
 
 
 def exit_with_verdict(verdict: str) -> None:
     """Leave with exit code 1 when the budget is missed."""
     if verdict == "missed":
         raise typer.Exit(1)
-
-
-Jobs = Annotated[
-    str | None,
-    typer.Option(metavar="N", help="Runs at the same time; by default as the cores allow."),
-]
-Threads = Annotated[str, typer.Option(metavar="N", help="Processor threads of each run.")]
-Cluster = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS", help="A dask scheduler, whose workers train; else this machine."
-    ),
-]
 
 
 @contextmanager
@@ -119,7 +117,6 @@ def open_executor(
         raise InputError(
             "--jobs: a cluster has as many as its workers have threads: leave it away."
         )
-
     require_extra("cluster", "distributed")
     from whit.experiments.execution.dask_cluster import DaskExecutor
 

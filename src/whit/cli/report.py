@@ -1,4 +1,4 @@
-"""The verb that shows: one page of a run or a study."""
+"""The command that writes the report of a run or a study."""
 
 from __future__ import annotations
 
@@ -31,5 +31,4 @@ def report(
     """
     from whit.reports import write_report
 
-    written = write_report(target, out, markdown)
-    echo(f"Report: {written}", sys.stdout)
+    echo(f"Report: {write_report(target, out, markdown)}", sys.stdout)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The command that searches for recipes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,7 @@ from typing import Annotated
 
 import typer
 
-from whit.cli.options import (
-    AsJson,
-    Cluster,
-    Device,
-    Jobs,
-    Quiet,
-    Threads,
-    catch_signals,
-    collect_errors,
-    open_executor,
-    parse_int,
-    parse_positive_int,
-    parse_seed,
-)
+from whit.cli import options
 from whit.errors import RunFailed
 from whit.system.console import make_console, show, stdout_to_stderr
 from whit.system.optional_deps import require_extra
@@ -37,11 +24,11 @@ def search(
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where the search keeps what it found.")
     ] = Path("searches"),
-    jobs: Jobs = None,
-    threads: Threads = "1",
-    device: Device = None,
+    jobs: options.Jobs = None,
+    threads: options.Threads = "1",
+    device: options.Device = None,
     seed: Annotated[str, typer.Option(metavar="N", help="Decides what is suggested first.")] = "0",
-    cluster: Cluster = None,
+    cluster: options.Cluster = None,
     storage: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="A PostgreSQL database, for several drivers at once."),
@@ -50,8 +37,8 @@ def search(
         bool,
         typer.Option("--accept-changes", help="Go on with candidates begun by other code."),
     ] = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find recipes on the validation split, and keep the frontier.
 
@@ -66,12 +53,12 @@ def search(
     from whit.experiments.search.storage import redact, validate_storage_url
 
     with stdout_to_stderr(as_json):
-        loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = collect_errors(
+        loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = options.collect_errors(
             lambda: load_space(space),
-            lambda: None if jobs is None else parse_positive_int("--jobs", jobs, 1_000),
-            lambda: resolve_threads(parse_int("--threads", threads)),
-            lambda: parse_positive_int("--trials", trials, 1_000_000),
-            lambda: parse_seed(seed),
+            lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),
+            lambda: resolve_threads(options.parse_int("--threads", threads)),
+            lambda: options.parse_positive_int("--trials", trials, 1_000_000),
+            lambda: options.parse_seed(seed),
             lambda: None if device is None else resolve_device(device),
             lambda: None if storage is None else validate_storage_url(storage),
         )
@@ -80,8 +67,8 @@ def search(
 
     with (
         stdout_to_stderr(as_json),
-        catch_signals() as signals,
-        open_executor(cluster, num_jobs, num_threads, signals) as executor,
+        options.catch_signals() as signals,
+        options.open_executor(cluster, num_jobs, num_threads, signals) as executor,
         SearchDriver(
             loaded,
             out,

@@ -1,4 +1,4 @@
-"""The verb that shows runs in a browser."""
+"""The command that shows runs in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that train many runs: a study of seeds, a search for recipes."""
+"""The command that trains recipes over several seeds."""
 
 from __future__ import annotations
 
@@ -9,21 +9,7 @@ from typing import Annotated
 
 import typer
 
-from whit.cli.options import (
-    AsJson,
-    Cluster,
-    Device,
-    Jobs,
-    Overrides,
-    Quiet,
-    Threads,
-    catch_signals,
-    collect_errors,
-    load_recipe_with_overrides,
-    open_executor,
-    parse_int,
-    parse_positive_int,
-)
+from whit.cli import options
 from whit.errors import RunFailed
 from whit.system.console import make_console, show, stdout_to_stderr
 
@@ -35,22 +21,22 @@ def study(
     seeds: Annotated[
         str, typer.Option("--seeds", metavar="N", help="How many seeds of each, from 0 on.")
     ],
-    set_: Overrides = None,
+    set_: options.Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run folders go.")] = Path(
         "studies"
     ),
-    jobs: Jobs = None,
-    threads: Threads = "1",
-    device: Device = None,
-    cluster: Cluster = None,
+    jobs: options.Jobs = None,
+    threads: options.Threads = "1",
+    device: options.Device = None,
+    cluster: options.Cluster = None,
     accept_changes: Annotated[
         bool,
         typer.Option(
             "--accept-changes", help="Go on although code or data of earlier seeds changed."
         ),
     ] = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train recipes over seeds, in parallel, and weigh what they show.
 
@@ -60,21 +46,21 @@ def study(
     from whit.experiments.study_progress import make_study_callback
     from whit.training.device import resolve_device, resolve_threads
 
-    loaded, num_seeds, num_threads, num_jobs, _ = collect_errors(
-        lambda: collect_errors(
-            *(partial(load_recipe_with_overrides, name, set_) for name in recipes)
-        ),
-        lambda: parse_positive_int("--seeds", seeds, 10_000),
-        lambda: resolve_threads(parse_int("--threads", threads)),
-        lambda: None if jobs is None else parse_positive_int("--jobs", jobs, 1_000),
+    load_each = [partial(options.load_recipe_with_overrides, name, set_) for name in recipes]
+    loaded, num_seeds, num_threads, num_jobs, _ = options.collect_errors(
+        lambda: options.collect_errors(*load_each),
+        lambda: options.parse_positive_int("--seeds", seeds, 10_000),
+        lambda: resolve_threads(options.parse_int("--threads", threads)),
+        lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),
         lambda: None if device is None else resolve_device(device),
     )
     with stdout_to_stderr(as_json):
         arms = plan_variants(loaded, out)
+    num_runs = num_seeds * len(arms)
     with (
         stdout_to_stderr(as_json),
-        catch_signals() as signals,
-        open_executor(cluster, num_jobs, num_threads, signals, num_seeds * len(arms)) as executor,
+        options.catch_signals() as signals,
+        options.open_executor(cluster, num_jobs, num_threads, signals, num_runs) as executor,
     ):
         result = run_study(
             arms,

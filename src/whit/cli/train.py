@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from whit.cli.options import (
-    AsJson,
-    Device,
-    Overrides,
-    collect_errors,
-    exit_with_verdict,
-    load_recipe_with_overrides,
-    parse_int,
-    parse_seed,
-)
+from whit.cli import options
 from whit.errors import InputError, RunAlreadyFinished, RunFailed
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe
@@ -34,7 +26,7 @@ def train(
             metavar="[RECIPE]", help=f"A shipped name, or a path; else {DEFAULT_RECIPE}."
         ),
     ] = None,
-    set_: Overrides = None,
+    set_: options.Overrides = None,
     seed: Annotated[
         str | None,
         typer.Option(metavar="N", help="Decides weights, order, warps and dropout; else 0."),
@@ -43,7 +35,7 @@ def train(
         Path | None,
         typer.Option(metavar="FOLDER", help="Run folder to make; by default one under runs/."),
     ] = None,
-    device: Device = None,
+    device: options.Device = None,
     threads: Annotated[
         str | None,
         typer.Option(metavar="N", help="Processor threads; by default one a core."),
@@ -63,7 +55,7 @@ def train(
         typer.Option("--take-over", help="Resume a run that another machine did not give back."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train a recipe or resume a run, judge it, and leave a run folder."""
     from whit.runs.folder import RunFolder
@@ -74,16 +66,18 @@ def train(
 
     def load_recipe() -> Recipe | None:
         if resume is None:
-            return load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
-        options = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
-        _refuse_given(options, "a run that is resumed has its own: leave it away.")
+            return options.load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
+        given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+        _refuse_given(given, "a run that is resumed has its own: leave it away.")
         return None
 
     only_resumed = {"--accept-changes": accept_changes, "--take-over": take_over}
-    loaded, run_seed, num_threads, _, _, _ = collect_errors(
+    loaded, run_seed, num_threads, _, _, _ = options.collect_errors(
         load_recipe,
-        lambda: 0 if seed is None else parse_seed(seed),
-        lambda: None if threads is None else resolve_threads(parse_int("--threads", threads)),
+        lambda: 0 if seed is None else options.parse_seed(seed),
+        lambda: (
+            None if threads is None else resolve_threads(options.parse_int("--threads", threads))
+        ),
         lambda: None if device is None else resolve_device(device),
         lambda: None if out is None or resume is not None else RunFolder.check_creatable(out),
         lambda: None if resume else _refuse_given(only_resumed, "only with --resume RUN."),
@@ -120,18 +114,17 @@ def train(
     except RunAlreadyFinished as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None
-        message = str(ended)
-        show(ended.result, lambda width: wrap(message, width), as_json)
-        exit_with_verdict(ended.result["verdict"])
+        show(ended.result, partial(wrap, str(ended)), as_json)
+        options.exit_with_verdict(ended.result["verdict"])
         return
     assert result.folder is not None
     value = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
     show(value, result.text, as_json)
-    exit_with_verdict(result.verdict)
+    options.exit_with_verdict(result.verdict)
 
 
-def _refuse_given(options: Mapping[str, object], reason: str) -> None:
+def _refuse_given(values: Mapping[str, object], reason: str) -> None:
     """Raise InputError for each option that is given."""
-    given = [name for name, value in options.items() if value not in (None, False)]
+    given = [name for name, value in values.items() if value not in (None, False)]
     if given:
         raise InputError([f"{name}: {reason}" for name in given])

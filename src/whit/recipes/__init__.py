@@ -1,13 +1,3 @@
 """What a run is asked for, and its limits: values read from TOML, without torch."""
 
-__all__ = [
-    "augmentations",
-    "budget",
-    "field_types",
-    "listing",
-    "model_ref",
-    "optimizers",
-    "recipe",
-    "schedule",
-    "toml_writer",
-]
+__all__ = ["augmentations", "budget", "listing", "model_ref", "optimizers", "recipe", "schedule"]

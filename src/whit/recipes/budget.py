@@ -1,7 +1,7 @@
 """What a model and its training may cost, and what they must reach.
 
-A budget is judged three times by three means: on what `plan` predicts, on what a run measured,
-and on what `audit` recomputes. All three hand `Metrics` to `Budget.violations`, so the rules are
+A budget is judged three times: on what `plan` predicts, on what a run measured, and on what
+`audit` recomputes. All three hand `Metrics` to `Budget.violations`, so the rules are
 the same; what is not known yet is None and is not judged. Each key of `[budget]` is one rule:
 the recipe's schema, verdicts, tables and violations all iterate over `RULES`.
 """
@@ -19,15 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator
 
 from whit.analysis.kinds import LAYER_KINDS
-from whit.errors import (
-    WhitError,
-    did_you_mean,
-)
+from whit.errors import WhitError, did_you_mean
 from whit.system.numbers import exact_decimal, floor_percent, json_number, percent
 
 if TYPE_CHECKING:
     from whit.analysis import Audit
-
 
 Verdict = Literal["met", "missed", "open"]
 
@@ -65,7 +61,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: which, the limit, the value found, and how to correct it."""
+    """One broken rule: which, the limit, the actual value, and how to correct it."""
 
     rule: str
     limit: str
@@ -100,21 +96,17 @@ class Metrics:
     @classmethod
     def from_audit(cls, audit: Audit) -> Metrics:
         """Return what is known of a network before it is trained."""
-        return cls(
-            params=audit.params.total,
-            kinds=audit.kinds,
-            macs=audit.macs,
-            receptive_field=audit.receptive_field,
-        )
+        params, field = audit.params.total, audit.receptive_field
+        return cls(params, kinds=audit.kinds, macs=audit.macs, receptive_field=field)
 
     def network_json(self) -> dict[str, Any]:
         """Return what `result.json` says of the network itself; a pair becomes a list."""
-        field = self.receptive_field
-        field_json = list(field) if isinstance(field, tuple) else field
-        return {"params": self.params, "macs": self.macs, "receptive_field": field_json}
+        size: Any = self.receptive_field
+        size = list(size) if isinstance(size, tuple) else size
+        return {"params": self.params, "macs": self.macs, "receptive_field": size}
 
 
-Row = tuple[str, str, str, bool | None]  # rule, limit, value, whether it is kept (None: unknown)
+Row = tuple[str, str, str, bool | None]  # rule, limit, value, whether it passes (None: unknown)
 Check = tuple[Row | None, Violation | None]  # what has no row is shown only where it is violated
 
 
@@ -255,7 +247,7 @@ class KindsRule:
 
     key: str
     state: str
-    message: str  # with {kind} and {meaning}
+    problem: str  # with {kind} and {meaning}
     default = ()
 
     @property
@@ -280,7 +272,8 @@ class KindsRule:
             state = "present" if kind in metrics.kinds else "absent"
             violation = None
             if state != self.state:
-                message = self.message.format(kind=kind, meaning=LAYER_KINDS[kind])
+                problem = self.problem.format(kind=kind, meaning=LAYER_KINDS[kind])
+                message = f"{problem}, or take {kind!r} out of budget.{self.key}."
                 violation = Violation(rule, self.state, state, message)
             yield (rule, self.state, state, violation is None), violation
 
@@ -290,18 +283,8 @@ RULES: tuple[LimitRule | KindsRule, ...] = (
     ParamsRule(),
     EpochsRule(),
     AccuracyRule(),
-    KindsRule(
-        "require",
-        "present",
-        "no {kind} in the forward pass ({meaning}): add one, or take {kind!r} out of "
-        "budget.require.",
-    ),
-    KindsRule(
-        "forbid",
-        "absent",
-        "a {kind} layer is in the forward pass ({meaning}): replace it, or take {kind!r} out of "
-        "budget.forbid.",
-    ),
+    KindsRule("require", "present", "no {kind} in the forward pass ({meaning}): add one"),
+    KindsRule("forbid", "absent", "a {kind} layer is in the forward pass ({meaning}): replace it"),
 )
 
 
@@ -320,7 +303,7 @@ class Budget:
         return tuple(violation for _, violation in self._checks(metrics) if violation)
 
     def rows(self, metrics: Metrics) -> list[Row]:
-        """Return (rule, limit, value, kept) of every rule, for a table; None is not known yet."""
+        """Return (rule, limit, value, passes) of every rule, for a table; None is unknown."""
         return [row for row, _ in self._checks(metrics) if row]
 
     def verdict(self, metrics: Metrics) -> Verdict:

@@ -1,21 +1,18 @@
-"""TODO."""
+"""The recipes of the package, with their recorded accuracy, as rows and as a table."""
 
 from __future__ import annotations
 
 import json
 from importlib import resources
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from whit.recipes.recipe import builtin_recipes, parse_recipe
 from whit.system.text_tables import text_table
 
-if TYPE_CHECKING:
-    pass
-
 
 def recipe_rows() -> list[dict[str, Any]]:
-    """Return one row a shipped recipe: its name, sizes, and the accuracy that records hold.
+    """Return one row a built-in recipe: its name, sizes, and the accuracy that records hold.
 
     `recorded.json` is written beside the recipes by records/reproduce.py, never by hand.
     """
@@ -48,7 +45,5 @@ def recipe_table(rows: list[dict[str, Any]], width: int) -> str:
         ["?" if row[key] is None else format(row[key], spec) for key, spec in formats.items()]
         for row in rows
     ]
-    return (
-        text_table([head, *body], "Lrrrrr", width)
-        + "\n\nTest accuracy after the last epoch, over the seeds in records/."
-    )
+    table = text_table([head, *body], "Lrrrrr", width)
+    return f"{table}\n\nTest accuracy after the last epoch, over the seeds in records/."

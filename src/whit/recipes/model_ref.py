@@ -18,12 +18,14 @@ def is_model_path(name: str) -> bool:
     """Return whether `name` refers to a user's file, valid or not.
 
     True for a path with a suffix or a folder in it and `:Name`, and for a bare `.py` or `.ipynb`
-    path. False for registry names (also `python:Net`) and run folders (also `C:\\runs\\one`).
+    path. False for registry names, run folders (also `C:\\runs\\one`) and models in memory.
     """
+    if name.startswith(IN_MEMORY):
+        return False
     path, colon, class_name = name.rpartition(":")
     if name.lower().endswith(SUFFIXES) or path.lower().endswith(SUFFIXES):
         return True
-    return bool(colon) and any(mark in path for mark in "./\\") and class_name.isidentifier()
+    return bool(colon and set(path) & set("./\\")) and class_name.isidentifier()
 
 
 def reject_code_in_run(name: str, run: Path) -> None:

@@ -1,6 +1,6 @@
 """Update rules of optimizers; each is one entry of OPTIMIZERS, under its name in `[optim]`.
 
-The recipe's schema iterates over the entries. Each calls torch's own function in its fused form,
+The recipe's schema iterates over the entries. Each calls torch's function in its fused form,
 all tensors at once: the classes of `torch.optim` give bit-identical numbers, but import torch's
 compiler when they are built, which takes as long as an epoch of a small network. torch is
 imported at the first use, so a recipe is read without it.

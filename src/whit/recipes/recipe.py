@@ -1,7 +1,7 @@
 """A recipe: everything that decides a run, as one frozen value read from TOML.
 
 Unknown and wrong keys are refused all at once, each with the nearest right name. The sizes of
-a model are free keys of `[model]`; the model's own builder checks them.
+a model are free keys of `[model]`; the model's builder checks them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ModelSpec(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=500)]
 
     @model_validator(mode="after")
-    def _writable(self) -> ModelSpec:
+    def _check_arguments(self) -> ModelSpec:
         # TOML also reads dates, which no model takes and a run folder could not keep.
         for key, value in self.arguments.items():
             try:
@@ -88,7 +88,7 @@ class DataSpec(Section):
     std: tuple[Annotated[Real, Field(gt=0)], ...] | None = None
 
     @model_validator(mode="after")
-    def _pair(self) -> DataSpec:
+    def _check_channels(self) -> DataSpec:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std go together: give both, or neither")
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
@@ -154,13 +154,13 @@ class OptimSpec(_OptimKeys):  # type: ignore[valid-type, misc]
 
 
 class ScheduleSpec(Section):
-    """Straight lines between (progress, scale); progress is images seen / images planned."""
+    """Piecewise linear through (progress, scale); progress is images seen / images planned."""
 
     progress: tuple[Annotated[Real, Field(ge=0, le=1)], ...] = (0.0, 0.25, 1.0)
     scale: tuple[Annotated[Real, Field(ge=0, le=1000)], ...] = (0.1, 1.0, 0.0)
 
     @model_validator(mode="after")
-    def _points(self) -> ScheduleSpec:
+    def _check_points(self) -> ScheduleSpec:
         if len(self.progress) != len(self.scale) or not self.progress:
             raise ValueError("progress and scale need equally many numbers, at least one")
         if any(a >= b for a, b in zip(self.progress, self.progress[1:], strict=False)):
@@ -195,11 +195,11 @@ class DistillSpec(Section):
 
 
 class QATSpec(Section):
-    """Weights of `bits` bits: from progress `start` on, training runs with rounded ones.
+    """Weights of `bits` bits: from progress `start` on, training uses fake-quantized ones.
 
-    What is read after an epoch is then read with rounded ones, too.
-    The finished weights of convolutions and linear layers are whole multiples of one step an
-    output channel, which `whit export --int8` stores in so many bits.
+    Evaluation after an epoch uses them, too. The final weights of convolutions and linear layers
+    are integer multiples of one scale an output channel, which `whit export --int8` stores in
+    `bits` bits.
     """
 
     bits: Annotated[int, Field(strict=True, ge=2, le=8)]
@@ -207,11 +207,11 @@ class QATSpec(Section):
 
 
 class TrainSpec(Section):
-    """The training itself. `evaluate` says which split is read after each epoch.
+    """The training itself. `evaluate` names the split to evaluate after each epoch.
 
-    The test split is read once, after the last epoch; `evaluate = "test"` reads it after every
-    one, as the published systems did, and the record says so; `test = false` leaves it alone,
-    for tuning, and the verdict open. `precision = "auto"` is bf16 on a device with bf16
+    The test split is evaluated once, after the last epoch; with `evaluate = "test"` after every
+    one, as the published systems did, and the record says so; with `test = false` never, for
+    tuning, and the verdict stays open. `precision = "auto"` is bf16 on a device with bf16
     instructions, else fp32.
 
     From progress `dropout_until` on, layers of dropout drop nothing, so that BatchNorm ends on the
@@ -229,7 +229,7 @@ class TrainSpec(Section):
     test: Flag = True
 
     @model_validator(mode="after")
-    def _test_or_not(self) -> TrainSpec:
+    def _check_splits(self) -> TrainSpec:
         if self.evaluate == "test" and not self.test:
             raise ValueError('evaluate = "test" reads the test split, test = false forbids it')
         return self
@@ -247,7 +247,7 @@ class BudgetSpec(_BudgetKeys):  # type: ignore[valid-type, misc]
     """
 
     @model_validator(mode="after")
-    def _no_contradiction(self) -> BudgetSpec:
+    def _check_kinds(self) -> BudgetSpec:
         both = sorted(set(self.require) & set(self.forbid))
         if both:
             raise ValueError(f"{both[0]!r} is both required and forbidden")
@@ -283,18 +283,18 @@ class Recipe(Section):
         return name
 
     @model_validator(mode="after")
-    def _val_to_evaluate(self) -> Recipe:
+    def _check_val(self) -> Recipe:
         if self.train.evaluate == "val" and self.data.name == "mnist" and not self.data.val:
             raise ValueError('train.evaluate = "val" needs data.val above 0, such as 5000')
         return self
 
     def to_toml(self) -> str:
-        """Return the complete recipe, defaults written out; `parse` gives back an equal one."""
+        """Return the complete recipe, defaults written out; `parse_recipe` returns an equal one."""
         top, tables = [], []
         for key, value in self.model_dump(exclude_none=True).items():
             if isinstance(value, dict):
-                lines = [f"{toml_key(k)} = {toml_value(v)}" for k, v in value.items()]
-                tables.append("\n".join([f"[{key}]", *lines]))
+                lines = (f"\n{toml_key(k)} = {toml_value(v)}" for k, v in value.items())
+                tables.append(f"[{key}]" + "".join(lines))
             else:
                 top.append(f"{key} = {toml_value(value)}")
         return "\n\n".join(["\n".join(top), *tables]) + "\n"
@@ -361,14 +361,14 @@ def read_text(path: Path, problem: str) -> str:
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Return a shipped recipe by name, or one read from a `.toml` file or a run folder.
+    """Return a built-in recipe by name, or one read from a `.toml` file or a run folder.
 
     Raises RecipeError when there is none, it cannot be read, or its content is wrong.
     """
     builtin = builtin_recipes()
-    if str(name_or_path) in builtin:
-        return parse_recipe(builtin[str(name_or_path)], str(name_or_path))
-    path = Path(name_or_path)
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in builtin:
+        return parse_recipe(builtin[name], name)
     try:
         if path.is_dir():
             if not (path / RECIPE_FILE).is_file():
@@ -377,8 +377,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         text = read_text(path, "not a recipe")
     except FileNotFoundError:
         raise RecipeError(
-            f"No recipe {str(name_or_path)!r}: it is neither a shipped recipe nor a file."
-            f"{did_you_mean(str(name_or_path), builtin)} `whit recipes` lists the shipped ones."
+            f"No recipe {name!r}: it is neither a shipped recipe nor a file."
+            f"{did_you_mean(name, builtin)} `whit recipes` lists the shipped ones."
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
@@ -386,16 +386,14 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 
 def builtin_recipes() -> dict[str, str]:
-    """Return the text of every recipe in the package, by name, the flagship first."""
+    """Return the text of every recipe in the package, by name, the default one first."""
     folder = resources.files("whit.recipes") / "builtin"
     texts = {
         entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
         for entry in folder.iterdir()
         if entry.name.endswith(".toml")
     }
-    return {
-        name: texts[name] for name in sorted(texts, key=lambda name: (name != DEFAULT_RECIPE, name))
-    }
+    return dict(sorted(texts.items(), key=lambda item: (item[0] != DEFAULT_RECIPE, item)))
 
 
 def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Recipe:

@@ -22,6 +22,6 @@ class PiecewiseLinear:
         for i in range(1, len(self.progress)):
             left, right = self.progress[i - 1], self.progress[i]
             if progress < right:
-                share = (progress - left) / (right - left)
-                return self.scale[i - 1] + share * (self.scale[i] - self.scale[i - 1])
+                fraction = (progress - left) / (right - left)
+                return self.scale[i - 1] + fraction * (self.scale[i] - self.scale[i - 1])
         return self.scale[-1]

@@ -6,13 +6,12 @@ an equal value.
 
 from __future__ import annotations
 
-import math
+import re
 from typing import Any
 
 
 def toml_key(key: str) -> str:
-    bare = key and all(c.isascii() and (c.isalnum() or c in "_-") for c in key)
-    return key if bare else _toml_text(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_text(key)
 
 
 def toml_value(value: Any) -> str:
@@ -21,8 +20,6 @@ def toml_value(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        if not math.isfinite(value):
-            return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
         text = repr(value)
         return text if "e" not in text or "." in text else text.replace("e", ".0e")
     if isinstance(value, str):
@@ -36,12 +33,5 @@ def toml_value(value: Any) -> str:
 
 
 def _toml_text(text: str) -> str:
-    escaped = []
-    for c in text:
-        if c in '"\\':
-            escaped.append("\\" + c)
-        elif ord(c) < 0x20 or ord(c) == 0x7F:
-            escaped.append(f"\\u{ord(c):04X}")
-        else:
-            escaped.append(c)
-    return '"' + "".join(escaped) + '"'
+    text = re.sub(r'["\\]', r"\\\g<0>", text)
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda c: f"\\u{ord(c[0]):04X}", text) + '"'

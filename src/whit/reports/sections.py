@@ -19,7 +19,7 @@ from whit.reports.run_facts import RunFacts
 from whit.reports.wording import SEVERITIES, format_percent, one_line, truncate
 from whit.runs import layout
 from whit.runs.reader import RunRecord
-from whit.runs.result import KEPT, EpochRecord
+from whit.runs.result import RULE_STATUS, EpochRecord
 from whit.system.numbers import percent
 
 
@@ -69,7 +69,7 @@ def budget_table(budget: Budget, metrics: Metrics) -> Block:
     rows = budget.rows(metrics)
     if not rows:
         return Text("The recipe sets no limits.")
-    body = tuple((rule, limit, value, KEPT[kept]) for rule, limit, value, kept in rows)
+    body = tuple((rule, limit, value, RULE_STATUS[kept]) for rule, limit, value, kept in rows)
     return Table("The budget", ("rule", "limit", "value", "kept?"), body, "llll")
 
 

@@ -8,36 +8,33 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+_PACKAGE = Path(str(resources.files("whit")))
+
 
 def git_state() -> dict[str, Any]:
     """Return the commit of the checkout that whit runs from, and whether it was changed.
 
-    Both are None for an installed package. `sha256` is over whit's own Python files, and tells
-    one state of the code from another in either case.
+    Both are None for an installed package. `sha256` is over whit's Python files, and identifies
+    the state of the code in either case.
     """
     return {**_checkout_state(), "sha256": _code_sha256()}
 
 
 def compatibility_versions() -> dict[str, str]:
-    """Return what must be equal for runs of two machines to be one sample. Imports no torch."""
+    """Return what must be equal for runs of two machines to be one sample, without torch."""
     return {"whit": _code_sha256(), "torch": metadata.version("torch")}
 
 
-def _package() -> Path:
-    return Path(str(resources.files("whit")))
-
-
 def _code_sha256() -> str:
-    package = _package()
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(_PACKAGE).as_posix()}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def _checkout_state() -> dict[str, Any]:
-    root = _package().parents[1]
+    root = _PACKAGE.parents[1]
     if not (root / ".git").exists():
         return {"commit": None, "dirty": None}
     try:
@@ -52,7 +49,6 @@ def _checkout_state() -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", str(root), *arguments]
+    output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
+    return output.strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-# Keys of environment.json on which the bytes of a run depend, with words for people.
+# Keys of environment.json on which the bytes of a run depend, with their names in messages.
 REPRODUCIBILITY_KEYS = {
     "whit": "whit",
     "code.sha256": "whit's own code",
@@ -42,7 +42,7 @@ def diff_environments(
 
 
 def describe_change(change: Change) -> str:
-    """Return one change in words, such as `threads: 2 then, 1 now`."""
+    """Return one change as text, such as `threads: 2 then, 1 now`."""
     name = REPRODUCIBILITY_KEYS.get(str(change["what"]), str(change["what"]))
     before, now = change["before"], change["now"]
     if isinstance(before, list) and isinstance(now, list):

@@ -1,4 +1,4 @@
-"""Where a run happened: versions, processor, threads, and the state of whit's own code."""
+"""Where a run happened: versions, processor, threads, and the state of whit's code."""
 
 from __future__ import annotations
 

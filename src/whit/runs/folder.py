@@ -21,14 +21,7 @@ from whit.errors import InputError, RunFailed
 from whit.runs import layout
 from whit.runs.lock import RunLock, is_running, read_lock_holder
 from whit.runs.result import EpochRecord
-from whit.system.atomic_files import (
-    atomic_write,
-    disk_error_advice,
-    durable_append,
-    fsync_directory,
-    remove_temp_files,
-    unwritable_reason,
-)
+from whit.system import atomic_files
 
 _MAX_NAME_BYTES = 255  # bytes; what file systems allow for one folder
 _TEMPORARY = ".whit-new"  # prefix of a folder that is not complete
@@ -38,25 +31,25 @@ class RunFolder:
     """A run folder that this process has locked; as a context it releases the lock at its end."""
 
     def __init__(self, path: Path, *, take_over: bool = False):
-        """Lock an existing folder. Raises RunOwned when another process has locked it."""
+        """Lock an existing folder. Raises RunLocked when another process has locked it."""
         self.path = path
         self.checkpoints = path / layout.CHECKPOINTS
         if self.checkpoints.is_symlink():
             raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
         with self._translate_errors(layout.CHECKPOINTS):
             self.checkpoints.mkdir(exist_ok=True)
-            self.ownership = RunLock(self.checkpoints, steal=take_over)
-            remove_temp_files(path)
-            remove_temp_files(self.checkpoints)
+            self.lock = RunLock(self.checkpoints, steal=take_over)
+            atomic_files.remove_temp_files(path)
+            atomic_files.remove_temp_files(self.checkpoints)
 
     @staticmethod
     def check_creatable(out: Path) -> None:
-        """Raise InputError if no new folder can be made at `out`; makes nothing itself."""
+        """Raise InputError if no new folder can be made at `out`; creates nothing."""
         if os.path.lexists(out):
             raise _exists_error(out)
         if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in out.parts):
             raise InputError(f"--out {out}: a name in it is longer than {_MAX_NAME_BYTES} bytes.")
-        if problem := unwritable_reason(out.absolute().parent):
+        if problem := atomic_files.unwritable_reason(out.absolute().parent):
             raise InputError(f"--out {out}: {problem}")
 
     @classmethod
@@ -79,12 +72,12 @@ class RunFolder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file atomically. Raises RunFailed naming the file."""
         with self.writing(name, len(content)):
-            atomic_write(self.path / name, content)
+            atomic_files.atomic_write(self.path / name, content)
 
     def append_log(self, record: EpochRecord) -> None:
         line = _format_log_line(record)
         with self.writing(layout.LOG, len(line)):
-            durable_append(self.path / layout.LOG, line)
+            atomic_files.durable_append(self.path / layout.LOG, line)
 
     def rewrite_log(self, records: Sequence[EpochRecord]) -> None:
         """Make the log equal to the records of the checkpoint, unless it is."""
@@ -97,9 +90,9 @@ class RunFolder:
     def writing(self, name: str, size: int = 0) -> Iterator[None]:
         """Guard whatever writes `name`, of `size` bytes.
 
-        Raises LostLock when this process no longer holds the lock, RunFailed naming the file.
+        Raises LockLost when this process no longer holds the lock, RunFailed naming the file.
         """
-        self.ownership.check()
+        self.lock.check()
         with self._translate_errors(name, size):
             yield
 
@@ -110,20 +103,20 @@ class RunFolder:
         except OSError as error:
             raise RunFailed(
                 f"{self.path / name}: cannot be written: "
-                f"{disk_error_advice(self.path, error, size)}, then go on with: "
+                f"{atomic_files.disk_error_advice(self.path, error, size)}, then go on with: "
                 f"{self.resume_command}"
             ) from None
 
     def finish(self) -> None:
         """Remove what only an unfinished run needs, and release the lock."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self.ownership.release()
+        self.lock.release()
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.ownership.release()
+        self.lock.release()
 
 
 def import_run(path: Path, files: Mapping[str, bytes]) -> None:
@@ -136,8 +129,8 @@ def import_run(path: Path, files: Mapping[str, bytes]) -> None:
     if unexpected:
         raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, unexpected))}.")
     if os.path.lexists(path) and not os.path.lexists(path / layout.RESULT):
-        owner = read_lock_holder(path / layout.CHECKPOINTS)
-        if owner is None or owner.is_alive() is False:
+        holder = read_lock_holder(path / layout.CHECKPOINTS)
+        if holder is None or holder.is_alive() is False:
             shutil.rmtree(path, ignore_errors=True)
     if not os.path.lexists(path):
         try:
@@ -179,12 +172,12 @@ def _create(path: Path, files: Mapping[str, bytes], *, numbered: bool) -> Path:
         _remove_abandoned(parent)
         for file, content in files.items():
             (temporary / file).parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(temporary / file, content)
-        fsync_directory(temporary)
+            atomic_files.atomic_write(temporary / file, content)
+        atomic_files.fsync_directory(temporary)
         path = _rename(temporary, path, numbered=numbered)
-        fsync_directory(parent)
+        atomic_files.fsync_directory(parent)
     except OSError as error:
-        advice = disk_error_advice(parent, error, sum(map(len, files.values())))
+        advice = atomic_files.disk_error_advice(parent, error, sum(map(len, files.values())))
         message = f"{path}: cannot be made: {advice}"
         if isinstance(error, PermissionError):
             raise InputError(f"--out {message}.") from None

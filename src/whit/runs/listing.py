@@ -1,4 +1,4 @@
-"""What there is: recipes, runs and data sets, as rows and as tables."""
+"""The list of runs, as rows and as a table; its columns for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from whit.errors import InputError
 from whit.runs.reader import RunRecord, find_runs, read_run
 from whit.system.numbers import percent
 from whit.system.text_tables import text_table
-
-if TYPE_CHECKING:
-    pass
-
 
 Row = dict[str, Any]
 
@@ -88,17 +84,15 @@ COLUMNS = (
            {"seconds": _stored("seconds", "total")}),
     Column("changed", {}, "", "changed", "time", "9.5rem"),
 )  # fmt: skip
-PAGE_ORDER = (
-    *("name", "seed", "state", "accuracy", "split", "params", "epochs", "seconds", "changed"),
-)
+PAGE_ORDER = "name", "seed", "state", "accuracy", "split", "params", "epochs", "seconds", "changed"
 
 
 def page_columns() -> list[dict[str, str]]:
-    """Return the columns of the page as it is told of them."""
-    columns = {column.key: column for column in COLUMNS}
+    """Return the columns of the page, in its order, as JSON."""
+    by_key = {column.key: column for column in COLUMNS}
+    columns = [by_key[key] for key in PAGE_ORDER]
     return [
-        {"key": key, "heading": column.page_heading, "kind": column.kind, "width": column.width}
-        for key, column in ((key, columns[key]) for key in PAGE_ORDER)
+        {"key": c.key, "heading": c.page_heading, "kind": c.kind, "width": c.width} for c in columns
     ]
 
 

@@ -1,8 +1,8 @@
 """Who may write in a run folder: one process at a time.
 
-The lock is the operating system's own (filelock: flock, or what the system has), so a killed
-owner loses it at once, and two processes that ask in the same instant cannot both get it. Who
-owns it stands beside it in `owner.json`, for messages and for file systems that several machines
+The lock is one of the operating system (filelock: flock, or its equivalent there), so a killed
+holder loses it at once, and two processes that ask in the same instant cannot both get it. Its
+holder is named beside it in `owner.json`, for messages and for file systems that several machines
 share, where a lock of another machine may not be seen.
 """
 
@@ -25,19 +25,19 @@ from whit.runs import layout
 from whit.system.atomic_files import atomic_write
 from whit.system.untrusted_files import read_untrusted
 
-_MAX_BYTES = 10_000  # bytes of owner.json; ours has about 300
+_MAX_BYTES = 10_000  # bytes of owner.json; a normal one has about 300
 
 
 @dataclass(frozen=True)
 class LockHolder:
-    """A process, told apart from others that had its number before or have it elsewhere."""
+    """A process, distinct from others with the same number: earlier ones, or on other hosts."""
 
     host: str
-    boot_id: str | None  # of the kernel, where it gives itself a name at each start
+    boot_id: str | None  # of the kernel, where it names each boot
     pid: int
-    start_time: str | None  # when the process started, in the kernel's own count
-    since: str  # when it took the run, ISO 8601
-    token: str  # no two owners share it
+    start_time: str | None  # when the process started, in clock ticks since boot
+    since: str  # when it locked the run, ISO 8601
+    token: str  # no two holders share it
 
     @classmethod
     def this_process(cls) -> LockHolder:
@@ -57,20 +57,18 @@ class LockHolder:
         """Whether the process still runs; None when it is another machine's and cannot be seen."""
         if self.host != socket.gethostname():
             return None
-        same_start = self.boot_id == _boot_id()
-        return (
-            same_start and is_running(self.pid) and self.start_time == _process_start_time(self.pid)
-        )
+        start = (_boot_id(), _process_start_time(self.pid))
+        return is_running(self.pid) and (self.boot_id, self.start_time) == start
 
 
 class RunLock:
-    """The right to write in one folder, from its making to `give_back`."""
+    """The right to write in one folder, from construction to `release`."""
 
     def __init__(self, folder: Path, *, steal: bool = False):
-        """Take the folder. Raises RunOwned, naming the owner, when it is somebody else's.
+        """Lock the folder. Raises RunLocked, naming the holder, when another process has it.
 
-        `take_over` takes it from an owner on another machine, of whom nobody here can know
-        whether it is alive. Raises OSError when nothing can be written.
+        `steal` takes it from a holder on another machine, which cannot be seen from here to be
+        alive or dead. Raises OSError when nothing can be written.
         """
         self.folder = folder
         self.holder = LockHolder.this_process()
@@ -78,8 +76,8 @@ class RunLock:
         try:
             self._lock.acquire()
         except Timeout:
-            owner = read_lock_holder(folder) or "another process"
-            raise RunLocked(f"{folder.parent}: it is being trained by {owner}.") from None
+            holder = read_lock_holder(folder) or "another process"
+            raise RunLocked(f"{folder.parent}: it is being trained by {holder}.") from None
         before = read_lock_holder(folder)
         if before and before.host != self.holder.host and not steal:
             self._lock.release()
@@ -95,7 +93,7 @@ class RunLock:
             raise
 
     def check(self) -> None:
-        """Raise LostLock if the folder was taken over, or is gone."""
+        """Raise LockLost if the lock was stolen, or the folder is missing."""
         now = read_lock_holder(self.folder)
         if now is None or now.token != self.holder.token:
             raise LockLost(
@@ -113,15 +111,15 @@ class RunLock:
 
 
 def read_lock_holder(folder: Path) -> LockHolder | None:
-    """Return who took the folder and did not give it back, dead or alive."""
+    """Return who locked the folder and did not release it, dead or alive."""
     try:
         value: Any = json.loads(read_untrusted(folder / layout.LOCK_HOLDER, _MAX_BYTES) or b"")
-        owner = LockHolder(**value)
-        typed = isinstance(owner.pid, int) and 0 < owner.pid < 1 << 31
-        names = (owner.host, owner.since, owner.token)
-        return owner if typed and all(isinstance(name, str) for name in names) else None
+        holder = LockHolder(**value)
+        is_pid = isinstance(holder.pid, int) and 0 < holder.pid < 1 << 31
+        names = (holder.host, holder.since, holder.token)
+        return holder if is_pid and all(isinstance(name, str) for name in names) else None
     except (OSError, ValueError, TypeError, RecursionError):
-        return None  # never taken, or not written by us
+        return None  # never locked, or not written by us
 
 
 def is_running(pid: int) -> bool:

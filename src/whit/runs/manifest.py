@@ -1,7 +1,7 @@
 """The manifest of a run: digests of its files and of the result itself, in `result.json`.
 
 It finds what was altered after the fact by accident or by hand. Whoever alters everything and
-writes the manifest again is found by what `whit audit` recomputes: the weights have the accuracy
+writes the manifest again is caught by what `whit audit` recomputes: the weights have the accuracy
 that they have.
 """
 
@@ -19,7 +19,7 @@ HASHED_FILES = tuple(name for name in layout.FILES if name != layout.RESULT)
 
 
 def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the result with the digests of the files beside it, and then its own."""
+    """Return the result with the digests of the files beside it, and that of all this."""
     hashed = {**result, "files": {name: _file_digest(folder / name) for name in HASHED_FILES}}
     return {**hashed, "seal": _digest(hashed)}
 

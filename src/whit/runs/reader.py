@@ -26,7 +26,6 @@ _MAX_BYTES = 2_000_000
 _MAX_EPOCH_BYTES = 1_000  # bytes in the log
 _MAX_CACHED = 5_000  # characters of a recipe that is cached once parsed; ours have about 1,000
 
-
 State = Literal["finished", "diverged", "running", "stopped"]
 
 
@@ -46,10 +45,11 @@ class RunRecord:
         if self.result is not None:
             state: State = self.result["state"]
             return state
-        return "running" if self.owner and self.owner.is_alive() is not False else "stopped"
+        holder = self.lock_holder
+        return "running" if holder and holder.is_alive() is not False else "stopped"
 
     @property
-    def owner(self) -> LockHolder | None:
+    def lock_holder(self) -> LockHolder | None:
         return read_lock_holder(self.path / layout.CHECKPOINTS)
 
     @property
@@ -61,7 +61,7 @@ class RunRecord:
     def last_val(self) -> Evaluation | None:
         """The evaluation on val after the last epoch; None where there was none."""
         evaluations = self.log[-1].evaluations if self.log else ()
-        return next((found for found in evaluations if found.split == "val"), None)
+        return next((e for e in evaluations if e.split == "val"), None)
 
     @property
     def final_evaluation(self) -> Evaluation | None:
@@ -219,14 +219,14 @@ def find_runs(roots: Sequence[Path]) -> list[Path]:
 
     Raises InputError for a folder that may not be listed.
     """
-    found = []
+    runs = []
     for root in roots:
         if layout.is_run(root):
-            found.append(root)
+            runs.append(root)
         elif root.is_dir():
             try:
                 paths = sorted(root.iterdir())
             except OSError as error:
                 raise InputError(f"{root}: cannot be read: {error.strerror}.") from None
-            found += [path for path in paths if layout.is_run(path)]
-    return found
+            runs += [path for path in paths if layout.is_run(path)]
+    return runs

@@ -11,7 +11,7 @@ from whit.recipes.budget import Budget, Metrics, Verdict, Violation
 from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
 
-KEPT = {True: "kept", False: "MISSED", None: "open"}  # whether a limit was, in tables
+RULE_STATUS = {True: "kept", False: "MISSED", None: "open"}  # whether a limit is met, in tables
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RunResult:
     weights_sha256: str
     notes: tuple[str, ...] = ()
     state: Literal["finished", "diverged"] = "finished"
-    optimizer_sha256: str = ""  # of the optimiser's tensors after the last step
+    optimizer_sha256: str = ""  # of the optimizer's tensors after the last step
     changes: tuple[dict[str, Any], ...] = ()  # accepted when it was resumed
     teacher: dict[str, Any] | None = None  # its cost, of a run with distillation
     diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
@@ -94,23 +94,19 @@ class RunResult:
         test: dict[str, Any] = {key: getattr(self.test, key, None) for key in keys}
         if self.test:
             test["wrong"] = list(self.test.wrong)
+        test |= {"reads": self.test_reads, "selected_on_test": self.metrics.selected_on_test}
         best = None
         if self.best:
             epoch, evaluation = self.best
             best = {"epoch": epoch, "correct": evaluation.correct, "split": evaluation.split}
-        diverged = {"diverged": self.diverged} if self.diverged else {}
         return {
             "state": self.state,
-            **diverged,
+            **({"diverged": self.diverged} if self.diverged else {}),
             "verdict": self.verdict,
             "violations": [violation.to_json() for violation in self.violations],
             **self.metrics.network_json(),
             "epochs": json_number(self.epochs),
-            "test": {
-                **test,
-                "reads": self.test_reads,
-                "selected_on_test": self.metrics.selected_on_test,
-            },
+            "test": test,
             "best_epoch": best,
             "seconds": {"train": self.seconds_train, "total": self.seconds_total},
             "images_seen": self.images_seen,
@@ -128,9 +124,8 @@ class RunResult:
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
             best = (
-                f"Best epoch on {evaluation.split}: {epoch}, "
-                f"{evaluation.correct}/{evaluation.total} "
-                "(shown only: the last epoch is judged)."
+                f"Best epoch on {evaluation.split}: {epoch}, {evaluation.correct}/"
+                f"{evaluation.total} (shown only: the last epoch is judged)."
             )
             lines.append(wrap(best, width))
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
@@ -154,11 +149,8 @@ def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
     rows = budget.rows(metrics)
     if not rows:
         return "Verdict: met. The recipe sets no limits."
-    cells = [("budget", "limit", "value", "")]
-    for rule, limit, value, kept in rows:
-        cells.append((rule, limit, value, KEPT[kept]))
-    lines = align_columns(cells, "llll")
-    verdict = budget.verdict(metrics)
-    lines.append(f"Verdict: {verdict}.")
-    lines += [wrap(f"  - {found.message}", width) for found in budget.violations(metrics)]
+    cells = [(rule, limit, value, RULE_STATUS[passes]) for rule, limit, value, passes in rows]
+    lines = align_columns([("budget", "limit", "value", ""), *cells], "llll")
+    lines.append(f"Verdict: {budget.verdict(metrics)}.")
+    lines += [wrap(f"  - {violation.message}", width) for violation in budget.violations(metrics)]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The teacher of a recipe with distillation: found, and verified before it is used."""
+"""The teacher of a recipe with distillation: loaded, and verified before it is used."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ class Teacher:
         }
 
     def __str__(self) -> str:
-        epochs = self._result["epochs"]
-        accuracy = self._result["test"]["accuracy"]
+        epochs, accuracy = self._result["epochs"], self._result["test"]["accuracy"]
         on_test = "" if accuracy is None else f", {accuracy:.2f} % on test"
         return (
             f"{self.name}, a network of {self._result['params']:,} parameters trained for "
@@ -63,11 +62,9 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     if not layout.has_recipe(path):
         raise InputError(f"distill.teacher = {name!r}: there is no such run folder.")
     run = read_run(path)
-    problem = weights_problem(run)
-    if problem:
+    if problem := weights_problem(run):
         raise InputError(f"distill.teacher = {name!r}: {problem}, so it can teach nothing.")
-    tampered = [file for file, _, _ in verify_manifest(run.result or {}, path)]
-    if tampered:
+    if tampered := [file for file, _, _ in verify_manifest(run.result or {}, path)]:
         raise InputError(
             f"distill.teacher = {name!r}: altered after the run: {', '.join(tampered)}. Train the "
             "teacher again."

@@ -1,17 +1,3 @@
 """One run, from plan to result."""
 
-__all__ = [
-    "callback",
-    "checkpoint",
-    "checkpointer",
-    "device",
-    "evaluation",
-    "loop",
-    "optimization",
-    "outcome",
-    "plan",
-    "progress",
-    "run",
-    "setup",
-    "state",
-]
+__all__ = ["callback", "device", "evaluation", "optimization", "plan", "progress", "run"]

@@ -52,10 +52,10 @@ def write_checkpoint(folder: Path, content: bytes) -> Path:
 
     Raises OSError when it cannot be written; the earlier ones are kept then.
     """
-    found = _numbered(folder)
-    path = folder / file_name(found[0][0] + 1 if found else 0, content)
+    earlier = _numbered(folder)
+    path = folder / file_name(earlier[0][0] + 1 if earlier else 0, content)
     atomic_write(path, content)
-    for _, older in found[_NUM_KEPT - 1 :]:
+    for _, older in earlier[_NUM_KEPT - 1 :]:
         older.unlink(missing_ok=True)
     return path
 

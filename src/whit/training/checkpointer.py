@@ -21,7 +21,6 @@ from whit.system.signals import SignalHandler
 from whit.training.callback import RunCallback
 from whit.training.checkpoint import (
     Checkpoint,
-    find_latest_checkpoint,
     quarantine,
     serialize,
     valid_checkpoints,
@@ -55,8 +54,8 @@ class ResumableState:
     @property
     def threads(self) -> int | None:
         """Threads since they were last changed; None when they never were."""
-        found = [change["now"] for change in self.changes if change["what"] == "threads"]
-        return found[-1] if found else None
+        values = [change["now"] for change in self.changes if change["what"] == "threads"]
+        return values[-1] if values else None
 
     def describe_position(self) -> str:
         """Return where training stands, such as `in epoch 3 of 5, after 12 of 235 batches`."""
@@ -85,7 +84,7 @@ class ResumableState:
         return serialize(tensors, metadata)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Return to a checkpoint. Raises CannotResume if it is another run's."""
+        """Return to a checkpoint. Raises IncompatibleResume if it is another run's."""
         metadata = checkpoint.metadata
         try:
             run = (metadata["recipe_sha256"], metadata["seed"])
@@ -162,18 +161,11 @@ class Checkpointer(RunCallback):
                 break
         return save_weights(state.model)
 
-    def wrap_batches(self, epoch: int, batches: Batches, metrics: EpochMetrics) -> Batches:
+    def wrap_batches(
+        self, epoch: int, batches: Batches, metrics: EpochMetrics
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Between two steps, stop if asked to, and save when it is time."""
-        return self._check_between(self._callback.wrap_batches(epoch, batches, metrics))
-
-    def on_epoch_end(self, record: EpochRecord) -> None:
-        """Keep an epoch: first in the checkpoint, which holds the log, then in the log."""
-        self.resumable.records.append(record)
-        self.save()
-        self.folder.append_log(record)
-        self._callback.on_epoch_end(record)
-
-    def _check_between(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = self._callback.wrap_batches(epoch, batches, metrics)
         with ExitStack() as stack:
             if isinstance(batches, Generator):
                 stack.callback(batches.close)  # so a bar is removed before an error is printed
@@ -182,22 +174,17 @@ class Checkpointer(RunCallback):
                 yield batch
             self._between_steps()
 
+    def on_epoch_end(self, record: EpochRecord) -> None:
+        """Keep an epoch: first in the checkpoint, which holds the log, then in the log."""
+        self.resumable.records.append(record)
+        self.save()
+        self.folder.append_log(record)
+        self._callback.on_epoch_end(record)
+
     def _between_steps(self) -> None:
         self.signals.check()
         if time.perf_counter() - self._saved > _SAVE_INTERVAL:
             self.save()
-
-
-def load_latest(folder: RunFolder, resumable: ResumableState) -> tuple[Path | None, list[Path]]:
-    """Restore `resumable` from the newest valid checkpoint; changes nothing on the disk.
-
-    Returns that checkpoint, or None when there is none and the run restarts, and those that are
-    damaged and skipped. Raises CannotResume for one of another run.
-    """
-    checkpoint, damaged = find_latest_checkpoint(folder.checkpoints, resumable.max_bytes)
-    if checkpoint:
-        resumable.restore(checkpoint)
-    return checkpoint.path if checkpoint else None, damaged
 
 
 def reconcile_log(folder: RunFolder, resumable: ResumableState, damaged: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The device, the threads and the memory that a run computes with."""
 
 from __future__ import annotations
 

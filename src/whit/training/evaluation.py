@@ -1,4 +1,4 @@
-"""Judging a model on a split, image by image."""
+"""Evaluating a model on a split, image by image."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ def evaluate(
 ) -> Evaluation:
     """Return correct, total and mean loss over every image of `split`, in fp32.
 
-    The last batch is kept, however small; the images that were judged are counted and must be
-    the split's. The model is left in the mode it was in.
+    The last batch is kept, however small; the evaluated images are counted and must be all of
+    the split. The model is left in the mode it was in.
     """
     started = time.perf_counter()
     was_training = model.training
     wrong: list[int] = []
-    total = 0
-    loss = 0.0
+    total, loss = 0, 0.0
     for first, logits, labels in _batches(model.eval(), split, normalize, device, batch_size):
-        missed = (logits.argmax(1) != labels).nonzero().flatten()
-        wrong += (missed + first).tolist()
+        misclassified = (logits.argmax(1) != labels).nonzero().flatten()
+        wrong += (misclassified + first).tolist()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         total += len(labels)
     model.train(was_training)
@@ -52,8 +51,8 @@ def evaluate(
 def predict(model: nn.Module, split: Split, normalize: Normalize) -> Tensor:
     """Return the logits, float32 (N, K), of every image of `split` in its order.
 
-    In the same batches as `evaluate`, so that both decide the same. The model is left in the mode
-    it was in.
+    In the same batches as `evaluate`, so that both give the same classes. The model is left in
+    the mode it was in.
     """
     was_training = model.training
     parts = [logits for _, logits, _ in _batches(model.eval(), split, normalize, "cpu", _BATCH)]
@@ -66,13 +65,13 @@ def predict(model: nn.Module, split: Split, normalize: Normalize) -> Tensor:
 def _batches(
     model: nn.Module,
     split: Split,
-    normalise: Normalize,
+    normalize: Normalize,
     device: torch.device | str,
     batch_size: int,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield (place of the first image, logits (N, K), labels (N,)) of each batch."""
+    """Yield (index of the first image, logits (N, K), labels (N,)) of each batch."""
     for first in range(0, len(split), batch_size):
         images = split.images[first : first + batch_size].to(device).float()
         labels = split.labels[first : first + batch_size].to(device)
-        images = normalise(images).contiguous(memory_format=torch.channels_last)
+        images = normalize(images).contiguous(memory_format=torch.channels_last)
         yield first, model(images), labels

@@ -26,22 +26,23 @@ def build_result(
     weights: bytes,
 ) -> RunResult:
     """Judge a run that has ended. `weights` is the content of its weights file."""
-    last = records[-1] if records else None
-    test = next((r for r in last.evaluations if r.split == "test"), None) if last else None
+    evaluations = records[-1].evaluations if records else ()
+    test = next((e for e in evaluations if e.split == "test"), None)
+    epochs = Fraction(state.seen, len(dataset.train))
     metrics = replace(
         plan.metrics,
-        epochs=Fraction(state.seen, len(dataset.train)),
+        epochs=epochs,
         correct=test.correct if test else None,
         total=test.total if test else None,
         leaked=dataset.overlap,
     )
     budget = plan.recipe.budget.to_budget()
-    num_evaluations = sum(r.split == "test" for record in records for r in record.evaluations)
+    num_evaluations = sum(e.split == "test" for record in records for e in record.evaluations)
     return RunResult(
         verdict=budget.verdict(metrics),
         violations=budget.violations(metrics),
         params=plan.audit.params.total,
-        epochs=Fraction(state.seen, len(dataset.train)),
+        epochs=epochs,
         test=test,
         test_reads=num_evaluations,
         best=best_epoch(records),

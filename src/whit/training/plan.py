@@ -1,4 +1,4 @@
-"""What a recipe will cost, said before any data is read."""
+"""What a recipe will cost, computed before any data is read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def hard_violations(self) -> tuple[Violation, ...]:
-        """The violations that no training can mend: parameters and layers."""
+        """The violations that no training can fix: parameters and layers."""
         return tuple(violation for violation in self.violations if violation.rule != "epochs")
 
     @property
@@ -112,7 +112,7 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
-    """Plan a recipe, or a recipe for a model of your own; reads no images.
+    """Plan a recipe, or a recipe for `model`; reads no images.
 
     Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
     data set is not there, InputError when batch or validation sizes do not fit it.
@@ -159,7 +159,7 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
 def _teacher_problems(
     teacher: Teacher, image_shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[str]:
-    """Say how what the teacher was trained on differs from what it shall teach."""
+    """Yield how the images the teacher was trained on differ from those of the recipe."""
     data = teacher.run.recipe.data.name
     shape, classes, _ = probe_dataset(data)
     if (shape, classes) != (image_shape, num_classes):

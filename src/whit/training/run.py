@@ -14,16 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from whit import errors
 from whit.data.splits import Dataset, Split
-from whit.errors import (
-    Diverged,
-    IncompatibleResume,
-    Interrupted,
-    LockLost,
-    RunAlreadyFinished,
-    RunFailed,
-    WhitError,
-)
 from whit.models.weights import save_weights
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.model_ref import reject_code_in_run
@@ -37,8 +29,8 @@ from whit.runs.result import RunResult
 from whit.system.rng import preserve_rng_state
 from whit.system.signals import SignalHandler, StopRequested, raise_keyboard_interrupt
 from whit.training.callback import RunCallback, RunStatus
-from whit.training.checkpoint import file_name
-from whit.training.checkpointer import Checkpointer, ResumableState, load_latest, reconcile_log
+from whit.training.checkpoint import file_name, find_latest_checkpoint
+from whit.training.checkpointer import Checkpointer, ResumableState, reconcile_log
 from whit.training.device import resolve_device, resolve_threads
 from whit.training.evaluation import evaluate
 from whit.training.loop import train
@@ -102,22 +94,26 @@ def resume_run(
 
     Device and threads are those it had, unless given. `accept_changes` resumes although machine,
     code or data have changed; the result says so. `take_over` takes the folder from another
-    machine that did not release it. Raises RunEnded when there is nothing to resume,
-    CannotResume when it would not be the same run, InputError and its kin; in all these cases
+    machine that did not release it. Raises RunAlreadyFinished when there is nothing to resume,
+    IncompatibleResume when it would not be the same run, InputError and its kin; in all these cases
     nothing was changed. Otherwise as `train_run`.
     """
     record = read_run(path)
     _refuse_ended(record, take_over)
     reject_code_in_run(record.recipe.model.name, path)
     if model is not None and not record.recipe.model.is_in_memory:
-        raise IncompatibleResume(f"{path}: its recipe builds its model: leave model=... away.")
-    resumed = make_plan(record.recipe, model)
-    if resumed.recipe != record.recipe:
-        raise IncompatibleResume(f"{path}: trained {record.recipe.model.name}, not this model.")
+        raise errors.IncompatibleResume(
+            f"{path}: its recipe builds its model: leave model=... away."
+        )
+    plan = make_plan(record.recipe, model)
+    if plan.recipe != record.recipe:
+        raise errors.IncompatibleResume(
+            f"{path}: trained {record.recipe.model.name}, not this model."
+        )
     if record.seed is None:
-        raise IncompatibleResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
+        raise errors.IncompatibleResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
     torch_device = resolve_device(device or str(record.environment.get("device", "cpu")))
-    setup = setup_run(resumed, model, record.seed, torch_device)
+    setup = setup_run(plan, model, record.seed, torch_device)
     resumable = ResumableState(setup, (path / layout.RECIPE).read_bytes())
     with (
         SignalHandler(on_second_signal) as signals,
@@ -128,14 +124,16 @@ def resume_run(
         ended = read_run(path).result  # by another process, since we looked
         if ended is not None:
             folder.finish()
-            raise RunAlreadyFinished(path, ended)
-        latest, damaged = load_latest(folder, resumable)
-        if latest is None and record.recipe.model.is_in_memory:
-            raise IncompatibleResume(
+            raise errors.RunAlreadyFinished(path, ended)
+        latest, damaged = find_latest_checkpoint(folder.checkpoints, resumable.max_bytes)
+        if latest:
+            resumable.restore(latest)
+        elif record.recipe.model.is_in_memory:
+            raise errors.IncompatibleResume(
                 f"{path}: no whole checkpoint is left of a model given in Python."
             )
-        earlier = resumable.threads or record.environment.get("threads")
-        num_threads = resolve_threads(threads or (earlier if isinstance(earlier, int) else None))
+        before = resumable.threads or record.environment.get("threads")
+        num_threads = resolve_threads(threads or (before if isinstance(before, int) else None))
         environment = setup.environment(num_threads)
         changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not accept_changes:
@@ -143,18 +141,19 @@ def resume_run(
                 "it would not be the same run. Put this back as it was; or add --accept-changes, "
                 "and the result will say so."
             )
-            raise IncompatibleResume(
+            raise errors.IncompatibleResume(
                 [*(f"{path}: {describe_change(change)}." for change in changes), advice]
             )
         messages = [f"{file}: damaged, so it is not used." for file in damaged]
         if damaged or latest is None:
-            messages.append(f"Going on from {latest or 'the beginning: no checkpoint is whole'}.")
+            source = latest.path if latest else "the beginning: no checkpoint is whole"
+            messages.append(f"Going on from {source}.")
         messages += [f"Accepted: {describe_change(change)}." for change in changes]
         resumable.changes += [{**change, "epoch": setup.state.epoch} for change in changes]
         reconcile_log(folder, resumable, damaged)
         position = resumable.describe_position()
         with _use_threads(num_threads):
-            callback.on_resume(RunStatus(resumed, path, num_threads, position), messages)
+            callback.on_resume(RunStatus(plan, path, num_threads, position), messages)
             return _execute(Checkpointer(resumable, folder, signals, callback))
 
 
@@ -180,7 +179,7 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
         signals.final_check()
     except StopRequested as stop:
         raise _interrupted(stop, checkpointer) from None
-    except Diverged as error:
+    except errors.Diverged as error:
         weights = checkpointer.last_finite_weights()
         _finalize(diverged_result(result_with(weights), error), weights, checkpointer)
         location = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
@@ -190,7 +189,7 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
 
 
 def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> RunResult:
-    """Write the files of a finished run; `result.json` comes last and seals the rest."""
+    """Write the files of a finished run; last `result.json`, with the digests of the others."""
     folder, audit = checkpointer.folder, checkpointer.resumable.setup.plan.audit
     folder.write_bytes(layout.WEIGHTS, weights)
     result = replace(result, folder=folder.path, seconds_total=checkpointer.elapsed)
@@ -200,17 +199,19 @@ def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> 
     return result
 
 
-def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> Interrupted:
+def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> errors.Interrupted:
     """Save, and return an error that says how to resume."""
     folder, resumable = checkpointer.folder, checkpointer.resumable
     position = resumable.describe_position()
     if stop.is_consistent:
         try:
             checkpointer.save()
-        except LockLost:
+        except errors.LockLost:
             raise
-        except RunFailed as error:
-            raise RunFailed(f"stopped by {stop.name} {position}, and not saved: {error}") from None
+        except errors.RunFailed as error:
+            raise errors.RunFailed(
+                f"stopped by {stop.name} {position}, and not saved: {error}"
+            ) from None
         saved = "Everything is saved"
     else:
         saved = "The step under way took too long to wait for; what was saved before it is kept"
@@ -221,13 +222,13 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> Interrupted
 
 
 def _refuse_ended(record: RunRecord, take_over: bool) -> None:
-    """Raise RunEnded for a run with a result, and remove what a kill at its very end left."""
+    """Raise RunAlreadyFinished for a run with a result; remove what a kill at its end left."""
     if record.result is None:
         return
     if (record.path / layout.CHECKPOINTS).exists():
         with RunFolder(record.path, take_over=take_over) as folder:
             folder.finish()
-    raise RunAlreadyFinished(record.path, record.result)
+    raise errors.RunAlreadyFinished(record.path, record.result)
 
 
 def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
@@ -255,10 +256,10 @@ def _report_model_errors(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
     """Raise RunFailed for a model that fails while it is trained, saying where and why."""
     try:
         yield
-    except WhitError:
+    except errors.WhitError:
         raise
     except Exception as error:
-        raise RunFailed(
+        raise errors.RunFailed(
             f"{recipe.model.name} failed while training: {type(error).__name__}: {error} "
             f"What was trained before is saved; once it is mended, go on with: "
             f"{folder.resume_command} --accept-changes"

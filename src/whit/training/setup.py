@@ -85,10 +85,10 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
 
 def _check_dataset(dataset: Dataset, plan: Plan) -> None:
     """Raise DataError when the data is not what was planned for."""
-    found = (dataset.image_shape, dataset.num_classes, len(dataset.train))
+    actual = (dataset.image_shape, dataset.num_classes, len(dataset.train))
     planned = (plan.image_shape, plan.num_classes, plan.num_train)
-    if found != planned:
+    if actual != planned:
         raise DataError(
             f"{plan.recipe.data.name}: planned for images {planned[0]}, {planned[1]} classes and "
-            f"{planned[2]} training images, but found {found[0]}, {found[1]} and {found[2]}."
+            f"{planned[2]} training images, but found {actual[0]}, {actual[1]} and {actual[2]}."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any
@@ -18,6 +18,8 @@ from whit.training.optimization.optim import EMA, build_optimizer
 from whit.training.optimization.qat import FakeQuantizer
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+_POSITION = ("epoch", "batches", "seen", "steps", "seconds")  # attributes, and keys in a checkpoint
 
 
 @dataclass
@@ -52,7 +54,7 @@ class TrainingState:
         self.quantizer = FakeQuantizer(model, recipe.quantise)
         self.seed = seed
         self.device = device
-        self.epoch = 1  # the one under way, or about to begin
+        self.epoch = 1  # the current one, or about to begin
         self.batches = 0  # done in this epoch
         self.seen = 0  # images since the run began
         self.steps = 0  # since the run began
@@ -80,7 +82,7 @@ class TrainingState:
         """Snapshot the buffers, and disable dropout once `progress` in [0, 1] is at its end.
 
         A forward pass that diverges corrupts BatchNorm's statistics: `restore_buffers` undoes it.
-        A model's own calls of `F.dropout` are not reached.
+        A model's direct calls of `F.dropout` are not reached.
         """
         if self._buffers:
             torch._foreach_copy_(self._snapshot, self._buffers)
@@ -115,16 +117,14 @@ class TrainingState:
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state as tensors by name, on the CPU, and JSON."""
         tensors = {f"model.{name}": tensor for name, tensor in _named_tensors(self.model).items()}
-        tensors |= {f"optimizer.{name}": t for name, t in self._optimizer_tensors()}
+        for i, parameter in enumerate(self.optimizer.parameters()):
+            entries = sorted(self.optimizer.state[parameter].items())
+            tensors |= {f"optimizer.{i}.{key}": tensor for key, tensor in entries}
         tensors |= {f"average.{i}": tensor for i, tensor in enumerate(self.ema.mean)}
         rng_tensors, rng_metadata = get_rng_state(self.device)
         tensors |= {f"chance.{name}": tensor for name, tensor in rng_tensors.items()}
         metadata = {
-            "epoch": self.epoch,
-            "batches": self.batches,
-            "seen": self.seen,
-            "steps": self.steps,
-            "seconds": self.seconds,
+            **{key: getattr(self, key) for key in _POSITION},
             "lr": [group.lr for group in self.optimizer.groups],
             "tally": asdict(self.metrics),
             "average_steps": self.ema.steps,
@@ -163,17 +163,11 @@ class TrainingState:
         rng = {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("chance.")}
         set_rng_state(rng, metadata["chance"], self.device)
         self.ema.steps = metadata["average_steps"]
-        self.epoch, self.batches = metadata["epoch"], metadata["batches"]
-        self.seen, self.steps = metadata["seen"], metadata["steps"]
+        for key in _POSITION:
+            setattr(self, key, metadata[key])
         for group, lr in zip(self.optimizer.groups, metadata["lr"], strict=True):
             group.lr = lr
-        self.seconds = metadata["seconds"]
         self.metrics = EpochMetrics(**metadata["tally"])
-
-    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for index, parameter in enumerate(self.optimizer.parameters()):
-            for key, value in sorted(self.optimizer.state[parameter].items()):
-                yield f"{index}.{key}", value
 
     def num_bytes(self) -> int:
         """Return an upper bound of the size of `save`, before the first step and after it."""

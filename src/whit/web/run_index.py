@@ -111,7 +111,7 @@ class RunIndex:
         if cached is not None and cached.signature != signature:
             cached = None
         run = cached.run if cached else location.read()
-        owner = run.owner if run.result is None else None
+        owner = run.lock_holder if run.result is None else None
         is_alive = owner.is_alive() if owner else None
         if cached is None or cached.owner != (owner, is_alive):
             changed = _last_change(signature[: len(layout.RECORD_FILES)])

@@ -42,7 +42,7 @@ class FakeQuantizer:
         self.spec = spec
         weights = {id(w): w for w in model.parameters() if w.ndim >= 2} if spec else {}
         self.weights: list[Tensor] = list(weights.values())
-        self._float_weights: list[Tensor] = []  # while quantized ones are in their place
+        self._float_weights: list[Tensor] = []  # while quantized ones replace them
 
     @torch.no_grad()
     def apply(self, progress: float) -> None:
