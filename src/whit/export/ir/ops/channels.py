@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whit.export.c.kernel import Ints, Kernel, Step
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.layers import pad_map
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.pooling import MAX_POOL
 from whit.export.ir.ops.values import GraphBuilder, Layout, UnsupportedOp, ValueView, as_map
 from whit.export.onnx import OnnxWriter
+from whit.export.program import Ints, Kernel, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
 

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whit.export.c.kernel import OUTSIDE, Array, Ints, Kernel, Step
 from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.operator import Operator
-from whit.export.ir.ops.sliding import pair, window_positions
 from whit.export.ir.ops.spatial import PAD
 from whit.export.ir.ops.values import (
     GraphBuilder,
@@ -24,9 +22,11 @@ from whit.export.ir.ops.values import (
     ValueView,
     as_map,
     is_channel_vector,
+    pair,
+    window_positions,
 )
 from whit.export.onnx import OnnxWriter
-from whit.export.program import ProgramBuilder
+from whit.export.program import OUTSIDE, Array, Ints, Kernel, ProgramBuilder, Step
 from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder, QuantizedWeights
 from whit.export.quantization.calibration import quantize_weights
 from whit.export.quantization.fixed_point import quantize_multiplier

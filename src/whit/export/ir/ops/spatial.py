@@ -11,12 +11,11 @@ import numpy as np
 from torch.nn import functional as F
 
 from whit.errors import ModelError
-from whit.export.c.kernel import Ints, Kernel, Step, is_flat
 from whit.export.ir.fusion import remove_operation
 from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.operator import Operator, lower_float, lower_int8
 from whit.export.onnx import OnnxWriter
-from whit.export.program import ProgramBuilder
+from whit.export.program import Ints, Kernel, ProgramBuilder, Step, is_flat
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.reference import divide_toward_zero
 from whit.models.layers import MIN_MASS, Deskew
@@ -176,10 +175,7 @@ def _write_deskew(writer: OnnxWriter, op: Operation) -> None:
     )
     grid = node("Concat", "grid", *pairs, axis=3)
     writer.node(
-        *("GridSample", op.name, image, grid),
-        mode="linear",
-        padding_mode="border",
-        align_corners=0,
+        *("GridSample", op.name, image, grid), mode="linear", padding_mode="border", align_corners=0
     )
 
 
