@@ -110,9 +110,9 @@ class _RealMultiplier:
 
     def at(self, shift: int) -> tuple[list[int], list[int]]:
         """Return integer factors and offsets with `shift` fractional bits."""
-        factors = [
-            min(2**31 - 1, max(-(2**31) + 1, round(float(f) * 2**shift))) for f in self.factors
-        ]
+        max_factor = 2**31 - 1
+        exact = (round(float(factor) * 2**shift) for factor in self.factors)
+        factors = [min(max_factor, max(-max_factor, factor)) for factor in exact]
         half = 1 << (shift - 1) if self.rounded else 0
         return factors, [
             round(float(offset) * 2**shift) - factor * int(excess) + half
@@ -131,9 +131,9 @@ class _RealMultiplier:
 
 def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
     """Return factors and offsets of 16 bits, where their error is small anywhere in a sum."""
-    if (found := real.up_to(2**15 - 1, shift)) is None:
+    if (numbers := real.up_to(2**15 - 1, shift)) is None:
         return None
-    factors, offsets, shift = found
+    factors, offsets, shift = numbers
     max_error = MAX_ERROR if real.rounded else _MAX_LOGIT_ERROR
     low, high = real.low - real.excesses, real.high - real.excesses
     error = np.abs(np.array(factors) / 2.0**shift - real.factors)
@@ -144,9 +144,9 @@ def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | N
 
 def _with_8_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
     """Return factors of 8 bits, where none of them is far smaller than the largest."""
-    if real.factors.min() <= 0 or (found := real.up_to(255, shift)) is None:
+    if real.factors.min() <= 0 or (numbers := real.up_to(255, shift)) is None:
         return None
-    factors, offsets, shift = found
+    factors, offsets, shift = numbers
     error = np.abs(np.array(factors) / 2.0**shift / real.factors - 1)
     if error.max() > _MAX_FACTOR_ERROR:
         return None

@@ -22,7 +22,7 @@ from whit.export.quantization.fixed_point import scalar_multiplier
 
 Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
 _PARTS = 16  # of a level, in which hardswish computes
-# Fewer would make 3 another number; more than the most could leave 32 bits.
+# Fewer parts would make 3 another number; more could leave 32 bits.
 _MIN_THREE, _MAX_THREE = 48, 1 << 20
 
 

@@ -126,11 +126,11 @@ class GraphBuilder:
 
     def _store(self, name: str, tensor: Tensor) -> str:
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        found = self._name_by_key.setdefault(key, name)
-        if found == name:
+        stored = self._name_by_key.setdefault(key, name)
+        if stored == name:
             self._kept_alive.append(tensor)  # another tensor must not get its address
             self.constants[name] = tensor.double()
-        return found
+        return stored
 
 
 def as_map(value: Any, what: str) -> ValueView:
