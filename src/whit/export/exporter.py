@@ -71,20 +71,17 @@ class ExportResult:
 
     def text(self, width: int = 100) -> str:
         proof = self.proof
-        written = (
+        lines = [
             f"{self.path}: {self.num_bytes:,} bytes with {self.constants:,} numbers, "
-            f"{self.macs:,} multiply-adds an image."
-        )
-        equal = (
+            f"{self.macs:,} multiply-adds an image.",
             f"The same class as the network on {proof.same_class:,} of {proof.num_images:,} "
-            f"{self.split} images; logits differ by at most {proof.largest_difference:.1e}."
-        )
-        right = (
+            f"{self.split} images; logits differ by at most {proof.largest_difference:.1e}.",
             f"Right on {self.correct:,} of them ({percent(self.correct, proof.num_images)} %), "
-            f"computed by {self.ran_by}."
-        )
-        needs = ", ".join(f"{value:,} bytes of {name}" for name, value in self.sizes.items())
-        lines = [written, equal, right, *([f"It needs {needs}."] if needs else [])]
+            f"computed by {self.ran_by}.",
+        ]
+        if self.sizes:
+            sizes = (f"{value:,} bytes of {name}" for name, value in self.sizes.items())
+            lines.append(f"It needs {', '.join(sizes)}.")
         return "\n".join(wrap(line, width) for line in lines)
 
 
@@ -113,43 +110,44 @@ def export_run(
     if int8:
         # Integers are only near the network, so what they are made from must be the network.
         _require_parity(trained, "graph", run_logits(graph, images), expected)
-    made = chosen.build(graph, trained, int8=int8)
-    logits, ran_by = chosen.run(made, images)
+    exported = chosen.build(graph, trained, int8=int8)
+    logits, ran_by = chosen.run(exported, images)
     if not int8:
         _require_parity(trained, f"{target} form", logits, expected)
-    _write(out, made)
+    _write(out, exported)
     return ExportResult(
         target,
         int8,
         out,
-        made.num_bytes,
+        exported.num_bytes,
         graph.num_constants,
         graph.macs,
         trained.split.name,
         int((logits.argmax(1) == trained.split.labels).sum()),
         ran_by,
         ParityReport.between(logits, expected),
-        made.sizes,
+        exported.sizes,
     )
 
 
-def _write(out: Path, made: ExportedModel) -> None:
+def _write(out: Path, exported: ExportedModel) -> None:
     try:
-        if isinstance(made.files, bytes):
-            atomic_write(out, made.files)
+        if isinstance(exported.files, bytes):
+            atomic_write(out, exported.files)
         else:
-            atomic_write_directory(out, made.files)
+            atomic_write_directory(out, exported.files)
     except OSError as error:
-        advice = disk_error_advice(out.parent, error, made.num_bytes)
+        advice = disk_error_advice(out.parent, error, exported.num_bytes)
         raise RunFailed(f"{out}: cannot be written: {advice}, then export again.") from None
 
 
 def _require_exportable(run: RunRecord, out: Path) -> None:
     problems = []
-    problem = weights_problem(run)
-    if problem:
+    if problem := weights_problem(run):
         problems.append(f"{run.path}: {problem}, so there is nothing to export.")
-    elif sha256((run.path / layout.WEIGHTS).read_bytes()) != _judged_by(run):
+    elif sha256((run.path / layout.WEIGHTS).read_bytes()) != (run.result or {}).get(
+        "weights_sha256"
+    ):
         problems.append(
             f"{run.path / layout.WEIGHTS}: not the weights that the run was judged by: "
             "`whit audit` says more. They are not exported."
@@ -195,12 +193,7 @@ def _require_parity(trained: LoadedRun, what: str, logits: Tensor, expected: Ten
 def _is_equal(logits: Tensor, expected: Tensor) -> bool:
     """Whether logits (N, K) differ as sums in another order do, and only ties by their class."""
     size = 1 + float(expected.abs().max())
+    error = float((logits - expected).abs().max())
     chosen = expected.gather(1, logits.argmax(1, keepdim=True))[:, 0]
-    behind = float((expected.amax(1) - chosen).max())
-    return bool(
-        float((logits - expected).abs().max()) <= _MAX_ERROR * size and behind <= _MAX_TIE * size
-    )
-
-
-def _judged_by(run: RunRecord) -> object:
-    return (run.result or {}).get("weights_sha256")
+    gap = float((expected.amax(1) - chosen).max())
+    return error <= _MAX_ERROR * size and gap <= _MAX_TIE * size

@@ -90,47 +90,39 @@ class OnnxWriter:
                 "normalised; gives one logit a class."
             ),
         )
+        opset = helper.make_opsetid("", _OPSET)
         model = helper.make_model(
-            content,
-            opset_imports=[helper.make_opsetid("", _OPSET)],
-            ir_version=_IR,
-            producer_name="whit",
+            content, opset_imports=[opset], ir_version=_IR, producer_name="whit"
         )
-        helper.set_model_props(
-            model,
-            {
-                "name": graph.name,
-                "classes": json.dumps(graph.classes),
-                "input": "pixels 0..255, float32, N C H W, not normalised",
-                "output": "logits, N K, in the order of classes",
-                "numbers": "int8" if self.quantized else "float32",
-            },
-        )
+        properties = {
+            "name": graph.name,
+            "classes": json.dumps(graph.classes),
+            "input": "pixels 0..255, float32, N C H W, not normalised",
+            "output": "logits, N K, in the order of classes",
+            "numbers": "int8" if self.quantized else "float32",
+        }
+        helper.set_model_props(model, properties)
         return model
 
     def _operations(self) -> Iterator[Operation]:
         """The operations, which read the image as it is, or all its views in one batch."""
-        shifts = self.graph.shifts
+        (_, height, width), shifts = self.graph.image_shape, self.graph.shifts
         if len(shifts) == 1:
             yield from self.graph.operations
             return
-        _, height, width = self.graph.image_shape
         max_shift = max(abs(pixels) for shift in shifts for pixels in shift)
         around = self.array("views:around", [0, 0, max_shift, max_shift] * 2, np.int64)
         wide = self.node("Pad", "views:wide", INPUT, around, mode="edge")
         views = []
         for i, (right, down) in enumerate(shifts):
             top, left = max_shift - down, max_shift - right
-            bounds = (
-                self.array(f"view{i}:start", [top, left], np.int64),
-                self.array(f"view{i}:stop", [top + height, left + width], np.int64),
-            )
+            start = self.array(f"view{i}:start", [top, left], np.int64)
+            stop = self.array(f"view{i}:stop", [top + height, left + width], np.int64)
             axes = self.array("axes:HW", [2, 3], np.int64)
-            views.append(self.node("Slice", f"view{i}", wide, *bounds, axes))
+            views.append(self.node("Slice", f"view{i}", wide, start, stop, axes))
         self.node("Concat", "views", *views, axis=0)
         for op in self.graph.operations:
-            inside = tuple("views" if name == INPUT else name for name in op.inputs)
-            yield replace(op, inputs=inside)
+            yield replace(op, inputs=tuple("views" if i == INPUT else i for i in op.inputs))
 
     def _write_logits(self) -> None:
         """Name the logits, or the mean of those of all views."""
@@ -146,9 +138,9 @@ class OnnxWriter:
     def node(self, kind: str, name: str, *inputs: str, **settings: Any) -> str:
         from onnx import helper
 
-        made = helper.make_node(kind, list(inputs), [name], name=name, **settings)
-        made.attribute.sort(key=lambda attribute: attribute.name)
-        self.nodes.append(made)
+        node = helper.make_node(kind, list(inputs), [name], name=name, **settings)
+        node.attribute.sort(key=lambda attribute: attribute.name)
+        self.nodes.append(node)
         return name
 
     def array(self, name: str, values: Any, dtype: Any) -> str:
@@ -183,13 +175,10 @@ class OnnxWriter:
             weights = self.quantized.weights[name]
             # As uint8 around 128: onnxruntime adds products of uint8 and int8 in 16 bits, which
             # overflow, on processors without VNNI.
-            numbers = weights.numbers.astype(np.int16) + 128
-            given = (
-                self.array(name, numbers, np.uint8),
-                self.array(f"{name}:scales", weights.scales, np.float32),
-                self.array(f"{name}:zeros", np.full(len(weights.scales), 128), np.uint8),
-            )
-            self.node("DequantizeLinear", wide, *given, axis=0)
+            numbers = self.array(name, weights.numbers.astype(np.int16) + 128, np.uint8)
+            scales = self.array(f"{name}:scales", weights.scales, np.float32)
+            zeros = self.array(f"{name}:zeros", np.full(len(weights.scales), 128), np.uint8)
+            self.node("DequantizeLinear", wide, numbers, scales, zeros, axis=0)
         return wide
 
     def _round(self, name: str) -> None:
@@ -197,11 +186,8 @@ class OnnxWriter:
         qparams = self.quantized.qparams.get(name) if self.quantized else None
         if qparams is None:
             return
-        self.nodes[-1].output[0] = f"{name}:wide"
-        self.nodes[-1].name = f"{name}:wide"
-        given = (
-            self.array(f"{name}:scale", qparams.scale, np.float32),
-            self.array(f"{name}:zero", qparams.zero_point, np.uint8),
-        )
-        self.node("QuantizeLinear", f"{name}:bytes", f"{name}:wide", *given)
-        self.node("DequantizeLinear", name, f"{name}:bytes", *given)
+        self.nodes[-1].output[0] = self.nodes[-1].name = wide = f"{name}:wide"
+        scale = self.array(f"{name}:scale", qparams.scale, np.float32)
+        zero = self.array(f"{name}:zero", qparams.zero_point, np.uint8)
+        rounded = self.node("QuantizeLinear", f"{name}:bytes", wide, scale, zero)
+        self.node("DequantizeLinear", name, rounded, scale, zero)

@@ -142,8 +142,7 @@ def _quantize(graph: Graph, trained: LoadedRun) -> QuantizedProgram:
 
 def _require_finite(graph: Graph) -> None:
     """Raise ModelError naming constants that are no finite numbers."""
-    wrong = [name for name, tensor in graph.constants.items() if not tensor.isfinite().all()]
-    if wrong:
+    if wrong := [name for name, tensor in graph.constants.items() if not tensor.isfinite().all()]:
         raise ModelError(
             f"{graph.name}: cannot be exported: {', '.join(wrong)}: not all are finite numbers."
         )
@@ -151,13 +150,11 @@ def _require_finite(graph: Graph) -> None:
 
 def _describe(trained: LoadedRun) -> str:
     result = trained.run.result or {}
-    test = result["test"]
-    reached = ""
+    test, accuracy = result["test"], ""
     if test["correct"] is not None:
-        reached = f", {percent(test['correct'], test['total'])} % of {test['total']:,} test images"
-    return f"{result['params']:,} parameters{reached}."
+        accuracy = f", {percent(test['correct'], test['total'])} % of {test['total']:,} test images"
+    return f"{result['params']:,} parameters{accuracy}."
 
 
-TARGETS: dict[str, Target] = {
-    target.name: target for target in (OnnxTarget(), CTarget(), HtmlTarget())
-}
+_TARGETS: tuple[Target, ...] = (OnnxTarget(), CTarget(), HtmlTarget())
+TARGETS = {target.name: target for target in _TARGETS}

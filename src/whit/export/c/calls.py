@@ -7,9 +7,8 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from whit.export.c.kernel import Step, pixels_and_channels
 from whit.export.ir.graph import Shape
-from whit.export.program import Program
+from whit.export.program import Program, Step, pixels_and_channels
 from whit.training.optimization.qat import qmax
 
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
@@ -57,8 +56,8 @@ def calls(
     outputs (its channels), output_map; window; suffix; scalars and vectors (factors, offsets and
     shift, one for all channels or one each); first (output channels before this input's).
     """
-    held = {role: constant(name) for role, name in step.constants.items()}
-    words: dict[str, Any] = {name: _argument(each) for name, each in step.settings.items()} | held
+    words: dict[str, Any] = {name: _argument(each) for name, each in step.settings.items()}
+    words |= {role: constant(name) for role, name in step.constants.items()}
     if "kernel" in step.settings:
         words["window"] = _window(words)
     if "types" in step.settings:
@@ -68,7 +67,7 @@ def calls(
     words |= {"output": output, "outputs": step.shape[0], "first": 0}
     words["output_map"] = f"{output}, {_map(step.shape)}"
     words["other"] = value(step.inputs[-1])
-    found = []
+    texts = []
     for i, name in enumerate(step.inputs if step.kernel.per_input else step.inputs[:1]):
         pixels, channels = pixels_and_channels(program.shape_of(name))
         if step.kernel.per_input and len(step.shape) == 1:  # a map may lie as the vector does
@@ -78,9 +77,9 @@ def calls(
         words["values"] = f"{value(name)}, {pixels}, {channels}"
         words["input_map"] = f"{value(name)}, {_map(program.shape_of(name))}"
         words["scalars"] = _scalars(step, i) if "shift" in step.settings else ""
-        found.append(step.kernel.call.format(**words))
+        texts.append(step.kernel.call.format(**words))
         words["first"] += channels
-    return found
+    return texts
 
 
 def _argument(setting: Any) -> Any:

@@ -57,12 +57,10 @@ def compile_library(
     (source,) = (name for name in files if name.endswith(".c"))
     library = folder / "network.so"
     command = [cc, *flags, "-shared", "-fPIC", "-o", str(library), source, "-lm"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode != 0:
-        reasons = [line for line in done.stderr.splitlines() if "error" in line] or [
-            "no reason given"
-        ]
-        raise RunFailed(f"{cc} refuses the C form: {reasons[0]}")
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if result.returncode != 0:
+        errors = (line for line in result.stderr.splitlines() if "error" in line)
+        raise RunFailed(f"{cc} refuses the C form: {next(errors, 'no reason given')}")
     return library
 
 
@@ -72,9 +70,8 @@ def classify_each(
     """Return the scores (N, K) of each image; the classes it answers must be their largest."""
     classify = ctypes.CDLL(str(library))[f"{c_name(program.graph.name)}_classify"]
     pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
-    scores = np.zeros(
-        (len(images), len(program.graph.classes)), np.int32 if program.int8 else np.float32
-    )
+    dtype = np.int32 if program.int8 else np.float32
+    scores = np.zeros((len(images), len(program.graph.classes)), dtype)
     for image, row in zip(pixels, scores, strict=True):
         answer = classify(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(row.ctypes.data))
         assert answer == int(row.argmax()), "the answer is not the class of the largest score"

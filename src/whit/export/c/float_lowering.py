@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from whit.export.c.kernel import Kernel, Step
 from whit.export.ir.graph import INPUT, Graph
-from whit.export.program import Program, ProgramBuilder
+from whit.export.program import Kernel, Program, ProgramBuilder, Step
 
 _FLOATS = "floats"  # the pixels as floating-point numbers
 _TO_FLOAT = Kernel("numbers", "numbers({input}, {count}, {output})")

@@ -52,8 +52,7 @@ def plan_memory(buffers: Sequence[BufferLifetime]) -> MemoryPlan:
     lower_bound = min_size(buffers)
     best: MemoryPlan | None = None
     for order in _orders(buffers):
-        starts = _place(order)
-        size = max((starts[buffer.name] + buffer.size for buffer in buffers), default=0)
+        starts, size = _place(order)
         if best is None or size < best.size:
             best = MemoryPlan(starts, size, lower_bound)
         if best.size == lower_bound:
@@ -74,34 +73,28 @@ def min_size(buffers: Sequence[BufferLifetime]) -> int:
 
 
 def _orders(buffers: Sequence[BufferLifetime]) -> Iterator[Sequence[BufferLifetime]]:
-    yield sorted(buffers, key=lambda buffer: (-buffer.size, buffer.first))
+    order = sorted(buffers, key=lambda buffer: (-buffer.size, buffer.first))
+    yield list(order)
     yield sorted(buffers, key=lambda buffer: (buffer.first, -buffer.size))
-    yield sorted(
-        buffers, key=lambda buffer: (-buffer.size * (buffer.last - buffer.first + 1), buffer.first)
-    )
+    yield sorted(buffers, key=lambda each: (-each.size * (each.last - each.first + 1), each.first))
     if len(buffers) <= _MAX_EXHAUSTIVE:
         yield from itertools.permutations(buffers)
         return
     generator = random.Random(0)
-    order = sorted(buffers, key=lambda buffer: (-buffer.size, buffer.first))
-    size = _total_size(order)
+    _, size = _place(order)
     for _ in range(_MAX_TRIES):
         one, other = generator.sample(range(len(order)), 2)
         order[one], order[other] = order[other], order[one]
-        changed = _total_size(order)
+        _, changed = _place(order)
         if changed > size:
             order[one], order[other] = order[other], order[one]
-            continue
-        size = changed
-        yield list(order)
+        else:
+            size = changed
+            yield list(order)
 
 
-def _total_size(order: Sequence[BufferLifetime]) -> int:
-    starts = _place(order)
-    return max(starts[buffer.name] + buffer.size for buffer in order)
-
-
-def _place(order: Sequence[BufferLifetime]) -> dict[str, int]:
+def _place(order: Sequence[BufferLifetime]) -> tuple[dict[str, int], int]:
+    """Return where each value starts, and where the last of them ends."""
     starts: dict[str, int] = {}
     placed: list[BufferLifetime] = []
     for buffer in order:
@@ -117,7 +110,7 @@ def _place(order: Sequence[BufferLifetime]) -> dict[str, int]:
             if all(_do_not_clash(buffer, start, each, starts[each.name]) for each in alive)
         )
         placed.append(buffer)
-    return starts
+    return starts, max((starts[each.name] + each.size for each in placed), default=0)
 
 
 def _do_not_clash(a: BufferLifetime, a_start: int, b: BufferLifetime, b_start: int) -> bool:

@@ -16,10 +16,9 @@ from string import Template
 import numpy as np
 
 from whit.export.c.calls import NEEDS_MATH, calls, format_float, kernel_texts
-from whit.export.c.kernel import OUTSIDE, Array, Step
 from whit.export.c.memory_plan import BufferLifetime, MemoryPlan, plan_memory
 from whit.export.ir.graph import INPUT
-from whit.export.program import OUTPUT, Program
+from whit.export.program import OUTPUT, OUTSIDE, Array, Program, Step
 from whit.training.optimization.qat import qmax
 
 _WIDTH = 100
@@ -28,11 +27,8 @@ _PADDING = 31  # zeros after unpacked weights, which are read in blocks
 
 def c_files(program: Program, description: str) -> dict[str, bytes]:
     """Return the files of a program by their names; `description` is a line about the run."""
-    name, plan, code = (
-        c_name(program.graph.name),
-        memory_plan(program),
-        "\n".join(kernel_texts(program)),
-    )
+    name, plan = c_name(program.graph.name), memory_plan(program)
+    code = "\n".join(kernel_texts(program))
     channels, height, width = program.graph.image_shape
     count, classes = len(program.graph.shifts), program.graph.classes
     needs = _needs(program, plan)
@@ -70,14 +66,11 @@ def c_files(program: Program, description: str) -> dict[str, bytes]:
         *_static_arrays(program, plan),
         _template("classify.c" if count == 1 else "classify_shifts.c", words),
     ]
+    comment, items = "\n".join(f" * {line}" for line in wrapped), "\n".join(f"- {n}" for n in needs)
     files = {
-        f"{name}.h": _template(
-            "network.h", {**words, "needs": "\n".join(f" * {line}" for line in wrapped)}
-        ),
+        f"{name}.h": _template("network.h", {**words, "needs": comment}),
         f"{name}.c": "".join(source),
-        "README.md": _template(
-            "README.md", {**words, "needs": "\n".join(f"- {line}" for line in needs)}
-        ),
+        "README.md": _template("README.md", {**words, "needs": items}),
     }
     return {file: text.encode("ascii") for file, text in files.items()}
 
@@ -150,7 +143,7 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
 def _constants(program: Program) -> list[str]:
     """Return each constant's definition; weights read in blocks end with zeros for the last."""
     blocks = {step.constants["weight"] for step in program.steps if step.kind == "conv"}
-    found = []
+    definitions = []
     for name, array in program.constants.items():
         size = f"{array.size}{' + BLOCK - 1' if program.int8 and name in blocks else ''}"
         if program.is_packed(name):
@@ -158,8 +151,8 @@ def _constants(program: Program) -> list[str]:
             size = str(array.size)
         number = "float" if array.dtype == np.float32 else f"{array.dtype}_t"
         head = f"static const {number} {_c_constant(name)}[{size}]"
-        found.append(f"{head} = {{\n{_numbers(array)}\n}};\n\n")
-    return found
+        definitions.append(f"{head} = {{\n{_numbers(array)}\n}};\n\n")
+    return definitions
 
 
 def pack_weights(weights: Array, bits: int) -> Array:

@@ -16,14 +16,8 @@ def graph_json(graph: Graph) -> dict[str, Any]:
         positions[name] = {"offset": len(numbers) // 4, "shape": list(tensor.shape)}
         numbers += tensor.numpy().astype("<f4").tobytes()
     operations = [
-        {
-            **op.attributes,
-            "name": op.name,
-            "kind": op.kind,
-            "inputs": list(op.inputs),
-            "shape": list(op.shape),
-            "constants": dict(op.constants),
-        }
+        {**op.attributes, "name": op.name, "kind": op.kind, "inputs": list(op.inputs)}
+        | {"shape": list(op.shape), "constants": dict(op.constants)}
         for op in graph.operations
     ]
     return {

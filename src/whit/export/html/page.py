@@ -38,8 +38,8 @@ def drawing_page(network: dict[str, Any], description: str) -> str:
 
 def static_file(name: str) -> str:
     """Return one of the files that run in the browser."""
-    file = resources.files("whit") / "export" / "html" / "static" / name
-    return file.read_text(encoding="utf-8")
+    folder = resources.files("whit") / "export" / "html" / "static"
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def _strip_imports(module: str) -> str:

@@ -19,21 +19,16 @@ def build_graph(trained: LoadedRun) -> Graph:
     The same weights give the same graph, to the byte. Raises ModelError naming every operation
     that has no plain form.
     """
-    dataset = trained.dataset
+    dataset, recipe = trained.dataset, trained.run.recipe
     model = trained.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    graph = capture_graph(model, dataset.image_shape, dataset.classes, trained.run.recipe.name)
-    if spec := trained.run.recipe.quantise:
-        graph = replace(graph, bits=spec.bits)
+    graph = capture_graph(model, dataset.image_shape, dataset.classes, recipe.name)
+    if recipe.quantise:
+        graph = replace(graph, bits=recipe.quantise.bits)
     trained.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return fuse(_with_normalization(graph, trained))
-
-
-def _with_normalization(graph: Graph, trained: LoadedRun) -> Graph:
-    normalise = trained.normalise
+    names = {role: f"normalise.{role}" for role in ("scale", "offset")}
+    normalization = Operation("normalise", SCALE, (INPUT,), graph.image_shape, {}, names)
     constants = {
-        "normalise.scale": normalise.scale.flatten().double(),
-        "normalise.offset": normalise.offset.flatten().double(),
+        name: getattr(trained.normalise, role).flatten().double() for role, name in names.items()
     }
-    names = {"scale": "normalise.scale", "offset": "normalise.offset"}
-    first = Operation("normalise", SCALE, (INPUT,), graph.image_shape, {}, names)
-    return prepend(first, replace(graph, constants={**graph.constants, **constants}))
+    graph = replace(graph, constants={**graph.constants, **constants})
+    return fuse(prepend(normalization, graph))

@@ -39,62 +39,55 @@ def capture_graph(
     """Return the operations of `model`'s forward pass in evaluation mode, nothing fused yet.
 
     Of `ShiftTTA`, those of one pass and the shifts; of `MultiColumn`, those of one column after
-    the other;
-    `Deskew` in front of all others is one.
-    Constants are float64, so that fusion loses nothing. Raises ModelError that names every
-    operation which has no plain form.
+    the other; `Deskew` in front of all others is one. Constants are float64, so that fusion loses
+    nothing. Raises ModelError that names every operation which has no plain form.
     """
     if isinstance(model, ShiftTTA):
         graph = capture_graph(model.network, image_shape, classes, name)
         if len(graph.shifts) > 1:
-            raise ModelError(
-                f"{name}: cannot be exported: views of a network with views of its own."
-            )
+            raise _refuse(name, "views of a network with views of its own")
         return replace(graph, shifts=model.shifts)
     if isinstance(model, MultiColumn):
         graphs = [capture_graph(column, image_shape, classes, name) for column in model.children()]
         if any(len(graph.shifts) > 1 for graph in graphs):
-            raise ModelError(f"{name}: cannot be exported: views of a column alone.")
+            raise _refuse(name, "views of a column alone")
         return _mean_of_columns(graphs)
     if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
         graph = capture_graph(model[1:], image_shape, classes, name)
         if any(op.operator is DESKEW for op in graph.operations):
-            raise ModelError(f"{name}: cannot be exported: it deskews what is deskewed.")
+            raise _refuse(name, "it deskews what is deskewed")
         return prepend(Operation("upright", DESKEW, (INPUT,), image_shape), graph)
-    for kind, name_of_kind in ((ShiftTTA, "Views"), (MultiColumn, "Columns")):
+    for kind, text in ((ShiftTTA, "Views"), (MultiColumn, "Columns")):
         if any(isinstance(module, kind) for module in model.modules()):
-            raise ModelError(
-                f"{name}: cannot be exported: its {name_of_kind} are not around all of it."
-            )
+            raise _refuse(name, f"its {text} are not around all of it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns of torch's own parts
-            program = torch.export.export(
-                model.eval(), (torch.zeros(BATCH, *image_shape),), strict=False
-            ).run_decompositions({})
+            images = torch.zeros(BATCH, *image_shape)
+            exported = torch.export.export(model.eval(), (images,), strict=False)
+            program = exported.run_decompositions({})
     except Exception as error:
         message = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(
-            f"{name}: cannot be exported: torch.export finds no fixed list of operations in its "
-            f"forward pass ({message[0]})."
-        ) from None
+        why = f"torch.export finds no fixed list of operations in its forward pass ({message[0]})"
+        raise _refuse(name, why) from None
     values, builder, problems = _convert_nodes(program, image_shape)
     if problems:
-        messages = [f"{name}: cannot be exported: {problem}." for problem in problems]
-        raise ModelError(messages) from next(iter(problems.values()))
+        raise _refuse(name, *problems) from next(iter(problems.values()))
     last = values[_output_node(program)]
     if not isinstance(last, ValueView) or prod(last.shape) != len(classes):
-        raise ModelError(f"{name}: cannot be exported: it does not end in one vector.")
+        raise _refuse(name, "it does not end in one vector")
     order = [axis for group in last.axes for axis in group if last.sizes[axis] > 1]
     if order != sorted(order):
-        raise ModelError(
-            f"{name}: cannot be exported: its logits are the numbers of a map whose dimensions "
-            "were exchanged."
-        )
+        why = "its logits are the numbers of a map whose dimensions were exchanged"
+        raise _refuse(name, why)
     operations = _prune(builder.as_vector(last).name, builder.operations)
     used = {constant for op in operations for constant in op.constants.values()}
     constants = {name: value for name, value in builder.constants.items() if name in used}
     return Graph(name, image_shape, classes, operations, constants)
+
+
+def _refuse(name: str, *reasons: str) -> ModelError:
+    return ModelError([f"{name}: cannot be exported: {reason}." for reason in reasons])
 
 
 def _mean_of_columns(columns: list[Graph]) -> Graph:
@@ -108,15 +101,15 @@ def _mean_of_columns(columns: list[Graph]) -> Graph:
             return name if name == INPUT else f"column{number}_{name}"
 
         for op in graph.operations:
-            held = {role: in_column(name) for role, name in op.constants.items()}
+            named = {role: in_column(name) for role, name in op.constants.items()}
             inputs = tuple(map(in_column, op.inputs))
-            operations.append(replace(op, name=in_column(op.name), inputs=inputs, constants=held))
+            operations.append(replace(op, name=in_column(op.name), inputs=inputs, constants=named))
         constants |= {in_column(name): tensor for name, tensor in graph.constants.items()}
         part, shape = in_column("part"), operations[-1].shape
         share = torch.full(shape, 1 / len(columns), dtype=torch.float64)
         constants |= {f"{part}.scale": share, f"{part}.offset": torch.zeros_like(share)}
-        held = {role: f"{part}.{role}" for role in ("scale", "offset")}
-        operations.append(Operation(part, SCALE, (operations[-1].name,), shape, {}, held))
+        named = {role: f"{part}.{role}" for role in ("scale", "offset")}
+        operations.append(Operation(part, SCALE, (operations[-1].name,), shape, {}, named))
         if total:
             operations.append(Operation(in_column("sum"), ADD, (total, part), shape))
         total = operations[-1].name
@@ -128,11 +121,8 @@ def _convert_nodes(
 ) -> tuple[dict[Node, Any], GraphBuilder, dict[str, UnsupportedOp]]:
     """Convert a program node by node; return their values, the graph so far, and the problems."""
     signature = program.graph_signature
-    stored = {
-        **signature.inputs_to_parameters,
-        **signature.inputs_to_buffers,
-        **signature.inputs_to_lifted_tensor_constants,
-    }
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    stored |= signature.inputs_to_lifted_tensor_constants
     tensors = {**program.state_dict, **program.constants}
     values: dict[Node, Any] = {}
     builder = GraphBuilder()
@@ -161,19 +151,18 @@ def _convert_nodes(
 def _output_node(program: torch.export.ExportedProgram) -> Node:
     """The node of the answer; in the list of outputs, buffers that change stand before it."""
     name = program.graph_signature.user_outputs[0]
-    found: Node = next(node for node in program.graph.nodes if node.name == name)
-    return found
+    node: Node = next(node for node in program.graph.nodes if node.name == name)
+    return node
 
 
 def _with_dependencies(output: Node) -> set[Node]:
     """Return a node and all that it depends on."""
-    found = {output}
-    waiting = [output]
+    needed, waiting = {output}, [output]
     while waiting:
-        new = set(waiting.pop().all_input_nodes) - found
-        found |= new
+        new = set(waiting.pop().all_input_nodes) - needed
+        needed |= new
         waiting += new
-    return found
+    return needed
 
 
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
@@ -200,8 +189,7 @@ def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
 
 def _prune(output: str, operations: list[Operation]) -> tuple[Operation, ...]:
     """Keep the operations that an output depends on; it comes last."""
-    needed = {output}
-    kept = []
+    needed, kept = {output}, []
     for op in reversed(operations):
         if op.name in needed:
             needed.update(op.inputs)

@@ -21,14 +21,12 @@ def fuse(graph: Graph) -> Graph:
     while (fused := _fuse_first(graph)) is not None:
         graph = fused
     used = graph.constant_users()
-    return replace(
-        graph,
-        constants={
-            name: tensor.float().contiguous().clone()
-            for name, tensor in graph.constants.items()
-            if name in used
-        },
-    )
+    constants = {
+        name: tensor.float().contiguous().clone()
+        for name, tensor in graph.constants.items()
+        if name in used
+    }
+    return replace(graph, constants=constants)
 
 
 def _fuse_first(graph: Graph) -> Graph | None:

@@ -56,10 +56,9 @@ def collect_activations(graph: Graph, images: Tensor) -> dict[str, NDArray[np.fl
 
     In float64, so that the last bits of a machine's own sums decide nothing.
     """
-    exact = replace(
-        graph, constants={name: tensor.double() for name, tensor in graph.constants.items()}
-    )
-    found: dict[str, list[NDArray[np.float64]]] = {}
+    constants = {name: tensor.double() for name, tensor in graph.constants.items()}
+    exact = replace(graph, constants=constants)
+    samples: dict[str, list[NDArray[np.float64]]] = {}
     batches = -(-len(images) // _BATCH_SIZE)
     for batch in images.split(_BATCH_SIZE):  # type: ignore[no-untyped-call]
         for name, value in run_graph(exact, batch).items():
@@ -68,8 +67,8 @@ def collect_activations(graph: Graph, images: Tensor) -> dict[str, NDArray[np.fl
             while gcd(step, value[0].numel()) > 1:  # else the same pixels of every image
                 step += 1
             extremes = torch.stack([flat.min(), flat.max()])
-            found.setdefault(name, []).append(torch.cat([flat[::step], extremes]).numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            samples.setdefault(name, []).append(torch.cat([flat[::step], extremes]).numpy())
+    return {name: np.concatenate(parts) for name, parts in samples.items()}
 
 
 def choose_qparams(
@@ -83,15 +82,12 @@ def choose_qparams(
     low, high = min(0.0, float(cut.min())), max(0.0, float(cut.max()))
     if low == high:
         return QuantParams(1.0, 0)
-    best, min_error = None, inf
-    for share in _RANGE_SHARES:
-        qparams = _qparams(low * share, high * share)
-        near = (qparams.quantize(cut) - qparams.zero_point) * qparams.scale
-        error = float(np.square(near - cut).mean())
-        if error < min_error:
-            best, min_error = qparams, error
-    assert best is not None
-    return best
+
+    def error(qparams: QuantParams) -> float:
+        nearest = (qparams.quantize(cut) - qparams.zero_point) * qparams.scale
+        return float(np.square(nearest - cut).mean())
+
+    return min((_qparams(low * share, high * share) for share in _RANGE_SHARES), key=error)
 
 
 def _qparams(low: float, high: float) -> QuantParams:

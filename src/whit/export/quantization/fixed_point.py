@@ -36,15 +36,19 @@ class FixedPointMultiplier:
     shift: int
     step: int = 1
 
-    def scalar_settings(self) -> dict[str, int]:
-        """Return the settings of a step with one factor for all channels."""
-        factor, offset = int(self.factors[0]), int(self.offsets[0])
-        return {"factor": factor, "offset": offset, "shift": self.shift}
-
     def channel_settings(self) -> dict[str, Any]:
         """Return the settings of a step that holds factors and offsets as constants."""
         types = (str(self.factors.dtype), str(self.offsets.dtype))
         return {"shift": self.shift, "step": self.step, "types": types}
+
+
+def scalar_multiplier(
+    name: str, factor: float, offset: float, low: int, high: int, excess: int = 0, **kind: bool
+) -> dict[str, int]:
+    """Return the settings of a step with one factor for all channels: `quantize_multiplier`."""
+    bounds = np.full(1, low, np.int64), np.full(1, high, np.int64)
+    one = quantize_multiplier(name, np.array([factor]), np.array([offset]), bounds, excess, **kind)
+    return {"factor": int(one.factors[0]), "offset": int(one.offsets[0]), "shift": one.shift}
 
 
 def quantize_multiplier(
@@ -74,16 +78,16 @@ def quantize_multiplier(
     shift = 31 - frexp(float(np.abs(factors).max()))[1]
     shift = min(shift, _MAX_BITS - 1) if np.any(factors) else 31
     while shift >= _MIN_SHIFT:
-        found = real.at(shift)
+        by_channel = real.at(shift)
         ends = [
-            int(end) * int(factor) + offset
-            for factor, offset, *bound in zip(*found, low, high, strict=True)
+            int(end) * factor + offset
+            for factor, offset, *bound in zip(*by_channel, low, high, strict=True)
             for end in (*bound, 0)
         ]
-        if all(abs(end) < 2**_MAX_BITS for end in [*ends, *found[1]]):
+        if all(abs(end) < 2**_MAX_BITS for end in [*ends, *by_channel[1]]):
             if not rounded and any(abs(end) >> shift >= _MAX_LOGIT for end in ends):
                 raise _overflow(name, "a score could leave 32 bits")
-            integers = np.array(found[0], np.int32), np.array(found[1], np.int64)
+            integers = np.array(by_channel[0], np.int32), np.array(by_channel[1], np.int64)
             wide = FixedPointMultiplier(*integers, shift)
             if bits is None:
                 return wide
@@ -106,9 +110,9 @@ class _RealMultiplier:
 
     def at(self, shift: int) -> tuple[list[int], list[int]]:
         """Return integer factors and offsets with `shift` fractional bits."""
-        factors = [
-            min(2**31 - 1, max(-(2**31) + 1, round(float(f) * 2**shift))) for f in self.factors
-        ]
+        max_factor = 2**31 - 1
+        exact = (round(float(factor) * 2**shift) for factor in self.factors)
+        factors = [min(max_factor, max(-max_factor, factor)) for factor in exact]
         half = 1 << (shift - 1) if self.rounded else 0
         return factors, [
             round(float(offset) * 2**shift) - factor * int(excess) + half
@@ -127,9 +131,9 @@ class _RealMultiplier:
 
 def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
     """Return factors and offsets of 16 bits, where their error is small anywhere in a sum."""
-    if (found := real.up_to(2**15 - 1, shift)) is None:
+    if (numbers := real.up_to(2**15 - 1, shift)) is None:
         return None
-    factors, offsets, shift = found
+    factors, offsets, shift = numbers
     max_error = MAX_ERROR if real.rounded else _MAX_LOGIT_ERROR
     low, high = real.low - real.excesses, real.high - real.excesses
     error = np.abs(np.array(factors) / 2.0**shift - real.factors)
@@ -140,9 +144,9 @@ def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | N
 
 def _with_8_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
     """Return factors of 8 bits, where none of them is far smaller than the largest."""
-    if real.factors.min() <= 0 or (found := real.up_to(255, shift)) is None:
+    if real.factors.min() <= 0 or (numbers := real.up_to(255, shift)) is None:
         return None
-    factors, offsets, shift = found
+    factors, offsets, shift = numbers
     error = np.abs(np.array(factors) / 2.0**shift / real.factors - 1)
     if error.max() > _MAX_FACTOR_ERROR:
         return None

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from whit.errors import ModelError
-from whit.export.c.kernel import Kernel, Step
 from whit.export.ir.graph import Graph
-from whit.export.program import LOGIT_SCALE, OUTPUT, Program
+from whit.export.program import LOGIT_SCALE, OUTPUT, Kernel, Program, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder, QuantizedWeights
 from whit.export.quantization.calibration import (
     QuantParams,
     calibration_images,
     collect_activations,
 )
-from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
+from whit.export.quantization.fixed_point import scalar_multiplier
 
 _LOGITS = Kernel(
     "scores",
@@ -56,9 +54,8 @@ def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
     ]
     if len(graph.shifts) > 1 and last.operator.keeps_argmax:
         # The program ends before it, and a mean of what it gives is another one.
-        problems.append(
-            f"{graph.name}: cannot be exported in int8: a mean of views of a {last.kind}."
-        )
+        problem = f"a mean of views of a {last.kind}"
+        problems.append(f"{graph.name}: cannot be exported in int8: {problem}.")
     if problems:
         raise ModelError(problems)
     builder = QuantizedProgramBuilder(graph, collect_activations(graph, calibration_images(images)))
@@ -74,10 +71,7 @@ def _emit_logits(builder: QuantizedProgramBuilder) -> None:
     """Add the step from bytes to logits, where the last operation gives bytes."""
     name = builder.output
     qparams = builder.qparams[name]
-    units = np.array([qparams.scale * LOGIT_SCALE])
-    numbers = quantize_multiplier(
-        name, units, np.zeros(1), BYTE_RANGE, qparams.zero_point, rounded=False
-    )
-    inputs = (builder.aliases.get(name, name),)
-    shape = builder.graph.operations[-1].shape
-    builder.steps.append(Step(OUTPUT, _LOGITS, inputs, shape, numbers.scalar_settings()))
+    factor, zero = qparams.scale * LOGIT_SCALE, qparams.zero_point
+    settings = scalar_multiplier(name, factor, 0.0, 0, 255, zero, rounded=False)
+    inputs, shape = (builder.aliases.get(name, name),), builder.graph.operations[-1].shape
+    builder.steps.append(Step(OUTPUT, _LOGITS, inputs, shape, settings))

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from whit.export.c.kernel import Ints, Step
 from whit.export.ir.graph import INPUT
 from whit.export.ir.interpreter import shift_images
-from whit.export.program import OUTPUT, Program
+from whit.export.program import OUTPUT, Ints, Program, Step
 
 _BATCH_SIZE = 100
 
@@ -31,9 +30,7 @@ def _run(program: Program, images: Tensor) -> Ints:
     # A map as (N, H, W, C), a vector as (N, K), or as the map that lies alike in memory.
     values: dict[str, Ints] = {INPUT: images.permute(0, 2, 3, 1).numpy().astype(np.int64)}
     for step in program.steps:
-        constants = {
-            role: program.constants[name].astype(np.int64) for role, name in step.constants.items()
-        }
+        constants = {r: program.constants[n].astype(np.int64) for r, n in step.constants.items()}
         if "offset" in constants:
             # Of offsets that are shared there may be more.
             offset = constants["offset"][: step.shape[0]]
@@ -41,27 +38,24 @@ def _run(program: Program, images: Tensor) -> Ints:
         inputs = [values[name] for name in step.inputs]
         if len(step.shape) == 1 and step.kernel.elementwise:
             inputs = [value.reshape(len(images), -1) for value in inputs]
-        made = run_step(step, inputs, constants)
-        assert made.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
-        if step.name != OUTPUT:
-            assert made.min() >= 0
-            assert made.max() <= 255
-        values[step.name] = made
+        values[step.name] = output = run_step(step, inputs, constants)
+        assert output.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
+        assert step.name == OUTPUT or (output.min() >= 0 and output.max() <= 255)
     return values[OUTPUT]
 
 
 def run_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
     """Return the output of one step, (N, H, W, C) or (N, K), from inputs in that layout."""
     assert step.kernel.compute, f"{step.kind} has no int8 kernel"
-    made = step.kernel.compute(step, inputs, constants)
+    sums = step.kernel.compute(step, inputs, constants)
     numbers = {**step.settings, **constants}
     if "factor" in numbers:
-        made = made * numbers["factor"] + numbers["offset"]
+        sums = sums * numbers["factor"] + numbers["offset"]
     if "shift" not in numbers:
-        return made
+        return sums
     # Logits toward zero; of bytes, negative sums are zero before their low bits are dropped.
-    magnitude: Ints = (np.abs(made) if step.name == OUTPUT else made.clip(0)) >> numbers["shift"]
-    return np.sign(made) * magnitude if step.name == OUTPUT else magnitude.clip(max=255)
+    magnitude: Ints = (np.abs(sums) if step.name == OUTPUT else sums.clip(0)) >> numbers["shift"]
+    return np.sign(sums) * magnitude if step.name == OUTPUT else magnitude.clip(max=255)
 
 
 def divide_toward_zero(numbers: Ints, by: Any) -> Ints:

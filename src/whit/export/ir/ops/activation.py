@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whit.export.c.kernel import Ints, Kernel, Step
-from whit.export.ir.graph import INPUT, Graph, Operation
-from whit.export.ir.interpreter import run_graph
-from whit.export.ir.ops.operator import Converter, Operator
+from whit.export.ir.graph import Operation
+from whit.export.ir.ops.operator import Converter, Operator, lower_float
 from whit.export.ir.ops.values import Expanded, GraphBuilder, UnsupportedOp, ValueView
 from whit.export.onnx import OnnxWriter
-from whit.export.program import ProgramBuilder
+from whit.export.program import Ints, Kernel, ProgramBuilder, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder
-from whit.export.quantization.fixed_point import quantize_multiplier
+from whit.export.quantization.fixed_point import scalar_multiplier
 
 Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
 _PARTS = 16  # of a level, in which hardswish computes
-# Fewer would make 3 another number; more than the most could leave 32 bits.
+# Fewer parts would make 3 another number; more could leave 32 bits.
 _MIN_THREE, _MAX_THREE = 48, 1 << 20
 
 
@@ -55,10 +53,11 @@ class Function:
         """Return its kernel in float32."""
         if not self.expression:
             return Kernel(self.name, self.name + "({values}, {slope}, {output})", in_place=True)
-        slope, file = ("", "activation") if self.slope is None else ("{slope}, ", _WITH_SLOPE)
+        slope, suffix = ("", "") if self.slope is None else ("{slope}, ", "_with_slope")
         call = f"{self.name}_each({{input}}, {{count}}, {slope}{{output}})"
         words = {"function": self.name, "expression": self.expression}
-        return Kernel(self.name, call, None, f"float/{file}.c", words, in_place=True)
+        file = f"float/activation{suffix}.c"
+        return Kernel(self.name, call, None, file, words, in_place=True)
 
 
 def _read_slope(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
@@ -86,16 +85,13 @@ def _read_prelu(value: ValueView, slope: Any) -> Settings:
 
 
 def _lower_hardswish(builder: QuantizedProgramBuilder, op: Operation) -> bool:
-    read, made = builder.qparams[op.inputs[0]], builder.qparams[op.name]
+    read, qparams = builder.qparams[op.inputs[0]], builder.qparams[op.name]
     three = round(3 * _PARTS / read.scale)  # the 3 of its definition, in parts of a level
     if not _MIN_THREE <= three <= _MAX_THREE:
         return False
-    highest = np.full(1, 255 * 2 * three, np.int64)
-    factor = np.array([read.scale**2 / (6 * _PARTS * made.scale)])
-    zero = np.full(1, float(made.zero_point))
-    numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
-    settings = {**numbers.scalar_settings(), "zero": read.zero_point, "three": three}
-    builder.add(op, _HARDSWISH, settings)
+    factor, highest = read.scale**2 / (6 * _PARTS * qparams.scale), 255 * 2 * three
+    numbers = scalar_multiplier(op.name, factor, qparams.zero_point, -highest, highest)
+    builder.add(op, _HARDSWISH, {**numbers, "zero": read.zero_point, "three": three})
     return True
 
 
@@ -120,12 +116,22 @@ def _write_silu(writer: OnnxWriter, op: Operation) -> str:
     return writer.node("Mul", op.name, *op.inputs, gate)
 
 
+def _write_prelu(writer: OnnxWriter, op: Operation) -> str:
+    return writer.node("PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope"))
+
+
+def _write_hardsigmoid(writer: OnnxWriter, op: Operation) -> str:
+    return writer.node("HardSigmoid", op.name, *op.inputs, alpha=1 / 6, beta=0.5)
+
+
 def _write_relu6(writer: OnnxWriter, op: Operation) -> str:
     bounds = (writer.array(f"bound:{bound}", bound, np.float32) for bound in (0, 6))
     return writer.node("Clip", op.name, *op.inputs, *bounds)
 
 
-_WITH_SLOPE = "activation_with_slope"
+_GELU = "0.5f * x * (1 + erff(0.707106781f * x))"  # the constant is the square root of one half
+_SWISH = "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6"
+_SIGMOID = "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6"
 FUNCTIONS = {
     function.name: function
     for function in (
@@ -134,33 +140,12 @@ FUNCTIONS = {
         Function(
             "leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", 0.01, read=_read_slope
         ),
-        Function(
-            *("prelu", "", F.prelu),
-            onnx=lambda writer, op: writer.node(
-                "PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope")
-            ),
-            read=_read_prelu,
-        ),
+        Function("prelu", "", F.prelu, _write_prelu, read=_read_prelu),
         Function("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", 1.0, read=_read_elu),
-        # The constant is the square root of one half.
-        Function(
-            "gelu", "0.5f * x * (1 + erff(0.707106781f * x))", F.gelu, "Gelu", read=_read_gelu
-        ),
+        Function("gelu", _GELU, F.gelu, "Gelu", read=_read_gelu),
         Function("silu", "x / (1 + expf(-x))", F.silu, _write_silu),
-        Function(
-            "hardswish",
-            "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6",
-            *(F.hardswish, "HardSwish"),
-            lower_int8=_lower_hardswish,
-        ),
-        Function(
-            "hardsigmoid",
-            "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6",
-            F.hardsigmoid,
-            lambda writer, op: writer.node(
-                "HardSigmoid", op.name, *op.inputs, alpha=1 / 6, beta=0.5
-            ),
-        ),
+        Function("hardswish", _SWISH, F.hardswish, "HardSwish", lower_int8=_lower_hardswish),
+        Function("hardsigmoid", _SIGMOID, F.hardsigmoid, _write_hardsigmoid),
         Function("sigmoid", "1 / (1 + expf(-x))", torch.sigmoid, "Sigmoid"),
         Function("tanh", "tanhf(x)", torch.tanh, "Tanh"),
     )
@@ -175,12 +160,12 @@ def _read_clamp(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
     return {"function": "relu6" if high else "relu"}, {}
 
 
-def _read_bound(given: Any) -> Any:
-    if isinstance(given, ValueView):
+def _read_bound(bound: Any) -> Any:
+    if isinstance(bound, ValueView):
         raise UnsupportedOp("it cuts values at a bound that depends on the image")
-    if isinstance(given, Tensor) and given.numel() > 1:
+    if isinstance(bound, Tensor) and bound.numel() > 1:
         raise UnsupportedOp("it cuts values at more than one bound")
-    return given.item() if isinstance(given, Tensor) else given
+    return bound.item() if isinstance(bound, Tensor) else bound
 
 
 def _converter(name: str, read: Callable[..., Settings]) -> Converter:
@@ -189,10 +174,10 @@ def _converter(name: str, read: Callable[..., Settings]) -> Converter:
             return Expanded(convert(builder, value.value, *args, **kwargs), value.lengths)
         if not isinstance(value, ValueView):
             raise UnsupportedOp(f"it uses {name} of something that does not depend on the image")
-        given, constants = read(value, *args, **kwargs)
-        function = FUNCTIONS[given.get("function", name)]
+        settings, constants = read(value, *args, **kwargs)
+        function = FUNCTIONS[settings.get("function", name)]
         slope = {} if function.slope is None else {"slope": function.slope}
-        attributes = {"function": function.name, **slope, **given}
+        attributes = {"function": function.name, **slope, **settings}
         return builder.add(ACTIVATION, [value], value.shape, attributes, constants, value.axes)
 
     return convert
@@ -213,9 +198,9 @@ _TABLE = Kernel(
 
 
 def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-    held = {**op.attributes, **constants}
-    slope = [held["slope"]] if "slope" in held else []
-    return FUNCTIONS[held["function"]].run(inputs[0], *slope)
+    arguments = {**op.attributes, **constants}
+    slope = [arguments["slope"]] if "slope" in arguments else []
+    return FUNCTIONS[op.attributes["function"]].run(inputs[0], *slope)
 
 
 def _needed_range(op: Operation, low: float, high: float) -> tuple[float, float]:
@@ -224,8 +209,7 @@ def _needed_range(op: Operation, low: float, high: float) -> tuple[float, float]
 
 
 def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
-    held = {role: builder.store_constant(op, role) for role in op.constants}
-    builder.add(op, _KERNELS[op.attributes["function"]], dict(op.attributes), **held)
+    lower_float(builder, op, _KERNELS[op.attributes["function"]])
 
 
 def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
@@ -237,22 +221,15 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
         builder.keep(op)
         builder.alias(op)
         return
-    made = builder.choose(op.name)
+    qparams = builder.choose(op.name)
     if function.lower_int8(builder, op):
         return
     by_channel = bool(op.constants)
-    channels = op.shape[0] if by_channel else 1
     # The activation alone, of as many images as there are bytes, (256, C).
-    alone = Graph(
-        op.name,
-        (channels, 1, 1),
-        (),
-        (replace(op, inputs=(INPUT,), shape=(channels,)),),
-        {name: builder.graph.constants[name].double() for name in op.constants.values()},
-    )
-    x = torch.from_numpy(np.tile(read.values()[:, None], (1, channels)))
-    outputs = run_graph(alone, x)[op.name].double().numpy()
-    table = builder.store(f"{op.name}.table", made.quantize(outputs).T.astype(np.uint8))
+    x = torch.from_numpy(np.tile(read.values()[:, None], (1, op.shape[0] if by_channel else 1)))
+    constants = {role: torch.from_numpy(builder.constant(op, role)) for role in op.constants}
+    outputs = _run(op, [x if constants else x.float()], constants).double().numpy()
+    table = builder.store(f"{op.name}.table", qparams.quantize(outputs).T.astype(np.uint8))
     builder.add(op, _TABLE, {"by_channel": by_channel}, table=table)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from whit.export.ir.ops.channels import repeat_channel
 from whit.export.ir.ops.layers import CONV, pad_map
@@ -51,7 +53,7 @@ def _view(builder: GraphBuilder, value: Any, shape: Sequence[int]) -> Any:
 
 
 def _with_axes(value: ValueView, axes: Sequence[tuple[str, ...]]) -> ValueView:
-    return ValueView(value.name, value.shape, normalize_axes(value, tuple(axes)))
+    return replace(value, axes=normalize_axes(value, tuple(axes)))
 
 
 def _permute(builder: GraphBuilder, value: Any, order: Sequence[int]) -> Any:
@@ -158,18 +160,14 @@ def _pad_by_mode(
 
 def _pad_channels(builder: GraphBuilder, value: ValueView, before: int, after: int) -> ValueView:
     """Channels of zeros in front and behind, as a convolution of 1x1; negative ones crop."""
-    channels = value.shape[0]
-    taps = torch.zeros(before + channels + after, channels)
-    for made in range(len(taps)):
-        if 0 <= made - before < channels:
-            taps[made, made - before] = 1
+    taps = F.pad(torch.eye(value.shape[0]), (0, 0, before, after))
     settings = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
     constants = {"weight": taps[:, :, None, None], "bias": torch.zeros(len(taps))}
     return builder.add(CONV, [value], (len(taps), *value.shape[1:]), settings, constants)
 
 
 # What reads an Expanded value and leaves it as it is.
-ACCEPTS_EXPANDED = ("clone", "contiguous", "alias", "detach", "_to_copy")
+IDENTITIES = ("clone", "contiguous", "alias", "detach", "_to_copy")
 CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("view", "_unsafe_view", "reshape"), _view),
     "permute": _permute,
@@ -179,7 +177,7 @@ CONVERTERS: dict[str, Converter] = {
     "select": _select,
     "squeeze": _squeeze,
     "unsqueeze": _unsqueeze,
-    **dict.fromkeys(ACCEPTS_EXPANDED, _identity),
+    **dict.fromkeys(IDENTITIES, _identity),
     "_to_copy": _cast,
     "dropout": _identity,
     "feature_dropout": _identity,

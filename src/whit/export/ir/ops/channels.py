@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -10,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from whit.export.c.kernel import Ints, Kernel, Step
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.layers import pad_map
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.pooling import MAX_POOL
 from whit.export.ir.ops.values import GraphBuilder, Layout, UnsupportedOp, ValueView, as_map
 from whit.export.onnx import OnnxWriter
+from whit.export.program import Ints, Kernel, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
 
@@ -52,12 +53,8 @@ def _split(
         raise UnsupportedOp("it uses split along something else than the channels")
     channels = value.shape[0]
     sizes = size if not isinstance(size, int) else [size] * -(-channels // size)
-    parts, start = [], 0
-    for each in sizes:
-        stop = min(channels, start + each)
-        parts.append(_slice(builder, value, dim, start, stop))
-        start = stop
-    return parts
+    ends = zip(accumulate(sizes), sizes, strict=True)
+    return [_slice(builder, value, dim, end - size, min(channels, end)) for end, size in ends]
 
 
 def _slice(
@@ -94,17 +91,13 @@ def _compute_concat(step: Step, inputs: list[Ints], constants: Mapping[str, Ints
 
 
 def _lower_concat_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
-    made = builder.choose(op.name)
-    read = [builder.qparams[name] for name in op.inputs]
-    numbers = quantize_multiplier(
-        op.name,
-        np.array([each.scale / made.scale for each in read]),
-        np.full(len(read), float(made.zero_point)),
-        BYTE_RANGE,
-        np.array([each.zero_point for each in read], np.int64),
-    )
-    factors, offsets = numbers.factors.tolist(), numbers.offsets.tolist()
-    settings = {"factors": factors, "offsets": offsets, "shift": numbers.shift}
+    qparams, read = builder.choose(op.name), [builder.qparams[name] for name in op.inputs]
+    factors = np.array([each.scale / qparams.scale for each in read])
+    offsets = np.full(len(read), float(qparams.zero_point))
+    excess = np.array([each.zero_point for each in read], np.int64)
+    numbers = quantize_multiplier(op.name, factors, offsets, BYTE_RANGE, excess)
+    settings = {"factors": numbers.factors.tolist(), "offsets": numbers.offsets.tolist()}
+    settings["shift"] = numbers.shift
     builder.add(op, _CONCAT_INT8, settings)
 
 

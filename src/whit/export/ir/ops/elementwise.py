@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whit.export.c.kernel import Ints, Kernel, Step
 from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.channels import repeat_channel
 from whit.export.ir.ops.layers import conv
 from whit.export.ir.ops.operator import Constants, Operator
-from whit.export.ir.ops.scale import scaled
+from whit.export.ir.ops.scale import add_scale
 from whit.export.ir.ops.values import Expanded, GraphBuilder, Layout, UnsupportedOp, ValueView
 from whit.export.onnx import OnnxWriter
+from whit.export.program import Ints, Kernel, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder
-from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
+from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier, scalar_multiplier
 
 _CALL = "({input}, {other}, {by_channel}, {pixels}, {channels}, "
 
@@ -113,18 +113,16 @@ class Binary(Operator):
             by = by[tuple(slice(0, 1 if stride == 0 else None) for stride in by.stride())]
         constant = torch.as_tensor(by, dtype=torch.float64)
         if constant.ndim > len(value.axes):
-            raise UnsupportedOp(
-                f"it uses {self.kind} by a constant of more dimensions than the value"
-            )
+            why = "by a constant of more dimensions than the value"
+            raise UnsupportedOp(f"it uses {self.kind} {why}")
         if constant.numel() > 1:
             at = next((dim for dim, group in enumerate(value.axes) if group == ("C",)), None)
             if at is None:
                 raise UnsupportedOp(f"it uses {self.kind} by a constant over merged dimensions")
             shape = (1,) * (len(value.axes) - constant.ndim) + tuple(constant.shape)
             if any(size > 1 for dim, size in enumerate(shape) if dim != at):
-                raise UnsupportedOp(
-                    f"it uses {self.kind} by a constant that differs from place to place"
-                )
+                why = "by a constant that differs from place to place"
+                raise UnsupportedOp(f"it uses {self.kind} {why}")
         broadcasts = constant.numel() > channels  # one channel becomes several
         if broadcasts and value.axes != Layout.MAP:
             raise UnsupportedOp(f"it uses {self.kind} of one number by several")
@@ -132,7 +130,7 @@ class Binary(Operator):
         scale, offset = self.as_scale(constant)
         if broadcasts:
             return conv(builder, value, scale.view(-1, 1, 1, 1), offset)
-        return scaled(builder, value, scale, offset)
+        return add_scale(builder, value, scale, offset)
 
 
 def _float_kernel(kind: str, sign: str) -> Kernel:
@@ -156,14 +154,14 @@ _MULTIPLY_INT8 = _int8_kernel("multiply", lambda a, b, s: (a - s["zero_a"]) * (b
 
 def _lower_sum_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     a, b = (builder.qparams[name] for name in op.inputs)
-    made = builder.choose(op.name)
+    qparams = builder.choose(op.name)
     sign = 1 if op.operator is ADD else -1
-    factors = np.array([a.scale, sign * b.scale]) / made.scale
+    factors = np.array([a.scale, sign * b.scale]) / qparams.scale
     # Two products in one sum: both bounds are met by twice a byte's.
     bounds = (BYTE_RANGE[0], 2 * BYTE_RANGE[1])
     numbers = quantize_multiplier(op.name, factors, np.zeros(2), bounds)
     factor_a, factor_b = numbers.factors.tolist()
-    zero = (made.zero_point << numbers.shift) + (1 << (numbers.shift - 1))
+    zero = (qparams.zero_point << numbers.shift) + (1 << (numbers.shift - 1))
     settings = {
         "factor_a": factor_a,
         "factor_b": factor_b,
@@ -175,13 +173,11 @@ def _lower_sum_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
 
 def _lower_product_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     a, b = (builder.qparams[name] for name in op.inputs)
-    made = builder.choose(op.name)
-    highest = np.full(1, 255 * 255, np.int64)
-    factor, zero = np.array([a.scale * b.scale / made.scale]), np.full(1, float(made.zero_point))
-    numbers = quantize_multiplier(op.name, factor, zero, (-highest, highest))
+    qparams, highest = builder.choose(op.name), 255 * 255
+    factor = a.scale * b.scale / qparams.scale
+    settings = scalar_multiplier(op.name, factor, qparams.zero_point, -highest, highest)
     zeros = {"zero_a": a.zero_point, "zero_b": b.zero_point}
-    settings = numbers.scalar_settings() | zeros | op.operator.settings(builder.graph, op)
-    builder.add(op, _MULTIPLY_INT8, settings)
+    builder.add(op, _MULTIPLY_INT8, settings | zeros | op.operator.settings(builder.graph, op))
 
 
 def _subtract_from(builder: GraphBuilder, b: ValueView, a: Any) -> ValueView:
@@ -253,9 +249,9 @@ def _softmax(kind: str, function: Callable[[Tensor, int], Tensor], onnx: str) ->
         if prod(value.shape) != value.shape[0]:
             raise UnsupportedOp(f"it uses {kind} at each place of a map")
         vector = builder.as_vector(value)
-        return builder.add(made, [vector], vector.shape, axes=value.axes)
+        return builder.add(softmax, [vector], vector.shape, axes=value.axes)
 
-    made = Operator(
+    softmax = Operator(
         kind=kind,
         run=lambda op, inputs, constants: function(inputs[0], 1),
         kernel=Kernel(kind, kind + "({input}, {count}, {output})"),
@@ -264,7 +260,7 @@ def _softmax(kind: str, function: Callable[[Tensor, int], Tensor], onnx: str) ->
         converters={kind: convert, f"_{kind}": convert},
         keeps_argmax=True,
     )
-    return made
+    return softmax
 
 
 SOFTMAX = _softmax("softmax", F.softmax, "Softmax")

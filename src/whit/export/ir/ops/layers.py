@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from whit.export.c.kernel import OUTSIDE, Array, Ints, Kernel, Step
 from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.operator import Operator
-from whit.export.ir.ops.sliding import pair, window_positions
 from whit.export.ir.ops.spatial import PAD
 from whit.export.ir.ops.values import (
     GraphBuilder,
@@ -24,9 +22,11 @@ from whit.export.ir.ops.values import (
     ValueView,
     as_map,
     is_channel_vector,
+    pair,
+    window_positions,
 )
 from whit.export.onnx import OnnxWriter
-from whit.export.program import ProgramBuilder
+from whit.export.program import OUTSIDE, Array, Ints, Kernel, ProgramBuilder, Step
 from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder, QuantizedWeights
 from whit.export.quantization.calibration import quantize_weights
 from whit.export.quantization.fixed_point import quantize_multiplier
@@ -55,24 +55,24 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     excess = read.zero_point * rows.sum(1)
     factors = read.scale * weights.scales.astype(np.float64) * gain
     logits_kernel = layer.logits_kernel if name == builder.output else None
-    made = LOGITS if logits_kernel else builder.choose(name)
-    factors, offsets = factors / made.scale, bias / made.scale + made.zero_point
+    qparams = LOGITS if logits_kernel else builder.choose(name)
+    factors, offsets = factors / qparams.scale, bias / qparams.scale + qparams.zero_point
     numbers = quantize_multiplier(
         name, factors, offsets, bounds, excess, rounded=not logits_kernel, bits=bits
     )
-    held = builder.store_multiplier(name, numbers)
+    names = builder.store_multiplier(name, numbers)
     kernel, settings, stored, array = layer.layout(graph, op, weights.numbers, True)
     settings |= {"zero": read.zero_point, **numbers.channel_settings()}
-    held["weight"] = builder.store(stored, array)
-    builder.add(op, logits_kernel or kernel, settings, name, **held)
+    names["weight"] = builder.store(stored, array)
+    builder.add(op, logits_kernel or kernel, settings, name, **names)
 
 
 def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
     assert isinstance(op.operator, Layer)
     weight = builder.constant(op, "weight")
     kernel, settings, name, array = op.operator.layout(builder.graph, op, weight, False)
-    held = {"weight": builder.store(name, array), "bias": builder.store_constant(op, "bias")}
-    builder.add(op, kernel, settings, **held)
+    names = {"weight": builder.store(name, array), "bias": builder.store_constant(op, "bias")}
+    builder.add(op, kernel, settings, **names)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -134,7 +134,7 @@ _LINEAR_INT8 = Kernel(
 # Constants weight (K, N) and bias (K,); reads a vector.
 LINEAR: Layer = Layer(
     kind="linear",
-    run=lambda op, inputs, held: F.linear(inputs[0], held["weight"], held["bias"]),
+    run=lambda op, inputs, constants: F.linear(inputs[0], constants["weight"], constants["bias"]),
     kernel=Kernel("linear", "linear({input}, {count}, {weight}, {bias}, {output}, {outputs})"),
     logits_kernel=Kernel(
         "linear_scores",
@@ -185,7 +185,9 @@ def conv(
         sizes = zip(kernel, strides, pads, dilations, strict=True)
         if padding != "same" and any(window_positions(1, *each) != 1 for each in sizes):
             raise UnsupportedOp("it uses a convolution with padding of a map of 1x1")
-        return _conv_of_vector(builder, image, weight, bias, pads, dilations, groups)
+        taps = _center_taps(weight, pads, dilations, groups)
+        vector = linear(builder, replace(image, axes=Layout.VECTOR), taps, bias)
+        return replace(vector, axes=Layout.BY_CHANNEL)
     value = as_map(image, "a convolution")
     if padding == "same":
         if any(total % 2 for total in around):
@@ -202,16 +204,10 @@ def conv(
     return builder.add(CONV, [value], shape, attributes, {"weight": weight, "bias": bias})
 
 
-def _conv_of_vector(
-    builder: GraphBuilder,
-    vector: ValueView,
-    weight: Tensor,
-    bias: Tensor | None,
-    pads: tuple[int, int],
-    dilations: tuple[int, int],
-    groups: int,
-) -> ValueView:
-    """A convolution from 1x1 to 1x1: a linear layer by the tap that meets the only number."""
+def _center_taps(
+    weight: Tensor, pads: tuple[int, int], dilations: tuple[int, int], groups: int
+) -> Tensor:
+    """Return the taps (O, C) that meet the only pixel: a convolution of 1x1 is a linear layer."""
     (y, y_rest), (x, x_rest) = map(divmod, pads, dilations)
     if y >= weight.shape[2] or x >= weight.shape[3] or y_rest or x_rest:  # no tap meets it
         taps = torch.zeros_like(weight[:, :, 0, 0])
@@ -219,8 +215,7 @@ def _conv_of_vector(
         taps = weight[:, :, y, x]
     if groups > 1:
         taps = torch.block_diag(*taps.chunk(groups))  # type: ignore[no-untyped-call]
-    made = linear(builder, ValueView(vector.name, vector.shape, Layout.VECTOR), taps, bias)
-    return ValueView(made.name, made.shape, Layout.BY_CHANNEL)
+    return taps
 
 
 def _scale_conv_inputs(
@@ -252,8 +247,7 @@ def _compute_depthwise(step: Step, inputs: list[Ints], constants: Mapping[str, I
     """Tap by tap; weights as (KH, KW, C)."""
     taps = [tap for tap, _ in window_taps(step, inputs[0], step.settings["zero"])]
     weights = constants["weight"].reshape(len(taps), -1)
-    sums: Ints = np.stack([tap * row for tap, row in zip(taps, weights, strict=True)]).sum(0)
-    return sums
+    return np.stack([tap * row for tap, row in zip(taps, weights, strict=True)]).sum(0)  # type: ignore[no-any-return]
 
 
 _CONV = "({input_map}, {window}, {groups}, "

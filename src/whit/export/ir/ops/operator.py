@@ -8,20 +8,20 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.export.c.kernel import Kernel
 from whit.export.ir.graph import Graph, Operation
 from whit.export.onnx import OnnxWriter
-from whit.export.program import ProgramBuilder
+from whit.export.program import Kernel, ProgramBuilder
 from whit.export.quantization.builder import QuantizedProgramBuilder
 
 Converter = Callable[..., Any]
 Constants = Mapping[str, Tensor]  # by role
 
 
-def lower_float(builder: ProgramBuilder, op: Operation) -> None:
-    """Add one step by the operator's kernel."""
-    held = {role: builder.store_constant(op, role) for role in op.constants}
-    builder.add(op, op.operator.kernel, op.operator.settings(builder.graph, op), **held)
+def lower_float(builder: ProgramBuilder, op: Operation, kernel: Kernel | None = None) -> None:
+    """Add one step by the operator's kernel, or another one."""
+    names = {role: builder.store_constant(op, role) for role in op.constants}
+    settings = op.operator.settings(builder.graph, op)
+    builder.add(op, kernel or op.operator.kernel, settings, **names)
 
 
 def lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:

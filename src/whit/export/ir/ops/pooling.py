@@ -11,11 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from whit.errors import ModelError
-from whit.export.c.kernel import Ints, Kernel, Step
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Operator
-from whit.export.ir.ops.scale import scaled
-from whit.export.ir.ops.sliding import pair, window_positions
+from whit.export.ir.ops.scale import add_scale
 from whit.export.ir.ops.values import (
     GraphBuilder,
     Layout,
@@ -23,9 +21,12 @@ from whit.export.ir.ops.values import (
     ValueView,
     as_map,
     is_channel_vector,
+    pair,
+    window_positions,
 )
+from whit.export.program import Ints, Kernel, Step
 from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder
-from whit.export.quantization.fixed_point import quantize_multiplier
+from whit.export.quantization.fixed_point import scalar_multiplier
 from whit.export.quantization.reference import window_taps
 
 
@@ -38,10 +39,8 @@ def _max_pool(
     dilation: Any = 1,
     ceil: bool = False,
 ) -> ValueView:
-    value = as_map(image, "a pooling")
-    dilations = pair(dilation, 1)
-    settings = {"dilation": dilations}
-    return _pool(builder, MAX_POOL, value, kernel, stride, padding, ceil, dilations, settings)
+    value, dilation = as_map(image, "a pooling"), pair(dilation, 1)
+    return _pool(builder, MAX_POOL, value, kernel, stride, padding, ceil, dilation=dilation)
 
 
 def _avg_pool(
@@ -60,7 +59,7 @@ def _avg_pool(
     if pair(kernel, 1) == value.shape[1:] and pair(padding, 0) == (0, 0):
         return _pool(builder, MEAN, value, kernel, stride, padding, ceil)
     settings = {"counts_padding": counts_padding}
-    return _pool(builder, AVG_POOL, value, kernel, stride, padding, ceil, settings=settings)
+    return _pool(builder, AVG_POOL, value, kernel, stride, padding, ceil, **settings)
 
 
 def _pool(
@@ -71,17 +70,16 @@ def _pool(
     stride: Any,
     padding: Any,
     ceil: bool,
-    dilation: tuple[int, int] = (1, 1),
-    settings: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> ValueView:
-    kernels, pads = pair(kernel, 1), pair(padding, 0)
+    kernels, pads, dilation = pair(kernel, 1), pair(padding, 0), settings.get("dilation", (1, 1))
     strides = kernels if stride is None or stride == [] else pair(stride, 1)
     each = list(zip(value.shape[1:], kernels, strides, pads, dilation, strict=True))
     if ceil and any((size + 2 * p - d * (k - 1) - 1) % step for size, k, step, p, d in each):
         raise UnsupportedOp("it uses a pooling with ceil_mode that reaches beyond the map")
     if operator is MEAN:
         return builder.add(MEAN, [value], value.shape[:1], axes=Layout.BY_CHANNEL)
-    attributes = {"kernel": kernels, "stride": strides, "padding": pads, **(settings or {})}
+    attributes = {"kernel": kernels, "stride": strides, "padding": pads, **settings}
     shape = (value.shape[0], *(window_positions(*sizes) for sizes in each))
     return builder.add(operator, [value], shape, attributes)
 
@@ -95,10 +93,9 @@ def _adaptive(pool: Callable[..., ValueView], *, gives_indices: bool) -> Callabl
             value = as_map(image, "a pooling")
             sides = list(zip(value.shape[1:], size, strict=True))
             if any(side % out for side, out in sides):
-                raise UnsupportedOp(
-                    f"it uses adaptive pooling of {value.shape[1]}x{value.shape[2]} to "
-                    f"{size[0]}x{size[1]}, whose windows differ in size"
-                )
+                before, after = ("x".join(map(str, each)) for each in (value.shape[1:], size))
+                why = f"of {before} to {after}, whose windows differ in size"
+                raise UnsupportedOp(f"it uses adaptive pooling {why}")
             pooled = pool(builder, value, [side // out for side, out in sides])
         return [pooled, None] if gives_indices else pooled
 
@@ -146,16 +143,12 @@ def _sum(
     """A sum over the whole map: its mean times the number of pixels."""
     mean = _mean(builder, value, dims, keepdim, dtype)
     one = torch.ones(mean.shape[0])
-    return scaled(builder, mean, one * prod(value.shape[1:]), torch.zeros_like(one))
+    return add_scale(builder, mean, one * prod(value.shape[1:]), torch.zeros_like(one))
 
 
 def _window(op: Operation) -> dict[str, Any]:
-    settings = op.attributes
-    return {
-        "kernel_shape": list(settings["kernel"]),
-        "strides": list(settings["stride"]),
-        "pads": [*settings["padding"]] * 2,
-    }
+    kernel, stride, padding = (list(op.attributes[n]) for n in ("kernel", "stride", "padding"))
+    return {"kernel_shape": kernel, "strides": stride, "pads": padding * 2}
 
 
 # kernel, stride, padding, dilation; what lies outside the map never wins.
@@ -192,8 +185,7 @@ def _compute_avg_pool(step: Step, inputs: list[Ints], constants: Mapping[str, In
     counted = np.stack([np.ones_like(inside) if counts_padding else inside for _, inside in taps])
     sums = (np.stack([tap for tap, _ in taps]) * counted).sum(0)
     count = counted.sum(0)
-    averages: Ints = (sums + count // 2) // count
-    return averages
+    return (sums + count // 2) // count  # type: ignore[no-any-return]
 
 
 def _lower_avg_pool_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
@@ -235,16 +227,14 @@ AVG_POOL = Operator(
 
 
 def _lower_mean_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
-    read = builder.qparams[op.inputs[0]]
-    pixels = prod(builder.graph.shape_of(op.inputs[0])[1:])
-    bounds = (np.zeros(1, np.int64), np.full(1, 255 * pixels, np.int64))
+    read, pixels = builder.qparams[op.inputs[0]], prod(builder.graph.shape_of(op.inputs[0])[1:])
     is_last = op.name == builder.output
-    made = LOGITS if is_last else builder.choose(op.name)
-    factor, offset = np.array([read.scale / pixels]) / made.scale, np.full(1, made.zero_point)
-    numbers = quantize_multiplier(
-        op.name, factor, offset, bounds, read.zero_point * pixels, rounded=not is_last
+    qparams = LOGITS if is_last else builder.choose(op.name)
+    factor, zero = read.scale / pixels / qparams.scale, read.zero_point * pixels
+    numbers = scalar_multiplier(
+        op.name, factor, qparams.zero_point, 0, 255 * pixels, zero, rounded=not is_last
     )
-    builder.add(op, _MEAN_LOGITS if is_last else _MEAN_INT8, numbers.scalar_settings())
+    builder.add(op, _MEAN_LOGITS if is_last else _MEAN_INT8, numbers)
 
 
 _MEAN_INT8 = Kernel(

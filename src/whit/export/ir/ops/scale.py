@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from whit.export.c.kernel import Kernel
 from whit.export.ir.fusion import remove_operation
 from whit.export.ir.graph import INPUT, Graph, Operation
 from whit.export.ir.ops.layers import Layer
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.values import GraphBuilder, UnsupportedOp, ValueView
 from whit.export.onnx import OnnxWriter
+from whit.export.program import Kernel
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
 
@@ -31,25 +31,22 @@ def _batch_norm(
 ) -> list[ValueView]:
     if not isinstance(value, ValueView) or not value.has_channels:
         raise UnsupportedOp("it uses BatchNorm over dimensions that were exchanged or merged")
-    scale = (var.double() + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight.double()
+    scale = (var.double() + eps).rsqrt() * (1 if weight is None else weight.double())
     offset = -mean.double() * scale
     if bias is not None:
         offset = offset + bias.double()
-    return [scaled(builder, value, scale, offset)]
+    return [add_scale(builder, value, scale, offset)]
 
 
-def scaled(builder: GraphBuilder, value: ValueView, scale: Tensor, offset: Tensor) -> ValueView:
+def add_scale(builder: GraphBuilder, value: ValueView, scale: Tensor, offset: Tensor) -> ValueView:
     """Return value * scale + offset, by channel."""
     constants = {"scale": scale, "offset": offset}
     return builder.add(SCALE, [value], value.shape, {}, constants, value.axes)
 
 
 def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-    (x,) = inputs
-    shape = (1, -1, *(1,) * (x.ndim - 2))
-    return x * constants["scale"].view(shape) + constants["offset"].view(shape)
+    shape = (1, -1, *(1,) * (inputs[0].ndim - 2))
+    return inputs[0] * constants["scale"].view(shape) + constants["offset"].view(shape)
 
 
 def _fuse(graph: Graph, op: Operation) -> Graph | None:
@@ -63,7 +60,7 @@ def _fuse(graph: Graph, op: Operation) -> Graph | None:
     if into := _find_in_front(graph, op, scale):
         roles = ("scale", "offset") if into.operator is SCALE else ("weight", "bias")
         factor, term = (constants[into.constants[role]] for role in roles)
-        made = factor * scale.view(-1, *(1,) * (factor.ndim - 1)), term * scale + offset
+        merged = factor * scale.view(-1, *(1,) * (factor.ndim - 1)), term * scale + offset
         if into.operator is SCALE:  # its constants may be shared
             into = changed[into.name] = replace(
                 into, constants={role: f"{into.name}.{role}" for role in roles}
@@ -72,14 +69,14 @@ def _fuse(graph: Graph, op: Operation) -> Graph | None:
         roles = ("weight", "bias")
         weight, bias = (constants[into.constants[role]] for role in roles)
         assert isinstance(into.operator, Layer)
-        made = into.operator.scale_inputs(into, weight, bias, scale, offset)
+        merged = into.operator.scale_inputs(into, weight, bias, scale, offset)
     else:
         return None
-    constants.update({into.constants[role]: made[i] for i, role in enumerate(roles)})
+    constants.update(zip((into.constants[role] for role in roles), merged, strict=True))
     return remove_operation(replace(graph, constants=constants), op, changed)
 
 
-def _has_own_constants(graph: Graph, op: Operation) -> bool:
+def _uses_constants_alone(graph: Graph, op: Operation) -> bool:
     users = graph.constant_users()
     return all(users[name] == 1 for name in op.constants.values())
 
@@ -90,14 +87,12 @@ def _find_in_front(graph: Graph, op: Operation, scale: Tensor) -> Operation | No
     consumers = graph.consumers()
     (name,) = op.inputs
     while name != INPUT and consumers[name] == 1:
-        found = producers[name]
-        if isinstance(found.operator, Layer):
-            return found if _has_own_constants(graph, found) else None
-        if found.operator is SCALE:
-            return found
-        if not found.operator.commutes_with_scale(found, scale):
-            return None
-        (name,) = found.inputs
+        op = producers[name]
+        if isinstance(op.operator, Layer):
+            return op if _uses_constants_alone(graph, op) else None
+        if op.operator is SCALE or not op.operator.commutes_with_scale(op, scale):
+            return op if op.operator is SCALE else None
+        (name,) = op.inputs
     return None
 
 
@@ -107,31 +102,26 @@ def _find_behind(graph: Graph, op: Operation, scale: Tensor) -> Operation | None
     Weights of few bits stay multiples of one step an output: no scale goes into some of them.
     """
     consumers = graph.consumers()
-    name = op.name
-    while consumers[name] == 1 and name != graph.output:
-        (found,) = (each for each in graph.operations if name in each.inputs)
-        if isinstance(found.operator, Layer):
-            padded = any(found.attributes.get("padding", ()))
+    while consumers[op.name] == 1 and op.name != graph.output:
+        (op,) = (each for each in graph.operations if op.name in each.inputs)
+        if isinstance(op.operator, Layer):
+            padded = any(op.attributes.get("padding", ()))
             uneven = graph.bits < 8 and bool((scale != scale[0]).any())
-            return None if padded or uneven or not _has_own_constants(graph, found) else found
-        if not found.operator.commutes_with_scale(found, scale):
+            return None if padded or uneven or not _uses_constants_alone(graph, op) else op
+        if not op.operator.commutes_with_scale(op, scale):
             return None
-        name = found.name
     return None
 
 
 def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
-    read, made = builder.qparams[op.inputs[0]], builder.choose(op.name)
+    read, qparams = builder.qparams[op.inputs[0]], builder.choose(op.name)
+    factors = builder.constant(op, "scale") * read.scale / qparams.scale
+    offsets = builder.constant(op, "offset") / qparams.scale + qparams.zero_point
     numbers = quantize_multiplier(
-        op.name,
-        builder.constant(op, "scale") * read.scale / made.scale,
-        builder.constant(op, "offset") / made.scale + made.zero_point,
-        BYTE_RANGE,
-        read.zero_point,
-        bits=builder.graph.bits,
+        op.name, factors, offsets, BYTE_RANGE, read.zero_point, bits=builder.graph.bits
     )
-    held = builder.store_multiplier(op.name, numbers)
-    builder.add(op, _INT8_KERNEL, numbers.channel_settings(), **held)
+    names = builder.store_multiplier(op.name, numbers)
+    builder.add(op, _INT8_KERNEL, numbers.channel_settings(), **names)
 
 
 def _write_onnx(writer: OnnxWriter, op: Operation) -> None:

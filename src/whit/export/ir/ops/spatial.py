@@ -11,12 +11,11 @@ import numpy as np
 from torch.nn import functional as F
 
 from whit.errors import ModelError
-from whit.export.c.kernel import Ints, Kernel, Step, is_flat
 from whit.export.ir.fusion import remove_operation
 from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.operator import Operator, lower_float, lower_int8
 from whit.export.onnx import OnnxWriter
-from whit.export.program import ProgramBuilder
+from whit.export.program import Ints, Kernel, ProgramBuilder, Step, is_flat
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.reference import divide_toward_zero
 from whit.models.layers import MIN_MASS, Deskew
@@ -149,20 +148,20 @@ def _write_deskew(writer: OnnxWriter, op: Operation) -> None:
 
     x = number("x", np.arange(width).reshape(1, 1, -1))
     y = number("y", np.arange(height).reshape(1, -1, 1))
-    least = number("least", MIN_MASS)
+    min_mass = number("least", MIN_MASS)
     smallest = node("ReduceMin", "smallest", image, writer.array("axes:HW", [2, 3], np.int64))
     mass = total("mass", node("Sub", "above", image, smallest), 1, kept=0)
     rows, columns = total("rows", mass, 2), total("columns", mass, 1)
-    whole = node("Max", "whole", total("total", rows, 1), least)
+    total_mass = node("Max", "whole", total("total", rows, 1), min_mass)
     sum_y = total("sum_y", node("Mul", "by_y", rows, y), 1)
     sum_x = total("sum_x", node("Mul", "by_x", columns, x), 2)
-    from_y = node("Sub", "from_y", y, node("Div", "centre_y", sum_y, whole))
-    from_x = node("Sub", "from_x", x, node("Div", "centre_x", sum_x, whole))
+    from_y = node("Sub", "from_y", y, node("Div", "centre_y", sum_y, total_mass))
+    from_x = node("Sub", "from_x", x, node("Div", "centre_x", sum_x, total_mass))
     along = total("along", node("Mul", "by_from_x", mass, from_x), 2)
     mixed = total("mixed", node("Mul", "by_both", along, from_y), 1)
     squared = node("Mul", "squared", from_y, from_y)
     spread = total("spread", node("Mul", "by_squared", rows, squared), 1)
-    slope = node("Div", "slope", mixed, node("Max", "some_spread", spread, least))
+    slope = node("Div", "slope", mixed, node("Max", "some_spread", spread, min_mass))
     source = node("Add", "source", x, node("Mul", "moved", slope, from_y))
     scaled = node("Mul", "scaled", source, number("width", 2 / width))
     across = node("Add", "across", scaled, number("edge", 1 / width - 1))
@@ -176,10 +175,7 @@ def _write_deskew(writer: OnnxWriter, op: Operation) -> None:
     )
     grid = node("Concat", "grid", *pairs, axis=3)
     writer.node(
-        *("GridSample", op.name, image, grid),
-        mode="linear",
-        padding_mode="border",
-        align_corners=0,
+        *("GridSample", op.name, image, grid), mode="linear", padding_mode="border", align_corners=0
     )
 
 

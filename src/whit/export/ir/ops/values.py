@@ -126,11 +126,11 @@ class GraphBuilder:
 
     def _store(self, name: str, tensor: Tensor) -> str:
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        found = self._name_by_key.setdefault(key, name)
-        if found == name:
+        stored = self._name_by_key.setdefault(key, name)
+        if stored == name:
             self._kept_alive.append(tensor)  # another tensor must not get its address
             self.constants[name] = tensor.double()
-        return found
+        return stored
 
 
 def as_map(value: Any, what: str) -> ValueView:
@@ -162,3 +162,17 @@ def normalize_axes(value: ValueView, axes: Axes) -> Axes:
         for group, axis in zip(axes[1:], "CHW", strict=True)
     )
     return Layout.MAP if full else axes
+
+
+def pair(value: Any, default: int) -> tuple[int, int]:
+    if value is None or value == []:
+        return default, default
+    if isinstance(value, int):
+        return value, value
+    pair = tuple(value)
+    return (pair[0], pair[0]) if len(pair) == 1 else (pair[0], pair[1])
+
+
+def window_positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Return how many positions a window takes along an axis of `size`."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
