@@ -1,6 +1,6 @@
 """An augmentation or an optimizer is one entry: recipe, training and report follow from it.
 
-pytest tests/test_registries.py
+pytest tests/recipes/test_registries.py
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 from typing import Annotated
 
 from pydantic import Field
-from whit import augmentations, optimizers
+from whit.recipes import augmentations, optimizers
 
 
 class Brightness(augmentations.Augmentation):
