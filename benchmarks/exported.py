@@ -82,7 +82,7 @@ def main() -> None:
     def by_torch() -> None:
         with torch.inference_mode():
             for _ in range(TIMES):
-                trained.model(trained.normalise(image.float()))
+                trained.model(trained.normalize(image.float()))
 
     def by_onnxruntime(content: bytes) -> Callable[[], None]:
         options = onnxruntime.SessionOptions()

@@ -205,7 +205,7 @@ def test_any_name_becomes_one_of_c(given: str, wanted: str) -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_the_same_class_on_every_test_image(seed: int) -> None:
     run = read.trained(seed)
-    wanted = predict(run.model, run.split, run.normalise)
+    wanted = predict(run.model, run.split, run.normalize)
     program = float_program(read.trained_graph(seed))
     logits = c_logits(program, c_files(program, "A network."), run.split.images)
     assert (logits.argmax(1) == wanted.argmax(1)).sum() == len(run.split) == 10_000

@@ -94,7 +94,7 @@ def test_every_value_has_its_shape() -> None:
     graph = fuse(read("Branches"))
     values = run_graph(graph, some_images(2))
     assert {name: tuple(value.shape[1:]) for name, value in values.items()} == {
-        name: graph.shape_of(name) for name in ("image", *(op.name for op in graph.operations))
+        name: graph.value_shape(name) for name in ("image", *(op.name for op in graph.operations))
     }
 
 

@@ -74,7 +74,7 @@ def test_the_int8_file_decides_as_whole_numbers_do() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_the_same_class_on_every_test_image(seed: int) -> None:
     run = read.trained(seed)
-    wanted = predict(run.model, run.split, run.normalise)
+    wanted = predict(run.model, run.split, run.normalize)
     logits = onnx_logits(onnx_bytes(read.trained_graph(seed)), run.split.images)
     assert (logits.argmax(1) == wanted.argmax(1)).sum() == len(run.split) == 10_000
     assert near(logits, wanted)

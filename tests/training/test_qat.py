@@ -154,7 +154,7 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
     compiled = c_logits(program, c_files(program, "A network."), images) * LOGIT_SCALE
     assert (compiled.numpy() == int8_logits(program, images)).all()
     # Nothing is rounded again: it decides as the network does, but for its activations.
-    network = trained.model(trained.normalise(images.float()))
+    network = trained.model(trained.normalize(images.float()))
     assert (compiled.argmax(1) == network.argmax(1)).float().mean() > 0.9
 
 

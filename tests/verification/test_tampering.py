@@ -213,8 +213,8 @@ def _wrong(run: Path) -> tuple[int, ...]:
     load_weights(model, run / "weights.safetensors")
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name)
-    normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
-    return evaluate(model, dataset.test, normalise).wrong
+    normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
+    return evaluate(model, dataset.test, normalize).wrong
 
 
 def test_changed_code_is_said(run: Path) -> None:

@@ -85,7 +85,7 @@ class Program:
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
 
-    def shape_of(self, name: str) -> Shape:
+    def value_shape(self, name: str) -> Shape:
         if name == INPUT:
             return self.graph.image_shape
         return next(step.shape for step in self.steps if step.name == name)

@@ -117,7 +117,7 @@ def analyze_run(loaded: LoadedRun) -> ErrorAnalysis:
     Raises InputError when the images of the split are not available.
     """
     split = loaded.split
-    logits = predict(loaded.model, split, loaded.normalise)
+    logits = predict(loaded.model, split, loaded.normalize)
     return analyze_logits(logits, split, loaded.dataset.classes, known_label_errors(loaded.run))
 
 

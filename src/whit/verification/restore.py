@@ -24,7 +24,7 @@ class LoadedRun:
     run: RunRecord
     model: nn.Module
     dataset: Dataset
-    normalise: Normalize
+    normalize: Normalize
 
     @property
     def split(self) -> Split:
@@ -50,5 +50,5 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val)
-    normalise = build_normalize(recipe.data, dataset, torch.device("cpu"))
-    return LoadedRun(run, model.eval(), dataset, normalise)
+    normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
+    return LoadedRun(run, model.eval(), dataset, normalize)

@@ -69,13 +69,13 @@ def calls(
     words["other"] = value(step.inputs[-1])
     texts = []
     for i, name in enumerate(step.inputs if step.kernel.per_input else step.inputs[:1]):
-        pixels, channels = pixels_and_channels(program.shape_of(name))
+        pixels, channels = pixels_and_channels(program.value_shape(name))
         if step.kernel.per_input and len(step.shape) == 1:  # a map may lie as the vector does
             pixels, channels = 1, pixels * channels
         words |= {"pixels": pixels, "channels": channels, "count": pixels * channels}
         words["input"] = value(name)
         words["values"] = f"{value(name)}, {pixels}, {channels}"
-        words["input_map"] = f"{value(name)}, {_map(program.shape_of(name))}"
+        words["input_map"] = f"{value(name)}, {_map(program.value_shape(name))}"
         words["scalars"] = _scalars(step, i) if "shift" in step.settings else ""
         texts.append(step.kernel.call.format(**words))
         words["first"] += channels

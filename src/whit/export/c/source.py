@@ -105,7 +105,7 @@ def memory_plan(program: Program) -> MemoryPlan:
 
 def _overwrites(program: Program, step: Step, name: str) -> bool:
     # A vector that counts for every pixel is read to the end, and so are windows with padding.
-    is_alike = len(step.inputs) == 1 or program.shape_of(name) == step.shape
+    is_alike = len(step.inputs) == 1 or program.value_shape(name) == step.shape
     return step.kernel.in_place and is_alike and not any(step.settings.get("padding", ()))
 
 
@@ -165,7 +165,7 @@ def pack_weights(weights: Array, bits: int) -> Array:
 def _static_arrays(program: Program, plan: MemoryPlan) -> list[str]:
     """Return the definitions of what a convolution reads outside its map, and of the memory."""
     widths = [
-        program.shape_of(step.inputs[0])[0]
+        program.value_shape(step.inputs[0])[0]
         for step in program.steps
         if not program.int8 and step.settings.get("outside") == OUTSIDE
     ]

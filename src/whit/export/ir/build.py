@@ -28,7 +28,7 @@ def build_graph(trained: LoadedRun) -> Graph:
     names = {role: f"normalise.{role}" for role in ("scale", "offset")}
     normalization = Operation("normalise", SCALE, (INPUT,), graph.image_shape, {}, names)
     constants = {
-        name: getattr(trained.normalise, role).flatten().double() for role, name in names.items()
+        name: getattr(trained.normalize, role).flatten().double() for role, name in names.items()
     }
     graph = replace(graph, constants={**graph.constants, **constants})
     return fuse(prepend(normalization, graph))

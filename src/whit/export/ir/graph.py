@@ -67,7 +67,7 @@ class Graph:
         """Numbers that are stored, shared ones once."""
         return sum(tensor.numel() for tensor in self.constants.values())
 
-    def shape_of(self, name: str) -> Shape:
+    def value_shape(self, name: str) -> Shape:
         if name == INPUT:
             return self.image_shape
         return next(op.shape for op in self.operations if op.name == name)

@@ -143,6 +143,6 @@ SLICE = Operator(
     onnx=_write_slice,
     converters={"slice": _slice, "split": _split, "split_with_sizes": _split},
     keeps_range=True,
-    settings=lambda graph, op: {**op.attributes, "pitch": graph.shape_of(op.inputs[0])[0]},
+    settings=lambda graph, op: {**op.attributes, "pitch": graph.value_shape(op.inputs[0])[0]},
 )
 OPERATORS = (CONCAT, SLICE)

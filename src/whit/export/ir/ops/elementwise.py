@@ -51,12 +51,12 @@ class Binary(Operator):
     exchange: Callable[[GraphBuilder, ValueView, Any], ValueView] | None = None
     run: Callable[[Operation, list[Tensor], Constants], Tensor] = _run
     settings: Callable[[Graph, Operation], dict[str, Any]] = lambda graph, op: {
-        "by_channel": graph.shape_of(op.inputs[1]) != op.shape
+        "by_channel": graph.value_shape(op.inputs[1]) != op.shape
     }
 
     def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
         a, b = op.inputs
-        if writer.graph.shape_of(b) != writer.graph.shape_of(a):
+        if writer.graph.value_shape(b) != writer.graph.value_shape(a):
             axes = writer.array("axes:HW", [2, 3], np.int64)
             b = writer.node("Unsqueeze", f"{op.name}:map", b, axes)
         writer.node(str(self.onnx), op.name, a, b)

@@ -283,7 +283,7 @@ def _conv_layout(
     """
     groups: int = op.attributes["groups"]
     kind = "conv"
-    if groups > 1 and groups == graph.shape_of(op.inputs[0])[0] == op.shape[0]:
+    if groups > 1 and groups == graph.value_shape(op.inputs[0])[0] == op.shape[0]:
         kind, array = "depthwise", weight[:, 0].transpose(1, 2, 0)
     elif int8:
         array = weight.transpose(0, 2, 3, 1)

@@ -227,7 +227,7 @@ AVG_POOL = Operator(
 
 
 def _lower_mean_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
-    read, pixels = builder.qparams[op.inputs[0]], prod(builder.graph.shape_of(op.inputs[0])[1:])
+    read, pixels = builder.qparams[op.inputs[0]], prod(builder.graph.value_shape(op.inputs[0])[1:])
     is_last = op.name == builder.output
     qparams = LOGITS if is_last else builder.choose(op.name)
     factor, zero = read.scale / pixels / qparams.scale, read.zero_point * pixels

@@ -22,14 +22,14 @@ from whit.models.layers import MIN_MASS, Deskew
 
 
 def _lower_flatten(builder: ProgramBuilder, op: Operation) -> None:
-    if is_flat(builder.graph.shape_of(op.inputs[0])):
+    if is_flat(builder.graph.value_shape(op.inputs[0])):
         builder.alias(op)
     else:
         lower_float(builder, op)
 
 
 def _lower_flatten_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
-    if is_flat(builder.graph.shape_of(op.inputs[0])):
+    if is_flat(builder.graph.value_shape(op.inputs[0])):
         builder.keep(op)
         builder.alias(op)
     else:
