@@ -174,7 +174,7 @@ def differences(before: Any, after: Any, path: str, added: list[str]) -> Iterato
     if isinstance(before, dict) and isinstance(after, dict):
         for key in before.keys() | after.keys():
             if key not in before:
-                added.append(f"{path}: {key}")
+                added.append(f"{path.rpartition('/')[2]}: {key}")
             elif key not in after:
                 yield f"{path}: {key} is missing"
             else:
