@@ -19,7 +19,14 @@ from experiments.test_study import NET, OWN
 from harness.clusters import Dask, free_port, started, wait_for_workers
 from harness.processes import Command, evidence, fresh, whit
 from waiting import wait_until
+from whit.experiments.execution import dask_cluster
 from whit.models.user_code import user_model_sha256
+from whit.runs.code_version import compatibility_versions
+
+
+def test_what_workers_are_asked_names_code_that_exists() -> None:
+    """No import shows it, so a module that is moved or renamed would break it unseen."""
+    assert eval(dask_cluster._QUERY) == compatibility_versions()
 
 
 @pytest.fixture
