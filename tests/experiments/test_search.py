@@ -30,7 +30,7 @@ seeds = 2
 [space]
 "train.epochs" = [2, 3]
 "train.batch_size" = 16
-"model.widths" = {each = {low = 2, high = 8}, count = {low = 1, high = 2}}
+"model.widths" = {list_of = {low = 2, high = 8}, length = {low = 1, high = 2}}
 "model.pools" = [[1]]
 "optim.lr" = {low = 0.02, high = 0.3, log = true}
 """
@@ -191,13 +191,13 @@ def test_a_space_that_fails_later_is_named(place: Path) -> None:
     """Optuna wants the same options each time, and a user's function may fail at any."""
     text = (
         "base = 'easy.toml'\nfrom itertools import count\ncounted = count()\n"
-        "def changes(choose):\n    many = 2 if next(counted) < 41 else 3\n"
-        "    return {'train.epochs': choose.one_of('epochs', [1, 1, 1][:many])}\n"
+        "def suggest(trial):\n    many = 2 if next(counted) < 41 else 3\n"
+        "    return {'train.epochs': trial.suggest_categorical('epochs', [1, 1, 1][:many])}\n"
     )
     (place / "own.py").write_text(text)
     code, said = whit(place, "search", "own.py", "--trials", "3")
     assert code == 2, said
-    assert "own.py: changes(choose) fails: ValueError" in " ".join(said.split())
+    assert "own.py: suggest(trial) fails: ValueError" in " ".join(said.split())
 
 
 class FullAtFirst:

@@ -294,20 +294,16 @@ class SearchDriver:
 
 
 class _OptunaSuggest:
-    """Optuna's suggestions under the names that a space uses."""
+    """An Optuna trial whose categorical choices may be of any type."""
 
     def __init__(self, trial: optuna.Trial):
         self.trial = trial
+        self.suggest_int = trial.suggest_int
+        self.suggest_float = trial.suggest_float
 
-    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return self.trial.suggest_int(name, low, high, step=step, log=log)
-
-    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self.trial.suggest_float(name, low, high, log=log)
-
-    def one_of(self, name: str, options: Sequence[Any]) -> Any:
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         # Optuna stores only text and numbers, so it chooses an index.
-        return options[self.trial.suggest_categorical(name, range(len(options)))]
+        return choices[self.trial.suggest_categorical(name, range(len(choices)))]
 
 
 def _lock_folder(folder: Path) -> FileLock:
