@@ -60,7 +60,7 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
     command.signal(signal.SIGINT)
     assert command.wait() == 130, command.said
     assert not (trials / "0003/seed-0/result.json").exists()  # not waited for
-    assert "The same command goes on." in command.said
+    assert "Run the same command again to resume" in command.said
 
     command = Command.start(place, "search", "tiny.toml", "--trials", "4", "--jobs", "2")
     wait_until((trials / "0002/seed-0/log.jsonl").exists, command)
@@ -70,19 +70,19 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
     wait_until(lambda: have_ended(workers))
 
     value = found_by(place, 4)
-    assert value["trials"] + value["given_up"] == 4
+    assert value["trials"] + value["pruned"] == 4
     made = numbers(place)
     assert len(made) == 4  # a number may be left out, of one that was only thought of
     assert value["failures"] == []
-    assert value["frontier"]
-    assert all(point["seeds"] == 2 for point in value["frontier"])  # finalists have several
+    assert value["pareto_front"]
+    assert all(point["seeds"] == 2 for point in value["pareto_front"])  # finalists have several
     assert (place / "searches/tiny/frontier.svg").read_text().startswith("<?xml")
 
     again = found_by(place, 4)
     assert again == value  # nothing is left to do, and nothing changes
     assert numbers(place) == made
 
-    point = value["frontier"][0]
+    point = value["pareto_front"][0]
     recipe = load_recipe(place / point["recipe"])
     assert (recipe.train.test, recipe.data.val) == (True, 100)  # as the base has it
     run = json.loads((place / point["recipe"]).parent.joinpath("seed-0", "result.json").read_text())
@@ -96,13 +96,13 @@ def test_multiply_adds_are_read_from_results_and_recomputed_for_those_of_older_v
 ) -> None:
     (place / "tiny.toml").write_text('objectives = ["accuracy", "macs"]\n' + SPACE)
     value = found_by(place, 2)
-    recipes = [place / point["recipe"] for point in value["frontier"]]
+    recipes = [place / point["recipe"] for point in value["pareto_front"]]
     macs = []
     for recipe in recipes:
         code, said = whit(place, "plan", str(recipe), "--json")
         assert code == 0, said
         macs.append(json.loads(said)["macs"])
-    assert [point["macs"] for point in value["frontier"]] == macs
+    assert [point["macs"] for point in value["pareto_front"]] == macs
     for file in place.glob("searches/tiny/trials/*/seed-*/result.json"):
         result = json.loads(file.read_text())
         assert isinstance(result.pop("macs"), int)
@@ -116,7 +116,7 @@ def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
     (place / "easy.toml").write_text(text)
     code, said = whit(place, "search", "tiny.toml", "--trials", "2")
     assert code == 2, said
-    assert "100 candidates in a row were refused before training" in said
+    assert "100 suggestions in a row were infeasible" in said
     assert "allowed < 5" in said
     assert not list(place.glob("searches/tiny/trials/*"))
 
@@ -131,7 +131,7 @@ def test_a_candidate_only_thought_of_was_not_refused(
     storage.ask()  # and here its driver is killed
     after = TrialStorage(space, place, None, 0)
     assert after.orphaned() == []
-    assert (after.count("refused"), after.num_trials()) == (1, 0)
+    assert (after.count("infeasible"), after.num_trials()) == (1, 0)
 
 
 OWN_MODEL = """\
@@ -157,7 +157,7 @@ def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path
     )
     (place / "models.py").write_text(OWN_MODEL)
     value = found_by(place, 1)
-    (point,) = value["frontier"]
+    (point,) = value["pareto_front"]
     assert point["diverged"] > 0
     assert point["seeds"] + point["diverged"] == 4
     code, said = whit(place, "search", "tiny.toml", "--trials", "1")
@@ -168,8 +168,8 @@ def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("[2, 3]", "[2, 4]", "was begun with other choices, so"),
-        ("seeds = 2", "val = 50", "was begun with other val, so"),
+        ("[2, 3]", "[2, 4]", "was started with other choices, so"),
+        ("seeds = 2", "val = 50", "was started with other val, so"),
         ("seeds = 2", 'objectives = ["epochs", "accuracy"]', "with other objectives, so"),
     ],
 )
@@ -260,7 +260,7 @@ def test_candidates_are_of_what_is_there_now(place: Path) -> None:
     code, said = whit(place, *again, "--allow-changes")
     assert code == 0, said
     assert numbers(place) == [0, 1, 2]
-    assert len(before["frontier"]) > 0
+    assert len(before["pareto_front"]) > 0
 
 
 def test_a_copy_beside_the_candidates_is_none_of_them(place: Path) -> None:
@@ -296,7 +296,7 @@ def test_one_driver_at_a_time(place: Path) -> None:
     command.signal(signal.SIGSTOP)  # it does not end meanwhile
     code, said = whit(place, "search", "tiny.toml", "--trials", "3")
     assert code == 2, said
-    assert "searches/tiny: another search is going on in it" in " ".join(said.split())
+    assert "searches/tiny: another search is running in it" in " ".join(said.split())
     command.signal(signal.SIGTERM)
     command.signal(signal.SIGCONT)
     assert command.wait() == 143, command.said
