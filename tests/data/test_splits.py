@@ -25,7 +25,7 @@ def make_dataset(train: Split, test: Split, val: Split | None = None) -> Dataset
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "wanted"),
+    ("images", "labels", "expected"),
     [
         (torch.zeros(2, 1, 3, 3), torch.zeros(2, dtype=torch.int64), "uint8"),
         (torch.zeros(2, 3, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "(N, C,"),
@@ -39,11 +39,11 @@ def make_dataset(train: Split, test: Split, val: Split | None = None) -> Dataset
     ],
 )
 def test_a_split_refuses_other_tensors(
-    images: torch.Tensor, labels: torch.Tensor, wanted: str
+    images: torch.Tensor, labels: torch.Tensor, expected: str
 ) -> None:
     with pytest.raises(DataError) as caught:
         Split("train", images, labels)
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @given(

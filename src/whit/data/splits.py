@@ -149,7 +149,7 @@ class Dataset:
         """Sentences that belong beside any result on this data set; empty for a clean one."""
         note = (
             f"{self.source}: {self.overlap:,} of {len(self.test):,} test images occur byte for "
-            "byte in the training images; accuracy on them shows memory, not generalisation"
+            "byte in the training images; accuracy on them shows memorization, not generalization"
         )
         return (*self.dropped, note) if self.overlap else self.dropped
 

@@ -137,7 +137,8 @@ class LocalExecutor:
             return
         if not self._workers:
             raise RunFailed(
-                f"No worker process can be started: {_MAX_ATTEMPTS} attempts failed; the last {cause}"
+                f"No worker process can be started: {_MAX_ATTEMPTS} attempts failed; the last "
+                f"{cause}"
             )
         self._failed_starts = 0
         running = len(self._workers)
