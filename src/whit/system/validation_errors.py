@@ -1,4 +1,4 @@
-"""Pydantic's validation errors as sentences: which key, which value, and what is allowed."""
+"""Pydantic's validation errors as sentences: key, value, and what is allowed."""
 
 from __future__ import annotations
 
