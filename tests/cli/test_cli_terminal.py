@@ -121,7 +121,7 @@ def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_pa
     assert code == 0, screen.text
     assert [text for text in screen.wrapped if str(tmp_path) not in text] == []
     assert screen.cursor_shown
-    assert "candidates trained, 0 given up" in screen.text
+    assert "trials completed, 0 pruned" in screen.text
     assert "epoch 1" not in screen.text
 
 

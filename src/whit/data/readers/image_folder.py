@@ -5,7 +5,7 @@ Either `train/CLASS/*.png` and `test/CLASS/*.png` (and optionally `val/CLASS/*.p
 folders, sorted; images are sorted by name. All images must have one size, and all be grey or all
 be color. Nothing is resized, converted or rotated silently: image_file.py says what is accepted.
 
-Files beside the folders (a README, a license), hidden files and Thumbs.db are ignored.
+Files next to the folders (a README, a license), hidden files and Thumbs.db are ignored.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def sniff(path: Path) -> bool:
 class NpzArchive:
     """The arrays of an open .npz by name, each read on request.
 
-    on_disk: bytes of the whole archive
+    on_disk: bytes of the archive file
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, on_disk: int):

@@ -125,7 +125,7 @@ class SearchDriver:
             self.callback.on_resume(self.search, messages)
         else:
             self.callback.on_start(self.search)
-        while self._run_jobs(self._new_trials()) or self.storage.under_way_elsewhere():
+        while self._run_jobs(self._new_trials()) or self.storage.num_running_elsewhere():
             self._pause()
         while unconfirmed := trials.needs_confirmation(self.search.trials, self.space):
             num_failures = len(self.search.failures)

@@ -1,4 +1,4 @@
-"""The result of a search, finished or under way, and its callback."""
+"""The result of a search, finished or running, and its callback."""
 
 from __future__ import annotations
 

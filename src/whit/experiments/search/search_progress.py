@@ -63,7 +63,7 @@ class SearchTableReporter(SearchLineReporter, LiveTable[SearchResult]):
         ]
         parts = [wrap(counts, width)]
         if search.pareto_front:
-            # As many rows as a usual terminal shows beside the lines above.
+            # No more rows than fit on the terminal below the lines.
             rows = search.pareto_table(width).split("\n")
             parts.append("\n".join(rows[: max(8, self.console.height - 8)]))
         return "\n".join([*parts, wrap(", ".join(running) or "-", width)])

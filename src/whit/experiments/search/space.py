@@ -33,7 +33,7 @@ class Suggest(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched, and by what candidates are compared."""
+    """What is searched, and the objectives by which trials are compared."""
 
     name: str
     source: str
@@ -41,7 +41,7 @@ class Space:
     objectives: tuple[str, ...]
     val: int  # images held out for validation; 0 for as many as the base has, or a sixth
     seeds: int  # of each confirmation run
-    min_accuracy: float  # percent on val; candidates below are not confirmed
+    min_accuracy: float  # percent on val; trials below get no confirmation runs
     suggest: Callable[[Suggest], Mapping[str, Any]]  # returns the changes of one trial
     text: str  # source of `suggest`: a Python file, or the lines of [space] as JSON
 
@@ -65,7 +65,7 @@ class Space:
         return changes
 
     def build_recipe(self, changes: Mapping[str, Any]) -> Recipe:
-        """Return the base with a candidate's changes. Raises RecipeError."""
+        """Return the base with the changes of a trial. Raises RecipeError."""
         try:
             texts = [f"{key}={toml_value(value)}" for key, value in changes.items()]
         except ValueError as error:

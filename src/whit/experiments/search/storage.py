@@ -100,7 +100,7 @@ class TrialStorage:
                 optuna.Trial(self.study, frozen._trial_id).set_user_attr("outcome", "failed")
 
     def num_trials(self) -> int:
-        """Return how many trials have ended or are under way: all but infeasible ones."""
+        """Return how many trials have ended or are running: all but infeasible ones."""
         with self._translate_errors():
             return sum(map(_counts, self._trials()))
 
@@ -128,7 +128,7 @@ class TrialStorage:
                 orphans.append((frozen.number, str(recipe)))
         return orphans
 
-    def under_way_elsewhere(self) -> int:
+    def num_running_elsewhere(self) -> int:
         """Return how many trials other drivers are training."""
         with self._translate_errors():
             running = [t.user_attrs for t in self._trials(TrialState.RUNNING)]

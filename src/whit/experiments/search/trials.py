@@ -135,7 +135,7 @@ def needs_confirmation(trials: Sequence[Trial], space: Space) -> list[Trial]:
 
 
 def _numbered(folder: Path, prefix: str = "") -> list[Path]:
-    """Return the paths named by `prefix` and a number, in its order; not copies beside them."""
+    """Return the paths named by `prefix` and a number, sorted by it; other names are ignored."""
     paths = [path for path in folder.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal()]
     return sorted(paths, key=lambda path: int(path.name[len(prefix) :]))
 
