@@ -225,8 +225,8 @@ def test_a_seed_without_a_result_is_a_failure(
     found = run_study([arm], range(2), Loses(), callback=callback)
     assert found.comparison is None
     assert found.failures == tuple(
-        f"easy, seed {seed}: its run ended, but {arm.run_folder(seed)} holds no result. "
-        "Run the same command again to resume"
+        f"easy, seed {seed}: its run ended, but {arm.run_folder(seed)} has no result. "
+        "Run the same command again to resume it."
         for seed in range(2)
     )
 
