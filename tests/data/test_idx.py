@@ -331,7 +331,7 @@ def test_noise_is_refused(
 
 @pytest.mark.parametrize("declared", [4_000_000, 20_000_000, 2**40])
 def test_a_gzip_bomb_takes_no_memory(tmp_path: Path, declared: int) -> None:
-    """4 MB are within what may be unpacked; then the bomb must not go on after them."""
+    """4 MB are within what may be unpacked; then the bomb must not continue after them."""
     header = struct.pack(">II", 0x0801, min(declared, 2**32 - 1))
     if declared >= 2**32:
         header = struct.pack(">III", 0x0802, 2**20, declared >> 20)

@@ -187,7 +187,7 @@ def test_pixels_that_are_no_bytes_are_refused(pixels: list[float]) -> None:
 
 
 @pytest.mark.parametrize("pixels", [[-1, 3], [0, 256], [2**62, 0]])
-def test_whole_numbers_beyond_a_byte_are_refused(pixels: list[int]) -> None:
+def test_integers_beyond_a_byte_are_refused(pixels: list[int]) -> None:
     with pytest.raises(DataError, match="original bytes"):
         to_uint8(np.array(pixels), "x")
 

@@ -1,4 +1,4 @@
-"""Splits hold what they say, fingerprints see every byte, normalisation is exact.
+"""Splits hold what they say, fingerprints see every byte, normalization is exact.
 
 pytest tests/data/test_splits.py
 """
@@ -52,7 +52,7 @@ def test_a_split_refuses_other_tensors(
     highest=st.sampled_from([0, 1, 17, 255]),
 )
 @settings(max_examples=40)
-def test_normalisation_equals_plain_arithmetic(
+def test_normalization_equals_plain_arithmetic(
     shape: tuple[int, int, int, int], seed: int, highest: int
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, highest + 1, shape, dtype=np.uint8)
@@ -77,7 +77,7 @@ def test_a_constant_channel_can_be_divided_by() -> None:
     assert std == (MIN_STD,) * 3
 
 
-def test_normalisation_counts_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalization_counts_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     split = make_split([0, 1] * 20)
     whole = compute_channel_stats(split)
     monkeypatch.setattr("whit.data.normalization._CHUNK", 50)

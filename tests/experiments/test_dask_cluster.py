@@ -124,7 +124,7 @@ def test_ctrl_c_on_a_cluster(workplace: Path, cluster: Dask) -> None:
 
 
 def test_a_worker_keeps_no_run_of_another_model(workplace: Path) -> None:
-    """The model's file is edited on every machine, and the study begun anew."""
+    """The model's file is edited on every machine, and the study started again."""
     (workplace / "net.py").write_text(NET)
     recipe = (workplace / "easy.toml").read_text().replace(*OWN).replace("epochs = 4", "epochs = 1")
     (workplace / "easy.toml").write_text(recipe)
@@ -199,7 +199,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "CLUSTER.md"
 
 
 def commands_of_the_page(program: str) -> list[str]:
-    """The lines of the page that call a program, those that go on put together."""
+    """The lines of the page that call a program, continuation lines joined."""
     text = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
     return [line.strip() for line in text.splitlines() if line.strip().startswith(program)]
 

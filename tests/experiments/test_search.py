@@ -1,4 +1,4 @@
-"""Searches with real worker processes: stopped, killed, gone on with; what they hand over."""
+"""Searches with real worker processes: stopped, killed, resumed; what they return."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def numbers(place: Path) -> list[int]:
     return sorted(int(path.name) for path in (place / "searches/tiny/trials").iterdir())
 
 
-def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
+def test_a_search_that_is_stopped_and_killed_resumes(place: Path) -> None:
     trials = place / "searches/tiny/trials"
     command = Command.start(place, "search", "tiny.toml", "--trials", "4", "--jobs", "2")
     wait_until((trials / "0001/seed-0/log.jsonl").exists, command)
@@ -72,10 +72,12 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
     value = found_by(place, 4)
     assert value["trials"] + value["pruned"] == 4
     made = numbers(place)
-    assert len(made) == 4  # a number may be left out, of one that was only thought of
+    assert len(made) == 4  # a number may be left out, of one that was only asked for
     assert value["failures"] == []
     assert value["pareto_front"]
-    assert all(point["seeds"] == 2 for point in value["pareto_front"])  # finalists have several
+    assert all(
+        point["seeds"] == 2 for point in value["pareto_front"]
+    )  # confirmed with several seeds
     assert (place / "searches/tiny/frontier.svg").read_text().startswith("<?xml")
 
     again = found_by(place, 4)
@@ -121,10 +123,10 @@ def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
     assert not list(place.glob("searches/tiny/trials/*"))
 
 
-def test_a_candidate_only_thought_of_was_not_refused(
+def test_a_trial_only_asked_for_is_not_infeasible(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)  # its base lies there
+    monkeypatch.chdir(place)  # its base is there
     space = load_space(place / "tiny.toml")
     storage = TrialStorage(space, place, None, 0)
     storage.reject(storage.ask())
@@ -145,7 +147,7 @@ class Sometimes(nn.Sequential):
 """
 
 
-def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path) -> None:
+def test_a_diverged_confirmation_run_counts_as_one(place: Path) -> None:
     """It is counted and said; the search does not ask for that seed again and again."""
     text = (place / "easy.toml").read_text()
     start, end = text.index("[model]"), text.index("[data]")
@@ -173,13 +175,13 @@ def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path
         ("seeds = 2", 'objectives = ["epochs", "accuracy"]', "with other objectives, so"),
     ],
 )
-def test_candidates_of_another_space_do_not_mix(
+def test_trials_of_another_space_do_not_mix(
     place: Path, old: str, new: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
     TrialStorage(load_space("tiny.toml"), place, None, 0)
     (place / "tiny.toml").write_text(
-        "# finalists get more seeds\n" + SPACE.replace("seeds = 2", "seeds = 5")
+        "# confirmation runs of more seeds\n" + SPACE.replace("seeds = 2", "seeds = 5")
     )
     TrialStorage(load_space("tiny.toml"), place, None, 0)
     (place / "tiny.toml").write_text(SPACE.replace(old, new))
@@ -188,7 +190,7 @@ def test_candidates_of_another_space_do_not_mix(
 
 
 def test_a_space_that_fails_later_is_named(place: Path) -> None:
-    """Optuna wants the same options each time, and a user's function may fail at any."""
+    """Optuna requires the same choices each time, and a user's function may fail at any."""
     text = (
         "base = 'easy.toml'\nfrom itertools import count\ncounted = count()\n"
         "def suggest(trial):\n    many = 2 if next(counted) < 41 else 3\n"
@@ -212,7 +214,7 @@ class FullAtFirst:
             yield job, Outcome("failed", "no space") if self.times >= 0 else run_job(job)
 
 
-def test_a_candidate_that_failed_is_tried_again_by_the_next_call(
+def test_a_trial_that_failed_is_tried_again_by_the_next_call(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -235,7 +237,7 @@ class Net(nn.Sequential):
 """
 
 
-def test_candidates_are_of_what_is_there_now(place: Path) -> None:
+def test_trials_trained_from_changed_inputs_are_refused(place: Path) -> None:
     (place / "net.py").write_text(OWN)
     plain_one = '"plain"\nwidths = [8, 16]\npools = [1, 2]'
     recipe = (place / "easy.toml").read_text().replace(plain_one, '"net.py:Net"')
@@ -263,7 +265,7 @@ def test_candidates_are_of_what_is_there_now(place: Path) -> None:
     assert len(before["pareto_front"]) > 0
 
 
-def test_a_copy_beside_the_candidates_is_none_of_them(place: Path) -> None:
+def test_a_copied_trial_folder_is_no_trial(place: Path) -> None:
     before = found_by(place, 1)
     trial = place / "searches/tiny/trials/0000"
     shutil.copytree(trial, trial.with_name("0000-old"))

@@ -1,4 +1,4 @@
-"""Several drivers of one search in a real PostgreSQL: killed, gone on with, refused."""
+"""Several drivers of one search in a real PostgreSQL: killed, resumed, refused."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def test_two_drivers_share_one_search_and_one_is_killed(place: Path, database: P
 
 
 @pytest.mark.slow
-def test_sixty_candidates_on_a_cluster_by_two_drivers(place: Path, database: Postgres) -> None:
-    """Workers and drivers are killed; every candidate is there once, the same for both."""
+def test_sixty_trials_on_a_cluster_by_two_drivers(place: Path, database: Postgres) -> None:
+    """Workers and drivers are killed; every trial exists once, the same for both."""
     with started_dask(place, 2) as cluster:
         more = ("--cluster", cluster.address)
         for round_ in range(3):

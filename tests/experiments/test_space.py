@@ -1,4 +1,4 @@
-"""Search spaces: what they choose, and every mistake in one named all at once."""
+"""Search spaces: what they suggest, and every mistake in one named all at once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
     }
 
 
-def test_candidates_are_judged_on_val_and_handed_over_with_the_test(tmp_path: Path) -> None:
+def test_trials_are_evaluated_on_val_and_their_recipes_on_test(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
     recipe = space.build_recipe(space.suggest_changes(RandomSuggest(0)))
     assert (recipe.train.test, recipe.data.val) == (True, 0)
@@ -96,7 +96,7 @@ def test_a_python_space_chooses_as_it_likes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", builtin_spaces())
-def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
+def test_most_suggestions_of_a_built_in_space_are_feasible(name: str) -> None:
     space = load_space(name)
     assert space.name == name
     built = 0

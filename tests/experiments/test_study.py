@@ -1,4 +1,4 @@
-"""Studies with real worker processes: stopped, killed, starved, and gone on with."""
+"""Studies with real worker processes: stopped, killed, starved, and resumed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_study_makes_the_runs_that_training_one_by_one_makes(
     assert environment["command"][:3] == ["whit", "study", "easy.toml"]
 
 
-def test_ctrl_c_saves_all_and_the_same_command_goes_on(workplace: Path, alone: Path) -> None:
+def test_ctrl_c_saves_all_and_the_same_command_resumes(workplace: Path, alone: Path) -> None:
     command = Command.start(workplace, *STUDY)
     wait_until(lambda: list(workplace.glob("st/easy-*/seed-0/log.jsonl")), command)
     command.signal(signal.SIGINT)
