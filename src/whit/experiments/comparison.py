@@ -134,8 +134,15 @@ def recipe_differences(recipes: Sequence[Recipe]) -> tuple[tuple[str, tuple[str,
     ignored = {"name", "description"}
     tables = [_flatten(recipe.model_dump(exclude=ignored)) for recipe in recipes]
     keys = dict.fromkeys(key for table in tables for key in table)
-    rows = ((key, tuple(str(table.get(key, "-")) for table in tables)) for key in keys)
-    return tuple((key, values) for key, values in rows if len(set(values)) > 1)
+    keys_differing = [key for key in keys if len({str(table.get(key)) for table in tables}) > 1]
+    return tuple(
+        (key, tuple(_value_text(table.get(key, "-")) for table in tables)) for key in keys_differing
+    )
+
+
+def _value_text(value: Any) -> str:
+    """Return a value of a recipe as text, a float with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _environment_differences(
