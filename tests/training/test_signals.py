@@ -168,7 +168,7 @@ def test_a_second_signal_leaves_at_once(workplace: Path) -> None:
     command.signal(signal.SIGINT)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "stopped at once; what was saved before is kept" in command.said
+    assert "stopped immediately; what was saved before is kept" in command.said
 
 
 def test_a_second_signal_says_how_a_study_goes_on(workplace: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_second_signal_says_how_a_study_goes_on(workplace: Path) -> None:
     command.signal(signal.SIGINT)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "what was saved before is kept, and the same command goes on." in command.said
+    assert "what was saved before is kept. Resume with the same command." in command.said
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,7 @@ def exit_with_verdict(verdict: str) -> None:
 def catch_signals() -> Iterator[SignalHandler]:
     """Record signals; one that comes before or after the training ends the command."""
     try:
-        with SignalHandler(
-            partial(exit_immediately, resume_hint="Run the same command to resume.")
-        ) as signals:
+        with SignalHandler(partial(exit_immediately, resume_hint="the same command")) as signals:
             yield signals
     except StopRequested as stop:
         raise stop.to_error(". Run the same command to resume.") from None

@@ -59,7 +59,7 @@ class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
 
 
 class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
-    """The same lines above one live table: seeds done and running, and the time left."""
+    """The same lines above one live table: seeds done and running, and the remaining time."""
 
     def __init__(self, console: Console):
         super().__init__(console)
@@ -71,7 +71,7 @@ class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
         self.epochs_before = self._epochs_done()
 
     def render(self) -> str:
-        rows = [("recipe", "done", "mean %", "± sd", "under way")]
+        rows = [("recipe", "done", "mean %", "± sd", "running")]
         for progress in self.subject:
             arm = progress.arm
             sample = SampleStats(tuple(self.percents.get(arm.folder, ())))

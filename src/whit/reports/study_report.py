@@ -76,6 +76,8 @@ def comparison_document(
             rows = tuple((key, *map(truncate, values)) for key, values in comparison.differences)
             blocks.append(Table("Where the recipes differ", head, rows, "l" + "l" * len(groups)))
         blocks += [Text(one_line(sentence)) for sentence in comparison.evidence]
+        if comparison.correction:
+            blocks.append(Text(comparison.correction))
     sections = [Section("Comparison", blocks)]
     sections += [_study_section(study) for study in studies[:_MAX_STUDIES]]
     if len(studies) > _MAX_STUDIES:

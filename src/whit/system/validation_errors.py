@@ -1,4 +1,4 @@
-"""Pydantic's validation errors as sentences: which key, which value, and what is allowed."""
+"""Pydantic's validation errors as sentences: key, value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from whit.errors import did_you_mean
 
 _MAX_VALUE = 60  # characters of a value in a sentence
-_STORED = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}
+_STORED = {"model_type": "expected an object", "json_invalid": "not valid JSON"}
 
 
 def field_error(message: str) -> PydanticCustomError:

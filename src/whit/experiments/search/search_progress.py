@@ -33,7 +33,7 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
             costs = [f"{name} {trial.values[name]:,.6g}" for name in search.space.costs]
             message = ", ".join([f"{trial.seeds.accuracy.values[-1]:.2f} % on val", *costs])
             if trial in search.pareto_front:
-                message += ", on the frontier"
+                message += ", on the Pareto front"
         self.echo(f"{name}: {message}")
         self._plot()
 
@@ -49,13 +49,13 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
 
 
 class SearchTableReporter(SearchLineReporter, LiveTable[SearchResult]):
-    """The same lines above one live table of the Pareto front and of what is under way."""
+    """The same lines above one live table of the Pareto front and of what is running."""
 
     def render(self) -> str:
         search, width = self.subject, self.console.width - 1
         counts = (
-            f"{len(search.trials)} of {search.requested} candidates trained, {search.pruned} given "
-            f"up, {search.infeasible} refused"
+            f"{len(search.trials)} of {search.requested} trials completed, {search.pruned} pruned, "
+            f"{search.infeasible} infeasible"
         )
         running = [
             f"{Path(folder).parent.name} {Path(folder).name}: epoch {epochs}"
@@ -63,7 +63,7 @@ class SearchTableReporter(SearchLineReporter, LiveTable[SearchResult]):
         ]
         parts = [wrap(counts, width)]
         if search.pareto_front:
-            # As many rows as a usual terminal shows beside the lines above.
+            # No more rows than fit on the terminal below the lines.
             rows = search.pareto_table(width).split("\n")
             parts.append("\n".join(rows[: max(8, self.console.height - 8)]))
         return "\n".join([*parts, wrap(", ".join(running) or "-", width)])
