@@ -1,4 +1,4 @@
-// The page of one network, in one file: a sheet, and the network that reads it.
+// The page of one network, in one file: a sheet to draw on, and the network that classifies it.
 
 import { Network } from "./network.js";
 import { Panel } from "./panel.js";
@@ -6,12 +6,11 @@ import { Sheet } from "./sheet.js";
 
 const network = new Network(JSON.parse(document.getElementById("network").textContent));
 const panel = new Panel(document.getElementById("panel"));
-const [, rows, columns] = network.imageShape;
 let waiting = false;
 
 function read() {
   waiting = false;
-  const { image, empty } = sheet.imageFor(rows, columns);
+  const { image, empty } = sheet.imageFor(network.imageShape);
   panel.show(image, empty);
 }
 
@@ -20,4 +19,5 @@ const sheet = new Sheet(document.getElementById("desk"), () => {
   waiting = true;
 });
 panel.use(network);
+sheet.use(network);
 read();

@@ -1,10 +1,13 @@
-// What one network makes of an image: probabilities, what it looked at, its maps layer by layer.
+// How one network classifies an image: probabilities, occlusion map, feature maps.
 
 import { softmax } from "./network.js";
 
 const PATCH = 6; // pixels that are covered at a time, and 2 from one place to the next
 const STEP = 2;
 const SLICE = 8; // milliseconds of work before the page may breathe
+const UNSURE = 0.6; // a prediction of less confidence is called unsure,
+const CLOSE = 0.25; // and one with less distance from the second class
+const LONGEST_CHARACTER = 2; // of the name of a class that is a digit or a letter
 
 /** Make an element with attributes, texts and other elements in it. */
 export function element(tag, attributes = {}, ...inside) {
@@ -17,15 +20,23 @@ export function element(tag, attributes = {}, ...inside) {
   return made;
 }
 
-/** Draw numbers 0..1 as greys, `rows` x `columns`, ink on paper. */
-export function drawGrey(canvas, numbers, rows, columns) {
+/** Whether a network reads handwritten characters: light ink on black, centred as in MNIST. */
+export const readsHandwriting = ({ imageShape: [channels], classes }) =>
+  channels === 1 && classes.every((name) => name.length <= LONGEST_CHARACTER);
+
+/** Draw an image, 0..255, channel by channel and line by line; ink appears dark on white. */
+export function drawImage(canvas, pixels, [channels, rows, columns], isInk) {
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
-  for (let i = 0; i < rows * columns; i++) {
-    const grey = 255 - Math.round(255 * Math.min(1, Math.max(0, numbers[i])));
-    image.data.set([grey, grey, grey, 255], 4 * i);
+  const plane = rows * columns;
+  for (let i = 0; i < plane; i++) {
+    for (let c = 0; c < 3; c++) {
+      const value = pixels[(channels === 1 ? 0 : c * plane) + i];
+      image.data[4 * i + c] = isInk ? 255 - value : value;
+    }
+    image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
 }
@@ -43,15 +54,15 @@ export class Panel {
     this.verdict = element("output", { class: "verdict", "aria-live": "polite" });
     this.bars = element("table", { class: "bars" });
     this.maps = element("div", { class: "maps" });
-    this.unfolded = element("details", {}, element("summary", {}, "Maps, layer by layer"), this.maps);
+    this.unfolded = element("details", {}, element("summary", {}, "Feature maps"), this.maps);
     this.unfolded.addEventListener("toggle", () => this.drawMaps());
     this.speed = element("p", { class: "note" });
     root.replaceChildren(
       this.verdict,
       element("div", { class: "pictures" },
-        element("figure", {}, this.seen, element("figcaption", {}, "What the network sees")),
+        element("figure", {}, this.seen, element("figcaption", {}, "Input of the network")),
         element("figure", {}, this.looked,
-          element("figcaption", {}, "What it looked at: covering an orange place makes it less sure, a blue one surer")),
+          element("figcaption", {}, "Occlusion map: orange supports the prediction, blue opposes it")),
       ),
       this.bars, this.speed, this.unfolded,
     );
@@ -69,26 +80,23 @@ export class Panel {
       return { row, bar, value, name };
     });
     this.bars.replaceChildren(
-      element("caption", {}, `Probabilities by ${network.name}`), element("tbody", {}, ...this.rows.map(({ row }) => row)),
+      element("caption", {}, `Class probabilities of ${network.name}`), element("tbody", {}, ...this.rows.map(({ row }) => row)),
     );
     this.stages = stagesOf(network);
     this.maps.replaceChildren(...this.stages.map((stage) => stage.figure));
-    if (this.image) this.show(this.image, this.empty);
   }
 
-  /** Read an image, 0..255 of one channel; an empty one is no question at all. */
+  /** Classify an image, 0..255, channel by channel; of an empty one nothing is shown. */
   show(image, empty) {
-    this.image = image;
+    this.input = image;
     this.empty = empty;
     if (!this.network) return;
-    const [channels, rows, columns] = this.network.imageShape;
-    this.input = new Float64Array(channels * rows * columns);
-    for (let channel = 0; channel < channels; channel++) this.input.set(image, channel * rows * columns);
+    const [, rows, columns] = this.network.imageShape;
     const began = performance.now();
     this.probabilities = softmax(this.network.logits(this.input));
     this.milliseconds = performance.now() - began;
-    drawGrey(this.seen, Array.from(image, (value) => value / 255), rows, columns);
-    this.seen.setAttribute("aria-label", empty ? "an empty image" : `the drawing as ${columns} by ${rows} pixels`);
+    drawImage(this.seen, image, this.network.imageShape, readsHandwriting(this.network));
+    this.seen.setAttribute("aria-label", empty ? "an empty image" : `the image of ${columns} by ${rows} pixels`);
     this.drawBars();
     this.drawMaps();
     this.lookAgain();
@@ -97,23 +105,23 @@ export class Panel {
   drawBars() {
     const best = this.probabilities.indexOf(Math.max(...this.probabilities));
     this.best = best;
-    const name = this.network.classes[best];
-    this.verdict.textContent = this.empty ? "Nothing drawn yet" : `${name}: ${percentOf(this.probabilities[best])}`;
+    this.verdict.textContent = this.empty ? "Nothing drawn yet" : verdictOf(this.network.classes, this.probabilities);
     this.rows.forEach(({ row, bar, value }, index) => {
       const share = this.empty ? 0 : this.probabilities[index];
       bar.style.inlineSize = `${100 * share}%`;
       value.textContent = this.empty ? "" : percentOf(share);
       row.classList.toggle("best", index === best && !this.empty);
     });
-    this.speed.textContent = `Computed here in ${this.milliseconds.toFixed(1)} ms.`;
+    this.speed.textContent = `Computed in this browser in ${this.milliseconds.toFixed(1)} ms. `
+      + `Whatever the image shows, the network chooses one of its ${this.probabilities.length} classes.`;
   }
 
   drawMaps() {
-    if (!this.unfolded.open || !this.network || !this.image) return;
+    if (!this.unfolded.open || !this.network || !this.input) return;
     for (const stage of this.stages) stage.draw(this.network.valueOf(stage.name).values);
   }
 
-  /** Cover one place after another while nothing else is to be done, and see what it does. */
+  /** Cover one patch after another while the page is idle, and measure the change of confidence. */
   lookAgain() {
     const turn = (this.turn = (this.turn || 0) + 1);
     const [channels, rows, columns] = this.network.imageShape;
@@ -165,19 +173,29 @@ export class Panel {
     this.looked.height = rows;
     const context = this.looked.getContext("2d");
     const picture = context.createImageData(columns, rows);
+    const isInk = readsHandwriting(this.network);
     for (let i = 0; i < rows * columns; i++) {
       const strength = Math.min(1, Math.abs(effect[i]) / largest);
       const colour = effect[i] > 0 ? [213, 94, 0] : [0, 114, 178];
-      const paper = 255 - 0.55 * this.image[i];
+      const paper = isInk ? 255 - 0.55 * this.input[i] : 115 + 0.55 * this.input[i];
       for (let c = 0; c < 3; c++) picture.data[4 * i + c] = paper * (1 - strength) + colour[c] * strength;
       picture.data[4 * i + 3] = 255;
     }
     context.putImageData(picture, 0, 0);
     const strongest = effect.indexOf(Math.max(...effect));
-    const where = `line ${Math.floor(strongest / columns) + 1}, column ${(strongest % columns) + 1}`;
+    const where = `row ${Math.floor(strongest / columns) + 1}, column ${(strongest % columns) + 1}`;
     this.looked.setAttribute("aria-label", this.empty || !effect[strongest]
-      ? "nothing looked at yet" : `what counted most lies around ${where}`);
+      ? "no occlusion map yet" : `strongest support for the prediction around ${where}`);
   }
+}
+
+/** The prediction with its confidence; with little of it, or a close second class, it is unsure. */
+export function verdictOf(classes, probabilities) {
+  const [best, second] = Array.from(probabilities.keys()).sort((a, b) => probabilities[b] - probabilities[a]);
+  const text = (index) => `${classes[index]}: ${percentOf(probabilities[index])}`;
+  const margin = probabilities[best] - (probabilities[second] ?? 0);
+  if (probabilities[best] >= UNSURE && margin >= CLOSE) return text(best);
+  return margin < CLOSE ? `Unsure, ${text(best)} or ${text(second)}` : `Unsure, ${text(best)}`;
 }
 
 function holdsInk(input, columns, top, left) {
@@ -187,7 +205,7 @@ function holdsInk(input, columns, top, left) {
   return false;
 }
 
-/** The maps worth a look: where a block of operations ends, not each step inside it. */
+/** The feature maps that are shown: the output of each block of operations, not of each step. */
 function stagesOf(network) {
   const inside = new Set(["scale", "activation"]);
   const read = new Map();
@@ -207,7 +225,7 @@ function stageOf(operation) {
   const [channels, rows = 1, columns = 1] = operation.shape;
   const across = Math.min(channels, rows > 1 ? 8 : 16);
   const canvas = element("canvas", { role: "img" });
-  const said = rows > 1 ? `${channels} maps of ${columns}×${rows}` : `${channels} numbers`;
+  const said = rows > 1 ? `${channels} feature maps of ${rows}×${columns}` : `${channels} values`;
   canvas.setAttribute("aria-label", `${operation.name}: ${said}`);
   const figure = element("figure", {}, element("figcaption", {}, `${operation.name}: ${said}`), canvas);
   const draw = (values) => {
