@@ -106,7 +106,8 @@ export function scatter(points) {
   x.ticks = [1, 2, 5].flatMap((digit) => [1, 2, 3, 4, 5, 6, 7].map((power) => Math.log10(digit * 10 ** power)))
     .filter((tick) => tick >= Math.min(...logs) - 0.05 && tick <= Math.max(...logs) + 0.05);
   x.format = (tick) => Math.round(10 ** tick).toLocaleString("en");
-  const y = yAxis(floor, best, "test accuracy, %");
+  if (!x.ticks.length) x.ticks = [logs[0]];
+  const y = yAxis(floor === best ? best - 1 : floor, best, "test accuracy, %");
   const below = valid.length - inside.length;
   const svg = frame(
     `Accuracy against parameters: ${inside.length} points from ${floor.toFixed(2)} to ${best.toFixed(2)} percent` +

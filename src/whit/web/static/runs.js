@@ -229,9 +229,9 @@ export class RunsView {
   drawScatter() {
     const runs = this.store.runs.filter(({ split, total, study }) => split === "test" && total && !study);
     const studies = this.store.studies.filter(({ split, mean }) => split === "test" && mean !== null);
-    const counts = new Map();
-    for (const { data } of [...runs, ...studies]) counts.set(data, (counts.get(data) || 0) + 1);
-    const names = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
+    const names = [...new Set([...runs, ...studies].map(({ data }) => data))];
+    const count = (name) => this.store.runs.filter(({ data }) => data === name).length;
+    names.sort((a, b) => count(b) - count(a));
     const current = names.includes(this.dataSelect.value) ? this.dataSelect.value : names[0] || ANCHOR_DATA;
     this.dataSelect.replaceChildren(...names.map((name) => element("option", {}, name)));
     this.dataSelect.value = current;
