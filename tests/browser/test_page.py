@@ -196,9 +196,9 @@ def test_the_report_of_an_untrusted_model_file_is_an_error_page(
 def test_low_confidence_is_called_unsure(page: Watched, server: Server) -> None:
     texts = page.page.evaluate(
         """async () => {
-          const { verdictOf } = await import("/page/panel.js");
+          const { formatVerdict } = await import("/page/panel.js");
           return [[0.9, 0.06, 0.04], [0.59, 0.3, 0.11], [0.62, 0.38, 0], [0.2, 0.45, 0.35], [1]]
-            .map((probabilities) => verdictOf(["a", "b", "c"], probabilities));
+            .map((probabilities) => formatVerdict(["a", "b", "c"], probabilities));
         }"""
     )
     assert texts == [
@@ -290,7 +290,7 @@ def test_a_run_that_trains_shows_up_and_grows(
     server = Server(workplace)
     try:
         watched.page.goto(f"http://127.0.0.1:{server.port}/#runs")
-        expect(watched.page.get_by_text("No runs here yet")).to_be_visible()
+        expect(watched.page.get_by_text("No runs yet")).to_be_visible()
         training = Command.start(
             workplace,
             *("train", "easy.toml", "--out", "runs/live", "--threads", "1", "--quiet"),
@@ -308,7 +308,7 @@ def test_a_run_that_trains_shows_up_and_grows(
         expect(row).to_contain_text("met")
         expect(ends).to_have_attribute("aria-label", re.compile("^training loss over 4 epochs"))
         shutil.rmtree(workplace / "runs" / "live")
-        expect(watched.page.get_by_text("No runs here yet")).to_be_visible()
+        expect(watched.page.get_by_text("No runs yet")).to_be_visible()
     finally:
         server.close()
     expect(watched.page.locator("#state")).to_contain_text("No response from the server")

@@ -93,7 +93,7 @@ def test_draw_adapts_to_the_data_set(page: Watched) -> None:
     expect(sheet).to_have_attribute("aria-label", "Draw one of: cat, dog")
     expect(page.page.get_by_role("checkbox", name="Centre and scale")).not_to_be_checked()
     assert "MNIST" not in page.page.locator("#draw .buttons").inner_text()
-    for canvas in (sheet, page.page.locator(".seen").first):
+    for canvas in (sheet, page.page.locator("canvas.input").first):
         box = canvas.bounding_box()
         assert box is not None
         assert box["width"] / box["height"] == pytest.approx(COLUMNS / ROWS, rel=0.05)

@@ -27,7 +27,7 @@ def report(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the report of a run or a study as one HTML page, or as Markdown.
+    """Write a report of a run or a study, as HTML or Markdown.
 
     The network is evaluated again; a model file of your own is executed for that.
     """

@@ -51,7 +51,7 @@ function frame(label, x, y) {
 
 function axis(low, high, from, to, label, count) {
   if (low === high) {
-    const padding = Math.abs(low) / 10 || 1;
+    const padding = Math.abs(low) / 200 || 1;
     low -= padding;
     high += padding;
   }

@@ -1,6 +1,6 @@
 // The images that a run misclassifies, one of them in detail.
 
-import { drawImage, element, percentOf, readsHandwriting } from "./panel.js";
+import { drawImage, element, formatPercent, readsHandwriting } from "./panel.js";
 import { fetchJson, runOptions } from "./store.js";
 
 const MAX_PROBABILITIES = 5; // of the selected image
@@ -63,7 +63,7 @@ export class ErrorsView {
     this.status.textContent = countText(this.analysis, label === "" ? null : Number(label), selected.length);
     this.list.replaceChildren(...selected.map((error) => element("li", {}, this.card(error))));
     this.detail.hidden = !selected.length;
-    if (selected.length) this.choosePicture(selected[0], this.list.querySelector("button"));
+    if (selected.length) this.showDetail(selected[0], this.list.querySelector("button"));
   }
 
   card(error) {
@@ -72,15 +72,15 @@ export class ErrorsView {
     drawImage(canvas, pixelsOf(error), shape, this.isInk);
     const button = element("button", { type: "button", "aria-pressed": "false" }, canvas,
       element("span", {}, predictionText(error, classes)),
-      ...[error.predicted, error.true].map((index) => element("span", {}, `${classes[index]}: ${percentOf(error.probabilities[index])}`)),
+      ...[error.predicted, error.true].map((index) => element("span", {}, `${classes[index]}: ${formatPercent(error.probabilities[index])}`)),
       element("span", { class: "note" }, `image ${error.index}`),
       ...(error.disputed ? [element("span", { class: "disputed" }, "label disputed")] : []));
-    button.addEventListener("click", () => this.choosePicture(error, button));
+    button.addEventListener("click", () => this.showDetail(error, button));
     return button;
   }
 
   /** Show one image in detail. */
-  choosePicture(error, button) {
+  showDetail(error, button) {
     const { classes, shape, split } = this.analysis;
     for (const pressed of this.list.querySelectorAll('[aria-pressed="true"]')) pressed.setAttribute("aria-pressed", "false");
     button.setAttribute("aria-pressed", "true");
@@ -92,7 +92,7 @@ export class ErrorsView {
     this.detail.replaceChildren(canvas, element("div", {},
       element("p", { class: "prediction" }, predictionText(error, classes)),
       element("p", { class: "note" }, `${split} image ${error.index}${error.disputed ? ", label disputed" : ""}`),
-      element("ol", { class: "ranked" }, ...ranked.slice(0, MAX_PROBABILITIES).map(([value, name]) => element("li", {}, `${name}: ${percentOf(value)}`))),
+      element("ol", { class: "ranked" }, ...ranked.slice(0, MAX_PROBABILITIES).map(([value, name]) => element("li", {}, `${name}: ${formatPercent(value)}`))),
       open));
   }
 }

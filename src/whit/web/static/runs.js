@@ -104,7 +104,7 @@ export class RunsView {
     this.fillBody(runs);
     const all = this.store.runs.length;
     this.count.textContent = all === 0
-      ? "No runs here yet. `whit train` makes one."
+      ? "No runs yet. Start one with `whit train`."
       : `${runs.length} of ${all} runs${this.store.isComplete === false ? "; only the first runs found are listed" : ""}.`;
     if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
@@ -205,7 +205,7 @@ export class RunsView {
 
   drawStudies() {
     if (!this.store.studies.length) {
-      this.studies.replaceChildren(element("p", { class: "note" }, "No studies yet. `whit study sprint --seeds 10` makes one."));
+      this.studies.replaceChildren(element("p", { class: "note" }, "No studies yet. Start one with `whit study sprint --seeds 10`."));
       return;
     }
     const labels = ["study", "seeds", "mean %", "± sd", "min %", "max %", "met", "split", "parameters", "epochs"];

@@ -71,9 +71,9 @@ export class Store {
   get noNetworkText() {
     if (!this.isLoaded) return "Loading the list of runs…";
     if (this.runs.some((run) => run.has_weights)) {
-      return "All finished runs have model files of your own. `whit serve --trust-model-files` executes them.";
+      return "All finished runs use model files of your own. `whit serve --trust-model-files` executes these files.";
     }
-    return "No finished run yet. `whit train` makes one.";
+    return "No finished run yet. Start one with `whit train`.";
   }
 }
 

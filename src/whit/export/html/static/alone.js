@@ -6,18 +6,18 @@ import { Sheet } from "./sheet.js";
 
 const network = new Network(JSON.parse(document.getElementById("network").textContent));
 const panel = new Panel(document.getElementById("panel"));
-let waiting = false;
+let isScheduled = false;
 
-function read() {
-  waiting = false;
+function classify() {
+  isScheduled = false;
   const { image, empty } = sheet.imageFor(network.imageShape);
   panel.show(image, empty);
 }
 
 const sheet = new Sheet(document.getElementById("desk"), () => {
-  if (!waiting) requestAnimationFrame(read);
-  waiting = true;
+  if (!isScheduled) requestAnimationFrame(classify);
+  isScheduled = true;
 });
 panel.use(network);
 sheet.use(network);
-read();
+classify();

@@ -1,7 +1,7 @@
-// The sheet to draw on: mouse, pen, touch and keyboard.
+// The canvas to draw on with mouse, pen, touch or keyboard.
 
 const SIDE = 280; // dots of the longer side, ten for each of the 28 pixels of an MNIST image
-const MOST_UNDO = 30;
+const MAX_UNDO = 30;
 
 export class Pad {
   /** `canvas` becomes the sheet; `changed` is called after every change of the drawing. */
@@ -16,16 +16,16 @@ export class Pad {
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     this.thickness = 22;
     this.erasing = false;
-    this.strokes = new Map(); // pointers that are down, and where each was last
-    this.picture = null; // a colour image that is shown in place of a drawing
-    this.past = [];
+    this.strokes = new Map(); // last position of each pointer that is down
+    this.picture = null; // a colour image that is shown in position of a drawing
+    this.history = [];
     this.cursor = { x: SIDE / 2, y: SIDE / 2, down: false };
-    canvas.addEventListener("pointerdown", (event) => this.begin(event));
-    canvas.addEventListener("pointermove", (event) => this.go(event));
+    canvas.addEventListener("pointerdown", (event) => this.startStroke(event));
+    canvas.addEventListener("pointermove", (event) => this.continueStroke(event));
     for (const kind of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(kind, (event) => this.strokes.delete(event.pointerId));
     }
-    canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("keydown", (event) => this.onKey(event));
     canvas.addEventListener("blur", () => this.showCursor(false));
     canvas.addEventListener("focus", () => this.showCursor(canvas.matches(":focus-visible")));
   }
@@ -44,7 +44,7 @@ export class Pad {
     const scale = SIDE / Math.max(rows, columns);
     const [width, height] = [Math.max(1, Math.round(columns * scale)), Math.max(1, Math.round(rows * scale))];
     if (width === this.width && height === this.height) return;
-    Object.assign(this, { width, height, picture: null, past: [], cursor: { x: width / 2, y: height / 2, down: false } });
+    Object.assign(this, { width, height, picture: null, history: [], cursor: { x: width / 2, y: height / 2, down: false } });
     this.canvas.width = width;
     this.canvas.height = height;
     this.canvas.style.aspectRatio = `${width} / ${height}`;
@@ -52,7 +52,7 @@ export class Pad {
   }
 
   clear() {
-    this.remember();
+    this.saveState();
     this.erase();
     this.changed();
   }
@@ -63,8 +63,8 @@ export class Pad {
   }
 
   undo() {
-    if (!this.past.length) return;
-    const { dots, picture } = this.past.pop();
+    if (!this.history.length) return;
+    const { dots, picture } = this.history.pop();
     this.context.putImageData(dots, 0, 0);
     this.picture = picture;
     this.changed();
@@ -75,7 +75,7 @@ export class Pad {
    * One channel becomes ink, to be drawn on. Three are shown in colour until the next stroke.
    */
   show(pixels, channels, rows, columns) {
-    this.remember();
+    this.saveState();
     this.erase();
     const small = new OffscreenCanvas(columns, rows);
     const context = small.getContext("2d");
@@ -92,38 +92,38 @@ export class Pad {
     this.changed();
   }
 
-  remember() {
+  saveState() {
     const dots = this.context.getImageData(0, 0, this.width, this.height);
-    this.past.push({ dots, picture: this.picture });
-    if (this.past.length > MOST_UNDO) this.past.shift();
+    this.history.push({ dots, picture: this.picture });
+    if (this.history.length > MAX_UNDO) this.history.shift();
   }
 
-  begin(event) {
+  startStroke(event) {
     if (event.button > 0) return;
     event.preventDefault();
     this.canvas.setPointerCapture(event.pointerId);
     this.canvas.focus({ preventScroll: true });
     this.showCursor(false);
-    this.remember();
+    this.saveState();
     if (this.picture) this.erase();
-    const place = this.placeOf(event);
-    this.strokes.set(event.pointerId, place);
-    this.line(place, place, event);
+    const position = this.positionOf(event);
+    this.strokes.set(event.pointerId, position);
+    this.line(position, position, event);
     this.changed();
   }
 
-  go(event) {
+  continueStroke(event) {
     if (!this.strokes.has(event.pointerId)) return;
-    const passed = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
-    for (const each of passed.length ? passed : [event]) {
-      const place = this.placeOf(each);
-      this.line(this.strokes.get(event.pointerId), place, each);
-      this.strokes.set(event.pointerId, place);
+    const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+    for (const each of events.length ? events : [event]) {
+      const position = this.positionOf(each);
+      this.line(this.strokes.get(event.pointerId), position, each);
+      this.strokes.set(event.pointerId, position);
     }
     this.changed();
   }
 
-  placeOf(event) {
+  positionOf(event) {
     const box = this.canvas.getBoundingClientRect();
     return {
       x: ((event.clientX - box.left) * this.width) / box.width,
@@ -145,8 +145,8 @@ export class Pad {
     context.globalCompositeOperation = "source-over";
   }
 
-  /** Arrows move the pen, the space bar sets it down and lifts it. */
-  key(event) {
+  /** Arrow keys move the pen, the space bar lowers or lifts it. */
+  onKey(event) {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const step = steps[event.key];
     if (event.ctrlKey || event.metaKey) {
@@ -165,7 +165,7 @@ export class Pad {
     } else if (event.key === " ") {
       this.cursor.down = !this.cursor.down;
       if (this.cursor.down) {
-        this.remember();
+        this.saveState();
         if (this.picture) this.erase();
         this.line(this.cursor, this.cursor);
       }
