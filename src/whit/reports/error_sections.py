@@ -79,7 +79,7 @@ def class_blocks(analysis: ErrorAnalysis) -> list[Block]:
         (None, None, (c.total - c.correct) / c.total / max_error or None, None, None)
         for c in selected
     )
-    head = ("class", "correct", "misclassified", "images", "accuracy")
+    head = ("class", "correct", "errors", "images", "accuracy")
     return [Table(caption, head, rows, "lrrrr", shades)]
 
 

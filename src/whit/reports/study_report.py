@@ -98,6 +98,13 @@ def seeds_table(groups: Sequence[SeedGroup]) -> Table:
     return Table("Accuracy after the last epoch, over seeds", head, tuple(rows), "lrrrrrrrlrrr")
 
 
+def _seeds_summary(group: SeedGroup) -> Table:
+    """Return accuracy and cost of one recipe over seeds, a row for each: it fits any width."""
+    table = seeds_table([group])
+    rows = tuple(zip(table.head[1:], table.rows[0][1:], strict=True))
+    return Table(table.caption, ("metric", "value"), rows, "ll")
+
+
 def _study_section(study: StudyFacts) -> Section:
     """Return the section of a study among several."""
     seeds = study.seeds
@@ -124,7 +131,7 @@ def _verdict_blocks(study: StudyFacts) -> list[Block]:
         text = f"{seeds.num_passed} of {_count_seeds(seeds.num_judged)} met the budget."
         callout = Callout("good" if seeds.num_passed == seeds.num_judged else "bad", text)
     notes = [Text(f"Note: {one_line(note)}") for note in seeds.notes]
-    return [*_problem_blocks(study), callout, seeds_table([seeds]), *notes]
+    return [*_problem_blocks(study), callout, _seeds_summary(seeds), *notes]
 
 
 def _problem_blocks(study: StudyFacts) -> list[Block]:
@@ -159,7 +166,7 @@ def _spread_picture(groups: Sequence[SeedGroup]) -> Picture:
 
 def _seed_table(seeds: SeedGroup) -> Table:
     rows = tuple(
-        (truncate(run.seed), f"{last.correct:,}/{last.total:,}",
+        (truncate(run.seed), f"{last.correct}/{last.total}",
          f"{percent(last.correct, last.total)} %", (run.result or {})["verdict"],
          f"{(run.result or {})['seconds']['total']:.1f}")
         for run, last in zip(seeds.runs[:_MAX_SEEDS], seeds.last, strict=False)
