@@ -5,8 +5,6 @@ import { element, Panel } from "./panel.js";
 import { Sheet, subjectOf } from "./sheet.js";
 import { fetchJson, runOptions } from "./store.js";
 
-const MAX_ATTEMPTS = 3; // runs that are tried at first: the data of a run may be missing
-
 export class DrawView {
   constructor(root, store) {
     this.store = store;
@@ -48,18 +46,17 @@ export class DrawView {
       if (selected || side.index > 0) side.select.value = selected;
       if (side.select.value === side.id) continue;
       if (side.index > 0 || selected) this.choose(side, side.select.value);
-      else this.chooseFirst(side, runs.slice(0, MAX_ATTEMPTS));
+      else this.chooseFirst(side, this.store.firstCandidates());
     }
   }
 
   /** Choose the first of some runs whose network can be loaded. */
-  async chooseFirst(side, runs) {
-    if (!runs.length) return this.choose(side, "");
-    for (const run of runs) {
-      const isLoaded = await this.choose(side, run.id);
-      if (isLoaded || side.id !== run.id) return undefined;
+  async chooseFirst(side, ids) {
+    if (!ids.length) await this.choose(side, "");
+    for (const id of ids) {
+      const isLoaded = await this.choose(side, id);
+      if (isLoaded || side.id !== id) return; // or the user has chosen another one meanwhile
     }
-    return undefined;
   }
 
   /** Let a run's network classify the sheet, on one side; return whether it could be loaded. */

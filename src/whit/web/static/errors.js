@@ -30,7 +30,16 @@ export class ErrorsView {
     const runs = groups.flatMap(([, ofData]) => ofData);
     this.select.replaceChildren(...runOptions(groups));
     if (runs.some(({ id }) => id === this.id)) this.select.value = this.id;
-    else this.choose(runs.length ? runs[0].id : "");
+    else this.chooseFirst(this.store.firstCandidates());
+  }
+
+  /** Choose the first of some runs that can be evaluated. */
+  async chooseFirst(ids) {
+    if (!ids.length) await this.choose("");
+    for (const id of ids) {
+      await this.choose(id);
+      if (this.analysis || this.id !== id) return; // or the user has chosen another one meanwhile
+    }
   }
 
   async choose(id) {

@@ -3,6 +3,7 @@
 import { element } from "./panel.js";
 
 const POLL_MS = 2000;
+const MAX_CANDIDATES = 4;
 
 /** Fetch JSON; an error response becomes an Error with the server's message. */
 export async function fetchJson(url) {
@@ -60,6 +61,11 @@ export class Store {
     const accuracy = (run) => (run.total ? run.correct / run.total : 0);
     for (const runs of groups.values()) runs.sort((a, b) => accuracy(b) - accuracy(a));
     return [...groups].sort(([, a], [, b]) => b.length - a.length);
+  }
+
+  /** The runs to try at first: the most accurate of each data set, as the data of one may be missing. */
+  firstCandidates() {
+    return this.networksByData().slice(0, MAX_CANDIDATES).map(([, [best]]) => best.id);
   }
 
   /** Whether a run's network can be loaded: finished, with weights, its code trusted. */
