@@ -44,7 +44,7 @@ def test_a_drawing_is_read_while_it_is_made(page: Watched) -> None:
     expect(verdict).to_have_text("Nothing drawn yet")
     draw_a_seven(page.page)
     expect(verdict).to_contain_text("7: ")
-    page.page.get_by_text("Maps, layer by layer").click()
+    page.page.locator("summary").click()
     assert page.page.locator(".maps canvas").count() >= 10
     page.page.get_by_role("button", name="Undo").click()
     expect(verdict).to_have_text("Nothing drawn yet")
@@ -53,8 +53,10 @@ def test_a_drawing_is_read_while_it_is_made(page: Watched) -> None:
 
 def test_what_it_looked_at_comes_a_moment_later(page: Watched) -> None:
     draw_a_seven(page.page)
-    looked = page.page.locator(".looked")
-    expect(looked).to_have_attribute("aria-label", re.compile("^what counted most lies around"))
+    looked = page.page.locator(".occlusion")
+    expect(looked).to_have_attribute(
+        "aria-label", re.compile("^strongest support for the prediction around")
+    )
     assert clean(page)
 
 
@@ -80,15 +82,15 @@ def test_all_by_keyboard(page: Watched) -> None:
             expect(page.page.locator(".verdict")).to_contain_text("1: ")
             press("Backspace")
             expect(page.page.locator(".verdict")).to_have_text("Nothing drawn yet")
-    assert reached[0] == "Draw here"
-    assert {"Clear", "Undo", "Eraser", "range", "checkbox", "Maps, layer by layer"} <= set(reached)
+    assert reached[0] == "Draw a digit"
+    assert {"Clear", "Undo", "Eraser", "range", "checkbox", "Feature maps"} <= set(reached)
     page.page.locator("summary").press("Enter")
     assert page.page.locator("details").evaluate("(it) => it.open")
     assert clean(page)
 
 
 def test_every_control_has_a_name(page: Watched) -> None:
-    page.page.get_by_text("Maps, layer by layer").click()
+    page.page.locator("summary").click()
     draw_a_seven(page.page)
     assert nameless(page.page) == []
 

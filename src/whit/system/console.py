@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from whit.system.text_tables import wrap
 
@@ -64,6 +71,26 @@ def _terminal_width(stream: TextIO) -> int | None:
 def warn(text: str) -> None:
     """Print a warning to standard error."""
     echo(f"whit: {text}", sys.stderr)
+
+
+@contextmanager
+def report_stages(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Give a function that takes the name of each stage of a long command as the stage begins.
+
+    It is shown on standard error: on a terminal beside a spinner, which disappears at the end,
+    elsewhere as a line. With `quiet` nothing is shown.
+    """
+    if quiet:
+        yield lambda stage: None
+    elif sys.stderr.isatty():
+        with Console(stderr=True).status("") as status:
+            yield lambda stage: status.update(Text(f"{_capitalize(stage)} ...", overflow="fold"))
+    else:
+        yield lambda stage: echo(f"{_capitalize(stage)} ...", sys.stderr)
+
+
+def _capitalize(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def discard_output(stream: TextIO) -> None:

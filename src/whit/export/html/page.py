@@ -12,7 +12,9 @@ from string import Template
 from typing import Any
 
 # The modules in an order in which each finds what it imports.
-_MODULES = ("network.js", "digits.js", "pad.js", "panel.js", "sheet.js", "alone.js")
+_MODULES = (
+    *("network.js", "digits.js", "pad.js", "panel.js", "picture.js", "sheet.js", "alone.js"),
+)
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) )", re.MULTILINE)
 
