@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def recipes(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="Print this recipe, to copy and to change."),
+        typer.Argument(metavar="[RECIPE]", help="Print this recipe, to copy and modify."),
     ] = None,
     keys: Annotated[
         bool, typer.Option("--keys", help="Print the reference of all recipe keys.")
@@ -132,7 +132,7 @@ def data(
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """Describe a data set; it was verified when it was loaded."""
+    """Describe a data set, which was verified when it was loaded."""
     return {
         "name": dataset.name,
         "source": dataset.source,

@@ -52,7 +52,7 @@ def train(
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Resume with other threads, code or data; noted in the result."
+            "--allow-changes", help="Resume with other threads, code or data; listed in the result."
         ),
     ] = False,
     steal_lock: Annotated[
@@ -73,7 +73,7 @@ def train(
         if resume is None:
             return options.load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
         given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
-        _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit it.")
+        _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit this.")
         return None
 
     only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}

@@ -8,8 +8,7 @@ from typing import Any
 
 from typer.exceptions import TyperException
 
-from whit.system.console import echo, make_console
-from whit.system.text_tables import wrap
+from whit.system.console import echo
 
 # Options of other training tools whose name is not that of a recipe key.
 _SYNONYMS = {
@@ -58,8 +57,7 @@ def report_usage_error(error: TyperException, arguments: Sequence[str]) -> int:
     if isinstance(option, str) and (hint := suggest_option(option, arguments, _options(context))):
         lines = [f"whit: {command} has no option {option}. {hint}"]
     lines.append(f"See `{command} --help`.")
-    width = make_console().width
-    echo("\n".join(wrap(line, width) for line in lines), sys.stderr)
+    echo("\n".join(lines), sys.stderr)
     return int(getattr(error, "exit_code", 2))
 
 

@@ -39,7 +39,7 @@ class Key:
 class KeyTable:
     """The keys of a table of a recipe."""
 
-    name: str  # as in TOML; empty for the keys above all tables
+    name: str  # as in TOML; empty for the top level
     description: str
     keys: tuple[Key, ...]
 
@@ -53,7 +53,7 @@ def list_key_tables(models: Mapping[str, type[BaseModel]]) -> list[KeyTable]:
 
     `models` has the arguments of each of the package's models, which are keys of `[model]`.
     """
-    tables = [KeyTable("", "Keys above all tables.", tuple(_top_keys()))]
+    tables = [KeyTable("", "Keys before the first table.", tuple(_top_keys()))]
     for name, field in Recipe.model_fields.items():
         if name == "schedule":
             tables += [_schedule_table(schedule) for schedule in SCHEDULES]
@@ -79,7 +79,7 @@ def _top_keys() -> Iterator[Key]:
     yield Key("schema", "integer", str(SCHEMA), f"{SCHEMA}", "", "version of the keys")
     yield Key(
         "base", "string", "", "", "",
-        "name or path of another recipe, whose keys apply where this one sets none",
+        "name or path of a recipe to extend: its values apply to keys that are not set here",
     )  # fmt: skip
     fields = {
         name: field
@@ -202,7 +202,7 @@ def _cells(key: Key) -> list[str]:
 
 
 def key_reference_json(tables: Sequence[KeyTable]) -> list[dict[str, str]]:
-    """Return one object a key, `table` included."""
+    """Return one object per key, `table` included."""
     return [
         {"table": table.name, **dict(zip(_HEADINGS, _cells(key), strict=True))}
         for table in tables

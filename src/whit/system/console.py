@@ -11,6 +11,8 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from whit.system.text_tables import wrap
+
 
 class Output(Console):
     """A console whose reader may close it, as `whit train | head` does: the work continues."""
@@ -33,14 +35,30 @@ def stdout_to_stderr(as_json: bool) -> AbstractContextManager[object]:
 
 
 def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
-    echo(json.dumps(value, indent=2) if as_json else table(make_console().width), sys.stdout)
+    """Print a value as JSON, or as the table that `table(width)` returns."""
+    text = json.dumps(value, indent=2) if as_json else table(make_console().width)
+    _write(text, sys.stdout)
 
 
 def echo(text: str, stream: TextIO) -> None:
+    """Print a message, wrapped between words on a terminal; unchanged in a pipe or a file."""
+    width = _terminal_width(stream)
+    _write(text if width is None else wrap(text, width), stream)
+
+
+def _write(text: str, stream: TextIO) -> None:
     try:
         print(text, file=stream, flush=True)
     except BrokenPipeError:
         discard_output(stream)
+
+
+def _terminal_width(stream: TextIO) -> int | None:
+    """Return the columns of a terminal; None for a pipe, a file, or an unknown width."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # a stream in memory has no descriptor
+        return None
 
 
 def warn(text: str) -> None:
