@@ -81,7 +81,7 @@ class Recipe(Section):
     def _check_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
             raise ValueError(
-                "must be 1 to 64 letters, digits, '_', '.' or '-', starting with a letter or a digit"
+                "must be 1 to 64 letters, digits, '_', '.' or '-', and start with a letter or digit"
             )
         return name
 

@@ -25,7 +25,7 @@ def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
         instead = (
             f"its class, {type(value).__name__!r}" if is_local else "a function that returns it"
         )
-        raise SourceError(f"{source.target} is a model instance: name {instead} instead.")
+        raise SourceError(f"{source.target} is a model instance, not a class: name {instead}.")
     if isinstance(value, type) and not issubclass(value, nn.Module):
         types_by_name = {n: t for n, t in vars(module).items() if isinstance(t, type)}
         modules = [
