@@ -48,7 +48,7 @@ class Net(nn.Module):
 def breaking(workplace: Path) -> Path:
     (workplace / "net.py").write_text(NET)
     text = (workplace / "easy.toml").read_text()
-    text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"net.py:Net"')
+    text = text.replace('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', '"net.py:Net"')
     (workplace / "breaks.toml").write_text(text.replace("decay = 0.9", "decay = 0.0"))
     return workplace
 

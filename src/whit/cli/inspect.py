@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def recipes(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="Print this recipe, to copy and to change."),
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Print this recipe, to copy and modify.",
+            autocompletion=options.complete_recipe,
+        ),
     ] = None,
     keys: Annotated[
         bool, typer.Option("--keys", help="Print the reference of all recipe keys.")
@@ -73,7 +77,9 @@ def audit(
     recipe: Annotated[
         str | None,
         typer.Option(
-            metavar="RECIPE", help="Recipe with the data set, model arguments and budget."
+            metavar="RECIPE",
+            help="Recipe with the data set, model arguments and budget.",
+            autocompletion=options.complete_recipe,
         ),
     ] = None,
     set_: options.Overrides = None,
@@ -132,7 +138,7 @@ def data(
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """Describe a data set; it was verified when it was loaded."""
+    """Describe a data set, which was verified when it was loaded."""
     return {
         "name": dataset.name,
         "source": dataset.source,

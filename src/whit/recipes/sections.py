@@ -24,7 +24,7 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check_arguments(self) -> ModelSpec:
-        # TOML also reads dates, which no model takes and a run folder could not keep.
+        # TOML also has dates, which no model takes and a run folder cannot store.
         for name, value in self.arguments.items():
             try:
                 toml_value(value)
@@ -67,9 +67,9 @@ class DataSpec(Section):
     @model_validator(mode="after")
     def _check_channels(self) -> DataSpec:
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std go together: give both, or neither")
+            raise ValueError("mean and std must be given together, or neither of them")
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
-            raise ValueError("mean and std need one number per channel, equally many")
+            raise ValueError("mean and std must have one number per channel each")
         return self
 
 
@@ -88,7 +88,7 @@ _AugmentKeys = create_model("_AugmentKeys", __base__=Section, **_merge_fields(AU
 class AugmentSpec(_AugmentKeys):  # type: ignore[valid-type, misc]
     """Random augmentation of each training image in each epoch."""
 
-    # So that the network ends on images such as it is evaluated on.
+    # Training then ends on images like those of evaluation.
     end: Annotated[Real, Field(gt=0, le=1)] = key_field(1.0, "when augmentation ends", "progress")
 
     def active(self) -> list[Augmentation]:
@@ -142,9 +142,9 @@ class EMASpec(Section):
 
 
 class DistillSpec(Section):
-    """Knowledge distillation: a trained network as teacher, beside the labels (arXiv 1503.02531).
+    """Knowledge distillation: a trained network as teacher, in addition to the labels.
 
-    The teacher's cost is shown beside the run.
+    The method is that of arXiv 1503.02531. The teacher's cost is shown with the run.
     """
 
     teacher: Name = key_field(..., "the folder of the teacher's run")
@@ -159,8 +159,8 @@ class DistillSpec(Section):
 class QATSpec(Section):
     """Quantization-aware training of the weights of convolutions and linear layers.
 
-    The final weights are integer multiples of one scale an output channel, which `whit export
-    --int8` stores in `bits` bits. Evaluation after an epoch uses quantized weights, too.
+    The final weights are integer multiples of one scale per output channel, which `whit export
+    --int8` stores in `bits` bits. Evaluation after an epoch also uses quantized weights.
     """
 
     bits: Annotated[int, Field(strict=True, ge=2, le=8)] = key_field(..., "bits per weight", "bits")
@@ -170,7 +170,7 @@ class QATSpec(Section):
 
 
 class TrainSpec(Section):
-    """The training itself."""
+    """Training: duration, batches, loss and precision."""
 
     epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = key_field(
         10, "number of passes over the training split", "epochs"
@@ -181,9 +181,9 @@ class TrainSpec(Section):
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = key_field(
         0.0, "label smoothing: probability spread over all classes"
     )
-    # At least half of the training: a budget that requires dropout means it. BatchNorm then ends
-    # on the statistics of the network that is evaluated: behind dropout those of training are
-    # wider ("variance shift", arXiv 1801.05134).
+    # At least half of the training, as a budget may require dropout. BatchNorm then ends on the
+    # statistics of the network that is evaluated: after dropout those of training are wider
+    # ("variance shift", arXiv 1801.05134).
     dropout_end: Annotated[Real, Field(ge=0.5, le=1)] | None = key_field(
         None, "when dropout ends; default: never", "progress"
     )
@@ -194,7 +194,7 @@ class TrainSpec(Section):
 
 
 class EvalSpec(Section):
-    """When and how the network is evaluated. The test split is evaluated after the last epoch."""
+    """Evaluation. By default the test split is evaluated once, after the last epoch."""
 
     each_epoch: Literal["none", "val", "test"] = key_field(
         "none", "split to evaluate after each epoch"
@@ -212,7 +212,7 @@ class EvalSpec(Section):
     @model_validator(mode="after")
     def _check_splits(self) -> EvalSpec:
         if self.each_epoch == "test" and not self.test:
-            raise ValueError('each_epoch = "test" evaluates on test, test = false forbids it')
+            raise ValueError('each_epoch = "test" and test = false contradict each other')
         return self
 
     @property
@@ -232,7 +232,7 @@ _BudgetKeys = create_model(
 
 
 class BudgetSpec(_BudgetKeys):  # type: ignore[valid-type, misc]
-    """The limits; each is a string with a comparison, so that `<` and `<=` are not confused."""
+    """The limits; each is a string with a comparison, such as `"< 20000"`."""
 
     @model_validator(mode="after")
     def _check_kinds(self) -> BudgetSpec:

@@ -1,4 +1,4 @@
-"""The audit of a run: recomputed from weights and log, trusting no stored result."""
+"""The audit of a run: recomputed from weights and log, ignoring stored results."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from whit.training.evaluation import predict
 from whit.training.plan import make_plan
 from whit.verification.provenance import current_digests, diff_inputs
 
-# Logits this near to each other may change order when sums are taken in another order.
+# Logits this close may swap places when sums are computed in another order.
 _TIE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, repr=False)
 class AuditResult:
-    """A model's layers, what is known of its training, and the verdict on both.
+    """A model's layers, the metrics of its training, and the verdict.
 
-    `mismatches` are values in a run folder that its own weights or log contradict; one is enough
-    for the verdict `missed`.
+    `mismatches` are values in a run folder that contradict its own weights or log; a single one
+    gives the verdict `missed`.
     """
 
     recipe: Recipe
@@ -80,7 +80,7 @@ class AuditResult:
         passes = forward_passes_text(self.metrics, width)
         lines = [self.audit.table(width), *([passes] if passes else []), "", verdict]
         if self.mismatches:
-            lines.append("The recorded result is contradicted (verdict: missed):")
+            lines.append("The recorded result does not match (verdict: missed):")
             lines += [wrap(f"  - {mismatch.message}", width) for mismatch in self.mismatches]
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
         return "\n".join(lines)
@@ -101,9 +101,9 @@ def audit(
     """Audit a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
-    A model without a recipe is judged by data and budget of the default recipe. `model` is the
-    network of a run folder or `.safetensors` that no recipe can build; the weights are put into
-    it. Raises InputError when the target is none of these.
+    A model without a recipe is audited with data and budget of the default recipe. `model` is the
+    network of a run folder or `.safetensors` that no recipe can build; the weights are loaded
+    into it. Raises InputError when the target is none of these.
     """
     if isinstance(target, nn.Module):
         return _audit_model(target, recipe, type(target).__name__)
@@ -117,7 +117,9 @@ def audit(
         return _audit_model(model, base, str(target), recipe)
     if path.suffix == ".safetensors":
         if recipe is None:
-            raise InputError(f"{path}: weights do not name their model: add --recipe RECIPE.")
+            raise InputError(
+                f"{path}: a weights file does not contain its recipe: add --recipe RECIPE."
+            )
         return _audit_weights(path, recipe, model)[0]
     if recipe is not None:
         raise InputError(f"{target}: has its own recipe: omit --recipe.")
@@ -139,7 +141,11 @@ def _audit_model(
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit, base.eval.forward_passes)
-    notes = [] if requested or recipe else [f"budget and image shape are those of {base.name!r}."]
+    notes = (
+        []
+        if requested or recipe
+        else [f"budget and image shape are those of the recipe {base.name!r}."]
+    )
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))
@@ -188,18 +194,18 @@ def _count_correct(logits: Tensor, split: Split) -> Evaluation:
 def audit_run(
     run: RunRecord, model: nn.Module | None = None
 ) -> tuple[AuditResult, EvaluatedModel | None]:
-    """Audit a finished run; return also its evaluated model, None if it does not use test.
+    """Audit a finished run; return also its evaluated model, None without test split.
 
     Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
-        raise InputError(f"{run.path}: {problem}, so there is nothing to audit.")
+        raise InputError(f"{run.path}: {problem}: nothing to audit.")
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
     result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
-        raise InputError(f"{run.path / layout.LOG}: it has no epoch.")
+        raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run)
@@ -216,9 +222,10 @@ def audit_run(
 
 
 def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
-    """Return a note if only near ties, on another machine than the run's, are decided otherwise.
+    """Return a note if, on another machine than the run's, only near ties are predicted otherwise.
 
-    Sums in another order move a logit by some 1e-5. None where all agrees or more differs.
+    Summation in another order changes a logit by about 1e-5. None where all predictions agree, or
+    where more differ.
     """
     recorded = (run.result or {})["test"].get("misclassified")
     if not isinstance(recorded, list):
@@ -238,8 +245,8 @@ def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
     if float((best[:, 0] - best[:, 1]).max()) > _TIE_TOLERANCE:
         return None
     return (
-        f"on this machine {len(differing)} test image(s) are predicted as the other of two classes "
-        f"whose logits differ by less than {_TIE_TOLERANCE}; the recorded count is kept."
+        f"on this machine {len(differing)} test image(s) get the other of two classes whose logits "
+        f"differ by less than {_TIE_TOLERANCE}; the recorded count is used."
     )
 
 
@@ -257,16 +264,14 @@ def find_tampering(run: RunRecord) -> Iterator[Violation]:
     """Yield every file of the run that differs from its manifest."""
     for name, recorded, now in verify_manifest(run.stored_result or {}, run.path):
         change = (
-            "missing now"
-            if now == "None"
-            else f"its SHA-256 was {recorded[:16]}..., it is {now[:16]}..."
+            "missing" if now == "None" else f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
         )
         message = f"{run.path / name}: altered after the run: {change}."
         yield Violation(f"altered {name}", recorded, now, message)
 
 
 def _notes(run: RunRecord) -> tuple[str, ...]:
-    """Return what a reader must know of how the run came about."""
+    """Return notes on how the run came about."""
     result, code = run.result or {}, run.environment.get("code")
     notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
     if isinstance(code, dict) and code.get("dirty"):
@@ -284,14 +289,14 @@ def _find_mismatches(
 
     def compare(rule: str, recorded: object, actual: object, what: str) -> None:
         if recorded != actual:
-            message = f"{run.path.name}: {what}: result.json says {recorded}, it is {actual}."
+            message = f"{run.path.name}: {what}: result.json has {recorded}, recomputed {actual}."
             mismatches.append(Violation(f"record {rule}", str(recorded), str(actual), message))
 
     compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
     compare("params", result.get("params"), metrics.params, "parameters")
     network = metrics.network_json()
     for key, what in (("macs", "multiply-adds"), ("receptive_field", "receptive field")):
-        if "forward_passes" in result:  # results in schema 1 are of another accounting
+        if "forward_passes" in result:  # results in schema 1 count differently
             compare(key, result[key], network[key], what)
     compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
     correct = test.get("correct")
