@@ -1,4 +1,4 @@
-"""The fused graphs of the zoo and of a recorded run, each read once."""
+"""The fused graphs of the test networks and of a recorded run, cached."""
 
 from __future__ import annotations
 
