@@ -5,6 +5,7 @@ Sanitized programs run as separate processes, since Python cannot load sanitized
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -15,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-import whit.export.c.compile
 from export import read
 from export.test_onnx import near
 from export.zoo import some_images
 from whit.errors import RunFailed
+from whit.export.c import compile
 from whit.export.c.compile import STRICT_FLAGS, c_logits
 from whit.export.c.float_lowering import float_program
 from whit.export.c.source import c_files, c_name, memory_plan
@@ -134,6 +135,50 @@ def test_color_images_are_read_in_hwc_layout() -> None:
     assert "2: * /" in header
 
 
+@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+def test_the_example_prints_class_names(int8: bool, tmp_path: Path) -> None:
+    """The exported folder compiles by the commands of its README and classifies raw images."""
+    names = ("zero", 'a "b"\\', "??/", "größe", *"456789")
+    graph = replace(read.trained_graph(), classes=names)
+    images = read.trained().split.images[:20]
+    program = quantize(graph, images).program if int8 else float_program(graph)
+    files = c_files(program, "A network.")
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content)
+    readme = files["README.md"].decode()
+    (link,) = re.findall(r"`(cc .* main\.c .*)`", readme)
+    (compiled,) = re.findall(r"^    (cc .*?)(?:  .*)?$", readme, re.MULTILINE)
+    for command in (compiled, link):
+        subprocess.run([*command.split(), *STRICT_FLAGS], cwd=tmp_path, check=True)
+    raw = images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
+    done = subprocess.run([tmp_path / "main"], input=raw, capture_output=True, check=True)
+    expected = [names[k] for k in c_logits(program, files, images).argmax(1)]
+    assert done.stdout.decode().splitlines() == expected
+    assert len(set(expected)) > 5
+
+
+def test_the_header_describes_the_image_and_the_classes() -> None:
+    graph = replace(read.graph("Looking"), name="shifts")
+    header = c_files(float_program(graph), "A network.")["shifts.h"].decode()
+    for name, value in (("HEIGHT", 28), ("WIDTH", 28), ("CHANNELS", 1), ("NUM_CLASSES", 10)):
+        assert f"#define SHIFTS_{name} {value}\n" in header
+    assert "extern const char *const shifts_class_names[10];" in header
+    assert "Resizing an image and scaling its values to 0 to 255 is the caller's job." in header
+    assert "in 9 forward passes (test-time augmentation)" in header
+
+
+def test_the_code_size_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (
+        compile.estimate_code_bytes(c_files(float_program(read.graph(name)), "A network."))
+        for name in ("Turned", "Branches")
+    )
+    assert small is not None
+    assert large is not None
+    assert 1_000 < small < large < 40_000  # constants alone have more
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert compile.estimate_code_bytes({"a.h": b"", "a.c": b"int a;"}) is None
+
+
 def test_shared_weights_are_stored_once() -> None:
     source = c_files(float_program(read.trained_graph()), "A network.")["fewest_epochs.c"].decode()
     assert source.count("conv3_weight[") == 1
@@ -156,7 +201,7 @@ def test_an_unusable_temporary_folder_is_named(at: str, monkeypatch: pytest.Monk
     def failing(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(whit.export.c.compile, at, failing)
+    monkeypatch.setattr(compile, at, failing)
     program = float_program(read.graph("Whole"))
     with pytest.raises(RunFailed, match=r"No space left on device\. Set TMPDIR"):
         c_logits(program, c_files(program, "A network."), some_images(1))

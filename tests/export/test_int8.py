@@ -90,8 +90,8 @@ def test_layers_of_any_shape_bit_by_bit(name: str, flags: tuple[str, ...]) -> No
     images = torch.randint(0, 256, (6, 2, 9, 7), dtype=torch.uint8)
     graph = fuse(capture_graph(model, (2, 9, 7), ("a", "b", "c"), "layer"))
     program = quantize(graph, images).program
-    assert program.offset_scales[1].kind == ("depthwise" if "depthwise" in name else "conv")
-    assert program.offset_scales[1].settings["zero_point"] > 0
+    assert program.steps[1].kind == ("depthwise" if "depthwise" in name else "conv")
+    assert program.steps[1].settings["zero_point"] > 0
     assert equal_bits(program, images, flags)
 
 
@@ -125,7 +125,7 @@ def test_quantization_is_reproducible() -> None:
 def test_a_convolution_equals_its_definition() -> None:
     """The NumPy reference multiplies in float64; here in Python integers, one by one."""
     program = quantize(read.graph("Halves"), some_images()).program
-    first = next(step for step in program.offset_scales if step.kind == "conv")
+    first = next(step for step in program.steps if step.kind == "conv")
     seen = some_images(1)[:, :, :-1, 2:]  # the network crops images to 27x26
     image = seen[0, 0].numpy().astype(int).tolist()
     weight = program.constants[first.constants["weight"]].astype(int).tolist()
@@ -181,7 +181,7 @@ def test_hardswish_needs_no_table_for_small_steps(reach: float) -> None:
     graph = Graph("alone", shape, tuple(map(str, range(256))), operations, constants)
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     found = quantize(graph, every)
-    kinds = [step.kind for step in found.program.offset_scales]
+    kinds = [step.kind for step in found.program.steps]
     assert ("lookup" in kinds) == (reach in (0.002, 300.0))
     assert ("hardswish" in kinds) == (reach not in (0.002, 300.0))
     logits = torch.from_numpy(int8_logits(found.program, every)) / LOGIT_SCALE
@@ -207,7 +207,7 @@ def test_a_channel_of_zeros_does_not_widen_factors() -> None:
         body.weight /= 255
         body.weight[2] = head.weight[2] = 0
     graph = fuse(capture_graph(model, (1, 28, 28), CLASSES, "mine"))
-    steps = quantize(graph, some_images()).program.offset_scales
+    steps = quantize(graph, some_images()).program.steps
     types = [step.settings["types"] for step in steps if "types" in step.settings]
     assert types == [("int16", "int16")] * 2
 
@@ -243,7 +243,7 @@ def test_narrow_logits_fit_in_int32() -> None:
 
 
 def test_narrow_factors_are_accurate() -> None:
-    """The output of each channel is within a quarter of a step for all sums; else types are wide."""
+    """Outputs are within a quarter of a step for all sums; else types are wide."""
     generator = np.random.default_rng(0)
     for _ in range(50):
         highest = generator.integers(40_000, 400_000, 20)

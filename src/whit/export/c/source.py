@@ -48,6 +48,7 @@ def c_files(program: Program, description: str) -> dict[str, bytes]:
         "width": width,
         "channels": channels,
         "example": example_name(name),
+        "program": example_name(name).removesuffix(".c"),
         "pixels": prod(program.graph.image_shape),
         "shape": f"{height}, {width}, {channels}",
         "classes": len(classes),

@@ -11,7 +11,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-# In dependency order.
+# The modules in an order in which each finds what it imports.
 _MODULES = ("network.js", "digits.js", "pad.js", "panel.js", "sheet.js", "alone.js")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|class|const) )", re.MULTILINE)
