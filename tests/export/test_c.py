@@ -90,7 +90,8 @@ def test_c_computes_what_the_model_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["fewest-epochs", "Branches", "Turned", "Whole", "Halves", "Looking"]
+    "name",
+    ["fewest-epochs", "Branches", "ChannelsLast", "FullKernel", "Asymmetric", "DeskewedShifts"],
 )
 @pytest.mark.parametrize("bits", [None, 8, 5], ids=["float", "int8", "5-bit weights"])
 def test_sanitizers_find_nothing(name: str, bits: int | None, tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_the_example_prints_class_names(int8: bool, tmp_path: Path) -> None:
 
 
 def test_the_header_describes_the_image_and_the_classes() -> None:
-    graph = replace(read.graph("Looking"), name="shifts")
+    graph = replace(read.graph("DeskewedShifts"), name="shifts")
     header = c_files(float_program(graph), "A network.")["shifts.h"].decode()
     for name, value in (("HEIGHT", 28), ("WIDTH", 28), ("CHANNELS", 1), ("NUM_CLASSES", 10)):
         assert f"#define SHIFTS_{name} {value}\n" in header
@@ -170,7 +171,7 @@ def test_the_header_describes_the_image_and_the_classes() -> None:
 def test_the_code_size_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (
         compile.estimate_code_bytes(c_files(float_program(read.graph(name)), "A network."))
-        for name in ("Turned", "Branches")
+        for name in ("ChannelsLast", "Branches")
     )
     assert small is not None
     assert large is not None
@@ -202,7 +203,7 @@ def test_an_unusable_temporary_folder_is_named(at: str, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(compile, at, failing)
-    program = float_program(read.graph("Whole"))
+    program = float_program(read.graph("FullKernel"))
     with pytest.raises(RunFailed, match=r"No space left on device\. Set TMPDIR"):
         c_logits(program, c_files(program, "A network."), some_images(1))
 
@@ -243,7 +244,7 @@ def test_memory_plans_are_minimal(name: str) -> None:
 )
 def test_any_name_becomes_a_c_identifier(name: str, expected: str) -> None:
     assert c_name(name) == expected
-    files = c_files(float_program(replace(read.graph("Whole"), name=name)), "A network.")
+    files = c_files(float_program(replace(read.graph("FullKernel"), name=name)), "A network.")
     example = "example.c" if name == "main" else "main.c"
     assert set(files) == {f"{expected}.h", f"{expected}.c", example, "README.md"}
 

@@ -151,7 +151,7 @@ def test_close_logits_with_another_class_are_not_equal() -> None:
     assert not exporter._is_equal(expected / 0, expected)
 
 
-@pytest.mark.parametrize("name", ["Whole", "Branches"])
+@pytest.mark.parametrize("name", ["FullKernel", "Branches"])
 def test_int8_applies_a_final_softmax_outside_the_program(name: str) -> None:
     split, test = SimpleNamespace(images=some_images()), {"correct": None}
     given: Any = SimpleNamespace(
@@ -187,7 +187,9 @@ def test_a_folder_is_written_atomically(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(RunFailed, match=r"Free .* then export again"):
-        exporter._write(tmp_path / "made", ExportedModel(read.graph("Whole"), {"a.c": b"int a;\n"}))
+        exporter._write(
+            tmp_path / "made", ExportedModel(read.graph("FullKernel"), {"a.c": b"int a;\n"})
+        )
     assert names_in(tmp_path) == []
 
 
@@ -198,7 +200,7 @@ def test_a_signal_leaves_no_partial_folder(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(atomic_files.os, "fsync", stopped)
     for files in ({"a.c": b"int a;\n"}, b"int a;\n"):
         with pytest.raises(KeyboardInterrupt):
-            exporter._write(tmp_path / "made", ExportedModel(read.graph("Whole"), files))
+            exporter._write(tmp_path / "made", ExportedModel(read.graph("FullKernel"), files))
         assert names_in(tmp_path) == []
 
 

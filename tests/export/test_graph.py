@@ -36,32 +36,32 @@ def read(name: str) -> Graph:
 def test_a_graph_computes_what_the_model_computes(name: str) -> None:
     images = some_images()
     with torch.inference_mode():
-        wanted = EVERY[name](images.float())
+        expected = EVERY[name](images.float())
     graph = read(name)
     for found in (graph, fuse(graph)):
-        assert torch.allclose(run_logits(found, images).float(), wanted, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(run_logits(found, images).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_fusion_is_complete(name: str) -> None:
     graph = fuse(read(name))
-    held, readers = graph.constant_users(), graph.consumers()
-    made = {op.name: op for op in graph.operations}
+    users, consumers = graph.constant_users(), graph.consumers()
+    producers = {op.name: op for op in graph.operations}
 
     def can_absorb(op: Operation) -> bool:
-        own = all(held[name] == 1 for name in op.constants.values())
-        return op.kind in ("conv", "linear") and own
+        is_exclusive = all(users[name] == 1 for name in op.constants.values())
+        return op.kind in ("conv", "linear") and is_exclusive
 
     for op in graph.operations:
-        (source,) = [made[name] for name in op.inputs if name in made][:1] or [None]
-        if source is None or readers[source.name] > 1:
+        (source,) = [producers[name] for name in op.inputs if name in producers][:1] or [None]
+        if source is None or consumers[source.name] > 1:
             continue
         if op.kind == "scale":
             assert source.kind != "scale"
             assert not can_absorb(source)
         elif source.kind == "scale" and can_absorb(op):
             assert op.attributes["padding"] != (0, 0)
-    assert set(held) == set(graph.constants)
+    assert set(users) == set(graph.constants)
     assert all(tensor.dtype == torch.float32 for tensor in graph.constants.values())
 
 
@@ -131,9 +131,9 @@ class _PaddedConv1x1(nn.Module):
 class _ChannelsLast(nn.Module):
     """Logits from a map in channels-last order."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, pixels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(1, 10 // places, (28, 29 - places))
+        self.conv = nn.Conv2d(1, 10 // pixels, (28, 29 - pixels))
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.conv(images).permute(0, 2, 3, 1).flatten(1)
@@ -158,34 +158,36 @@ class _Applies(nn.Module):
 
 
 REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    "clamp is supported with scalar bounds only": lambda own, x: torch.clamp(x, min=own.channels),
-    "clamp is supported with constant bounds only": lambda own, x: torch.clamp(x, max=x + 1),
-    "division with rounding_mode='floor' is not supported": lambda own, x: torch.div(
+    "clamp is supported with scalar bounds only": lambda module, x: torch.clamp(
+        x, min=module.channels
+    ),
+    "clamp is supported with constant bounds only": lambda module, x: torch.clamp(x, max=x + 1),
+    "division with rounding_mode='floor' is not supported": lambda module, x: torch.div(
         x, 2, rounding_mode="floor"
     ),
-    "multiply that broadcasts one channel to several is not supported": lambda own, x: (
-        x.mean((2, 3), keepdim=True)[:, :1] * own.channels
+    "multiply that broadcasts one channel to several is not supported": lambda module, x: (
+        x.mean((2, 3), keepdim=True)[:, :1] * module.channels
     ),
-    "a cast to int32 is not supported": lambda own, x: x.int().float(),
-    "a cast to float16 is not supported": lambda own, x: x.half().float(),
-    "depends on the buffer one, which its forward pass modifies": lambda own, x: (
-        x * own.one.add_(1)
+    "a cast to int32 is not supported": lambda module, x: x.int().float(),
+    "a cast to float16 is not supported": lambda module, x: x.half().float(),
+    "depends on the buffer one, which its forward pass modifies": lambda module, x: (
+        x * module.one.add_(1)
     ),
-    "add with a constant of more dimensions": lambda own, x: x.mean((2, 3)) + own.one,
-    "the operator mean.dim is not supported on an expanded tensor": lambda own, x: (
+    "add with a constant of more dimensions": lambda module, x: x.mean((2, 3)) + module.one,
+    "the operator mean.dim is not supported on an expanded tensor": lambda module, x: (
         x.mean((2, 3), keepdim=True).expand_as(x).relu()
     ),
-    "multiply of these two shapes is not supported": lambda own, x: x * x[:, :, :1],
-    "adding a dimension before the batch dimension": lambda own, x: (
+    "multiply of these two shapes is not supported": lambda module, x: x * x[:, :, :1],
+    "adding a dimension before the batch dimension": lambda module, x: (
         x - x.mean((2, 3))[None].expand(2, -1, -1).mean(1)[:, :, None, None]
     ),
-    "a view that changes the batch dimension": lambda own, x: x.view(-1, 10, 13, 26),
-    "a power with exponent 3 is not supported": lambda own, x: x**3,
-    "selecting one channel, row, column or image": lambda own, x: x[:, :, 5][:, :, None],
-    "pooling of one value per channel": lambda own, x: F.avg_pool2d(
+    "a view that changes the batch dimension": lambda module, x: x.view(-1, 10, 13, 26),
+    "a power with exponent 3 is not supported": lambda module, x: x**3,
+    "selecting one channel, row, column or image": lambda module, x: x[:, :, 5][:, :, None],
+    "pooling of one value per channel": lambda module, x: F.avg_pool2d(
         x.mean((2, 3), keepdim=True), 1, 2
     ),
-    "a map flattened in another order than CHW": lambda own, x: torch.cat(
+    "a map flattened in another order than CHW": lambda module, x: torch.cat(
         [x.permute(0, 2, 3, 1).flatten(1), x.flatten(1)], 1
     )[:, :10, None, None],
 }
@@ -200,8 +202,8 @@ def test_an_unsupported_operation_is_named(why: str) -> None:
 @pytest.mark.parametrize(
     "function",
     [
-        lambda own, x: x.double().float().to(own.one.dtype),
-        lambda own, x: x + 0 * len(own.one.add_(1)),
+        lambda module, x: x.double().float().to(module.one.dtype),
+        lambda module, x: x + 0 * len(module.one.add_(1)),
     ],
     ids=["casts", "a counter"],
 )
@@ -211,8 +213,8 @@ def test_what_does_not_affect_the_output_is_no_operation(
     model, images = _Applies(function).eval(), some_images(2)
     graph = capture_graph(model, (1, 28, 28), CLASSES, "mine")
     with torch.inference_mode():
-        wanted = model(images.float())
-    assert torch.allclose(run_logits(graph, images).float(), wanted, rtol=1e-4, atol=1e-4)
+        expected = model(images.float())
+    assert torch.allclose(run_logits(graph, images).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -249,18 +251,18 @@ def test_a_converter_that_fails_names_the_operator_and_the_cause(
         raise IndexError("a bug")
 
     monkeypatch.setitem(OP_CONVERTERS, "abs", failing)
-    said = r"the operator abs is not supported with these arguments"
-    with pytest.raises(ModelError, match=said) as refused:
-        capture_graph(_Applies(lambda own, x: x.abs()), (1, 28, 28), CLASSES, "mine")
-    causes = [refused.value.__cause__, getattr(refused.value.__cause__, "__cause__", None)]
+    message = r"the operator abs is not supported with these arguments"
+    with pytest.raises(ModelError, match=message) as caught:
+        capture_graph(_Applies(lambda module, x: x.abs()), (1, 28, 28), CLASSES, "mine")
+    causes = [caught.value.__cause__, getattr(caught.value.__cause__, "__cause__", None)]
     assert [type(cause) for cause in causes] == [UnsupportedOp, IndexError]
 
 
 def test_unsupported_models_are_refused() -> None:
-    with pytest.raises(ModelError) as refused:
+    with pytest.raises(ModelError) as caught:
         capture_graph(_Unsupported(), (1, 28, 28), CLASSES, "mine")
-    said = str(refused.value)
-    assert "mine: cannot be exported: the operator upsample_nearest2d" in said
+    message = str(caught.value)
+    assert "mine: cannot be exported: the operator upsample_nearest2d" in message
     with pytest.raises(ModelError, match="cannot trace its forward pass"):
         capture_graph(_DataDependent(), (1, 28, 28), CLASSES, "mine")
     with pytest.raises(ModelError, match="a convolution of a 1x1 map with padding"):

@@ -124,7 +124,7 @@ def test_quantization_is_reproducible() -> None:
 
 def test_a_convolution_equals_its_definition() -> None:
     """The NumPy reference multiplies in float64; here in Python integers, one by one."""
-    program = quantize(read.graph("Halves"), some_images()).program
+    program = quantize(read.graph("Asymmetric"), some_images()).program
     first = next(step for step in program.steps if step.kind == "conv")
     seen = some_images(1)[:, :, :-1, 2:]  # the network crops images to 27x26
     image = seen[0, 0].numpy().astype(int).tolist()
@@ -213,9 +213,9 @@ def test_a_channel_of_zeros_does_not_widen_factors() -> None:
 
 
 def test_possible_overflow_is_refused_by_name() -> None:
-    one, most = np.ones(1), np.array([2**31])
+    one, limit = np.ones(1), np.array([2**31])
     with pytest.raises(ModelError, match="conv7: cannot be exported in int8: a sum of its"):
-        quantize_multiplier("conv7", one, one, (-most, most))
+        quantize_multiplier("conv7", one, one, (-limit, limit))
     byte = (np.zeros(1, np.int64), np.full(1, 255))
     with pytest.raises(ModelError, match=r"linear1: .*: a logit could overflow int32"):
         quantize_multiplier("linear1", 1e6 * one, one, (byte[0], 40 * byte[1]), rounded=False)

@@ -75,8 +75,8 @@ def measure(
     )
     driver = [str(HERE / name) for name in ("start.c", "main.c", "images.S")]
     linked = ("-nostartfiles", "-Wl,--gc-sections", f"-T{HERE / 'board.ld'}")
-    made = ("-Wl,-Map=network.map", "-o", "network.elf", *driver, f"{stem}.o", "-lm")
-    run([CC, *flags, "-O2", *defined, f"-I{folder}", *linked, *made], folder)
+    output_flags = ("-Wl,-Map=network.map", "-o", "network.elf", *driver, f"{stem}.o", "-lm")
+    run([CC, *flags, "-O2", *defined, f"-I{folder}", *linked, *output_flags], folder)
     alone = ("-display", "none", "-monitor", "none", "-serial", "none")
     counted = ("-icount", "shift=0", "-semihosting-config", "enable=on,target=native")
     output = run([QEMU, "-M", machine, *alone, *counted, "-kernel", "network.elf"], folder)

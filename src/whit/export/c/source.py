@@ -105,7 +105,8 @@ def _count(number: int, what: str) -> str:
 def _output(program: Program) -> str:
     classes, last = len(program.graph.classes), program.graph.operations[-1]
     if program.int8:
-        return f"{classes} int32 values, the logits times 65,536 (before softmax)"
+        before = f" (before {last.kind})" if last.operator.keeps_argmax else ""
+        return f"{classes} int32 values, the logits times 65,536{before}"
     if last.operator.keeps_argmax:
         return f"{classes} floats, the output of the network's {last.kind}"
     return f"{classes} floats, the logits"
