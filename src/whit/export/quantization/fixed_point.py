@@ -67,13 +67,13 @@ def quantize_multiplier(
     integer, else toward zero (logits); bits: bits per weight if narrow types are allowed. 8-bit
     factors are used for weights of fewer than 8 bits only.
 
-    Raises ModelError naming the operation when a sum could leave int32, or a logit.
+    Raises ModelError naming the operation if a sum, an output or a logit could overflow.
     """
     low, high = (np.broadcast_to(bound, factors.shape) for bound in bounds)
     excesses = np.broadcast_to(np.asarray(excess, np.int64), factors.shape)
     real = _RealMultiplier(factors, offsets, low, high, excesses, rounded)
     if max(int(high.max()), -int(low.min())) >= 2**31:
-        raise _overflow(name, "a sum of its products could leave 32 bits")
+        raise _overflow(name, "a sum of its products could overflow int32")
     # The largest shift with factors below 2**31, and every sum of two products within 62 bits.
     shift = 31 - frexp(float(np.abs(factors).max()))[1]
     shift = min(shift, _MAX_BITS - 1) if np.any(factors) else 31
