@@ -20,8 +20,6 @@ from rich.text import Text
 
 from whit.system.text_tables import wrap
 
-from whit.system.text_tables import wrap
-
 
 class Output(Console):
     """A console that continues when its reader closes the pipe, as in `whit train | head`."""

@@ -1,5 +1,5 @@
-/* An image moved: what comes in at a side is the edge that was there. */
-static void move(const uint8_t *in, int height, int width, int channels, int right, int down,
+/* Shift an image by pixels; the edge pixels are repeated to fill the gap. */
+static void shift_image(const uint8_t *in, int height, int width, int channels, int right, int down,
                  uint8_t *out)
 {
     for (int y = 0; y < height; y++) {
