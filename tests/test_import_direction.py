@@ -39,7 +39,7 @@ MAY_IMPORT["__main__"] = {"cli"}
 # Of some packages only a part is open to others, so that they stay without torch.
 ONLY = {
     ("recipes", "analysis"): {"whit.analysis.kinds"},
-    ("analysis", "system"): {"whit.system.text_tables"},
+    ("analysis", "system"): {"whit.system.text_tables", "whit.system.display.html_tables"},
     ("web", "experiments"): {"whit.experiments.seed_group", "whit.experiments.statistics"},
 }
 

@@ -12,6 +12,7 @@ from whit.experiments import seed_group
 from whit.experiments.seed_group import SeedGroup
 from whit.experiments.statistics import SignificanceTest
 from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.system.display.html_tables import html_block, html_list, html_table
 from whit.system.text_tables import text_table, wrap
 
 
@@ -41,6 +42,18 @@ class Comparison:
 
     def __str__(self) -> str:
         return self.table()
+
+    def html(self) -> str:
+        """Return the tables as a part of an HTML output."""
+        parts = [seed_group.seeds_html(self.groups)]
+        if self.differences:
+            head = ("recipe differs in", *(group.name for group in self.groups))
+            body = [(key, *values) for key, values in self.differences]
+            parts.append(html_table(head, body, "l" + "L" * len(self.groups)))
+        return "".join([*parts, html_list([str(test) for test in self.evidence])])
+
+    def _repr_html_(self) -> str:
+        return html_block(self.html())
 
 
 def compare(groups: list[SeedGroup]) -> Comparison:

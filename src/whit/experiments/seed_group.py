@@ -15,6 +15,8 @@ from whit.experiments import statistics
 from whit.experiments.statistics import SampleStats, SignificanceTest
 from whit.runs.reader import RunRecord
 from whit.runs.result import Evaluation
+from whit.system.display.html_tables import html_table, html_text
+from whit.system.display.line_plot import dot_plot
 from whit.system.numbers import percent
 from whit.system.text_tables import stacked_table, wrap
 
@@ -33,6 +35,7 @@ TABLE_HEAD = (
     *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
     *("best epoch %", "split", "params", "epochs", "seconds"),
 )
+_TABLE_ALIGN = "Lrrrrrrrrlrrr"
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,19 @@ def group_runs(name: str, runs: Sequence[RunRecord]) -> SeedGroup | None:
 def seeds_table(groups: Sequence[SeedGroup], width: int) -> str:
     """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
     rows = [TABLE_HEAD, *(group.table_row for group in groups)]
-    return "\n\n".join([stacked_table(rows, "Lrrrrrrrrlrrr", width), *note_lines(groups, width)])
+    return "\n\n".join([stacked_table(rows, _TABLE_ALIGN, width), *note_lines(groups, width)])
+
+
+def seeds_html(groups: Sequence[SeedGroup]) -> str:
+    """Return the same table as HTML, and a dot for the accuracy of each seed."""
+    notes = "".join(html_text(note) for note in note_lines(groups, 10_000))
+    accuracies = [(group.name, group.accuracy.values) for group in groups]
+    split = groups[0].split if groups else ""
+    return (
+        html_table(TABLE_HEAD, [group.table_row for group in groups], _TABLE_ALIGN)
+        + notes
+        + dot_plot(accuracies, f"{split} accuracy after the last epoch, %: seeds and their mean")
+    )
 
 
 def note_lines(groups: Iterable[SeedGroup], width: int) -> list[str]:

@@ -22,6 +22,7 @@ from whit.recipes.budget import BudgetInfeasible, Violation
 from whit.recipes.recipe import Recipe, recipe_id
 from whit.runs.reader import RunRecord, read_run
 from whit.system.atomic_files import unwritable_reason
+from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.signals import SignalHandler, StopRequested
 from whit.system.text_tables import wrap
 from whit.training.callback import Callback, Subject
@@ -64,13 +65,21 @@ class Study:
     def table(self, width: int = 100) -> str:
         parts = [self.comparison.table(width)] if self.comparison else []
         parts += [wrap(failure, width) for failure in self.failures]
-        parts.append("Run folders: " + ", ".join(str(arm.folder) for arm in self.arms))
+        parts.append(self._folders)
         return "\n\n".join(parts)
+
+    @property
+    def _folders(self) -> str:
+        return "Run folders: " + ", ".join(str(arm.folder) for arm in self.arms)
 
     def __str__(self) -> str:
         return self.table()
 
     __repr__ = __str__  # a prompt shows what print shows
+
+    def _repr_html_(self) -> str:
+        comparison = self.comparison.html() if self.comparison else ""
+        return html_block(comparison, html_list(self.failures), html_text(self._folders))
 
 
 @dataclass

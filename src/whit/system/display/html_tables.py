@@ -1,0 +1,121 @@
+"""HTML of values for a notebook: tables, texts and lists that fit the width of their output.
+
+Every text is escaped. There are no scripts and no fixed colours: text has the colour of the page,
+so it is legible in light and in dark themes. Styles stand in the elements, because viewers of
+notebooks remove style sheets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+# In JupyterLab the theme's colour, elsewhere a grey that is visible on white and on black.
+RULE_COLOR = "var(--jp-border-color1, rgba(128, 128, 128, 0.5))"
+_CELL = "padding:0.2em 0.6em;vertical-align:top;border:0;max-width:none;"
+# A name may break anywhere, so that a long path does not widen a table; a number may not.
+_SIDES = {
+    "l": "text-align:left;white-space:normal;overflow-wrap:break-word;",
+    "L": "text-align:left;white-space:normal;overflow-wrap:anywhere;",
+    "r": "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums;",
+}
+_TABLE = (
+    "table-layout:auto;width:auto;max-width:100%;margin:0.3em 0;border-collapse:collapse;"
+    "color:inherit;font-size:inherit;"
+)
+
+
+def html_block(*parts: str, title: str = "") -> str:
+    """Return parts of HTML as one output, below an optional title. Empty parts are left out.
+
+    What is wider than the output all the same, such as a table of many columns, scrolls within it.
+    """
+    heading = f'<div style="font-weight:bold;margin:0.3em 0">{escape(title)}</div>' if title else ""
+    return (
+        '<div class="whit-output" style="max-width:100%;overflow-x:auto;line-height:1.4">'
+        f"{heading}{''.join(parts)}</div>"
+    )
+
+
+def html_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    align: str,
+    *,
+    footer: Sequence[str] = (),
+    caption: str = "",
+) -> str:
+    """Return a table with the header `head`; `footer` is a last row of totals.
+
+    `align` has one letter a column: `l`, `r` for numbers, or `L` for long names, which may break
+    anywhere.
+    """
+    assert all(len(row) == len(align) for row in (head, *rows, footer or head))
+    parts = [f'<table style="{_TABLE}">']
+    if caption:
+        style = "caption-side:top;text-align:left;color:inherit;padding:0.2em 0.6em;"
+        parts.append(f'<caption style="{style}">{escape(caption)}</caption>')
+    if any(head):
+        rule = f"border-bottom:1px solid {RULE_COLOR}"
+        parts.append(f'<thead style="{rule}">{_row(head, align, "th")}</thead>')
+    parts += ["<tbody>", *(_row(row, align, "td") for row in rows), "</tbody>"]
+    if footer:
+        rule = f"border-top:1px solid {RULE_COLOR}"
+        parts.append(f'<tfoot style="{rule}">{_row(footer, align, "th")}</tfoot>')
+    return "".join([*parts, "</table>"])
+
+
+def html_text(text: str, *, bold: bool = False) -> str:
+    """Return a paragraph; its lines are kept and wrapped."""
+    if not text:
+        return ""
+    style = "margin:0.3em 0;white-space:pre-line;overflow-wrap:anywhere;"
+    return f'<div style="{style}{"font-weight:bold;" * bold}">{escape(text)}</div>'
+
+
+def html_list(items: Sequence[str]) -> str:
+    """Return items as a list; nothing for no items."""
+    if not items:
+        return ""
+    points = "".join(f"<li>{escape(item)}</li>" for item in items)
+    return f'<ul style="margin:0.3em 0;padding-left:1.5em;overflow-wrap:anywhere">{points}</ul>'
+
+
+def html_details(summary: str, *parts: str) -> str:
+    """Return parts of HTML that are folded below a line, and scroll when they are long."""
+    return (
+        f'<details><summary style="cursor:pointer">{escape(summary)}</summary>'
+        f'<div style="max-height:24em;overflow:auto">{"".join(parts)}</div></details>'
+    )
+
+
+def html_columns(*parts: str) -> str:
+    """Return parts of HTML side by side where there is room, else below each other."""
+    cells = "".join(f'<div style="max-width:100%">{part}</div>' for part in parts if part)
+    return (
+        f'<div style="display:flex;flex-wrap:wrap;gap:0 2em;align-items:flex-start">{cells}</div>'
+    )
+
+
+def html_progress(fraction: float, text: str) -> str:
+    """Return a bar that is filled to `fraction` in [0, 1], with a line of text below it."""
+    filled = 100 * min(max(fraction, 0.0), 1.0)
+    outer = f"border:1px solid {RULE_COLOR};height:0.9em;max-width:40em;border-radius:2px;"
+    inner = f"width:{filled:.1f}%;height:100%;background:var(--jp-brand-color1, #3b82c4);"
+    return (
+        f'<div role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{filled:.0f}" style="{outer}"><div style="{inner}"></div></div>'
+        f'<div style="font-variant-numeric:tabular-nums">{escape(text)}</div>'
+    )
+
+
+def _row(cells: Sequence[str], align: str, tag: str) -> str:
+    weight = "font-weight:bold;" if tag == "th" else ""
+    return (
+        "<tr>"
+        + "".join(
+            f'<{tag} style="{_CELL}{_SIDES[side]}{weight}">{escape(cell)}</{tag}>'
+            for cell, side in zip(cells, align, strict=True)
+        )
+        + "</tr>"
+    )
