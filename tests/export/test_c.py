@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-import whit.export.c.compile
 from export import read
 from export.test_onnx import near
 from export.zoo import some_images
 from whit.errors import RunFailed
+from whit.export.c import compile
 from whit.export.c.compile import STRICT_FLAGS, c_logits
 from whit.export.c.float_lowering import float_program
 from whit.export.c.source import c_files, c_name, memory_plan
@@ -156,7 +156,7 @@ def test_a_folder_that_takes_no_program_is_named(at: str, monkeypatch: pytest.Mo
     def failing(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(whit.export.c.compile, at, failing)
+    monkeypatch.setattr(compile, at, failing)
     program = float_program(read.graph("Whole"))
     with pytest.raises(RunFailed, match=r"No space left on device\. Set TMPDIR"):
         c_logits(program, c_files(program, "A network."), some_images(1))
