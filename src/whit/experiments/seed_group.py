@@ -36,6 +36,7 @@ TABLE_HEAD = (
     *("best epoch %", "split", "params", "epochs", "seconds"),
 )
 _TABLE_ALIGN = "Lrrrrrrrrlrrr"
+_MAX_COLUMNS = 3  # recipes that stand side by side as HTML, so that the table is narrow
 
 
 @dataclass(frozen=True)
@@ -197,11 +198,22 @@ def seeds_html(groups: Sequence[SeedGroup]) -> str:
     notes = "".join(html_text(note) for note in note_lines(groups, 10_000))
     accuracies = [(group.name, group.accuracy.values) for group in groups]
     split = groups[0].split if groups else ""
+    rows = [TABLE_HEAD, *(group.table_row for group in groups)]
+    if len(groups) <= _MAX_COLUMNS:
+        head, *body = zip(*rows, strict=True)
+        tables = [html_table(head, body, "l" + "r" * len(groups))]
+    else:
+        tables = [_columns_html(rows, columns) for columns in (range(9), (0, *range(9, 13)))]
     return (
-        html_table(TABLE_HEAD, [group.table_row for group in groups], _TABLE_ALIGN)
+        "".join(tables)
         + notes
-        + dot_plot(accuracies, f"{split} accuracy after the last epoch, %: seeds and their mean")
+        + dot_plot(accuracies, f"{split} accuracy, %: each seed, and the mean")
     )
+
+
+def _columns_html(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    head, *body = ([row[i] for i in columns] for row in rows)
+    return html_table(head, body, "".join(_TABLE_ALIGN[i] for i in columns))
 
 
 def note_lines(groups: Iterable[SeedGroup], width: int) -> list[str]:

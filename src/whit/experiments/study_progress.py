@@ -118,8 +118,10 @@ class StudyNotebookReporter(StudyTable, NotebookTable[Sequence[StudyProgress]]):
 
     def render_html(self) -> str:
         head, *rows = self.rows()
-        bar = html_progress(self.fraction_done, self.time_left())
-        return bar + html_table(head, rows, "LrrrL")
+        num_done = sum(len(progress.done) for progress in self.subject)
+        num_runs = sum(progress.num_seeds for progress in self.subject)
+        text = f"{num_done} of {num_runs} seeds ended, {self.time_left()}"
+        return html_progress(self.fraction_done, text) + html_table(head, rows, "LrrrL")
 
 
 def _epochs_done(subject: Sequence[StudyProgress]) -> int:

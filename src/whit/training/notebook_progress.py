@@ -72,7 +72,7 @@ class NotebookReporter(RunCallback):
             return
         self.progress = ""
         if error[1] is not None:
-            self.messages.append(str(error[1]) or type(error[1]).__name__)
+            self.messages.append(describe_end(error[1]))
         self._update()
 
     def _show_progress(self, fraction: float, text: str) -> None:
@@ -92,6 +92,11 @@ class NotebookReporter(RunCallback):
                 title=subject.plan.title,
             )
         )
+
+
+def describe_end(error: object) -> str:
+    """Return how the work ended early; the notebook shows the error itself below."""
+    return f"Not finished: {type(error).__name__}."
 
 
 def epochs_html(records: Sequence[EpochRecord]) -> str:

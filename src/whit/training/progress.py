@@ -18,7 +18,7 @@ from whit.system.display.jupyter import LiveOutput, in_notebook
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.callback import Callback, RunCallback, RunStatus, Subject
-from whit.training.notebook_progress import NotebookReporter
+from whit.training.notebook_progress import NotebookReporter, describe_end
 from whit.training.state import Batches, EpochMetrics
 
 # Seconds between two updates; drawing the bar takes about a millisecond.
@@ -96,7 +96,7 @@ class NotebookTable(Reporter[Subject]):
 
     def __exit__(self, *error: object) -> None:
         if error[1] is not None:
-            self.lines.append(str(error[1]) or type(error[1]).__name__)
+            self.lines.append(describe_end(error[1]))
         self._update()
 
     def _update(self) -> None:

@@ -12,13 +12,13 @@ from html import escape
 
 # In JupyterLab the theme's colour, elsewhere a grey that is visible on white and on black.
 RULE_COLOR = "var(--jp-border-color1, rgba(128, 128, 128, 0.5))"
-_CELL = "padding:0.2em 0.6em;vertical-align:top;border:0;max-width:none;"
-# A name may break anywhere, so that a long path does not widen a table; a number may not.
+_CELL = "padding:0.2em 0.45em;vertical-align:top;border:0;max-width:none;"
 _SIDES = {
-    "l": "text-align:left;white-space:normal;overflow-wrap:break-word;",
-    "L": "text-align:left;white-space:normal;overflow-wrap:anywhere;",
-    "r": "text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums;",
+    "l": "text-align:left;",
+    "L": "text-align:left;overflow-wrap:anywhere;",
+    "r": "text-align:right;font-variant-numeric:tabular-nums;",
 }
+_MIN_NAME = 14  # characters of a long name that stay on one line
 _TABLE = (
     "table-layout:auto;width:auto;max-width:100%;margin:0.3em 0;border-collapse:collapse;"
     "color:inherit;font-size:inherit;"
@@ -47,21 +47,26 @@ def html_table(
 ) -> str:
     """Return a table with the header `head`; `footer` is a last row of totals.
 
-    `align` has one letter a column: `l`, `r` for numbers, or `L` for long names, which may break
-    anywhere.
+    `align` has one letter a column: `l`, `r` for numbers, or `L` for long names and paths, which
+    may break anywhere. Headings break between words, and numbers not at all.
     """
     assert all(len(row) == len(align) for row in (head, *rows, footer or head))
+    longest = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    styles = [
+        _SIDES[side] + (f"min-width:{min(width, _MIN_NAME)}ch;" if side == "L" else "")
+        for side, width in zip(align, longest, strict=True)
+    ]
     parts = [f'<table style="{_TABLE}">']
     if caption:
         style = "caption-side:top;text-align:left;color:inherit;padding:0.2em 0.6em;"
         parts.append(f'<caption style="{style}">{escape(caption)}</caption>')
     if any(head):
         rule = f"border-bottom:1px solid {RULE_COLOR}"
-        parts.append(f'<thead style="{rule}">{_row(head, align, "th")}</thead>')
-    parts += ["<tbody>", *(_row(row, align, "td") for row in rows), "</tbody>"]
+        parts.append(f'<thead style="{rule}">{_row(head, styles, "th")}</thead>')
+    parts += ["<tbody>", *(_row(row, styles, "td") for row in rows), "</tbody>"]
     if footer:
         rule = f"border-top:1px solid {RULE_COLOR}"
-        parts.append(f'<tfoot style="{rule}">{_row(footer, align, "th")}</tfoot>')
+        parts.append(f'<tfoot style="{rule}">{_row(footer, styles, "th")}</tfoot>')
     return "".join([*parts, "</table>"])
 
 
@@ -109,13 +114,12 @@ def html_progress(fraction: float, text: str) -> str:
     )
 
 
-def _row(cells: Sequence[str], align: str, tag: str) -> str:
+def _row(cells: Sequence[str], styles: Sequence[str], tag: str) -> str:
     weight = "font-weight:bold;" if tag == "th" else ""
-    return (
-        "<tr>"
-        + "".join(
-            f'<{tag} style="{_CELL}{_SIDES[side]}{weight}">{escape(cell)}</{tag}>'
-            for cell, side in zip(cells, align, strict=True)
-        )
-        + "</tr>"
-    )
+    parts = []
+    for cell, style in zip(cells, styles, strict=True):
+        # A number with its unit, such as "99.41 (9941/10000)", stays on one line.
+        wrapping = "nowrap" if tag == "td" and "right" in style else "normal"
+        style = f"{_CELL}{style}{weight}white-space:{wrapping};"
+        parts.append(f'<{tag} style="{style}">{escape(cell)}</{tag}>')
+    return f"<tr>{''.join(parts)}</tr>"

@@ -35,9 +35,11 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str) -> str:
     ]
     if not known:
         return ""
-    x_ticks = ticks(min(x for x, _ in known), max(x for x, _ in known), 6)
-    y_ticks = ticks(min(y for _, y in known), max(y for _, y in known), 5)
     x_low, x_high = min(x for x, _ in known), max(x for x, _ in known)
+    x_ticks = ticks(x_low, x_high, 6)
+    if all(x == round(x) for x, _ in known):
+        x_ticks = [x for x in x_ticks if x == round(x)]  # there is no epoch 1.5
+    y_ticks = ticks(min(y for _, y in known), max(y for _, y in known), 5)
     if x_low == x_high:
         x_low, x_high = x_low - 0.5, x_high + 0.5
     y_low, y_high = y_ticks[0], y_ticks[-1]
@@ -94,8 +96,8 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
         if row:
             mean = px(sum(row) / len(row))
             parts.append(_rule(mean, y - 8, mean, y + 8, 1.0, 2))
-    parts.append(_text((left + width) / 2, bottom + 29, x_label, "middle"))
-    return _svg(width, bottom + 34, x_label, parts)
+    label = f'<div style="padding-left:{left:.0f}px">{escape(x_label)}</div>'
+    return _svg(width, bottom + 20, x_label, parts) + label
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

@@ -9,6 +9,7 @@ from whit.errors import InputError
 from whit.system.display.html_tables import html_block, html_table, html_text
 
 _MAX_ROWS = 60  # that a notebook shows
+_MAX_SHORT = 12  # characters of a text that is not broken
 
 
 class Records(list[dict[str, Any]]):
@@ -26,13 +27,17 @@ class Records(list[dict[str, Any]]):
         if not self:
             return html_block(html_text("No rows."))
         keys = list(self[0])
-        align = "".join(
-            "r" if all(_is_number(row.get(key)) for row in self) else "L" for key in keys
-        )
+        align = "".join(self._align(key) for key in keys)
         rows = [[_format(row.get(key)) for key in keys] for row in self[:_MAX_ROWS]]
         hidden = len(self) - len(rows)
         more = html_text(f"{hidden:,} more rows." if hidden else "")
         return html_block(html_table(keys, rows, align), more)
+
+    def _align(self, key: str) -> str:
+        values = [row.get(key) for row in self]
+        if all(map(_is_number, values)):
+            return "r"
+        return "l" if max(len(str(value)) for value in values) <= _MAX_SHORT else "L"
 
 
 def _is_number(value: object) -> bool:
