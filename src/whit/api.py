@@ -105,8 +105,8 @@ def resume(
         model=model,
         device=device,
         threads=threads,
-        accept_changes=allow_changes,
-        take_over=steal_lock,
+        allow_changes=allow_changes,
+        steal_lock=steal_lock,
         callback=make_callback(make_console(), quiet),
     )
 
@@ -175,7 +175,7 @@ def study(
             workers,
             threads=num_threads,
             device=device,
-            accept_changes=allow_changes,
+            allow_changes=allow_changes,
             callback=callback,
             signals=signals,
         )
@@ -227,7 +227,7 @@ def search(
             seed=seed,
             threads=threads,
             device=device,
-            accept_changes=allow_changes,
+            allow_changes=allow_changes,
             callback=make_search_callback(make_console(), quiet),
             signals=signals,
         ) as driver,
