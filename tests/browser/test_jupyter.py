@@ -1,18 +1,20 @@
 """whit in a real JupyterLab: progress that updates in place, and values that fit the page."""
 
 RECIPE = """\
+schema = 2
 name = "easy"
 description = "Stripes by their direction."
 [model]
 name = "plain"
 widths = [8, 16]
-pools = [1, 2]
+pool_after = [1, 2]
 [data]
 name = "easy.npz"
 [train]
 epochs = 3
 batch_size = 16
-evaluate = "test"
+[eval]
+each_epoch = "test"
 [optim]
 lr = 0.1
 [budget]

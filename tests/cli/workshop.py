@@ -230,7 +230,7 @@ def _runs(folder: Path) -> None:
         train_run(
             make_plan(recipe.with_overrides(["name=third"])), threads=1, out=Path("mixed/third-0")
         )
-        untested = recipe.with_overrides(["train.test=false", "name=untested", "train.epochs=1"])
+        untested = recipe.with_overrides(["eval.test=false", "name=untested", "train.epochs=1"])
         train_run(make_plan(untested), threads=1, out=Path("more/untested-0"))
     finally:
         os.chdir(before)

@@ -105,7 +105,7 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
         ("[schedule]\nprogress = [0.0]\nscale = [1.0, 0.0]", "equally many"),
         ("[data]\nmean = [0.1]", "go together"),
         ("[data]\nval = -1", "greater than or equal to 0"),
-        ('[train]\nevaluate = "val"', "needs data.val above 0"),
+        ('[train]\nevaluate = "val"', "needs data.val_size above 0"),
         ('[train]\nevaluate = "test"\ntest = false', "forbids it"),
         ("[augment]\nscale = 1.0", "less than 1"),
         ('[budget]\naccuracy = ">= 100.5"', "at most 100"),

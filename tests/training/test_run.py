@@ -155,7 +155,7 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
 
 def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path: Path) -> None:
     recipe = whit.load_recipe(easy_recipe).with_overrides(
-        ["data.val=50", "train.evaluate=val", "train.test=false"]
+        ["data.val_size=50", "eval.each_epoch=val", "eval.test=false"]
     )
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert result.verdict == "pending"
@@ -171,7 +171,7 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
 
 
 def test_test_read_each_epoch_is_said(easy_recipe: Path, tmp_path: Path) -> None:
-    recipe = whit.load_recipe(easy_recipe).with_overrides(["train.evaluate=test"])
+    recipe = whit.load_recipe(easy_recipe).with_overrides(["eval.each_epoch=test"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert result.to_json()["test"]["reads"] == 3
     assert any("read 3 times" in note for note in result.notes)

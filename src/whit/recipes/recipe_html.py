@@ -29,7 +29,7 @@ def recipe_html(recipe: Recipe) -> str:
         if isinstance(table, dict)
         for key, value in table.items()
     ]
-    factor, epochs = recipe.schedule.lr_factor(), recipe.train.epochs
+    factor, epochs = recipe.lr_factor(), recipe.train.epochs
     points = [
         (epochs * i / _NUM_POINTS, recipe.optim.lr * factor(i / _NUM_POINTS))
         for i in range(_NUM_POINTS + 1)

@@ -28,7 +28,7 @@ RULE_STATUS = {True: "pass", False: "FAIL", None: "pending"}  # whether a limit 
 class Evaluation:
     """One evaluation of a split. `loss` is the mean cross-entropy in nats per image.
 
-    `wrong` holds the indices in the split of the images that were misclassified.
+    `misclassified` holds the indices in the split of those images.
     """
 
     split: str
@@ -36,7 +36,7 @@ class Evaluation:
     total: int
     loss: float | None  # None when it is not a finite number
     seconds: float = 0.0
-    wrong: tuple[int, ...] = field(default=(), repr=False)
+    misclassified: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -66,10 +66,10 @@ class EpochRecord:
     evaluations: tuple[Evaluation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the line of the log; which images were wrong is only in the result."""
+        """Return the line of the log; misclassified images are listed only in the result."""
         value = asdict(self)
         for evaluation in value["evaluations"]:
-            del evaluation["wrong"]
+            del evaluation["misclassified"]
         return value
 
 
@@ -82,7 +82,7 @@ class RunResult:
     params: int
     epochs: Fraction
     test: Evaluation | None  # None when the recipe does not evaluate on test
-    test_reads: int
+    test_evaluations: int
     best: tuple[int, Evaluation] | None  # epoch, on the split that was evaluated most often
     seconds_train: float
     seconds_total: float
@@ -92,7 +92,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     state: Literal["finished", "diverged"] = "finished"
     optimizer_sha256: str = ""  # of the optimizer's tensors after the last step
-    changes: tuple[dict[str, Any], ...] = ()  # accepted when it was resumed
+    accepted_changes: tuple[dict[str, Any], ...] = ()  # when it was resumed
     teacher: dict[str, Any] | None = None  # its cost, of a run with distillation
     diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
     budget: Budget = field(default_factory=Budget, compare=False)
@@ -109,8 +109,11 @@ class RunResult:
         keys = ("correct", "total", "accuracy", "loss")
         test: dict[str, Any] = {key: getattr(self.test, key, None) for key in keys}
         if self.test:
-            test["wrong"] = list(self.test.wrong)
-        test |= {"reads": self.test_reads, "selected_on_test": self.metrics.selected_on_test}
+            test["misclassified"] = list(self.test.misclassified)
+        test |= {
+            "evaluations": self.test_evaluations,
+            "selected_on_test": self.metrics.selected_on_test,
+        }
         best = None
         if self.best:
             epoch, evaluation = self.best
@@ -130,7 +133,7 @@ class RunResult:
             "weights_sha256": self.weights_sha256,
             "optimizer_sha256": self.optimizer_sha256,
             **({"teacher": self.teacher} if self.teacher else {}),
-            "changes": list(self.changes),
+            "accepted_changes": list(self.accepted_changes),
             "notes": list(self.notes),
         }
 
@@ -221,6 +224,20 @@ def verdict_html(budget: Budget, metrics: Metrics) -> str:
         html_table(("budget", "limit", "value", ""), cells, "lrrl")
         + html_text(f"Verdict: {budget.verdict(metrics)}.", bold=True)
         + html_list([violation.message for violation in budget.violations(metrics)])
+    )
+
+
+def forward_passes_text(metrics: Metrics, width: int = 100) -> str:
+    """Return what test-time augmentation costs; empty when a decision is one forward pass."""
+    passes = metrics.forward_passes
+    if passes == 1:
+        return ""
+    macs = "?" if metrics.macs is None else f"{metrics.macs // passes:,}"
+    total = "?" if metrics.macs is None else f"{metrics.macs:,}"
+    return wrap(
+        f"{passes} forward passes per decision, {macs} MACs each, {total} in total "
+        "(test-time augmentation).",
+        width,
     )
 
 

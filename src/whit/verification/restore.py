@@ -18,6 +18,7 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
 from whit.models.build import load_model
+from whit.models.tta import with_tta
 from whit.recipes.budget import Metrics
 from whit.recipes.model_ref import reject_code_in_run
 from whit.recipes.recipe import Recipe
@@ -39,12 +40,17 @@ class LoadedRun:
     normalize: Normalize
 
     @property
+    def predictor(self) -> nn.Module:
+        """The network as it is evaluated: with the recipe's test-time augmentation."""
+        return with_tta(self.model, self.run.recipe.eval.tta_shifts)
+
+    @property
     def split(self) -> Split:
-        """The split that the run was judged on: `test`, or `val` if its recipe omits test."""
-        if self.run.recipe.train.test:
+        """The split that the run is evaluated on: `test`, or `val` if its recipe omits test."""
+        if self.run.recipe.eval.test:
             return self.dataset.test
         if self.dataset.val is None:
-            raise InputError(f"{self.run.path}: judged on neither test nor val images.")
+            raise InputError(f"{self.run.path}: evaluated on neither test nor val.")
         return self.dataset.val
 
     @property
@@ -66,9 +72,9 @@ class LoadedRun:
         run, stored = self.run, self.run.result
         assert stored is not None
         audit = audit_model(self.model, self.dataset.image_shape, self.dataset.num_classes)
-        test = run.final_evaluation if run.recipe.train.test else None
+        test = run.final_evaluation if run.recipe.eval.test else None
         metrics = replace(
-            Metrics.from_audit(audit),
+            Metrics.from_audit(audit, run.recipe.eval.forward_passes),
             params=stored["params"],
             epochs=Fraction(stored["epochs"]),
             correct=test.correct if test else None,
@@ -83,7 +89,7 @@ class LoadedRun:
             params=stored["params"],
             epochs=Fraction(stored["epochs"]),
             test=test,
-            test_reads=num_evaluations,
+            test_evaluations=num_evaluations,
             best=best_epoch(list(run.log)),
             seconds_train=sum(record.seconds for record in run.log),
             seconds_total=stored["seconds"]["total"],
@@ -92,7 +98,7 @@ class LoadedRun:
             weights_sha256=stored["weights_sha256"],
             notes=tuple(map(str, stored.get("notes") or ())),
             optimizer_sha256=str(stored.get("optimizer_sha256", "")),
-            changes=tuple(stored.get("changes", ())),
+            accepted_changes=tuple(stored.get("accepted_changes", ())),
             teacher=stored.get("teacher"),
             budget=budget,
             metrics=metrics,
@@ -120,7 +126,7 @@ class LoadedRun:
                 f"{str(pixels.dtype).removeprefix('torch.')} {tuple(pixels.shape)}."
             )
         labels = torch.zeros(len(pixels), dtype=torch.int64)
-        return predict(self.model, Split("test", pixels.contiguous(), labels), self.normalize)
+        return predict(self.predictor, Split("test", pixels.contiguous(), labels), self.normalize)
 
     def __repr__(self) -> str:
         return f"LoadedRun({str(self.folder)!r})"
@@ -138,10 +144,10 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     """
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
-        raise InputError(f"{run.path}: {problem}, so there is no network to go on with.")
+        raise InputError(f"{run.path}: {problem}, so there is no network to load.")
     recipe = run.recipe
     model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     return LoadedRun(run, model.eval(), dataset, normalize)
