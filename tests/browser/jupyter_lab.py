@@ -55,13 +55,14 @@ class Lab:
             "IPYTHONDIR": str(home / "ipython"),
         }
         output = home / "server.txt"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *_OPTIONS],
-            cwd=folder,
-            env=env,
-            stdout=output.open("wb"),
-            stderr=subprocess.STDOUT,
-        )
+        with output.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jupyterlab", *_OPTIONS],
+                cwd=folder,
+                env=env,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
         lab = cls(process, output)
         wait_until(lambda: list((home / "runtime").glob("jpserver-*.json")), lab)
         (file,) = (home / "runtime").glob("jpserver-*.json")
@@ -93,7 +94,8 @@ class Notebook:
         page.goto(f"{lab.address}lab/tree/{path.name}")
         page.wait_for_selector(".jp-Notebook")
         page.wait_for_function(
-            "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+            "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status =="
+            " 'idle'"
         )
         return cls(page)
 
@@ -103,6 +105,10 @@ class Notebook:
             "([name, arguments]) => jupyterapp.commands.execute(name, arguments).then(() => null)",
             [name, arguments],
         )
+
+    def start(self, name: str) -> None:
+        """Begin to execute a command of JupyterLab."""
+        self.page.evaluate("(name) => { jupyterapp.commands.execute(name); }", name)
 
 
 def write_notebook(path: Path, cells: Sequence[str]) -> None:

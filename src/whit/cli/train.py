@@ -114,12 +114,12 @@ def train(
     except RunAlreadyFinished as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None
-        show(ended.result, partial(wrap, str(ended)), as_json)
+        show({"folder": str(resume), **ended.result}, partial(wrap, str(ended)), as_json)
         options.exit_with_verdict(ended.result["verdict"])
         return
     assert result.folder is not None
     value = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
-    show(value, result.text, as_json)
+    show({"folder": str(result.folder), **value}, result.text, as_json)
     options.exit_with_verdict(result.verdict)
 
 

@@ -15,7 +15,7 @@ from whit.experiments import statistics
 from whit.experiments.statistics import SampleStats, SignificanceTest
 from whit.runs.reader import RunRecord
 from whit.runs.result import Evaluation
-from whit.system.display.html_tables import html_table, html_text
+from whit.system.display.html_tables import html_columns, html_table, html_text
 from whit.system.display.line_plot import dot_plot
 from whit.system.numbers import percent
 from whit.system.text_tables import stacked_table, wrap
@@ -203,9 +203,10 @@ def seeds_html(groups: Sequence[SeedGroup]) -> str:
         head, *body = zip(*rows, strict=True)
         tables = [html_table(head, body, "l" + "r" * len(groups))]
     else:
-        tables = [_columns_html(rows, columns) for columns in (range(9), (0, *range(9, 13)))]
+        parts = (range(5), (0, *range(5, 9)), (0, *range(9, 13)))
+        tables = [_columns_html(rows, columns) for columns in parts]
     return (
-        "".join(tables)
+        html_columns(*tables)
         + notes
         + dot_plot(accuracies, f"{split} accuracy, %: each seed, and the mean")
     )

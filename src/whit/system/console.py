@@ -36,9 +36,9 @@ def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
     echo(json.dumps(value, indent=2) if as_json else table(make_console().width), sys.stdout)
 
 
-def echo(text: str, stream: TextIO) -> None:
+def echo(text: str, stream: TextIO, end: str = "\n") -> None:
     try:
-        print(text, file=stream, flush=True)
+        print(text, file=stream, end=end, flush=True)
     except BrokenPipeError:
         discard_output(stream)
 

@@ -18,7 +18,7 @@ _SIDES = {
     "L": "text-align:left;overflow-wrap:anywhere;",
     "r": "text-align:right;font-variant-numeric:tabular-nums;",
 }
-_MIN_NAME = 14  # characters of a long name that stay on one line
+_MIN_NAMES = 42  # characters of long names that stay on one line, in all columns of a table
 _TABLE = (
     "table-layout:auto;width:auto;max-width:100%;margin:0.3em 0;border-collapse:collapse;"
     "color:inherit;font-size:inherit;"
@@ -52,8 +52,9 @@ def html_table(
     """
     assert all(len(row) == len(align) for row in (head, *rows, footer or head))
     longest = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    room = _MIN_NAMES // max(align.count("L"), 3)
     styles = [
-        _SIDES[side] + (f"min-width:{min(width, _MIN_NAME)}ch;" if side == "L" else "")
+        _SIDES[side] + (f"min-width:{min(width, room)}ch;" if side == "L" else "")
         for side, width in zip(align, longest, strict=True)
     ]
     parts = [f'<table style="{_TABLE}">']

@@ -78,7 +78,8 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
         return ""
     x_ticks = ticks(min(values), max(values), 5)
     low, high = x_ticks[0], x_ticks[-1]
-    names = [name if len(name) <= 24 else f"{name[:23]}…" for name, _ in rows]
+    # The end of a path tells it from others.
+    names = [name if len(name) <= 24 else f"…{name[-23:]}" for name, _ in rows]
     left = 14 + _CHARACTER * max(map(len, names))
     width, bottom = left + 320, _TOP + _ROW * len(rows)
 
