@@ -72,7 +72,11 @@ class LoadedRun:
         run, stored = self.run, self.run.result
         assert stored is not None
         audit = audit_model(self.model, self.dataset.image_shape, self.dataset.num_classes)
+        last = run.log[-1].evaluations if run.log else ()
         test = run.final_evaluation if run.recipe.eval.test else None
+        if test:
+            seconds = next((e.seconds for e in last if e.split == "test"), 0.0)
+            test = replace(test, seconds=seconds)
         metrics = replace(
             Metrics.from_audit(audit, run.recipe.eval.forward_passes),
             params=stored["params"],
