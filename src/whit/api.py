@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from whit.errors import InputError, did_you_mean
 
+_EXPECTED_MODEL = "expected a torch.nn.Module, its class or a function that builds it"
+
 if TYPE_CHECKING:
     from torch import nn
+    from typing_extensions import TypeIs  # in `typing` from Python 3.13 on
 
     from whit.data.splits import Dataset
     from whit.experiments.comparison import Comparison
@@ -143,10 +146,8 @@ def study(
     from whit.system.console import make_console
 
     is_sequence = isinstance(recipes, Sequence) and not isinstance(recipes, str)
-    resolved = [
-        _resolve(recipe, None)
-        for recipe in (recipes if is_sequence else [recipes])  # type: ignore[list-item]
-    ]
+    listed: Any = recipes if is_sequence else [recipes]
+    resolved = [_resolve(recipe, None) for recipe in listed]
     given = [other for _, other in resolved if other is not None]
     if given and (model is not None or len(resolved) > 1):
         raise InputError("A study takes one model: study(model), or study(recipes, model).")
@@ -379,11 +380,16 @@ def _model_builder(
         module: Any = model
         return lambda: initialize_copy(module)
     if not callable(model):
-        raise InputError(
-            f"model: expected a torch.nn.Module, its class or a function that builds it, "
-            f"found {type(model).__name__}."
-        )
-    return model
+        raise InputError(f"model: {_EXPECTED_MODEL}, found {type(model).__name__}.")
+    function: Any = model
+
+    def build() -> nn.Module:
+        built = function()
+        if not _is_module(built):
+            raise InputError(f"model: gave a {type(built).__name__}; {_EXPECTED_MODEL}.")
+        return built
+
+    return build
 
 
 def _target_and_model(
@@ -411,7 +417,7 @@ def _folder_and_model(run: Any, model: nn.Module | None = None) -> tuple[Path, n
     return folder, model
 
 
-def _is_module(value: object) -> bool:
+def _is_module(value: object) -> TypeIs[nn.Module]:
     """Whether it is an nn.Module; without torch imported there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)

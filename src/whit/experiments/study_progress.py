@@ -74,7 +74,7 @@ class StudyTable(StudyLineReporter):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the cells of the table, the header first."""
-        rows = [("recipe", "done", "mean %", "± sd", "under way")]
+        rows: list[tuple[str, ...]] = [("recipe", "done", "mean %", "± sd", "under way")]
         for progress in self.subject:
             arm = progress.arm
             sample = SampleStats(tuple(self.percents.get(arm.folder, ())))

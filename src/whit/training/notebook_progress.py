@@ -28,8 +28,6 @@ class NotebookReporter(RunCallback):
 
     def on_start(self, subject: RunStatus) -> None:
         self.subject = subject
-        self.started = time.perf_counter()
-        self.seen_before = sum(record.total for record in self.records)
         self._update()
 
     def on_resume(self, subject: RunStatus, messages: Sequence[str]) -> None:

@@ -119,12 +119,14 @@ class LineReporter(Reporter[RunStatus], RunCallback):
             self.echo(message)
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        rate = record.total / record.seconds
-        self.echo(
+        text = (
             f"Epoch {record.epoch}/{self.subject.plan.recipe.train.epochs}: "
             f"loss {record.loss:.4f}, accuracy {percent(record.correct, record.total)}%, "
-            f"lr {record.lr:.3g}, {record.seconds:.1f} s, {rate:,.0f} images/s"
+            f"lr {record.lr:.3g}, {record.seconds:.1f} s"
         )
+        rate = f", {record.total / record.seconds:,.0f} images/s"
+        # A narrow terminal has room for what is needed alone.
+        self.echo(text + rate if len(text + rate) <= self.console.width else text)
         for evaluation in record.evaluations:
             self.echo(str(evaluation))
 

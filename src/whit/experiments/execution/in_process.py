@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from whit.errors import Diverged, InputError, Interrupted, WhitError
+from whit.errors import Diverged, Interrupted, WhitError
 from whit.experiments.execution.job import Job, Outcome, ProgressCallback
 from whit.recipes.recipe import parse_recipe
 from whit.runs.result import EpochRecord
@@ -43,9 +43,6 @@ class InProcessExecutor:
             with preserve_rng_state():
                 seed_all(job.seed, "weights")
                 model = self.build()
-            if not isinstance(model, nn.Module):
-                found = type(model).__name__
-                raise InputError(f"model: gave a {found}, expected a torch.nn.Module.")
             train_run(
                 make_plan(parse_recipe(job.recipe, job.folder), model),
                 model=model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib import import_module
 from typing import Any
 
 _REFRESH = 0.25  # seconds between two updates; each is a message to the browser
@@ -11,12 +12,10 @@ _REFRESH = 0.25  # seconds between two updates; each is a message to the browser
 
 def in_notebook() -> bool:
     """Return whether this is the kernel of a notebook, which shows HTML."""
-    if "IPython" not in sys.modules:  # a kernel has imported it
-        return False
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+    ipython: Any = sys.modules.get("IPython")  # a kernel has imported it
+    shell = ipython.get_ipython() if ipython else None
+    # Others, such as Colab, derive their shell from that of ipykernel.
+    return any(base.__name__ == "ZMQInteractiveShell" for base in type(shell).__mro__)
 
 
 class LiveOutput:
@@ -33,10 +32,9 @@ class LiveOutput:
 
     def update(self, html: str) -> None:
         """Show `html` now, in place of what was shown before."""
-        from IPython.display import HTML, display
-
+        ipython = import_module("IPython.display")
         if self._handle is None:
-            self._handle = display(HTML(html), display_id=True)
+            self._handle = ipython.display(ipython.HTML(html), display_id=True)
         else:
-            self._handle.update(HTML(html))
+            self._handle.update(ipython.HTML(html))
         self._updated = time.monotonic()

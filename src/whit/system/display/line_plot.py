@@ -103,7 +103,7 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
 
 def ticks(low: float, high: float, count: int) -> list[float]:
     """Return at least two round numbers, about `count`, from `low` or below to `high` or above."""
-    if low == high:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal but for rounding
         margin = abs(low) / 100 or 0.5
         low, high = low - margin, high + margin
     raw = (high - low) / max(count - 1, 1)

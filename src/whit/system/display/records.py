@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,9 +20,7 @@ class Records(list[dict[str, Any]]):
         """Return a pandas DataFrame. Raises InputError when pandas is not installed."""
         if find_spec("pandas") is None:
             raise InputError("pandas is not installed: pip install pandas.")
-        import pandas
-
-        return pandas.DataFrame(list(self), columns=list(self[0]) if self else None)
+        return import_module("pandas").DataFrame(list(self))
 
     def _repr_html_(self) -> str:
         if not self:
