@@ -86,7 +86,7 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
     recipe = load_recipe(place / point["recipe"])
     assert (recipe.eval.test, recipe.data.val_size) == (True, 100)  # as the base has it
     run = json.loads((place / point["recipe"]).parent.joinpath("seed-0", "result.json").read_text())
-    assert run["test"]["reads"] == 0
+    assert run["test"]["evaluations"] == 0
     code, said = whit(place, "plan", str(Path(point["recipe"]).parent))
     assert code == 0, said
 

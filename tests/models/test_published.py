@@ -139,7 +139,7 @@ def test_recipe_as_published(name: str) -> None:
     assert not recipe.augment.active()
     assert recipe.data.val_size == 0
     assert (recipe.data.mean, recipe.data.std) == ((0.1307,), (0.3081,))
-    assert {recipe.schedule.lr_factor()(p / 10) for p in range(11)} == {1.0}
+    assert {recipe.lr_factor()(p / 10) for p in range(11)} == {1.0}
     assert make_plan(recipe).steps_per_epoch == steps
 
 

@@ -91,7 +91,7 @@ def test_a_run_without_weights_shows_what_its_record_says(finished: Path) -> Non
     assert "weights.safetensors is missing" in page.text
     assert record.result is not None
     tiles = [i for i in page.named("img") if "image/png" in (i["src"] or "")]
-    assert len(tiles) == len(record.result["test"]["wrong"])
+    assert len(tiles) == len(record.result["test"]["misclassified"])
     result = json.loads((finished / "result.json").read_text())
     result["verdict"] = "met"
     result["params"] = 3

@@ -288,13 +288,17 @@ def test_evaluate_counts_every_image_and_drops_no_remainder() -> None:
     split = easy_split("test", 103)
     whole = evaluate(model, split, NORMALISE, batch_size=103)
     parts = evaluate(model, split, NORMALISE, batch_size=50)
-    assert (parts.correct, parts.total, parts.wrong) == (whole.correct, 103, whole.wrong)
+    assert (parts.correct, parts.total, parts.misclassified) == (
+        whole.correct,
+        103,
+        whole.misclassified,
+    )
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
     model.eval()
     logits = torch.cat([model(NORMALISE(image[None].float())) for image in split.images])
     right = logits.argmax(1) == split.labels
     assert whole.correct == int(right.sum())
-    assert list(whole.wrong) == (~right).nonzero().flatten().tolist()
+    assert list(whole.misclassified) == (~right).nonzero().flatten().tolist()
     assert whole.loss == pytest.approx(F.cross_entropy(logits, split.labels).item(), rel=1e-5)
 
 

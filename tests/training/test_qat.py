@@ -102,11 +102,12 @@ def test_packed_weights_can_be_read_again() -> None:
 
 def recipe_text(folder: Path, quantise: str) -> str:
     return f"""
+schema = 2
 name = "few-bits"
 [model]
 name = "plain"
 widths = [6, 8]
-kinds = ["conv", "separable"]
+conv_types = ["conv", "separable"]
 [data]
 name = "{folder}"
 [train]

@@ -42,53 +42,57 @@ class PlainConfig(Section):
         ..., "output channels of each block", "channels"
     )
     # Where the border is background, as MNIST's outer two pixels are, every layer becomes faster.
-    crop: Padding = key_field(0, "removed on each side of the images first", "pixels")
+    crop: Padding = key_field(0, "rows and columns removed on each side of the images", "pixels")
     # A very small network then need not learn to be invariant to slant.
     deskew: Annotated[bool, Field(strict=True)] = key_field(
-        False, "deskews each image first, by its moments (`layers.Deskew`)"
+        False, "moment-based deskewing of each image (`layers.Deskew`)"
     )
     columns: tuple[Column, ...] | None = key_field(
         None,
-        "a multi-column network (`layers.MultiColumn`): one network for each, of `raw` and of "
-        "`deskewed` images, whose logits are averaged",
+        "a multi-column network (`layers.MultiColumn`): one column on raw and one on deskewed "
+        "images, whose logits are averaged",
     )
     kernels: tuple[Kernel, ...] | None = key_field(
-        None, "size of each convolution; by default 5 for the first block, then 3", "pixels"
+        None,
+        "kernel size of each convolution; default: 5 in the first block, 3 in the others",
+        "pixels",
     )
-    strides: tuple[Stride, ...] | None = key_field(None, "of each convolution; by default 1")
+    strides: tuple[Stride, ...] | None = key_field(None, "stride of each convolution; default: 1")
     paddings: tuple[Padding, ...] | None = key_field(
         None,
-        "of each convolution; by default half the kernel, which keeps the map's size",
+        "padding of each convolution; default: half the kernel size, which keeps the map size",
         "pixels",
     )
     conv_types: tuple[ConvType, ...] | None = key_field(
         None,
-        "of each block: `conv`, `depthwise` (one filter a channel), or `separable` (depthwise, "
-        "then 1x1: arXiv 1610.02357); by default `conv`",
+        "type of each convolution: `conv`, `depthwise` (one filter per channel) or `separable` "
+        "(depthwise, then 1x1: arXiv 1610.02357); default: `conv`",
     )
     weight_groups: tuple[WeightGroup, ...] | None = key_field(
         None, "blocks with the same number above 0 share weights, each with its own BatchNorm"
     )
     pool_after: tuple[BlockNumber, ...] | None = key_field(
-        None, "blocks, from 1 on, that have a 2x2 pool; by default [1, 3]", "blocks"
+        None, "numbers of the blocks, from 1, that have a 2x2 pool; default: [1, 3]", "blocks"
     )
-    pool_type: Literal["max", "avg"] = key_field("max", "max or average pooling")
+    pool_type: Literal["max", "avg"] = key_field("max", "type of these pools")
     residual: Annotated[bool, Field(strict=True)] = key_field(
         False, "adds a block's input to its output where the shape is kept"
     )
     # After a ReLU, the next layer can represent the scale.
     batchnorm_affine: Literal["full", "bias"] = key_field(
-        "full", "scale and bias of BatchNorm, or the bias alone"
+        "full", "learned parameters of BatchNorm: scale and bias, or bias only"
     )
     # The smooth ones suit networks that are too small for their task.
     activation: Activation = key_field(
-        "relu", "after each BatchNorm (silu, also called swish: arXiv 1710.05941)"
+        "relu", "activation function after each BatchNorm (SiLU: arXiv 1710.05941)"
     )
     dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = key_field(
-        0.05, "before the last layer", "probability"
+        0.05, "dropout before the last layer", "probability"
     )
     head: Literal["linear", "conv"] = key_field(
-        "linear", "global average pooling and a linear layer, or a 1x1 convolution and pooling"
+        "linear",
+        "`linear`: global average pooling, then a linear layer; `conv`: a 1x1 convolution, then "
+        "global average pooling",
     )
 
     @model_validator(mode="after")

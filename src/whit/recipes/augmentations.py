@@ -51,16 +51,16 @@ class Affine(Augmentation):
     rng_stream = "warp"
 
     degrees: Annotated[Real, Field(ge=0, le=180)] = key_field(
-        0.0, "largest rotation, either way", "degrees"
+        0.0, "maximum rotation in either direction", "degrees"
     )
     translate: Annotated[Real, Field(ge=0, le=100)] = key_field(
-        0.0, "largest translation, either way along each axis", "pixels"
+        0.0, "maximum translation in either direction along each axis", "pixels"
     )
     scale: Annotated[Real, Field(ge=0, lt=1)] = key_field(
-        0.0, "largest change of size, larger or smaller", "fraction"
+        0.0, "maximum change of size, larger or smaller", "fraction"
     )
     shear: Annotated[Real, Field(ge=0, lt=90)] = key_field(
-        0.0, "largest shear, either way", "degrees"
+        0.0, "maximum shear in either direction", "degrees"
     )
 
     def draw(self, count: int, generator: Generator) -> Tensor:

@@ -57,10 +57,10 @@ class Recipe(Section):
     """One way to train one model; equal recipes with equal seeds give equal weights."""
 
     name: str = key_field(
-        ..., "of the recipe: letters, digits, `_`, `.` and `-`; run folders carry it"
+        ..., "name of the recipe: letters, digits, `_`, `.` and `-`; also used for run folders"
     )
     description: Annotated[str, Field(max_length=500)] = key_field(
-        "", "one sentence for `whit recipes`"
+        "", "one sentence, shown by `whit recipes`"
     )
     model: ModelSpec
     data: DataSpec = DataSpec()

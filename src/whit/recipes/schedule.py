@@ -37,7 +37,7 @@ class Linear(Schedule):
 
     name: Literal["linear"]
     at: tuple[Progress, ...] = key_field(
-        (0.0, 0.25, 1.0), "positions of the points, in rising order", "progress"
+        (0.0, 0.25, 1.0), "positions of the points, increasing", "progress"
     )
     factor: tuple[Factor, ...] = key_field(
         (0.1, 1.0, 0.0), "factor at each of the points", "multiple of optim.lr"
@@ -72,13 +72,13 @@ class OneCycle(Schedule):
 
     name: Literal["onecycle"]
     pct_start: Annotated[Real, Field(gt=0, lt=1)] = key_field(
-        0.3, "when the peak rate is reached", "progress"
+        0.3, "when the peak learning rate is reached", "progress"
     )
     div_factor: Annotated[Real, Field(ge=1, le=1e6)] = key_field(
-        25.0, "peak rate / rate of the first step"
+        25.0, "peak learning rate / initial learning rate"
     )
     final_div_factor: Annotated[Real, Field(ge=1, le=1e9)] = key_field(
-        1e4, "rate of the first step / rate of the last"
+        1e4, "initial learning rate / final learning rate"
     )
 
     def factor_at(self, progress: float, epochs: int) -> float:
@@ -100,7 +100,7 @@ class Cosine(Schedule):
         0.0, "when the linear warm-up ends", "progress"
     )
     min_factor: Annotated[Real, Field(ge=0, le=1)] = key_field(
-        0.0, "factor at the end", "multiple of optim.lr"
+        0.0, "final learning rate", "multiple of optim.lr"
     )
 
     def factor_at(self, progress: float, epochs: int) -> float:
@@ -113,8 +113,10 @@ class Step(Schedule):
     """`torch.optim.lr_scheduler.StepLR`: times `gamma` after every `step_size` epochs."""
 
     name: Literal["step"]
-    step_size: Positive = key_field(1, "between two decreases", "epochs")
-    gamma: Annotated[Real, Field(gt=0, le=1)] = key_field(0.1, "factor of each decrease")
+    step_size: Positive = key_field(1, "epochs between two decreases", "epochs")
+    gamma: Annotated[Real, Field(gt=0, le=1)] = key_field(
+        0.1, "multiplies the learning rate at each decrease"
+    )
 
     def factor_at(self, progress: float, epochs: int) -> float:
         return float(self.gamma ** (_epochs_done(progress, epochs) // self.step_size))
@@ -125,9 +127,11 @@ class MultiStep(Schedule):
 
     name: Literal["multistep"]
     milestones: tuple[Positive, ...] = key_field(
-        (), "after which epochs the rate decreases, in rising order", "epochs"
+        (), "epochs after which the learning rate decreases, increasing", "epochs"
     )
-    gamma: Annotated[Real, Field(gt=0, le=1)] = key_field(0.1, "factor of each decrease")
+    gamma: Annotated[Real, Field(gt=0, le=1)] = key_field(
+        0.1, "multiplies the learning rate at each decrease"
+    )
 
     @model_validator(mode="after")
     def _check_milestones(self) -> MultiStep:

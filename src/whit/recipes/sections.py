@@ -20,7 +20,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    name: Name = key_field(..., "a model of the package, or `path/file.py:Class`")
+    name: Name = key_field(..., "a built-in model, or `path/file.py:Class`")
 
     @model_validator(mode="after")
     def _check_arguments(self) -> ModelSpec:
@@ -48,16 +48,20 @@ class DataSpec(Section):
     """The images."""
 
     name: Name = key_field(
-        "mnist", "a data set of the package, or the path of a folder or an `.npz` file"
+        "mnist", "a built-in data set, or the path of a folder or an `.npz` file"
     )
     val_size: Count = key_field(
-        0, "training images held out as val, in proportion to their classes", "images"
+        0,
+        "size of the validation split, cut from the training images, stratified by class",
+        "images",
     )
     mean: tuple[Real, ...] | None = key_field(
-        None, "subtracted, per channel; by default that of the training split", "pixel / 255"
+        None, "mean of each channel, subtracted; default: that of the training split", "pixel / 255"
     )
     std: tuple[Annotated[Real, Field(gt=0)], ...] | None = key_field(
-        None, "divided by, per channel; by default that of the training split", "pixel / 255"
+        None,
+        "standard deviation of each channel, divided by; default: that of the training split",
+        "pixel / 255",
     )
 
     @model_validator(mode="after")
@@ -85,9 +89,7 @@ class AugmentSpec(_AugmentKeys):  # type: ignore[valid-type, misc]
     """Random augmentation of each training image in each epoch."""
 
     # So that the network ends on images such as it is evaluated on.
-    end: Annotated[Real, Field(gt=0, le=1)] = key_field(
-        1.0, "from here on images are not augmented", "progress"
-    )
+    end: Annotated[Real, Field(gt=0, le=1)] = key_field(1.0, "when augmentation ends", "progress")
 
     def active(self) -> list[Augmentation]:
         """Return the augmentations that change images, in the order applied."""
@@ -98,10 +100,10 @@ class AugmentSpec(_AugmentKeys):  # type: ignore[valid-type, misc]
 _OptimKeys = create_model(
     "_OptimKeys",
     __base__=Section,
-    name=(Literal[tuple(OPTIMIZERS)], key_field("sgd", "the optimizer")),  # type: ignore[arg-type]
+    name=(Literal[tuple(OPTIMIZERS)], key_field("sgd", "name of the optimizer")),  # type: ignore[arg-type]
     lr=(
         Annotated[Real, Field(gt=0, le=1000)],
-        key_field(0.1, "peak learning rate; `[schedule]` multiplies it", "per step"),
+        key_field(0.1, "peak learning rate, multiplied by the factor of `[schedule]`", "per step"),
     ),
     **_merge_fields(OPTIMIZERS.values()),
 )
@@ -111,10 +113,10 @@ class OptimSpec(_OptimKeys):  # type: ignore[valid-type, misc]
     """The optimizer."""
 
     weight_decay: Annotated[Real, Field(ge=0, le=1000)] = key_field(
-        0.0, "of the weights of convolutions and linear layers only, never of norms and biases"
+        0.0, "weight decay of convolutions and linear layers; norms and biases have none"
     )
     bn_bias_lr_scale: Annotated[Real, Field(gt=0, le=1000)] = key_field(
-        1.0, "factor of the learning rate of BatchNorm's biases"
+        1.0, "multiplies the learning rate of BatchNorm biases"
     )
 
     def update_rule(self) -> UpdateRule:
@@ -133,8 +135,10 @@ class EMASpec(Section):
     The averaged weights replace the trained ones after the last epoch.
     """
 
-    decay: Annotated[Real, Field(ge=0, lt=1)] = key_field(0.0, "0 is off", "per step")
-    start: Annotated[Real, Field(ge=0, lt=1)] = key_field(0.0, "averaged from here on", "progress")
+    decay: Annotated[Real, Field(ge=0, lt=1)] = key_field(
+        0.0, "decay of the average; 0 turns it off", "per step"
+    )
+    start: Annotated[Real, Field(ge=0, lt=1)] = key_field(0.0, "when averaging starts", "progress")
 
 
 class DistillSpec(Section):
@@ -145,10 +149,10 @@ class DistillSpec(Section):
 
     teacher: Name = key_field(..., "the folder of the teacher's run")
     weight: Annotated[Real, Field(gt=0, le=1)] = key_field(
-        0.9, "of the distance from the teacher's softened classes; the rest is the labels'"
+        0.9, "weight of the distillation loss; the cross-entropy of the labels has the rest"
     )
     temperature: Annotated[Real, Field(gt=0, le=100)] = key_field(
-        2.0, "divides the logits of student and teacher"
+        2.0, "softmax temperature of student and teacher"
     )
 
 
@@ -159,9 +163,9 @@ class QATSpec(Section):
     --int8` stores in `bits` bits. Evaluation after an epoch uses quantized weights, too.
     """
 
-    bits: Annotated[int, Field(strict=True, ge=2, le=8)] = key_field(..., "of a weight", "bits")
+    bits: Annotated[int, Field(strict=True, ge=2, le=8)] = key_field(..., "bits per weight", "bits")
     start: Annotated[Real, Field(ge=0, lt=1)] = key_field(
-        0.5, "weights are fake-quantized from here on", "progress"
+        0.5, "when fake quantization starts", "progress"
     )
 
 
@@ -169,22 +173,23 @@ class TrainSpec(Section):
     """The training itself."""
 
     epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = key_field(
-        10, "passes over the training split", "epochs"
+        10, "number of passes over the training split", "epochs"
     )
     batch_size: Positive = key_field(
-        128, "of a step; the last batch of an epoch may be smaller", "images"
+        128, "images per step; the last batch of an epoch may be smaller", "images"
     )
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = key_field(
-        0.0, "probability spread over all classes"
+        0.0, "label smoothing: probability spread over all classes"
     )
     # At least half of the training: a budget that requires dropout means it. BatchNorm then ends
     # on the statistics of the network that is evaluated: behind dropout those of training are
     # wider ("variance shift", arXiv 1801.05134).
     dropout_end: Annotated[Real, Field(ge=0.5, le=1)] | None = key_field(
-        None, "from here on dropout drops nothing; by default it never ends", "progress"
+        None, "when dropout ends; default: never", "progress"
     )
     precision: Literal["fp32", "bf16", "auto"] = key_field(
-        "auto", "of the forward pass; auto is bf16 on a device that multiplies it in hardware"
+        "auto",
+        "precision of the forward pass; `auto`: bf16 on hardware that supports it, else fp32",
     )
 
 
@@ -192,15 +197,15 @@ class EvalSpec(Section):
     """When and how the network is evaluated. The test split is evaluated after the last epoch."""
 
     each_epoch: Literal["none", "val", "test"] = key_field(
-        "none", "the split that is evaluated after each epoch, too"
+        "none", "split to evaluate after each epoch"
     )
     test: Flag = key_field(
-        True, "false never evaluates on test, for tuning; the verdict then stays pending"
+        True, "evaluate on test after the last epoch; `false` for tuning: the verdict stays pending"
     )
     tta_shifts: Literal[0, 4, 8] = key_field(
         0,
-        "test-time augmentation: the mean of the logits of an image and of its shifts by one pixel "
-        "to 4 sides, or to 8 with the diagonals; multiplies the cost of a decision by 5 or 9",
+        "test-time augmentation: logits are averaged over the image and its shifts by one pixel, "
+        "to 4 sides or to 8 with the diagonals; a decision then takes 5 or 9 forward passes",
         "shifts",
     )
 

@@ -171,11 +171,11 @@ def recipe_table(recipe: Recipe) -> Table:
     end = recipe.augment.end
     if transforms and end < 1:
         transforms.append(f"until {format_percent(end)} of training")
-    dropout_end = train.dropout_end
+    dropout_end, held_out = train.dropout_end, recipe.data.val_size
     rows = [
         ("model", truncate(recipe.model.name + (f" ({arguments})" if arguments else ""))),
         ("data", truncate(recipe.data.name)),
-        *([("held out for val", f"{val_size:,} images")] if (val_size := recipe.data.val_size) else []),
+        *([("held out for val", f"{held_out:,} images")] if held_out else []),
         ("epochs", f"{train.epochs:,} in batches of {train.batch_size:,}"),
         ("optimiser", f"{optim.name}, peak learning rate {optim.lr:g}, "
                       f"weight decay {optim.weight_decay:g}"),

@@ -139,18 +139,18 @@ class RunResult:
 
     def text(self, width: int = 100) -> str:
         """Return the verdict, notes and cost as text of at most `width` columns."""
-        lines = [verdict_text(self.budget, self.metrics, width)]
+        lines = [verdict_text(self.budget, self.metrics, width, "not evaluated on test")]
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
             best = (
                 f"Best epoch on {evaluation.split}: {epoch}, {evaluation.correct}/"
-                f"{evaluation.total} (shown only: the last epoch is judged)."
+                f"{evaluation.total} (for information; the verdict uses the last epoch)."
             )
             lines.append(wrap(best, width))
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
         cost = (
             f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
-            f"({self.seconds_total:.1f} s in all), seed {self.seed}."
+            f"({self.seconds_total:.1f} s in total), seed {self.seed}."
         )
         lines.append(wrap(cost, width))
         if self.folder:
@@ -241,13 +241,20 @@ def forward_passes_text(metrics: Metrics, width: int = 100) -> str:
     )
 
 
-def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
-    """Return the budget as a small table with each value beside its limit, then the verdict."""
+def verdict_text(
+    budget: Budget, metrics: Metrics, width: int = 100, pending: str = "not trained yet"
+) -> str:
+    """Return the budget as a small table of limits and values, then the verdict.
+
+    `pending` is the reason why the accuracy of a pending verdict is not known.
+    """
     rows = budget.rows(metrics)
     if not rows:
-        return "Verdict: met. The recipe sets no limits."
+        return "Verdict: met (no limits set)."
     cells = [(rule, limit, value, RULE_STATUS[passes]) for rule, limit, value, passes in rows]
     lines = align_columns([("budget", "limit", "value", ""), *cells], "llll")
-    lines.append(f"Verdict: {budget.verdict(metrics)}.")
+    verdict = budget.verdict(metrics)
+    is_explained = verdict == "pending" and metrics.correct is None
+    lines.append(f"Verdict: {verdict}{f' ({pending})' if is_explained else ''}.")
     lines += [wrap(f"  - {violation.message}", width) for violation in budget.violations(metrics)]
     return "\n".join(lines)

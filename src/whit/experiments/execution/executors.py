@@ -27,9 +27,7 @@ def open_executor(
         num_jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
         return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, warn)
     if jobs is not None:
-        raise InputError(
-            "--jobs: a cluster has as many as its workers have threads: leave it away."
-        )
+        raise InputError("--jobs: a cluster runs as many as its workers have threads; omit it.")
     require_extra("cluster", "distributed")
     from whit.experiments.execution.dask_cluster import DaskExecutor
 
