@@ -78,7 +78,7 @@ CELLS = {
     "result": "result",
     "audit": "run = whit.load_run('trained', Net())\nwhit.audit(run)",
     "study": "wider = recipe.with_overrides(['name=wider', 'model.widths=[12, 16]'])\n"
-    "study = whit.study([recipe, wider], seeds=2, jobs=2)\nstudy",
+    "study = whit.study([recipe, wider], seeds=2, jobs=1)\nstudy",
     "comparison": "whit.compare(*(arm.folder for arm in study.arms))",
     "many": "whit.compare(*(f'{arm.folder}/seed-{i}' for arm in study.arms for i in (0, 1)))",
     "runs": "whit.runs(study.arms[0].folder)",
@@ -124,6 +124,7 @@ def page(
         page.evaluate(SAMPLE, INDEX["training"])
         notebook.start("notebook:run-all-cells")
         wait_until(lambda: "batch" in text_of(page, "interrupted"), lab)
+        output(page, "interrupted").screenshot(path=folder / "running.png")
         notebook.start("notebook:interrupt-kernel")
         wait_until(lambda: "Not finished" in text_of(page, "interrupted"), lab)
         wait_until(lambda: page.locator(".jp-mod-executing").count() == 0, lab)

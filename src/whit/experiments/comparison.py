@@ -47,9 +47,11 @@ class Comparison:
         """Return the tables as a part of an HTML output."""
         parts = [seed_group.seeds_html(self.groups)]
         if self.differences:
-            head = ("recipe differs in", *(group.name for group in self.groups))
-            body = [(key, *values) for key, values in self.differences]
-            parts.append(html_table(head, body, "l" + "L" * len(self.groups)))
+            rows = [("recipe differs in", *(group.name for group in self.groups))]
+            rows += [(key, *values) for key, values in self.differences]
+            if len(self.differences) < len(self.groups):
+                rows = list(zip(*rows, strict=True))
+            parts.append(html_table(rows[0], rows[1:], "L" * len(rows[0])))
         return "".join([*parts, html_list([str(test) for test in self.evidence])])
 
     def _repr_html_(self) -> str:
