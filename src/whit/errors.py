@@ -33,6 +33,15 @@ class WhitError(Exception):
 
     exit_code = 3
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message; and where the cause is, if there is one.
+
+        IPython shows a usual traceback when this raises.
+        """
+        if self.__cause__ is not None:
+            raise self
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InputError(WhitError):
     """Some input was wrong. `problems` holds one sentence for each problem, all found at once."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 from whit.analysis.rows import Extent, Layer, to_json_value
+from whit.system.display.html_tables import html_block, html_list, html_table, html_text
 from whit.system.text_tables import align_columns
 
 HEADINGS = (
@@ -116,16 +116,12 @@ class Audit:
         return self.table()
 
     def _repr_html_(self) -> str:
-        """Return the table as HTML; every text in it is escaped."""
-        head = "".join(f"<th>{escape(text)}</th>" for text in HEADINGS)
-        body = "".join(_format_html_row(row, "td") for row in self.rows())
-        title = f"<caption>{escape(self.name)}</caption>" if self.name else ""
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return (
-            f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-            f"<tfoot>{_format_html_row(self.total_row(), 'th')}</tfoot></table>"
-            f"<p>{escape(self.params.describe())}</p>" + (f"<ul>{notes}</ul>" if notes else "")
-        )
+        return html_block(self.html(), title=self.name)
+
+    def html(self) -> str:
+        """Return table, counts and notes as a part of an HTML output."""
+        layers = html_table(HEADINGS, self.rows(), ALIGN, footer=self.total_row())
+        return layers + html_text(self.params.describe()) + html_list(self.notes)
 
 
 def _wrap_headings() -> list[tuple[str, ...]]:
@@ -162,11 +158,3 @@ def _truncate_left(text: str, width: int) -> str:
 def _wrap(text: str, width: int, indent: str) -> list[str]:
     wrapped = textwrap.wrap(text, max(width, 10), subsequent_indent=indent, break_on_hyphens=False)
     return wrapped or [""]
-
-
-def _format_html_row(row: tuple[str, ...], tag: str) -> str:
-    aligned = (
-        f'<{tag} style="text-align:{"left" if side == "l" else "right"}">{escape(text)}</{tag}>'
-        for text, side in zip(row, ALIGN, strict=True)
-    )
-    return f"<tr>{''.join(aligned)}</tr>"

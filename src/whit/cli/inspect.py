@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError
-from whit.system.console import show, stdout_to_stderr
+from whit.system.console import show, stdout_to_stderr, write
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -103,11 +104,19 @@ def runs(
         typer.Argument(metavar="FOLDER", help="Folders of runs.  [default: runs/]"),
     ] = None,
     as_json: options.AsJson = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV and nothing else, with the columns of --json.")
+    ] = False,
 ) -> None:
     """List runs."""
-    from whit.runs.listing import run_rows, run_table
+    from whit.runs.listing import rows_csv, run_rows, run_table
 
+    if as_json and as_csv:
+        raise InputError("--json and --csv: give one of them.")
     rows = run_rows(folders or [Path("runs")])
+    if as_csv:
+        write(rows_csv(rows), sys.stdout, end="")
+        return
     show(rows, lambda width: run_table(rows, width), as_json)
 
 

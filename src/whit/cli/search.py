@@ -64,13 +64,14 @@ def search(
             lambda: None if device is None else resolve_device(device),
             lambda: None if storage is None else validate_storage_url(storage),
         )
+    from whit.experiments.execution.executors import open_executor
     from whit.experiments.search.driver import SearchDriver
     from whit.experiments.search.search_progress import make_search_callback
 
     with (
         stdout_to_stderr(as_json),
         options.catch_signals() as signals,
-        options.open_executor(cluster, num_jobs, num_threads, signals) as executor,
+        open_executor(cluster, num_jobs, num_threads, signals) as executor,
         SearchDriver(
             loaded,
             out,

@@ -40,6 +40,7 @@ def study(
 
     Finished seeds are not trained again: run the same command again to resume.
     """
+    from whit.experiments.execution.executors import open_executor
     from whit.experiments.study import plan_variants, run_study
     from whit.experiments.study_progress import make_study_callback
     from whit.training.device import resolve_device, resolve_threads
@@ -58,7 +59,7 @@ def study(
     with (
         stdout_to_stderr(as_json),
         options.catch_signals() as signals,
-        options.open_executor(cluster, num_jobs, num_threads, signals, num_runs) as executor,
+        open_executor(cluster, num_jobs, num_threads, signals, num_runs) as executor,
     ):
         result = run_study(
             arms,

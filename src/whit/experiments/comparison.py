@@ -14,6 +14,7 @@ from whit.experiments.seed_group import SAMPLE_KEYS, SeedGroup
 from whit.experiments.statistics import SignificanceTest
 from whit.recipes.recipe import Recipe
 from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.system.display.html_tables import html_block, html_list, html_table
 from whit.system.text_tables import text_table, wrap
 
 
@@ -54,6 +55,20 @@ class Comparison:
 
     def __str__(self) -> str:
         return self.table()
+
+    def html(self) -> str:
+        """Return the tables as a part of an HTML output."""
+        parts = [seed_group.seeds_html(self.groups)]
+        if self.differences:
+            rows = [("recipe differs in", *(group.name for group in self.groups))]
+            rows += [(key, *values) for key, values in self.differences]
+            if len(self.differences) < len(self.groups):
+                rows = list(zip(*rows, strict=True))
+            parts.append(html_table(rows[0], rows[1:], "L" * len(rows[0])))
+        return "".join([*parts, html_list([str(test) for test in self.evidence])])
+
+    def _repr_html_(self) -> str:
+        return html_block(self.html())
 
 
 def compare(groups: list[SeedGroup]) -> Comparison:

@@ -15,6 +15,8 @@ from whit.experiments import statistics
 from whit.experiments.statistics import SampleStats, SignificanceTest
 from whit.runs.reader import RunRecord
 from whit.runs.result import Evaluation
+from whit.system.display.html_tables import html_columns, html_table, html_text
+from whit.system.display.line_plot import dot_plot
 from whit.system.numbers import percent, round_json
 from whit.system.text_tables import stacked_table, wrap
 
@@ -33,6 +35,8 @@ TABLE_HEAD = (
     *("recipe", "seeds", "mean %", "± sd", "95 % interval", "min %", "max %", "met"),
     *("best epoch %", "split", "params", "epochs", "seconds"),
 )
+_TABLE_ALIGN = "Lrrrrrrrrlrrr"
+_MAX_COLUMNS = 3  # recipes that stand side by side as HTML, so that the table is narrow
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,31 @@ def group_runs(name: str, runs: Sequence[RunRecord]) -> SeedGroup | None:
 def seeds_table(groups: Sequence[SeedGroup], width: int) -> str:
     """Return the accuracy and cost of each recipe over its seeds, in `width` columns."""
     rows = [TABLE_HEAD, *(group.table_row for group in groups)]
-    return "\n\n".join([stacked_table(rows, "Lrrrrrrrrlrrr", width), *note_lines(groups, width)])
+    return "\n\n".join([stacked_table(rows, _TABLE_ALIGN, width), *note_lines(groups, width)])
+
+
+def seeds_html(groups: Sequence[SeedGroup]) -> str:
+    """Return the same table as HTML, and a dot for the accuracy of each seed."""
+    notes = "".join(html_text(note) for note in note_lines(groups, 10_000))
+    accuracies = [(group.name, group.accuracy.values) for group in groups]
+    split = groups[0].split if groups else ""
+    rows = [TABLE_HEAD, *(group.table_row for group in groups)]
+    if len(groups) <= _MAX_COLUMNS:
+        head, *body = zip(*rows, strict=True)
+        tables = [html_table(head, body, "l" + "r" * len(groups))]
+    else:
+        parts = (range(5), (0, *range(5, 9)), (0, *range(9, 13)))
+        tables = [_columns_html(rows, columns) for columns in parts]
+    return (
+        html_columns(*tables)
+        + notes
+        + dot_plot(accuracies, f"{split} accuracy, %: each seed, and the mean")
+    )
+
+
+def _columns_html(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    head, *body = ([row[i] for i in columns] for row in rows)
+    return html_table(head, body, "".join(_TABLE_ALIGN[i] for i in columns))
 
 
 def note_lines(groups: Iterable[SeedGroup], width: int) -> list[str]:

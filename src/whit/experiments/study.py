@@ -8,20 +8,26 @@ share its seeds. There is no index: everything is read from the run folders.
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from whit.errors import InputError
 from whit.experiments.comparison import Comparison, compare
 from whit.experiments.execution.job import Executor, Job, Outcome
 from whit.experiments.seed_group import group_runs
+from whit.models.registry import in_memory_spec
 from whit.recipes.budget import BudgetInfeasible, Violation
 from whit.recipes.recipe import Recipe, recipe_id
 from whit.runs.reader import RunRecord, read_run
 from whit.system.atomic_files import unwritable_reason
+from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.signals import SignalHandler, StopRequested
 from whit.system.text_tables import wrap
 from whit.training.callback import Callback, Subject
@@ -64,13 +70,21 @@ class Study:
     def table(self, width: int = 100) -> str:
         parts = [self.comparison.table(width)] if self.comparison else []
         parts += [wrap(failure, width) for failure in self.failures]
-        parts.append("Run folders: " + ", ".join(str(arm.folder) for arm in self.arms))
+        parts.append(self._folders)
         return "\n\n".join(parts)
+
+    @property
+    def _folders(self) -> str:
+        return "Run folders: " + ", ".join(str(arm.folder) for arm in self.arms)
 
     def __str__(self) -> str:
         return self.table()
 
     __repr__ = __str__  # a prompt shows what print shows
+
+    def _repr_html_(self) -> str:
+        comparison = self.comparison.html() if self.comparison else ""
+        return html_block(comparison, html_list(self.failures), html_text(self._folders))
 
 
 @dataclass
@@ -97,11 +111,18 @@ class StudyCallback(ExperimentCallback[Sequence[StudyProgress]]):
     """Base of the callbacks of a study."""
 
 
-def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]:
+def plan_variants(
+    recipes: Sequence[Recipe], root: Path, model: nn.Module | None = None
+) -> tuple[StudyArm, ...]:
     """Name the recipes of a study. Raises InputError for duplicates, or an unwritable `root`.
 
-    Raises BudgetInfeasible when one of them can never meet its budget.
+    `model` takes the place of the recipes' own. Whether two models given in Python are the same
+    cannot be known, so the folders of such a study are new ones. Raises BudgetInfeasible when one
+    of them can never meet its budget.
     """
+    if model is not None:
+        spec = in_memory_spec(model)
+        recipes = [recipe.model_copy(update={"model": spec}) for recipe in recipes]
     ids = [recipe_id(recipe) for recipe in recipes]
     duplicates = sorted({name for name in ids if ids.count(name) > 1})
     problems = [f"{name.rpartition('-')[0]}: listed twice." for name in duplicates]
@@ -119,7 +140,7 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
     violations: list[Violation] = []
     for recipe in recipes:
         try:
-            plan = make_plan(recipe)
+            plan = make_plan(recipe, model)
         except InputError as error:
             problems += error.problems
             continue
@@ -130,10 +151,19 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
     if violations:
         raise BudgetInfeasible(violations)
     names = [recipe.name for recipe in recipes]
+    if model is not None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        ids = [_new_name(root, f"{name}-{stamp}") for name in ids]
     return tuple(
         StudyArm(recipe.name if names.count(recipe.name) == 1 else name, recipe, root / name)
         for recipe, name in zip(recipes, ids, strict=True)
     )
+
+
+def _new_name(root: Path, name: str) -> str:
+    """Return `name`, or with a number what is not in `root` yet."""
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(candidate for candidate in names if not os.path.lexists(root / candidate))
 
 
 def run_study(

@@ -106,6 +106,11 @@ class Recipe(Section):
                 top.append(f"{key} = {toml_value(value)}")
         return "\n\n".join(["\n".join(top), *tables]) + "\n"
 
+    def _repr_html_(self) -> str:
+        from whit.recipes.recipe_html import recipe_html
+
+        return recipe_html(self)
+
     def with_overrides(self, changes: Sequence[str], source: str = "--set") -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.
 

@@ -44,18 +44,19 @@ def stdout_to_stderr(as_json: bool) -> AbstractContextManager[object]:
 def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
     """Print a value as JSON, or as the table that `table(width)` returns."""
     text = json.dumps(value, indent=2) if as_json else table(make_console().width)
-    _write(text, sys.stdout)
+    write(text, sys.stdout)
 
 
 def echo(text: str, stream: TextIO) -> None:
     """Print a message, wrapped between words on a terminal; unchanged in a pipe or a file."""
     width = _terminal_width(stream)
-    _write(text if width is None else wrap(text, width), stream)
+    write(text if width is None else wrap(text, width), stream)
 
 
-def _write(text: str, stream: TextIO) -> None:
+def write(text: str, stream: TextIO, end: str = "\n") -> None:
+    """Print text as it is."""
     try:
-        print(text, file=stream, flush=True)
+        print(text, file=stream, end=end, flush=True)
     except BrokenPipeError:
         discard_output(stream)
 

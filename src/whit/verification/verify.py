@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
-from whit.runs.result import Evaluation, forward_passes_text, verdict_text
+from whit.runs.result import Evaluation, forward_passes_text, verdict_html, verdict_text
+from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import predict
@@ -41,6 +41,7 @@ from whit.verification.provenance import current_digests, diff_inputs
 
 # Logits this close may swap places when sums are computed in another order.
 _TIE_TOLERANCE = 1e-3
+_MISMATCHES = "The recorded result does not match (verdict: missed):"
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +81,7 @@ class AuditResult:
         passes = forward_passes_text(self.metrics, width)
         lines = [self.audit.table(width), *([passes] if passes else []), "", verdict]
         if self.mismatches:
-            lines.append("The recorded result does not match (verdict: missed):")
+            lines.append(_MISMATCHES)
             lines += [wrap(f"  - {mismatch.message}", width) for mismatch in self.mismatches]
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
         return "\n".join(lines)
@@ -91,8 +92,14 @@ class AuditResult:
     __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
-        rest = self.table().removeprefix(self.audit.table(100)).lstrip("\n")
-        return f"{self.audit._repr_html_()}<pre>{escape(rest)}</pre>"
+        passes = html_text(forward_passes_text(self.metrics, 10_000))
+        verdict = verdict_html(self.recipe.budget.to_budget(), self.metrics)
+        parts = [self.audit.html(), passes, verdict]
+        if self.mismatches:
+            parts.append(html_text(_MISMATCHES, bold=True))
+            parts.append(html_list([mismatch.message for mismatch in self.mismatches]))
+        parts += [html_text(f"Note: {note}") for note in self.notes]
+        return html_block(*parts, title=self.audit.name)
 
 
 def audit(

@@ -13,6 +13,7 @@ from whit.experiments.search.trials import Trial, pareto_front
 from whit.experiments.seed_group import compare_groups, note_lines
 from whit.experiments.statistics import SignificanceTest, describe_correction
 from whit.experiments.study import ExperimentCallback
+from whit.system.display.html_tables import html_block, html_list, html_table, html_text
 from whit.system.text_tables import stacked_table, wrap
 
 
@@ -54,19 +55,40 @@ class SearchResult:
 
     def table(self, width: int = 100) -> str:
         evidence = self.evidence()
-        counts = (
-            f"{len(self.trials)} trials completed, {self.pruned} pruned, {self.infeasible} "
-            "suggestions infeasible. Pareto front:"
-        )
-        parts = [wrap(counts, width), self.pareto_table(width), *self._differences_table(width)]
+        parts = [
+            wrap(f"{self.counts} Pareto front:", width),
+            self.pareto_table(width),
+            *self._differences_table(width),
+        ]
         sentences = [*map(str, evidence), *filter(None, [describe_correction(evidence)])]
         parts += [wrap(sentence, width) for sentence in sentences]
         parts += note_lines((trial.seeds for trial in self.pareto_front), width)
         parts += [wrap(failure, width) for failure in self.failures]
-        parts.append(f"Recipes: {self.folder}/trials/<trial>/recipe.toml")
+        parts.append(self._recipes)
         return "\n\n".join(parts)
 
+    @property
+    def counts(self) -> str:
+        """How many trials there were, as a sentence."""
+        return (
+            f"{len(self.trials)} trials completed, {self.pruned} pruned, {self.infeasible} "
+            "suggestions infeasible."
+        )
+
+    @property
+    def _recipes(self) -> str:
+        return f"Recipes: {self.folder}/trials/<trial>/recipe.toml"
+
     def pareto_table(self, width: int) -> str:
+        rows = self._pareto_rows()
+        return stacked_table(rows, "l" + "r" * (len(rows[0]) - 1), width)
+
+    def pareto_html(self) -> str:
+        """Return the same table as HTML; nothing while no trial is on the front."""
+        head, *rows = self._pareto_rows()
+        return html_table(head, rows, "l" + "r" * (len(head) - 1)) if rows else ""
+
+    def _pareto_rows(self) -> list[tuple[str, ...]]:
         columns = [name for name in OBJECTIVES if name not in ("accuracy", "macs")]
         if "macs" in self.space.objectives:
             columns.insert(1, "macs")
@@ -77,7 +99,7 @@ class SearchResult:
             formats = (",.1f" if name == "seconds" else ",g" for name in columns)
             costs = map(format, (trial.values[name] for name in columns), formats)
             rows.append((trial.name, str(len(trial.seeds.runs)), *accuracy, *costs))
-        return stacked_table(rows, "l" + "r" * (len(rows[0]) - 1), width)
+        return rows
 
     def _differences_table(self, width: int) -> list[str]:
         """Return a table of the keys in which the trials on the front differ; none for one."""
@@ -92,6 +114,12 @@ class SearchResult:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        notes = note_lines((trial.seeds for trial in self.pareto_front), 10_000)
+        tests = [str(test) for test in self.evidence()]
+        rest = [html_list([*tests, *notes, *self.failures]), html_text(self._recipes)]
+        return html_block(html_text(self.counts), self.pareto_html(), *rest)
 
 
 class SearchCallback(ExperimentCallback[SearchResult]):
