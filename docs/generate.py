@@ -1,0 +1,90 @@
+"""Write what the documentation shows but nobody types: help texts, tables, outputs of commands.
+
+    python docs/generate.py                 everything but outputs of slow blocks
+    python docs/generate.py --slow [PAGE]   outputs as printed, of all pages or of these
+
+`tests/docs` compares every page with a fresh generation.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from blocks import ROOT, PageRun, call_whit, find_pages, replace_outputs
+
+DOCS = ROOT / "docs"
+BEGIN, END = "<!-- begin: docs/generate.py {} -->", "<!-- end: docs/generate.py {} -->"
+
+
+def commands() -> str:
+    """Return the help text of every command, as Markdown."""
+    from typer.main import get_command
+
+    from whit.cli.app import app
+
+    parts = [_help([])]
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        parts.append(f"## whit {name}\n\n{_help([name])}")
+    return "\n\n".join(parts)
+
+
+def _help(words: list[str]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        code, text = call_whit(["whit", *words, "--help"], Path(folder))
+    assert code == 0, text
+    line = " ".join(["whit", *words, "--help"])
+    return f"<!-- output of: {line} -->\n```text\n{text.rstrip()}\n```"
+
+
+def records() -> str:
+    """Return the table of records, with links from docs/."""
+    sys.path.insert(0, str(ROOT / "records"))
+    from frontier import recorded, table
+
+    text = table(recorded())
+    return text.replace("](docs/", "](").replace("](records/", "](../records/")
+
+
+def recipe_keys() -> str:
+    """Return the reference of all recipe keys, from the schema; nothing where there is none."""
+    import whit.recipes
+
+    reference = getattr(whit.recipes, "key_reference", None)
+    return "" if reference is None else str(reference())
+
+
+# Page and name of each generated region.
+REGIONS: dict[tuple[str, str], Callable[[], str]] = {
+    ("reference/commands.md", "commands"): commands,
+    ("reference/recipe-keys.md", "recipe_keys"): recipe_keys,
+    ("records.md", "records"): records,
+}
+
+
+def with_region(text: str, name: str, content: str) -> str:
+    """Return a page with the content of a region replaced. Raises ValueError where it has none."""
+    begin, end = BEGIN.format(name), END.format(name)
+    pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"no region {name}")
+    return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text)
+
+
+def main(arguments: list[str]) -> None:
+    slow = "--slow" in arguments
+    chosen = [Path(name).resolve() for name in arguments if name != "--slow"]
+    for (page, name), make in REGIONS.items():
+        path = DOCS / page
+        path.write_text(with_region(path.read_text(), name, make()), encoding="utf-8")
+    for path in chosen or find_pages():
+        with tempfile.TemporaryDirectory() as folder:
+            if replace_outputs(path, PageRun(Path(folder), slow=slow).run(path)):
+                print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
