@@ -11,8 +11,8 @@ block follows from its language and title:
 
 HTML comments directly before a block say more:
 
-    <!-- fast: ARGUMENTS -->      the fast test appends these to each whit command of the block;
-                                  `make slow` runs the block as printed
+    <!-- fast: ARGUMENTS -->      the fast test appends these to each whit command of the block, SMALL
+                                  being a few training images; `make slow` runs it as printed
     <!-- slow: ARGUMENTS -->      run by `make slow` only, with these arguments (there may be none)
     <!-- server -->               a command that serves until it is stopped
     <!-- exit: 1 -->              the exit code expected of the last command
@@ -46,6 +46,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 OUTPUTS = ("text", "json", "bib")
 LANGUAGES = ("sh", "python", "toml", "c", *OUTPUTS)
+SMALL = "--set data.val_size=50000 --set 'budget.accuracy=>= 90'"  # a sixth of the training images
 NOT_EXECUTED = ("ARCHITECTURE.md", "LOG.md")  # pages of prose; their blocks are checked alone
 
 _FENCE = re.compile(r"( *)(`{3,}|~{3,})\s*([\w+-]*)(.*)")
@@ -216,7 +217,7 @@ class PageRun:
                 return None
             extra = shlex.split(given["slow"])
         elif "fast" in given and not self.slow:
-            extra, shortened = shlex.split(given["fast"]), True
+            extra, shortened = shlex.split(given["fast"].replace("SMALL", SMALL)), True
         script = block.text
         if extra:
             script = re.sub(
@@ -334,7 +335,9 @@ def mask(text: str) -> str:
     """Replace numbers, and the widths of columns, which follow from them."""
     text = re.sub(r"(?<![\w.])[-+]?\d[\d.,]*(?:e[-+]?\d+)?|[0-9a-f]{8,}", "N", text)
     text = re.sub(r"\d{8}T\d{6}Z", "T", text)
-    return "\n".join(re.sub(r"\s+", " ", re.sub(r"-{3,}", "---", line)) for line in text.split("\n"))
+    return "\n".join(
+        re.sub(r"\s+", " ", re.sub(r"-{3,}", "---", line)) for line in text.split("\n")
+    )
 
 
 def call_whit(words: list[str], folder: Path) -> tuple[int, str]:
@@ -349,7 +352,9 @@ def call_whit(words: list[str], folder: Path) -> tuple[int, str]:
             try:
                 main()
             except SystemExit as stop:
-                return (stop.code if isinstance(stop.code, int) else 1), _strip(out.getvalue()) + "\n"
+                return (stop.code if isinstance(stop.code, int) else 1), _strip(
+                    out.getvalue()
+                ) + "\n"
     finally:
         sys.argv = before
     return 0, _strip(out.getvalue()) + "\n"
@@ -397,5 +402,3 @@ def _in_folder(folder: Path) -> Iterator[None]:
         os.environ.pop("COLUMNS")
         if columns is not None:
             os.environ["COLUMNS"] = columns
-
-

@@ -71,7 +71,8 @@ def with_region(text: str, name: str, content: str) -> str:
     pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"no region {name}")
-    return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text)
+    inside = f"\n{content}\n\n" if content else ""
+    return pattern.sub(lambda _: f"{begin}\n{inside}{end}", text)
 
 
 def main(arguments: list[str]) -> None:

@@ -239,5 +239,5 @@ def _reproducibility_note(run: RunRecord) -> Text:
     return Text(
         f"With whit of {_describe_code(run)}. The same machine, threads, versions and data give "
         "the same weights to the byte; another machine or torch gives another network of the same "
-        "kind (docs/DETERMINISM.md)."
+        "kind (docs/explanation/determinism.md)."
     )
