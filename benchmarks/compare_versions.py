@@ -49,11 +49,11 @@ RECORDS = {
     "uplift-16848-0": "uplift/uplift-16848-*/seed-0",
 }
 FORMATS = {
-    "onnx": ("--to", "onnx"),
-    "onnx-int8": ("--to", "onnx", "--int8"),
-    "c": ("--to", "c"),
-    "c-int8": ("--to", "c", "--int8"),
-    "html": ("--to", "html"),
+    "onnx": ("--format", "onnx"),
+    "onnx-int8": ("--format", "onnx", "--int8"),
+    "c": ("--format", "c"),
+    "c-int8": ("--format", "c", "--int8"),
+    "html": ("--format", "html"),
 }
 # Keys of JSON whose values depend on the clock, the machine's load or whit's own code.
 VOLATILE = {"seconds", "sha256", "files", "seal", "code", "commit", "created", "folder"}

@@ -95,8 +95,8 @@ def resume(
     *,
     device: str | None = None,
     threads: int | None = None,
-    accept_changes: bool = False,
-    take_over: bool = False,
+    allow_changes: bool = False,
+    steal_lock: bool = False,
     quiet: bool = False,
 ) -> RunResult:
     """Resume a run that was stopped or killed, to the same bytes as if it had not been.
@@ -114,8 +114,8 @@ def resume(
         model=model,
         device=device,
         threads=threads,
-        accept_changes=accept_changes,
-        take_over=take_over,
+        allow_changes=allow_changes,
+        steal_lock=steal_lock,
         callback=make_callback(Console(), quiet),
     )
 

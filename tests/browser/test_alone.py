@@ -22,7 +22,7 @@ RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run,) = RECORD.glob("*/seed-0")
     folder = tmp_path_factory.mktemp("stick")
-    code, said = whit(folder, "export", str(run), "--to", "html", "--out", "page.html")
+    code, said = whit(folder, "export", str(run), "--format", "html", "--out", "page.html")
     assert code == 0, said
     assert "The same class as the network on 10,000 of 10,000 test images" in said
     return folder / "page.html"

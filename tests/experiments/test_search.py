@@ -257,7 +257,7 @@ def test_candidates_are_of_what_is_there_now(place: Path) -> None:
     assert numbers(place) == [0, 1]
     assert whit(place, "search", "tiny.toml", "--trials", "3")[0] == 2  # its folder is free again
 
-    code, said = whit(place, *again, "--accept-changes")
+    code, said = whit(place, *again, "--allow-changes")
     assert code == 0, said
     assert numbers(place) == [0, 1, 2]
     assert len(before["frontier"]) > 0

@@ -186,7 +186,7 @@ def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
     assert code == 2, said
     assert said == (
         f"whit: {folder}: the model's source changed since 1 of its seeds was trained. Give "
-        "another --out, remove the folder, or add --accept-changes to keep them.\n"
+        "another --out, remove the folder, or add --allow-changes to keep them.\n"
     )
     assert not (workplace / folder / "seed-1").exists()
 
@@ -201,7 +201,7 @@ def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
     assert f"{folder}: the data changed since 1 of its seeds was trained" in said
     assert not (workplace / folder / "seed-1").exists()
 
-    code, said = whit(workplace, *again, "2", "--accept-changes")
+    code, said = whit(workplace, *again, "2", "--allow-changes")
     assert code == 0, said
     for what in ("data", "teacher"):
         assert f"Note: easy: not all by the same {what}:" in " ".join(said.split())

@@ -35,7 +35,7 @@ def left_in(place: Path) -> list[str]:
 
 def shipped(where: Path, run: Path, form: str, *options: str) -> dict[str, Any]:
     out = f"made.{form}"
-    code, said = whit(where, "export", str(run), "--to", form, "--json", "--out", out, *options)
+    code, said = whit(where, "export", str(run), "--format", form, "--json", "--out", out, *options)
     assert code == 0, said
     assert list(where.glob(".*")) == []  # nothing unfinished
     value: dict[str, Any] = json.loads(said)
@@ -161,7 +161,7 @@ def test_whole_numbers_before_a_softmax_are_compared_behind_it(name: str) -> Non
 def test_the_page_has_no_int8(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the page computes in float32"):
         export_run(run, "html", tmp_path / "made", int8=True)
-    code, said = whit(tmp_path, "export", str(run), "--to", "html", "--int8")
+    code, said = whit(tmp_path, "export", str(run), "--format", "html", "--int8")
     assert (code, said.count("the page computes in float32")) == (2, 1)
 
 

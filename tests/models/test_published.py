@@ -151,7 +151,7 @@ def test_plans_and_their_verdicts() -> None:
         rules = [violation.rule for violation in planned.violations]
         twenty = name in ("published-16848", "published-19122")
         assert rules == (["epochs"] if twenty else [])
-        assert planned.verdict == ("missed" if twenty else "open")
+        assert planned.verdict == ("missed" if twenty else "pending")
         assert ("linear" in planned.audit.kinds) == (name in ("published-19130", "published-15938"))
         # The write-up of 15938 calls its last pooling global; it is not.
         assert ("gap" in planned.audit.kinds) == (name != "published-15938")

@@ -83,8 +83,8 @@ def test_other_threads_are_refused_or_recorded(unfinished: Path) -> None:
     code, said = command_line(unfinished, *RESUME, "--threads", "1")
     assert code == 2
     assert said.splitlines()[0] == "whit: run: threads: 2 then, 1 now."
-    assert "--accept-changes" in said
-    code, said = command_line(unfinished, *RESUME, "--threads", "1", "--accept-changes")
+    assert "--allow-changes" in said
+    code, said = command_line(unfinished, *RESUME, "--threads", "1", "--allow-changes")
     assert code == 0
     assert "whit: Accepted: threads: 2 then, 1 now." in said
     result = json.loads((unfinished / "run" / "result.json").read_text())
@@ -100,7 +100,7 @@ def test_other_threads_are_refused_or_recorded(unfinished: Path) -> None:
 def test_accepted_changes_hold_from_then_on(unfinished: Path) -> None:
     """Stopped again after accepting one thread, the run goes on with one and asks no more."""
     edit(unfinished / "run" / "environment.json", threads=2)
-    command = Command.start(unfinished, *RESUME, "--threads", "1", "--accept-changes")
+    command = Command.start(unfinished, *RESUME, "--threads", "1", "--allow-changes")
     wait_until(lambda: "Accepted" in command.said, command)
     command.signal(signal.SIGINT)
     assert command.wait() == 130
@@ -145,7 +145,7 @@ def test_an_altered_model_file_is_refused(workplace: Path) -> None:
     code, said = command_line(workplace, *RESUME)
     assert code == 2
     assert "whit: run: the model's source: changed since." in said
-    assert command_line(workplace, *RESUME, "--accept-changes")[0] in (0, 1)
+    assert command_line(workplace, *RESUME, "--allow-changes")[0] in (0, 1)
 
 
 def test_options_that_a_resumed_run_has_already(unfinished: Path) -> None:
@@ -156,7 +156,7 @@ def test_options_that_a_resumed_run_has_already(unfinished: Path) -> None:
     assert code == 2
     for name in ("RECIPE", "--seed", "--out", "--set"):
         assert f"whit: {name}: a run that is resumed has its own: leave it away." in said
-    code, said = command_line(unfinished, "train", "easy.toml", "--accept-changes", "--take-over")
+    code, said = command_line(unfinished, "train", "easy.toml", "--allow-changes", "--steal-lock")
     assert code == 2
     assert said.count("only with --resume RUN") == 2
 

@@ -38,7 +38,7 @@ def test_a_second_process_is_refused_by_name(workplace: Path) -> None:
     assert code == 2
     owner = f"process {first.process.pid} on {socket.gethostname()}, since 20"
     assert said.startswith(f"whit: run: it is being trained by {owner}")
-    code, said = whit(workplace, "train", "--resume", "run", "--take-over")
+    code, said = whit(workplace, "train", "--resume", "run", "--steal-lock")
     assert code == 2, "a live owner on this machine is not taken over"
     assert read_run(workplace / "run").state == "running"
     first.signal(signal.SIGKILL)
@@ -102,8 +102,8 @@ def test_an_owner_on_another_machine_needs_a_flag(workplace: Path, undisturbed: 
     code, said = whit(workplace, *RESUME)
     assert code == 2
     assert said.startswith("whit: run: it was last trained by process 7 on elsewhere, since ")
-    assert said.endswith("if you know that it is not, add --take-over.\n")
-    code, said = whit(workplace, *RESUME, "--take-over")
+    assert said.endswith("if you know that it is not, add --steal-lock.\n")
+    code, said = whit(workplace, *RESUME, "--steal-lock")
     assert code == 0, said
     assert evidence(workplace / "run") == evidence(undisturbed)
 

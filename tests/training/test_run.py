@@ -100,7 +100,7 @@ def test_the_second_judgement_agrees(finished: Path) -> None:
         (lambda r: r.update(epochs=1), "record epochs"),
         (lambda r: r.update(images_seen=400), "record images"),
         (lambda r: r["test"].update(reads=0), "record reads"),
-        (lambda r: r.update(verdict="open"), "record verdict"),
+        (lambda r: r.update(verdict="pending"), "record verdict"),
         (lambda r: r["test"].update(accuracy=100.0), "record rounding"),
     ],
 )
@@ -158,11 +158,11 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
         ["data.val=50", "train.evaluate=val", "train.test=false"]
     )
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
-    assert result.verdict == "open"
+    assert result.verdict == "pending"
     assert result.test is None
     assert result.to_json()["test"]["reads"] == 0
     judgement = whit.audit(tmp_path / "run")
-    assert judgement.verdict == "open"
+    assert judgement.verdict == "pending"
     assert judgement.metrics.correct is None
     log = read_run(tmp_path / "run").log
     assert [e.split for epoch in log for e in epoch.evaluations] == ["val"] * 3

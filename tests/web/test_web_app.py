@@ -124,7 +124,7 @@ def test_what_has_no_network_says_why(server: Server, shown: Path) -> None:
         ("runs/stopped", 409, "did not finish"),
         ("runs/no-weights", 409, "weights.safetensors is missing"),
         ("runs/damaged", 409, "damaged: not a JSON object"),
-        ("runs/own-model", 403, "--own-models"),
+        ("runs/own-model", 403, "--trust-model-files"),
     ):
         for what in ("network", "errors"):
             answer = server.get(f"/api/runs/{rows[path]['id']}/{what}")
@@ -139,7 +139,7 @@ def test_an_own_model_runs_when_asked_for(shelf: Path, put: Put, serve: Serve) -
     recipe = put(shelf / "runs/own") / "recipe.toml"
     (shelf / "mine.py").write_text("print('built')\nfrom whit.models.plain import *\n1 / 0\n")
     recipe.write_text(recipe.read_text().replace('name = "plain"', 'name = "mine.py:Net"'))
-    server = serve(shelf, "--own-models")
+    server = serve(shelf, "--trust-model-files")
     answer = server.get(f"/api/runs/{server.runs()['runs/own']['id']}/network")
     assert answer.status == 409
     assert "ZeroDivisionError" in answer.json["error"]

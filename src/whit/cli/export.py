@@ -20,7 +20,7 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            "--to",
+            "--format",
             metavar="FORM",
             help="; ".join(f"{each.name}: {each.summary}" for each in TARGETS.values()) + ".",
         ),
@@ -38,7 +38,9 @@ def export(
 ) -> None:
     """Ship a run, and prove it equal on every image it was judged on."""
     if to not in TARGETS:
-        raise InputError(f"--to {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}")
+        raise InputError(
+            f"--format {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}"
+        )
     from whit.export.exporter import export_run
 
     name = f"{run.resolve().name}{'-int8' * int8}.{to}"

@@ -33,9 +33,9 @@ def search(
         str | None,
         typer.Option(metavar="ADDRESS", help="A PostgreSQL database, for several drivers at once."),
     ] = None,
-    accept_changes: Annotated[
+    allow_changes: Annotated[
         bool,
-        typer.Option("--accept-changes", help="Go on with candidates begun by other code."),
+        typer.Option("--allow-changes", help="Go on with candidates begun by other code."),
     ] = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
@@ -77,7 +77,7 @@ def search(
             seed=sampler_seed % 2**32,
             threads=num_threads,
             device=device or "cpu",
-            accept_changes=accept_changes,
+            allow_changes=allow_changes,
             command=[redact(argument) for argument in sys.argv[1:]],
             callback=make_search_callback(make_console(), quiet or as_json),
             signals=signals,

@@ -24,9 +24,11 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[str, typer.Option(metavar="N", help="0 for any that is free.")] = "8028",
     opens: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
-    own_models: Annotated[
+    trust_model_files: Annotated[
         bool,
-        typer.Option("--own-models", help="Also run the code of models that are your own files."),
+        typer.Option(
+            "--trust-model-files", help="Also run the code of models that are your own files."
+        ),
     ] = False,
 ) -> None:
     """Show runs in a browser, and draw digits for their networks."""
@@ -36,4 +38,4 @@ def serve(
         raise InputError(f"--port {number}: allowed are 0 to {(1 << 16) - 1}.")
     from whit.web import server
 
-    server.serve(folders or None, host, number, opens=opens, trust_models=own_models)
+    server.serve(folders or None, host, number, opens=opens, trust_models=trust_model_files)

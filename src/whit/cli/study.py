@@ -29,10 +29,10 @@ def study(
     threads: options.Threads = "1",
     device: options.Device = None,
     cluster: options.Cluster = None,
-    accept_changes: Annotated[
+    allow_changes: Annotated[
         bool,
         typer.Option(
-            "--accept-changes", help="Go on although code or data of earlier seeds changed."
+            "--allow-changes", help="Go on although code or data of earlier seeds changed."
         ),
     ] = False,
     quiet: options.Quiet = False,
@@ -68,7 +68,7 @@ def study(
             executor,
             threads=num_threads,
             device=device or "cpu",
-            accept_changes=accept_changes,
+            allow_changes=allow_changes,
             command=sys.argv[1:],
             callback=make_study_callback(make_console(), quiet or as_json),
             signals=signals,

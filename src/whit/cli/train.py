@@ -44,15 +44,15 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed."),
     ] = None,
-    accept_changes: Annotated[
+    allow_changes: Annotated[
         bool,
         typer.Option(
-            "--accept-changes", help="Resume under other threads, code, data; the result says so."
+            "--allow-changes", help="Resume under other threads, code, data; the result says so."
         ),
     ] = False,
-    take_over: Annotated[
+    steal_lock: Annotated[
         bool,
-        typer.Option("--take-over", help="Resume a run that another machine did not give back."),
+        typer.Option("--steal-lock", help="Resume a run that another machine did not give back."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: options.AsJson = False,
@@ -71,7 +71,7 @@ def train(
         _refuse_given(given, "a run that is resumed has its own: leave it away.")
         return None
 
-    only_resumed = {"--accept-changes": accept_changes, "--take-over": take_over}
+    only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}
     loaded, run_seed, num_threads, _, _, _ = options.collect_errors(
         load_recipe,
         lambda: 0 if seed is None else options.parse_seed(seed),
@@ -91,8 +91,8 @@ def train(
                     resume,
                     device=device,
                     threads=num_threads,
-                    accept_changes=accept_changes,
-                    take_over=take_over,
+                    allow_changes=allow_changes,
+                    steal_lock=steal_lock,
                     callback=callback,
                     on_second_signal=exit_immediately,
                 )

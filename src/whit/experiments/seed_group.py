@@ -80,7 +80,7 @@ class SeedGroup:
     def num_passed(self) -> int | None:
         """How many runs meet the budget; None where it is open, as without a test split."""
         verdicts = [_result(run)["verdict"] for run in self.runs]
-        return None if "open" in verdicts else verdicts.count("met")
+        return None if "pending" in verdicts else verdicts.count("met")
 
     @property
     def ended(self) -> tuple[RunRecord, ...]:
@@ -142,7 +142,7 @@ class SeedGroup:
             "-" if self.accuracy.sd is None else f"{self.accuracy.sd:.3f}",
             self.interval_text,
             *(percent(e.correct, e.total) for e in (self.min, self.max)),
-            "open" if self.num_passed is None else f"{self.num_passed}/{self.num_judged}",
+            "pending" if self.num_passed is None else f"{self.num_passed}/{self.num_judged}",
             "-" if self.best is None else f"{self.best.mean:.3f}",
             self.split,
             f"{self.params:,}",

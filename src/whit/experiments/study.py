@@ -143,7 +143,7 @@ def run_study(
     *,
     threads: int = 1,
     device: str = "cpu",
-    accept_changes: bool = False,
+    allow_changes: bool = False,
     command: Sequence[str] = (),
     callback: StudyCallback | None = None,
     signals: SignalHandler | None = None,
@@ -152,7 +152,7 @@ def run_study(
 
     A seed that fails or diverges does not stop the others. Raises InputError, before anything is
     trained, when finished seeds were trained from another model, teacher or data, unless
-    `accept_changes`, or when others cannot be written; Interrupted when `signals` received one:
+    `allow_changes`, or when others cannot be written; Interrupted when `signals` received one:
     the seeds under way are saved by then, or are being saved.
     """
     callback = callback or StudyCallback()
@@ -168,7 +168,7 @@ def run_study(
         ended[name].append(run)
     for name, seed in failures:
         progress[name].done[seed] = "damaged"
-    compared = {} if accept_changes else ended
+    compared = {} if allow_changes else ended
     digests = InputDigests()
     inputs = {
         arm.name: digests.read(arm.recipe, with_data=bool(compared.get(arm.name))) for arm in arms
@@ -194,7 +194,7 @@ def run_study(
                 folder=folder,
                 threads=threads,
                 device=device,
-                accept_changes=accept_changes,
+                allow_changes=allow_changes,
                 model_sha256=inputs[arm.name].get("model_sha256"),
                 teacher_sha256=inputs[arm.name].get("teacher_sha256"),
                 command=tuple(command),

@@ -100,7 +100,7 @@ def export_run(
     if chosen.requires:
         require_extra("export", *chosen.requires)
     if int8 and chosen.no_int8:
-        raise InputError(f"--int8: {chosen.no_int8}: leave it out, or give --to c.")
+        raise InputError(f"--int8: {chosen.no_int8}: leave it out, or give --format c.")
     record = read_run(run)
     _require_exportable(record, out)
     trained = load_run_model(record, model)

@@ -25,7 +25,7 @@ from whit.system.numbers import exact_decimal, floor_percent, json_number, perce
 if TYPE_CHECKING:
     from whit.analysis import Audit
 
-Verdict = Literal["met", "missed", "open"]
+Verdict = Literal["met", "missed", "pending"]
 
 _SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _LIMIT = re.compile(r"\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*")
@@ -307,10 +307,10 @@ class Budget:
         return [row for row, _ in self._checks(metrics) if row]
 
     def verdict(self, metrics: Metrics) -> Verdict:
-        """`missed` if a rule is broken, `open` if one cannot be judged yet, else `met`."""
+        """`missed` if a rule is broken, `pending` if one cannot be judged yet, else `met`."""
         if self.violations(metrics):
             return "missed"
-        return "open" if any(row[3] is None for row in self.rows(metrics)) else "met"
+        return "pending" if any(row[3] is None for row in self.rows(metrics)) else "met"
 
 
 class BudgetInfeasible(WhitError):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["good", "bad", "open"]
+Severity = Literal["good", "bad", "pending"]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class RunFacts:
             return self.audit_result.verdict
         if self.mismatches:
             return "missed"
-        return cast(Verdict, self.run.result["verdict"]) if self.run.result else "open"
+        return cast(Verdict, self.run.result["verdict"]) if self.run.result else "pending"
 
     @property
     def metrics(self) -> Metrics:

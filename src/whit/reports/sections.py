@@ -37,14 +37,16 @@ def verdict_blocks(facts: RunFacts) -> list[Block]:
         step = f"epoch {truncate(at.get('epoch', '?'))}, step {truncate(at.get('step', '?'))}"
         blocks.append(Callout("bad", f"Verdict: missed. The run diverged at {step}."))
     elif run.result is None:
-        blocks.append(Callout("open", f"Verdict: open. The run is not finished: {run.state}."))
+        blocks.append(
+            Callout("pending", f"Verdict: pending. The run is not finished: {run.state}.")
+        )
     else:
         messages = tuple(violation.message for violation in budget.violations(facts.metrics))
         source = "recomputed from the saved weights" if facts.audit_result else "as recorded"
         text = f"Verdict: {facts.verdict} ({source})."
         blocks.append(Callout(SEVERITIES[facts.verdict], text, messages))
     if facts.problem:
-        blocks.append(Callout("open", f"Not recomputed: {one_line(facts.problem)}"))
+        blocks.append(Callout("pending", f"Not recomputed: {one_line(facts.problem)}"))
     blocks += _accuracy_mismatch(facts)
     blocks.append(budget_table(budget, facts.metrics))
     if not run.recipe.train.test:

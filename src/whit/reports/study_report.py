@@ -63,7 +63,7 @@ def comparison_document(
     groups = [study.seeds for study in studies]
     blocks: list[Block] = [seeds_table(groups[:_MAX_COMPARED])]
     if failures:
-        blocks.append(Callout("open", "Not everything is here.", tuple(map(one_line, failures))))
+        blocks.append(Callout("pending", "Not everything is here.", tuple(map(one_line, failures))))
     blocks += [Text(f"Note: {one_line(note)}") for group in groups for note in group.notes]
     try:
         comparison = compare(list(groups))
@@ -116,7 +116,7 @@ def _study_section(study: StudyFacts) -> Section:
 def _verdict_blocks(study: StudyFacts) -> list[Block]:
     seeds = study.seeds
     if seeds.num_passed is None:
-        callout = Callout("open", "Verdict: open. The test split was left alone.")
+        callout = Callout("pending", "Verdict: pending. The test split was left alone.")
     else:
         text = f"{seeds.num_passed} of {_count_seeds(seeds.num_judged)} met the budget."
         callout = Callout("good" if seeds.num_passed == seeds.num_judged else "bad", text)
@@ -127,7 +127,7 @@ def _verdict_blocks(study: StudyFacts) -> list[Block]:
 def _problem_blocks(study: StudyFacts) -> list[Block]:
     messages = (
         Callout("bad", "The record does not hold.", tuple(map(one_line, study.altered))),
-        Callout("open", "Not every seed is here.", tuple(map(one_line, study.missing))),
+        Callout("pending", "Not every seed is here.", tuple(map(one_line, study.missing))),
     )
     return [callout for callout in messages if callout.items]
 

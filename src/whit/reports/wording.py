@@ -5,7 +5,7 @@ from __future__ import annotations
 from whit.reports.document import Severity
 
 MAX_CHARS, MAX_SENTENCE_CHARS = 200, 1000  # of a text from a run's files
-SEVERITIES: dict[str, Severity] = {"met": "good", "missed": "bad", "open": "open"}
+SEVERITIES: dict[str, Severity] = {"met": "good", "missed": "bad", "pending": "pending"}
 
 
 def truncate(value: object, max_chars: int = MAX_CHARS) -> str:

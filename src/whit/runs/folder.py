@@ -30,7 +30,7 @@ _TEMPORARY = ".whit-new"  # prefix of a folder that is not complete
 class RunFolder:
     """A run folder that this process has locked; as a context it releases the lock at its end."""
 
-    def __init__(self, path: Path, *, take_over: bool = False):
+    def __init__(self, path: Path, *, steal_lock: bool = False):
         """Lock an existing folder. Raises RunLocked when another process has locked it."""
         self.path = path
         self.checkpoints = path / layout.CHECKPOINTS
@@ -38,7 +38,7 @@ class RunFolder:
             raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
         with self._translate_errors(layout.CHECKPOINTS):
             self.checkpoints.mkdir(exist_ok=True)
-            self.lock = RunLock(self.checkpoints, steal=take_over)
+            self.lock = RunLock(self.checkpoints, steal=steal_lock)
             atomic_files.remove_temp_files(path)
             atomic_files.remove_temp_files(self.checkpoints)
 

@@ -84,7 +84,7 @@ class RunLock:
             raise RunLocked(
                 f"{folder.parent}: it was last trained by {before}, and was not given back. "
                 "Whether that process is alive cannot be seen from this machine: if you know that "
-                "it is not, add --take-over."
+                "it is not, add --steal-lock."
             )
         try:
             atomic_write(folder / layout.LOCK_HOLDER, json.dumps(asdict(self.holder)).encode())

@@ -11,7 +11,7 @@ from whit.recipes.budget import Budget, Metrics, Verdict, Violation
 from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
 
-RULE_STATUS = {True: "kept", False: "MISSED", None: "open"}  # whether a limit is met, in tables
+RULE_STATUS = {True: "pass", False: "FAIL", None: "pending"}  # whether a limit is met, in tables
 
 
 @dataclass(frozen=True)

@@ -85,21 +85,21 @@ def resume_run(
     model: nn.Module | None = None,
     device: str | None = None,
     threads: int | None = None,
-    accept_changes: bool = False,
-    take_over: bool = False,
+    allow_changes: bool = False,
+    steal_lock: bool = False,
     callback: RunCallback | None = None,
     on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
 ) -> RunResult:
     """Resume a run that was stopped or killed, to the same bytes as if it had not been.
 
-    Device and threads are those it had, unless given. `accept_changes` resumes although machine,
-    code or data have changed; the result says so. `take_over` takes the folder from another
+    Device and threads are those it had, unless given. `allow_changes` resumes although machine,
+    code or data have changed; the result says so. `steal_lock` takes the folder from another
     machine that did not release it. Raises RunAlreadyFinished when there is nothing to resume,
     IncompatibleResume when it would not be the same run, InputError and its kin; in all these cases
     nothing was changed. Otherwise as `train_run`.
     """
     record = read_run(path)
-    _refuse_ended(record, take_over)
+    _refuse_ended(record, steal_lock)
     reject_code_in_run(record.recipe.model.name, path)
     if model is not None and not record.recipe.model.is_in_memory:
         raise errors.IncompatibleResume(
@@ -118,7 +118,7 @@ def resume_run(
     with (
         SignalHandler(on_second_signal) as signals,
         preserve_rng_state(),
-        RunFolder(path, take_over=take_over) as folder,
+        RunFolder(path, steal_lock=steal_lock) as folder,
         callback or RunCallback() as callback,
     ):
         ended = read_run(path).result  # by another process, since we looked
@@ -136,9 +136,9 @@ def resume_run(
         num_threads = resolve_threads(threads or (before if isinstance(before, int) else None))
         environment = setup.environment(num_threads)
         changes = diff_environments(record.environment, environment, resumable.changes)
-        if changes and not accept_changes:
+        if changes and not allow_changes:
             advice = (
-                "it would not be the same run. Put this back as it was; or add --accept-changes, "
+                "it would not be the same run. Put this back as it was; or add --allow-changes, "
                 "and the result will say so."
             )
             raise errors.IncompatibleResume(
@@ -221,12 +221,12 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> errors.Inte
     return stop.to_error(f" {position}. {saved}. Go on with: {command}")
 
 
-def _refuse_ended(record: RunRecord, take_over: bool) -> None:
+def _refuse_ended(record: RunRecord, steal_lock: bool) -> None:
     """Raise RunAlreadyFinished for a run with a result; remove what a kill at its end left."""
     if record.result is None:
         return
     if (record.path / layout.CHECKPOINTS).exists():
-        with RunFolder(record.path, take_over=take_over) as folder:
+        with RunFolder(record.path, steal_lock=steal_lock) as folder:
             folder.finish()
     raise errors.RunAlreadyFinished(record.path, record.result)
 
@@ -262,5 +262,5 @@ def _report_model_errors(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
         raise errors.RunFailed(
             f"{recipe.model.name} failed while training: {type(error).__name__}: {error} "
             f"What was trained before is saved; once it is mended, go on with: "
-            f"{folder.resume_command} --accept-changes"
+            f"{folder.resume_command} --allow-changes"
         ) from error

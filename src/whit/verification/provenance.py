@@ -80,6 +80,6 @@ def format_changes(folder: Path, counts: Counter[str], runs: str) -> list[str]:
     return [
         f"{folder}: {REPRODUCIBILITY_KEYS[key]} changed since {count} of its {runs} "
         f"{'was' if count == 1 else 'were'} trained. Give another --out, remove the folder, or "
-        "add --accept-changes to keep them."
+        "add --allow-changes to keep them."
         for key, count in counts.items()
     ]

@@ -79,7 +79,7 @@ def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict
         "split": first["split"],
         "finished": len(finished),
         "judged": len(finished) + len(diverged),
-        "met": None if "open" in verdicts or not finished else verdicts.count("met"),
+        "met": None if "pending" in verdicts or not finished else verdicts.count("met"),
         "mean": sample.mean if sample else None,
         "sd": sample.sd if sample else None,
         "lowest": min(percents, default=None),
@@ -127,7 +127,7 @@ def user_model_refusal(model: str) -> str:
     """Return why a run's own model file is not executed."""
     return (
         f"the model of this run is a file, {model}, and showing it would run its code. If it is "
-        "your own, start `whit serve --own-models`."
+        "your own, start `whit serve --trust-model-files`."
     )
 
 

@@ -2,9 +2,9 @@
 
     python -m whit.web.worker
 
-Requests come as lines of JSON, {"what", "path", "own_models"}; for each a line goes out, {"body"}
-or {"error", "status"}. Only this process imports torch, not the server. It ends at once with the
-server, since it writes nothing.
+A request is a line of JSON, {"what", "path", "trust_model_files"}; each is answered by a line,
+{"body"} or {"error", "status"}. Only this process imports torch, not the server. It ends at once
+with the server, since it writes nothing.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def _load_network(run: RunRecord) -> LoadedRun:
     return load_run_model(run)
 
 
-def handle_request(what: str, path: str, own_models: bool) -> dict[str, Any]:
+def handle_request(what: str, path: str, trust_model_files: bool) -> dict[str, Any]:
     """Return {"body"}, or {"status", "error"} with a message. Raises nothing."""
     try:
         run = read_run(Path(path))
-        if is_model_path(run.recipe.model.name) and not own_models:
+        if is_model_path(run.recipe.model.name) and not trust_model_files:
             return {"status": 403, "error": user_model_refusal(run.recipe.model.name)}
         return {"body": _BUILDERS[what](run)}
     except WhitError as error:

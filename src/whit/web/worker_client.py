@@ -96,7 +96,7 @@ class WorkerClient:
             self._worker = JsonWorker(_ARGUMENTS)
             if self._is_closed:  # meanwhile
                 self._worker.kill()
-        line = json.dumps({"what": what, "path": path, "own_models": self.trust_models})
+        line = json.dumps({"what": what, "path": path, "trust_model_files": self.trust_models})
         try:
             reply: dict[str, Any] = self._worker.request(line, _TIMEOUT, _MAX_REPLY)
             return reply

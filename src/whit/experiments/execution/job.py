@@ -21,7 +21,7 @@ class Job:
     folder: str
     threads: int = 1
     device: str = "cpu"
-    accept_changes: bool = False
+    allow_changes: bool = False
     # (epoch, percent): a run whose val accuracy is lower after that epoch is pruned.
     pruning_thresholds: tuple[tuple[int, float], ...] = ()
     model_sha256: str | None = None  # of a user's own model, as the driver has it

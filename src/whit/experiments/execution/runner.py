@@ -38,7 +38,7 @@ def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
             result = read_run(folder).result
             if result is not None:
                 return Outcome(result["state"])
-            resume_run(folder, accept_changes=job.accept_changes, callback=callback)
+            resume_run(folder, allow_changes=job.allow_changes, callback=callback)
         else:
             train_run(
                 make_plan(recipe),

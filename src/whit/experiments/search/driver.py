@@ -60,7 +60,7 @@ class SearchDriver:
         seed: int = 0,
         threads: int = 1,
         device: str = "cpu",
-        accept_changes: bool = False,
+        allow_changes: bool = False,
         command: Sequence[str] = (),
         callback: SearchCallback | None = None,
         signals: SignalHandler | None = None,
@@ -70,7 +70,7 @@ class SearchDriver:
         self.search = SearchResult(space, root / space.name)
         self.space = space
         self.executor = executor
-        self.job = Job("", 0, "", threads, device, accept_changes, command=tuple(command))
+        self.job = Job("", 0, "", threads, device, allow_changes, command=tuple(command))
         self.callback = callback or SearchCallback()
         self.signals = signals
         self.numbers: dict[str, int] = {}  # run folder to trial
@@ -83,7 +83,7 @@ class SearchDriver:
             self._fetch_remote()
             self.search.pruned = self.storage.count("given up")
             self.search.infeasible = self.storage.count("refused")
-            if not accept_changes:
+            if not allow_changes:
                 self._refuse_changed()
         except BaseException:
             self._lock.release()
@@ -283,7 +283,7 @@ class SearchDriver:
                 missing |= dict.fromkeys(error.problems)
         problems = [
             f"{folder}: what candidates were trained from is not as it was: {problem} Put it back, "
-            "or add --accept-changes."
+            "or add --allow-changes."
             for problem in missing
         ]
         if problems := [*problems, *provenance.format_changes(folder, counts, "runs")]:

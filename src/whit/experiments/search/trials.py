@@ -77,7 +77,7 @@ def read_pruned(folder: Path, space: Space) -> Trial | None:
         return None
     seconds = sum(record.seconds for record in run.log)
     measured = Metrics.from_audit(make_plan(run.recipe).audit).network_json()
-    result = {**measured, "epochs": run.recipe.train.epochs, "verdict": "open",
+    result = {**measured, "epochs": run.recipe.train.epochs, "verdict": "pending",
               "seconds": {"train": seconds, "total": seconds}}  # fmt: skip
     runs = (replace(run, result=result),)
     return _build_trial(folder, run.recipe, SeedGroup(folder.name, runs), space)

@@ -9,7 +9,7 @@ from importlib import resources
 from whit.reports import document
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_SIGNS = {"good": "✔", "bad": "✘", "open": "…"}
+_SIGNS = {"good": "✔", "bad": "✘", "pending": "…"}
 
 
 def render_html(report: document.Document) -> str:

@@ -17,7 +17,7 @@ export function numbersOf(text) {
 const size = (shape) => shape.reduce((product, number) => product * number, 1);
 
 export class Network {
-  /** `given` is what `whit export --to html` and the page's server send of a run. */
+  /** `given` is what `whit export --format html` and the page's server send of a run. */
   constructor(given) {
     this.name = given.name;
     this.classes = given.classes;
