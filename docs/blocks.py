@@ -1,7 +1,7 @@
 """The fenced blocks of README.md and of the pages: found, checked, and run.
 
-A page is run from top to bottom in a folder of its own, which is empty at first. What is done with a
-block follows from its language and title:
+A page is run from top to bottom in a folder of its own, which is empty at first. What is done with
+a block follows from its language and title:
 
     sh               commands; bash, but plain `whit` commands run in this process
     python           executed, with one namespace for a page; with a title: a file
@@ -11,8 +11,8 @@ block follows from its language and title:
 
 HTML comments directly before a block say more:
 
-    <!-- fast: ARGUMENTS -->      the fast test appends these to each whit command of the block, SMALL
-                                  being a few training images; `make slow` runs it as printed
+    <!-- fast: ARGUMENTS -->      the fast test appends these to each whit command of the block
+                                  (SMALL: few training images); `make slow` runs it as printed
     <!-- slow: ARGUMENTS -->      run by `make slow` only, with these arguments (there may be none)
     <!-- server -->               a command that serves until it is stopped
     <!-- exit: 1 -->              the exit code expected of the last command
