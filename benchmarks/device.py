@@ -95,7 +95,7 @@ def correct(program: Program, trained: LoadedRun) -> int:
 
 
 def lost_in_int8(record: str) -> str:
-    """What all recorded seeds reach and lose by whole numbers, on all test images."""
+    """What all recorded seeds reach and lose by int8, on all test images."""
     lost, right, sizes = [], [], []
     for run in runs_of(record):
         trained = load_run_model(read_run(run))
@@ -110,7 +110,7 @@ def lost_in_int8(record: str) -> str:
     return (
         f"By int8 the {len(lost)} recorded seeds of {record} lose "
         f"{', '.join(f'{each:+d}' for each in lost)} of {total:,} test images: "
-        f"{points * mean(lost):+.3f} points in the mean. In whole numbers they reach "
+        f"{points * mean(lost):+.3f} points on average. With int8 they reach "
         f"{mean(reached):.3f} ± {stdev(reached):.3f} %, the worst {min(reached):.2f} %, with at "
         f"most {max(sizes):,} bytes of constants."
     )

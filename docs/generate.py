@@ -57,10 +57,44 @@ def recipe_keys() -> str:
     return "" if reference is None else str(reference())
 
 
+# Values that functions return, and that are not public names themselves.
+VALUES = (
+    "whit.analysis.summary.ParamCounts",
+    "whit.runs.result.Evaluation",
+    "whit.recipes.budget.Violation",
+    "whit.experiments.statistics.SampleStats",
+    "whit.experiments.statistics.SignificanceTest",
+)
+
+
+def python_api() -> str:
+    """Return a directive of mkdocstrings for each public name: functions, classes, errors."""
+    import whit
+
+    functions, classes, errors = [], [], []
+    for name in whit.__all__:
+        value = getattr(whit, name)
+        if not isinstance(value, type):
+            functions.append(f"whit.{name}")
+        elif issubclass(value, Exception):
+            errors.append(f"whit.{name}")
+        else:
+            classes.append(f"whit.{name}")
+    parts = ["## Functions", *map(_directive, functions)]
+    parts += ["## Classes", *map(_directive, [*classes, *VALUES])]
+    parts += ["## Exceptions", *map(_directive, errors)]
+    return "\n\n".join(parts)
+
+
+def _directive(name: str) -> str:
+    return f"::: {name}"
+
+
 # Page and name of each generated region.
 REGIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("reference/commands.md", "commands"): commands,
     ("reference/recipe-keys.md", "recipe_keys"): recipe_keys,
+    ("reference/python-api.md", "python_api"): python_api,
     ("records.md", "records"): records,
 }
 
