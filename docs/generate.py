@@ -74,12 +74,12 @@ def python_api() -> str:
     functions, classes, errors = [], [], []
     for name in whit.__all__:
         value = getattr(whit, name)
+        # Where it is defined: a function may share its public name with a package.
+        path = f"{value.__module__}.{value.__qualname__}"
         if not isinstance(value, type):
-            functions.append(f"whit.{name}")
-        elif issubclass(value, Exception):
-            errors.append(f"whit.{name}")
+            functions.append(path)
         else:
-            classes.append(f"whit.{name}")
+            (errors if issubclass(value, Exception) else classes).append(path)
     parts = ["## Functions", *map(_directive, functions)]
     parts += ["## Classes", *map(_directive, [*classes, *VALUES])]
     parts += ["## Exceptions", *map(_directive, errors)]
