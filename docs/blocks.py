@@ -362,11 +362,20 @@ def call_whit(words: list[str], folder: Path) -> tuple[int, str]:
     return 0, _strip(out.getvalue()) + "\n"
 
 
-def replace_outputs(page: Path, outputs: list[tuple[Block, str]]) -> bool:
-    """Write fresh outputs into a page; returns whether that changed it."""
+def is_slow(page: Path) -> bool:
+    """Whether `make slow` runs more of a page, or runs it with other arguments."""
+    return any(block.directives.keys() & {"slow", "fast"} for block in read_blocks(page))
+
+
+def replace_outputs(page: Path, outputs: list[tuple[Block, str]], slow: bool) -> bool:
+    """Write fresh outputs into a page; returns whether that changed it.
+
+    Numbers that vary are those of the page as printed, so only with `slow` they are renewed.
+    """
     lines = page.read_text(encoding="utf-8").split("\n")
     for block, printed in reversed(outputs):
-        if differs(block, printed):
+        varies = "numbers vary" in block.directives and is_slow(page)
+        if slow or (differs(block, printed) and not varies):
             start, end = block.line, block.line + len(block.text.split("\n"))
             if not block.text and lines[start].strip().startswith("```"):
                 end = start

@@ -14,7 +14,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from blocks import ROOT, PageRun, call_whit, find_pages, replace_outputs
+from blocks import (
+    ROOT,
+    PageRun,
+    call_whit,
+    differs,
+    find_pages,
+    is_slow,
+    replace_outputs,
+)
 
 DOCS = ROOT / "docs"
 BEGIN, END = "<!-- begin: docs/generate.py {} -->", "<!-- end: docs/generate.py {} -->"
@@ -117,8 +125,12 @@ def main(arguments: list[str]) -> None:
         path.write_text(with_region(path.read_text(), name, make()), encoding="utf-8")
     for path in chosen or find_pages():
         with tempfile.TemporaryDirectory() as folder:
-            if replace_outputs(path, PageRun(Path(folder), slow=slow).run(path)):
+            outputs = PageRun(Path(folder), slow=slow).run(path)
+            if replace_outputs(path, outputs, slow):
                 print(path.relative_to(ROOT))
+        stale = [block for block, printed in outputs if not slow and differs(block, printed)]
+        if any("numbers vary" in block.directives for block in stale) and is_slow(path):
+            print(f"{path.relative_to(ROOT)}: outdated, renew it with --slow")
 
 
 if __name__ == "__main__":

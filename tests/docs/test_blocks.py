@@ -10,16 +10,22 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from blocks import ROOT, Block, BlockError, PageRun, check, differs, find_pages, read_blocks
+from blocks import (
+    ROOT,
+    Block,
+    BlockError,
+    PageRun,
+    check,
+    differs,
+    find_pages,
+    is_slow,
+    read_blocks,
+)
 from generate import DOCS, REGIONS, with_region
 
 PAGES = find_pages()
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 MAX_NOT_RUN = 18  # blocks that no test executes; each is checked in part below
-
-
-def is_slow(page: Path) -> bool:
-    return any(block.directives.keys() & {"slow", "fast"} for block in read_blocks(page))
 
 
 @pytest.fixture(scope="session")
