@@ -100,7 +100,7 @@ def whit_run(recipe: str, *changes: str) -> tuple[dict, list[dict], float, float
 
 
 def whit_epoch(recipe: str, precision: str) -> float:
-    changes = ["train.epochs=1", "train.evaluate=none", "train.test=false"]
+    changes = ["train.epochs=1", "eval.each_epoch=none", "eval.test=false"]
     _, log, _, _ = whit_run(recipe, *changes, f"train.precision={precision}")
     return log[0]["seconds"]
 
@@ -150,7 +150,7 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
     the look at the gradients, the average) over the whole epoch, in turn.
     """
     split = first_images(images)
-    one = recipe.with_overrides(["train.epochs=1", "augment.until=1.0"])  # warps in every batch
+    one = recipe.with_overrides(["train.epochs=1", "augment.end=1.0"])  # warps in every batch
     shares = []
     for repeat in range(repeats + 1):
         model = build_initialized_model(recipe, MNIST, 10).to(memory_format=torch.channels_last)
@@ -179,7 +179,7 @@ def overhead(recipe: Recipe, images: int, repeats: int) -> float:
 
 def overhead_rows(images: int, repeats: int, say: Callable[[str], None]) -> list[Row]:
     rows = []
-    warp = ["augment.rotate=10.0", "augment.shift=2.0", "augment.scale=0.1", "augment.shear=5.0"]
+    warp = ["augment.degrees=10.0", "augment.translate=2.0", "augment.scale=0.1", "augment.shear=5.0"]
     cases = [
         ("published-17098", [], 0.08, "no warps"),
         ("published-16848", [], 0.08, "no warps"),
@@ -252,7 +252,7 @@ def flagship_rows(repeats: int, share: float, say: Callable[[str], None]) -> lis
 
 
 def memory_rows(say: Callable[[str], None]) -> list[Row]:
-    changes = ["train.epochs=1", "train.evaluate=none", "train.test=false"]
+    changes = ["train.epochs=1", "eval.each_epoch=none", "eval.test=false"]
     _, _, _, memory = whit_run("published-15938", *changes)
     say(f"published-15938: {memory:.0f} MB")
     name = "peak memory of published-15938, the largest maps"

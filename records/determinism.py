@@ -30,8 +30,8 @@ from whit.training.optimization.objective import has_bf16
 
 HERE = Path(__file__).parent / "determinism"
 SEEDS = range(5)
-RECIPE = ["sprint", "--set", "data.val=10000", "--set", "train.evaluate=val"]
-RECIPE += ["--set", "train.epochs=2", "--set", "train.test=false", "--quiet"]
+RECIPE = ["sprint", "--set", "data.val_size=10000", "--set", "eval.each_epoch=val"]
+RECIPE += ["--set", "train.epochs=2", "--set", "eval.test=false", "--quiet"]
 
 
 @dataclass(frozen=True)

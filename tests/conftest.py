@@ -70,11 +70,12 @@ def easy_recipe(easy_npz: Path, tmp_path: Path) -> Path:
     path = tmp_path / "easy.toml"
     path.write_text(
         f"""
+schema = 2
 name = "easy"
 [model]
 name = "plain"
 widths = [8, 16]
-pools = [1, 2]
+pool_after = [1, 2]
 [data]
 name = "{easy_npz}"
 [train]
@@ -83,8 +84,8 @@ batch_size = 16
 [optim]
 lr = 0.1
 [augment]
-shift = 1.0
-rotate = 2.0
+translate = 1.0
+degrees = 2.0
 [budget]
 params = "< 20000"
 epochs = "< 20"

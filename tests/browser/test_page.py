@@ -133,7 +133,7 @@ def test_an_error_goes_onto_the_sheet(page: Watched, server: Server) -> None:
     result = json.loads((run / "result.json").read_text())
     said = "\n".join(wrong.all_inner_texts())
     shown = sorted(int(index) for index in re.findall(r"image ([0-9]+)", said))
-    assert shown == result["test"]["wrong"]
+    assert shown == result["test"]["misclassified"]
     assert nameless(page.page) == []
     taken = wrong.first.locator("span").first.inner_text().rpartition(" ")[2]
     wrong.first.click()

@@ -62,7 +62,7 @@ def test_train(workshop: Path, whit: Callable[..., Done], tmp_path: Path) -> Non
     assert value == json.loads((tmp_path / "r" / "result.json").read_text())
     wanted = {"verdict", "violations", "params", "epochs", "test", "best_epoch", "seconds"}
     assert wanted | {"images_seen", "seed", "weights_sha256"} <= set(value)
-    assert {"correct", "total", "accuracy", "loss", "reads"} <= set(value["test"])
+    assert {"correct", "total", "accuracy", "loss", "evaluations"} <= set(value["test"])
     assert {"epoch", "correct"} <= set(value["best_epoch"])
     assert set(value["seconds"]) == {"train", "total"}
 

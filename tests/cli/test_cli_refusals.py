@@ -46,7 +46,7 @@ WRONG = {
     "lr-negative": "plan easy.toml --set optim.lr=-0.1",
     "lr-huge": f"plan easy.toml --set optim.lr=1{'0' * 400}",
     "label-smoothing-one": "plan easy.toml --set train.label_smoothing=1",
-    "dropout-ends-early": "plan easy.toml --set train.dropout_until=0.2",
+    "dropout-ends-early": "plan easy.toml --set train.dropout_end=0.2",
     "limits-without-sign": "plan easy.toml --set budget.params=20000 --set budget.epochs='20'",
     "limits-with-the-wrong-sign": (
         "plan easy.toml --set budget.params='> 9' --set budget.accuracy='< 99'"
@@ -54,24 +54,24 @@ WRONG = {
     "limit-over-100": "plan easy.toml --set budget.accuracy='>= 100.5'",
     "kind-unknown": "plan easy.toml --set budget.require='[\"dropuot\"]'",
     "kind-required-and-forbidden": "plan easy.toml --set budget.forbid='[\"gap\"]'",
-    "schedule-falls": "plan easy.toml --set schedule.progress='[0, 1, 0.5]'",
-    "val-read-but-not-cut": "train sprint --set train.evaluate=val",
+    "schedule-falls": "plan easy.toml --set schedule.at='[0, 1, 0.5]'",
+    "val-read-but-not-cut": "train sprint --set eval.each_epoch=val",
     # sizes against the data, and the model
-    "val-takes-everything": "train easy.toml --set data.val=400",
+    "val-takes-everything": "train easy.toml --set data.val_size=400",
     "batch-channels-and-shape": (
         "train source.toml --set model.name=models.py:TwelveClasses --set train.batch_size=401 "
         "--set data.mean=[0.1,0.1,0.1] --set data.std=[1,1,1]"
     ),
-    "batch-larger-than-the-rest": "train easy.toml --set train.batch_size=301 --set data.val=100",
+    "batch-larger-than-the-rest": "train easy.toml --set train.batch_size=301 --set data.val_size=100",
     "model-unknown": "plan easy.toml --set model.name=plian",
     "model-every-key-wrong": "plan model.toml",
     "model-lists-of-wrong-length": "plan sizes.toml",
     "model-keys-for-a-fixed-one": "plan published-16848 --set model.widths=[8]",
     "model-shrinks-to-nothing": (
-        "train easy.toml --set model.widths=[8,8,8,8,8,8] --set model.pools=[1,2,3,4,5,6]"
+        "train easy.toml --set model.widths=[8,8,8,8,8,8] --set model.pool_after=[1,2,3,4,5,6]"
     ),
     "model-kernel-larger-than-the-map": (
-        "train easy.toml --set model.widths=[8] --set model.kernels=[63] --set model.pools=[] "
+        "train easy.toml --set model.widths=[8] --set model.kernels=[63] --set model.pool_after=[] "
         "--set model.paddings=[0]"
     ),
     "model-too-large-to-build": "plan easy.toml --set model.widths=[4096,4096,4096,4096]",
@@ -158,9 +158,9 @@ WRONG = {
     ),
     "study-same-recipe-twice": "study easy.toml easy.toml --seeds 2",
     "study-into-a-file": "study easy.toml --seeds 2 --out easy.toml",
-    "study-judged-on-nothing": "study easy.toml --seeds 2 --set train.test=false",
+    "study-judged-on-nothing": "study easy.toml --seeds 2 --set eval.test=false",
     "study-judged-on-different-images": "study easy.toml sprint --seeds 2",
-    "study-sizes-that-do-not-fit": "study easy.toml --seeds 2 --set model.shares=[1,1]",
+    "study-sizes-that-do-not-fit": "study easy.toml --seeds 2 --set model.weight_groups=[1,1]",
     # search
     "search-nothing": "search nowhere --trials 0 --jobs 0 --seed -1",
     "search-typo": "search typo.toml",

@@ -46,7 +46,7 @@ def records(workshop: Path, tmp_path: Path) -> Path:
         text = (folder / "recipe.toml").read_text()
         (folder / "recipe.toml").write_text(text.replace("[8, 16]", recipe))
         result = json.loads((folder / "result.json").read_text())
-        result["test"] |= {"correct": correct, "wrong": list(range(100 - correct))}
+        result["test"] |= {"correct": correct, "misclassified": list(range(100 - correct))}
         result["seconds"]["total"] = seconds
         (folder / "result.json").write_text(json.dumps(result))
         environment = json.loads((folder / "environment.json").read_text())
@@ -169,7 +169,7 @@ def test_a_verdict_in_plain_words(width: int, golden: Callable[[str, str], None]
         params=20_000,
         epochs=Fraction(20),
         test=test,
-        test_reads=20,
+        test_evaluations=20,
         best=(17, replace(test, correct=9948)),
         seconds_train=61.25,
         seconds_total=70.5,

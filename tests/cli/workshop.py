@@ -24,12 +24,13 @@ from whit.training.plan import make_plan
 from whit.training.run import train_run
 
 EASY = """\
+schema = 2
 name = "easy"
 
 [model]
 name = "plain"
 widths = [8, 16]
-pools = [1, 2]
+pool_after = [1, 2]
 
 [data]
 name = "easy.npz"
@@ -40,8 +41,8 @@ batch_size = 16
 precision = "fp32"
 
 [augment]
-shift = 1.0
-rotate = 2.0
+translate = 1.0
+degrees = 2.0
 
 [budget]
 params = "< 20000"
@@ -149,6 +150,7 @@ FILES: dict[str, str | bytes] = {
     "import.py": "import torchvisionary\nclass Net: pass\n",
     "not-an.npz": "PK of a kind",
     "keys.toml": """\
+schema = 2
 name = "a name with blanks"
 colour = "blue"
 [model]
@@ -170,22 +172,24 @@ accuracy = ">= 101"
 require = ["batchnrom"]
 """,
     "model.toml": """\
+schema = 2
 name = "model"
 [model]
 name = "plain"
 widths = [0, 8, 70000]
 kernels = [5, 3]
-pools = [4]
+pool_after = [4]
 pading = [0]
 dropout = 1
 """,
     "sizes.toml": """\
+schema = 2
 name = "sizes"
 [model]
 name = "plain"
 widths = [8, 16, 16]
 kernels = [5, 3]
-pools = [4]
+pool_after = [4]
 """,
 }
 
@@ -230,7 +234,7 @@ def _runs(folder: Path) -> None:
         train_run(
             make_plan(recipe.with_overrides(["name=third"])), threads=1, out=Path("mixed/third-0")
         )
-        untested = recipe.with_overrides(["train.test=false", "name=untested", "train.epochs=1"])
+        untested = recipe.with_overrides(["eval.test=false", "name=untested", "train.epochs=1"])
         train_run(make_plan(untested), threads=1, out=Path("more/untested-0"))
     finally:
         os.chdir(before)

@@ -25,7 +25,7 @@ def trial(number: int, params: int, curve: list[int], seeds: int = 1, epochs: in
         for e, correct in enumerate(curve, start=1)
     )
     result = {"params": params, "epochs": epochs or len(curve), "seconds": {"train": 1.0}}
-    recipe = load_recipe("sprint").with_overrides(["train.test=false"])
+    recipe = load_recipe("sprint").with_overrides(["eval.test=false"])
     run = RunRecord(Path(f"{number:04d}"), recipe, {"seed": 0}, log, result)
     return Trial(number, run.path, cast(Any, None), SeedGroup("t", (run,) * seeds))
 

@@ -31,7 +31,7 @@ seeds = 2
 "train.epochs" = [2, 3]
 "train.batch_size" = 16
 "model.widths" = {each = {low = 2, high = 8}, count = {low = 1, high = 2}}
-"model.pools" = [[1]]
+"model.pool_after" = [[1]]
 "optim.lr" = {low = 0.02, high = 0.3, log = true}
 """
 
@@ -84,9 +84,9 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
 
     point = value["frontier"][0]
     recipe = load_recipe(place / point["recipe"])
-    assert (recipe.train.test, recipe.data.val) == (True, 100)  # as the base has it
+    assert (recipe.eval.test, recipe.data.val_size) == (True, 100)  # as the base has it
     run = json.loads((place / point["recipe"]).parent.joinpath("seed-0", "result.json").read_text())
-    assert run["test"]["reads"] == 0
+    assert run["test"]["evaluations"] == 0
     code, said = whit(place, "plan", str(Path(point["recipe"]).parent))
     assert code == 0, said
 

@@ -22,8 +22,8 @@ objectives = ["params", "accuracy"]
 "model.widths" = {each = {low = 4, high = 24, step = 4}, count = {low = 3, high = 6}}
 "model.kernels" = {each = [3, 5], count = "model.widths"}
 "model.paddings" = {each = 1, count = "model.widths"}
-"model.pools" = [[1], [1, 3]]
-"augment.rotate" = 3.0
+"model.pool_after" = [[1], [1, 3]]
+"augment.degrees" = 3.0
 "train.batch_size" = {low = 16, high = 256, log = true}
 """
 
@@ -47,7 +47,7 @@ def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
         sizes = recipe.model.arguments
         assert 0.01 <= recipe.optim.lr <= 0.5
         assert 16 <= recipe.train.batch_size <= 256
-        assert recipe.augment.rotate == 3.0
+        assert recipe.augment.degrees == 3.0
         assert len(sizes["widths"]) == len(sizes["kernels"]) == len(sizes["paddings"])
         assert set(sizes["kernels"]) <= {3, 5}
         seen["epochs"].add(recipe.train.epochs)
@@ -63,11 +63,16 @@ def test_every_choice_lies_in_its_range(tmp_path: Path) -> None:
 def test_candidates_are_judged_on_val_and_handed_over_with_the_test(tmp_path: Path) -> None:
     space = load_space(written(tmp_path, GOOD))
     recipe = space.build_recipe(space.suggest_changes(RandomSuggest(0)))
-    assert (recipe.train.test, recipe.data.val) == (True, 0)
+    assert (recipe.eval.test, recipe.data.val_size) == (True, 0)
     judged = space.for_validation(recipe)
-    assert (judged.train.test, judged.train.evaluate, judged.data.val) == (False, "val", 10_000)
+    assert (judged.eval.test, judged.eval.each_epoch, judged.data.val_size) == (
+        False,
+        "val",
+        10_000,
+    )
     assert (
-        judged.with_overrides(["data.val=0", "train.evaluate='none'", "train.test=true"]) == recipe
+        judged.with_overrides(["data.val_size=0", "eval.each_epoch='none'", "eval.test=true"])
+        == recipe
     )
 
 
@@ -128,7 +133,7 @@ def test_most_of_a_shipped_space_can_be_built(name: str) -> None:
         ('"optim.lr"', "optim.lr", 'optim: write the key in quotes: "optim.lr" = ...'),
         ("high = 0.5", f"high = 1{400 * '0'}", "wanted low and high, two numbers"),
         (
-            '"augment.rotate" = 3.0',
+            '"augment.degrees" = 3.0',
             '"optim.name" = ["sgd", "adamv"]',
             "'adamv' can never be chosen",
         ),

@@ -11,25 +11,28 @@ import pytest
 from harness.processes import whit
 
 RECIPE = """\
+schema = 2
 name = "easy"
 [model]
 name = "plain"
 widths = [8, 16]
-pools = [1, 2]
+pool_after = [1, 2]
 [data]
 name = "easy.npz"
-val = 100
+val_size = 100
 [train]
 epochs = 4
 batch_size = 4
-evaluate = "val"
 precision = "fp32"
 [augment]
-shift = 1.0
-rotate = 2.0
-[average]
+translate = 1.0
+degrees = 2.0
+[ema]
 decay = 0.9
 start = 0.5
+[eval]
+each_epoch = "val"
+
 [budget]
 params = "< 20000"
 epochs = "< 20"

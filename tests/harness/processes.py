@@ -150,7 +150,7 @@ def fresh(
 def evidence(run: Path) -> dict[str, Any]:
     """Return everything of a finished run that must not depend on how often it was killed."""
     result = json.loads((run / "result.json").read_text())
-    assert result.pop("seal")
+    assert result.pop("digest")
     del result["seconds"]
     result["files"] = {
         name: result["files"][name] for name in ("recipe.toml", "weights.safetensors")

@@ -132,14 +132,14 @@ def test_recipe_as_published(name: str) -> None:
     lr, batch_size, epochs, steps = RECIPES[name]
     optim = recipe.optim
     assert (optim.name, optim.lr, optim.momentum, optim.nesterov) == ("sgd", lr, 0.9, False)
-    assert (optim.weight_decay, optim.bias_lr) == (0.0, 1.0)
+    assert (optim.weight_decay, optim.bn_bias_lr_scale) == (0.0, 1.0)
     assert (recipe.train.batch_size, recipe.train.epochs) == (batch_size, epochs)
-    assert (recipe.train.precision, recipe.train.evaluate) == ("fp32", "test")
+    assert (recipe.train.precision, recipe.eval.each_epoch) == ("fp32", "test")
     assert recipe.train.label_smoothing == 0
     assert not recipe.augment.active()
-    assert recipe.data.val == 0
+    assert recipe.data.val_size == 0
     assert (recipe.data.mean, recipe.data.std) == ((0.1307,), (0.3081,))
-    assert {recipe.schedule.lr_factor()(p / 10) for p in range(11)} == {1.0}
+    assert {recipe.lr_factor()(p / 10) for p in range(11)} == {1.0}
     assert make_plan(recipe).steps_per_epoch == steps
 
 

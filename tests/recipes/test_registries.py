@@ -11,7 +11,7 @@ from pathlib import Path
 
 from whit.recipes.augmentations import AUGMENTATIONS
 from whit.recipes.optimizers import OPTIMIZERS
-from whit.recipes.recipe import AugmentSpec, OptimSpec
+from whit.recipes.sections import AugmentSpec, OptimSpec
 
 # The entries are added before the recipe's schema is built, as if they were in the modules.
 SCRIPT = """
@@ -66,7 +66,7 @@ def test_a_new_augmentation_and_a_new_optimizer_train_and_are_reported(
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("met\n")
-    assert "rotate 2, shift 1, brightness 0.25" in done.stdout
+    assert "degrees 2, translate 1, brightness 0.25" in done.stdout
     assert "sign, peak learning rate 0.003" in done.stdout
     saved = (tmp_path / "run" / "recipe.toml").read_text()
     assert "brightness = 0.25" in saved
@@ -75,7 +75,7 @@ def test_a_new_augmentation_and_a_new_optimizer_train_and_are_reported(
 
 def test_the_schema_has_the_keys_of_all_entries() -> None:
     keys = [key for kind in AUGMENTATIONS for key in kind.model_fields]
-    assert list(AugmentSpec.model_fields) == [*keys, "until"]
+    assert list(AugmentSpec.model_fields) == [*keys, "end"]
     assert AugmentSpec().active() == []
     for name, rule in OPTIMIZERS.items():
         assert set(rule.model_fields) < set(OptimSpec.model_fields)

@@ -19,7 +19,7 @@ def easy(easy_npz: Path) -> Recipe:
             "name=easy",
             "model.name=plain",
             "model.widths=[4, 8]",
-            "model.pools=[1, 2]",
+            "model.pool_after=[1, 2]",
             f"data.name={easy_npz}",
             "train.epochs=2",
             "train.batch_size=50",

@@ -49,7 +49,7 @@ def test_errors_come_worst_first(runs: Path) -> None:
     record = read_run(runs / "seed-0")
     found = analyze_run(load_run_model(record))
     assert record.result is not None
-    assert sorted(error.index for error in found.errors) == record.result["test"]["wrong"]
+    assert sorted(error.index for error in found.errors) == record.result["test"]["misclassified"]
     chances = [error.probabilities[error.true] for error in found.errors]
     assert chances == sorted(chances)
     for error in found.errors:

@@ -91,7 +91,7 @@ def test_a_run_without_weights_shows_what_its_record_says(finished: Path) -> Non
     assert "weights.safetensors is missing" in page.text
     assert record.result is not None
     tiles = [i for i in page.named("img") if "image/png" in (i["src"] or "")]
-    assert len(tiles) == len(record.result["test"]["wrong"])
+    assert len(tiles) == len(record.result["test"]["misclassified"])
     result = json.loads((finished / "result.json").read_text())
     result["verdict"] = "met"
     result["params"] = 3
@@ -124,7 +124,7 @@ def test_a_diverged_run_claims_nothing(finished: Path) -> None:
 
 
 def test_a_run_tuned_on_val_says_so(easy: Recipe, tmp_path: Path) -> None:
-    changes = ["data.val=100", "train.evaluate=val", "train.test=false", "train.epochs=1"]
+    changes = ["data.val_size=100", "eval.each_epoch=val", "eval.test=false", "train.epochs=1"]
     record = train(easy.with_overrides(changes), tmp_path / "study" / "seed-0")
     found = collect_run_facts(record).analysis
     assert found is not None
@@ -143,7 +143,7 @@ def test_a_run_tuned_on_val_says_so(easy: Recipe, tmp_path: Path) -> None:
 
 
 def test_a_run_judged_on_nothing(easy: Recipe, tmp_path: Path) -> None:
-    record = train(easy.with_overrides(["train.test=false", "train.epochs=1"]), tmp_path / "run")
+    record = train(easy.with_overrides(["eval.test=false", "train.epochs=1"]), tmp_path / "run")
     page = checked(render_run_html(record))
     assert "judged on neither test nor val images" in page.text
 
@@ -200,8 +200,8 @@ def test_colour_and_many_classes(tmp_path: Path) -> None:
 
 def test_disputed_labels_are_marked_on_mnist_alone(tmp_path: Path) -> None:
     recipe = load_recipe("sprint").with_overrides(
-        ["data.val=59000", "train.epochs=1", "train.batch_size=250", "model.name=plain",
-         "model.widths=[4, 8]", "model.pools=[1, 2]"]
+        ["data.val_size=59000", "train.epochs=1", "train.batch_size=250", "model.name=plain",
+         "model.widths=[4, 8]", "model.pool_after=[1, 2]"]
     )  # fmt: skip
     record = train(recipe, tmp_path / "run")
     found = collect_run_facts(record).analysis
@@ -219,7 +219,7 @@ def test_disputed_labels_are_marked_on_mnist_alone(tmp_path: Path) -> None:
     text = render_run_html(record)
     page = checked(text)
     assert "and" in page.text
-    val = replace(record, recipe=recipe.with_overrides(["train.test=false"]))
+    val = replace(record, recipe=recipe.with_overrides(["eval.test=false"]))
     from whit.verification.error_analysis import known_label_errors
 
     assert known_label_errors(val) == frozenset()

@@ -25,7 +25,7 @@ def test_a_study_shows_its_spread_and_what_most_seeds_get_wrong(runs: Path) -> N
     median = correct.index(sorted(correct)[1])
     assert f"Seed {median}, the median" in page.sections
     assert "3 of 3 seeds met the budget." in page.text
-    wrong = [set(result["test"]["wrong"]) for result in results]
+    wrong = [set(result["test"]["misclassified"]) for result in results]
     most = {i for i in range(100) if sum(i in found for found in wrong) >= 2}
     assert f"{len(most)} test images are wrong for more than half of 3 seeds." in page.text
     alts = [image["alt"] or "" for image in page.named("img")]

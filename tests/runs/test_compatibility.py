@@ -88,7 +88,7 @@ def test_other_threads_are_refused_or_recorded(unfinished: Path) -> None:
     assert code == 0
     assert "whit: Accepted: threads: 2 then, 1 now." in said
     result = json.loads((unfinished / "run" / "result.json").read_text())
-    (change,) = result["changes"]
+    (change,) = result["accepted_changes"]
     assert (change["what"], change["before"], change["now"]) == ("threads", 2, 1)
     (note,) = result["notes"]
     assert note.endswith("although not everything was as before: threads: 2 then, 1 now.")
@@ -107,7 +107,7 @@ def test_accepted_changes_hold_from_then_on(unfinished: Path) -> None:
     code, said = command_line(unfinished, *RESUME)
     assert code == 0, said
     result = json.loads((unfinished / "run" / "result.json").read_text())
-    assert [change["what"] for change in result["changes"]] == ["threads"]
+    assert [change["what"] for change in result["accepted_changes"]] == ["threads"]
 
 
 def test_an_altered_recipe_is_refused(unfinished: Path) -> None:

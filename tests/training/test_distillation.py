@@ -19,7 +19,8 @@ from whit.data.normalization import Normalize
 from whit.errors import IncompatibleResume, InputError, Interrupted, ModelError, RecipeError
 from whit.experiments.execution.job import Job
 from whit.experiments.execution.runner import run_job
-from whit.recipes.recipe import DistillSpec, load_recipe
+from whit.recipes.recipe import load_recipe
+from whit.recipes.sections import DistillSpec
 from whit.training.callback import RunCallback
 from whit.training.optimization.distillation import Distillation
 from whit.training.plan import make_plan
@@ -133,7 +134,7 @@ def test_who_may_not_teach(easy_recipe: Path, teacher: Path, tmp_path: Path) -> 
     (unfinished / "result.json").unlink()
     with pytest.raises(InputError, match="the run did not finish, so it can teach nothing"):
         make_plan(student(easy_recipe, unfinished))
-    held_out = student(easy_recipe, teacher, "data.val=20")
+    held_out = student(easy_recipe, teacher, "data.val_size=20")
     with pytest.raises(InputError, match=r"holds out 20 images .* which it may have seen"):
         make_plan(held_out)
     with pytest.raises(ModelError, match=r"it knows images \(1, 28, 28\) of 10 classes"):

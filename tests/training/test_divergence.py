@@ -108,7 +108,7 @@ def test_weights_that_overflow_with_finite_gradients(workplace: Path) -> None:
             return self.conv(x).mean((2, 3)) * 3e38
 
     recipe = whit.load_recipe(workplace / "easy.toml").with_overrides(
-        [f"data.name={workplace / 'easy.npz'}", "optim.lr=1000", "average.decay=0.0"]
+        [f"data.name={workplace / 'easy.npz'}", "optim.lr=1000", "ema.decay=0.0"]
     )
     torch.manual_seed(0)
     net = Net()
@@ -132,7 +132,7 @@ def test_an_evaluation_that_is_not_finite_is_no_nan_in_json(workplace: Path) -> 
             return logits if self.training else logits * float("inf")
 
     recipe = whit.load_recipe(workplace / "easy.toml").with_overrides(
-        [f"data.name={workplace / 'easy.npz'}", "train.epochs=1", "average.decay=0.0"]
+        [f"data.name={workplace / 'easy.npz'}", "train.epochs=1", "ema.decay=0.0"]
     )
     whit.train(recipe, Net(), out=workplace / "run", quiet=True)
     for name in ("log.jsonl", "result.json"):

@@ -21,7 +21,8 @@ from whit.errors import Diverged
 from whit.models.layers import Dropout, GlobalAvgPool, named_sequential
 from whit.models.plain import PlainConfig, plain
 from whit.recipes.augmentations import Affine
-from whit.recipes.recipe import AugmentSpec, EMASpec, OptimSpec, Recipe
+from whit.recipes.recipe import Recipe
+from whit.recipes.sections import AugmentSpec, EMASpec, OptimSpec
 from whit.runs.result import EpochRecord
 from whit.training.evaluation import evaluate
 from whit.training.loop import train as train_state
@@ -128,7 +129,7 @@ def test_a_loader_that_gives_more_is_counted() -> None:
 
 def test_divergence_stops_at_the_step() -> None:
     recipe = RECIPE.with_overrides(
-        ["optim.lr=1000", "train.precision=fp32", "schedule.scale=[1, 1, 1]"]
+        ["optim.lr=1000", "train.precision=fp32", "schedule.factor=[1, 1, 1]"]
     )
     model = named_sequential(nn.Flatten(), nn.Linear(784, 10))
     with torch.no_grad():
@@ -186,7 +187,7 @@ def test_warps_end_where_the_recipe_says() -> None:
 
 def test_dropout_ends_where_the_recipe_says() -> None:
     """Two epochs of 200 images: until progress 0.74 is until batch 3 of the second epoch."""
-    recipe = RECIPE.with_overrides(["train.dropout_until=0.74", "train.batch_size=50"])
+    recipe = RECIPE.with_overrides(["train.dropout_end=0.74", "train.batch_size=50"])
     model = small_model()
     dropping, counting = [], []
     layers = {type(module).__name__: module for module in model.modules()}
@@ -202,7 +203,7 @@ def test_batchnorm_ends_on_the_statistics_of_what_is_judged() -> None:
     layers = Dropout(0.5), nn.Flatten(), nn.BatchNorm1d(784, momentum=0.9), nn.Linear(784, 10)
     model = nn.Sequential(*layers)
     far = []
-    for changes in ([], ["train.dropout_until=0.5"]):
+    for changes in ([], ["train.dropout_end=0.5"]):
         twin, loader = copy.deepcopy(model), small_loader()
         list(train(twin, loader, RECIPE.with_overrides(changes), 0))
         images = loader.normalize(loader.images.float()).flatten(1)
@@ -287,13 +288,17 @@ def test_evaluate_counts_every_image_and_drops_no_remainder() -> None:
     split = easy_split("test", 103)
     whole = evaluate(model, split, NORMALISE, batch_size=103)
     parts = evaluate(model, split, NORMALISE, batch_size=50)
-    assert (parts.correct, parts.total, parts.wrong) == (whole.correct, 103, whole.wrong)
+    assert (parts.correct, parts.total, parts.misclassified) == (
+        whole.correct,
+        103,
+        whole.misclassified,
+    )
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
     model.eval()
     logits = torch.cat([model(NORMALISE(image[None].float())) for image in split.images])
     right = logits.argmax(1) == split.labels
     assert whole.correct == int(right.sum())
-    assert list(whole.wrong) == (~right).nonzero().flatten().tolist()
+    assert list(whole.misclassified) == (~right).nonzero().flatten().tolist()
     assert whole.loss == pytest.approx(F.cross_entropy(logits, split.labels).item(), rel=1e-5)
 
 
@@ -308,7 +313,7 @@ def test_optimizer_groups_hold_every_tensor_once() -> None:
     model = small_model()
     model.tied = model.conv1  # type: ignore[assignment]
     model.linear1.bias.requires_grad = False  # type: ignore[union-attr]
-    spec = OptimSpec(name="adamw", lr=0.01, weight_decay=0.1, bias_lr=8.0)
+    spec = OptimSpec(name="adamw", lr=0.01, weight_decay=0.1, bn_bias_lr_scale=8.0)
     groups = build_optimizer(model, spec).groups
     held = [id(p) for group in groups for p in group.params]
     wanted = {id(p) for p in model.parameters() if p.requires_grad}

@@ -28,7 +28,7 @@ from whit.export.program import LOGIT_SCALE
 from whit.export.quantization.quantize import quantize
 from whit.export.quantization.reference import int8_logits
 from whit.models.build import build_initialized_model
-from whit.recipes.recipe import QATSpec
+from whit.recipes.sections import QATSpec
 from whit.runs.reader import read_run
 from whit.runs.result import EpochRecord, Evaluation
 from whit.training.callback import RunCallback
@@ -102,11 +102,12 @@ def test_packed_weights_can_be_read_again() -> None:
 
 def recipe_text(folder: Path, quantise: str) -> str:
     return f"""
+schema = 2
 name = "few-bits"
 [model]
 name = "plain"
 widths = [6, 8]
-kinds = ["conv", "separable"]
+conv_types = ["conv", "separable"]
 [data]
 name = "{folder}"
 [train]
@@ -204,7 +205,7 @@ class StopAfter(RunCallback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("changes", [[], ["model.dropout=0.3", "train.dropout_until=0.5"]])
+@pytest.mark.parametrize("changes", [[], ["model.dropout=0.3", "train.dropout_end=0.5"]])
 def test_it_resumes_to_the_same_bytes(recipe: Path, tmp_path: Path, changes: list[str]) -> None:
     planned = make_plan(whit.load_recipe(recipe).with_overrides(changes))
     whole = train_run(planned, out=tmp_path / "whole", threads=1)
@@ -222,7 +223,7 @@ def test_what_is_judged_has_rounded_weights(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the epoch on that ends beyond `start`; a stop amid a judgement loses no weights."""
-    changes = ["data.val=100", "train.evaluate=val", "quantise.start=0.5"]
+    changes = ["data.val_size=100", "eval.each_epoch=val", "qat.start=0.5"]
     planned = make_plan(whit.load_recipe(recipe).with_overrides(changes))
     seen: list[bool] = []
 
@@ -250,4 +251,4 @@ def test_what_is_judged_has_rounded_weights(
 def test_wrong_bits_are_refused(recipe: Path) -> None:
     for bits in (1, 9, 4.5):
         with pytest.raises(RecipeError, match=r"quantise\.bits"):
-            whit.load_recipe(recipe).with_overrides([f"quantise.bits={bits}"])
+            whit.load_recipe(recipe).with_overrides([f"qat.bits={bits}"])

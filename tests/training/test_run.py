@@ -35,9 +35,9 @@ FILES = {
 RESULT_KEYS = {
     "state",
     "optimizer_sha256",
-    "changes",
+    "accepted_changes",
     "files",
-    "seal",
+    "digest",
     "verdict",
     "violations",
     "params",
@@ -75,8 +75,8 @@ def test_the_folder_is_complete(finished: Path) -> None:
     assert result["images_seen"] == 1200
     assert result["epochs"] == 3
     assert result["test"]["total"] == 100
-    assert result["test"]["reads"] == 1
-    assert len(result["test"]["wrong"]) == 100 - result["test"]["correct"]
+    assert result["test"]["evaluations"] == 1
+    assert len(result["test"]["misclassified"]) == 100 - result["test"]["correct"]
     content = (finished / "weights.safetensors").read_bytes()
     assert result["weights_sha256"] == hashlib.sha256(content).hexdigest()
     record = read_run(finished)
@@ -155,12 +155,12 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
 
 def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path: Path) -> None:
     recipe = whit.load_recipe(easy_recipe).with_overrides(
-        ["data.val=50", "train.evaluate=val", "train.test=false"]
+        ["data.val_size=50", "eval.each_epoch=val", "eval.test=false"]
     )
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert result.verdict == "pending"
     assert result.test is None
-    assert result.to_json()["test"]["reads"] == 0
+    assert result.to_json()["test"]["evaluations"] == 0
     judgement = whit.audit(tmp_path / "run")
     assert judgement.verdict == "pending"
     assert judgement.metrics.correct is None
@@ -171,9 +171,9 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
 
 
 def test_test_read_each_epoch_is_said(easy_recipe: Path, tmp_path: Path) -> None:
-    recipe = whit.load_recipe(easy_recipe).with_overrides(["train.evaluate=test"])
+    recipe = whit.load_recipe(easy_recipe).with_overrides(["eval.each_epoch=test"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
-    assert result.to_json()["test"]["reads"] == 3
+    assert result.to_json()["test"]["evaluations"] == 3
     assert any("read 3 times" in note for note in result.notes)
 
 

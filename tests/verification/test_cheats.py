@@ -277,7 +277,7 @@ def test_test_images_as_validation(easy_recipe: Path, tmp_path: Path) -> None:
         test_images=test_images,
         test_labels=test_labels,
     )
-    recipe = load_recipe(easy_recipe).with_overrides([f"data.name={path}", "train.evaluate=val"])
+    recipe = load_recipe(easy_recipe).with_overrides([f"data.name={path}", "eval.each_epoch=val"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert "test images in training" in {violation.rule for violation in result.violations}
 
@@ -285,7 +285,7 @@ def test_test_images_as_validation(easy_recipe: Path, tmp_path: Path) -> None:
 def finished(easy_recipe: Path, tmp_path: Path) -> Path:
     """A run whose best epoch is not its last: the rate is far too high at the end."""
     recipe = load_recipe(easy_recipe).with_overrides(
-        ["train.evaluate=test", "schedule.progress=[0.0, 0.6, 1.0]", "schedule.scale=[0.5, 1, 900]"]
+        ["eval.each_epoch=test", "schedule.at=[0.0, 0.6, 1.0]", "schedule.factor=[0.5, 1, 900]"]
     )
     whit.train(recipe, out=tmp_path / "run", quiet=True)
     return tmp_path / "run"

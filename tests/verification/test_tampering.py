@@ -91,12 +91,12 @@ def test_without_what_is_judged_there_is_no_judgement(run: Path, name: str) -> N
     [
         lambda r: r["seconds"].update(train=0.001),
         lambda r: r.update(seed=1),
-        lambda r: r.pop("seal"),
+        lambda r: r.pop("digest"),
         lambda r: r["files"].pop("audit.txt"),
         lambda r: r.update(notes=["all is well"]),
         lambda r: r["best_epoch"].update(epoch=1),
     ],
-    ids=["seconds", "seed", "seal", "files", "notes", "best epoch"],
+    ids=["seconds", "seed", "digest", "files", "notes", "best epoch"],
 )
 def test_anything_altered_in_the_result_is_found(run: Path, change: Any) -> None:
     edited(run, change)
@@ -126,7 +126,7 @@ def test_a_forger_who_seals_again_is_found_by_the_weights(run: Path) -> None:
         import hashlib
 
         result["weights_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-        for key in ("files", "seal"):
+        for key in ("files", "digest"):
             del result[key]
         result.update(with_manifest(result, run))
 
@@ -143,7 +143,7 @@ def test_what_the_network_computes_and_sees_is_recomputed(
     assert json.loads((run / "result.json").read_text())[key] == recomputed[key]
 
     def forge(result: dict[str, Any], **changes: object) -> None:
-        for name in ("files", "seal"):
+        for name in ("files", "digest"):
             del result[name]
         result.update(with_manifest({**result, **changes}, run))
 
@@ -173,7 +173,7 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
             right = result["test"]["total"] - len(wrong)
             result["test"].update(wrong=wrong, correct=right, accuracy=float(right))
             result["weights_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-            for key in ("files", "seal"):
+            for key in ("files", "digest"):
                 result.pop(key, None)
             result.update(with_manifest(result, run))
 
@@ -214,7 +214,7 @@ def _wrong(run: Path) -> tuple[int, ...]:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name)
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
-    return evaluate(model, dataset.test, normalize).wrong
+    return evaluate(model, dataset.test, normalize).misclassified
 
 
 def test_changed_code_is_said(run: Path) -> None:

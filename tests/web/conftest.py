@@ -13,11 +13,12 @@ from asking import Server
 import whit
 
 RECIPE = """\
+schema = 2
 name = "easy"
 [model]
 name = "plain"
 widths = [8, 16]
-pools = [1, 2]
+pool_after = [1, 2]
 [data]
 name = "easy.npz"
 [train]

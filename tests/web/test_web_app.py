@@ -83,7 +83,7 @@ def test_one_run(server: Server, shown: Path) -> None:
     log = [json.loads(line) for line in (shown / "runs/one/log.jsonl").read_text().splitlines()]
     assert value["log"] == log
     assert value["result"]["verdict"] == "met"
-    assert "wrong" not in value["result"]["test"]
+    assert "misclassified" not in value["result"]["test"]
     assert (value["owner"], value["why_no_network"]) == (None, None)
     stopped = server.get(f"/api/runs/{rows['runs/stopped']['id']}").json
     assert (stopped["state"], stopped["result"]) == ("stopped", None)
@@ -101,7 +101,7 @@ def test_the_network_and_the_errors(server: Server, shown: Path) -> None:
     value = answer.json
     assert (value["split"], value["total"], value["shape"]) == ("test", 100, [1, 28, 28])
     result = json.loads((shown / "runs/one/result.json").read_text())
-    assert sorted(e["index"] for e in value["errors"]) == result["test"]["wrong"]
+    assert sorted(e["index"] for e in value["errors"]) == result["test"]["misclassified"]
     sure = [error["probabilities"][error["true"]] for error in value["errors"]]
     assert sure == sorted(sure)
     assert all(len(base64.b64decode(error["pixels"])) == 784 for error in value["errors"])

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from whit.cli.export import export
 from whit.cli.inspect import audit, compare, data, plan, recipes, runs
@@ -21,18 +22,19 @@ from whit.cli.search import search
 from whit.cli.serve import serve
 from whit.cli.study import study
 from whit.cli.train import train
+from whit.cli.usage import report_usage_error
 from whit.errors import InputError, WhitError
 from whit.recipes.budget import BudgetInfeasible
 from whit.system.console import echo
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Train image classifiers that keep a budget of parameters, epochs and accuracy.",
-    epilog="Exit codes: 0 budget met or work done, 1 budget missed, 2 bad input, "
-    "3 the run failed, 130 or 143 stopped.",
+    help="Train image classifiers within a budget of parameters, epochs and accuracy.",
+    epilog="Exit codes: 0 budget met, or done; 1 budget missed; 2 bad input; 3 the run failed; "
+    "130, 143 or 129 interrupted.",
 )
 for _command in (
     *(recipes, plan, train, audit, runs, compare, study, search),
@@ -52,7 +54,7 @@ def _options(
 
 
 class _Stopped(BaseException):
-    """A signal outside a run; no `except Exception` of a user's model holds it up."""
+    """A signal outside a run; an `except Exception` in a user's model does not catch it."""
 
 
 @contextmanager
@@ -85,9 +87,12 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        app(prog_name="whit")  # also as `python -m whit`
+        code = app(prog_name="whit", standalone_mode=False)  # also as `python -m whit`
+        return code if isinstance(code, int) else 0
+    except TyperException as error:
+        return report_usage_error(error, sys.argv[1:])
     except BudgetInfeasible as error:
-        lines = ["refused before training; the budget cannot be kept:"]
+        lines = ["refused before training: the budget cannot be met."]
         lines += [f"  - {violation.message}" for violation in error.violations]
         echo("whit: " + "\n".join(lines), sys.stderr)
         return error.exit_code
@@ -96,8 +101,7 @@ def _run() -> int:
         echo("\n".join(f"whit: {problem}" for problem in problems), sys.stderr)
         return error.exit_code
     except Exception:
-        # Nobody foresaw it, so its lines are shown; exit code 1 would say "budget missed".
-        advice = "If they do not end in your own model, it is a fault of whit: please report it."
-        echo(f"{traceback.format_exc()}whit: failed as the lines above say. {advice}", sys.stderr)
+        # Unexpected, so its traceback is shown; exit code 1 would mean "budget missed".
+        advice = "Unless it ends in your own model, please report this as a bug of whit."
+        echo(f"{traceback.format_exc()}whit: failed with the error above. {advice}", sys.stderr)
         return WhitError.exit_code
-    return 0

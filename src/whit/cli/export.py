@@ -16,27 +16,28 @@ _INT8_TARGETS = [target.name for target in TARGETS.values() if not target.no_int
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     to: Annotated[
         str,
         typer.Option(
             "--format",
-            metavar="FORM",
+            metavar="FORMAT",
             help="; ".join(f"{each.name}: {each.summary}" for each in TARGETS.values()) + ".",
         ),
     ],
     int8: Annotated[
         bool,
         typer.Option(
-            "--int8", help=f"In whole numbers of 8 bits, for {' and '.join(_INT8_TARGETS)}."
+            "--int8",
+            help=f"Quantize to int8, integer arithmetic only ({' and '.join(_INT8_TARGETS)}).",
         ),
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Where to; must not be there yet.")
+        Path | None, typer.Option(metavar="PATH", help="Output path; must not exist.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ship a run, and prove it equal on every image it was judged on."""
+    """Export a trained model and verify it on the full test set."""
     if to not in TARGETS:
         raise InputError(
             f"--format {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}"

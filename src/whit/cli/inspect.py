@@ -1,4 +1,4 @@
-"""Commands that only read: recipes, plans, audits, runs, comparisons, data sets."""
+"""Read-only commands: recipes, plans, audits, runs, comparisons, data sets."""
 
 from __future__ import annotations
 
@@ -16,18 +16,43 @@ if TYPE_CHECKING:
     from whit.data.splits import Dataset
 
 
-def recipes(as_json: options.AsJson = False) -> None:
-    """List the shipped recipes, their sizes and recorded accuracy."""
+def recipes(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="Print this recipe, to copy and to change."),
+    ] = None,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Print the reference of all recipe keys.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the built-in recipes, or print one of them."""
     from whit.recipes.listing import recipe_rows, recipe_table
+    from whit.recipes.recipe import builtin_recipes, load_recipe
 
-    rows = recipe_rows()
-    show(rows, lambda width: recipe_table(rows, width), as_json)
+    if keys and recipe is not None:
+        raise InputError("--keys lists the keys of all recipes: omit RECIPE.")
+    if keys:
+        from whit.models.key_reference import recipe_key_tables
+        from whit.recipes.key_reference import key_reference_json, key_reference_text
+
+        tables = recipe_key_tables()
+        show(key_reference_json(tables), lambda width: key_reference_text(tables, width), as_json)
+    elif recipe is not None:
+        loaded = load_recipe(recipe)
+        text = builtin_recipes().get(recipe) or loaded.to_toml()
+        show(
+            loaded.model_dump(mode="json", exclude_none=True), lambda width: text.rstrip(), as_json
+        )
+    else:
+        rows = recipe_rows()
+        show(rows, lambda width: recipe_table(rows, width), as_json)
 
 
 def plan(
     recipe: options.RecipeName, set_: options.Overrides = None, as_json: options.AsJson = False
 ) -> None:
-    """Show a recipe's layers, steps and predicted verdict. Reads no data."""
+    """Show a recipe's layers, training steps and predicted verdict, without reading data."""
     loaded = options.load_recipe_with_overrides(recipe, set_)
     from whit.training.plan import make_plan
 
@@ -42,19 +67,21 @@ def audit(
         str,
         typer.Argument(
             metavar="TARGET",
-            help="A run folder, recipe, file.py:Class, notebook.ipynb:Class or .safetensors.",
+            help="Run folder, recipe, file.py:Class, notebook.ipynb:Class or .safetensors file.",
         ),
     ],
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="RECIPE", help="Data, model sizes and budget to judge by."),
+        typer.Option(
+            metavar="RECIPE", help="Recipe with the data set, model arguments and budget."
+        ),
     ] = None,
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Recompute layers and verdict. Believes no record."""
+    """Recompute everything from the weights; ignores stored results."""
     if set_ and recipe is None:
-        raise InputError("--set changes a recipe: add --recipe RECIPE.")
+        raise InputError("--set overrides keys of a recipe: add --recipe RECIPE.")
     loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
     from whit.verification.verify import audit
 
@@ -66,11 +93,12 @@ def audit(
 
 def runs(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="FOLDER", help="By default runs/.")
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER", help="Folders of runs.  [default: runs/]"),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """List run folders."""
+    """List runs."""
     from whit.runs.listing import run_rows, run_table
 
     rows = run_rows(folders or [Path("runs")])
@@ -83,7 +111,7 @@ def compare(
     ],
     as_json: options.AsJson = False,
 ) -> None:
-    """Set runs side by side, with the evidence for a difference."""
+    """Compare runs, with significance tests."""
     from whit.experiments.comparison import compare_runs
 
     comparison = compare_runs(folders)
@@ -92,11 +120,11 @@ def compare(
 
 def data(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A shipped data set, or a path.")
+        str, typer.Argument(metavar="NAME", help="Built-in data set, or a path.")
     ] = "mnist",
     as_json: options.AsJson = False,
 ) -> None:
-    """Load and verify a data set, and say what is in it."""
+    """Load and verify a data set, and describe it."""
     from whit.data.datasets import load_dataset
 
     facts = dataset_facts(load_dataset(name))
@@ -104,7 +132,7 @@ def data(
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """Return what a data set holds; it was verified when it was loaded."""
+    """Describe a data set; it was verified when it was loaded."""
     return {
         "name": dataset.name,
         "source": dataset.source,

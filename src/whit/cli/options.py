@@ -12,32 +12,49 @@ from typing import Annotated, Any
 import typer
 
 from whit.errors import InputError
-from whit.recipes.recipe import Recipe, load_recipe
+from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe
 from whit.system.console import exit_immediately, warn
 from whit.system.optional_deps import require_extra
 from whit.system.signals import SignalHandler, StopRequested
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name, or a path.")]
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Return the built-in recipes that begin so, for shell completion."""
+    return [name for name in builtin_recipes() if name.startswith(incomplete)]
+
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="Built-in recipe name or path to a .toml file.",
+        autocompletion=complete_recipe,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; saved with the run."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable, saved with the run."
+    ),
 ]
-Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; else cpu.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N.  [default: cpu]")
+]
 Jobs = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Runs at the same time; by default as the cores allow."),
+    typer.Option(metavar="N", help="Number of runs in parallel.  [default: cores / threads]"),
 ]
-Threads = Annotated[str, typer.Option(metavar="N", help="Processor threads of each run.")]
+Threads = Annotated[str, typer.Option(metavar="N", help="Processor threads per run.")]
 Cluster = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS", help="A dask scheduler, whose workers train; else this machine."
+        metavar="ADDRESS", help="Run on the workers of a dask scheduler.  [default: this machine]"
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value, nothing else.")]
 
-# Numbers of more digits cost Python more than a moment, and are none that whit allows.
+# Longer numbers take Python long to parse, and none is allowed anywhere.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -49,26 +66,26 @@ def load_recipe_with_overrides(name: str, changes: list[str] | None) -> Recipe:
 def parse_seed(text: str) -> int:
     seed = parse_int("--seed", text)
     if not 0 <= seed < 2**63:
-        raise InputError(f"--seed {seed}: allowed are 0 to {2**63 - 1}.")
+        raise InputError(f"--seed {seed}: allowed: 0 to {2**63 - 1}.")
     return seed
 
 
 def parse_positive_int(option: str, text: str, maximum: int) -> int:
     number = parse_int(option, text)
     if not 1 <= number <= maximum:
-        raise InputError(f"{option} {number}: allowed are 1 to {maximum:,}.")
+        raise InputError(f"{option} {number}: allowed: 1 to {maximum:,}.")
     return number
 
 
 def parse_int(option: str, text: str) -> int:
     if not _INTEGER.fullmatch(text):
         start = text if len(text) <= 30 else f"{text[:27]}..."
-        raise InputError(f"{option} {start}: wanted a whole number of at most 20 digits.")
+        raise InputError(f"{option} {start}: expected an integer of at most 20 digits.")
     return int(text)
 
 
 def collect_errors(*checks: Callable[[], Any]) -> list[Any]:
-    """Return what every check returns, or raise all that was wrong at once."""
+    """Return what every check returns, or raise all their errors at once."""
     values: list[Any] = []
     problems: list[str] = []
     for check in checks:
@@ -91,10 +108,12 @@ def exit_with_verdict(verdict: str) -> None:
 def catch_signals() -> Iterator[SignalHandler]:
     """Record signals; one that comes before or after the training ends the command."""
     try:
-        with SignalHandler(partial(exit_immediately, resume_hint="the same command")) as signals:
+        with SignalHandler(
+            partial(exit_immediately, resume_hint="Run the same command to resume.")
+        ) as signals:
             yield signals
     except StopRequested as stop:
-        raise stop.to_error(". The same command goes on.") from None
+        raise stop.to_error(". Run the same command to resume.") from None
 
 
 def open_executor(
@@ -114,9 +133,7 @@ def open_executor(
         num_jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
         return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, warn)
     if jobs is not None:
-        raise InputError(
-            "--jobs: a cluster has as many as its workers have threads: leave it away."
-        )
+        raise InputError("--jobs: a cluster runs as many as its workers have threads; omit it.")
     require_extra("cluster", "distributed")
     from whit.experiments.execution.dask_cluster import DaskExecutor
 

@@ -1,4 +1,4 @@
-"""The command that trains one run, or resumes it."""
+"""The command that trains or resumes one run."""
 
 from __future__ import annotations
 
@@ -23,41 +23,46 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]", help=f"A shipped name, or a path; else {DEFAULT_RECIPE}."
+            metavar="[RECIPE]",
+            help=f"Built-in recipe name or path to a .toml file.  [default: {DEFAULT_RECIPE}]",
+            autocompletion=options.complete_recipe,
         ),
     ] = None,
     set_: options.Overrides = None,
     seed: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Decides weights, order, warps and dropout; else 0."),
+        typer.Option(
+            metavar="N",
+            help="Seed of initialization, shuffling, augmentation and dropout.  [default: 0]",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Run folder to make; by default one under runs/."),
+        typer.Option(metavar="FOLDER", help="Run folder to create.  [default: a new one in runs/]"),
     ] = None,
     device: options.Device = None,
     threads: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Processor threads; by default one a core."),
+        typer.Option(metavar="N", help="Processor threads.  [default: one per core]"),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Go on with a run that was stopped or killed."),
+        typer.Option(metavar="RUN", help="Resume a run that was stopped or killed."),
     ] = None,
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Resume under other threads, code, data; the result says so."
+            "--allow-changes", help="Resume with other threads, code or data; noted in the result."
         ),
     ] = False,
     steal_lock: Annotated[
         bool,
-        typer.Option("--steal-lock", help="Resume a run that another machine did not give back."),
+        typer.Option("--steal-lock", help="Take over a run still locked by another machine."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a recipe or resume a run, judge it, and leave a run folder."""
+    """Train a recipe or resume a run, check its budget, and write a run folder."""
     from whit.runs.folder import RunFolder
     from whit.training.device import resolve_device, resolve_threads
     from whit.training.plan import make_plan
@@ -68,7 +73,7 @@ def train(
         if resume is None:
             return options.load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
         given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
-        _refuse_given(given, "a run that is resumed has its own: leave it away.")
+        _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit it.")
         return None
 
     only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}
@@ -114,11 +119,12 @@ def train(
     except RunAlreadyFinished as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None
-        show(ended.result, partial(wrap, str(ended)), as_json)
+        show({"folder": str(resume), **ended.result}, partial(wrap, str(ended)), as_json)
         options.exit_with_verdict(ended.result["verdict"])
         return
     assert result.folder is not None
-    value = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
+    stored = json.loads((result.folder / layout.RESULT).read_text(encoding="utf-8"))
+    value = {"folder": str(result.folder), **stored}
     show(value, result.text, as_json)
     options.exit_with_verdict(result.verdict)
 

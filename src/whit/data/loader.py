@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whit.data.normalization import Normalize
 from whit.data.splits import Split
-from whit.recipes.recipe import AugmentSpec
+from whit.recipes.sections import AugmentSpec
 from whit.system.rng import derive_seed
 
 
@@ -36,7 +36,7 @@ class Loader:
         self.batch_size = batch_size
         self.normalize = normalize
         self.augmentations = augment.active() if augment else []
-        self.augment_until = augment.until if augment else 0.0  # progress: a share of `epochs`
+        self.augment_until = augment.end if augment else 0.0  # progress: a share of `epochs`
         self.epochs = epochs
         self.seed = seed
 

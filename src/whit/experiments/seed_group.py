@@ -47,7 +47,7 @@ class SeedGroup:
     @property
     def split(self) -> str:
         """`test`, or `val` for a recipe that leaves the test split alone."""
-        return "test" if self.runs[0].recipe.train.test else "val"
+        return "test" if self.runs[0].recipe.eval.test else "val"
 
     @cached_property
     def last(self) -> tuple[Evaluation, ...]:
@@ -210,8 +210,8 @@ def compare_groups(a: SeedGroup, b: SeedGroup) -> SignificanceTest:
     if len(a.runs) > 1 or len(b.runs) > 1:
         return statistics.welch_t_test(a.name, b.name, a.accuracy.values, b.accuracy.values)
     difference = b.accuracy.mean - a.accuracy.mean
-    wrong_a, wrong_b = (set(group.last[0].wrong) for group in (a, b))
-    if not (a.last[0].wrong or a.last[0].correct == a.last[0].total) or a.split != "test":
+    wrong_a, wrong_b = (set(group.last[0].misclassified) for group in (a, b))
+    if not (a.last[0].misclassified or a.last[0].correct == a.last[0].total) or a.split != "test":
         return SignificanceTest(a.name, b.name, difference, None, None, "one seed each")
     only_a, only_b = len(wrong_b - wrong_a), len(wrong_a - wrong_b)
     return statistics.mcnemar_test(a.name, b.name, difference, only_a, only_b)

@@ -107,13 +107,13 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
     problems = [f"{name.rpartition('-')[0]}: given twice." for name in duplicates]
     problems += [
         f"{recipe.name}: reads neither the test nor the val split, so a study of it shows "
-        'nothing: set train.test = true, or data.val and train.evaluate = "val".'
+        'nothing: set eval.test = true, or data.val_size and eval.each_epoch = "val".'
         for recipe in recipes
-        if not recipe.train.test and recipe.train.evaluate != "val"
+        if not recipe.eval.test and recipe.eval.each_epoch != "val"
     ]
     if problem := unwritable_reason(root, to_write=False):  # a finished study is only read again
         problems.append(f"--out {root}: {problem}")
-    evaluated = {(r.data.name, r.train.test or r.data.val) for r in recipes}
+    evaluated = {(r.data.name, r.eval.test or r.data.val_size) for r in recipes}
     if len(evaluated) > 1:
         problems.append("the recipes are not judged on the same images: give them the same data.")
     violations: list[Violation] = []

@@ -106,7 +106,7 @@ def export_run(
     trained = load_run_model(record, model)
     _require_unchanged(trained)
     graph, images = build_graph(trained), trained.split.images
-    expected = predict(trained.model, trained.split, trained.normalize)
+    expected = predict(trained.predictor, trained.split, trained.normalize)
     if int8:
         # Integers are only near the network, so what they are made from must be the network.
         _require_parity(trained, "graph", run_logits(graph, images), expected)

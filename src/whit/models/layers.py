@@ -111,41 +111,6 @@ class Deskew(nn.Module):
         return deskewed.contiguous(memory_format=torch.channels_last)
 
 
-_MAX_BATCH = 1000  # shifted images in a forward pass: more take memory and no less time
-# Shifts to the right and down, in pixels: none, to the four sides, to the four corners.
-_SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
-
-
-class ShiftTTA(nn.Module):
-    """Test-time augmentation over pixel shifts: the mean of the logits of shifted images.
-
-    `views` is 5 for the image and its shifts to the four sides, 9 with those to the corners.
-    Borders are padded by replication. In training there is one forward pass, without shifts.
-    AlexNet averages over ten crops in the same way (Krizhevsky et al. 2012).
-    """
-
-    def __init__(self, network: nn.Module, views: int):
-        super().__init__()
-        self.network = network
-        self.shifts = _SHIFTS[:views]
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.training:
-            return self.network(images)  # type: ignore[no-any-return]
-        padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-        height, width = images.shape[2:]
-        shifted = [
-            padded[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
-            for right, down in self.shifts
-        ]
-        batch = torch.cat(shifted).contiguous(memory_format=torch.channels_last)
-        logits = torch.cat([self.network(part) for part in torch.split(batch, _MAX_BATCH)])
-        return logits.view(len(shifted), len(images), -1).mean(0)
-
-    def extra_repr(self) -> str:
-        return f"views={len(self.shifts)}"
-
-
 class MultiColumn(nn.Module):
     """A multi-column network: the mean of the logits of its columns.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 import safetensors.torch
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from whit.errors import InputError
+from whit.recipes.schema1 import upgrade_weight_name
 
 _MAX_HEADER = 1_000_000  # bytes of names and shapes in a file, far more than a model needs
 
@@ -40,12 +42,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
         with path.open("rb") as stream:
             content = stream.read(max_bytes + 1)
         if len(content) > max_bytes:
-            raise InputError(f"{path}: larger than {max_bytes:,} bytes, so not of this model.")
-        stored = safetensors.torch.load(content)
+            raise InputError(
+                f"{path}: larger than {max_bytes:,} bytes, more than this model needs."
+            )
+        stored = _rename_schema1(safetensors.torch.load(content), expected)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from None
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}.") from None
+        raise InputError(f"{path}: not a complete safetensors file: {error}.") from None
     loaded = {expected[name].data_ptr() for name in stored if name in expected}
     problems = []
     for name, tensor in expected.items():
@@ -55,12 +59,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
         elif stored[name].shape != tensor.shape:
             problems.append(
                 f"{path}: tensor {name!r} is {tuple(stored[name].shape)}, "
-                f"the model wants {tuple(tensor.shape)}."
+                f"the model expects {tuple(tensor.shape)}."
             )
     problems += [f"{path}: tensor {n!r} is not in the model." for n in stored if n not in expected]
     if problems:
         raise InputError(problems)
     model.load_state_dict(stored, strict=False)
+
+
+def _rename_schema1(stored: dict[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """Return the tensors with those names of schema 1 renamed that the model has in schema 2."""
+    renamed = {}
+    for name, tensor in stored.items():
+        new_name = upgrade_weight_name(name)
+        is_old = name not in expected and new_name in expected and new_name not in stored
+        renamed[new_name if is_old else name] = tensor
+    return renamed
 
 
 def sha256(content: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from whit.recipes.field_types import Real
+from whit.recipes.field_types import Real, key_field
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -50,10 +50,18 @@ class Affine(Augmentation):
 
     rng_stream = "warp"
 
-    rotate: Annotated[Real, Field(ge=0, le=180)] = 0.0  # degrees, either way
-    shift: Annotated[Real, Field(ge=0, le=100)] = 0.0  # pixels, either way, each axis
-    scale: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # fraction, larger or smaller
-    shear: Annotated[Real, Field(ge=0, lt=90)] = 0.0  # degrees, either way
+    degrees: Annotated[Real, Field(ge=0, le=180)] = key_field(
+        0.0, "maximum rotation in either direction", "degrees"
+    )
+    translate: Annotated[Real, Field(ge=0, le=100)] = key_field(
+        0.0, "maximum translation in either direction along each axis", "pixels"
+    )
+    scale: Annotated[Real, Field(ge=0, lt=1)] = key_field(
+        0.0, "maximum change of size, larger or smaller", "fraction"
+    )
+    shear: Annotated[Real, Field(ge=0, lt=90)] = key_field(
+        0.0, "maximum shear in either direction", "degrees"
+    )
 
     def draw(self, count: int, generator: Generator) -> Tensor:
         """Return affine maps, float32 (N, 2, 3), in pixels about the center of the image.
@@ -63,13 +71,13 @@ class Affine(Augmentation):
         import torch
 
         uniform = torch.rand(5, count, generator=generator).mul_(2).sub_(1)  # in [-1, 1)
-        angle = uniform[0] * math.radians(self.rotate)
+        angle = uniform[0] * math.radians(self.degrees)
         shear = torch.tan(uniform[1] * math.radians(self.shear))
         zoom = 1 + uniform[2] * self.scale
         cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
         # Shear first, then rotate and zoom: [[cos, -sin], [sin, cos]] @ [[1, shear], [0, 1]].
-        first_row = cos, cos * shear - sin, uniform[3] * self.shift
-        second_row = sin, sin * shear + cos, uniform[4] * self.shift
+        first_row = cos, cos * shear - sin, uniform[3] * self.translate
+        second_row = sin, sin * shear + cos, uniform[4] * self.translate
         return torch.stack([*first_row, *second_row], dim=1).view(count, 2, 3)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:

@@ -77,10 +77,11 @@ class Metrics:
     """What was predicted, measured or recomputed; None where it is not known.
 
     `epochs` is images seen / images in the training split. `correct` of `total` test images
-    were right after the last epoch. `kinds` are the layer kinds of the forward pass. `macs` are
-    multiply-adds for one image; `receptive_field` is in input pixels, (rows, columns) if they
-    differ. `leaked` counts test images that are also in the training or validation split.
-    `selected_on_test` is true when the weights were chosen by their test accuracy.
+    were classified correctly after the last epoch. `kinds` are the layer kinds of the forward
+    pass. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
+    `receptive_field` is in input pixels, (rows, columns) if they differ. `leaked` counts test
+    images that are also in the training or validation split. `selected_on_test` is true when the
+    weights were selected by their test accuracy.
     """
 
     params: int | None = None
@@ -89,21 +90,32 @@ class Metrics:
     total: int | None = None
     kinds: frozenset[str] | None = None
     macs: int | None = None
+    forward_passes: int = 1
     receptive_field: float | tuple[float, float] | None = None
     leaked: int = 0
     selected_on_test: bool = False
 
     @classmethod
-    def from_audit(cls, audit: Audit) -> Metrics:
-        """Return what is known of a network before it is trained."""
-        params, field = audit.params.total, audit.receptive_field
-        return cls(params, kinds=audit.kinds, macs=audit.macs, receptive_field=field)
+    def from_audit(cls, audit: Audit, forward_passes: int) -> Metrics:
+        """Return what is known of a network, of which a decision takes so many passes."""
+        macs = None if audit.macs is None else audit.macs * forward_passes
+        return cls(
+            audit.params.total,
+            kinds=audit.kinds,
+            macs=macs,
+            forward_passes=forward_passes,
+            receptive_field=audit.receptive_field,
+        )
 
     def network_json(self) -> dict[str, Any]:
         """Return what `result.json` says of the network itself; a pair becomes a list."""
         size: Any = self.receptive_field
-        size = list(size) if isinstance(size, tuple) else size
-        return {"params": self.params, "macs": self.macs, "receptive_field": size}
+        return {
+            "params": self.params,
+            "macs": self.macs,
+            "forward_passes": self.forward_passes,
+            "receptive_field": list(size) if isinstance(size, tuple) else size,
+        }
 
 
 Row = tuple[str, str, str, bool | None]  # rule, limit, value, whether it passes (None: unknown)
@@ -119,6 +131,8 @@ class LimitRule(ABC):
 
     key: str
     example: str
+    description: str  # what it bounds, for the reference of keys
+    unit: str
     default = None
     is_percent = False
 
@@ -132,15 +146,17 @@ class LimitRule(ABC):
         if value is None:
             return None
         if not isinstance(value, str):
-            raise ValueError(f"a limit is text with its sign, such as {self.example!r}")
+            raise ValueError(f'a limit is a string with a comparison, such as "{self.example}"')
         try:
             limit = Limit.parse(value)
             is_over_100 = limit.value > 100  # thousands of digits are no number
         except ValueError:
-            raise ValueError(f"a limit is a sign and a number, such as {self.example!r}") from None
+            raise ValueError(
+                f'a limit is a comparison and a number, such as "{self.example}"'
+            ) from None
         sign = self.example[0]
         if limit.sign[0] != sign:
-            raise ValueError(f"the sign must be {sign} or {sign}=, as in {self.example!r}")
+            raise ValueError(f'the comparison must be {sign} or {sign}=, as in "{self.example}"')
         if self.is_percent and is_over_100:
             raise ValueError(f"{self.key} is in percent, at most 100")
         return str(limit)
@@ -177,17 +193,19 @@ class LimitRule(ABC):
 
 class ParamsRule(LimitRule):
     key, example = "params", "< 20000"
+    description, unit = "every number that is stored and needed for inference", "parameters"
 
     def explain(self, value: int, limit: Limit, metrics: Metrics) -> str:
         excess = value - int(limit.value) + (limit.sign == "<")
         return (
             f"{value:,} parameters, allowed {limit}: "
-            f"make it smaller by {excess:,} or more (frozen weights and buffers count)."
+            f"remove at least {excess:,} (frozen weights and buffers count)."
         )
 
 
 class EpochsRule(LimitRule):
     key, example = "epochs", "< 20"
+    description, unit = "images seen / images in the training split", "epochs"
 
     def format(self, value: Fraction, metrics: Metrics) -> str:
         return exact_decimal(value)
@@ -201,6 +219,7 @@ class AccuracyRule(LimitRule):
     """Percent of the test split after the last epoch, of images that are new to the network."""
 
     key, example, is_percent = "accuracy", ">= 99.40", True
+    description, unit = "on the test split after the last epoch", "percent"
 
     def measure(self, metrics: Metrics) -> Fraction | None:
         correct, total = metrics.correct, metrics.total
@@ -215,8 +234,8 @@ class AccuracyRule(LimitRule):
     def explain(self, value: Fraction, limit: Limit, metrics: Metrics) -> str:
         return (
             f"{metrics.correct}/{metrics.total} = {percent(*(value / 100).as_integer_ratio())} % "
-            f"on the test split after the last epoch, wanted {limit}: train longer, or a better "
-            "model."
+            f"on the test split after the last epoch, required {limit}: train longer, or use a "
+            "better model."
         )
 
     def check(self, limit: str | None, metrics: Metrics) -> Iterator[Check]:
@@ -228,16 +247,16 @@ class AccuracyRule(LimitRule):
             unseen = max(Fraction(0), value - Fraction(100 * leaked, total))
             if bound.allows(value) and not bound.allows(unseen):
                 message = (
-                    f"{leaked:,} of the {total:,} test images also stand in the training data; "
-                    f"without them {limit} is not shown: take them out of the training data."
+                    f"{leaked:,} of the {total:,} test images are in the training data, too; "
+                    f"without them {limit} is not reached: remove them from the training data."
                 )
                 yield None, Violation("test images in training", "0", leaked, message)
         if metrics.selected_on_test:
             message = (
-                "the weights were chosen by their accuracy on the test split: "
-                "judge the last epoch, or choose on the validation split."
+                "the weights were selected by their accuracy on the test split: use those of the "
+                "last epoch, or select on the validation split."
             )
-            chosen = "chosen by test accuracy"
+            chosen = "selected by test accuracy"
             yield None, Violation("selection on test", "last epoch", chosen, message)
 
 
@@ -248,6 +267,8 @@ class KindsRule:
     key: str
     state: str
     problem: str  # with {kind} and {meaning}
+    description: str
+    unit = "layer kinds"
     default = ()
 
     @property
@@ -283,8 +304,18 @@ RULES: tuple[LimitRule | KindsRule, ...] = (
     ParamsRule(),
     EpochsRule(),
     AccuracyRule(),
-    KindsRule("require", "present", "no {kind} in the forward pass ({meaning}): add one"),
-    KindsRule("forbid", "absent", "a {kind} layer is in the forward pass ({meaning}): replace it"),
+    KindsRule(
+        "require",
+        "present",
+        "no {kind} in the forward pass ({meaning}): add one",
+        "each must be in the forward pass",
+    ),
+    KindsRule(
+        "forbid",
+        "absent",
+        "a {kind} layer is in the forward pass ({meaning}): replace it",
+        "none may be in the forward pass",
+    ),
 )
 
 

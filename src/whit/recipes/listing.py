@@ -46,4 +46,4 @@ def recipe_table(rows: list[dict[str, Any]], width: int) -> str:
         for row in rows
     ]
     table = text_table([head, *body], "Lrrrrr", width)
-    return f"{table}\n\nTest accuracy after the last epoch, over the seeds in records/."
+    return f"{table}\n\nTest accuracy after the last epoch, as recorded over so many seeds."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from whit.recipes.field_types import Flag, Real
+from whit.recipes.field_types import Flag, Real, key_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +45,8 @@ class UpdateRule(BaseModel):
 
 
 class SGD(UpdateRule):
-    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
-    nesterov: Flag = False
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = key_field(0.9, "momentum of SGD")
+    nesterov: Flag = key_field(False, "Nesterov momentum in SGD")
 
     def check(self) -> None:
         if self.nesterov and not self.momentum:
@@ -64,8 +64,10 @@ class SGD(UpdateRule):
 
 
 class AdamW(UpdateRule):
-    betas: tuple[Beta, Beta] = (0.9, 0.99)
-    eps: Annotated[Real, Field(gt=0, le=1)] = 1e-8
+    betas: tuple[Beta, Beta] = key_field(
+        (0.9, 0.99), "decay rates of both moment estimates of AdamW"
+    )
+    eps: Annotated[Real, Field(gt=0, le=1)] = key_field(1e-8, "added to the denominator in AdamW")
 
     def step(self, params: Tensors, grads: Tensors, states: States, **common: Any) -> None:
         import torch

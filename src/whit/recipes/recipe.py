@@ -7,270 +7,73 @@ a model are free keys of `[model]`; the model's builder checks them.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
+    SerializeAsAny,
     ValidationError,
-    create_model,
     field_validator,
     model_validator,
 )
 
 from whit.errors import RecipeError, did_you_mean
-from whit.recipes.augmentations import AUGMENTATIONS, Augmentation
-from whit.recipes.budget import RULES, Budget
-from whit.recipes.field_types import Count, Flag, Positive, Real
-from whit.recipes.model_ref import IN_MEMORY
-from whit.recipes.optimizers import OPTIMIZERS, UpdateRule
-from whit.recipes.schedule import PiecewiseLinear
+from whit.recipes.field_types import Section, key_field
+from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
+from whit.recipes.schema1 import find_old_keys, remove_old_keys, upgrade_recipe
+from whit.recipes.sections import (
+    AugmentSpec,
+    BudgetSpec,
+    DataSpec,
+    DistillSpec,
+    EMASpec,
+    EvalSpec,
+    ModelSpec,
+    OptimSpec,
+    QATSpec,
+    TrainSpec,
+)
 from whit.recipes.toml_writer import toml_key, toml_value
 from whit.system.validation_errors import describe_errors
 
+SCHEMA = 2
 DEFAULT_RECIPE = "sprint"
 RECIPE_FILE = "recipe.toml"  # in a run folder, and in the folder of a trial
 _MAX_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
 MAX_BYTES = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
-
-
-class Section(BaseModel):
-    """A table of a recipe: frozen, complete, without unknown keys."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
-    )
-
-
-class ModelSpec(BaseModel):
-    """`name` in the registry, or `path/file.py:Class`; every other key is an argument."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    name: Annotated[str, Field(min_length=1, max_length=500)]
-
-    @model_validator(mode="after")
-    def _check_arguments(self) -> ModelSpec:
-        # TOML also reads dates, which no model takes and a run folder could not keep.
-        for key, value in self.arguments.items():
-            try:
-                toml_value(value)
-            except ValueError:
-                raise ValueError(f"{key} is neither text, number, flag, list nor table") from None
-        return self
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return dict(self.__pydantic_extra__ or {})
-
-    @property
-    def is_in_memory(self) -> bool:
-        """Whether it was passed as an object, so that no recipe can rebuild it."""
-        return self.name.startswith(IN_MEMORY)
-
-
-class DataSpec(Section):
-    """Which images. `val` training images are held out, in proportion to their classes.
-
-    `mean` and `std` are per channel in units of pixel / 255; None takes them from the training
-    split.
-    """
-
-    name: Annotated[str, Field(min_length=1, max_length=500)] = "mnist"
-    val: Count = 0
-    mean: tuple[Real, ...] | None = None
-    std: tuple[Annotated[Real, Field(gt=0)], ...] | None = None
-
-    @model_validator(mode="after")
-    def _check_channels(self) -> DataSpec:
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std go together: give both, or neither")
-        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
-            raise ValueError("mean and std need one number per channel, equally many")
-        return self
-
-
-def _merge_fields(entries: Iterable[type[BaseModel]]) -> dict[str, Any]:
-    """Return the fields of a registry's entries, for `create_model`; the first of a key wins."""
-    fields: dict[str, Any] = {}
-    for entry in entries:
-        for key, field in entry.model_fields.items():
-            fields.setdefault(key, (field.annotation, field))
-    return fields
-
-
-_AugmentKeys = create_model("_AugmentKeys", __base__=Section, **_merge_fields(AUGMENTATIONS))
-
-
-class AugmentSpec(_AugmentKeys):  # type: ignore[valid-type, misc]
-    """Random augmentation of each image in each epoch. Its keys are those of AUGMENTATIONS.
-
-    From progress `until` on (images seen / images planned) images are not augmented, so that the
-    network ends on what it is evaluated on.
-    """
-
-    until: Annotated[Real, Field(gt=0, le=1)] = 1.0  # progress
-
-    def active(self) -> list[Augmentation]:
-        """Return the augmentations that change images, in the order applied."""
-        entries = [kind.model_validate(self, from_attributes=True) for kind in AUGMENTATIONS]
-        return [entry for entry in entries if entry != type(entry)()]
-
-
-_OptimKeys = create_model(
-    "_OptimKeys",
-    __base__=Section,
-    name=(Literal[tuple(OPTIMIZERS)], "sgd"),  # type: ignore[arg-type]
-    lr=(Annotated[Real, Field(gt=0, le=1000)], 0.1),
-    **_merge_fields(OPTIMIZERS.values()),
-)
-
-
-class OptimSpec(_OptimKeys):  # type: ignore[valid-type, misc]
-    """The optimizer. `lr` is the peak rate per step; `[schedule]` multiplies it.
-
-    `name` and the keys of each optimizer are those of OPTIMIZERS. `weight_decay` acts on the
-    weights of convolutions and linear layers only, never on norms and biases. `bias_lr` multiplies
-    the rate of BatchNorm's biases.
-    """
-
-    weight_decay: Annotated[Real, Field(ge=0, le=1000)] = 0.0
-    bias_lr: Annotated[Real, Field(gt=0, le=1000)] = 1.0
-
-    def update_rule(self) -> UpdateRule:
-        """Return the optimizer of this name, with its hyperparameters."""
-        return OPTIMIZERS[self.name].model_validate(self, from_attributes=True)
-
-    @model_validator(mode="after")
-    def _check_update_rule(self) -> OptimSpec:
-        self.update_rule().check()
-        return self
-
-
-class ScheduleSpec(Section):
-    """Piecewise linear through (progress, scale); progress is images seen / images planned."""
-
-    progress: tuple[Annotated[Real, Field(ge=0, le=1)], ...] = (0.0, 0.25, 1.0)
-    scale: tuple[Annotated[Real, Field(ge=0, le=1000)], ...] = (0.1, 1.0, 0.0)
-
-    @model_validator(mode="after")
-    def _check_points(self) -> ScheduleSpec:
-        if len(self.progress) != len(self.scale) or not self.progress:
-            raise ValueError("progress and scale need equally many numbers, at least one")
-        if any(a >= b for a, b in zip(self.progress, self.progress[1:], strict=False)):
-            raise ValueError("progress must rise from each point to the next")
-        return self
-
-    def lr_factor(self) -> PiecewiseLinear:
-        return PiecewiseLinear(self.progress, self.scale)
-
-
-class EMASpec(Section):
-    """Exponential moving average of the weights over steps, from progress `start` on.
-
-    decay 0 is off. The averaged weights replace the trained ones after the last epoch.
-    """
-
-    decay: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # per step
-    start: Annotated[Real, Field(ge=0, lt=1)] = 0.0  # progress
-
-
-class DistillSpec(Section):
-    """A trained network to learn from, beside the labels (arXiv 1503.02531).
-
-    `teacher` is a run folder. The loss is 1 - `weight` parts the labels' cross-entropy and `weight`
-    parts the distance from the teacher's classes, both softened by `temperature`. What the
-    teacher cost is shown beside the run.
-    """
-
-    teacher: Annotated[str, Field(min_length=1, max_length=500)]
-    weight: Annotated[Real, Field(gt=0, le=1)] = 0.9
-    temperature: Annotated[Real, Field(gt=0, le=100)] = 2.0
-
-
-class QATSpec(Section):
-    """Weights of `bits` bits: from progress `start` on, training uses fake-quantized ones.
-
-    Evaluation after an epoch uses them, too. The final weights of convolutions and linear layers
-    are integer multiples of one scale an output channel, which `whit export --int8` stores in
-    `bits` bits.
-    """
-
-    bits: Annotated[int, Field(strict=True, ge=2, le=8)]
-    start: Annotated[Real, Field(ge=0, lt=1)] = 0.5  # progress
-
-
-class TrainSpec(Section):
-    """The training itself. `evaluate` names the split to evaluate after each epoch.
-
-    The test split is evaluated once, after the last epoch; with `evaluate = "test"` after every
-    one, as the published systems did, and the record says so; with `test = false` never, for
-    tuning, and the verdict stays open. `precision = "auto"` is bf16 on a device with bf16
-    instructions, else fp32.
-
-    From progress `dropout_until` on, layers of dropout drop nothing, so that BatchNorm ends on the
-    statistics of the network that is judged: behind dropout those of training are wider ("variance
-    shift", arXiv 1801.05134).
-    """
-
-    epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 10
-    batch_size: Positive = 128
-    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    # At least half of the training: a budget that requires dropout means it.
-    dropout_until: Annotated[Real, Field(ge=0.5, le=1)] | None = None
-    precision: Literal["fp32", "bf16", "auto"] = "auto"
-    evaluate: Literal["none", "val", "test"] = "none"
-    test: Flag = True
-
-    @model_validator(mode="after")
-    def _check_splits(self) -> TrainSpec:
-        if self.evaluate == "test" and not self.test:
-            raise ValueError('evaluate = "test" reads the test split, test = false forbids it')
-        return self
-
-
-_BudgetKeys = create_model(
-    "_BudgetKeys", __base__=Section, **{rule.key: (rule.annotation, rule.default) for rule in RULES}
-)  # type: ignore[call-overload]
-
-
-class BudgetSpec(_BudgetKeys):  # type: ignore[valid-type, misc]
-    """Limits as text (`"< 20000"`), so that inclusive and exclusive are never confused.
-
-    Its keys are those of `budget.RULES`.
-    """
-
-    @model_validator(mode="after")
-    def _check_kinds(self) -> BudgetSpec:
-        both = sorted(set(self.require) & set(self.forbid))
-        if both:
-            raise ValueError(f"{both[0]!r} is both required and forbidden")
-        return self
-
-    def to_budget(self) -> Budget:
-        return Budget(self.model_dump())
+_MAX_BASES = 8  # recipes in a chain of `base`
+_NAMED_TABLES = "model", "schedule"  # whose `name` decides which other keys there are
 
 
 class Recipe(Section):
     """One way to train one model; equal recipes with equal seeds give equal weights."""
 
-    name: str
-    description: Annotated[str, Field(max_length=500)] = ""
+    name: str = key_field(
+        ..., "name of the recipe: letters, digits, `_`, `.` and `-`; also used for run folders"
+    )
+    description: Annotated[str, Field(max_length=500)] = key_field(
+        "", "one sentence, shown by `whit recipes`"
+    )
     model: ModelSpec
     data: DataSpec = DataSpec()
     augment: AugmentSpec = AugmentSpec()
     train: TrainSpec = TrainSpec()
     optim: OptimSpec = OptimSpec()
-    schedule: ScheduleSpec = ScheduleSpec()
-    average: EMASpec = EMASpec()
+    schedule: Annotated[SerializeAsAny[Schedule], BeforeValidator(parse_schedule)] = Linear(
+        name="linear"
+    )
+    eval: EvalSpec = EvalSpec()
+    ema: EMASpec = EMASpec()
     distill: DistillSpec | None = None
-    quantise: QATSpec | None = None
+    qat: QATSpec | None = None
     budget: BudgetSpec = BudgetSpec()
 
     @field_validator("name")
@@ -278,19 +81,23 @@ class Recipe(Section):
     def _check_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
             raise ValueError(
-                "wanted 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
+                "expected 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
             )
         return name
 
     @model_validator(mode="after")
     def _check_val(self) -> Recipe:
-        if self.train.evaluate == "val" and self.data.name == "mnist" and not self.data.val:
-            raise ValueError('train.evaluate = "val" needs data.val above 0, such as 5000')
+        if self.eval.each_epoch == "val" and self.data.name == "mnist" and not self.data.val_size:
+            raise ValueError('eval.each_epoch = "val" needs data.val_size above 0, such as 5000')
         return self
+
+    def lr_factor(self) -> Callable[[float], float]:
+        """Return the schedule: progress in [0, 1] to the factor of `optim.lr`."""
+        return lambda progress: self.schedule.factor_at(progress, self.train.epochs)
 
     def to_toml(self) -> str:
         """Return the complete recipe, defaults written out; `parse_recipe` returns an equal one."""
-        top, tables = [], []
+        top, tables = [f"schema = {SCHEMA}"], []
         for key, value in self.model_dump(exclude_none=True).items():
             if isinstance(value, dict):
                 lines = (f"\n{toml_key(k)} = {toml_value(v)}" for k, v in value.items())
@@ -302,17 +109,18 @@ class Recipe(Section):
     def with_overrides(self, changes: Sequence[str], source: str = "--set") -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.
 
-        Values are TOML; what is not TOML is taken as text. Another `model.name` starts without
-        the sizes of the model before. `source` names the changes in messages. Raises RecipeError
-        for unknown keys and wrong values, all at once.
+        Values are TOML; what is not TOML is taken as text. Another `model.name` or `schedule.name`
+        starts without the other keys of its table. `source` names the changes in messages. Raises
+        RecipeError for unknown keys and wrong values, all at once.
         """
         if not changes:
             return self
         tables = self.model_dump(exclude_none=True)
         problems = []
         keys = [change.partition("=")[0].strip() for change in changes]
-        if "model.name" in keys:  # the sizes of one model mean nothing to another
-            tables["model"] = {}
+        for named in _NAMED_TABLES:  # the keys of one model or schedule mean nothing to another
+            if f"{named}.name" in keys:
+                tables[named] = {}
         for change in changes:
             key, equals, text = change.partition("=")
             path = key.strip().split(".")
@@ -331,9 +139,81 @@ class Recipe(Section):
         return recipe
 
 
-def parse_recipe(text: str, source: str) -> Recipe:
-    """Read a recipe from TOML; `source` names it in messages. Raises RecipeError."""
-    return _validate(parse_toml(text, source), source, [])
+def parse_recipe(text: str, source: str, folder: Path | None = None) -> Recipe:
+    """Read a recipe from TOML; `source` names it in messages. Raises RecipeError.
+
+    A `base` that is a relative path starts from `folder`, by default the current one.
+    """
+    tables = parse_toml(text, source)
+    problems = _schema_problems(tables, source)
+    if "base" in tables:
+        tables = _merge_base(remove_old_keys(tables), source, folder or Path(), _MAX_BASES)
+    return _validate(tables, source, problems)
+
+
+def parse_run_recipe(text: str, source: str) -> Recipe:
+    """Read the `recipe.toml` of a run, of which schema 1 is translated. Raises RecipeError."""
+    tables = parse_toml(text, source)
+    if tables.pop("schema", 1) != SCHEMA:
+        try:
+            tables = upgrade_recipe(tables)
+        except (KeyError, TypeError, ValueError):
+            raise RecipeError(f"{source}: damaged: neither a recipe in schema 1 nor 2.") from None
+    return _validate(tables, source, [])
+
+
+def _schema_problems(tables: dict[str, Any], source: str) -> list[str]:
+    """Remove `schema` from the tables; return what is wrong with it, and every key of schema 1."""
+    schema = tables.pop("schema", SCHEMA)
+    problems = [f"{source}: {old.explain(value)}." for old, value in find_old_keys(tables)]
+    if problems or schema == 1:
+        problems.insert(
+            0,
+            f"{source}: written in recipe schema 1; this version of whit reads schema {SCHEMA}. "
+            f"Add schema = {SCHEMA} as the first line, and change the keys that are named below."
+            if problems
+            else f"{source}: schema = 1: all keys are valid in schema {SCHEMA}, too: "
+            f"write schema = {SCHEMA}.",
+        )
+    elif schema != SCHEMA or type(schema) is not int:
+        problems = [f"{source}: schema = {schema!r}: this version of whit reads schema {SCHEMA}."]
+    return problems
+
+
+def _merge_base(
+    tables: dict[str, Any], source: str, folder: Path, remaining: int
+) -> dict[str, Any]:
+    """Return the tables with those of the recipe that `base` names under them."""
+    name = tables.pop("base")
+    if not isinstance(name, str):
+        raise RecipeError(f"{source}: base = {name!r}: give the name or the path of a recipe.")
+    if not remaining:
+        raise RecipeError(
+            f"{source}: base = {name!r}: more than {_MAX_BASES} recipes build on each other; "
+            "does one of them name itself?"
+        )
+    path = name if name in builtin_recipes() else folder / name
+    try:
+        text, base_source, base_folder = _read_recipe_text(path)
+    except RecipeError as error:
+        raise RecipeError([f"{source}: base = {name!r}: {p}" for p in error.problems]) from None
+    below = parse_toml(text, base_source)
+    if problems := _schema_problems(below, base_source):
+        raise RecipeError(problems)
+    if "base" in below:
+        below = _merge_base(below, base_source, base_folder, remaining - 1)
+    if "name" in tables:
+        below.pop("description", None)  # it describes the other recipe
+    for key, value in tables.items():
+        table = below.get(key, {})
+        is_merged = isinstance(table, dict) and isinstance(value, dict)
+        if is_merged and key in _NAMED_TABLES:
+            is_merged = value.get("name", table.get("name")) == table.get("name")
+        if not is_merged:
+            below[key] = value
+        else:
+            below[key] = {**table, **value}
+    return below
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
@@ -365,24 +245,32 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
     Raises RecipeError when there is none, it cannot be read, or its content is wrong.
     """
+    path = Path(name_or_path)
+    text, source, folder = _read_recipe_text(name_or_path)
+    if path.is_dir():
+        return parse_run_recipe(text, source)
+    return parse_recipe(text, source, folder)
+
+
+def _read_recipe_text(name_or_path: str | Path) -> tuple[str, str, Path]:
+    """Return the text of a recipe, its name in messages, and the folder of its relative paths."""
     builtin = builtin_recipes()
     name, path = str(name_or_path), Path(name_or_path)
     if name in builtin:
-        return parse_recipe(builtin[name], name)
+        return builtin[name], name, Path()
     try:
         if path.is_dir():
             if not (path / RECIPE_FILE).is_file():
                 raise RecipeError(f"{path}: a folder without a {RECIPE_FILE} in it.")
             path /= RECIPE_FILE
-        text = read_text(path, "not a recipe")
+        return read_text(path, "not a recipe"), str(path), path.parent
     except FileNotFoundError:
         raise RecipeError(
-            f"No recipe {name!r}: it is neither a shipped recipe nor a file."
-            f"{did_you_mean(name, builtin)} `whit recipes` lists the shipped ones."
+            f"No recipe {name!r}: it is neither a built-in recipe nor a file."
+            f"{did_you_mean(name, builtin)} `whit recipes` lists the built-in ones."
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
-    return parse_recipe(text, str(path))
 
 
 def builtin_recipes() -> dict[str, str]:
@@ -397,26 +285,34 @@ def builtin_recipes() -> dict[str, str]:
 
 
 def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Recipe:
+    old_keys = find_old_keys(tables)
+    if not problems:  # of a file they are named already
+        problems = [f"{source}: {old.explain(value)}." for old, value in old_keys]
+    tables = remove_old_keys(tables) if old_keys else tables
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:
-        problems = [*problems, *describe_errors(error, source, allowed_keys=_list_keys)]
+        found = describe_errors(error, source, allowed_keys=lambda path: list_keys(path, tables))
+        problems = [*problems, *found]
     if problems:
         raise RecipeError(problems)
     return recipe
 
 
-def _list_keys(path: Sequence[str]) -> list[str]:
-    """Return the keys allowed in the table at `path`."""
+def list_keys(path: Sequence[str], tables: Mapping[str, Any]) -> list[str]:
+    """Return the keys allowed in the table at `path` of a recipe of `tables`."""
+    if list(path) == ["schedule"]:
+        name = tables["schedule"].get("name", DEFAULT_SCHEDULE)
+        return list(SCHEDULES[name].model_fields)
     section: type[BaseModel] = Recipe
-    for key in path:
-        annotation = section.model_fields[key].annotation
+    for name in path:
+        annotation = section.model_fields[name].annotation
         section = next(  # of `DistillSpec | None`, too
             kind
             for kind in (annotation, *get_args(annotation))
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         )
-    return list(section.model_fields)
+    return [*(["schema", "base"] if section is Recipe else []), *section.model_fields]
 
 
 def _toml_or_text(text: str) -> Any:
@@ -427,6 +323,10 @@ def _toml_or_text(text: str) -> Any:
 
 
 def recipe_id(recipe: Recipe) -> str:
-    """Return a name that equal recipes share and others do not; the description does not count."""
-    plain = recipe.model_copy(update={"description": ""})
-    return f"{recipe.name}-{hashlib.sha256(plain.to_toml().encode()).hexdigest()[:8]}"
+    """Return a name that equal recipes share and others do not; the description does not count.
+
+    Keys with their default do not count either, so that a key added later changes no name.
+    """
+    plain = recipe.model_dump(exclude={"description"}, exclude_defaults=True, mode="json")
+    text = json.dumps(plain, sort_keys=True)
+    return f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

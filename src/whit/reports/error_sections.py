@@ -168,8 +168,8 @@ def _recorded_errors(facts: RunFacts) -> list[Section]:
     blocks: list[Block] = [
         Text(f"Confusion, probabilities and calibration are not known: {one_line(reason)}")
     ]
-    wrong = (run.result or {})["test"].get("wrong") or []
-    if facts.images is not None and run.recipe.train.test and wrong:
+    wrong = (run.result or {})["test"].get("misclassified") or []
+    if facts.images is not None and run.recipe.eval.test and wrong:
         images, labels = facts.images.images, facts.images.labels
         disputed = error_analysis.known_label_errors(run)
         valid = sorted({index for index in wrong if 0 <= index < len(labels)})

@@ -44,7 +44,7 @@ class RunFacts:
 
     @property
     def split(self) -> str:
-        return "test" if self.run.recipe.train.test else "val"
+        return "test" if self.run.recipe.eval.test else "val"
 
     @property
     def verdict(self) -> Verdict:
@@ -61,7 +61,11 @@ class RunFacts:
         if self.audit_result:
             return self.audit_result.metrics
         result = self.run.result
-        metrics = Metrics.from_audit(self.audit) if self.audit else Metrics()
+        metrics = (
+            Metrics.from_audit(self.audit, self.run.recipe.eval.forward_passes)
+            if self.audit
+            else Metrics()
+        )
         if result is None:
             return metrics
         test = result["test"] if self.run.state == "finished" else {}
@@ -110,12 +114,12 @@ def load_run_split(run: RunRecord) -> Split | None:
     """Return the split that a run was judged on; None if it is missing here or has changed."""
     recipe = run.recipe
     try:
-        dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+        dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     except InputError:
         return None
     if diff_inputs(run, {"data_sha256": dataset.fingerprint}):
         return None
-    return dataset.test if recipe.train.test else dataset.val
+    return dataset.test if recipe.eval.test else dataset.val
 
 
 def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None:

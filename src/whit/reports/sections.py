@@ -49,7 +49,7 @@ def verdict_blocks(facts: RunFacts) -> list[Block]:
         blocks.append(Callout("pending", f"Not recomputed: {one_line(facts.problem)}"))
     blocks += _accuracy_mismatch(facts)
     blocks.append(budget_table(budget, facts.metrics))
-    if not run.recipe.train.test:
+    if not run.recipe.eval.test:
         text = "The recipe leaves the test split alone: what follows is of the val split."
         blocks.append(Text(text))
     notes = facts.audit_result.notes if facts.audit_result else ()
@@ -168,14 +168,14 @@ def recipe_table(recipe: Recipe) -> Table:
     train, optim = recipe.train, recipe.optim
     arguments = ", ".join(f"{key} = {value}" for key, value in recipe.model.arguments.items())
     transforms = [augmentation.describe() for augmentation in recipe.augment.active()]
-    end = recipe.augment.until
+    end = recipe.augment.end
     if transforms and end < 1:
         transforms.append(f"until {format_percent(end)} of training")
-    dropout_end = train.dropout_until
+    dropout_end, held_out = train.dropout_end, recipe.data.val_size
     rows = [
         ("model", truncate(recipe.model.name + (f" ({arguments})" if arguments else ""))),
         ("data", truncate(recipe.data.name)),
-        *([("held out for val", f"{recipe.data.val:,} images")] if recipe.data.val else []),
+        *([("held out for val", f"{held_out:,} images")] if held_out else []),
         ("epochs", f"{train.epochs:,} in batches of {train.batch_size:,}"),
         ("optimiser", f"{optim.name}, peak learning rate {optim.lr:g}, "
                       f"weight decay {optim.weight_decay:g}"),

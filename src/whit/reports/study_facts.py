@@ -41,7 +41,7 @@ class StudyFacts:
 
         The most often missed come first. Runs record them for the test split only.
         """
-        counts = Counter(index for last in self.seeds.last for index in set(last.wrong))
+        counts = Counter(index for last in self.seeds.last for index in set(last.misclassified))
         half = len(self.seeds.runs) / 2
         common = [(index, count) for index, count in counts.items() if count > half]
         return tuple(sorted(common, key=lambda item: (-item[1], item[0])))
@@ -81,7 +81,7 @@ def collect_study_facts(
 
 
 def _load_cached(run: RunRecord, cache: SplitCache) -> Split | None:
-    key = (run.recipe.data.name, run.recipe.data.val, run.recipe.train.test,
+    key = (run.recipe.data.name, run.recipe.data.val_size, run.recipe.eval.test,
            str(run.environment.get("data_sha256")))  # fmt: skip
     if key not in cache:
         cache[key] = load_run_split(run)

@@ -49,6 +49,8 @@ def _checkout_state() -> dict[str, Any]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    # `git status` would lock the index to refresh it: a commit at the same time would fail, and
+    # for good if this process is killed meanwhile.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
     return output.strip()

@@ -79,7 +79,7 @@ COLUMNS = (
            {key: _evaluated(key) for key in ("correct", "total")}),
     Column("verdict", {"verdict": _stored("verdict")}, "verdict", "", "state"),
     Column("split", {}, "", "split", "text", "4.2rem",
-           {"split": lambda run: "test" if run.recipe.train.test else "val"}),
+           {"split": lambda run: "test" if run.recipe.eval.test else "val"}),
     Column("seconds", {}, "", "seconds", "seconds", "6rem",
            {"seconds": _stored("seconds", "total")}),
     Column("changed", {}, "", "changed", "time", "9.5rem"),

@@ -21,20 +21,25 @@ HASHED_FILES = tuple(name for name in layout.FILES if name != layout.RESULT)
 def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the result with the digests of the files beside it, and that of all this."""
     hashed = {**result, "files": {name: _file_digest(folder / name) for name in HASHED_FILES}}
-    return {**hashed, "seal": _digest(hashed)}
+    return {**hashed, "digest": _digest(hashed)}
 
 
 def verify_manifest(result: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (file, recorded digest, digest now) for each file that was altered or is missing."""
+    """Yield (file, recorded digest, digest now) for each file that was altered or is missing.
+
+    `result` is the content of the result file as it is stored; in schema 1 its own digest was
+    called `seal`.
+    """
     files = result.get("files")
     files = files if isinstance(files, dict) else {}
     for name in HASHED_FILES:
         now = _file_digest(folder / name)
         if files.get(name) != now:
             yield name, str(files.get(name)), str(now)
-    now = _digest({key: value for key, value in result.items() if key != "seal"})
-    if result.get("seal") != now:
-        yield layout.RESULT, str(result.get("seal")), now
+    key = "seal" if "seal" in result else "digest"
+    now = _digest({name: value for name, value in result.items() if name != key})
+    if result.get(key) != now:
+        yield layout.RESULT, str(result.get(key)), now
 
 
 def _digest(value: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from whit.errors import InputError, RecipeError
 from whit.recipes.budget import Verdict
-from whit.recipes.recipe import MAX_BYTES, Recipe, parse_recipe
+from whit.recipes.recipe import MAX_BYTES, Recipe, parse_run_recipe
+from whit.recipes.schema1 import upgrade_result
 from whit.runs import layout
 from whit.runs.lock import LockHolder, read_lock_holder
 from whit.runs.result import EpochRecord, Evaluation
@@ -31,13 +32,17 @@ State = Literal["finished", "diverged", "running", "stopped"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run folder as read back; `result` is None for a run that did not end."""
+    """A run folder as read back; `result` is None for a run that did not end.
+
+    Recipe and result are in the present schema; `stored_result` is what the file holds.
+    """
 
     path: Path
     recipe: Recipe
     environment: dict[str, Any]
     log: tuple[EpochRecord, ...]
     result: dict[str, Any] | None
+    stored_result: dict[str, Any] | None = None
 
     @property
     def state(self) -> State:
@@ -66,13 +71,15 @@ class RunRecord:
     @property
     def final_evaluation(self) -> Evaluation | None:
         """On the split that the run is judged on; None before its end, or without one."""
-        if self.result is None or not self.recipe.train.test:
+        if self.result is None or not self.recipe.eval.test:
             return self.last_val if self.result else None
         test = self.result["test"]
         if test["correct"] is None:
             return None
-        wrong = tuple(test["wrong"])
-        return Evaluation("test", test["correct"], test["total"], test.get("loss"), wrong=wrong)
+        misclassified = tuple(test["misclassified"])
+        return Evaluation(
+            "test", test["correct"], test["total"], test.get("loss"), misclassified=misclassified
+        )
 
 
 Natural = Annotated[int, Field(ge=0)]
@@ -87,16 +94,16 @@ class _Stored(BaseModel):
 class _StoredTest(_Stored):
     correct: Natural | None
     total: Annotated[int, Field(ge=1)] | None
-    wrong: list[int] | None = None
+    misclassified: list[int] | None = None
 
     @model_validator(mode="after")
     def _check_counts(self) -> _StoredTest:
         if (self.correct is None) != (self.total is None):
             raise ValueError("correct and total go together")
         if self.correct is not None and self.total is not None and self.correct > self.total:
-            raise ValueError("more correct than there are")
-        if self.correct is not None and self.wrong is None:
-            raise ValueError("which images were wrong is missing")
+            raise ValueError("correct is larger than total")
+        if self.correct is not None and self.misclassified is None:
+            raise ValueError("misclassified is missing")
         return self
 
 
@@ -118,7 +125,7 @@ class _StoredResult(_Stored):
     test: _StoredTest
     seconds: _StoredSeconds
     weights_sha256: str
-    changes: list[_StoredChange] = []
+    accepted_changes: list[_StoredChange] = []
 
 
 def read_run(path: Path) -> RunRecord:
@@ -128,17 +135,18 @@ def read_run(path: Path) -> RunRecord:
     try:
         recipe = _read_recipe(path / layout.RECIPE)
         environment = _read_json(path / layout.ENVIRONMENT) or {}
-        result = _read_json(path / layout.RESULT)
+        stored = _read_json(path / layout.RESULT)
         log_file = path / layout.LOG
         max_bytes = 10_000 + _MAX_EPOCH_BYTES * recipe.train.epochs
         lines = _read(log_file, max_bytes).split("\n") if os.path.lexists(log_file) else []
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error}.") from None
     try:
-        if result is not None:
-            _StoredResult.model_validate(result)
+        result = None
+        if stored is not None:
             # The first runs wrote no state, and a result only when they had finished.
-            result = {"state": "finished", **result}
+            result = {"state": "finished", **upgrade_result(stored)}
+            _StoredResult.model_validate(result)
     except ValidationError as error:
         source = f"{path / layout.RESULT}: damaged"
         raise InputError(describe_errors(error, source, is_stored=True)) from None
@@ -151,7 +159,7 @@ def read_run(path: Path) -> RunRecord:
         except ValidationError as error:
             source = f"{path / layout.LOG}, line {number}: damaged"
             raise InputError(describe_errors(error, source, is_stored=True)) from None
-    return RunRecord(path, recipe, environment, tuple(log), result)
+    return RunRecord(path, recipe, environment, tuple(log), result, stored)
 
 
 def _read_recipe(file: Path) -> Recipe:
@@ -161,13 +169,13 @@ def _read_recipe(file: Path) -> Recipe:
             return _parse_cached(text)
         except RecipeError:
             pass  # parsed again, so that messages name the file
-    return parse_recipe(text, str(file))
+    return parse_run_recipe(text, str(file))
 
 
 @lru_cache(maxsize=256)
 def _parse_cached(text: str) -> Recipe:
     """Parse a text once: the seeds of a study share it, and it is most of the time of a list."""
-    return parse_recipe(text, "")
+    return parse_run_recipe(text, "")
 
 
 @cache

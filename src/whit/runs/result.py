@@ -18,7 +18,7 @@ RULE_STATUS = {True: "pass", False: "FAIL", None: "pending"}  # whether a limit 
 class Evaluation:
     """One evaluation of a split. `loss` is the mean cross-entropy in nats per image.
 
-    `wrong` holds the indices in the split of the images that were misclassified.
+    `misclassified` holds the indices in the split of those images.
     """
 
     split: str
@@ -26,7 +26,7 @@ class Evaluation:
     total: int
     loss: float | None  # None when it is not a finite number
     seconds: float = 0.0
-    wrong: tuple[int, ...] = field(default=(), repr=False)
+    misclassified: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -56,10 +56,10 @@ class EpochRecord:
     evaluations: tuple[Evaluation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return the line of the log; which images were wrong is only in the result."""
+        """Return the line of the log; misclassified images are listed only in the result."""
         value = asdict(self)
         for evaluation in value["evaluations"]:
-            del evaluation["wrong"]
+            del evaluation["misclassified"]
         return value
 
 
@@ -72,7 +72,7 @@ class RunResult:
     params: int
     epochs: Fraction
     test: Evaluation | None  # None when the recipe does not evaluate on test
-    test_reads: int
+    test_evaluations: int
     best: tuple[int, Evaluation] | None  # epoch, on the split that was evaluated most often
     seconds_train: float
     seconds_total: float
@@ -82,7 +82,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     state: Literal["finished", "diverged"] = "finished"
     optimizer_sha256: str = ""  # of the optimizer's tensors after the last step
-    changes: tuple[dict[str, Any], ...] = ()  # accepted when it was resumed
+    accepted_changes: tuple[dict[str, Any], ...] = ()  # when it was resumed
     teacher: dict[str, Any] | None = None  # its cost, of a run with distillation
     diverged: dict[str, Any] | None = None  # epoch, step, loss, lr
     budget: Budget = field(default_factory=Budget, compare=False)
@@ -93,8 +93,11 @@ class RunResult:
         keys = ("correct", "total", "accuracy", "loss")
         test: dict[str, Any] = {key: getattr(self.test, key, None) for key in keys}
         if self.test:
-            test["wrong"] = list(self.test.wrong)
-        test |= {"reads": self.test_reads, "selected_on_test": self.metrics.selected_on_test}
+            test["misclassified"] = list(self.test.misclassified)
+        test |= {
+            "evaluations": self.test_evaluations,
+            "selected_on_test": self.metrics.selected_on_test,
+        }
         best = None
         if self.best:
             epoch, evaluation = self.best
@@ -114,24 +117,24 @@ class RunResult:
             "weights_sha256": self.weights_sha256,
             "optimizer_sha256": self.optimizer_sha256,
             **({"teacher": self.teacher} if self.teacher else {}),
-            "changes": list(self.changes),
+            "accepted_changes": list(self.accepted_changes),
             "notes": list(self.notes),
         }
 
     def text(self, width: int = 100) -> str:
         """Return the verdict, notes and cost as text of at most `width` columns."""
-        lines = [verdict_text(self.budget, self.metrics, width)]
+        lines = [verdict_text(self.budget, self.metrics, width, "not evaluated on test")]
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
             best = (
                 f"Best epoch on {evaluation.split}: {epoch}, {evaluation.correct}/"
-                f"{evaluation.total} (shown only: the last epoch is judged)."
+                f"{evaluation.total} (for information; the verdict uses the last epoch)."
             )
             lines.append(wrap(best, width))
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
         cost = (
             f"Trained {self.images_seen:,} images in {self.seconds_train:.1f} s "
-            f"({self.seconds_total:.1f} s in all), seed {self.seed}."
+            f"({self.seconds_total:.1f} s in total), seed {self.seed}."
         )
         lines.append(wrap(cost, width))
         if self.folder:
@@ -144,13 +147,34 @@ class RunResult:
     __repr__ = __str__  # a prompt or a notebook cell shows what print shows
 
 
-def verdict_text(budget: Budget, metrics: Metrics, width: int = 100) -> str:
-    """Return the budget as a small table with each value beside its limit, then the verdict."""
+def forward_passes_text(metrics: Metrics, width: int = 100) -> str:
+    """Return what test-time augmentation costs; empty when a decision is one forward pass."""
+    passes = metrics.forward_passes
+    if passes == 1:
+        return ""
+    macs = "?" if metrics.macs is None else f"{metrics.macs // passes:,}"
+    total = "?" if metrics.macs is None else f"{metrics.macs:,}"
+    return wrap(
+        f"{passes} forward passes per decision, {macs} MACs each, {total} in total "
+        "(test-time augmentation).",
+        width,
+    )
+
+
+def verdict_text(
+    budget: Budget, metrics: Metrics, width: int = 100, pending: str = "not trained yet"
+) -> str:
+    """Return the budget as a small table of limits and values, then the verdict.
+
+    `pending` is the reason why the accuracy of a pending verdict is not known.
+    """
     rows = budget.rows(metrics)
     if not rows:
-        return "Verdict: met. The recipe sets no limits."
+        return "Verdict: met (no limits set)."
     cells = [(rule, limit, value, RULE_STATUS[passes]) for rule, limit, value, passes in rows]
     lines = align_columns([("budget", "limit", "value", ""), *cells], "llll")
-    lines.append(f"Verdict: {budget.verdict(metrics)}.")
+    verdict = budget.verdict(metrics)
+    is_explained = verdict == "pending" and metrics.correct is None
+    lines.append(f"Verdict: {verdict}{f' ({pending})' if is_explained else ''}.")
     lines += [wrap(f"  - {violation.message}", width) for violation in budget.violations(metrics)]
     return "\n".join(lines)

@@ -60,21 +60,22 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     name = recipe.distill.teacher
     path = Path(name)
     if not layout.has_recipe(path):
-        raise InputError(f"distill.teacher = {name!r}: there is no such run folder.")
+        raise InputError(f"distill.teacher = {name!r}: no such run folder.")
     run = read_run(path)
     if problem := weights_problem(run):
-        raise InputError(f"distill.teacher = {name!r}: {problem}, so it can teach nothing.")
-    if tampered := [file for file, _, _ in verify_manifest(run.result or {}, path)]:
+        raise InputError(f"distill.teacher = {name!r}: {problem}.")
+    if tampered := [file for file, _, _ in verify_manifest(run.stored_result or {}, path)]:
         raise InputError(
             f"distill.teacher = {name!r}: altered after the run: {', '.join(tampered)}. Train the "
             "teacher again."
         )
     data, teacher_data = recipe.data, run.recipe.data
-    if data.val and (teacher_data.name, teacher_data.val) != (data.name, data.val):
+    held_out, teacher_held_out = data.val_size, teacher_data.val_size
+    if held_out and (teacher_data.name, teacher_held_out) != (data.name, held_out):
         raise InputError(
             f"distill.teacher = {name!r}: it was trained with data.name = {teacher_data.name!r} "
-            f"and data.val = {teacher_data.val}, this recipe holds out {data.val} images of "
-            f"{data.name!r}, which it may have seen. Take a teacher trained with the same "
-            "data.val."
+            f"and data.val_size = {teacher_held_out}; this recipe holds out {held_out} images of "
+            f"{data.name!r}, which the teacher may have seen. Use a teacher trained with the same "
+            "data.val_size."
         )
     return Teacher(name, run)

@@ -53,11 +53,13 @@ def discard_output(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def exit_immediately(number: int, resume_hint: str = "--resume") -> None:
+def exit_immediately(
+    number: int, resume_hint: str = "Resume with: whit train --resume RUN"
+) -> None:
     """On a second signal, exit without saving: every file on disk is valid at any time."""
     if sys.stdout.isatty():
         os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
-    message = f"whit: stopped at once; what was saved before is kept, and {resume_hint} goes on.\n"
+    message = f"whit: stopped immediately; the latest checkpoint is kept. {resume_hint}\n"
     with suppress(OSError):
         os.write(2, message.encode())
     os._exit(128 + number)

@@ -72,7 +72,9 @@ class ResumableState:
         tensors, metadata = self.state.save()
         # Misclassified images are needed of the last epoch alone, for the result.
         for index, evaluation in enumerate(self.records[-1].evaluations if self.records else ()):
-            tensors[f"wrong.{index}"] = torch.tensor(evaluation.wrong, dtype=torch.int64)
+            tensors[f"misclassified.{index}"] = torch.tensor(
+                evaluation.misclassified, dtype=torch.int64
+            )
         metadata = {
             "recipe_sha256": self.recipe_sha256,
             "seed": self.state.seed,
@@ -113,7 +115,7 @@ class ResumableState:
         if self.records:
             last = self.records[-1]
             evaluations = tuple(
-                replace(evaluation, wrong=tuple(tensors[f"wrong.{index}"].tolist()))
+                replace(evaluation, misclassified=tuple(tensors[f"misclassified.{index}"].tolist()))
                 for index, evaluation in enumerate(last.evaluations)
             )
             self.records[-1] = replace(last, evaluations=evaluations)

@@ -33,18 +33,19 @@ def evaluate(
     """
     started = time.perf_counter()
     was_training = model.training
-    wrong: list[int] = []
+    misclassified: list[int] = []
     total, loss = 0, 0.0
     for first, logits, labels in _batches(model.eval(), split, normalize, device, batch_size):
-        misclassified = (logits.argmax(1) != labels).nonzero().flatten()
-        wrong += (misclassified + first).tolist()
+        is_wrong = logits.argmax(1) != labels
+        misclassified += (is_wrong.nonzero().flatten() + first).tolist()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         total += len(labels)
     model.train(was_training)
     assert total == len(split), f"evaluated {total} of {len(split)} images"
     seconds = time.perf_counter() - started
     mean_loss = loss / total if math.isfinite(loss) else None
-    return Evaluation(split.name, total - len(wrong), total, mean_loss, seconds, tuple(wrong))
+    correct = total - len(misclassified)
+    return Evaluation(split.name, correct, total, mean_loss, seconds, tuple(misclassified))
 
 
 @torch.inference_mode()

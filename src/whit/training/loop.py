@@ -34,7 +34,7 @@ def train(
     the last record is yielded; until then they are those that steps change.
     """
     optimizer, ema, quantizer = state.optimizer, state.ema, state.quantizer
-    lr_factor = recipe.schedule.lr_factor()
+    lr_factor = recipe.lr_factor()
     total_images = recipe.train.epochs * len(loader.labels)
     callback = callback or RunCallback()
     while state.epoch <= recipe.train.epochs:

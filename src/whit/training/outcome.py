@@ -1,4 +1,4 @@
-"""The result of a run, judged by what was measured: images seen and images classified right."""
+"""The result of a run, judged by what was measured: images seen and classified correctly."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_result(
         params=plan.audit.params.total,
         epochs=epochs,
         test=test,
-        test_reads=num_evaluations,
+        test_evaluations=num_evaluations,
         best=best_epoch(records),
         seconds_train=sum(record.seconds for record in records),
         seconds_total=0.0,
@@ -54,7 +54,7 @@ def build_result(
         optimizer_sha256=state.optimizer_sha256(),
         notes=_notes(plan, num_evaluations, dataset, changes),
         teacher=plan.teacher.to_json() if plan.teacher else None,
-        changes=tuple(changes),
+        accepted_changes=tuple(changes),
         budget=budget,
         metrics=metrics,
     )
@@ -91,14 +91,14 @@ def _notes(
     """Return what a reader of the result must know beside its numbers."""
     notes = list(dataset.notes)
     if plan.teacher:
-        notes.append(f"learned from {plan.teacher}, which the budget does not count.")
+        notes.append(f"distilled from {plan.teacher}, which the budget does not count.")
     if num_evaluations > 1:
         notes.append(
-            f"the test split was read {num_evaluations} times, after each epoch; "
-            "nothing was selected on it."
+            f"evaluated on test {num_evaluations} times, after each epoch; nothing was selected by "
+            "that."
         )
     notes += [
-        f"resumed in epoch {change['epoch']} although not everything was as before: "
+        f"resumed in epoch {change['epoch']} with a change that was allowed: "
         f"{describe_change(change)}."
         for change in changes
     ]

@@ -17,7 +17,7 @@ from whit.models.build import build_initialized_model
 from whit.models.registry import in_memory_spec
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
-from whit.runs.result import verdict_text
+from whit.runs.result import forward_passes_text, verdict_text
 from whit.runs.teacher import Teacher, load_teacher
 from whit.system.text_tables import wrap
 
@@ -26,7 +26,7 @@ from whit.system.text_tables import wrap
 class Plan:
     """A recipe with its model audited, its steps counted and its budget judged.
 
-    `num_train` counts the images of the training split, those held out for `val` left out.
+    `num_train` counts the images of the training split, without those held out for `val`.
     """
 
     recipe: Recipe
@@ -51,7 +51,9 @@ class Plan:
     @property
     def metrics(self) -> Metrics:
         epochs = Fraction(self.num_images, self.num_train)
-        return replace(Metrics.from_audit(self.audit), epochs=epochs)
+        return replace(
+            Metrics.from_audit(self.audit, self.recipe.eval.forward_passes), epochs=epochs
+        )
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -69,6 +71,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         return {
             **self.audit.to_json(),
+            "macs": self.metrics.macs,
+            "forward_passes": self.metrics.forward_passes,
             **({"teacher": self.teacher.to_json()} if self.teacher else {}),
             "steps": self.num_steps,
             "images": self.num_images,
@@ -92,14 +96,19 @@ class Plan:
         lines = [
             wrap(title, width),
             "",
-            self.audit.table(width),
+            self.network_table(width),
             "",
             wrap(steps, width),
-            *([wrap(f"Learns from {self.teacher}.", width)] if self.teacher else []),
+            *([wrap(f"Distillation from {self.teacher}.", width)] if self.teacher else []),
             "",
             verdict_text(self.recipe.budget.to_budget(), self.metrics, width),
         ]
         return "\n".join(lines)
+
+    def network_table(self, width: int) -> str:
+        """Return the layer table, and what test-time augmentation costs."""
+        passes = forward_passes_text(self.metrics, width)
+        return self.audit.table(width) + (f"\n{passes}" if passes else "")
 
     def __str__(self) -> str:
         return self.table()
@@ -119,15 +128,16 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     """
     image_shape, num_classes, num_images = probe_dataset(recipe.data.name)
     problems = []
-    if recipe.data.val >= num_images:
+    if recipe.data.val_size >= num_images:
         problems.append(
-            f"data.val = {recipe.data.val}: the training data has only {num_images} images."
+            f"data.val_size = {recipe.data.val_size}: the training data has only {num_images} "
+            "images."
         )
     if recipe.data.mean is not None and len(recipe.data.mean) != image_shape[0]:
         problems.append(
             f"data.mean has {len(recipe.data.mean)} numbers, the images {image_shape[0]} channels."
         )
-    num_train = num_images - recipe.data.val
+    num_train = num_images - recipe.data.val_size
     if recipe.train.batch_size > num_train > 0:
         problems.append(
             f"train.batch_size = {recipe.train.batch_size}: the training split has only "
@@ -164,6 +174,6 @@ def _teacher_problems(
     shape, classes, _ = probe_dataset(data)
     if (shape, classes) != (image_shape, num_classes):
         yield (
-            f"distill.teacher = {teacher.name!r}: it knows images {shape} of {classes} classes "
-            f"({data}), this recipe trains on {image_shape} of {num_classes}."
+            f"distill.teacher = {teacher.name!r}: it was trained on images {shape} of {classes} "
+            f"classes ({data}), this recipe trains on {image_shape} of {num_classes}."
         )

@@ -16,6 +16,7 @@ from torch import nn
 
 from whit import errors
 from whit.data.splits import Dataset, Split
+from whit.models.tta import with_tta
 from whit.models.weights import save_weights
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.model_ref import reject_code_in_run
@@ -102,9 +103,7 @@ def resume_run(
     _refuse_ended(record, steal_lock)
     reject_code_in_run(record.recipe.model.name, path)
     if model is not None and not record.recipe.model.is_in_memory:
-        raise errors.IncompatibleResume(
-            f"{path}: its recipe builds its model: leave model=... away."
-        )
+        raise errors.IncompatibleResume(f"{path}: its recipe builds its model: omit model=...")
     plan = make_plan(record.recipe, model)
     if plan.recipe != record.recipe:
         raise errors.IncompatibleResume(
@@ -162,6 +161,7 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
     folder, signals, resumable = checkpointer.folder, checkpointer.signals, checkpointer.resumable
     setup, state = resumable.setup, resumable.state
     plan, dataset = setup.plan, setup.dataset
+    predictor = with_tta(state.model, plan.recipe.eval.tta_shifts)
 
     def result_with(weights: bytes) -> RunResult:
         return build_result(plan, dataset, state, resumable.records, resumable.changes, weights)
@@ -172,7 +172,7 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
                 progress = record.epoch / plan.recipe.train.epochs
                 with state.quantizer.quantized_weights(progress), signals.interruptible():
                     evaluations = tuple(
-                        evaluate(state.model, split, setup.normalize, device=state.device)
+                        evaluate(predictor, split, setup.normalize, device=state.device)
                         for split in _splits_after(record.epoch, plan.recipe, dataset)
                     )
                 checkpointer.on_epoch_end(replace(record, evaluations=evaluations))
@@ -190,10 +190,10 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
 
 def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> RunResult:
     """Write the files of a finished run; last `result.json`, with the digests of the others."""
-    folder, audit = checkpointer.folder, checkpointer.resumable.setup.plan.audit
+    folder, plan = checkpointer.folder, checkpointer.resumable.setup.plan
     folder.write_bytes(layout.WEIGHTS, weights)
     result = replace(result, folder=folder.path, seconds_total=checkpointer.elapsed)
-    folder.write_bytes(layout.AUDIT, f"{audit.table(100)}\n\n{result}\n".encode())
+    folder.write_bytes(layout.AUDIT, f"{plan.network_table(100)}\n\n{result}\n".encode())
     folder.write_bytes(layout.RESULT, encode_json(with_manifest(result.to_json(), folder.path)))
     folder.finish()
     return result
@@ -214,11 +214,11 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> errors.Inte
             ) from None
         saved = "Everything is saved"
     else:
-        saved = "The step under way took too long to wait for; what was saved before it is kept"
+        saved = "The current step did not finish in time; the latest checkpoint is kept"
     command = folder.resume_command
     if resumable.setup.plan.recipe.model.is_in_memory:
         command = f"whit.resume({str(folder.path)!r}, model=...), in Python"
-    return stop.to_error(f" {position}. {saved}. Go on with: {command}")
+    return stop.to_error(f" {position}. {saved}. Resume with: {command}")
 
 
 def _refuse_ended(record: RunRecord, steal_lock: bool) -> None:
@@ -233,9 +233,9 @@ def _refuse_ended(record: RunRecord, steal_lock: bool) -> None:
 
 def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
     """Return the splits to evaluate after an epoch; nothing else hands out the test split."""
-    splits = [dataset.val] if recipe.train.evaluate == "val" and dataset.val else []
+    splits = [dataset.val] if recipe.eval.each_epoch == "val" and dataset.val else []
     is_last = epoch == recipe.train.epochs
-    if recipe.train.evaluate == "test" or (is_last and recipe.train.test):
+    if recipe.eval.each_epoch == "test" or (is_last and recipe.eval.test):
         splits.append(dataset.test)
     return splits
 
@@ -261,6 +261,6 @@ def _report_model_errors(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         raise errors.RunFailed(
             f"{recipe.model.name} failed while training: {type(error).__name__}: {error} "
-            f"What was trained before is saved; once it is mended, go on with: "
+            f"The training so far is saved. Fix the model, then resume with: "
             f"{folder.resume_command} --allow-changes"
         ) from error

@@ -52,12 +52,12 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
     recipe = plan.recipe
     enable_determinism(device)
     tune_malloc()
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     _check_dataset(dataset, plan)
-    if recipe.train.evaluate == "val" and dataset.val is None:
+    if recipe.eval.each_epoch == "val" and dataset.val is None:
         raise InputError(
-            f'train.evaluate = "val", but {recipe.data.name} has no validation split: '
-            "give data.val, such as 1000."
+            f'eval.each_epoch = "val", but {recipe.data.name} has no validation split: '
+            "set data.val_size, such as 1000."
         )
     normalize = build_normalize(recipe.data, dataset, device)
     if model is None:

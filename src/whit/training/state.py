@@ -50,8 +50,8 @@ class TrainingState:
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, device: torch.device):
         self.model = model
         self.optimizer = build_optimizer(model, recipe.optim)
-        self.ema = EMA(model, recipe.average)
-        self.quantizer = FakeQuantizer(model, recipe.quantise)
+        self.ema = EMA(model, recipe.ema)
+        self.quantizer = FakeQuantizer(model, recipe.qat)
         self.seed = seed
         self.device = device
         self.epoch = 1  # the current one, or about to begin
@@ -60,7 +60,7 @@ class TrainingState:
         self.steps = 0  # since the run began
         self.seconds = 0.0  # of training in this epoch
         self.metrics = EpochMetrics()
-        self._dropout_end = recipe.train.dropout_until or 1.0
+        self._dropout_end = recipe.train.dropout_end or 1.0
         self._dropouts = [m for m in model.modules() if isinstance(m, _DropoutNd)]
         self._buffers = list(model.buffers())
         self._snapshot = [buffer.clone() for buffer in self._buffers]

@@ -117,13 +117,13 @@ def analyze_run(loaded: LoadedRun) -> ErrorAnalysis:
     Raises InputError when the images of the split are not available.
     """
     split = loaded.split
-    logits = predict(loaded.model, split, loaded.normalize)
+    logits = predict(loaded.predictor, split, loaded.normalize)
     return analyze_logits(logits, split, loaded.dataset.classes, known_label_errors(loaded.run))
 
 
 def known_label_errors(run: RunRecord) -> frozenset[int]:
     """Return the indices of disputed labels in the run's split; known for MNIST's test only."""
-    is_known = run.recipe.data.name == "mnist" and run.recipe.train.test
+    is_known = run.recipe.data.name == "mnist" and run.recipe.eval.test
     return KNOWN_LABEL_ERRORS if is_known else frozenset()
 
 

@@ -34,7 +34,7 @@ class InputDigests:
         key = (recipe.model.name, data, recipe.distill, with_data)
         if key not in self._known:
             is_read = with_data and data.name not in DATASETS
-            dataset = self._load(data.name, val=data.val) if is_read else None
+            dataset = self._load(data.name, val=data.val_size) if is_read else None
             self._known[key] = current_digests(recipe, dataset)
         return self._known[key]
 
@@ -69,7 +69,7 @@ def count_changed(runs: Sequence[RunRecord], digests: dict[str, str]) -> Counter
     """Count the runs that were trained from something else, by what that is."""
     counts: Counter[str] = Counter()
     for run in runs:
-        changes = diff_inputs(run, digests, (run.result or {}).get("changes", ()))
+        changes = diff_inputs(run, digests, (run.result or {}).get("accepted_changes", ()))
         # Runs of the first versions did not record all of them.
         counts.update(change["what"] for change in changes if change["before"] is not None)
     return counts

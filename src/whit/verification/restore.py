@@ -12,6 +12,7 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
 from whit.models.build import load_model
+from whit.models.tta import with_tta
 from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
@@ -27,12 +28,17 @@ class LoadedRun:
     normalize: Normalize
 
     @property
+    def predictor(self) -> nn.Module:
+        """The network as it is evaluated: with the recipe's test-time augmentation."""
+        return with_tta(self.model, self.run.recipe.eval.tta_shifts)
+
+    @property
     def split(self) -> Split:
-        """The split that the run was judged on: `test`, or `val` if its recipe omits test."""
-        if self.run.recipe.train.test:
+        """The split that the run is evaluated on: `test`, or `val` if its recipe omits test."""
+        if self.run.recipe.eval.test:
             return self.dataset.test
         if self.dataset.val is None:
-            raise InputError(f"{self.run.path}: judged on neither test nor val images.")
+            raise InputError(f"{self.run.path}: evaluated on neither test nor val.")
         return self.dataset.val
 
 
@@ -45,10 +51,10 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     """
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
-        raise InputError(f"{run.path}: {problem}, so there is no network to go on with.")
+        raise InputError(f"{run.path}: {problem}, so there is no network to load.")
     recipe = run.recipe
     model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     return LoadedRun(run, model.eval(), dataset, normalize)

@@ -21,16 +21,18 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError, did_you_mean
 from whit.models.build import build_initialized_model, load_model
+from whit.models.tta import with_tta
 from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import is_model_path, reject_code_in_run
-from whit.recipes.recipe import DEFAULT_RECIPE, ModelSpec, Recipe, builtin_recipes, load_recipe
+from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
+from whit.recipes.sections import ModelSpec
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
-from whit.runs.result import Evaluation, verdict_text
+from whit.runs.result import Evaluation, forward_passes_text, verdict_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import predict
@@ -45,8 +47,8 @@ _TIE_TOLERANCE = 1e-3
 class AuditResult:
     """A model's layers, what is known of its training, and the verdict on both.
 
-    `mismatches` are statements of a run folder that its own weights or log contradict; one is
-    enough for the verdict `missed`.
+    `mismatches` are values in a run folder that its own weights or log contradict; one is enough
+    for the verdict `missed`.
     """
 
     recipe: Recipe
@@ -66,6 +68,8 @@ class AuditResult:
     def to_json(self) -> dict[str, Any]:
         return {
             **self.audit.to_json(),
+            "macs": self.metrics.macs,
+            "forward_passes": self.metrics.forward_passes,
             "violations": [violation.to_json() for violation in self.violations],
             "verdict": self.verdict,
             "notes": [*self.audit.notes, *self.notes],
@@ -73,9 +77,10 @@ class AuditResult:
 
     def table(self, width: int = 100) -> str:
         verdict = verdict_text(self.recipe.budget.to_budget(), self.metrics, width)
-        lines = [self.audit.table(width), "", verdict]
+        passes = forward_passes_text(self.metrics, width)
+        lines = [self.audit.table(width), *([passes] if passes else []), "", verdict]
         if self.mismatches:
-            lines.append("The record does not hold (verdict: missed):")
+            lines.append("The recorded result is contradicted (verdict: missed):")
             lines += [wrap(f"  - {mismatch.message}", width) for mismatch in self.mismatches]
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
         return "\n".join(lines)
@@ -93,7 +98,7 @@ class AuditResult:
 def audit(
     target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
 ) -> AuditResult:
-    """Judge a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
+    """Audit a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
     A model without a recipe is judged by data and budget of the default recipe. `model` is the
@@ -112,15 +117,15 @@ def audit(
         return _audit_model(model, base, str(target), recipe)
     if path.suffix == ".safetensors":
         if recipe is None:
-            raise InputError(f"{path}: weights alone do not say their model: add --recipe RECIPE.")
+            raise InputError(f"{path}: weights do not name their model: add --recipe RECIPE.")
         return _audit_weights(path, recipe, model)[0]
     if recipe is not None:
-        raise InputError(f"{target}: brings its own recipe: leave --recipe away.")
+        raise InputError(f"{target}: has its own recipe: omit --recipe.")
     if os.path.isdir(path):
         return audit_run(read_run(path), model)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
-            f"{target}: nothing there to audit: neither a run folder, a file nor a shipped recipe."
+            f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
             f"{did_you_mean(str(target), builtin_recipes())}"
         )
     planned = make_plan(load_recipe(target))
@@ -133,7 +138,7 @@ def _audit_model(
     base = recipe or load_recipe(DEFAULT_RECIPE)
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
-    metrics = Metrics.from_audit(audit)
+    metrics = Metrics.from_audit(audit, base.eval.forward_passes)
     notes = [] if requested or recipe else [f"budget and image shape are those of {base.name!r}."]
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
@@ -157,12 +162,13 @@ def _audit_weights(
     image_shape, classes, _ = probe_dataset(recipe.data.name)
     model = load_model(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
-    metrics = Metrics.from_audit(audit)
-    if not recipe.train.test:  # a recipe for tuning does not evaluate on test
+    metrics = Metrics.from_audit(audit, recipe.eval.forward_passes)
+    if not recipe.eval.test:  # a recipe for tuning does not evaluate on test
         return AuditResult(recipe, audit, metrics), None
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val)
+    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
+    model = with_tta(model, recipe.eval.tta_shifts)
     logits = predict(model, dataset.test, normalize)
     test = _count_correct(logits, dataset.test)
     metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
@@ -176,7 +182,7 @@ def _count_correct(logits: Tensor, split: Split) -> Evaluation:
     loss = F.cross_entropy(logits, split.labels).item()
     mean_loss = loss if math.isfinite(loss) else None
     correct = len(split) - len(wrong)
-    return Evaluation(split.name, correct, len(split), mean_loss, wrong=tuple(wrong))
+    return Evaluation(split.name, correct, len(split), mean_loss, misclassified=tuple(wrong))
 
 
 def audit_run(
@@ -188,14 +194,14 @@ def audit_run(
     """
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
-        raise InputError(f"{run.path}: {problem}, so there is nothing to judge.")
+        raise InputError(f"{run.path}: {problem}, so there is nothing to audit.")
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
     result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
-        raise InputError(f"{run.path / layout.LOG}: no epoch in it.")
+        raise InputError(f"{run.path / layout.LOG}: it has no epoch.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
-    epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val)
+    epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run)
     if evaluated and (note := _explain_ties(run, evaluated)):
         metrics = replace(metrics, correct=run.result["test"]["correct"])
@@ -214,10 +220,10 @@ def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
 
     Sums in another order move a logit by some 1e-5. None where all agrees or more differs.
     """
-    recorded = (run.result or {})["test"].get("wrong")
+    recorded = (run.result or {})["test"].get("misclassified")
     if not isinstance(recorded, list):
         return None
-    differing = sorted(set(recorded) ^ set(evaluated.test.wrong))
+    differing = sorted(set(recorded) ^ set(evaluated.test.misclassified))
     if not differing or not 0 <= differing[0] <= differing[-1] < len(evaluated.dataset.test):
         return None
     now = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
@@ -232,8 +238,8 @@ def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
     if float((best[:, 0] - best[:, 1]).max()) > _TIE_TOLERANCE:
         return None
     return (
-        f"on this machine {len(differing)} test image(s) fall to the other of two classes whose "
-        f"logits differ by less than {_TIE_TOLERANCE}; the record's count stands."
+        f"on this machine {len(differing)} test image(s) are predicted as the other of two classes "
+        f"whose logits differ by less than {_TIE_TOLERANCE}; the recorded count is kept."
     )
 
 
@@ -249,13 +255,14 @@ def _find_changed_inputs(run: RunRecord, evaluated: EvaluatedModel | None) -> It
 
 def find_tampering(run: RunRecord) -> Iterator[Violation]:
     """Yield every file of the run that differs from its manifest."""
-    for name, recorded, now in verify_manifest(run.result or {}, run.path):
-        change = "missing now" if now == "None" else f"sealed as {recorded[:16]}, is {now[:16]} now"
+    for name, recorded, now in verify_manifest(run.stored_result or {}, run.path):
+        change = (
+            "missing now"
+            if now == "None"
+            else f"its SHA-256 was {recorded[:16]}..., it is {now[:16]}..."
+        )
         message = f"{run.path / name}: altered after the run: {change}."
         yield Violation(f"altered {name}", recorded, now, message)
-    if (run.path / layout.RECIPE).read_bytes() != run.recipe.to_toml().encode():
-        message = f"{run.path / layout.RECIPE}: not as whit writes it, so it was altered."
-        yield Violation("record recipe", "", "", message)
 
 
 def _notes(run: RunRecord) -> tuple[str, ...]:
@@ -263,10 +270,7 @@ def _notes(run: RunRecord) -> tuple[str, ...]:
     result, code = run.result or {}, run.environment.get("code")
     notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
     if isinstance(code, dict) and code.get("dirty"):
-        notes.append(
-            f"trained by changed code: commit {str(code.get('commit'))[:12]} and changes that "
-            "were not committed."
-        )
+        notes.append(f"trained with uncommitted changes to commit {str(code.get('commit'))[:12]}.")
     return tuple(notes)
 
 
@@ -287,7 +291,7 @@ def _find_mismatches(
     compare("params", result.get("params"), metrics.params, "parameters")
     network = metrics.network_json()
     for key, what in (("macs", "multiply-adds"), ("receptive_field", "receptive field")):
-        if key in result:  # results of older versions have neither
+        if "forward_passes" in result:  # results in schema 1 are of another accounting
             compare(key, result[key], network[key], what)
     compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
     correct = test.get("correct")
@@ -301,7 +305,7 @@ def _find_mismatches(
             compare("rounding", test["accuracy"], accuracy, "accuracy in percent")
         if logged:
             compare("last epoch", correct, logged[-1], "correct at the last epoch")
-    compare("reads", test.get("reads"), len(logged), "readings of the test split")
+    compare("evaluations", test.get("evaluations"), len(logged), "evaluations on test")
     compare("images", result.get("images_seen"), run.log[-1].images_seen, "images seen")
     verdict = run.recipe.budget.to_budget().verdict(metrics)
     compare("verdict", result.get("verdict"), verdict, "verdict")

@@ -107,7 +107,7 @@ def run_details(
         "seed": run.seed,
         "state": run.state,
         "study": location.study,
-        "split": "test" if recipe.train.test else "val",
+        "split": "test" if recipe.eval.test else "val",
         "own_model": is_model_path(run.recipe.model.name),
         "changed": changed,
         "recipe": recipe.to_toml(),
@@ -155,7 +155,7 @@ def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
 def _select_result(result: dict[str, Any]) -> dict[str, Any]:
     """Return what the page shows of a result, without parts of an unexpected type."""
     keys = ("verdict", "params", "epochs", "images_seen", "seed", "weights_sha256")
-    test_keys = ("correct", "total", "accuracy", "loss", "reads", "selected_on_test")
+    test_keys = ("correct", "total", "accuracy", "loss", "evaluations", "selected_on_test")
     notes, violations = result.get("notes"), result.get("violations")
     return {
         **sanitize({key: result.get(key) for key in keys}),

@@ -72,7 +72,7 @@ class Space:
         """Return the recipe with evaluation on val in place of test, as a search trains it."""
         assert self.val, "the number of images held out is not decided yet"
         return recipe.with_overrides(
-            [f"data.val={self.val}", "train.evaluate='val'", "train.test=false"], self.source
+            [f"data.val_size={self.val}", "eval.each_epoch='val'", "eval.test=false"], self.source
         )
 
 

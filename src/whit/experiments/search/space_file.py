@@ -261,7 +261,7 @@ def _build_space(tables: dict[str, Any], source: str, text: str, problems: list[
     if problems:
         raise InputError(problems)
     assert base is not None
-    val = base.data.val if file.val is None else file.val
+    val = base.data.val_size if file.val is None else file.val
     objectives, seeds = file.objectives, file.seeds
     return Space(file.name, source, base, objectives, val, seeds, file.least, file.space, text)
 

@@ -16,7 +16,6 @@ from typing import Any
 from whit.errors import InputError
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.seed_group import SeedGroup, group_runs
-from whit.recipes.budget import Metrics
 from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.runs.reader import read_run
 from whit.training.plan import Plan, make_plan
@@ -76,7 +75,7 @@ def read_pruned(folder: Path, space: Space) -> Trial | None:
     if not run.log:
         return None
     seconds = sum(record.seconds for record in run.log)
-    measured = Metrics.from_audit(make_plan(run.recipe).audit).network_json()
+    measured = make_plan(run.recipe).metrics.network_json()
     result = {**measured, "epochs": run.recipe.train.epochs, "verdict": "pending",
               "seconds": {"train": seconds, "total": seconds}}  # fmt: skip
     runs = (replace(run, result=result),)

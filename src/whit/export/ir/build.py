@@ -20,10 +20,10 @@ def build_graph(trained: LoadedRun) -> Graph:
     that has no plain form.
     """
     dataset, recipe = trained.dataset, trained.run.recipe
-    model = trained.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = trained.predictor.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     graph = capture_graph(model, dataset.image_shape, dataset.classes, recipe.name)
-    if recipe.quantise:
-        graph = replace(graph, bits=recipe.quantise.bits)
+    if recipe.qat:
+        graph = replace(graph, bits=recipe.qat.bits)
     trained.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     names = {role: f"normalise.{role}" for role in ("scale", "offset")}
     normalization = Operation("normalise", SCALE, (INPUT,), graph.image_shape, {}, names)

@@ -30,7 +30,8 @@ from whit.export.ir.ops.values import (
     UnsupportedOp,
     ValueView,
 )
-from whit.models.layers import Deskew, MultiColumn, ShiftTTA
+from whit.models.layers import Deskew, MultiColumn
+from whit.models.tta import ShiftTTA
 
 
 def capture_graph(

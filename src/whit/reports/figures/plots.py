@@ -77,9 +77,10 @@ def draw_curves(log: Sequence[EpochRecord], recipe: Recipe) -> bytes:
             if finite:
                 loss.plot(*zip(*finite, strict=True), label=split, **style)
             _plot_accuracy(accuracy, evaluations, label=split, **style)
-        schedule = recipe.schedule
-        lr.plot([recipe.train.epochs * progress for progress in schedule.progress],
-                [recipe.optim.lr * scale for scale in schedule.scale],
+        lr_factor = recipe.lr_factor()
+        points = [i / 500 for i in range(501)]  # progress
+        lr.plot([recipe.train.epochs * progress for progress in points],
+                [recipe.optim.lr * lr_factor(progress) for progress in points],
                 color=GREY, linestyle="--", label="planned")  # fmt: skip
         lr.plot(epochs, [record.lr for record in log], color=BLACK, marker="o", linestyle="",
                 markersize=4, label="at the epoch's last step")  # fmt: skip

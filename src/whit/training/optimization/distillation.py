@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from whit.data.datasets import load_dataset
 from whit.data.normalization import Normalize, build_normalize
 from whit.models.build import load_model
+from whit.models.tta import with_tta
 from whit.recipes.model_ref import reject_code_in_run
-from whit.recipes.recipe import DistillSpec, Recipe
+from whit.recipes.recipe import Recipe
+from whit.recipes.sections import DistillSpec
 from whit.runs import layout
 from whit.runs.teacher import Teacher
 
@@ -63,11 +65,12 @@ def build_distillation(
     """
     run = teacher.run
     reject_code_in_run(run.recipe.model.name, run.path)
-    model = load_model(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0)
-    model.eval().requires_grad_(False)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = load_model(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0)
+    network.eval().requires_grad_(False)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data, taught = run.recipe.data, normalize
     if data != recipe.data:
-        taught = build_normalize(data, load_dataset(data.name, val=data.val), device)
+        taught = build_normalize(data, load_dataset(data.name, val=data.val_size), device)
     assert recipe.distill
+    model = with_tta(network, run.recipe.eval.tta_shifts)
     return Distillation(model, recipe.distill, normalize, taught)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from whit.recipes.optimizers import UpdateRule
-from whit.recipes.recipe import EMASpec, OptimSpec
+from whit.recipes.sections import EMASpec, OptimSpec
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -73,7 +73,7 @@ def build_optimizer(model: nn.Module, spec: OptimSpec) -> Optimizer:
         for parameters, decay, lr in (
             (decayed, spec.weight_decay, spec.lr),
             (not_decayed, 0.0, spec.lr),
-            (norm_biases, 0.0, spec.lr * spec.bias_lr),
+            (norm_biases, 0.0, spec.lr * spec.bn_bias_lr_scale),
         )
         if parameters
     ]
