@@ -58,11 +58,11 @@ def records() -> str:
 
 
 def recipe_keys() -> str:
-    """Return the reference of all recipe keys, from the schema; nothing where there is none."""
-    import whit.recipes
+    """Return the reference of all recipe keys, from the schema."""
+    from whit.models.key_reference import recipe_key_tables
+    from whit.recipes.key_reference import key_reference_markdown
 
-    reference = getattr(whit.recipes, "key_reference", None)
-    return "" if reference is None else str(reference())
+    return key_reference_markdown(recipe_key_tables()).rstrip()
 
 
 # Values that functions return, and that are not public names themselves.
@@ -113,8 +113,7 @@ def with_region(text: str, name: str, content: str) -> str:
     pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
         raise ValueError(f"no region {name}")
-    inside = f"\n{content}\n\n" if content else ""
-    return pattern.sub(lambda _: f"{begin}\n{inside}{end}", text)
+    return pattern.sub(lambda _: f"{begin}\n\n{content}\n\n{end}", text)
 
 
 def main(arguments: list[str]) -> None:
