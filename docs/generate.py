@@ -49,12 +49,11 @@ def _help(words: list[str]) -> str:
 
 
 def records() -> str:
-    """Return the table of records, with links from docs/."""
+    """Return the table of records."""
     sys.path.insert(0, str(ROOT / "records"))
     from frontier import recorded, table
 
-    text = table(recorded())
-    return text.replace("](docs/", "](").replace("](records/", "](../records/")
+    return table(recorded())
 
 
 def recipe_keys() -> str:
