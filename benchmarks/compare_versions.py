@@ -202,8 +202,8 @@ def compare(before: Path, after: Path) -> int:
     found = [f"{name}: only in one" for name in sorted(names[0] ^ names[1])]
     added: list[str] = []
     for name in sorted(names[0] & names[1]):
-        values = [comparable(folder / name) for folder in results]
-        found += differences(*values, name, added)
+        before_value, after_value = (comparable(folder / name) for folder in results)
+        found += differences(before_value, after_value, name, added)
     for line in found:
         print(line)
     if added:

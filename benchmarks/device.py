@@ -102,6 +102,7 @@ def lost_in_int8(record: str) -> str:
         graph = build_graph(trained)
         program = quantize(graph, trained.dataset.train.images).program
         right.append(correct(program, trained))
+        assert trained.run.result
         lost.append(trained.run.result["test"]["correct"] - right[-1])
         sizes.append(program.constant_bytes)
         print(f"{record}, {run.name}: {lost[-1]:+d} images lost", file=sys.stderr)
