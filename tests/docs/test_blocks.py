@@ -19,6 +19,7 @@ from blocks import (
     differs,
     find_pages,
     is_slow,
+    mask,
     read_blocks,
 )
 from generate import DOCS, REGIONS, with_region
@@ -127,6 +128,13 @@ def test_an_old_output_is_found(tmp_path: Path) -> None:
     page = page_with(tmp_path, "```sh\necho 1 new\n```\n\n<!-- output -->\n```text\n1 old\n```\n")
     with pytest.raises(AssertionError, match="1 new"):
         run_page(page, tmp_path, slow=False)
+
+
+def test_what_differs_from_run_to_run_is_masked() -> None:
+    first = "On 1 thread into runs/a-0-20261127T001720Z\nloss 0.23, 1,234 images/s\n-----  ----"
+    again = "On 2 threads into runs/a-0-20270101T111111Z\nloss 1e-3, 99 images/s\n---  ------"
+    assert mask(first) == mask(again)
+    assert mask("Verdict: met.") != mask("Verdict: missed.")
 
 
 def test_every_fence_is_seen() -> None:
