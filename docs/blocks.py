@@ -336,7 +336,7 @@ def differs(block: Block, printed: str) -> bool:
 def mask(text: str) -> str:
     """Replace numbers, and the widths of columns, which follow from them."""
     text = re.sub(r"\d{8}T\d{6}Z", "STAMP", text)
-    text = re.sub(r"(?<![\w.])[-+]?\d[\d.,]*(?:e[-+]?\d+)?|[0-9a-f]{8,}", "N", text)
+    text = re.sub(r"(?<![\w.])[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?|[0-9a-f]{8,}", "N", text)
     text = text.replace("threads", "thread")  # 1 thread, 2 threads
     return "\n".join(
         re.sub(r"\s+", " ", re.sub(r"-{3,}", "---", line)) for line in text.split("\n")
