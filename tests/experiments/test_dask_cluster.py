@@ -195,7 +195,7 @@ def test_a_cluster_without_workers(
     assert f"it has no workers. Start some: dask worker {cluster.address}" in said
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "CLUSTER.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "several-machines.md"
 
 
 def commands_of_the_page(program: str) -> list[str]:
@@ -208,13 +208,13 @@ def commands_of_the_page(program: str) -> list[str]:
 def test_tls_as_the_page_says(workplace: Path) -> None:
     for command in commands_of_the_page("openssl"):
         subprocess.run(shlex.split(command), cwd=workplace, check=True, capture_output=True)
-    (line,) = commands_of_the_page("scheduler$ dask scheduler --port 8786 --protocol tls")
+    (line,) = commands_of_the_page("dask scheduler --port 8786 --protocol tls")
     words = shlex.split(line)
     security = tuple(words[words.index("--tls-ca-file") :])
     with started(workplace, 1, security) as cluster:
-        exports = commands_of_the_page("anywhere$  export")
+        exports = commands_of_the_page("export DASK")
         assert len(exports) == 3
-        told = [export.removeprefix("anywhere$  export ").split("=") for export in exports]
+        told = [export.removeprefix("export ").split("=") for export in exports]
         environment = dict(told)
         done = fresh(workplace, *on(cluster, 2), environment=environment)
         while "it has no workers" in done.stderr:

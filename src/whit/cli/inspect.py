@@ -38,7 +38,7 @@ def recipes(
     if keys and recipe is not None:
         raise InputError("--keys lists the keys of all recipes: omit RECIPE.")
     if keys:
-        from whit.models.key_reference import recipe_key_tables
+        from whit.models.key_tables import recipe_key_tables
         from whit.recipes.key_reference import key_reference_json, key_reference_text
 
         tables = recipe_key_tables()

@@ -27,9 +27,7 @@ from pydantic import (
 
 from whit.errors import RecipeError, did_you_mean
 from whit.recipes.field_types import Section, key_field
-from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
-from whit.recipes.schema1 import find_old_keys, remove_old_keys, upgrade_recipe
-from whit.recipes.sections import (
+from whit.recipes.recipe_tables import (
     AugmentSpec,
     BudgetSpec,
     DataSpec,
@@ -41,6 +39,8 @@ from whit.recipes.sections import (
     QATSpec,
     TrainSpec,
 )
+from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
+from whit.recipes.schema1 import find_old_keys, remove_old_keys, upgrade_recipe
 from whit.recipes.toml_writer import toml_key, toml_value
 from whit.system.validation_errors import describe_errors
 

@@ -25,7 +25,7 @@ from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import is_model_path, reject_code_in_run
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
-from whit.recipes.sections import ModelSpec
+from whit.recipes.recipe_tables import ModelSpec
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
