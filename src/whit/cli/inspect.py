@@ -10,7 +10,7 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError
-from whit.system.console import show, stdout_to_stderr, write
+from whit.system.console import report_stages, show, stdout_to_stderr, write
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def plan(
 ) -> None:
     """Show a recipe's layers, training steps and predicted verdict, without reading data."""
     loaded = options.load_recipe_with_overrides(recipe, set_)
-    from whit.training.plan import make_plan
+    with stdout_to_stderr(as_json), report_stages():
+        from whit.training.plan import make_plan
 
-    with stdout_to_stderr(as_json):
         result = make_plan(loaded)
     show(result.to_json(), result.table, as_json)
     options.exit_with_verdict(result.verdict)
@@ -92,8 +92,8 @@ def audit(
     loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
     from whit.verification.verify import audit
 
-    with stdout_to_stderr(as_json):
-        result = audit(target, loaded)
+    with stdout_to_stderr(as_json), report_stages() as on_stage:
+        result = audit(target, loaded, on_stage=on_stage)
     show(result.to_json(), result.table, as_json)
     options.exit_with_verdict(result.verdict)
 

@@ -19,6 +19,7 @@ from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.system.atomic_files import atomic_write, atomic_write_directory, disk_error_advice
+from whit.system.console import OnStage, ignore_stage
 from whit.system.numbers import percent
 from whit.system.optional_deps import require_extra
 from whit.system.text_tables import wrap
@@ -94,11 +95,18 @@ class ExportResult:
 
 
 def export_run(
-    run: Path, target: str, out: Path, model: nn.Module | None = None, *, int8: bool = False
+    run: Path,
+    target: str,
+    out: Path,
+    model: nn.Module | None = None,
+    *,
+    int8: bool = False,
+    on_stage: OnStage = ignore_stage,
 ) -> ExportResult:
     """Export a finished run to `out` for a target of TARGETS, and verify it.
 
-    `model` is required for runs whose model was given in Python; `int8` quantizes.
+    `model` is required for runs whose model was given in Python; `int8` quantizes. `on_stage` is
+    called with the name of each slow stage.
     Raises InputError if the run has no weights or if they were modified, if data or model source
     changed since the run, if the target does not support the model, or if `out` exists; RunFailed
     if the export does not match the model or cannot be written. Nothing is written in these cases.
@@ -113,11 +121,14 @@ def export_run(
     trained = load_run_model(record, model)
     _require_unchanged(trained)
     graph, images = build_graph(trained), trained.split.images
+    count = f"{len(images):,} {trained.split.name} images"
+    on_stage(f"evaluating the network on {count}")
     expected = predict(trained.predictor, trained.split, trained.normalize)
     if int8:
         # int8 only approximates the model, so the graph that is quantized is verified.
         _require_parity(trained, "graph", run_logits(graph, images), expected)
     exported = chosen.build(graph, trained, int8=int8)
+    on_stage(f"verifying the {target} export on {count}")
     logits, runtime = chosen.run(exported, images)
     if not int8:
         _require_parity(trained, f"{target} export", logits, expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import isfinite
@@ -18,17 +17,12 @@ from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
+from whit.system.console import OnStage, ignore_stage
 from whit.training.plan import make_plan
 from whit.verification import error_analysis
 from whit.verification.provenance import diff_inputs
 from whit.verification.restore import load_run_model
 from whit.verification.verify import AuditResult, audit_run, find_tampering
-
-OnStage = Callable[[str], None]
-
-
-def ignore_stage(stage: str) -> None:
-    """Report no progress."""
 
 
 @dataclass(frozen=True)

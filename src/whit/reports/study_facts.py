@@ -16,14 +16,13 @@ from whit.experiments.comparison import seed_order
 from whit.experiments.seed_group import SeedGroup, is_judged
 from whit.recipes.recipe import recipe_id
 from whit.reports.run_facts import (
-    OnStage,
     RunFacts,
     collect_run_facts,
     find_mismatches,
-    ignore_stage,
     load_run_split,
 )
 from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.system.console import OnStage, ignore_stage
 
 SplitCache = dict[object, Split | None]  # by data set, size of val, split and digest
 

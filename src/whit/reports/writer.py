@@ -12,13 +12,14 @@ from whit.reports import study_facts
 from whit.reports.document import Document
 from whit.reports.renderers.html import render_html
 from whit.reports.renderers.markdown import Markdown
-from whit.reports.run_facts import OnStage, collect_run_facts, ignore_stage
+from whit.reports.run_facts import collect_run_facts
 from whit.reports.run_report import run_document
 from whit.reports.study_facts import collect_study_facts
 from whit.reports.study_report import comparison_document, study_document
 from whit.runs import layout
 from whit.runs.reader import RunRecord, read_run
 from whit.system.atomic_files import atomic_write, disk_error_advice, unwritable_reason
+from whit.system.console import OnStage, ignore_stage
 from whit.system.optional_deps import require_extra
 
 

@@ -74,17 +74,25 @@ def warn(text: str) -> None:
     echo(f"whit: {text}", sys.stderr)
 
 
+OnStage = Callable[[str], None]  # called with the name of each slow stage as it begins
+
+
+def ignore_stage(stage: str) -> None:
+    """The stages of a command that reports none."""
+
+
 @contextmanager
-def report_stages(quiet: bool = False) -> Iterator[Callable[[str], None]]:
+def report_stages(quiet: bool = False) -> Iterator[OnStage]:
     """Give a function that takes the name of each stage of a long command as the stage begins.
 
-    It is shown on standard error: on a terminal beside a spinner, which disappears at the end,
-    elsewhere as a line. With `quiet` nothing is shown.
+    It is shown on standard error: on a terminal beside a spinner, which is there from the start,
+    since importing torch takes seconds, and disappears at the end; elsewhere as a line. With
+    `quiet` nothing is shown.
     """
     if quiet:
-        yield lambda stage: None
+        yield ignore_stage
     elif sys.stderr.isatty():
-        with Console(stderr=True).status("") as status:
+        with Console(stderr=True).status("Loading ...") as status:
             yield lambda stage: status.update(Text(f"{_capitalize(stage)} ...", overflow="fold"))
     else:
         yield lambda stage: echo(f"{_capitalize(stage)} ...", sys.stderr)

@@ -32,6 +32,7 @@ from whit.runs.environment import describe_environment
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.runs.result import Evaluation, forward_passes_text, verdict_html, verdict_text
+from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
@@ -103,7 +104,10 @@ class AuditResult:
 
 
 def audit(
-    target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
+    target: str | Path | nn.Module,
+    recipe: Recipe | None = None,
+    model: nn.Module | None = None,
+    on_stage: OnStage = ignore_stage,
 ) -> AuditResult:
     """Audit a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
@@ -127,11 +131,11 @@ def audit(
             raise InputError(
                 f"{path}: a weights file does not contain its recipe: add --recipe RECIPE."
             )
-        return _audit_weights(path, recipe, model)[0]
+        return _audit_weights(path, recipe, model, on_stage=on_stage)[0]
     if recipe is not None:
         raise InputError(f"{target}: has its own recipe: omit --recipe.")
     if os.path.isdir(path):
-        return audit_run(read_run(path), model)[0]
+        return audit_run(read_run(path), model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
@@ -170,7 +174,11 @@ class EvaluatedModel:
 
 
 def _audit_weights(
-    path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
+    path: Path,
+    recipe: Recipe,
+    model: nn.Module | None,
+    seed: int = 0,
+    on_stage: OnStage = ignore_stage,
 ) -> tuple[AuditResult, EvaluatedModel | None]:
     image_shape, classes, _ = probe_dataset(recipe.data.name)
     model = load_model(recipe, path, model, seed)
@@ -182,6 +190,7 @@ def _audit_weights(
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     model = with_tta(model, recipe.eval.tta_shifts)
+    on_stage(f"evaluating {recipe.name} on {len(dataset.test):,} test images")
     logits = predict(model, dataset.test, normalize)
     test = _count_correct(logits, dataset.test)
     metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
@@ -199,7 +208,7 @@ def _count_correct(logits: Tensor, split: Split) -> Evaluation:
 
 
 def audit_run(
-    run: RunRecord, model: nn.Module | None = None
+    run: RunRecord, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
 ) -> tuple[AuditResult, EvaluatedModel | None]:
     """Audit a finished run; return also its evaluated model, None without test split.
 
@@ -210,7 +219,7 @@ def audit_run(
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
-    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0)
+    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
