@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,9 @@ from typing import Any
 import whit
 from whit.experiments.statistics import t_two_sided_p
 from whit.recipes.recipe import builtin_recipes, recipe_id
+from whit.runs import layout
 from whit.runs.reader import find_runs, read_run
+from whit.web.run_index import DEMO_RUNS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -38,6 +41,7 @@ PUBLISHED = {
     "published-15938": (9950, 9941),
 }
 NEAR = 0.08  # points
+DEMOS = "sprint", "tiniest"  # whose weights are in the package
 # What each claim trains: built-in recipes, and files under the root.
 CLAIMS = {
     "published": list(PUBLISHED),
@@ -240,6 +244,19 @@ def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
     tail = ("", *(f"Machine: {machine}." for machine in sorted(machines)), *missing, "")
     (folder / "README.md").write_text("\n".join((*head, *lines, *tail)))
     write_recorded(claim, folder)
+    write_demo_run(claim, folder)
+
+
+def write_demo_run(claim: str, folder: Path) -> None:
+    """Copy the first seed of a record into the package: `whit serve` draws with it at once."""
+    if claim not in DEMOS:
+        return
+    run, *_ = seeds_of(folder, claim)
+    target = DEMO_RUNS / claim
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in layout.FILES:
+        shutil.copyfile(run / name, target / name)
 
 
 def write_recorded(claim: str, folder: Path) -> None:

@@ -25,6 +25,7 @@ from whit.web.payloads import damaged_row, run_details, run_row, study_rows
 from whit.web.run_location import RunDeleted, RunLocation, Signature, escape_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
+DEMO_RUNS = Path(__file__).parent / "demo_runs"  # written by records/reproduce.py
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root
 _MAX_FOLDERS = 20_000  # that are listed, for a user who gives /
 _MAX_RUNS = 5_000
@@ -55,7 +56,10 @@ class _CachedDetails:
 
 @dataclass
 class RunIndex:
-    """All run folders in `folders`; by default in those of FOLDERS that exist."""
+    """All run folders in `folders`; by default in those of FOLDERS that exist.
+
+    Where these hold no run yet, the runs in DEMO_RUNS, so that there are networks to draw for.
+    """
 
     folders: Sequence[Path] | None = None
     _locations: dict[str, RunLocation] = field(default_factory=dict)  # by path, of the last refresh
@@ -78,6 +82,8 @@ class RunIndex:
         """Return the value of /api/runs: the same object as before when nothing has changed."""
         roots = self.roots()
         locations, is_complete = self._find(roots)
+        if not locations and not self.folders:
+            locations, is_complete = self._find([str(DEMO_RUNS)])
         read = ((path, self._read_row(location)) for path, location in locations.items())
         rows = {path: row for path, row in read if row}
         self._locations = {path: locations[path] for path in rows}
