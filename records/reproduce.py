@@ -260,7 +260,7 @@ def write_demo_run(claim: str, folder: Path) -> None:
 
 
 def write_recorded(claim: str, folder: Path) -> None:
-    """Bring recorded.json up to date: sizes of all built-in recipes, and what this claim reached."""
+    """Update recorded.json: sizes of all built-in recipes, and results of this claim."""
     recorded_file = RECIPES / "recorded.json"
     recorded = json.loads(recorded_file.read_text()) if recorded_file.is_file() else {}
     for name in builtin_recipes():  # `whit recipes` shows sizes without a record too

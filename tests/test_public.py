@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,7 @@ from pathlib import Path
 import pytest
 
 import whit
-from whit.recipes.listing import recipe_rows, recipe_table
-from whit.recipes.recipe import load_recipe, parse_recipe
+from whit.recipes.recipe import load_recipe
 from whit.training.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
@@ -98,19 +96,8 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert judgement.audit.params.total < 20_000
 
 
-def test_the_recipe_in_the_readme_can_keep_its_budget() -> None:
-    texts = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert make_plan(parse_recipe(texts[0], "README.md")).verdict == "pending"
-    assert parse_recipe("".join(texts), "README.md").distill  # a table that may be added
-
-
-def test_the_readme_shows_what_whit_recipes_prints() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert f"```\n$ whit recipes\n{recipe_table(recipe_rows(), 100)}\n```\n" in readme
-
-
 def test_another_model_leaves_the_sizes_of_the_first_behind() -> None:
-    """As README has it: `whit train sprint --set model.name=examples/own_model.py:Net`."""
+    """As the tutorial has it: `whit train sprint --set model.name=my_model.py:Net`."""
     name = f"model.name={ROOT / 'examples' / 'own_model.py'}:Net"
     planned = make_plan(load_recipe("sprint").with_overrides([name]))
     assert planned.audit.params.total == whit.audit(name.partition("=")[2]).metrics.params

@@ -62,7 +62,9 @@ WRONG = {
         "train source.toml --set model.name=models.py:TwelveClasses --set train.batch_size=401 "
         "--set data.mean=[0.1,0.1,0.1] --set data.std=[1,1,1]"
     ),
-    "batch-larger-than-the-rest": "train easy.toml --set train.batch_size=301 --set data.val_size=100",
+    "batch-larger-than-the-rest": (
+        "train easy.toml --set train.batch_size=301 --set data.val_size=100"
+    ),
     "model-unknown": "plan easy.toml --set model.name=plian",
     "model-every-key-wrong": "plan model.toml",
     "model-lists-of-wrong-length": "plan sizes.toml",

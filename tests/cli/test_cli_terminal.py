@@ -1,21 +1,17 @@
 """On a terminal, in a pipe, and when somebody stops it: the command line as a process.
 
 On a terminal of 60 columns nothing wraps and the bar is gone after each epoch. A pipe gets plain
-lines, and the work goes on when its reader leaves. Ctrl-C and SIGTERM end with one message.
+lines, and the work continues when its reader leaves. Ctrl-C and SIGTERM end with one message.
 """
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
-import pty
 import re
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +21,7 @@ import torch
 from calling import Done
 from rich.console import Console
 from screen import Screen
+from terminal import ENVIRONMENT, WHIT, on_terminal, started
 
 from waiting import LIMIT
 from whit.recipes.recipe import load_recipe
@@ -33,68 +30,23 @@ from whit.training.plan import make_plan
 from whit.training.progress import BarReporter
 from whit.training.state import EpochMetrics
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
 SLOW = "--set train.batch_size=2 --threads 1"  # an epoch long enough for the bar to move
-WHIT = [sys.executable, "-m", "whit"]
-
-
-def started(line: str, folder: Path) -> subprocess.Popen[str]:
-    """Start whit with its output in pipes."""
-    return subprocess.Popen(
-        [*WHIT, *line.split()],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def on_terminal(line: str, folder: Path, width: int, stop_after: bytes) -> tuple[int, Screen]:
-    """Run whit on a terminal of its own, with SIGINT once it has said `stop_after`."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
-    environment = {name: value for name, value in ENVIRONMENT.items() if name != "COLUMNS"}
-    process = subprocess.Popen(
-        [*WHIT, *line.split()],
-        cwd=folder,
-        env=environment,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    said, stopped = b"", False
-    while True:
-        try:
-            part = os.read(ours, 1 << 16)
-        except OSError:  # Linux says so when the other end is closed
-            break
-        if not part:
-            break
-        said += part
-        if stop_after in said and not stopped:
-            process.send_signal(signal.SIGINT)
-            stopped = True
-    os.close(ours)
-    screen = Screen(width)
-    screen.write(said.decode())
-    return process.wait(), screen
 
 
 def test_a_terminal_of_60_columns_until_control_c(workshop: Path, tmp_path: Path) -> None:
     line = f"train easy.toml {SLOW} --set train.epochs=1000 --out {tmp_path}/r"
-    code, screen = on_terminal(line, workshop, 60, stop_after=b"epoch 3/")
+    code, screen = on_terminal(line.split(), workshop, 60, stop_after=b"epoch 3/")
     assert code == 130, screen.text
     # Paths are never cut; nothing else is wider than the terminal.
     assert [text for text in screen.wrapped if str(tmp_path) not in text] == []
     assert len(screen.bars) > 3
     assert "━" not in screen.text
     assert screen.cursor_shown
-    *_, said = screen.text.splitlines()
-    stopped = re.match(r"whit: stopped by SIGINT in epoch (\d+) of 1000, after ", said)
+    said = screen.text.partition("whit: ")[2]
+    said = " ".join(said.split())  # wrapped
+    stopped = re.match(r"stopped by SIGINT in epoch (\d+) of 1000, after ", said)
     assert stopped, said
-    assert said.endswith(f"Go on with: whit train --resume {tmp_path}/r")
+    assert said.endswith(f"Resume with: whit train --resume {tmp_path}/r")
     ended = len((tmp_path / "r" / "log.jsonl").read_text().splitlines())
     assert ended == int(stopped[1]) - 1 >= 2  # the third, or on a busy machine a later one
     lines = [line for line in screen.text.splitlines() if line.startswith("Epoch ")]
@@ -105,7 +57,7 @@ def test_a_terminal_of_60_columns_until_control_c(workshop: Path, tmp_path: Path
 def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_path: Path) -> None:
     """One live table, gone at the end; lines of what ended stay above it."""
     line = f"study easy.toml wider.toml --seeds 1 --jobs 2 --out {tmp_path}/st"
-    code, screen = on_terminal(line, workshop, 60, stop_after=b"never")
+    code, screen = on_terminal(line.split(), workshop, 60)
     assert code == 0, screen.text
     assert [text for text in screen.wrapped if str(tmp_path) not in text] == []
     assert screen.cursor_shown
@@ -118,11 +70,11 @@ def test_a_study_and_a_search_on_a_terminal_of_60_columns(workshop: Path, tmp_pa
         '"model.widths" = [[2, 4], [4, 8]]\n"train.epochs" = 2\n'
     )
     line = f"search {space} --trials 2 --jobs 2 --out {tmp_path}/se"
-    code, screen = on_terminal(line, workshop, 60, stop_after=b"never")
+    code, screen = on_terminal(line.split(), workshop, 60)
     assert code == 0, screen.text
     assert [text for text in screen.wrapped if str(tmp_path) not in text] == []
     assert screen.cursor_shown
-    assert "candidates trained, 0 given up" in screen.text
+    assert "trials completed, 0 pruned" in screen.text
     assert "epoch 1" not in screen.text
 
 
@@ -192,7 +144,7 @@ def test_a_stopped_run_says_what_it_kept(workshop: Path, tmp_path: Path) -> None
     assert process.returncode == 143
     assert said.count("\n") == 1
     assert said.startswith("whit: stopped by SIGTERM ")
-    assert said.endswith(f"Go on with: whit train --resume {tmp_path}/r\n")
+    assert said.endswith(f"Resume with: whit train --resume {tmp_path}/r\n")
     assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) >= 2
     assert not (tmp_path / "r" / "result.json").exists()
 
@@ -222,7 +174,7 @@ def test_stopped_while_it_starts(tmp_path: Path, number: int) -> None:
     assert (done.returncode, done.stderr) == (128 + number, f"whit: stopped by {name}.\n")
 
 
-def test_verbs_without_numbers_start_without_torch(workshop: Path) -> None:
+def test_commands_without_numbers_start_without_torch(workshop: Path) -> None:
     lines = ["--help", "--version", "train --help", "recipes", "runs runs", "runs --json"]
     lines += ["compare runs/easy-0 runs/easy-1", "plan sprnt", "compare runs nowhere"]
     code = f"""

@@ -1,10 +1,11 @@
-"""The C form in float32: as the network, clean for compilers and sanitizers, bytes of its own.
+"""The C export: equivalent to the model, reproducible, no compiler warnings, no memory errors.
 
-Sanitized programs are processes of their own, as nothing sanitized can be loaded into Python.
+Sanitized programs run as separate processes, since Python cannot load sanitized libraries.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -39,13 +40,13 @@ DRIVER = """
 int main(void)
 {{
     uint8_t *pixels = malloc({pixels});
-    {unit} *scores = malloc({classes} * sizeof *scores);
+    {unit} *logits = malloc({classes} * sizeof *logits);
     while (fread(pixels, 1, {pixels}, stdin) == {pixels}) {{
-        {name}_classify(pixels, scores);
-        fwrite(scores, sizeof *scores, {classes}, stdout);
+        {name}_classify(pixels, logits);
+        fwrite(logits, sizeof *logits, {classes}, stdout);
     }}
     free(pixels);
-    free(scores);
+    free(logits);
     return 0;
 }}
 """
@@ -54,7 +55,7 @@ int main(void)
 def sanitized(
     program: Program, files: Mapping[str, bytes], folder: Path, *others: str
 ) -> np.ndarray:
-    """Return the scores of some images by a program that stops at the first wrong access."""
+    """Return the logits of some images by a program that aborts at the first invalid access."""
     name, classes = c_name(program.graph.name), len(program.graph.classes)
     unit = "int32_t" if program.int8 else "float"
     driver = DRIVER.format(name=name, pixels=784, classes=classes, unit=unit)
@@ -78,30 +79,31 @@ def sanitized(
 
 
 @pytest.mark.parametrize("name", read.NAMES)
-def test_the_c_form_gives_what_the_network_gives(name: str) -> None:
+def test_c_computes_what_the_model_computes(name: str) -> None:
     images, model = some_images(12), read.network(name)
     with torch.inference_mode():
-        wanted = model(images.float())
+        expected = model(images.float())
     program = float_program(read.graph(name))
     files = c_files(program, "A network.")
     assert c_files(float_program(read.graph(name)), "A network.") == files
-    assert near(c_logits(program, files, images, ["-O1"]).float(), wanted)
+    assert near(c_logits(program, files, images, ["-O1"]).float(), expected)
 
 
 @pytest.mark.parametrize(
-    "name", ["fewest-epochs", "Branches", "Turned", "Whole", "Halves", "Looking"]
+    "name",
+    ["fewest-epochs", "Branches", "ChannelsLast", "FullKernel", "Asymmetric", "DeskewedShifts"],
 )
-@pytest.mark.parametrize("bits", [None, 8, 5], ids=["float", "int8", "five bits"])
+@pytest.mark.parametrize("bits", [None, 8, 5], ids=["float", "int8", "5-bit weights"])
 def test_sanitizers_find_nothing(name: str, bits: int | None, tmp_path: Path) -> None:
     graph = read.graph(name)
     program = float_program(graph)
     if bits:
         program = quantize(replace(graph, bits=bits), some_images()).program
     files = c_files(program, "A network.")
-    scores = sanitized(program, files, tmp_path)
-    assert np.isfinite(scores).all()
-    if bits:  # in the tiles of small processors, too
-        assert (sanitized(program, files, tmp_path, "-DSMALL_TILES") == scores).all()
+    logits = sanitized(program, files, tmp_path)
+    assert np.isfinite(logits).all()
+    if bits:  # also with the tiles of small processors
+        assert (sanitized(program, files, tmp_path, "-DSMALL_TILES") == logits).all()
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
@@ -115,8 +117,7 @@ def test_clang_agrees(int8: bool) -> None:
     assert torch.equal(ours, theirs) if int8 else near(ours, theirs)
 
 
-def test_three_channels_lie_side_by_side() -> None:
-    """Colour images are read place by place, as screens and cameras have them."""
+def test_color_images_are_read_in_hwc_layout() -> None:
     torch.manual_seed(5)
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 5, 3, padding=1),
@@ -125,14 +126,58 @@ def test_three_channels_lie_side_by_side() -> None:
         torch.nn.Linear(5 * 6 * 7, 4),
     )
     images = torch.randint(0, 256, (6, 3, 6, 7), dtype=torch.uint8)
-    graph = fuse(capture_graph(model, (3, 6, 7), ("a", "b", "*/", "ü\n"), "colour"))
+    graph = fuse(capture_graph(model, (3, 6, 7), ("a", "b", "*/", "ü\n"), "color"))
     program = float_program(graph)
     files = c_files(program, "A network.")
     with torch.inference_mode():
         assert near(c_logits(program, files, images).float(), model(images.float()))
-    header = files["colour.h"].decode()
-    assert "6 lines of 7 places of 3 bytes" in header
+    header = files["color.h"].decode()
+    assert "uint8 image, 6 rows x 7 columns x 3 channels (HWC)" in header
     assert "2: * /" in header
+
+
+@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+def test_the_example_prints_class_names(int8: bool, tmp_path: Path) -> None:
+    """The exported folder compiles by the commands of its README and classifies raw images."""
+    names = ("zero", 'a "b"\\', "??/", "größe", *"456789")
+    graph = replace(read.trained_graph(), classes=names)
+    images = read.trained().split.images[:20]
+    program = quantize(graph, images).program if int8 else float_program(graph)
+    files = c_files(program, "A network.")
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content)
+    readme = files["README.md"].decode()
+    (link,) = re.findall(r"`(cc .* main\.c .*)`", readme)
+    (compiled,) = re.findall(r"^    (cc .*?)(?:  .*)?$", readme, re.MULTILINE)
+    for command in (compiled, link):
+        subprocess.run([*command.split(), *STRICT_FLAGS], cwd=tmp_path, check=True)
+    raw = images.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
+    done = subprocess.run([tmp_path / "main"], input=raw, capture_output=True, check=True)
+    expected = [names[k] for k in c_logits(program, files, images).argmax(1)]
+    assert done.stdout.decode().splitlines() == expected
+    assert len(set(expected)) > 5
+
+
+def test_the_header_describes_the_image_and_the_classes() -> None:
+    graph = replace(read.graph("DeskewedShifts"), name="shifts")
+    header = c_files(float_program(graph), "A network.")["shifts.h"].decode()
+    for name, value in (("HEIGHT", 28), ("WIDTH", 28), ("CHANNELS", 1), ("NUM_CLASSES", 10)):
+        assert f"#define SHIFTS_{name} {value}\n" in header
+    assert "extern const char *const shifts_class_names[10];" in header
+    assert "Resizing an image and scaling its values to 0 to 255 is the caller's job." in header
+    assert "in 9 forward passes (test-time augmentation)" in header
+
+
+def test_the_code_size_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (
+        compile.estimate_code_bytes(c_files(float_program(read.graph(name)), "A network."))
+        for name in ("ChannelsLast", "Branches")
+    )
+    assert small is not None
+    assert large is not None
+    assert 1_000 < small < large < 40_000  # constants alone have more
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert compile.estimate_code_bytes({"a.h": b"", "a.c": b"int a;"}) is None
 
 
 def test_shared_weights_are_stored_once() -> None:
@@ -142,27 +187,28 @@ def test_shared_weights_are_stored_once() -> None:
     assert "malloc" not in source
 
 
-def test_the_header_says_what_the_network_needs() -> None:
+def test_the_header_states_the_requirements() -> None:
     program = float_program(read.trained_graph())
     header = c_files(program, "A network.")["fewest_epochs.h"].decode()
     assert f"{program.constant_bytes:,} bytes of constants" in header
-    assert "40,000 bytes for activations (no plan needs less)" in header
-    assert "3,085,920 multiply-adds" in header
-    assert "int fewest_epochs_classify(const uint8_t pixels[784], float scores[10]);" in header
+    assert "40,000 bytes for activations (minimal)" in header
+    assert "3,085,920 multiply-accumulates" in header
+    assert "int fewest_epochs_classify(const uint8_t pixels[784], float logits[10]);" in header
+    assert "Not thread-safe (uses static buffers)." in header
 
 
 @pytest.mark.parametrize("at", ["compile_library", "classify_each"])
-def test_a_folder_that_takes_no_program_is_named(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_temporary_folder_is_named(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(compile, at, failing)
-    program = float_program(read.graph("Whole"))
+    program = float_program(read.graph("FullKernel"))
     with pytest.raises(RunFailed, match=r"No space left on device\. Set TMPDIR"):
         c_logits(program, c_files(program, "A network."), some_images(1))
 
 
-def test_no_name_breaks_out_of_a_comment() -> None:
+def test_no_name_ends_a_comment_or_a_string() -> None:
     odd = ("*é", "a*\\", "/*x", "*/ int a;", "???/", "*\\\\/", "日本", "\n*/", "", "*/*/")
     graph = replace(read.trained_graph(), classes=odd, name="*/ int b; /*\\")
     program = float_program(graph)
@@ -170,15 +216,15 @@ def test_no_name_breaks_out_of_a_comment() -> None:
     files = c_files(program, "A network.")
     assert b"int a;" in b"".join(files.values())  # as a comment
     assert b"??" not in b"".join(files.values())
-    whole = float_program(read.trained_graph())
+    plain = float_program(read.trained_graph())
     assert torch.equal(
         c_logits(program, files, images, STRICT_FLAGS),
-        c_logits(whole, c_files(whole, "A network."), images),
+        c_logits(plain, c_files(plain, "A network."), images),
     )
 
 
 @pytest.mark.parametrize("name", read.NAMES)
-def test_memory_is_planned_to_the_least(name: str) -> None:
+def test_memory_plans_are_minimal(name: str) -> None:
     graph = read.graph(name)
     for program in (float_program(graph), quantize(graph, some_images()).program):
         plan = memory_plan(program)
@@ -186,26 +232,28 @@ def test_memory_is_planned_to_the_least(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("name", "expected"),
     [
         ("fewest-epochs", "fewest_epochs"),
         ("2 nets", "net_2_nets"),
         ("Ü", "net"),
         ("a*/b", "a_b"),
         ("_x", "x"),
+        ("main", "main"),
     ],
 )
-def test_any_name_becomes_one_of_c(given: str, wanted: str) -> None:
-    assert c_name(given) == wanted
-    files = c_files(float_program(replace(read.graph("Whole"), name=given)), "A network.")
-    assert set(files) == {f"{wanted}.h", f"{wanted}.c", "README.md"}
+def test_any_name_becomes_a_c_identifier(name: str, expected: str) -> None:
+    assert c_name(name) == expected
+    files = c_files(float_program(replace(read.graph("FullKernel"), name=name)), "A network.")
+    example = "example.c" if name == "main" else "main.c"
+    assert set(files) == {f"{expected}.h", f"{expected}.c", example, "README.md"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_the_same_class_on_every_test_image(seed: int) -> None:
     run = read.trained(seed)
-    wanted = predict(run.model, run.split, run.normalize)
+    expected = predict(run.model, run.split, run.normalize)
     program = float_program(read.trained_graph(seed))
     logits = c_logits(program, c_files(program, "A network."), run.split.images)
-    assert (logits.argmax(1) == wanted.argmax(1)).sum() == len(run.split) == 10_000
+    assert (logits.argmax(1) == expected.argmax(1)).sum() == len(run.split) == 10_000

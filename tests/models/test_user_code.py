@@ -259,22 +259,20 @@ def test_a_coding_line_is_obeyed() -> None:
 
 def test_a_missing_file_is_told_with_its_nearest_neighbour() -> None:
     write("network.py", NET)
-    assert problem("netwrok.py:Net") == (
-        "netwrok.py: there is no such file. Did you mean 'network.py'?"
-    )
-    assert problem("no/where.py:Net") == "no/where.py: there is no such file."
-    assert problem(f"{'x' * 5000}.py:Net").endswith("there is no such file.")
-    assert problem("nul\0.py:Net").endswith("there is no such file.")
+    assert problem("netwrok.py:Net") == ("netwrok.py: no such file. Did you mean 'network.py'?")
+    assert problem("no/where.py:Net") == "no/where.py: no such file."
+    assert problem(f"{'x' * 5000}.py:Net").endswith("no such file.")
+    assert problem("nul\0.py:Net").endswith("no such file.")
 
 
 def test_a_folder_a_wrong_suffix_and_a_missing_class_are_told() -> None:
     Path("folder.py").mkdir()
     assert problem("folder.py:Net") == "folder.py is a folder, not a file."
     os.mkfifo("pipe.py")
-    assert problem("pipe.py:Net") == "pipe.py is not a file that can be read."
+    assert problem("pipe.py:Net") == "pipe.py is not a regular file."
     write("net.txt", NET)
     assert problem("net.txt:Net") == (
-        "net.txt: a model's file ends in .py or .ipynb, not in '.txt'."
+        "net.txt: the file of a model must end in .py or .ipynb, not in '.txt'."
     )
     write("net.py", NET)
     expected = "net.py names a file but no class in it: write 'net.py:Class'. Its classes: Net."
@@ -290,7 +288,7 @@ def test_a_folder_a_wrong_suffix_and_a_missing_class_are_told() -> None:
 
 def test_all_that_is_wrong_with_a_target_is_told_at_once() -> None:
     assert problems("gone.py:a-b") == [
-        "gone.py: there is no such file.",
+        "gone.py: no such file.",
         "gone.py:a-b: 'a-b' is not the name of a class at the top of the file.",
     ]
 
@@ -313,20 +311,20 @@ def test_what_is_no_module_class_is_told() -> None:
         "Its modules: Net."
     )
     assert problem("net.py:model") == (
-        "net.py:model is a model that is already built: name its class, 'Net'."
+        "net.py:model is a model instance, not a class: name its class, 'Net'."
     )
     write("seq.py", "from torch import nn\nmodel = nn.Sequential()\n")
     assert problem("seq.py:model") == (
-        "seq.py:model is a model that is already built: name a function that returns it."
+        "seq.py:model is a model instance, not a class: name a function that returns it."
     )
     assert problem("net.py:width") == (
         "net.py:width is a 'int': name a class that is a torch.nn.Module, "
         "or a function that returns one."
     )
     write("gone.py", "Net = 3\ndel Net\n")
-    assert problem("gone.py:Net") == "gone.py: running it left no 'Net' behind."
+    assert problem("gone.py:Net") == "gone.py: running it did not define 'Net'."
     write("star.py", "from math import *\n")
-    assert problem("star.py:Net") == "star.py: running it left no 'Net' behind."
+    assert problem("star.py:Net") == "star.py: running it did not define 'Net'."
 
 
 def test_a_syntax_error_is_told_with_its_line() -> None:
@@ -341,7 +339,7 @@ def test_a_syntax_error_is_told_with_its_line() -> None:
     write("deep.py", f"class Net: pass\nx = {'(' * 500}{')' * 500}\n")
     assert problem("deep.py:Net").startswith("deep.py")
     write("sum.py", f"class Net: pass\nx = {' + '.join('1' * 600)}\n")
-    assert problem("sum.py:Net") == "sum.py: something in it is nested too deeply to be read."
+    assert problem("sum.py:Net") == "sum.py: its code is nested too deeply."
     write("deeper.py", f"class Net: pass\nx = {'-' * 5000}1\n")
     assert problem("deeper.py:Net").startswith("deeper.py")
 
@@ -350,10 +348,10 @@ def test_text_that_is_not_utf8_is_told() -> None:
     for name in ("net.py", "net.ipynb"):
         Path(name).write_bytes(b"#\n#\n#\n# caf\xe9\nclass Net: pass\n")
         assert problem(f"{name}:Net") == (
-            f"{name} is not UTF-8 text: line 4 holds the byte 0xe9. Save it as UTF-8."
+            f"{name} is not UTF-8 text: line 4 contains the byte 0xe9. Save it as UTF-8."
         )
     Path("early.py").write_bytes(b"# caf\xe9\nclass Net: pass\n")
-    assert "line 1 holds the byte 0xe9" in problem("early.py:Net")
+    assert "line 1 contains the byte 0xe9" in problem("early.py:Net")
     Path("codec.py").write_bytes(b"# coding: klingon\nclass Net: pass\n")
     assert "klingon" in problem("codec.py:Net")
 
@@ -361,8 +359,8 @@ def test_text_that_is_not_utf8_is_told() -> None:
 def test_a_missing_package_is_told_with_who_imports_it() -> None:
     write("net.py", f"import torchsummary_x as ts\n{NET}")
     assert problem("net.py:Net") == (
-        "net.py, line 1: imports 'torchsummary_x', which is not installed and not beside the "
-        "file at `import torchsummary_x as ts`. Install it, or take the import out if the model "
+        "net.py, line 1: imports 'torchsummary_x', which is neither installed nor in the folder of "
+        "the file at `import torchsummary_x as ts`. Install it, or remove the import if the model "
         "does not need it."
     )
     write("blocks.py", "\nfrom no_such_package.deep import Block\n")
@@ -398,7 +396,7 @@ def test_exit_is_an_error_and_ctrl_c_passes_through() -> None:
     write("net.py", f"{NET}\nimport sys\nsys.exit(3)\n")
     assert problem("net.py:Net") == (
         "net.py, line 15: it ended the program with exit code 3 at `sys.exit(3)`. "
-        'Put what is not the model under `if __name__ == "__main__":`.'
+        'Put code that is not part of the model under `if __name__ == "__main__":`.'
     )
     write("stop.py", f"{NET}\nraise KeyboardInterrupt\n")
     path = list(sys.path)
@@ -418,12 +416,12 @@ def test_keywords_that_do_not_fit_are_told_all_at_once() -> None:
         "net.py, line 5: Net has no argument 'widht'. Did you mean 'width'? "
         "It takes: width, classes, depth.",
         "net.py, line 5: Net has no argument 'colour'. It takes: width, classes, depth.",
-        "net.py, line 5: Net needs 'width', and [model] does not give it.",
-        "net.py, line 5: Net needs 'classes', and [model] does not give it.",
+        "net.py, line 5: Net requires 'width', which [model] does not set.",
+        "net.py, line 5: Net requires 'classes', which [model] does not set.",
     ]
     write("bare.py", "from torch import nn\nclass Net(nn.Module): pass\ndef make(a, /): pass\n")
     assert "unexpected keyword argument" in problem("bare.py:Net", width=3)
-    assert "takes 'a' by position only" in problem("bare.py:make")
+    assert "positional-only argument 'a'" in problem("bare.py:make")
     write("none.py", "from torch import nn\ndef make(): return nn.ReLU()\n")
     assert problem("none.py:make", width=3).endswith("It takes no arguments.")
     write("any.py", "from torch import nn\ndef make(**sizes): return nn.Linear(**sizes)\n")
@@ -733,7 +731,7 @@ def test_magics_are_dropped_and_text_that_looks_like_one_is_kept() -> None:
 def test_what_is_no_notebook_is_told() -> None:
     write("net.ipynb", '{"cells": [\n  {"cell_type": }]}')
     assert problem("net.ipynb:Net") == (
-        "net.ipynb is not a notebook: no JSON at line 2, column 17 (Expecting value)."
+        "net.ipynb is not a notebook: invalid JSON at line 2, column 17 (Expecting value)."
     )
     write("net.ipynb", "[" * 100_000)
     assert problem("net.ipynb:Net").startswith("net.ipynb")
@@ -753,7 +751,7 @@ def test_what_is_no_notebook_is_told() -> None:
     ):
         write("net.ipynb", content)
         assert problem("net.ipynb:Net") == (
-            "net.ipynb is not a notebook: the JSON holds no list of cells in a form that is known."
+            "net.ipynb is not a notebook: the JSON has no list of cells in a known format."
         )
     notebook("Net <- 3", metadata={"kernelspec": {"language": "R"}})
     assert problem("net.ipynb:Net") == "net.ipynb is a notebook in R, not in Python."
@@ -765,14 +763,15 @@ def test_names_that_no_cell_defines_are_told_all_at_once() -> None:
     swish = NET.replace("F.relu", "swish").replace("width=4", "width=widht")
     notebook("#md", "def swihs(x): return x\nwidth = 4", swish, "def swish(x):\n  print 'no'")
     assert problems("net.ipynb:Net") == [
-        "net.ipynb, cell 3, line 5: Net needs 'widht', and no cell defines it. "
+        "net.ipynb, cell 3, line 5: Net needs 'widht', which no cell defines. "
         "Did you mean 'width'?",
-        "net.ipynb, cell 3, line 11: Net needs 'swish', and no cell defines it. "
-        "Did you mean 'swihs'? A cell that may is not Python: net.ipynb, cell 4, line 2: syntax "
-        "error, Missing parentheses in call to 'print'. Did you mean print(...)?: `print 'no'`",
+        "net.ipynb, cell 3, line 11: Net needs 'swish', which no cell defines. "
+        "Did you mean 'swihs'? A cell that may define it is not valid Python: net.ipynb, "
+        "cell 4, line 2: syntax error, Missing parentheses in call to 'print'. Did you mean "
+        "print(...)?: `print 'no'`",
     ]
     notebook("from torch.nn import *", NET.replace("F.relu", "swish"))
-    assert "Net needs 'swish', and no cell defines it." in problem("net.ipynb:Net")
+    assert "Net needs 'swish', which no cell defines." in problem("net.ipynb:Net")
     notebook("count = count + 1", NET.replace("=4", "=count"))
     assert problem("net.ipynb:Net").startswith("net.ipynb, cell 1, line 1: Net needs 'count'")
     notebook("a = b", "b = a", NET.replace("=4", "=a"))
@@ -783,7 +782,7 @@ def test_errors_in_a_notebook_are_told_with_cell_and_line() -> None:
     missing = "\nimport torch.nn as nn\n\nfrom torchvision_x.ops import (\n    relu6,\n    drop)\n"
     notebook("#md", missing, NET.replace("F.relu", "drop"))
     assert problem("net.ipynb:Net").startswith(
-        "net.ipynb, cell 2, line 5: imports 'torchvision_x', which is not installed"
+        "net.ipynb, cell 2, line 5: imports 'torchvision_x', which is neither installed"
     )
     notebook("# a note\n\nsizes = [1]\n\nwidth = sizes[\n    7\n]\n", NET.replace("=4", "=width"))
     assert problem("net.ipynb:Net").startswith(

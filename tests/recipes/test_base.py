@@ -68,8 +68,8 @@ def test_another_model_or_schedule_starts_without_the_keys_of_the_base(tmp_path:
     ("text", "message"),
     [
         ('base = "sprnt"', "base = 'sprnt': No recipe"),
-        ("base = 3", "base = 3: give the name or the path of a recipe"),
-        ('base = "r.toml"', "does one of them name itself?"),
+        ("base = 3", "base = 3: must be the name or the path of a recipe"),
+        ('base = "r.toml"', "does one of them extend itself?"),
         ('base = "old.toml"', "eval.tta_shifts = 4"),
         ('base = "sprint"\n[train]\nepochs = 0\nepcohs = 2', "unknown key train.epcohs"),
         ('base = "sprint"\n[model]\nviews = 5', "model.views is now eval.tta_shifts"),

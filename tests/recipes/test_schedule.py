@@ -112,7 +112,7 @@ def test_every_schedule_is_written_and_read_back(name: str) -> None:
         ('name = "step"\nstep_size = 0', "schedule.step_size = 0"),
         ('name = "constant"\nat = [0.0]', "unknown key schedule.at"),
         ('name = "cosine"\nfactor = [1.0]', "Allowed here: name, warmup, min_factor"),
-        ('name = "multistep"', "milestones is missing: give epochs, such as [5, 8]"),
+        ('name = "multistep"', "milestones is missing: list epochs, e.g. [5, 8]"),
         ('name = "multistep"\nmilestones = [5, 5]', "milestones must increase"),
         ('name = "onecycle"\npct_start = 1.0', "schedule.pct_start = 1.0"),
     ],

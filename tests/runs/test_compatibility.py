@@ -1,4 +1,4 @@
-"""What would not be the same run is refused with the difference named, or allowed and recorded."""
+"""Resuming with another result is refused with the difference, or allowed and recorded."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def edit(file: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"torch": "2.10.0+cpu"}, "torch: 2.10.0.cpu then, .* now"),
-        ({"threads": 2}, "threads: 2 then, 1 now"),
-        ({"processor": "another"}, "processor: another then, .* now"),
-        ({"processor_features": ["sse", "amx"]}, "processor features: now without amx and with "),
-        ({"whit": "0.0.9"}, "whit: 0.0.9 then, 0.1.0 now"),
-        ({"code__sha256": "0"}, "whit's own code: changed since"),
-        ({"data_sha256": "0"}, "the data: changed since"),
+        ({"torch": "2.10.0+cpu"}, "torch: was 2.10.0.cpu, now "),
+        ({"threads": 2}, "threads: was 2, now 1"),
+        ({"processor": "another"}, "processor: was another, now "),
+        ({"processor_features": ["sse", "amx"]}, "processor features: removed amx; added "),
+        ({"whit": "0.0.9"}, "whit: was 0.0.9, now 0.1.0"),
+        ({"code__sha256": "0"}, "whit's own code: changed"),
+        ({"data_sha256": "0"}, "the data: changed"),
         ({"device": "cuda:9"}, "--device cuda:9"),
     ],
 )
@@ -82,23 +82,23 @@ def test_other_threads_are_refused_or_recorded(unfinished: Path) -> None:
     edit(unfinished / "run" / "environment.json", threads=2)
     code, said = command_line(unfinished, *RESUME, "--threads", "1")
     assert code == 2
-    assert said.splitlines()[0] == "whit: run: threads: 2 then, 1 now."
+    assert said.splitlines()[0] == "whit: run: threads: was 2, now 1."
     assert "--allow-changes" in said
     code, said = command_line(unfinished, *RESUME, "--threads", "1", "--allow-changes")
     assert code == 0
-    assert "whit: Accepted: threads: 2 then, 1 now." in said
+    assert "whit: Accepted change: threads: was 2, now 1." in said
     result = json.loads((unfinished / "run" / "result.json").read_text())
     (change,) = result["accepted_changes"]
     assert (change["what"], change["before"], change["now"]) == ("threads", 2, 1)
     (note,) = result["notes"]
-    assert note.endswith("although not everything was as before: threads: 2 then, 1 now.")
+    assert note.endswith("with an accepted change: threads: was 2, now 1.")
     code, said = command_line(unfinished, "audit", "run")
     assert code == 0
-    assert "threads: 2 then, 1 now" in said.replace("\n  ", " ")
+    assert "threads: was 2, now 1" in said.replace("\n  ", " ")
 
 
 def test_accepted_changes_hold_from_then_on(unfinished: Path) -> None:
-    """Stopped again after accepting one thread, the run goes on with one and asks no more."""
+    """Stopped again after accepting one thread, the run resumes with one and is not refused."""
     edit(unfinished / "run" / "environment.json", threads=2)
     command = Command.start(unfinished, *RESUME, "--threads", "1", "--allow-changes")
     wait_until(lambda: "Accepted" in command.said, command)
@@ -115,7 +115,7 @@ def test_an_altered_recipe_is_refused(unfinished: Path) -> None:
     file.write_text(file.read_text().replace("epochs = 4", "epochs = 3"))
     code, said = command_line(unfinished, *RESUME)
     assert code == 2
-    assert "written under another recipe.toml or another seed" in said
+    assert "written with another recipe.toml or another seed" in said
 
 
 def test_an_altered_model_file_is_refused(workplace: Path) -> None:
@@ -133,7 +133,7 @@ def test_an_altered_model_file_is_refused(workplace: Path) -> None:
     (workplace / "net.py").write_text(net)
     (workplace / "stop").write_text("stop")
     text = (workplace / "easy.toml").read_text()
-    text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"net.py:Net"')
+    text = text.replace('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', '"net.py:Net"')
     (workplace / "net.toml").write_text(text)
     code, said = command_line(
         workplace, "train", "net.toml", "--out", "run", "--threads", "1", "--quiet"
@@ -144,7 +144,7 @@ def test_an_altered_model_file_is_refused(workplace: Path) -> None:
     (workplace / "stop").write_text("")
     code, said = command_line(workplace, *RESUME)
     assert code == 2
-    assert "whit: run: the model's source: changed since." in said
+    assert "whit: run: the model's source: changed." in said
     assert command_line(workplace, *RESUME, "--allow-changes")[0] in (0, 1)
 
 
@@ -155,14 +155,17 @@ def test_options_that_a_resumed_run_has_already(unfinished: Path) -> None:
     )  # fmt: skip
     assert code == 2
     for name in ("RECIPE", "--seed", "--out", "--set"):
-        assert f"whit: {name}: a run that is resumed has its own: leave it away." in said
+        assert (
+            f"whit: {name}: --resume uses the run's own recipe, seed and folder; omit {name}."
+            in said
+        )
     code, said = command_line(unfinished, "train", "easy.toml", "--allow-changes", "--steal-lock")
     assert code == 2
-    assert said.count("only with --resume RUN") == 2
+    assert said.count("only valid with --resume RUN") == 2
 
 
 def test_a_model_given_in_python_is_given_again(workplace: Path) -> None:
-    """Its initial weights are in the first checkpoint, so another fresh copy goes on from them."""
+    """Its initial weights are in the first checkpoint, so another fresh copy resumes from them."""
 
     class Net(torch.nn.Module):
         def __init__(self) -> None:
@@ -185,7 +188,7 @@ def test_a_model_given_in_python_is_given_again(workplace: Path) -> None:
     net.fail = True
     with pytest.raises(whit.RunFailed):
         whit.train(recipe, net, out=workplace / "run", quiet=True)
-    with pytest.raises(ModelError, match="given in Python"):
+    with pytest.raises(ModelError, match="passed in Python"):
         whit.resume(workplace / "run", quiet=True)
     torch.manual_seed(2)
     resumed = whit.resume(workplace / "run", Net(), quiet=True)
@@ -235,14 +238,14 @@ def test_random_numbers_of_numpy_and_python_are_resumed_too(
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
-def test_changes_in_words() -> None:
+def test_changes_as_text() -> None:
     then = {"threads": 1, "processor_features": ["a", "b"], "code": {"sha256": "x"}}
     now = {"threads": 2, "processor_features": ["b", "c"], "code": {"sha256": "y"}}
     found = diff_environments(then, now)
     assert [describe_change(change) for change in found] == [
-        "whit's own code: changed since",
-        "processor features: now without a and with c",
-        "threads: 1 then, 2 now",
+        "whit's own code: changed",
+        "processor features: removed a; added c",
+        "threads: was 1, now 2",
     ]
     assert diff_environments(then, now, found) == []
     assert [c["what"] for c in diff_environments(then, then, found)] == [

@@ -68,7 +68,7 @@ def crash_at(workplace: Path, kind: str, place: int) -> None:
     assert done.returncode in (137, -9), (kind, place, done.stderr)
 
 
-def goes_on(workplace: Path, undisturbed: Path) -> None:
+def resumes(workplace: Path, undisturbed: Path) -> None:
     code, said = whit(workplace, *(RESUME if (workplace / "run").exists() else TRAIN))
     assert code == 0, said
     assert evidence(workplace / "run") == evidence(undisturbed)
@@ -95,7 +95,7 @@ def test_a_crash_at_a_call(workplace: Path, undisturbed: Path, fault: Fault) -> 
         checkpoint, damaged = find_latest_checkpoint(run / "checkpoint", 1_000_000)
         assert checkpoint is not None
         assert damaged == []
-    goes_on(workplace, undisturbed)
+    resumes(workplace, undisturbed)
 
 
 @needs_strace
@@ -110,7 +110,7 @@ def test_a_crash_at_every_system_call(workplace: Path, undisturbed: Path) -> Non
             checkpoint, damaged = find_latest_checkpoint(run / "checkpoint", 1_000_000)
             assert checkpoint is not None
             assert damaged == []
-        goes_on(workplace, undisturbed)
+        resumes(workplace, undisturbed)
 
 
 @needs_strace
@@ -171,12 +171,12 @@ def resume_damaged(stopped: Path, undisturbed: Path, tmp_path: Path, damaged: by
     newest.write_bytes(damaged)
     code, said = whit(place, "train", "--resume", "run")
     assert code == 0, said
-    assert f"run/checkpoint/{newest.name}: damaged, so it is not used." in said.replace("\n ", "")
-    assert f"Going on from run/checkpoint/{before.name}." in said
+    assert f"run/checkpoint/{newest.name}: damaged and ignored." in said.replace("\n ", "")
+    assert f"Resuming from run/checkpoint/{before.name}." in said
     assert evidence(place / "run") == evidence(undisturbed)
 
 
-def test_a_run_goes_on_from_the_checkpoint_before(
+def test_a_run_resumes_from_the_checkpoint_before(
     stopped: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     content = max(stopped.glob("run/checkpoint/*.safetensors")).read_bytes()
@@ -185,7 +185,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_the_checkpoint_before_each_time(
+def test_a_run_resumes_from_the_checkpoint_before_each_time(
     stopped: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     content = max(stopped.glob("run/checkpoint/*.safetensors")).read_bytes()
@@ -193,7 +193,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_each_time(
         resume_damaged(stopped, undisturbed, tmp_path, damaged)
 
 
-def test_without_any_whole_checkpoint_it_begins_anew(
+def test_without_any_valid_checkpoint_it_starts_again(
     stopped: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(stopped, tmp_path / "place")
@@ -201,8 +201,8 @@ def test_without_any_whole_checkpoint_it_begins_anew(
         path.write_bytes(path.read_bytes()[:-1])
     code, said = whit(tmp_path / "place", "train", "--resume", "run")
     assert code == 0, said
-    assert said.count("damaged, so it is not used.") == 2
-    assert "Going on from the beginning: no checkpoint is whole." in said
+    assert said.count("damaged and ignored.") == 2
+    assert "Resuming from the beginning: there is no valid checkpoint." in said
     assert evidence(tmp_path / "place" / "run") == evidence(undisturbed)
 
 
@@ -215,12 +215,12 @@ def no_space(workplace: Path, undisturbed: Path, name: str, code: int, said: str
     said = said.strip()
     assert said.startswith(f"whit: run/{name}: cannot be written: No space left on device. ")
     assert re.search(r"Free \d+\.\d MB or more on the disk of run \(\d+\.\d MB free there\)", said)
-    assert said.endswith(", then go on with: whit train --resume run")
+    assert said.endswith(", then resume with: whit train --resume run")
     assert not list((workplace / "run").glob(".*.tmp"))
     checkpoint, damaged = find_latest_checkpoint(workplace / "run" / "checkpoint", 1_000_000)
     assert checkpoint is not None
     assert damaged == []
-    goes_on(workplace, undisturbed)
+    resumes(workplace, undisturbed)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -271,10 +271,10 @@ def test_a_disk_that_is_really_full(workplace: Path, undisturbed: Path, kilobyte
     assert "No space left on device. Free " in said
     if (workplace / "left").read_text():
         assert (workplace / "left").read_text() == "run\n"
-        assert said.endswith(", then go on with: whit train --resume disk/run")
+        assert said.endswith(", then resume with: whit train --resume disk/run")
         assert ".safetensors" in (workplace / "checkpoints").read_text()
     else:
-        assert said.endswith(", and start again. Nothing was begun.")
+        assert said.endswith("Nothing was started.")
     assert (workplace / "resumed-code").read_text() == "0\n", (workplace / "resumed").read_text()
     assert evidence(workplace / "run") == evidence(undisturbed)
 
@@ -286,5 +286,5 @@ def test_stopped_on_a_full_disk(workplace: Path, undisturbed: Path) -> None:
     assert code == 3, said
     assert (workplace / "run" / "log.jsonl").exists()
     said = " ".join(said.split())
-    assert re.search(r"stopped by SIGINT .*, and not saved: .* No space left on device", said)
-    goes_on(workplace, undisturbed)
+    assert re.search(r"stopped by SIGINT .*, but not saved: .* No space left on device", said)
+    resumes(workplace, undisturbed)

@@ -37,9 +37,9 @@ def test_a_second_process_is_refused_by_name(workplace: Path) -> None:
     code, said = whit(workplace, "train", "--resume", "run")
     assert code == 2
     owner = f"process {first.process.pid} on {socket.gethostname()}, since 20"
-    assert said.startswith(f"whit: run: it is being trained by {owner}")
+    assert said.startswith(f"whit: run: locked by {owner}")
     code, said = whit(workplace, "train", "--resume", "run", "--steal-lock")
-    assert code == 2, "a live owner on this machine is not taken over"
+    assert code == 2, "a live owner on this machine keeps its lock"
     assert read_run(workplace / "run").state == "running"
     first.signal(signal.SIGKILL)
     first.wait()
@@ -101,8 +101,8 @@ def test_an_owner_on_another_machine_needs_a_flag(workplace: Path, undisturbed: 
     assert read_run(workplace / "run").state == "running"
     code, said = whit(workplace, *RESUME)
     assert code == 2
-    assert said.startswith("whit: run: it was last trained by process 7 on elsewhere, since ")
-    assert said.endswith("if you know that it is not, add --steal-lock.\n")
+    assert said.startswith("whit: run: locked by process 7 on elsewhere, since ")
+    assert said.endswith("if you know that it does not, add --steal-lock.\n")
     code, said = whit(workplace, *RESUME, "--steal-lock")
     assert code == 0, said
     assert evidence(workplace / "run") == evidence(undisturbed)
@@ -113,7 +113,7 @@ def test_whoever_lost_the_folder_writes_no_more(workplace: Path) -> None:
     file = workplace / "run" / "checkpoint" / "owner.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "host": "other", "token": "x"}))
     assert command.wait() == 3
-    assert "run: taken over by process" in command.said
+    assert "run: the lock was stolen by process" in command.said
     assert json.loads(file.read_text())["host"] == "other"
 
 
@@ -123,7 +123,7 @@ def test_a_folder_that_was_removed_is_missed(workplace: Path) -> None:
     shutil.rmtree(workplace / "run")
     command.signal(signal.SIGCONT)
     assert command.wait() == 3
-    assert "somebody removed it" in command.said
+    assert "was removed during training" in command.said
     assert not (workplace / "run").exists()
 
 

@@ -48,7 +48,7 @@ class Net(nn.Module):
 def breaking(workplace: Path) -> Path:
     (workplace / "net.py").write_text(NET)
     text = (workplace / "easy.toml").read_text()
-    text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"net.py:Net"')
+    text = text.replace('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', '"net.py:Net"')
     (workplace / "breaks.toml").write_text(text.replace("decay = 0.9", "decay = 0.0"))
     return workplace
 
@@ -85,7 +85,7 @@ def test_nothing_is_claimed_of_it(breaking: Path) -> None:
     for arguments, expected in (
         (("audit", "run"), (2, "diverged")),
         (("compare", "run", "run"), (2, "no finished run")),
-        (("train", "--resume", "run"), (3, "diverged; resumed, it would do so again")),
+        (("train", "--resume", "run"), (3, "diverged; if resumed, it would diverge again")),
     ):
         code, said = command_line(breaking, *arguments)
         assert code == expected[0], said

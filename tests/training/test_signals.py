@@ -94,7 +94,7 @@ def test_stopped_in_an_evaluation(workplace: Path) -> None:
         "        return self.norm(self.conv(x)).mean((2, 3))\n"
     )
     text = (workplace / "easy.toml").read_text()
-    text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"slow.py:Net"')
+    text = text.replace('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', '"slow.py:Net"')
     (workplace / "slow.toml").write_text(text.replace("epochs = 4", "epochs = 2"))
     arguments = ("train", "slow.toml", "--threads", "1", "--quiet", "--set", "budget.accuracy=>= 0")
     code, said = whit(workplace, *arguments, "--out", "whole")
@@ -149,7 +149,7 @@ def in_a_step_that_does_not_end(workplace: Path) -> Command:
         "        return self.norm(self.conv(x)).mean((2, 3))\n"
     )
     text = (workplace / "easy.toml").read_text()
-    text = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"stuck.py:Net"')
+    text = text.replace('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', '"stuck.py:Net"')
     (workplace / "stuck.toml").write_text(text)
     command = Command.start(workplace, "train", "stuck.toml", "--out", "run", "--threads", "1")
     wait_until((workplace / "stuck").exists, command)
@@ -168,7 +168,7 @@ def test_a_second_signal_leaves_at_once(workplace: Path) -> None:
     command.signal(signal.SIGINT)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "stopped at once; what was saved before is kept" in command.said
+    assert "stopped immediately; what was saved before is kept" in command.said
 
 
 def test_a_second_signal_says_how_a_study_goes_on(workplace: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_second_signal_says_how_a_study_goes_on(workplace: Path) -> None:
     command.signal(signal.SIGINT)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "what was saved before is kept, and the same command goes on." in command.said
+    assert "what was saved before is kept. Resume with the same command." in command.said
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, easy_npz: Path) -> Path:
     folder = tmp_path_factory.mktemp("evidence")
     shutil.copy(easy_npz, folder / "easy.npz")
     (folder / "easy.toml").write_text(
-        f'name = "easy"\n[model]\nname = "plain"\nwidths = [8, 16]\npools = [1, 2]\n'
+        'schema = 2\nname = "easy"\n'
+        '[model]\nname = "plain"\nwidths = [8, 16]\npool_after = [1, 2]\n'
         f'[data]\nname = "{folder / "easy.npz"}"\n'
         "[train]\nepochs = 2\nbatch_size = 16\n[optim]\nlr = 0.1\n"
         '[budget]\nparams = "< 20000"\nepochs = "< 20"\naccuracy = ">= 80"\n'

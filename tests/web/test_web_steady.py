@@ -198,8 +198,8 @@ def test_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
     done = serve_and_end(tmp_path, "--port", str(server.port))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"whit: --port {server.port}: taken by another program, perhaps by another `whit serve`. "
-        "Give another one, or 0 for any that is free.\n"
+        f"whit: --port {server.port}: in use by another program, perhaps another `whit serve`. "
+        "Choose another port, or 0 for a free one.\n"
     )
 
 

@@ -72,9 +72,9 @@ def _stop_on_signals() -> Iterator[None]:
 
 
 def main() -> None:
-    """Run the command line; every error meant for users becomes one message and an exit code."""
+    """Run the command line; errors meant for users become one message and an exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a terminal's character set lacks, such as ×, is no reason to fail.
+        # A character that the terminal cannot show, such as ×, must not raise an error.
         sys.stdout.reconfigure(errors="replace")
     try:
         with _stop_on_signals():
@@ -102,6 +102,6 @@ def _run() -> int:
         return error.exit_code
     except Exception:
         # Unexpected, so its traceback is shown; exit code 1 would mean "budget missed".
-        advice = "Unless it ends in your own model, please report this as a bug of whit."
+        advice = "Unless it ends in your own model, please report it as a bug in whit."
         echo(f"{traceback.format_exc()}whit: failed with the error above. {advice}", sys.stderr)
         return WhitError.exit_code

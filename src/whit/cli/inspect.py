@@ -10,7 +10,7 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError
-from whit.system.console import echo, show, stdout_to_stderr
+from whit.system.console import report_stages, show, stdout_to_stderr, write
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def recipes(
     recipe: Annotated[
         str | None,
-        typer.Argument(metavar="[RECIPE]", help="Print this recipe, to copy and to change."),
+        typer.Argument(
+            metavar="[RECIPE]",
+            help="Print this recipe, to copy and modify.",
+            autocompletion=options.complete_recipe,
+        ),
     ] = None,
     keys: Annotated[
         bool, typer.Option("--keys", help="Print the reference of all recipe keys.")
@@ -34,7 +38,7 @@ def recipes(
     if keys and recipe is not None:
         raise InputError("--keys lists the keys of all recipes: omit RECIPE.")
     if keys:
-        from whit.models.key_reference import recipe_key_tables
+        from whit.models.key_tables import recipe_key_tables
         from whit.recipes.key_reference import key_reference_json, key_reference_text
 
         tables = recipe_key_tables()
@@ -55,9 +59,9 @@ def plan(
 ) -> None:
     """Show a recipe's layers, training steps and predicted verdict, without reading data."""
     loaded = options.load_recipe_with_overrides(recipe, set_)
-    from whit.training.plan import make_plan
+    with stdout_to_stderr(as_json), report_stages():
+        from whit.training.plan import make_plan
 
-    with stdout_to_stderr(as_json):
         result = make_plan(loaded)
     show(result.to_json(), result.table, as_json)
     options.exit_with_verdict(result.verdict)
@@ -74,7 +78,9 @@ def audit(
     recipe: Annotated[
         str | None,
         typer.Option(
-            metavar="RECIPE", help="Recipe with the data set, model arguments and budget."
+            metavar="RECIPE",
+            help="Recipe with the data set, model arguments and budget.",
+            autocompletion=options.complete_recipe,
         ),
     ] = None,
     set_: options.Overrides = None,
@@ -86,8 +92,8 @@ def audit(
     loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
     from whit.verification.verify import audit
 
-    with stdout_to_stderr(as_json):
-        result = audit(target, loaded)
+    with stdout_to_stderr(as_json), report_stages() as on_stage:
+        result = audit(target, loaded, on_stage=on_stage)
     show(result.to_json(), result.table, as_json)
     options.exit_with_verdict(result.verdict)
 
@@ -109,7 +115,7 @@ def runs(
         raise InputError("--json and --csv: give one of them.")
     rows = run_rows(folders or [Path("runs")])
     if as_csv:
-        echo(rows_csv(rows), sys.stdout, end="")
+        write(rows_csv(rows), sys.stdout, end="")
         return
     show(rows, lambda width: run_table(rows, width), as_json)
 
@@ -141,7 +147,7 @@ def data(
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, Any]:
-    """Describe a data set; it was verified when it was loaded."""
+    """Describe a data set, which was verified when it was loaded."""
     return {
         "name": dataset.name,
         "source": dataset.source,

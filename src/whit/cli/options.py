@@ -17,7 +17,7 @@ from whit.system.signals import SignalHandler, StopRequested
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """Return the built-in recipes that begin so, for shell completion."""
+    """Return the built-in recipes that start with `incomplete`, for shell completion."""
     return [name for name in builtin_recipes() if name.startswith(incomplete)]
 
 
@@ -50,9 +50,9 @@ Cluster = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value, nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
-# Longer numbers take Python long to parse, and none is allowed anywhere.
+# Longer numbers take Python long to parse, and no option allows them.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
@@ -92,23 +92,21 @@ def collect_errors(*checks: Callable[[], Any]) -> list[Any]:
         except InputError as error:
             problems += error.problems
     if problems:
-        raise InputError(list(dict.fromkeys(problems)))  # two recipes may have one in common
+        raise InputError(list(dict.fromkeys(problems)))  # recipes may share a problem
     return values
 
 
 def exit_with_verdict(verdict: str) -> None:
-    """Leave with exit code 1 when the budget is missed."""
+    """Exit with code 1 when the budget is missed."""
     if verdict == "missed":
         raise typer.Exit(1)
 
 
 @contextmanager
 def catch_signals() -> Iterator[SignalHandler]:
-    """Record signals; one that comes before or after the training ends the command."""
+    """Record signals; a signal outside of training ends the command."""
     try:
-        with SignalHandler(
-            partial(exit_immediately, resume_hint="Run the same command to resume.")
-        ) as signals:
+        with SignalHandler(partial(exit_immediately, resume_hint="the same command")) as signals:
             yield signals
     except StopRequested as stop:
         raise stop.to_error(". Run the same command to resume.") from None

@@ -52,7 +52,7 @@ def train(
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Resume with other threads, code or data; noted in the result."
+            "--allow-changes", help="Resume with other threads, code or data; listed in the result."
         ),
     ] = False,
     steal_lock: Annotated[
@@ -73,7 +73,7 @@ def train(
         if resume is None:
             return options.load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
         given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
-        _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit it.")
+        _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit")
         return None
 
     only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}
@@ -85,7 +85,9 @@ def train(
         ),
         lambda: None if device is None else resolve_device(device),
         lambda: None if out is None or resume is not None else RunFolder.check_creatable(out),
-        lambda: None if resume else _refuse_given(only_resumed, "only with --resume RUN."),
+        lambda: (
+            None if resume else _refuse_given(only_resumed, "only valid with --resume RUN; omit")
+        ),
     )
     callback = make_callback(make_console(), quiet or as_json)
     try:
@@ -133,4 +135,4 @@ def _refuse_given(values: Mapping[str, object], reason: str) -> None:
     """Raise InputError for each option that is given."""
     given = [name for name, value in values.items() if value not in (None, False)]
     if given:
-        raise InputError([f"{name}: {reason}" for name in given])
+        raise InputError([f"{name}: {reason} {name}." for name in given])

@@ -8,8 +8,8 @@ from typing import Any
 
 from typer.exceptions import TyperException
 
-from whit.system.console import echo, make_console
-from whit.system.text_tables import wrap
+from whit.errors import did_you_mean
+from whit.system.console import echo
 
 # Options of other training tools whose name is not that of a recipe key.
 _SYNONYMS = {
@@ -54,12 +54,13 @@ def report_usage_error(error: TyperException, arguments: Sequence[str]) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "whit"
     option = getattr(error, "option_name", None)
-    lines = [f"whit: {_sentence(error)}"]
-    if isinstance(option, str) and (hint := suggest_option(option, arguments, _options(context))):
-        lines = [f"whit: {command} has no option {option}. {hint}"]
-    lines.append(f"See `{command} --help`.")
-    width = make_console().width
-    echo("\n".join(wrap(line, width) for line in lines), sys.stderr)
+    sentence = _sentence(error)
+    if isinstance(option, str) and hasattr(error, "possibilities"):  # an unknown option
+        options = _options(context)
+        hint = suggest_option(option, arguments, options)
+        hint = f" {hint}" if hint else did_you_mean(option, options)
+        sentence = f"{command} has no option {option}.{hint}"
+    echo(f"whit: {sentence}\nSee `{command} --help`.", sys.stderr)
     return int(getattr(error, "exit_code", 2))
 
 

@@ -61,7 +61,7 @@ class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
 
 
 class StudyTable(StudyLineReporter):
-    """Knows the rows of a live table: seeds done and running, and the time left."""
+    """The rows of a live table: seeds done and running, and the remaining time."""
 
     def __init__(self, console: Console):
         super().__init__(console)
@@ -74,7 +74,7 @@ class StudyTable(StudyLineReporter):
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the cells of the table, the header first."""
-        rows: list[tuple[str, ...]] = [("recipe", "done", "mean %", "± sd", "under way")]
+        rows: list[tuple[str, ...]] = [("recipe", "done", "mean %", "± sd", "running")]
         for progress in self.subject:
             arm = progress.arm
             sample = SampleStats(tuple(self.percents.get(arm.folder, ())))

@@ -79,7 +79,7 @@ def materialize_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int],
             model.eval()(torch.zeros(2, *image_shape))
     except Exception as error:
         raise ModelError(
-            f"{name}: its lazy layers get no shape, because the forward pass fails on images "
+            f"{name}: its lazy layers cannot be initialized: the forward pass fails on images "
             f"{tuple(image_shape)}: {type(error).__name__}: {error}"
         ) from None
     finally:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 # Dropout draws 16 random bits for each activation, so p is exact to within 1 / 131072.
 _LEVELS = 1 << 16
-MIN_MASS = 1e-6  # of an image that is all background, so that nothing is divided by zero
+MIN_MASS = 1e-6  # avoids division by zero for an image that is only background
 
 
 class _ApplyMask(torch.autograd.Function):
@@ -114,7 +114,7 @@ class Deskew(nn.Module):
 class MultiColumn(nn.Module):
     """A multi-column network: the mean of the logits of its columns.
 
-    In training (N, K, H), the logits of H columns, so that each has a loss of its own; else
+    In training (N, K, H), the logits of H columns, so that each has a loss of its own; otherwise
     (N, K). As in Ciresan, Meier and Schmidhuber (2012, arXiv 1202.2745), but with all columns
     trained jointly.
     """

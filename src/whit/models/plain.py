@@ -60,7 +60,7 @@ class PlainConfig(Section):
     strides: tuple[Stride, ...] | None = key_field(None, "stride of each convolution; default: 1")
     paddings: tuple[Padding, ...] | None = key_field(
         None,
-        "padding of each convolution; default: half the kernel size, which keeps the map size",
+        "padding of each convolution; default: half the kernel size, which preserves the map size",
         "pixels",
     )
     conv_types: tuple[ConvType, ...] | None = key_field(
@@ -76,7 +76,7 @@ class PlainConfig(Section):
     )
     pool_type: Literal["max", "avg"] = key_field("max", "type of these pools")
     residual: Annotated[bool, Field(strict=True)] = key_field(
-        False, "adds a block's input to its output where the shape is kept"
+        False, "adds a block's input to its output where their shapes are equal"
     )
     # After a ReLU, the next layer can represent the scale.
     batchnorm_affine: Literal["full", "bias"] = key_field(
@@ -101,14 +101,20 @@ class PlainConfig(Section):
         for name in ("kernels", "strides", "paddings", "conv_types", "weight_groups"):
             values = getattr(self, name)
             if values is not None and len(values) != blocks:
-                raise ValueError(f"{name} has {len(values)} entries for {blocks} widths")
+                raise ValueError(f"{name} has {len(values)} entries, but there are {blocks} widths")
         if self.pool_after and max(self.pool_after) > blocks:
-            raise ValueError(f"pool_after names block {max(self.pool_after)} of {blocks}")
+            raise ValueError(
+                f"pool_after has block {max(self.pool_after)}, but there are {blocks} blocks"
+            )
         if self.columns is not None:
             if len(set(self.columns)) != len(self.columns) or len(self.columns) < 2:
-                raise ValueError('columns must be two different ones: ["raw", "deskewed"]')
+                raise ValueError(
+                    'columns must have two different entries, e.g. ["raw", "deskewed"]'
+                )
             if self.deskew:
-                raise ValueError("deskew and columns exclude each other: a column is deskewed")
+                raise ValueError(
+                    "deskew and columns cannot be combined: one column is deskewed already"
+                )
         return self
 
 
@@ -150,20 +156,20 @@ def expand_blocks(config: PlainConfig, channels: int) -> list[BlockConfig]:
         config.paddings or tuple(kernel // 2 for kernel in kernels),
         (block in pools for block in range(1, count + 1)),
         config.weight_groups or (0,) * count,
-        strict=False,  # one more number of channels than there are blocks
+        strict=False,  # the channels have one more entry than there are blocks
     )
     blocks = [BlockConfig(*row) for row in rows]
     shared: dict[int, tuple[int, BlockConfig]] = {}
     for number, block in enumerate(blocks, start=1):
         if block.conv_type == "depthwise" and block.in_channels != block.width:
             raise ValueError(
-                f"block {number} is depthwise, which keeps its {block.in_channels} channels, "
-                f"but has width {block.width}"
+                f"block {number} is depthwise, so its width must be that of its input, "
+                f"{block.in_channels}, but it is {block.width}"
             )
         first, other = shared.setdefault(block.weight_group, (number, block))
         if block.weight_group and other.weight_shape != block.weight_shape:
             raise ValueError(
-                f"blocks {first} and {number} share weights, but differ in kind, input channels, "
+                f"blocks {first} and {number} share weights, but differ in type, input channels, "
                 f"width or kernel: {other.weight_shape} and {block.weight_shape}"
             )
     return blocks

@@ -1,8 +1,8 @@
 """The five published systems, layer by layer in the order of their forward passes.
 
-Facts and parameter tables: the write-ups and the code behind them. Weights start from torch's
-defaults, as theirs did. Average pooling of a whole map is written as the mean it is. Theirs
-took 1 channel and gave 10 classes; other data may ask for others.
+Source: the write-ups and their code. Weights are initialized by torch's defaults, as theirs were.
+Global average pooling is written as a mean. The originals have 1 channel and 10 classes; here both
+depend on the data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _conv(inputs: int, outputs: int, padding: int = 0, *, bias: bool = True) -> 
 
 
 def _relu() -> nn.ReLU:
-    return nn.ReLU(inplace=True)  # same numbers; the map is not kept twice
+    return nn.ReLU(inplace=True)  # equal results with less memory
 
 
 def published_17098(channels: int, classes: int) -> nn.Sequential:
@@ -49,9 +49,9 @@ def published_16848(channels: int, classes: int) -> nn.Sequential:
 
 
 def published_19122(channels: int, classes: int) -> nn.Sequential:
-    """Biases on, Dropout2d 0.1, no linear layer; the 1x1 convolutions stand bare.
+    """Biases on, Dropout2d 0.1, no linear layer; the 1x1 convolutions have no activation.
 
-    The original class also holds a BatchNorm(32) that it never calls; it is left out here.
+    The original class also holds a BatchNorm(32) that it never calls; it is omitted here.
     """
     return named_sequential(
         _conv(channels, 16, 1), _relu(), nn.BatchNorm2d(16), nn.Dropout2d(0.1),

@@ -14,7 +14,7 @@ from whit.models import published
 from whit.models.plain import PlainConfig, plain
 from whit.models.user_code import build_user_model
 from whit.recipes.model_ref import IN_MEMORY, is_model_path
-from whit.recipes.sections import ModelSpec
+from whit.recipes.recipe_tables import ModelSpec
 from whit.system.validation_errors import describe_errors
 
 
@@ -45,7 +45,7 @@ MODELS: dict[str, ModelEntry] = {
     "published-15938": _fixed(published.published_15938),
 }
 
-# Sizes that are each allowed can still multiply to more than the memory holds.
+# Sizes that are each allowed can still multiply to more than fits into memory.
 MAX_PARAMS = 20_000_000
 
 
@@ -64,14 +64,14 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
         return build_user_model(spec.name, spec.arguments)
     if spec.is_in_memory:
         raise ModelError(
-            f"model.name = {spec.name!r}: this model was given in Python and is not in a recipe; "
-            "give it again as model=..., or put its class in a file and name file.py:Class."
+            f"model.name = {spec.name!r}: this model was passed in Python, so no recipe can build "
+            "it; pass it again as model=..., or put its class in a file and use file.py:Class."
         )
     entry = MODELS.get(spec.name)
     if entry is None:
         raise ModelError(
             f"model.name = {spec.name!r}: no such model.{did_you_mean(spec.name, MODELS)} "
-            f"Shipped: {', '.join(MODELS)}; or your own as path/file.py:Class."
+            f"Built-in: {', '.join(MODELS)}; or your own as path/file.py:Class."
         )
     try:
         config = entry.config.model_validate(spec.arguments)
@@ -86,7 +86,7 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
         raise ModelError(f"model.name = {spec.name!r}: {error}.") from None
     if count > MAX_PARAMS:
         raise ModelError(
-            f"model.name = {spec.name!r}: {count:,} parameters with these sizes, more than the "
-            f"{MAX_PARAMS:,} that whit builds. Make it smaller."
+            f"model.name = {spec.name!r}: {count:,} parameters with these sizes, but at most "
+            f"{MAX_PARAMS:,} are allowed. Make it smaller."
         )
     return entry.build(config, channels, classes)

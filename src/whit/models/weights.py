@@ -1,4 +1,4 @@
-"""Read and write weights as safetensors: no code in the file, equal bytes for equal tensors."""
+"""Read and write weights as safetensors: without code, and equal tensors give equal bytes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             content = stream.read(max_bytes + 1)
         if len(content) > max_bytes:
             raise InputError(
-                f"{path}: larger than {max_bytes:,} bytes, more than this model needs."
+                f"{path}: larger than {max_bytes:,} bytes, the maximum for this model."
             )
         stored = _rename_schema1(safetensors.torch.load(content), expected)
     except OSError as error:

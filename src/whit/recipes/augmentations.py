@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Augmentation(BaseModel):
-    """An augmentation; its fields are keys of `[augment]`, and their defaults change nothing."""
+    """An augmentation; its fields are keys of `[augment]`, off by default."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,7 +45,7 @@ class Augmentation(BaseModel):
 class Affine(Augmentation):
     """Random rotation, translation, scale and shear as one affine map for each image.
 
-    All are uniform in a range that is symmetric about no change.
+    All are drawn uniformly from a range that is symmetric about no change.
     """
 
     rng_stream = "warp"

@@ -1,8 +1,8 @@
-"""What a model and its training may cost, and what they must reach.
+"""Budgets: limits on a model and its training, and the verdict.
 
 A budget is judged three times: on what `plan` predicts, on what a run measured, and on what
-`audit` recomputes. All three hand `Metrics` to `Budget.violations`, so the rules are
-the same; what is not known yet is None and is not judged. Each key of `[budget]` is one rule:
+`audit` recomputes. All three pass `Metrics` to `Budget.violations`, so the rules are the same; a
+metric that is not known yet is None, and its rule is pending. Each key of `[budget]` is one rule:
 the recipe's schema, verdicts, tables and violations all iterate over `RULES`.
 """
 
@@ -33,14 +33,14 @@ _LIMIT = re.compile(r"\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*")
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound such as `< 20000` or `>= 99.40`, kept exactly as written."""
+    """A bound such as `< 20000` or `>= 99.40`, stored exactly as written."""
 
     sign: Literal["<", "<=", ">", ">="]
     text: str
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read `< 20000`; raises ValueError for anything else."""
+        """Read `< 20000`; raises ValueError if it is not a limit."""
         match = _LIMIT.fullmatch(text)
         if not match:
             raise ValueError(f"{text!r} is not a limit such as '< 20000' or '>= 99.40'")
@@ -61,7 +61,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken rule: which, the limit, the actual value, and how to correct it."""
+    """One violated rule: its name, the limit, the actual value, and how to fix it."""
 
     rule: str
     limit: str
@@ -97,7 +97,7 @@ class Metrics:
 
     @classmethod
     def from_audit(cls, audit: Audit, forward_passes: int) -> Metrics:
-        """Return what is known of a network, of which a decision takes so many passes."""
+        """Return the metrics of a network that needs `forward_passes` passes per decision."""
         macs = None if audit.macs is None else audit.macs * forward_passes
         return cls(
             audit.params.total,
@@ -108,7 +108,7 @@ class Metrics:
         )
 
     def network_json(self) -> dict[str, Any]:
-        """Return what `result.json` says of the network itself; a pair becomes a list."""
+        """Return the metrics of the network for `result.json`; a pair becomes a list."""
         size: Any = self.receptive_field
         return {
             "params": self.params,
@@ -119,7 +119,9 @@ class Metrics:
 
 
 Row = tuple[str, str, str, bool | None]  # rule, limit, value, whether it passes (None: unknown)
-Check = tuple[Row | None, Violation | None]  # what has no row is shown only where it is violated
+Check = tuple[
+    Row | None, Violation | None
+]  # a rule without a row is shown only where it is violated
 
 
 class LimitRule(ABC):
@@ -142,14 +144,14 @@ class LimitRule(ABC):
         return Annotated[str | None, BeforeValidator(self.validate)]
 
     def validate(self, value: object) -> str | None:
-        """Return the text in its standard form. Raises ValueError for what is no such limit."""
+        """Return the text in its standard form. Raises ValueError if it is not such a limit."""
         if value is None:
             return None
         if not isinstance(value, str):
             raise ValueError(f'a limit is a string with a comparison, such as "{self.example}"')
         try:
             limit = Limit.parse(value)
-            is_over_100 = limit.value > 100  # thousands of digits are no number
+            is_over_100 = limit.value > 100  # fails with thousands of digits
         except ValueError:
             raise ValueError(
                 f'a limit is a comparison and a number, such as "{self.example}"'
@@ -167,7 +169,7 @@ class LimitRule(ABC):
 
     @abstractmethod
     def explain(self, value: Any, limit: Limit, metrics: Metrics) -> str:
-        """Say how the number breaks the limit, and how to correct that."""
+        """Return how the number violates the limit, and how to fix it."""
 
     def format(self, value: Any, metrics: Metrics) -> str:
         """Return the number for a table."""
@@ -177,7 +179,7 @@ class LimitRule(ABC):
         return json_number(Fraction(value))
 
     def check(self, limit: str | None, metrics: Metrics) -> Iterator[Check]:
-        """Compare the key's value in a recipe, None where it is absent, with what is known."""
+        """Check the key's value in a recipe, None where it is absent, against the metrics."""
         if limit is None:
             return
         value, bound = self.measure(metrics), Limit.parse(limit)
@@ -216,7 +218,7 @@ class EpochsRule(LimitRule):
 
 
 class AccuracyRule(LimitRule):
-    """Percent of the test split after the last epoch, of images that are new to the network."""
+    """Percent of the test split after the last epoch; images seen in training do not count."""
 
     key, example, is_percent = "accuracy", ">= 99.40", True
     description, unit = "on the test split after the last epoch", "percent"
@@ -243,11 +245,11 @@ class AccuracyRule(LimitRule):
         value, leaked, total = self.measure(metrics), metrics.leaked, metrics.total
         if limit and value is not None and total:
             bound = Limit.parse(limit)
-            # An image that was trained on proves nothing, so it is counted as wrong here.
+            # A training image is no evidence, so it counts as misclassified here.
             unseen = max(Fraction(0), value - Fraction(100 * leaked, total))
             if bound.allows(value) and not bound.allows(unseen):
                 message = (
-                    f"{leaked:,} of the {total:,} test images are in the training data, too; "
+                    f"{leaked:,} of the {total:,} test images are also in the training data; "
                     f"without them {limit} is not reached: remove them from the training data."
                 )
                 yield None, Violation("test images in training", "0", leaked, message)
@@ -294,7 +296,7 @@ class KindsRule:
             violation = None
             if state != self.state:
                 problem = self.problem.format(kind=kind, meaning=LAYER_KINDS[kind])
-                message = f"{problem}, or take {kind!r} out of budget.{self.key}."
+                message = f"{problem}, or remove {kind!r} from budget.{self.key}."
                 violation = Violation(rule, self.state, state, message)
             yield (rule, self.state, state, violation is None), violation
 
@@ -321,7 +323,7 @@ RULES: tuple[LimitRule | KindsRule, ...] = (
 
 @dataclass(frozen=True)
 class Budget:
-    """The valid values of a recipe's `[budget]` by key; what is absent or None is no limit."""
+    """The validated values of a recipe's `[budget]` by key; absent or None means no limit."""
 
     limits: Mapping[str, Any] = field(default_factory=dict)
 
@@ -330,7 +332,7 @@ class Budget:
             yield from rule.check(self.limits.get(rule.key), metrics)
 
     def violations(self, metrics: Metrics) -> tuple[Violation, ...]:
-        """Return every broken rule, in the order of RULES."""
+        """Return every violation, in the order of RULES."""
         return tuple(violation for _, violation in self._checks(metrics) if violation)
 
     def rows(self, metrics: Metrics) -> list[Row]:
@@ -338,14 +340,14 @@ class Budget:
         return [row for row, _ in self._checks(metrics) if row]
 
     def verdict(self, metrics: Metrics) -> Verdict:
-        """`missed` if a rule is broken, `pending` if one cannot be judged yet, else `met`."""
+        """`missed` if a rule is violated, `pending` if one cannot be checked yet, else `met`."""
         if self.violations(metrics):
             return "missed"
         return "pending" if any(row[3] is None for row in self.rows(metrics)) else "met"
 
 
 class BudgetInfeasible(WhitError):
-    """The model can never keep its budget, so nothing was trained; `violations` says why."""
+    """The model can never meet its budget, so nothing was trained; `violations` has the reasons."""
 
     exit_code = 1
 

@@ -39,7 +39,7 @@ class Key:
 class KeyTable:
     """The keys of a table of a recipe."""
 
-    name: str  # as in TOML; empty for the keys above all tables
+    name: str  # as in TOML; empty for the top level
     description: str
     keys: tuple[Key, ...]
 
@@ -53,10 +53,10 @@ def list_key_tables(models: Mapping[str, type[BaseModel]]) -> list[KeyTable]:
 
     `models` has the arguments of each of the package's models, which are keys of `[model]`.
     """
-    tables = [KeyTable("", "Keys above all tables.", tuple(_top_keys()))]
+    tables = [KeyTable("", "Keys before the first table.", tuple(_top_keys()))]
     for name, field in Recipe.model_fields.items():
         if name == "schedule":
-            tables += [_schedule_table(schedule) for schedule in SCHEDULES]
+            tables += _schedule_tables()
             continue
         section = _section_of(field.annotation)
         if section is None:
@@ -79,7 +79,7 @@ def _top_keys() -> Iterator[Key]:
     yield Key("schema", "integer", str(SCHEMA), f"{SCHEMA}", "", "version of the keys")
     yield Key(
         "base", "string", "", "", "",
-        "name or path of another recipe, whose keys apply where this one sets none",
+        "name or path of a recipe to extend: its values apply to keys that are not set here",
     )  # fmt: skip
     fields = {
         name: field
@@ -89,20 +89,21 @@ def _top_keys() -> Iterator[Key]:
     yield from (_describe(name, field) for name, field in fields.items())
 
 
-def _schedule_table(name: str) -> KeyTable:
-    fields = {key: field for key, field in SCHEDULES[name].model_fields.items() if key != "name"}
-    by_default = " The default schedule." if name == DEFAULT_SCHEDULE else ""
-    description = f'With `name = "{name}"`. {_first_paragraph(SCHEDULES[name])}{by_default}'
-    named = Key(
-        "name",
-        "string",
-        toml_value(DEFAULT_SCHEDULE),
-        ", ".join(SCHEDULES),
-        "",
-        "name of the schedule",
-    )
-    keys = [_describe(key, field) for key, field in fields.items()]
-    return KeyTable("schedule", description, (named, *keys))
+def _schedule_tables() -> Iterator[KeyTable]:
+    fixed = [
+        f' With `name = "{name}"`: {_first_paragraph(schedule)}'
+        for name, schedule in SCHEDULES.items()
+        if set(schedule.model_fields) == {"name"}
+    ]
+    default = toml_value(DEFAULT_SCHEDULE)
+    named = Key("name", "string", default, ", ".join(SCHEDULES), "", "name of the schedule")
+    yield KeyTable("schedule", f"The learning-rate schedule.{''.join(fixed)}", (named,))
+    for name, schedule in SCHEDULES.items():
+        fields = {key: field for key, field in schedule.model_fields.items() if key != "name"}
+        description = f'With `name = "{name}"`. {_first_paragraph(schedule)}'
+        if fields:
+            keys = tuple(_describe(key, field) for key, field in fields.items())
+            yield KeyTable("schedule", description, keys)
 
 
 def _keys_of(section: type[BaseModel]) -> Iterator[Key]:
@@ -128,11 +129,13 @@ def _describe(name: str, field: FieldInfo) -> Key:
     default = field.default
     shown = "" if default is None or default is PydanticUndefined else toml_value(default)
     limits = [_range_of(field.annotation), _bounds(field.metadata)]
+    kind = _type_of(field.annotation)
+    unlimited = "any" if "number" in kind or "integer" in kind else ""
     return Key(
         name,
-        _type_of(field.annotation),
+        kind,
         "required" if field.is_required() else shown,
-        "; ".join(limit for limit in limits if limit),
+        ", ".join(limit for limit in limits if limit) or unlimited,
         unit,
         field.description or "",
     )
@@ -186,7 +189,8 @@ def _bounds(metadata: Sequence[Any]) -> str:
     for item in metadata:
         for kind, (sign, attribute) in _SIGNS.items():
             if isinstance(item, kind):
-                bounds.append(f"{sign} {getattr(item, attribute):,}")
+                bound = getattr(item, attribute)
+                bounds.append(f"{sign} {int(bound) if bound == int(bound) else bound:,}")
     return ", ".join(bounds)
 
 
@@ -202,7 +206,7 @@ def _cells(key: Key) -> list[str]:
 
 
 def key_reference_json(tables: Sequence[KeyTable]) -> list[dict[str, str]]:
-    """Return one object a key, `table` included."""
+    """Return one object per key, `table` included."""
     return [
         {"table": table.name, **dict(zip(_HEADINGS, _cells(key), strict=True))}
         for table in tables

@@ -12,9 +12,9 @@ from whit.system.text_tables import text_table
 
 
 def recipe_rows() -> list[dict[str, Any]]:
-    """Return one row a built-in recipe: its name, sizes, and the accuracy that records hold.
+    """Return one row per built-in recipe: its name, sizes, and recorded accuracy.
 
-    `recorded.json` is written beside the recipes by records/reproduce.py, never by hand.
+    `recorded.json` is written by records/reproduce.py, never by hand.
     """
     file = resources.files("whit.recipes") / "builtin" / "recorded.json"
     recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -46,4 +46,4 @@ def recipe_table(rows: list[dict[str, Any]], width: int) -> str:
         for row in rows
     ]
     table = text_table([head, *body], "Lrrrrr", width)
-    return f"{table}\n\nTest accuracy after the last epoch, as recorded over so many seeds."
+    return f"{table}\n\nTest accuracy after the last epoch, over the recorded seeds."

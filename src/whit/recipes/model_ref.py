@@ -32,13 +32,13 @@ def reject_code_in_run(name: str, run: Path) -> None:
     """Raise SourceError if `name` refers to a file in the run folder `run`.
 
     A run folder is untrusted: no code in it is executed. A user's file elsewhere is code that
-    they asked to run when they trained.
+    they chose to run when they trained.
     """
     if not is_model_path(name):
         return
     path = Path(os.path.realpath(name.rpartition(":")[0] or name))
     if path.is_relative_to(os.path.realpath(run)):
         raise SourceError(
-            f"{run}: its recipe names {name}, which lies in the run folder itself; nothing that "
-            "comes with a run is run. If the code is your own, keep it elsewhere and name it there."
+            f"{run}: its recipe names {name}, a file in the run folder itself; code in a run "
+            "folder is never executed. If it is your own code, move it elsewhere and use that path."
         )

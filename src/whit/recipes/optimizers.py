@@ -39,7 +39,7 @@ class UpdateRule(BaseModel):
     def step(self, params: Tensors, grads: Tensors, states: States, **common: Any) -> None:
         """Update `params` in place.
 
-        states: kept between steps for each parameter, empty before the first
+        states: of each parameter, preserved between steps, empty before the first
         common: lr, weight_decay, fused and maximize, which all of torch's functions take
         """
 

@@ -1,7 +1,7 @@
 """A recipe: everything that decides a run, as one frozen value read from TOML.
 
-Unknown and wrong keys are refused all at once, each with the nearest right name. The sizes of
-a model are free keys of `[model]`; the model's builder checks them.
+Unknown keys and wrong values are refused all at once, with the nearest valid name. The other keys
+of `[model]` are arguments of the model; its builder checks them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from pydantic import (
 
 from whit.errors import RecipeError, did_you_mean
 from whit.recipes.field_types import Section, key_field
-from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
-from whit.recipes.schema1 import find_old_keys, remove_old_keys, upgrade_recipe
-from whit.recipes.sections import (
+from whit.recipes.recipe_tables import (
     AugmentSpec,
     BudgetSpec,
     DataSpec,
@@ -41,14 +39,16 @@ from whit.recipes.sections import (
     QATSpec,
     TrainSpec,
 )
+from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
+from whit.recipes.schema1 import find_old_keys, remove_old_keys, upgrade_recipe
 from whit.recipes.toml_writer import toml_key, toml_value
 from whit.system.validation_errors import describe_errors
 
 SCHEMA = 2
 DEFAULT_RECIPE = "sprint"
 RECIPE_FILE = "recipe.toml"  # in a run folder, and in the folder of a trial
-_MAX_DOTS = 300  # tomllib takes memory with the square of the parts of a dotted key
-MAX_BYTES = 100_000  # bytes of a recipe; more could parse into more memory than a run takes
+_MAX_DOTS = 300  # tomllib's memory grows with the square of the parts of a dotted key
+MAX_BYTES = 100_000  # of a recipe; more could need more memory when parsed than a run does
 _MAX_BASES = 8  # recipes in a chain of `base`
 _NAMED_TABLES = "model", "schedule"  # whose `name` decides which other keys there are
 
@@ -81,7 +81,7 @@ class Recipe(Section):
     def _check_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
             raise ValueError(
-                "expected 1 to 64 letters, digits, '_', '.' or '-', the first a letter or a digit"
+                "must be 1 to 64 letters, digits, '_', '.' or '-', and start with a letter or digit"
             )
         return name
 
@@ -96,7 +96,7 @@ class Recipe(Section):
         return lambda progress: self.schedule.factor_at(progress, self.train.epochs)
 
     def to_toml(self) -> str:
-        """Return the complete recipe, defaults written out; `parse_recipe` returns an equal one."""
+        """Return the complete recipe, defaults included; `parse_recipe` returns an equal one."""
         top, tables = [f"schema = {SCHEMA}"], []
         for key, value in self.model_dump(exclude_none=True).items():
             if isinstance(value, dict):
@@ -114,16 +114,16 @@ class Recipe(Section):
     def with_overrides(self, changes: Sequence[str], source: str = "--set") -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.
 
-        Values are TOML; what is not TOML is taken as text. Another `model.name` or `schedule.name`
-        starts without the other keys of its table. `source` names the changes in messages. Raises
-        RecipeError for unknown keys and wrong values, all at once.
+        Values are parsed as TOML; anything else is a string. Another `model.name` or
+        `schedule.name` starts without the other keys of its table. `source` names the changes in
+        messages. Raises RecipeError for unknown keys and wrong values, all at once.
         """
         if not changes:
             return self
         tables = self.model_dump(exclude_none=True)
         problems = []
         keys = [change.partition("=")[0].strip() for change in changes]
-        for named in _NAMED_TABLES:  # the keys of one model or schedule mean nothing to another
+        for named in _NAMED_TABLES:  # models and schedules do not share keys
             if f"{named}.name" in keys:
                 tables[named] = {}
         for change in changes:
@@ -168,16 +168,16 @@ def parse_run_recipe(text: str, source: str) -> Recipe:
 
 
 def _schema_problems(tables: dict[str, Any], source: str) -> list[str]:
-    """Remove `schema` from the tables; return what is wrong with it, and every key of schema 1."""
+    """Remove `schema` from the tables; return the problems with it and with keys of schema 1."""
     schema = tables.pop("schema", SCHEMA)
     problems = [f"{source}: {old.explain(value)}." for old, value in find_old_keys(tables)]
     if problems or schema == 1:
         problems.insert(
             0,
             f"{source}: written in recipe schema 1; this version of whit reads schema {SCHEMA}. "
-            f"Add schema = {SCHEMA} as the first line, and change the keys that are named below."
+            f"Add schema = {SCHEMA} as the first line, and rename these keys:"
             if problems
-            else f"{source}: schema = 1: all keys are valid in schema {SCHEMA}, too: "
+            else f"{source}: schema = 1: all of its keys are also valid in schema {SCHEMA}: "
             f"write schema = {SCHEMA}.",
         )
     elif schema != SCHEMA or type(schema) is not int:
@@ -188,14 +188,14 @@ def _schema_problems(tables: dict[str, Any], source: str) -> list[str]:
 def _merge_base(
     tables: dict[str, Any], source: str, folder: Path, remaining: int
 ) -> dict[str, Any]:
-    """Return the tables with those of the recipe that `base` names under them."""
+    """Return the tables of the recipe that `base` names, overridden by `tables`."""
     name = tables.pop("base")
     if not isinstance(name, str):
-        raise RecipeError(f"{source}: base = {name!r}: give the name or the path of a recipe.")
+        raise RecipeError(f"{source}: base = {name!r}: must be the name or the path of a recipe.")
     if not remaining:
         raise RecipeError(
-            f"{source}: base = {name!r}: more than {_MAX_BASES} recipes build on each other; "
-            "does one of them name itself?"
+            f"{source}: base = {name!r}: more than {_MAX_BASES} recipes extend each other; "
+            "does one of them extend itself?"
         )
     path = name if name in builtin_recipes() else folder / name
     try:
@@ -225,12 +225,14 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     """Return the tables of a TOML text; `source` names it in messages. Raises RecipeError."""
     try:
         if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
-            raise RecipeError(f"{source}: more than {_MAX_DOTS} dots in a line.")
+            raise RecipeError(f"{source}: more than {_MAX_DOTS} dots in one line.")
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{source}: not valid TOML: {error}.") from None
     except (ValueError, RecursionError):  # thousands of digits, or of brackets
-        raise RecipeError(f"{source}: a number too long or a list too deep to be read.") from None
+        raise RecipeError(
+            f"{source}: a number is too long, or a list is nested too deeply."
+        ) from None
 
 
 def read_text(path: Path, problem: str) -> str:
@@ -238,7 +240,7 @@ def read_text(path: Path, problem: str) -> str:
     with path.open("rb") as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise RecipeError(f"{path}: larger than {MAX_BYTES // 1000} kB, so it is {problem}.")
+        raise RecipeError(f"{path}: larger than {MAX_BYTES // 1000} kB: {problem}.")
     try:
         return content.decode()
     except UnicodeDecodeError:
@@ -248,7 +250,7 @@ def read_text(path: Path, problem: str) -> str:
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """Return a built-in recipe by name, or one read from a `.toml` file or a run folder.
 
-    Raises RecipeError when there is none, it cannot be read, or its content is wrong.
+    Raises RecipeError when it does not exist, cannot be read, or is not valid.
     """
     path = Path(name_or_path)
     text, source, folder = _read_recipe_text(name_or_path)
@@ -266,7 +268,7 @@ def _read_recipe_text(name_or_path: str | Path) -> tuple[str, str, Path]:
     try:
         if path.is_dir():
             if not (path / RECIPE_FILE).is_file():
-                raise RecipeError(f"{path}: a folder without a {RECIPE_FILE} in it.")
+                raise RecipeError(f"{path}: this folder contains no {RECIPE_FILE}.")
             path /= RECIPE_FILE
         return read_text(path, "not a recipe"), str(path), path.parent
     except FileNotFoundError:
@@ -291,7 +293,7 @@ def builtin_recipes() -> dict[str, str]:
 
 def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Recipe:
     old_keys = find_old_keys(tables)
-    if not problems:  # of a file they are named already
+    if not problems:  # else those of the file are listed already
         problems = [f"{source}: {old.explain(value)}." for old, value in old_keys]
     tables = remove_old_keys(tables) if old_keys else tables
     try:
@@ -328,9 +330,9 @@ def _toml_or_text(text: str) -> Any:
 
 
 def recipe_id(recipe: Recipe) -> str:
-    """Return a name that equal recipes share and others do not; the description does not count.
+    """Return a name that equal recipes share and others do not; the description is ignored.
 
-    Keys with their default do not count either, so that a key added later changes no name.
+    So are keys with their default value: a key added later changes no name.
     """
     plain = recipe.model_dump(exclude={"description"}, exclude_defaults=True, mode="json")
     text = json.dumps(plain, sort_keys=True)

@@ -1,7 +1,7 @@
 """Learning-rate schedules by name: progress in [0, 1] to a factor of the peak rate.
 
 Each is one entry of SCHEDULES. Progress is images seen / images planned, never a step number, so a
-schedule stays right when the batch size, the data set or the number of epochs changes. Where torch
+schedule stays valid when the batch size, the data set or the number of epochs changes. Where torch
 counts in epochs (`step`, `multistep`), so do the keys here.
 """
 
@@ -46,7 +46,7 @@ class Linear(Schedule):
     @model_validator(mode="after")
     def _check_points(self) -> Linear:
         if len(self.at) != len(self.factor) or not self.at:
-            raise ValueError("at and factor need equally many numbers, at least one")
+            raise ValueError("at and factor must have the same length, at least 1")
         if any(a >= b for a, b in zip(self.at, self.at[1:], strict=False)):
             raise ValueError("at must increase from each point to the next")
         return self
@@ -65,7 +65,7 @@ class Constant(Schedule):
 
 
 class OneCycle(Schedule):
-    """`torch.optim.lr_scheduler.OneCycleLR`: up to the peak rate, then far below its start.
+    """`torch.optim.lr_scheduler.OneCycleLR`: up to the peak rate, then far below the initial one.
 
     Cosine annealing in two phases (arXiv 1708.07120); `optim.lr` is torch's `max_lr`.
     """
@@ -136,7 +136,7 @@ class MultiStep(Schedule):
     @model_validator(mode="after")
     def _check_milestones(self) -> MultiStep:
         if not self.milestones:
-            raise ValueError("milestones is missing: give epochs, such as [5, 8]")
+            raise ValueError("milestones is missing: list epochs, e.g. [5, 8]")
         if any(a >= b for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
             raise ValueError("milestones must increase from each epoch to the next")
         return self
@@ -171,7 +171,7 @@ def parse_schedule(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class PiecewiseLinear:
-    """Straight lines between (at[i], factor[i]); constant outside the given points."""
+    """Linear interpolation of the points (at[i], factor[i]); constant outside of them."""
 
     at: tuple[float, ...]
     factor: tuple[float, ...]
@@ -193,5 +193,5 @@ def _anneal(start: float, end: float, fraction: float) -> float:
 
 
 def _epochs_done(progress: float, epochs: int) -> int:
-    # progress is a quotient of integers: a product that is whole must not fall below by rounding.
+    # progress is a quotient of integers: rounding must not push an integer product below itself.
     return math.floor(progress * epochs + 1e-9)

@@ -1,4 +1,4 @@
-"""Schema 1, in which recipes and results were written before schema 2: what each key became.
+"""Schema 1, the format of recipes and results before schema 2, and its translation.
 
 A recipe in schema 1 is refused, with the new spelling of every key it uses. Run folders in schema
 1 stay readable: their recipe, result and weights are translated when they are read.
@@ -23,7 +23,7 @@ def _same(value: Any) -> Any:
 class Rename:
     """A key of schema 1, what it is in schema 2, and how its value is translated.
 
-    `applies` says of which values it is the old spelling.
+    `applies` returns whether a value is in the old spelling.
     """
 
     old: str
@@ -71,7 +71,7 @@ _RENAMES = (
     Rename("quantise.bits", "qat.bits"),
     Rename("quantise.start", "qat.start"),
 )
-_TABLES = ("average", "quantise")  # tables that are no longer there
+_TABLES = ("average", "quantise")  # tables that schema 2 does not have
 
 
 def find_old_keys(tables: Mapping[str, Any]) -> list[tuple[Rename, Any]]:
@@ -122,6 +122,11 @@ def upgrade_result(result: Mapping[str, Any]) -> dict[str, Any]:
         renamed = {"reads": "evaluations", "wrong": "misclassified"}
         upgraded["test"] = {renamed.get(key, key): value for key, value in test.items()}
     return upgraded
+
+
+def digest_key(result: Mapping[str, Any]) -> str:
+    """Return the key of the digest of a stored `result.json` of either schema."""
+    return "seal" if "seal" in result else "digest"
 
 
 def upgrade_weight_name(name: str) -> str:

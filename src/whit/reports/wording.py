@@ -1,4 +1,4 @@
-"""Short texts of the reports: values in one line, counts, percentages."""
+"""Short texts of reports: values on one line, counts, percentages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which whit this is: its commit where it runs from a checkout, and a digest of its files."""
+"""The version of whit's code: its commit in a checkout, and a digest of its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def git_state() -> dict[str, Any]:
 
 
 def compatibility_versions() -> dict[str, str]:
-    """Return what must be equal for runs of two machines to be one sample, without torch."""
+    """Return what must be equal on all machines of a study, without importing torch."""
     return {"whit": _code_sha256(), "torch": metadata.version("torch")}
 
 
@@ -39,8 +39,8 @@ def _checkout_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        # Records and notes do not change what a run does; the package's own files do, but for
-        # the accuracies that `whit recipes` shows, which are written from records.
+        # Only the package's own files change what a run does; not its recorded accuracies, which
+        # `whit recipes` prints.
         watched = ("src", "pyproject.toml", ":!src/whit/recipes/builtin/recorded.json")
         dirty = bool(_git(root, "status", "--porcelain", "--", *watched))
     except (OSError, subprocess.SubprocessError):
@@ -50,7 +50,7 @@ def _checkout_state() -> dict[str, Any]:
 
 def _git(root: Path, *arguments: str) -> str:
     # `git status` would lock the index to refresh it: a commit at the same time would fail, and
-    # for good if this process is killed meanwhile.
+    # all later ones if this process were killed meanwhile.
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     output = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
     return output.strip()

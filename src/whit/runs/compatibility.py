@@ -1,4 +1,4 @@
-"""Whether a run that is resumed would still be the same run: what must not change, to the byte."""
+"""Whether a resumed run would give the same bytes: what must not change."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def diff_environments(
 
 
 def describe_change(change: Change) -> str:
-    """Return one change as text, such as `threads: 2 then, 1 now`."""
+    """Return one change as text, such as `threads: was 2, now 1`."""
     name = REPRODUCIBILITY_KEYS.get(str(change["what"]), str(change["what"]))
     before, now = change["before"], change["now"]
     if isinstance(before, list) and isinstance(now, list):
-        lists = {"without": set(before) - set(now), "with": set(now) - set(before)}
+        lists = {"removed": set(before) - set(now), "added": set(now) - set(before)}
         parts = [f"{word} {', '.join(sorted(items))}" for word, items in lists.items() if items]
-        return f"{name}: now {' and '.join(parts)}"
+        return f"{name}: {'; '.join(parts)}"
     if name.endswith(("code", "data", "source")):
-        return f"{name}: changed since"
+        return f"{name}: changed"
     before, now = ("unknown" if value is None else str(value) for value in (before, now))
-    return f"{name}: {before} then, {now} now"
+    return f"{name}: was {before}, now {now}"
 
 
 def _look_up(environment: dict[str, Any], key: str) -> Any:
-    """Return the value of a dotted key; None where an altered file has none."""
+    """Return the value of a dotted key; None where it is missing."""
     value: Any = environment
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None

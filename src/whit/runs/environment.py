@@ -1,4 +1,4 @@
-"""Where a run happened: versions, processor, threads, and the state of whit's code."""
+"""The environment of a run: versions, processor, threads, and the state of whit's code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def describe_environment(device: torch.device, seed: int, threads: int) -> dict[str, Any]:
-    """Return what decides whether a run can be repeated to the byte, and what to cite."""
+    """Return what a repetition needs to give the same bytes, and what to cite."""
     import torch
 
     capabilities = torch.cpu.get_capabilities()

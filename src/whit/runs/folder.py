@@ -28,14 +28,14 @@ _TEMPORARY = ".whit-new"  # prefix of a folder that is not complete
 
 
 class RunFolder:
-    """A run folder that this process has locked; as a context it releases the lock at its end."""
+    """A run folder that this process has locked; as a context manager it releases the lock."""
 
     def __init__(self, path: Path, *, steal_lock: bool = False):
         """Lock an existing folder. Raises RunLocked when another process has locked it."""
         self.path = path
         self.checkpoints = path / layout.CHECKPOINTS
         if self.checkpoints.is_symlink():
-            raise InputError(f"{self.checkpoints}: a link; a run holds no links.")
+            raise InputError(f"{self.checkpoints}: a link; run folders contain no links.")
         with self._translate_errors(layout.CHECKPOINTS):
             self.checkpoints.mkdir(exist_ok=True)
             self.lock = RunLock(self.checkpoints, steal=steal_lock)
@@ -44,7 +44,7 @@ class RunFolder:
 
     @staticmethod
     def check_creatable(out: Path) -> None:
-        """Raise InputError if no new folder can be made at `out`; creates nothing."""
+        """Raise InputError if no new folder can be created at `out`; creates nothing."""
         if os.path.lexists(out):
             raise _exists_error(out)
         if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in out.parts):
@@ -56,9 +56,9 @@ class RunFolder:
     def create(
         cls, out: Path | None, name: str, seed: int, files: Mapping[str, bytes]
     ) -> RunFolder:
-        """Make `out`, or a new folder under `runs/`, with `files` in it, as one step.
+        """Create `out`, or a new folder in `runs/`, with `files` in it, as one step.
 
-        Raises InputError when it exists or may not be made, RunFailed when the disk is full.
+        Raises InputError when it exists or may not be created, RunFailed when the disk is full.
         """
         path = out or Path("runs") / f"{name}-{seed}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         if out or not os.path.lexists(path):  # a second run in one second gets a number
@@ -103,7 +103,7 @@ class RunFolder:
         except OSError as error:
             raise RunFailed(
                 f"{self.path / name}: cannot be written: "
-                f"{atomic_files.disk_error_advice(self.path, error, size)}, then go on with: "
+                f"{atomic_files.disk_error_advice(self.path, error, size)}, then resume with: "
                 f"{self.resume_command}"
             ) from None
 
@@ -120,14 +120,14 @@ class RunFolder:
 
 
 def import_run(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make the folder of a run that was trained elsewhere, unless it exists.
+    """Create the folder of a run that was trained elsewhere, unless it exists.
 
-    It replaces what a process that has ended left unfinished there. Raises RunFailed when it
-    cannot be written, or when `files` holds what no run does.
+    An unfinished run of a process that has ended is replaced. Raises RunFailed when it cannot be
+    written, or when `files` has names that no run has.
     """
     unexpected = sorted(name for name in files if not layout.is_run_file(name))
     if unexpected:
-        raise RunFailed(f"{path}: not the files of a run: {', '.join(map(repr, unexpected))}.")
+        raise RunFailed(f"{path}: unexpected files in a run: {', '.join(map(repr, unexpected))}.")
     if os.path.lexists(path) and not os.path.lexists(path / layout.RESULT):
         holder = read_lock_holder(path / layout.CHECKPOINTS)
         if holder is None or holder.is_alive() is False:
@@ -136,7 +136,7 @@ def import_run(path: Path, files: Mapping[str, bytes]) -> None:
         try:
             _create(path, files, numbered=False)
         except InputError as error:
-            if not os.path.lexists(path):  # else another driver was quicker
+            if not os.path.lexists(path):  # else another driver was faster
                 raise RunFailed(str(error)) from None
 
 
@@ -151,10 +151,10 @@ def _format_log_line(record: EpochRecord) -> bytes:
 def _exists_error(out: Path) -> InputError:
     hint = ""
     if (out / layout.CHECKPOINTS).is_dir() and not (out / layout.RESULT).exists():
-        hint = f" It holds an unfinished run, which {_resume_command(out)} goes on with."
+        hint = f" It contains an unfinished run; to resume it: {_resume_command(out)}"
     return InputError(
-        f"--out {out}: already there, and a run never overwrites: "
-        f"name a folder that does not exist, or leave --out away.{hint}"
+        f"--out {out}: already exists, and a run never overwrites: "
+        f"give a folder that does not exist, or omit --out.{hint}"
     )
 
 
@@ -163,9 +163,9 @@ def _resume_command(path: Path) -> str:
 
 
 def _create(path: Path, files: Mapping[str, bytes], *, numbered: bool) -> Path:
-    """Make a folder with its files as one step; return its path, with a number if `numbered`."""
+    """Create a folder with its files as one step; return its path, with a number if `numbered`."""
     parent = path.absolute().parent
-    # Host and process are in the name, so that what a killed process left can be recognized.
+    # Host and process are in the name, so that folders of killed processes can be recognized.
     temporary = parent / f"{_TEMPORARY}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -178,17 +178,17 @@ def _create(path: Path, files: Mapping[str, bytes], *, numbered: bool) -> Path:
         atomic_files.fsync_directory(parent)
     except OSError as error:
         advice = atomic_files.disk_error_advice(parent, error, sum(map(len, files.values())))
-        message = f"{path}: cannot be made: {advice}"
+        message = f"cannot create {path}: {advice}"
         if isinstance(error, PermissionError):
-            raise InputError(f"--out {message}.") from None
-        raise RunFailed(f"{message}, and start again. Nothing was begun.") from None
+            raise InputError(f"{message}.") from None
+        raise RunFailed(f"{message}. Nothing was started.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 
 def _rename(temporary: Path, path: Path, *, numbered: bool) -> Path:
-    """Give a complete folder its name; of several processes that try, one succeeds."""
+    """Rename a complete folder; of several processes that try, one succeeds."""
     target, number = path, 1
     while True:
         try:

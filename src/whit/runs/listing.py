@@ -32,7 +32,7 @@ class Column:
     heading: str
     page_heading: str
     kind: Literal["name", "text", "state", "plain", "grouped", "percent", "seconds", "time"]
-    width: str = ""  # on the page, in CSS; without it what the other columns leave
+    width: str = ""  # on the page, in CSS; by default the remaining width
     page_fields: Mapping[str, Callable[[RunRecord], Any]] | None = None
 
     def format_cell(self, row: Row) -> str:
@@ -108,10 +108,10 @@ def run_fields(run: RunRecord | None, on_page: bool = False) -> Row:
 
 
 def run_rows(roots: list[Path]) -> list[Row]:
-    """Return one row a run folder at or under `roots`, unfinished and damaged ones included.
+    """Return one row per run folder at or under `roots`, unfinished and damaged ones included.
 
-    If there is none, those one folder deeper, as the seeds of studies are. Raises InputError for a
-    root that is no folder.
+    If there is none, those one folder deeper, like the seeds of studies. Raises InputError for a
+    root that is not a folder.
     """
     check_folders([root for root in roots if root != Path("runs")])
     paths = find_runs(roots)
@@ -148,7 +148,7 @@ def check_folders(folders: Sequence[Path]) -> None:
 def run_table(rows: list[Row], width: int) -> str:
     """Return the list of runs as a table of at most `width` columns of text."""
     if not rows:
-        return "No runs here yet. `whit train` makes one."
+        return "No runs found. `whit train` creates one."
     columns = [column for column in COLUMNS if column.heading]
     head = [column.heading for column in columns]
     body = [[column.format_cell(row) for column in columns] for row in rows]

@@ -1,9 +1,9 @@
-"""Who may write in a run folder: one process at a time.
+"""The lock of a run folder: one process at a time may write.
 
 The lock is one of the operating system (filelock: flock, or its equivalent there), so a killed
-holder loses it at once, and two processes that ask in the same instant cannot both get it. Its
-holder is named beside it in `owner.json`, for messages and for file systems that several machines
-share, where a lock of another machine may not be seen.
+holder loses it immediately, and two processes can never both acquire it. Its holder is also named
+in `owner.json`, for messages and for file systems that several machines share, where the lock of
+another machine may not be visible.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class LockHolder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
     def is_alive(self) -> bool | None:
-        """Whether the process still runs; None when it is another machine's and cannot be seen."""
+        """Whether the process still runs; None when it is on another machine."""
         if self.host != socket.gethostname():
             return None
         start = (_boot_id(), _process_start_time(self.pid))
@@ -67,8 +67,8 @@ class RunLock:
     def __init__(self, folder: Path, *, steal: bool = False):
         """Lock the folder. Raises RunLocked, naming the holder, when another process has it.
 
-        `steal` takes it from a holder on another machine, which cannot be seen from here to be
-        alive or dead. Raises OSError when nothing can be written.
+        `steal` takes it from a holder on another machine, of which this machine cannot tell whether
+        it still runs. Raises OSError when the folder is not writable.
         """
         self.folder = folder
         self.holder = LockHolder.this_process()
@@ -77,14 +77,14 @@ class RunLock:
             self._lock.acquire()
         except Timeout:
             holder = read_lock_holder(folder) or "another process"
-            raise RunLocked(f"{folder.parent}: it is being trained by {holder}.") from None
+            raise RunLocked(f"{folder.parent}: locked by {holder}, which is training it.") from None
         before = read_lock_holder(folder)
         if before and before.host != self.holder.host and not steal:
             self._lock.release()
             raise RunLocked(
-                f"{folder.parent}: it was last trained by {before}, and was not given back. "
-                "Whether that process is alive cannot be seen from this machine: if you know that "
-                "it is not, add --steal-lock."
+                f"{folder.parent}: locked by {before}, which has not released it. This machine "
+                "cannot tell whether that process still runs: if you know that it does not, add "
+                "--steal-lock."
             )
         try:
             atomic_write(folder / layout.LOCK_HOLDER, json.dumps(asdict(self.holder)).encode())
@@ -97,10 +97,10 @@ class RunLock:
         now = read_lock_holder(self.folder)
         if now is None or now.token != self.holder.token:
             raise LockLost(
-                f"{self.folder.parent}: taken over by {now}; nothing more is written here."
+                f"{self.folder.parent}: the lock was stolen by {now}; this process stops writing."
                 if now
-                else f"{self.folder.parent}: somebody removed it, or a part of it, while it was "
-                "being trained; nothing more is written here."
+                else f"{self.folder.parent}: the folder, or a part of it, was removed during "
+                "training; this process stops writing."
             )
 
     def release(self) -> None:
@@ -119,17 +119,17 @@ def read_lock_holder(folder: Path) -> LockHolder | None:
         names = (holder.host, holder.since, holder.token)
         return holder if is_pid and all(isinstance(name, str) for name in names) else None
     except (OSError, ValueError, TypeError, RecursionError):
-        return None  # never locked, or not written by us
+        return None  # never locked, or not written by whit
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is a process of that number on this machine, whoever's it is."""
+    """Whether a process with this number runs on this machine, of any user."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # somebody else's
+        pass  # another user's
     return True
 
 
@@ -142,12 +142,12 @@ def _boot_id() -> str | None:
 
 
 def _process_start_time(pid: int) -> str | None:
-    """When a process started, in clock ticks since the kernel did; tells a reused number apart.
+    """When a process started, in clock ticks since the kernel did; distinguishes reused numbers.
 
-    None for a process that is dead but not yet buried by its parent.
+    None for a zombie process.
     """
     try:
-        # The second field, the program's name, may hold blanks and brackets: count behind it.
+        # The second field, the program's name, may contain spaces and brackets: count after it.
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if state in "ZX" else fields[18]
     except (OSError, IndexError, ValueError):

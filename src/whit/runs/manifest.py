@@ -1,8 +1,7 @@
 """The manifest of a run: digests of its files and of the result itself, in `result.json`.
 
-It finds what was altered after the fact by accident or by hand. Whoever alters everything and
-writes the manifest again is caught by what `whit audit` recomputes: the weights have the accuracy
-that they have.
+It detects files that were changed after the run, by accident or by hand. If the manifest was also
+rewritten, `whit audit` detects it: it recomputes the accuracy from the weights.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from whit.recipes.schema1 import digest_key
 from whit.runs import layout
 
 HASHED_FILES = tuple(name for name in layout.FILES if name != layout.RESULT)
 
 
 def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the result with the digests of the files beside it, and that of all this."""
+    """Return the result with the digests of the other files, and its own digest."""
     hashed = {**result, "files": {name: _file_digest(folder / name) for name in HASHED_FILES}}
     return {**hashed, "digest": _digest(hashed)}
 
@@ -27,8 +27,7 @@ def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
 def verify_manifest(result: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (file, recorded digest, digest now) for each file that was altered or is missing.
 
-    `result` is the content of the result file as it is stored; in schema 1 its own digest was
-    called `seal`.
+    `result` is the content of the result file as it is stored, in either schema.
     """
     files = result.get("files")
     files = files if isinstance(files, dict) else {}
@@ -36,7 +35,7 @@ def verify_manifest(result: dict[str, Any], folder: Path) -> Iterator[tuple[str,
         now = _file_digest(folder / name)
         if files.get(name) != now:
             yield name, str(files.get(name)), str(now)
-    key = "seal" if "seal" in result else "digest"
+    key = digest_key(result)
     now = _digest({name: value for name, value in result.items() if name != key})
     if result.get(key) != now:
         yield layout.RESULT, str(result.get(key)), now

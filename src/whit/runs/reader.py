@@ -22,7 +22,7 @@ from whit.runs.result import EpochRecord, Evaluation
 from whit.system.untrusted_files import read_untrusted
 from whit.system.validation_errors import describe_errors
 
-# Far above what a run writes, and no more than parses into 100 MB; more is refused unread.
+# Far more than a run writes, and at most 100 MB when parsed; larger files are not read.
 _MAX_BYTES = 2_000_000
 _MAX_EPOCH_BYTES = 1_000  # bytes in the log
 _MAX_CACHED = 5_000  # characters of a recipe that is cached once parsed; ours have about 1,000
@@ -32,9 +32,9 @@ State = Literal["finished", "diverged", "running", "stopped"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run folder as read back; `result` is None for a run that did not end.
+    """A run folder as read back; `result` is None for an unfinished run.
 
-    Recipe and result are in the present schema; `stored_result` is what the file holds.
+    Recipe and result are in the current schema; `stored_result` is the content of the file.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class RunRecord:
 
     @property
     def state(self) -> State:
-        """`stopped` can be resumed; a run whose machine is not visible from here is `running`."""
+        """`stopped` can be resumed; a run that another machine has locked counts as `running`."""
         if self.result is not None:
             state: State = self.result["state"]
             return state
@@ -70,7 +70,7 @@ class RunRecord:
 
     @property
     def final_evaluation(self) -> Evaluation | None:
-        """On the split that the run is judged on; None before its end, or without one."""
+        """The one that the verdict uses; None for an unfinished run, or where there was none."""
         if self.result is None or not self.recipe.eval.test:
             return self.last_val if self.result else None
         test = self.result["test"]
@@ -86,7 +86,7 @@ Natural = Annotated[int, Field(ge=0)]
 
 
 class _Stored(BaseModel):
-    """A part of `result.json` that others rely on; there may be more in it."""
+    """The keys of `result.json` that are used; others are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -99,7 +99,7 @@ class _StoredTest(_Stored):
     @model_validator(mode="after")
     def _check_counts(self) -> _StoredTest:
         if (self.correct is None) != (self.total is None):
-            raise ValueError("correct and total go together")
+            raise ValueError("correct and total must both be numbers or both be null")
         if self.correct is not None and self.total is not None and self.correct > self.total:
             raise ValueError("correct is larger than total")
         if self.correct is not None and self.misclassified is None:
@@ -131,7 +131,7 @@ class _StoredResult(_Stored):
 def read_run(path: Path) -> RunRecord:
     """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
     if not layout.has_recipe(path):
-        raise InputError(f"{path}: not a run folder that can be read (no recipe.toml in it).")
+        raise InputError(f"{path}: not a readable run folder (no recipe.toml).")
     try:
         recipe = _read_recipe(path / layout.RECIPE)
         environment = _read_json(path / layout.ENVIRONMENT) or {}
@@ -144,14 +144,14 @@ def read_run(path: Path) -> RunRecord:
     try:
         result = None
         if stored is not None:
-            # The first runs wrote no state, and a result only when they had finished.
+            # The first versions wrote no state, and a result only for finished runs.
             result = {"state": "finished", **upgrade_result(stored)}
             _StoredResult.model_validate(result)
     except ValidationError as error:
         source = f"{path / layout.RESULT}: damaged"
         raise InputError(describe_errors(error, source, is_stored=True)) from None
     if lines and (not lines[-1] or result is None):
-        lines.pop()  # empty after the last newline; else the half line of a run that was killed
+        lines.pop()  # empty after the last newline, or the partial line of a killed run
     log = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -174,7 +174,7 @@ def _read_recipe(file: Path) -> Recipe:
 
 @lru_cache(maxsize=256)
 def _parse_cached(text: str) -> Recipe:
-    """Parse a text once: the seeds of a study share it, and it is most of the time of a list."""
+    """Parse a text once: the seeds of a study share it, and parsing dominates a list of runs."""
     return parse_run_recipe(text, "")
 
 
@@ -184,10 +184,10 @@ def _epoch_record() -> TypeAdapter[EpochRecord]:
 
 
 def _read(path: Path, max_bytes: int = _MAX_BYTES) -> str:
-    """Read a text file. Raises OSError; InputError for a link, no text, or too large a file."""
+    """Read a text file. Raises OSError; InputError if it is a link, too large or not text."""
     content = read_untrusted(path, max_bytes + 1)
     if content is None:
-        raise InputError(f"{path}: not a file of its own; a run holds no links.")
+        raise InputError(f"{path}: not a regular file; run folders contain no links.")
     if len(content) > max_bytes:
         raise InputError(f"{path}: damaged: larger than {max_bytes:,} bytes.")
     try:
@@ -209,7 +209,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def weights_problem(run: RunRecord) -> str | None:
-    """Say why a run has no weights that could be loaded; None where it has."""
+    """Return why a run has no weights to load; None if it has."""
     weights = run.path / layout.WEIGHTS
     if run.result is None:
         return "the run did not finish"

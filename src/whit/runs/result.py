@@ -56,8 +56,8 @@ class EpochRecord:
     """One epoch of training; `correct` counts the training images as the model saw them."""
 
     epoch: int
-    images_seen: int  # since the run began
-    steps: int  # since the run began
+    images_seen: int  # since the start of the run
+    steps: int  # since the start of the run
     lr: float  # at the last step
     loss: float  # mean over the epoch's images, nats
     correct: int
@@ -75,7 +75,7 @@ class EpochRecord:
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What `result.json` says, with the budget and the metrics that gave the verdict."""
+    """The content of `result.json`, with the budget and the metrics of the verdict."""
 
     verdict: Verdict
     violations: tuple[Violation, ...]
@@ -160,7 +160,7 @@ class RunResult:
     def __str__(self) -> str:
         return self.text()
 
-    __repr__ = __str__  # a prompt or a notebook cell shows what print shows
+    __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
         verdict = verdict_text(self.budget, self.metrics)
@@ -228,7 +228,7 @@ def verdict_html(budget: Budget, metrics: Metrics) -> str:
 
 
 def forward_passes_text(metrics: Metrics, width: int = 100) -> str:
-    """Return what test-time augmentation costs; empty when a decision is one forward pass."""
+    """Return the cost of test-time augmentation; empty when a decision is one forward pass."""
     passes = metrics.forward_passes
     if passes == 1:
         return ""
@@ -246,7 +246,7 @@ def verdict_text(
 ) -> str:
     """Return the budget as a small table of limits and values, then the verdict.
 
-    `pending` is the reason why the accuracy of a pending verdict is not known.
+    `pending` is the reason why the accuracy of a pending verdict is unknown.
     """
     rows = budget.rows(metrics)
     if not rows:

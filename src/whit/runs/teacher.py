@@ -15,14 +15,14 @@ from whit.runs.reader import RunRecord, read_run, weights_problem
 
 @dataclass(frozen=True)
 class Teacher:
-    """A finished run as a teacher, and the name by which the recipe has it."""
+    """A finished run as a teacher, and its name in the recipe."""
 
     name: str
     run: RunRecord
 
     @property
     def sha256(self) -> str:
-        """The digest of its weights, as its result has it."""
+        """The digest of its weights, as recorded in its result."""
         return str(self._result["weights_sha256"])
 
     @property
@@ -31,7 +31,7 @@ class Teacher:
         return self.run.result
 
     def to_json(self) -> dict[str, Any]:
-        """Return its cost and accuracy, which are shown beside those of its student."""
+        """Return its cost and accuracy, which are shown with those of its student."""
         return {
             "name": self.name,
             "params": self._result["params"],
@@ -50,10 +50,10 @@ class Teacher:
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:
-    """Return the teacher that a recipe names; None where it names none.
+    """Return the teacher of a recipe; None where it has none.
 
-    Raises InputError when there is no such run, when it did not finish or was altered since, or
-    when it was trained on images that this recipe holds out.
+    Raises InputError when there is no such run, when it did not finish or was altered, or when it
+    was trained on images that this recipe holds out.
     """
     if recipe.distill is None:
         return None

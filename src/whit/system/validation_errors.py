@@ -1,9 +1,12 @@
-"""Pydantic's validation errors as sentences: which key, which value, and what is allowed."""
+"""Pydantic's validation errors as sentences: key, value, and what is allowed."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
@@ -11,7 +14,39 @@ from pydantic_core import PydanticCustomError
 from whit.errors import did_you_mean
 
 _MAX_VALUE = 60  # characters of a value in a sentence
-_STORED = {"model_type": "wanted an object", "json_invalid": "not valid JSON"}
+# Pydantic's error types as sentences, with the values of their context. Other types keep
+# pydantic's message.
+_LIST_TYPES = ("tuple_type", "list_type")
+_PHRASES = {
+    "greater_than": "must be > {gt}",
+    "greater_than_equal": "must be >= {ge}",
+    "less_than": "must be < {lt}",
+    "less_than_equal": "must be <= {le}",
+    "finite_number": "must be a finite number",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_parsing_size": "must be an integer of fewer digits",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a string",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "dict_type": "must be a table",
+}
+_STORED = {
+    "model_type": "must be an object",
+    "dataclass_type": "must be an object",
+    "json_invalid": "not valid JSON",
+    **dict.fromkeys(_LIST_TYPES, "must be a list"),
+}
 
 
 def field_error(message: str) -> PydanticCustomError:
@@ -38,8 +73,7 @@ def describe_errors(
     """
     problems = []
     for item in error.errors():
-        kind, message = item["type"], item["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
+        kind, message = item["type"], _phrase(item)
         steps = [*parent, *item["loc"]]
         path = [str(step) for step in steps if is_stored or isinstance(step, str)]
         matches = [index for index, key in enumerate(path) if key in sentences]
@@ -52,16 +86,51 @@ def describe_errors(
         elif kind == "field":
             path.pop()
         elif kind != "value_error" and matches:
-            message = sentences[path[matches[-1]]].format(value=_shorten(item["input"]))
+            message = sentences[path[matches[-1]]].format(value=_shorten(repr(item["input"])))
             path = path[: matches[-1]]
-        elif kind == "missing":
+        elif kind == "missing" and isinstance(steps[-1], str):
             path, message = [], f"{'.'.join(path)} is missing"
         elif path and not isinstance(item["input"], dict | BaseModel):
-            path[-1] += f" = {_shorten(item['input'])}"
+            path[-1] += f" = {_shorten(_toml(item['input']))}"
         problems.append(": ".join(part for part in (source, ".".join(path), message) if part) + ".")
     return problems
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
+def _phrase(item: Any) -> str:
+    """Return one of pydantic's errors as a sentence without key and value."""
+    kind, value, last = item["type"], item["input"], item["loc"][-1:]
+    if kind in _LIST_TYPES:
+        is_scalar = isinstance(value, str | float) or value in (0, 1)
+        example = f"[{_toml(value)}]" if is_scalar else "[2, 1, 1]"
+        return f"must be a list, e.g. {example}"
+    if kind == "missing" and last and isinstance(last[0], int):  # a list of a fixed length
+        return f"must have {last[0] + 1} items or more"
+    if kind in _PHRASES:
+        context = {key: _format_bound(bound) for key, bound in item.get("ctx", {}).items()}
+        return re.sub(r"\b1 (item|character)s", r"1 \1", _PHRASES[kind].format(**context))
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return message.replace("input should be", "must be")
+
+
+def _format_bound(bound: object) -> str:
+    if isinstance(bound, str):
+        return bound.replace("'", '"')  # of allowed strings, as in TOML
+    if isinstance(bound, float) and bound.is_integer():
+        bound = int(bound)
+    return f"{bound:,}" if isinstance(bound, int | float) else str(bound)
+
+
+def _toml(value: object) -> str:
+    """Return a value as it is written in TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return repr(value) if isinstance(value, int | float) else str(value)
+
+
+def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."

@@ -1,8 +1,8 @@
-"""Callbacks: how runs, studies and searches tell others what happens, one protocol for all three.
+"""Callbacks: one protocol for the events of runs, studies and searches.
 
 `on_start` or `on_resume` comes first, and names the subject; `on_epoch_end` follows each epoch of
 a run, `on_progress` and `on_run_end` those of a study or search. An exception that a callback
-raises ends the work as any other does.
+raises ends the work like any other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Subject = TypeVar("Subject")
 class Callback(Generic[Subject]):
     """Base of all callbacks, as a context around the work; every event does nothing.
 
-    The subject is a run, a study or a search, and is kept up to date while it is worked on.
+    The subject is a run, a study or a search, and is updated as the work proceeds.
     """
 
     def __enter__(self) -> Self:
@@ -35,7 +35,7 @@ class Callback(Generic[Subject]):
         """The work starts from its beginning."""
 
     def on_resume(self, subject: Subject, messages: Sequence[str]) -> None:
-        """The work continues; `messages` are sentences about what was found and changed."""
+        """The work resumes; `messages` are sentences about what was found and changed."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class RunCallback(Callback[RunStatus]):
     """Base of the callbacks of a run."""
 
     def wrap_batches(self, epoch: int, batches: Batches, metrics: EpochMetrics) -> Batches:
-        """Wrap an epoch's batches; `metrics` holds what the epoch has reached so far."""
+        """Wrap an epoch's batches; `metrics` has the running sums of the epoch."""
         return batches
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """An epoch is over, evaluated where the recipe asks for it."""
+        """An epoch is over, and evaluated if the recipe has that."""

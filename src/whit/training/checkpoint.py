@@ -1,10 +1,10 @@
-"""Checkpoints: one file each, named by its number and its digest, the two newest kept.
+"""Checkpoints: one file each, named by number and digest; the two newest are kept.
 
     checkpoint/000012-9f86d081884c7d65.safetensors
 
 Tensors as safetensors, everything else as JSON in its header. The name holds the first 64 bits
 of the content's SHA-256, so a truncated or corrupted file is recognized before it is parsed, and
-the one before it is used.
+the previous one is used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def file_name(number: int, content: bytes) -> str:
 def write_checkpoint(folder: Path, content: bytes) -> Path:
     """Write a new checkpoint into `folder`, then remove all but the two newest.
 
-    Raises OSError when it cannot be written; the earlier ones are kept then.
+    Raises OSError when it cannot be written; the earlier ones then remain.
     """
     earlier = _numbered(folder)
     path = folder / file_name(earlier[0][0] + 1 if earlier else 0, content)

@@ -1,4 +1,4 @@
-"""What is saved of an unfinished run, and when: after each epoch, each half minute, at a stop."""
+"""Checkpoints of an unfinished run: after each epoch, every 30 seconds, and when it is stopped."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from whit.training.checkpoint import (
 from whit.training.setup import RunSetup
 from whit.training.state import Batches, EpochMetrics
 
-# Seconds of training that a killed run may have to repeat.
+# Seconds of training that a killed run may lose.
 _SAVE_INTERVAL = 30.0
-# Bytes of a checkpoint beside its tensors: larger files are untrusted, and not read.
+# Bytes of a checkpoint in addition to its tensors; larger files are not read.
 _MAX_HEADER_BYTES, _MAX_EPOCH_BYTES = 1_000_000, 1_000
 
 
 class ResumableState:
-    """All that an unfinished run is continued from: the training state, the log, the changes."""
+    """Everything needed to resume a run: the training state, the log, the accepted changes."""
 
     def __init__(self, setup: RunSetup, recipe: bytes):
-        """Begin a run; `recipe` is the content of recipe.toml."""
+        """Start a run; `recipe` is the content of recipe.toml."""
         self.setup = setup
         self.state = setup.state
         self.recipe_sha256 = sha256(recipe)
@@ -49,7 +49,7 @@ class ResumableState:
         self.num_evaluated = sum(len(split) for split in splits if split.name != "train")
         self.records: list[EpochRecord] = []
         self.changes: list[Change] = []  # accepted when it was resumed
-        self.elapsed = 0.0  # seconds in all, in processes before this one
+        self.elapsed = 0.0  # seconds, in processes before this one
 
     @property
     def threads(self) -> int | None:
@@ -58,7 +58,7 @@ class ResumableState:
         return values[-1] if values else None
 
     def describe_position(self) -> str:
-        """Return where training stands, such as `in epoch 3 of 5, after 12 of 235 batches`."""
+        """Return the position of training, such as `in epoch 3 of 5, after 12 of 235 batches`."""
         state, epochs = self.state, self.epochs
         if len(self.records) == epochs:
             return f"after the last of {epochs} epochs"
@@ -70,7 +70,7 @@ class ResumableState:
     def to_bytes(self, elapsed: float) -> bytes:
         """Return the content of a checkpoint; `elapsed` counts seconds in all processes."""
         tensors, metadata = self.state.save()
-        # Misclassified images are needed of the last epoch alone, for the result.
+        # The result needs misclassified images of the last epoch only.
         for index, evaluation in enumerate(self.records[-1].evaluations if self.records else ()):
             tensors[f"misclassified.{index}"] = torch.tensor(
                 evaluation.misclassified, dtype=torch.int64
@@ -86,12 +86,12 @@ class ResumableState:
         return serialize(tensors, metadata)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Return to a checkpoint. Raises IncompatibleResume if it is another run's."""
+        """Restore a checkpoint. Raises IncompatibleResume if it belongs to another run."""
         metadata = checkpoint.metadata
         try:
             run = (metadata["recipe_sha256"], metadata["seed"])
             if run != (self.recipe_sha256, self.state.seed):
-                raise ValueError("it was written under another recipe.toml or another seed")
+                raise ValueError("it was written with another recipe.toml or another seed")
             self.state.restore(checkpoint.tensors, metadata["state"])
             self.records = TypeAdapter(list[EpochRecord]).validate_python(metadata["records"])
             self._restore_misclassified(checkpoint.tensors)
@@ -99,8 +99,8 @@ class ResumableState:
             self.elapsed = float(metadata["elapsed"])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
             raise IncompatibleResume(
-                f"{checkpoint.path}: not a state of this run: {error}. Put recipe.toml and the "
-                "checkpoint folder back as they were, or train anew."
+                f"{checkpoint.path}: not a checkpoint of this run: {error}. Restore recipe.toml "
+                "and the checkpoint folder, or start a new run."
             ) from None
         if self.records and self.records[-1].epoch == self.state.epoch:
             self.state.end_epoch()
@@ -139,7 +139,7 @@ class Checkpointer(RunCallback):
 
     @property
     def elapsed(self) -> float:
-        """Seconds in all, those of earlier processes included."""
+        """Total seconds, those of earlier processes included."""
         return self.resumable.elapsed + time.perf_counter() - self.resumable.setup.started
 
     def save(self) -> None:
@@ -166,7 +166,7 @@ class Checkpointer(RunCallback):
     def wrap_batches(
         self, epoch: int, batches: Batches, metrics: EpochMetrics
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Between two steps, stop if asked to, and save when it is time."""
+        """Between two steps, stop on a signal, and save when it is due."""
         batches = self._callback.wrap_batches(epoch, batches, metrics)
         with ExitStack() as stack:
             if isinstance(batches, Generator):
@@ -177,7 +177,7 @@ class Checkpointer(RunCallback):
             self._between_steps()
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Keep an epoch: first in the checkpoint, which holds the log, then in the log."""
+        """Store an epoch: first in the checkpoint, which contains the log, then in the log."""
         self.resumable.records.append(record)
         self.save()
         self.folder.append_log(record)

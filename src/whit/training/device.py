@@ -11,7 +11,7 @@ from whit.errors import InputError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return `cpu`, `cuda` or `cuda:N`. Raises InputError for one that is not there."""
+    """Return `cpu`, `cuda` or `cuda:N`. Raises InputError if it is not available."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -21,9 +21,13 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
-            raise InputError(f"--device {name}: this machine or this torch has no CUDA. Use cpu.")
+            raise InputError(
+                f"--device {name}: CUDA is not available on this machine or in this torch. Use cpu."
+            )
         if (device.index or 0) >= count:
-            raise InputError(f"--device {name}: only {count} CUDA devices are here, from cuda:0.")
+            raise InputError(
+                f"--device {name}: this machine has {count} CUDA device(s), starting at cuda:0."
+            )
     return device
 
 
@@ -33,12 +37,12 @@ def resolve_threads(threads: int | None) -> int:
         return torch.get_num_threads()
     maximum = 4 * (os.cpu_count() or 1)
     if not 1 <= threads <= maximum:
-        raise InputError(f"--threads {threads}: allowed on this machine are 1 to {maximum}.")
+        raise InputError(f"--threads {threads}: allowed on this machine: 1 to {maximum}.")
     return threads
 
 
 def enable_determinism(device: torch.device) -> None:
-    """Make CUDA compute the same bytes each time, and fp32 as fp32; processors do both already."""
+    """Make CUDA deterministic, and compute fp32 as fp32; CPUs do both already."""
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
@@ -47,11 +51,11 @@ def enable_determinism(device: torch.device) -> None:
 
 
 def tune_malloc() -> None:
-    """Ask glibc to keep freed memory instead of giving it back to the system at every step.
+    """Configure glibc to reuse freed memory instead of returning it to the system at every step.
 
-    A step frees and takes the same tens of megabytes; giving them back costs a page fault for
-    each 4 kB, up to half of a step's time. Elsewhere than on glibc this does nothing. The
-    numbers of the options are those of <malloc.h>.
+    A step frees and allocates the same tens of megabytes; returning them costs a page fault for
+    each 4 kB, up to half of a step's time. Without glibc this does nothing. The numbers of the
+    options are those of <malloc.h>.
     """
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     try:

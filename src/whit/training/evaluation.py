@@ -28,8 +28,8 @@ def evaluate(
 ) -> Evaluation:
     """Return correct, total and mean loss over every image of `split`, in fp32.
 
-    The last batch is kept, however small; the evaluated images are counted and must be all of
-    the split. The model is left in the mode it was in.
+    The last batch may be smaller; the evaluated images are counted and must be all of the split.
+    The mode of the model is restored.
     """
     started = time.perf_counter()
     was_training = model.training
@@ -52,8 +52,8 @@ def evaluate(
 def predict(model: nn.Module, split: Split, normalize: Normalize) -> Tensor:
     """Return the logits, float32 (N, K), of every image of `split` in its order.
 
-    In the same batches as `evaluate`, so that both give the same classes. The model is left in
-    the mode it was in.
+    In the same batches as `evaluate`, so that both give the same classes. The mode of the
+    model is restored.
     """
     was_training = model.training
     parts = [logits for _, logits, _ in _batches(model.eval(), split, normalize, "cpu", _BATCH)]

@@ -25,13 +25,13 @@ def train(
     objective: Objective,
     callback: RunCallback | None = None,
 ) -> Iterator[EpochRecord]:
-    """Train `state.model` in place, from where `state` stands to the recipe's last epoch.
+    """Train `state.model` in place, from the position of `state` to the recipe's last epoch.
 
-    Yields one EpochRecord an epoch; time spent outside is not charged. Of the callback only
+    Yields one EpochRecord per epoch; time between epochs is not measured. Of the callback only
     `wrap_batches` is called: whenever the next batch is requested, `state` is consistent and may
     be saved. Raises Diverged at the first loss or gradient that is not finite, before it reaches
-    the weights. Averaged and quantized weights, if the recipe asks for them, are in place when
-    the last record is yielded; until then they are those that steps change.
+    the weights. Averaged and quantized weights, if the recipe has them, are in place when
+    the last record is yielded.
     """
     optimizer, ema, quantizer = state.optimizer, state.ema, state.quantizer
     lr_factor = recipe.lr_factor()
@@ -75,13 +75,13 @@ def train(
 
 
 def _diverged(loss: float, state: TrainingState) -> Diverged:
-    """Undo the forward pass, and return an error that says what happened."""
+    """Undo the forward pass, and return the error."""
     state.restore_buffers()
     lr = state.optimizer.groups[0].lr
     what = "The gradient is not finite" if math.isfinite(loss) else f"The loss is {loss}"
     message = (
         f"{what} at step {state.steps + 1} (epoch {state.epoch}), loss {loss:g}, "
-        f"learning rate {lr:g}. Nothing was judged. Try a lower optim.lr, a longer warm-up in "
-        'schedule, or train.precision = "fp32".'
+        f"learning rate {lr:g}. The run was not evaluated. Try a lower optim.lr, a longer warm-up "
+        'in schedule, or train.precision = "fp32".'
     )
     return Diverged(message, epoch=state.epoch, step=state.steps + 1, loss=loss, lr=lr)

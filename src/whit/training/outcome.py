@@ -1,4 +1,4 @@
-"""The result of a run, judged by what was measured: images seen and classified correctly."""
+"""The result of a run, from what was measured: images seen and classified correctly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_result(
     changes: list[dict[str, Any]],
     weights: bytes,
 ) -> RunResult:
-    """Judge a run that has ended. `weights` is the content of its weights file."""
+    """Return the result of a run that has ended. `weights` is the content of its weights file."""
     evaluations = records[-1].evaluations if records else ()
     test = next((e for e in evaluations if e.split == "test"), None)
     epochs = Fraction(state.seen, len(dataset.train))
@@ -89,18 +89,17 @@ def best_epoch(records: list[EpochRecord]) -> tuple[int, Evaluation] | None:
 def _notes(
     plan: Plan, num_evaluations: int, dataset: Dataset, changes: list[dict[str, Any]]
 ) -> tuple[str, ...]:
-    """Return what a reader of the result must know beside its numbers."""
+    """Return notes on how the result came about."""
     notes = list(dataset.notes)
     if plan.teacher:
-        notes.append(f"distilled from {plan.teacher}, which the budget does not count.")
+        notes.append(f"distilled from {plan.teacher}; the teacher is not part of the budget.")
     if num_evaluations > 1:
         notes.append(
-            f"evaluated on test {num_evaluations} times, after each epoch; nothing was selected by "
-            "that."
+            f"evaluated on test {num_evaluations} times, after each epoch; no weights were "
+            "selected on it."
         )
     notes += [
-        f"resumed in epoch {change['epoch']} with a change that was allowed: "
-        f"{describe_change(change)}."
+        f"resumed in epoch {change['epoch']} with an accepted change: {describe_change(change)}."
         for change in changes
     ]
     return tuple(notes)

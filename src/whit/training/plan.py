@@ -1,4 +1,4 @@
-"""What a recipe will cost, computed before any data is read."""
+"""The plan of a run: its network, steps and predicted verdict, before any data is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from whit.system.text_tables import wrap
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """A recipe with its model audited, its steps counted and its budget judged.
+    """A recipe with its audited model, its number of steps and its predicted verdict.
 
     `num_train` counts the images of the training split, without those held out for `val`.
     """
@@ -94,7 +94,7 @@ class Plan:
         steps = (
             f"{train.epochs} epoch{'s' if train.epochs > 1 else ''} of {self.num_train:,} images "
             f"in batches of {train.batch_size}: {self.steps_per_epoch:,} steps each, "
-            f"{self.num_steps:,} in all."
+            f"{self.num_steps:,} in total."
         )
         return [steps, *([f"Distillation from {self.teacher}."] if self.teacher else [])]
 
@@ -119,7 +119,7 @@ class Plan:
     def __str__(self) -> str:
         return self.table()
 
-    __repr__ = __str__  # a prompt shows what print shows
+    __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
         verdict = verdict_html(self.recipe.budget.to_budget(), self.metrics)
@@ -132,7 +132,7 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     """Plan a recipe, or a recipe for `model`; reads no images.
 
     Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
-    data set is not there, InputError when batch or validation sizes do not fit it.
+    data set is missing, InputError when batch or validation sizes do not fit it.
     """
     image_shape, num_classes, num_images = probe_dataset(recipe.data.name)
     problems = []
@@ -143,7 +143,8 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
         )
     if recipe.data.mean is not None and len(recipe.data.mean) != image_shape[0]:
         problems.append(
-            f"data.mean has {len(recipe.data.mean)} numbers, the images {image_shape[0]} channels."
+            f"data.mean has {len(recipe.data.mean)} numbers, but the images have "
+            f"{image_shape[0]} channel(s)."
         )
     num_train = num_images - recipe.data.val_size
     if recipe.train.batch_size > num_train > 0:
@@ -182,6 +183,6 @@ def _teacher_problems(
     shape, classes, _ = probe_dataset(data)
     if (shape, classes) != (image_shape, num_classes):
         yield (
-            f"distill.teacher = {teacher.name!r}: it was trained on images {shape} of {classes} "
-            f"classes ({data}), this recipe trains on {image_shape} of {num_classes}."
+            f"distill.teacher = {teacher.name!r}: trained on images {shape} of {classes} classes "
+            f"({data}), but this recipe trains on {image_shape} of {num_classes}."
         )

@@ -105,7 +105,7 @@ class NotebookTable(Reporter[Subject]):
 
 
 class LineReporter(Reporter[RunStatus], RunCallback):
-    """Plain lines: the layer table first, then one line an epoch, and its evaluations."""
+    """Plain lines: the layer table first, then one line per epoch, and its evaluations."""
 
     def on_start(self, subject: RunStatus) -> None:
         super().on_start(subject)
@@ -145,7 +145,7 @@ class BarReporter(LineReporter):
             TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[left]}"),
             console=self.console,
-            auto_refresh=False,  # no second thread beside the training
+            auto_refresh=False,  # no second thread during training
             transient=True,
         )
         total, epochs = self.subject.plan.num_train, self.subject.plan.recipe.train.epochs
@@ -174,7 +174,7 @@ class BarReporter(LineReporter):
 
 
 class WarningReporter(RunCallback):
-    """Nothing but warnings, which come even when quiet is asked for, on standard error."""
+    """Only warnings, on standard error, also with `--quiet`."""
 
     def on_resume(self, subject: RunStatus, messages: Sequence[str]) -> None:
         for message in messages:

@@ -1,7 +1,7 @@
-"""A run: plan, refuse, load, train, evaluate, judge, record. The only maker of run folders.
+"""A run: check the plan, load, train, evaluate, write the result. Only here are folders created.
 
-A new run makes its folder with a first checkpoint in it; a run that was stopped or killed returns
-to its latest one. From there both take the same path.
+A new run creates its folder with a first checkpoint; a run that was stopped or killed is restored
+from its latest one. From there both take the same path.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def train_run(
     callback: RunCallback | None = None,
     on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
 ) -> RunResult:
-    """Train the recipe of a plan, judge it, and leave a run folder.
+    """Train the recipe of a plan, judge the result, and write a run folder.
 
     `model` is trained in place of the recipe's. Raises BudgetInfeasible before any data is read
-    when the model can never keep its budget; InputError and its kin before anything is written;
-    Interrupted after saving; RunFailed when the run itself goes wrong.
+    when the model can never meet its budget; InputError and its subclasses before anything is
+    written; Interrupted after saving; RunFailed when the run itself fails.
     """
     if plan.hard_violations:
         raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
@@ -93,11 +93,11 @@ def resume_run(
 ) -> RunResult:
     """Resume a run that was stopped or killed, to the same bytes as if it had not been.
 
-    Device and threads are those it had, unless given. `allow_changes` resumes although machine,
-    code or data have changed; the result says so. `steal_lock` takes the folder from another
+    Device and threads default to those of the run. `allow_changes` resumes although machine, code
+    or data have changed; the result lists the changes. `steal_lock` takes the lock of another
     machine that did not release it. Raises RunAlreadyFinished when there is nothing to resume,
-    IncompatibleResume when it would not be the same run, InputError and its kin; in all these cases
-    nothing was changed. Otherwise as `train_run`.
+    IncompatibleResume when the result would differ, and InputError; then nothing was changed.
+    Otherwise as `train_run`.
     """
     record = read_run(path)
     _refuse_ended(record, steal_lock)
@@ -107,7 +107,7 @@ def resume_run(
     plan = make_plan(record.recipe, model)
     if plan.recipe != record.recipe:
         raise errors.IncompatibleResume(
-            f"{path}: trained {record.recipe.model.name}, not this model."
+            f"{path}: trained {record.recipe.model.name}, not the given model."
         )
     if record.seed is None:
         raise errors.IncompatibleResume(f"{path / layout.ENVIRONMENT}: damaged: no seed in it.")
@@ -120,7 +120,7 @@ def resume_run(
         RunFolder(path, steal_lock=steal_lock) as folder,
         callback or RunCallback() as callback,
     ):
-        ended = read_run(path).result  # by another process, since we looked
+        ended = read_run(path).result  # by another process in the meantime
         if ended is not None:
             folder.finish()
             raise errors.RunAlreadyFinished(path, ended)
@@ -129,7 +129,8 @@ def resume_run(
             resumable.restore(latest)
         elif record.recipe.model.is_in_memory:
             raise errors.IncompatibleResume(
-                f"{path}: no whole checkpoint is left of a model given in Python."
+                f"{path}: no valid checkpoint is left, and no recipe can build a model passed in "
+                "Python."
             )
         before = resumable.threads or record.environment.get("threads")
         num_threads = resolve_threads(threads or (before if isinstance(before, int) else None))
@@ -137,17 +138,17 @@ def resume_run(
         changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not allow_changes:
             advice = (
-                "it would not be the same run. Put this back as it was; or add --allow-changes, "
-                "and the result will say so."
+                "Resuming would not give the same result. Undo these changes, or add "
+                "--allow-changes; the result then lists them."
             )
             raise errors.IncompatibleResume(
                 [*(f"{path}: {describe_change(change)}." for change in changes), advice]
             )
-        messages = [f"{file}: damaged, so it is not used." for file in damaged]
+        messages = [f"{file}: damaged and ignored." for file in damaged]
         if damaged or latest is None:
-            source = latest.path if latest else "the beginning: no checkpoint is whole"
-            messages.append(f"Going on from {source}.")
-        messages += [f"Accepted: {describe_change(change)}." for change in changes]
+            source = latest.path if latest else "the beginning: there is no valid checkpoint"
+            messages.append(f"Resuming from {source}.")
+        messages += [f"Accepted change: {describe_change(change)}." for change in changes]
         resumable.changes += [{**change, "epoch": setup.state.epoch} for change in changes]
         reconcile_log(folder, resumable, damaged)
         position = resumable.describe_position()
@@ -157,7 +158,7 @@ def resume_run(
 
 
 def _execute(checkpointer: Checkpointer) -> RunResult:
-    """Train from where the state stands to the end, judge, and finish the folder."""
+    """Train from the position of the state to the end, judge, and finish the folder."""
     folder, signals, resumable = checkpointer.folder, checkpointer.signals, checkpointer.resumable
     setup, state = resumable.setup, resumable.state
     plan, dataset = setup.plan, setup.dataset
@@ -200,7 +201,7 @@ def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> 
 
 
 def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> errors.Interrupted:
-    """Save, and return an error that says how to resume."""
+    """Save, and return the error, with the command to resume."""
     folder, resumable = checkpointer.folder, checkpointer.resumable
     position = resumable.describe_position()
     if stop.is_consistent:
@@ -210,7 +211,7 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> errors.Inte
             raise
         except errors.RunFailed as error:
             raise errors.RunFailed(
-                f"stopped by {stop.name} {position}, and not saved: {error}"
+                f"stopped by {stop.name} {position}, but not saved: {error}"
             ) from None
         saved = "Everything is saved"
     else:
@@ -222,7 +223,7 @@ def _interrupted(stop: StopRequested, checkpointer: Checkpointer) -> errors.Inte
 
 
 def _refuse_ended(record: RunRecord, steal_lock: bool) -> None:
-    """Raise RunAlreadyFinished for a run with a result; remove what a kill at its end left."""
+    """Raise RunAlreadyFinished for a run with a result; remove files left by a kill at its end."""
     if record.result is None:
         return
     if (record.path / layout.CHECKPOINTS).exists():
@@ -232,7 +233,7 @@ def _refuse_ended(record: RunRecord, steal_lock: bool) -> None:
 
 
 def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
-    """Return the splits to evaluate after an epoch; nothing else hands out the test split."""
+    """Return the splits to evaluate after an epoch; the only use of the test split."""
     splits = [dataset.val] if recipe.eval.each_epoch == "val" and dataset.val else []
     is_last = epoch == recipe.train.epochs
     if recipe.eval.each_epoch == "test" or (is_last and recipe.eval.test):
@@ -242,7 +243,7 @@ def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
 
 @contextmanager
 def _use_threads(num_threads: int) -> Iterator[None]:
-    """Compute with so many threads, and restore the caller's number afterwards."""
+    """Set the number of torch's threads, and restore it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -253,7 +254,7 @@ def _use_threads(num_threads: int) -> Iterator[None]:
 
 @contextmanager
 def _report_model_errors(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
-    """Raise RunFailed for a model that fails while it is trained, saying where and why."""
+    """Raise RunFailed for a model that fails while it is trained."""
     try:
         yield
     except errors.WhitError:
@@ -261,6 +262,6 @@ def _report_model_errors(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
     except Exception as error:
         raise errors.RunFailed(
             f"{recipe.model.name} failed while training: {type(error).__name__}: {error} "
-            f"The training so far is saved. Fix the model, then resume with: "
+            f"The last checkpoint is kept. Fix the model, then resume with: "
             f"{folder.resume_command} --allow-changes"
         ) from error

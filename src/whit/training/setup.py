@@ -37,7 +37,7 @@ class RunSetup:
     started: float  # seconds, of time.perf_counter
 
     def environment(self, threads: int) -> dict[str, Any]:
-        """Return what determines the bytes of the run, as environment.json keeps it."""
+        """Return what determines the bytes of the run, for environment.json."""
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "data_sha256": self.dataset.fingerprint,
@@ -64,7 +64,7 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
         model = build_initialized_model(recipe, plan.image_shape, plan.num_classes, seed)
     materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError(f"{recipe.model.name}: no trainable parameters, so nothing to train.")
+        raise ModelError(f"{recipe.model.name}: no trainable parameters.")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader = Loader(
         dataset.train,
@@ -84,11 +84,11 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
 
 
 def _check_dataset(dataset: Dataset, plan: Plan) -> None:
-    """Raise DataError when the data is not what was planned for."""
+    """Raise DataError when the data differs from the plan."""
     actual = (dataset.image_shape, dataset.num_classes, len(dataset.train))
     planned = (plan.image_shape, plan.num_classes, plan.num_train)
     if actual != planned:
         raise DataError(
-            f"{plan.recipe.data.name}: planned for images {planned[0]}, {planned[1]} classes and "
-            f"{planned[2]} training images, but found {actual[0]}, {actual[1]} and {actual[2]}."
+            f"{plan.recipe.data.name}: expected images {planned[0]}, {planned[1]} classes and "
+            f"{planned[2]} training images, found {actual[0]}, {actual[1]} and {actual[2]}."
         )

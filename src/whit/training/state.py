@@ -43,8 +43,8 @@ class TrainingState:
     """A model, its optimizer and averaged weights, the random generators, and the position.
 
     Between two steps it is consistent: `save` then gives tensors and JSON from which `restore`
-    continues to the same bytes, on the same machine with the same threads and versions. What a
-    module keeps in plain Python attributes is not in it.
+    continues to the same bytes, on the same machine with the same threads and versions. Plain
+    Python attributes of modules are not part of it.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, seed: int, device: torch.device):
@@ -54,10 +54,10 @@ class TrainingState:
         self.quantizer = FakeQuantizer(model, recipe.qat)
         self.seed = seed
         self.device = device
-        self.epoch = 1  # the current one, or about to begin
+        self.epoch = 1  # the current one, or about to start
         self.batches = 0  # done in this epoch
-        self.seen = 0  # images since the run began
-        self.steps = 0  # since the run began
+        self.seen = 0  # images since the start of the run
+        self.steps = 0  # since the start of the run
         self.seconds = 0.0  # of training in this epoch
         self.metrics = EpochMetrics()
         self._dropout_end = recipe.train.dropout_end or 1.0
@@ -66,7 +66,7 @@ class TrainingState:
         self._snapshot = [buffer.clone() for buffer in self._buffers]
 
     def begin_epoch(self) -> None:
-        """Seed the epoch's random numbers, unless the epoch is already under way."""
+        """Seed the epoch's random numbers, unless the epoch has already started."""
         if not self.batches:
             seed_all(self.seed, "dropout", self.epoch)
         self.model.train()
@@ -122,13 +122,13 @@ class TrainingState:
             tensors |= {f"optimizer.{i}.{key}": tensor for key, tensor in entries}
         tensors |= {f"average.{i}": tensor for i, tensor in enumerate(self.ema.mean)}
         rng_tensors, rng_metadata = get_rng_state(self.device)
-        tensors |= {f"chance.{name}": tensor for name, tensor in rng_tensors.items()}
+        tensors |= {f"rng.{name}": tensor for name, tensor in rng_tensors.items()}
         metadata = {
             **{key: getattr(self, key) for key in _POSITION},
             "lr": [group.lr for group in self.optimizer.groups],
-            "tally": asdict(self.metrics),
+            "metrics": asdict(self.metrics),
             "average_steps": self.ema.steps,
-            "chance": rng_metadata,
+            "rng": rng_metadata,
         }
         copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -139,12 +139,12 @@ class TrainingState:
     def optimizer_sha256(self) -> str:
         """Return the SHA-256 of the optimizer's tensors and of the averaged weights."""
         tensors = self.save()[0].items()
-        hashed = {n: t for n, t in tensors if not n.startswith(("model.", "chance."))}
+        hashed = {n: t for n, t in tensors if not n.startswith(("model.", "rng."))}
         return sha256(safetensors.torch.save(hashed)).hexdigest()
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-        """Return to the state that `save` gave.
+        """Restore the state that `save` returned.
 
         Raises ValueError or KeyError when it is the state of another model or recipe.
         """
@@ -160,14 +160,14 @@ class TrainingState:
             self.optimizer.state[parameter][key] = target
         for i, mean in enumerate(self.ema.mean):
             _copy(tensors[f"average.{i}"], mean)
-        rng = {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("chance.")}
-        set_rng_state(rng, metadata["chance"], self.device)
+        rng = {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("rng.")}
+        set_rng_state(rng, metadata["rng"], self.device)
         self.ema.steps = metadata["average_steps"]
         for key in _POSITION:
             setattr(self, key, metadata[key])
         for group, lr in zip(self.optimizer.groups, metadata["lr"], strict=True):
             group.lr = lr
-        self.metrics = EpochMetrics(**metadata["tally"])
+        self.metrics = EpochMetrics(**metadata["metrics"])
 
     def num_bytes(self) -> int:
         """Return an upper bound of the size of `save`, before the first step and after it."""
@@ -178,7 +178,7 @@ class TrainingState:
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, each tensor once; those left out of state_dict as well."""
+    """Parameters and buffers by name, each tensor once; non-persistent ones included."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
@@ -186,6 +186,6 @@ def _copy(saved: Tensor, target: Tensor) -> None:
     if saved.shape != target.shape or saved.dtype != target.dtype:
         raise ValueError(
             f"a saved tensor is {saved.dtype} {tuple(saved.shape)}, "
-            f"wanted is {target.dtype} {tuple(target.shape)}"
+            f"expected {target.dtype} {tuple(target.shape)}"
         )
     target.copy_(saved)

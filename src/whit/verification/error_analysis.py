@@ -1,4 +1,4 @@
-"""What a network does on a split, image by image: confusion, classes, errors, calibration.
+"""Error analysis on a split: confusion, classes, misclassified images, calibration.
 
 N images, K classes.
 """
@@ -17,7 +17,7 @@ from whit.runs.reader import RunRecord
 from whit.training.evaluation import predict
 from whit.verification.restore import LoadedRun
 
-MAX_ERRORS = 1000  # kept with their K probabilities
+MAX_ERRORS = 1000  # stored with their K probabilities
 NUM_BINS = 15
 
 # Indices in MNIST's test split whose label most human annotators dispute.
@@ -51,12 +51,12 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Images whose largest probability lies in (low, high]; the means are None without images."""
+    """Images with a confidence in (low, high]; the means are None without images."""
 
     low: float
     high: float
     count: int
-    confidence: float | None  # mean of the largest probabilities
+    confidence: float | None  # mean
     accuracy: float | None  # from 0 to 1
 
 
@@ -64,9 +64,10 @@ class CalibrationBin:
 class Calibration:
     """Whether the confidence of a network matches its accuracy.
 
-    Reliability by 15 bins of equal width over the largest probability. `error` is the expected
-    calibration error: the mean of |accuracy - confidence| over the bins, each weighted by its
-    share of the images, from 0 to 1 (Guo, Pleiss, Sun and Weinberger 2017, arXiv 1706.04599).
+    Reliability in 15 bins of equal width of the confidence, which is the probability of the
+    predicted class. `error` is the expected calibration error: the mean of |accuracy - confidence|
+    over the bins, each weighted by its fraction of the images, from 0 to 1 (Guo, Pleiss, Sun and
+    Weinberger 2017, arXiv 1706.04599).
     """
 
     bins: tuple[CalibrationBin, ...]
@@ -77,8 +78,8 @@ class Calibration:
 class ErrorAnalysis:
     """Counts over one split. `confusion` has the (true, predicted) pairs that occur.
 
-    `errors` are worst first: the smallest probability of the true class, then the smaller index;
-    at most MAX_ERRORS of them.
+    `errors` are sorted by the probability of the true class, smallest first, then by index; there
+    are at most MAX_ERRORS.
     """
 
     split: str
@@ -112,7 +113,7 @@ class ErrorAnalysis:
 
 
 def analyze_run(loaded: LoadedRun) -> ErrorAnalysis:
-    """Evaluate the weights of a finished run on the split that it was judged on.
+    """Evaluate the weights of a finished run on the split that its verdict uses.
 
     Raises InputError when the images of the split are not available.
     """

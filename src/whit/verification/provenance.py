@@ -27,8 +27,8 @@ class InputDigests:
     def read(self, recipe: Recipe, *, with_data: bool) -> dict[str, str]:
         """Return `current_digests` of a recipe.
 
-        Of data only `with_data`, and of no built-in data set: that is verified whenever it is
-        loaded. Raises DataError, ModelError or InputError for what is missing.
+        That of the data only `with_data`, and not of built-in data sets, which are verified when
+        they are loaded. Raises DataError, ModelError or InputError for missing inputs.
         """
         data = recipe.data
         key = (recipe.model.name, data, recipe.distill, with_data)
@@ -44,7 +44,7 @@ def current_digests(
 ) -> dict[str, str]:
     """Return the SHA-256 of a user's model, of the data and of the teacher's weights.
 
-    The keys are those of environment.json; what a recipe does not name has none. Raises
+    The keys are those of environment.json; inputs that a recipe does not have are omitted. Raises
     SourceError or InputError for a model or a teacher that is missing.
     """
     digests = {}
@@ -60,13 +60,13 @@ def current_digests(
 def diff_inputs(
     run: RunRecord, digests: dict[str, str], accepted: Sequence[Change] = ()
 ) -> list[Change]:
-    """Return which `digests` differ from those of a run; `before` is None if it noted none."""
+    """Return which `digests` differ from those of a run; `before` is None if it recorded none."""
     changes = diff_environments(run.environment, run.environment | digests, accepted)
     return [change for change in changes if change["what"] in digests]
 
 
 def count_changed(runs: Sequence[RunRecord], digests: dict[str, str]) -> Counter[str]:
-    """Count the runs that were trained from something else, by what that is."""
+    """Count the runs that were trained with other inputs, by input."""
     counts: Counter[str] = Counter()
     for run in runs:
         changes = diff_inputs(run, digests, (run.result or {}).get("accepted_changes", ()))
@@ -80,6 +80,6 @@ def format_changes(folder: Path, counts: Counter[str], runs: str) -> list[str]:
     return [
         f"{folder}: {REPRODUCIBILITY_KEYS[key]} changed since {count} of its {runs} "
         f"{'was' if count == 1 else 'were'} trained. Give another --out, remove the folder, or "
-        "add --allow-changes to keep them."
+        "add --allow-changes to use them anyway."
         for key, count in counts.items()
     ]

@@ -1,4 +1,4 @@
-"""A finished run as a network again: its weights in its model, beside the data it was made for."""
+"""A finished run loaded again: its weights in its model, with the data it was trained on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from whit.training.outcome import best_epoch
 
 @dataclass(frozen=True, repr=False)
 class LoadedRun:
-    """A network on the CPU in evaluation mode, channels last, and the data that it was made for."""
+    """A network on the CPU in evaluation mode, channels last, and its data."""
 
     run: RunRecord
     model: nn.Module
@@ -140,15 +140,15 @@ class LoadedRun:
 
 
 def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
-    """Build the run's network, put its weights into it and load its data.
+    """Build the run's network, load its weights and its data.
 
-    `model` is the network of a run that was given one in Python. Runs a user's own model file.
+    `model` is the network of a run whose model was passed in Python. Executes a user's model file.
     Raises InputError when the run has no weights or they do not fit, ModelError when the network
     cannot be built, DataError when the data set is missing.
     """
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
-        raise InputError(f"{run.path}: {problem}, so there is no network to load.")
+        raise InputError(f"{run.path}: {problem}: no network to load.")
     recipe = run.recipe
     model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]

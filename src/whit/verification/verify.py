@@ -1,4 +1,4 @@
-"""The audit of a run: recomputed from weights and log, trusting no stored result."""
+"""The audit of a run: recomputed from weights and log, ignoring stored results."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import is_model_path, reject_code_in_run
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
-from whit.recipes.sections import ModelSpec
+from whit.recipes.recipe_tables import ModelSpec
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.runs.result import Evaluation, forward_passes_text, verdict_html, verdict_text
+from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
@@ -39,17 +40,17 @@ from whit.training.evaluation import predict
 from whit.training.plan import make_plan
 from whit.verification.provenance import current_digests, diff_inputs
 
-# Logits this near to each other may change order when sums are taken in another order.
+# Logits this close may swap places when sums are computed in another order.
 _TIE_TOLERANCE = 1e-3
-_MISMATCHES = "The recorded result is contradicted (verdict: missed):"
+_MISMATCHES = "The recorded result does not match (verdict: missed):"
 
 
 @dataclass(frozen=True, repr=False)
 class AuditResult:
-    """A model's layers, what is known of its training, and the verdict on both.
+    """A model's layers, the metrics of its training, and the verdict.
 
-    `mismatches` are values in a run folder that its own weights or log contradict; one is enough
-    for the verdict `missed`.
+    `mismatches` are values in a run folder that contradict its own weights or log; a single one
+    gives the verdict `missed`.
     """
 
     recipe: Recipe
@@ -103,14 +104,17 @@ class AuditResult:
 
 
 def audit(
-    target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
+    target: str | Path | nn.Module,
+    recipe: Recipe | None = None,
+    model: nn.Module | None = None,
+    on_stage: OnStage = ignore_stage,
 ) -> AuditResult:
     """Audit a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
-    A model without a recipe is judged by data and budget of the default recipe. `model` is the
-    network of a run folder or `.safetensors` that no recipe can build; the weights are put into
-    it. Raises InputError when the target is none of these.
+    A model without a recipe is audited with data and budget of the default recipe. `model` is the
+    network of a run folder or `.safetensors` that no recipe can build; the weights are loaded
+    into it. Raises InputError when the target is none of these.
     """
     if isinstance(target, nn.Module):
         return _audit_model(target, recipe, type(target).__name__)
@@ -124,12 +128,14 @@ def audit(
         return _audit_model(model, base, str(target), recipe)
     if path.suffix == ".safetensors":
         if recipe is None:
-            raise InputError(f"{path}: weights do not name their model: add --recipe RECIPE.")
-        return _audit_weights(path, recipe, model)[0]
+            raise InputError(
+                f"{path}: a weights file does not contain its recipe: add --recipe RECIPE."
+            )
+        return _audit_weights(path, recipe, model, on_stage=on_stage)[0]
     if recipe is not None:
         raise InputError(f"{target}: has its own recipe: omit --recipe.")
     if os.path.isdir(path):
-        return audit_run(read_run(path), model)[0]
+        return audit_run(read_run(path), model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
@@ -146,7 +152,11 @@ def _audit_model(
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit, base.eval.forward_passes)
-    notes = [] if requested or recipe else [f"budget and image shape are those of {base.name!r}."]
+    notes = (
+        []
+        if requested or recipe
+        else [f"budget and image shape are those of the recipe {base.name!r}."]
+    )
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))
@@ -164,7 +174,11 @@ class EvaluatedModel:
 
 
 def _audit_weights(
-    path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
+    path: Path,
+    recipe: Recipe,
+    model: nn.Module | None,
+    seed: int = 0,
+    on_stage: OnStage = ignore_stage,
 ) -> tuple[AuditResult, EvaluatedModel | None]:
     image_shape, classes, _ = probe_dataset(recipe.data.name)
     model = load_model(recipe, path, model, seed)
@@ -176,6 +190,7 @@ def _audit_weights(
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     model = with_tta(model, recipe.eval.tta_shifts)
+    on_stage(f"evaluating {recipe.name} on {len(dataset.test):,} test images")
     logits = predict(model, dataset.test, normalize)
     test = _count_correct(logits, dataset.test)
     metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
@@ -193,20 +208,20 @@ def _count_correct(logits: Tensor, split: Split) -> Evaluation:
 
 
 def audit_run(
-    run: RunRecord, model: nn.Module | None = None
+    run: RunRecord, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
 ) -> tuple[AuditResult, EvaluatedModel | None]:
-    """Audit a finished run; return also its evaluated model, None if it does not use test.
+    """Audit a finished run; return also its evaluated model, None without test split.
 
     Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
-        raise InputError(f"{run.path}: {problem}, so there is nothing to audit.")
+        raise InputError(f"{run.path}: {problem}: nothing to audit.")
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
-    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0)
+    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
     if not run.log:
-        raise InputError(f"{run.path / layout.LOG}: it has no epoch.")
+        raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run)
@@ -223,9 +238,10 @@ def audit_run(
 
 
 def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
-    """Return a note if only near ties, on another machine than the run's, are decided otherwise.
+    """Return a note if, on another machine than the run's, only near ties are predicted otherwise.
 
-    Sums in another order move a logit by some 1e-5. None where all agrees or more differs.
+    Summation in another order changes a logit by about 1e-5. None where all predictions agree, or
+    where more differ.
     """
     recorded = (run.result or {})["test"].get("misclassified")
     if not isinstance(recorded, list):
@@ -245,8 +261,8 @@ def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
     if float((best[:, 0] - best[:, 1]).max()) > _TIE_TOLERANCE:
         return None
     return (
-        f"on this machine {len(differing)} test image(s) are predicted as the other of two classes "
-        f"whose logits differ by less than {_TIE_TOLERANCE}; the recorded count is kept."
+        f"on this machine {len(differing)} test image(s) get the other of two classes whose logits "
+        f"differ by less than {_TIE_TOLERANCE}; the recorded count is used."
     )
 
 
@@ -264,16 +280,14 @@ def find_tampering(run: RunRecord) -> Iterator[Violation]:
     """Yield every file of the run that differs from its manifest."""
     for name, recorded, now in verify_manifest(run.stored_result or {}, run.path):
         change = (
-            "missing now"
-            if now == "None"
-            else f"its SHA-256 was {recorded[:16]}..., it is {now[:16]}..."
+            "missing" if now == "None" else f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
         )
         message = f"{run.path / name}: altered after the run: {change}."
         yield Violation(f"altered {name}", recorded, now, message)
 
 
 def _notes(run: RunRecord) -> tuple[str, ...]:
-    """Return what a reader must know of how the run came about."""
+    """Return notes on how the run came about."""
     result, code = run.result or {}, run.environment.get("code")
     notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
     if isinstance(code, dict) and code.get("dirty"):
@@ -291,14 +305,14 @@ def _find_mismatches(
 
     def compare(rule: str, recorded: object, actual: object, what: str) -> None:
         if recorded != actual:
-            message = f"{run.path.name}: {what}: result.json says {recorded}, it is {actual}."
+            message = f"{run.path.name}: {what}: result.json has {recorded}, recomputed {actual}."
             mismatches.append(Violation(f"record {rule}", str(recorded), str(actual), message))
 
     compare("weights", result.get("weights_sha256"), weights_sha256, "SHA-256 of the weights")
     compare("params", result.get("params"), metrics.params, "parameters")
     network = metrics.network_json()
     for key, what in (("macs", "multiply-adds"), ("receptive_field", "receptive field")):
-        if "forward_passes" in result:  # results in schema 1 are of another accounting
+        if "forward_passes" in result:  # results in schema 1 count differently
             compare(key, result[key], network[key], what)
     compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
     correct = test.get("correct")

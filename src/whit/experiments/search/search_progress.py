@@ -35,7 +35,7 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
             costs = [f"{name} {trial.values[name]:,.6g}" for name in search.space.costs]
             message = ", ".join([f"{trial.seeds.accuracy.values[-1]:.2f} % on val", *costs])
             if trial in search.pareto_front:
-                message += ", on the frontier"
+                message += ", on the Pareto front"
         self.echo(f"{name}: {message}")
         self._plot()
 
@@ -51,13 +51,13 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
 
 
 class SearchTable(SearchLineReporter):
-    """Knows the parts of a live table: counts, and what is under way."""
+    """The parts of a live table: counts, and what is running."""
 
     def counts(self) -> str:
         search = self.subject
         return (
-            f"{len(search.trials)} of {search.requested} candidates trained, {search.pruned} given "
-            f"up, {search.infeasible} refused"
+            f"{len(search.trials)} of {search.requested} trials completed, {search.pruned} pruned, "
+            f"{search.infeasible} infeasible"
         )
 
     def running(self) -> str:
@@ -69,13 +69,13 @@ class SearchTable(SearchLineReporter):
 
 
 class SearchTableReporter(SearchTable, LiveTable[SearchResult]):
-    """A line for each run that ends, above one live table of the Pareto front."""
+    """The same lines above one live table of the Pareto front and of what is running."""
 
     def render(self) -> str:
         search, width = self.subject, self.console.width - 1
         parts = [wrap(self.counts(), width)]
         if search.pareto_front:
-            # As many rows as a usual terminal shows beside the lines above.
+            # No more rows than fit on the terminal below the lines.
             rows = search.pareto_table(width).split("\n")
             parts.append("\n".join(rows[: max(8, self.console.height - 8)]))
         return "\n".join([*parts, wrap(self.running(), width)])
@@ -91,7 +91,7 @@ class SearchNotebookReporter(SearchTable, NotebookTable[SearchResult]):
             [
                 html_progress(done / max(search.requested, 1), self.counts()),
                 search.pareto_html(),
-                html_text(f"Under way: {self.running()}"),
+                html_text(f"Running: {self.running()}"),
             ]
         )
 

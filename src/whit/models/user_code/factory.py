@@ -18,14 +18,14 @@ ModelFactory = type[nn.Module] | Callable[..., nn.Module]
 def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
     """Return what `source` names in its executed module. Raises SourceError: it builds no model."""
     if source.name not in vars(module):
-        raise SourceError(f"{source.path}: running it left no {source.name!r} behind.")
+        raise SourceError(f"{source.path}: running it did not define {source.name!r}.")
     value: object = vars(module)[source.name]
     if isinstance(value, nn.Module):
         is_local = type(value).__module__ == module.__name__
         instead = (
             f"its class, {type(value).__name__!r}" if is_local else "a function that returns it"
         )
-        raise SourceError(f"{source.target} is a model that is already built: name {instead}.")
+        raise SourceError(f"{source.target} is a model instance, not a class: name {instead}.")
     if isinstance(value, type) and not issubclass(value, nn.Module):
         types_by_name = {n: t for n, t in vars(module).items() if isinstance(t, type)}
         modules = [
@@ -52,7 +52,7 @@ def find_argument_problems(
     """Return one sentence for each keyword argument that is unknown or missing."""
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # a callable without a signature: calling it will tell
+    except (TypeError, ValueError):  # a callable without a signature: errors show when it is called
         return []
     by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -65,12 +65,13 @@ def find_argument_problems(
         if name not in known and not takes_any
     ]
     problems += [
-        f"{site}: {source.name} needs {p.name!r}, and [model] does not give it."
+        f"{site}: {source.name} requires {p.name!r}, which [model] does not set."
         for p in by_name
         if p.default is p.empty and p.name not in arguments
     ]
     problems += [
-        f"{site}: {source.name} takes {p.name!r} by position only: [model] gives names."
+        f"{site}: {source.name} has a positional-only argument {p.name!r}, but [model] passes "
+        "keyword arguments."
         for p in parameters
         if p.kind is p.POSITIONAL_ONLY and p.default is p.empty
     ]

@@ -4,7 +4,7 @@
               │                                          │
               source, notebook, slicing, scopes          sibling_imports, tracebacks, factory
 
-A user's file is code that they asked to run, and it runs with all their rights. A target names a
+A user's file is code that they chose to run, and it runs with all their rights. A target names a
 file, never a module on the path. A `.py` file is executed completely, as a module that is not
 `__main__`; of a notebook only the statements that the class depends on, so that downloads, training
 loops and magics do not run. `Source.text` is exactly what is executed.
@@ -43,7 +43,7 @@ def read_source(target: str) -> Source:
     """Return the code that `target` names; runs none of it.
 
     Raises SourceError: no such file, not readable, not UTF-8, no class named, a syntax error, no
-    such class, or (in a notebook) a name that the class uses and no cell defines.
+    such class, or (in a notebook) a name that the class uses but no cell defines.
     """
     path, name = _parse_target(target)
     try:
@@ -56,7 +56,7 @@ def read_source(target: str) -> Source:
             raise unknown_name_error(path, name, statements)
         return Source(path, name, text)
     except RecursionError as error:
-        raise SourceError(f"{path}: something in it is nested too deeply to be read.") from error
+        raise SourceError(f"{path}: its code is nested too deeply.") from error
 
 
 def user_model_sha256(name: str) -> str | None:
@@ -75,10 +75,12 @@ def _parse_target(target: str) -> tuple[Path, str]:
     if not os.path.isfile(path):
         problems.append(_describe_missing_file(path))
     elif path.suffix.lower() not in SUFFIXES:
-        problems.append(f"{path}: a model's file ends in .py or .ipynb, not in {path.suffix!r}.")
+        problems.append(
+            f"{path}: the file of a model must end in .py or .ipynb, not in {path.suffix!r}."
+        )
     if not name:
         classes = "" if problems else _list_classes_in(path)
-        problems.append(f"{path} names a file but no class in it: write '{path}:Class'.{classes}")
+        problems.append(f"{path} names a file without a class: write '{path}:Class'.{classes}")
     elif not name.isidentifier():
         problems.append(f"{target}: {name!r} is not the name of a class at the top of the file.")
     if problems:
@@ -91,15 +93,15 @@ def _describe_missing_file(path: Path) -> str:
         return f"{path} is a folder, not a file."
     try:
         if os.path.exists(path):
-            return f"{path} is not a file that can be read."
+            return f"{path} is not a regular file."
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix in SUFFIXES]
     except (OSError, ValueError):  # no such folder, or an invalid file name
         names = []
-    return f"{path}: there is no such file.{did_you_mean(path.name, names)}"
+    return f"{path}: no such file.{did_you_mean(path.name, names)}"
 
 
 def _list_classes_in(path: Path) -> str:
-    """Return a sentence with the classes in a file, or nothing where it cannot be read."""
+    """Return a sentence with the classes in a file, or an empty string where it cannot be read."""
     try:
         if path.suffix.lower() == ".ipynb":
             return list_classes(Notebook.read(path).statements)
@@ -185,7 +187,7 @@ def run_user_code(source: Source, action: str) -> Iterator[None]:
     file's name, as when it is run without arguments.
     """
     argv, dont_write_bytecode = sys.argv, sys.dont_write_bytecode
-    sys.argv, sys.dont_write_bytecode = [str(source.path)], True  # leave no __pycache__ behind
+    sys.argv, sys.dont_write_bytecode = [str(source.path)], True  # write no __pycache__
     try:
         with sibling_imports(source.folder), contextlib.redirect_stdout(sys.stderr):
             yield

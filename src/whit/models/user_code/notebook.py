@@ -86,7 +86,7 @@ def _read_code_cells(path: Path) -> list[tuple[int, str]]:
         source.raise_encoding_error(path, raw, error)
     except json.JSONDecodeError as error:
         raise SourceError(
-            f"{path} is not a notebook: no JSON at line {error.lineno}, column {error.colno} "
+            f"{path} is not a notebook: invalid JSON at line {error.lineno}, column {error.colno} "
             f"({error.msg})."
         ) from error
     try:
@@ -106,7 +106,7 @@ def _read_code_cells(path: Path) -> list[tuple[int, str]]:
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise SourceError(
-            f"{path} is not a notebook: the JSON holds no list of cells in a form that is known."
+            f"{path} is not a notebook: the JSON has no list of cells in a known format."
         ) from error
     if not str(language).lower().startswith("python"):
         raise SourceError(f"{path} is a notebook in {language}, not in Python.")
@@ -122,10 +122,10 @@ def _join_lines(lines: object) -> str:
 
 
 def _strip_magics(text: str) -> str:
-    """Return a cell with each magic or shell line replaced by `pass`; line numbers are kept.
+    """Return a cell with each magic or shell line replaced by `pass`; line numbers do not change.
 
     A magic is a line at which Python's parser fails and that looks like one. So a line `% b`
-    inside brackets, or `!` in a string, is kept.
+    inside brackets, or `!` in a string, does not change.
     """
     lines = text.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)

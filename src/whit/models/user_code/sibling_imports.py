@@ -1,4 +1,4 @@
-"""Imports of the files beside a user's own, for as long as that file runs."""
+"""Imports from the folder of a user's file, while that file runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sibling_imports(folder: Path) -> Iterator[None]:
     """Make the files in `folder` importable by name inside; remove their modules afterwards.
 
     A loaded module of the same name from elsewhere is replaced inside: `from blocks import Block`
-    means the file beside the user's, not one that some other model imported before.
+    means the file in this folder, not one that another model has imported.
     """
     siblings = _find_sibling_names(folder)
     entry = str(folder)

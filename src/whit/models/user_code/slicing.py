@@ -171,10 +171,13 @@ class DependencySlicer:
         names = {name for s in self.statements for name in s.binds}
         problem = (
             f"{self.path}, cell {statement.cell}, line {use.line}: {self.name} needs "
-            f"{use.root!r}, and no cell defines it.{did_you_mean(use.root, names)}"
+            f"{use.root!r}, which no cell defines.{did_you_mean(use.root, names)}"
         )
         candidates = [cell for cell in self.unparsable if cell.may_bind(use.root)]
-        hints = [f" A cell that may is not Python: {c.describe(self.path)}" for c in candidates]
+        hints = [
+            f" A cell that may define it is not valid Python: {c.describe(self.path)}"
+            for c in candidates
+        ]
         self.problems.append("".join([problem, *hints]))
 
 

@@ -79,7 +79,7 @@ def read_python(path: Path) -> str:
 def raise_encoding_error(path: Path, raw: bytes, error: UnicodeDecodeError) -> NoReturn:
     line = raw.count(b"\n", 0, error.start) + 1
     raise SourceError(
-        f"{path} is not {error.encoding.upper()} text: line {line} holds the byte "
+        f"{path} is not {error.encoding.upper()} text: line {line} contains the byte "
         f"0x{raw[error.start]:02x}. Save it as UTF-8."
     ) from error
 

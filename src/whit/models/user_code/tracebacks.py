@@ -19,18 +19,18 @@ def describe_failure(source: Source, action: str, error: BaseException) -> str:
         return describe_syntax_error(f"{path}, line {error.lineno}", error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return (
-            f"{location}: imports {error.name!r}, which is not installed and not beside the file"
-            f"{at}. Install it, or take the import out if the model does not need it."
+            f"{location}: imports {error.name!r}, which is neither installed nor in the folder of "
+            f"the file{at}. Install it, or remove the import if the model does not need it."
         )
     if isinstance(error, ImportError) and "relative import" in str(error):
         return (
-            f"{location}: a relative import{at}, but the file is loaded on its own: "
-            "write `from blocks import Block` for a file `blocks.py` beside it."
+            f"{location}: a relative import{at}, but the file is not part of a package: "
+            "write `from blocks import Block` for a file `blocks.py` in the same folder."
         )
     if isinstance(error, SystemExit):
         return (
             f"{location}: {action} ended the program with exit code {error.code!r}{at}. "
-            'Put what is not the model under `if __name__ == "__main__":`.'
+            'Put code that is not part of the model under `if __name__ == "__main__":`.'
         )
     return f"{location}: {action} raised {summarize_exception(error)}{at}."
 

@@ -1,3 +1,3 @@
-"""What changes the weights: the objective, the optimizer with its average, and quantization."""
+"""How weights change: objective, optimizer, weight averaging and quantization."""
 
 __all__ = ["distillation", "objective", "optim", "qat"]

@@ -14,7 +14,7 @@ from whit.models.build import load_model
 from whit.models.tta import with_tta
 from whit.recipes.model_ref import reject_code_in_run
 from whit.recipes.recipe import Recipe
-from whit.recipes.sections import DistillSpec
+from whit.recipes.recipe_tables import DistillSpec
 from whit.runs import layout
 from whit.runs.teacher import Teacher
 
@@ -24,14 +24,14 @@ class Distillation:
 
     With temperature T and weight w it is (1 - w) times the labels' cross-entropy plus w T² times
     the divergence of the student's softmax(logits / T) from the teacher's, the mean over images.
-    T² keeps the second part's gradient of one size whatever T is. The teacher is in evaluation
+    T² makes the scale of the second part's gradient independent of T. The teacher is in evaluation
     mode and sees the same augmented images.
     """
 
     def __init__(
         self, teacher: nn.Module, spec: DistillSpec, student: Normalize, taught: Normalize
     ):
-        """`student` normalizes the images of a batch, `taught` those the teacher learned from."""
+        """`student` normalizes the images of a batch, `taught` those the teacher was trained on."""
         self.teacher = teacher
         self.weight = spec.weight
         self.temperature = spec.temperature
@@ -61,7 +61,7 @@ def build_distillation(
 ) -> Distillation:
     """Load the teacher of a recipe; `normalize` is that of the student's images.
 
-    Raises ModelError and its kin when the weights do not fit its network.
+    Raises InputError when the weights do not fit its network.
     """
     run = teacher.run
     reject_code_in_run(run.recipe.model.name, run.path)

@@ -1,4 +1,4 @@
-"""What training minimizes: the loss of a batch, of several columns and of a teacher as well."""
+"""The training objective: the loss of a batch, with several columns and with a teacher."""
 
 # N images, C channels, H W pixels, K classes, M columns
 
@@ -31,7 +31,7 @@ class Objective:
         with self.precision:
             logits = self.model(images)  # (N, K), or (N, K, M) of a multi-column network
         targets, per_column = labels, logits
-        if logits.ndim == 3:  # each column is trained by itself; they are evaluated together
+        if logits.ndim == 3:  # each column has its own loss; they are evaluated together
             targets, logits = labels[:, None].expand(-1, logits.shape[2]), logits.mean(2)
         loss = F.cross_entropy(per_column.float(), targets, label_smoothing=self.label_smoothing)
         if self.distillation:

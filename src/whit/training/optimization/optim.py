@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from whit.recipes.optimizers import UpdateRule
-from whit.recipes.sections import EMASpec, OptimSpec
+from whit.recipes.recipe_tables import EMASpec, OptimSpec
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -89,9 +89,9 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
 class EMA:
     """Exponential moving average of weights and BatchNorm statistics over steps.
 
-    With `decay` d a step keeps d of the mean and takes 1 - d of the model. Early steps take more,
-    as in Adam's bias correction, so the mean has no part of the initial weights. decay 0 does
-    nothing and costs nothing.
+    A step with `decay` d gives d times the mean plus 1 - d times the model. Early steps weigh the
+    model more, as in Adam's bias correction, so the initial weights have no influence. A decay of
+    0 turns averaging off at no cost.
     """
 
     def __init__(self, model: nn.Module, spec: EMASpec):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from whit.recipes.sections import QATSpec
+from whit.recipes.recipe_tables import QATSpec
 
 
 def qmax(bits: int) -> int:
@@ -23,8 +23,8 @@ def qmax(bits: int) -> int:
 def fake_quantize(weight: Tensor, bits: int) -> Tensor:
     """Return `weight` (O, ...) with each output channel as integer multiples of one scale.
 
-    They take 2**bits - 1 values, symmetric about zero, and the largest magnitude is kept:
-    quantized again, they stay what they are, to the last bit.
+    They take 2**bits - 1 values, symmetric about zero, and the largest magnitude is preserved:
+    quantizing them again changes no bit.
     """
     max_abs = weight.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1))
     scale = max_abs / qmax(bits)
@@ -34,8 +34,8 @@ def fake_quantize(weight: Tensor, bits: int) -> Tensor:
 class FakeQuantizer:
     """Fake-quantizes the weights of convolutions and linear layers from progress `start` on.
 
-    Between `apply` and `restore` the model has quantized weights; without a spec nothing happens.
-    Weights that layers share are quantized once. Biases and norms keep float precision.
+    Between `apply` and `restore` the model has quantized weights; without a spec it does nothing.
+    Weights that layers share are quantized once. Biases and norms stay in float precision.
     """
 
     def __init__(self, model: nn.Module, spec: QATSpec | None):
@@ -59,7 +59,7 @@ class FakeQuantizer:
 
     @contextmanager
     def quantized_weights(self, progress: float) -> Iterator[None]:
-        """Use the model as training at `progress` in [0, 1] does."""
+        """Quantize the weights inside the context, as training at `progress` in [0, 1] does."""
         self.apply(progress)
         try:
             yield
