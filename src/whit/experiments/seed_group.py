@@ -36,7 +36,7 @@ TABLE_HEAD = (
     *("best epoch %", "split", "params", "epochs", "seconds"),
 )
 _TABLE_ALIGN = "Lrrrrrrrrlrrr"
-_MAX_COLUMNS = 3  # recipes that stand side by side as HTML, so that the table is narrow
+_MAX_COLUMNS = 3  # recipes in adjacent columns of the HTML table, which is narrow then
 
 
 @dataclass(frozen=True)
