@@ -66,7 +66,7 @@ def test_a_run_of_a_module_is_loaded_compared_audited_and_exported(
     assert [group.name for group in comparison.groups] == ["first", "second"]
     exported = whit.export(loaded, "c")
     assert exported.path == Path("first.c")
-    assert exported.proof.same_class == len(test)
+    assert exported.parity.same_class == len(test)
     assert [row["run"] for row in whit.runs(".")] == ["first", "second"]
 
 
@@ -175,5 +175,5 @@ def test_wrong_arguments_are_named() -> None:
         whit.export("nowhere", "onx")
     with pytest.raises(whit.InputError, match="expected a run folder, a RunResult or a LoadedRun"):
         whit.load_run(3)  # type: ignore[arg-type]
-    with pytest.raises(whit.InputError, match="two run folders or more"):
+    with pytest.raises(whit.InputError, match="two or more run folders"):
         whit.compare("one")
