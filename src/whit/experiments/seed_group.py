@@ -36,11 +36,7 @@ TABLE_HEAD = (
     *("best epoch %", "split", "params", "epochs", "seconds"),
 )
 _TABLE_ALIGN = "Lrrrrrrrrlrrr"
-<<<<<<< HEAD
 _MAX_COLUMNS = 3  # recipes as columns of one HTML table, so that it is narrow
-=======
-_MAX_COLUMNS = 3  # recipes in adjacent columns of the HTML table, which is narrow then
->>>>>>> jupyter
 
 
 @dataclass(frozen=True)
