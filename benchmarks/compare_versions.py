@@ -56,7 +56,7 @@ FORMATS = {
     "html": ("--format", "html"),
 }
 # Keys of JSON whose values depend on the clock, the machine's load or whit's own code.
-VOLATILE = {"seconds", "sha256", "files", "seal", "digest", "code", "commit", "created", "folder"}
+VOLATILE = {"seconds", "sha256", "files", "digest", "code", "commit", "created", "folder"}
 CODE_DIGEST = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b")
 
 

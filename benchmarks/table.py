@@ -75,7 +75,7 @@ def notebook_epoch(recipe: str, steps: int, workers: int = 0) -> float:
 
 
 def notebook_test_seconds(recipe: str) -> float:
-    """Seconds that the notebook loop takes to read the test split once."""
+    """Seconds that the notebook loop takes to evaluate on test once."""
     command = [sys.executable, str(HERE / "notebook.py"), recipe, "--epochs", "1", "--steps", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("epoch 1:"))
@@ -144,7 +144,7 @@ def first_images(count: int) -> Split:
 
 
 def overhead(recipe: Recipe, images: int, repeats: int) -> float:
-    """Share of a training epoch that is not forward, backward or optimiser.
+    """Share of a training epoch that is not forward, backward or optimizer.
 
     All of the rest alone (gathering, augmenting and normalizing batches, the schedule, the metrics,
     the check of the gradients, the average) over the whole epoch, in turn.
@@ -191,7 +191,7 @@ def overhead_rows(images: int, repeats: int, say: Callable[[str], None]) -> list
         ("published-16848", [], 0.08, "no augmentation"),
         ("published-17098", affine, 0.15, "augmentation"),
         ("published-16848", affine, 0.15, "augmentation"),
-        ("sprint", [], 0.15, "as shipped"),
+        ("sprint", [], 0.15, "as built in"),
     ]
     for name, changes, goal, what in cases:
         share = overhead(load_recipe(name).with_overrides(changes), images, repeats)
@@ -199,7 +199,7 @@ def overhead_rows(images: int, repeats: int, say: Callable[[str], None]) -> list
         kept = "yes" if share <= goal else "NO"
         measured, limit = f"{100 * share:.1f} %", f"<= {100 * goal:.0f} %"
         rows.append(
-            (f"outside forward, backward, optimiser: {name}, {what}", measured, limit, kept)
+            (f"outside forward, backward, optimizer: {name}, {what}", measured, limit, kept)
         )
     return rows
 

@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--tables", action="store_true", help="only write the tables anew")
+    parser.add_argument("--tables", action="store_true", help="only write the tables again")
     given = parser.parse_args()
     os.chdir(ROOT)  # from where recipes that are files are named
     folder = ROOT / "records" / given.claim
