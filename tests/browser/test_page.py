@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
@@ -20,6 +19,7 @@ from harness.processes import Command
 from waiting import wait_until
 from web.asking import Server
 from whit.data.datasets import load_dataset
+from whit.runs.reader import read_run
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
@@ -138,10 +138,11 @@ def test_an_error_opens_in_draw(page: Watched, server: Server) -> None:
         "50 of 10,000 test images are misclassified"
     )
     (run,) = RECORD.glob("*/seed-0")
-    result = json.loads((run / "result.json").read_text())
-    said = "\n".join(wrong.all_inner_texts())
-    shown = sorted(int(index) for index in re.findall(r"image ([0-9]+)", said))
-    assert shown == result["test"]["misclassified"]
+    result = read_run(run).result
+    assert result is not None
+    text = "\n".join(wrong.all_inner_texts())
+    listed = sorted(int(index) for index in re.findall(r"image ([0-9]+)", text))
+    assert listed == result["test"]["misclassified"]
     assert nameless(page.page) == []
     wrong.nth(1).click()
     text = wrong.nth(1).locator("span").first.inner_text()
@@ -290,7 +291,8 @@ def test_a_run_that_trains_shows_up_and_grows(
     server = Server(workplace)
     try:
         watched.page.goto(f"http://127.0.0.1:{server.port}/#runs")
-        expect(watched.page.get_by_text("No runs yet")).to_be_visible()
+        row = watched.page.locator("#runs .list tbody").first.locator("tr")
+        expect(row).to_have_count(2)  # the runs of the package
         training = Command.start(
             workplace,
             *("train", "easy.toml", "--out", "runs/live", "--threads", "1", "--quiet"),
@@ -298,7 +300,7 @@ def test_a_run_that_trains_shows_up_and_grows(
         log = workplace / "runs/live/log.jsonl"
         wait_until(lambda: log.exists() and log.read_text().endswith("\n"), training)
         training.signal(signal.SIGSTOP)  # until the page has seen it
-        row = watched.page.locator("#runs .list tbody").first.locator("tr")
+        expect(row).to_have_count(1)
         expect(row).to_contain_text("running")
         watched.page.get_by_role("checkbox", name="curves of easy").check()
         ends = watched.page.locator(".plots svg").first
@@ -308,7 +310,7 @@ def test_a_run_that_trains_shows_up_and_grows(
         expect(row).to_contain_text("met")
         expect(ends).to_have_attribute("aria-label", re.compile("^training loss over 4 epochs"))
         shutil.rmtree(workplace / "runs" / "live")
-        expect(watched.page.get_by_text("No runs yet")).to_be_visible()
+        expect(row).to_have_count(2)
     finally:
         server.close()
     expect(watched.page.locator("#state")).to_contain_text("No response from the server")

@@ -19,6 +19,7 @@ from web.asking import Server
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 RECIPE = """\
+schema = 2
 name = "pets"
 [model]
 name = "plain"
