@@ -1,7 +1,7 @@
-"""Every wrong input gives one clear message, exit code 2, and leaves nothing behind.
+"""Every wrong input gives one clear message and exit code 2, and writes nothing.
 
-The message is the whole of standard error, and standard output stays empty, with `--json` too.
-The golden files of tests/golden/cli/refused/ hold each command and what it says.
+The message is all of standard error, and standard output stays empty, also with `--json`. Golden
+files in tests/golden/cli/refused/ have each command and its message.
 """
 
 from __future__ import annotations
@@ -31,6 +31,17 @@ WRONG = {
     "recipe-unreadable": "plan /proc/self/mem",
     "recipe-endless": "plan /dev/zero",
     "recipe-every-table-wrong": "train keys.toml",
+    "recipe-schema-1": "plan schema-1.toml",
+    "recipe-schema-3": "plan schema-3.toml",
+    "recipes-unknown": "recipes sprnt",
+    "recipes-keys-of-one": "recipes --keys sprint",
+    # base
+    "base-unknown": "plan base-unknown.toml",
+    "base-number": "plan base-number.toml",
+    "base-circle": "plan base-circle.toml",
+    "base-schema-1": "plan base-schema-1.toml",
+    "base-and-wrong-keys": "plan base-keys.toml",
+    "base-folder": "plan base-folder.toml",
     # --set
     "set-no-equals": "train easy.toml --set epochs",
     "set-unknown-keys": "train easy.toml --set train.epoch=3 --set trian.epochs=3",
@@ -39,6 +50,16 @@ WRONG = {
     "set-huge-epochs": f"train easy.toml --set train.epochs={10**30}",
     "set-huge-number": f"train easy.toml --set train.epochs={'9' * 5000}",
     "set-huge-limit": f"train easy.toml --set budget.params='< {'9' * 5000}'",
+    "set-schema-1": (
+        "plan sprint --set model.views=5 --set train.evaluate=val --set average.decay=0.9 "
+        "--set data.val=5000"
+    ),
+    "set-types": (
+        "plan easy.toml --set eval.test=1 --set train.batch_size=2.5 --set optim.lr=high "
+        "--set data.mean=0.1 --set eval.tta_shifts=5 --set train.precision=fp64 --set ema=true "
+        "--set optim.betas=[0.9] --set optim.momentum=1"
+    ),
+    "set-a-number-for-a-list": "plan easy.toml --set model.strides=2",
     "set-deep": f"train easy.toml --set train.epochs={'[' * 5000}",
     "set-date": "train source.toml --set model.name=models.py:Net --set model.width=2020-01-01",
     "lr-nan": "plan easy.toml --set optim.lr=nan",
@@ -54,6 +75,8 @@ WRONG = {
     "limit-over-100": "plan easy.toml --set budget.accuracy='>= 100.5'",
     "kind-unknown": "plan easy.toml --set budget.require='[\"dropuot\"]'",
     "kind-required-and-forbidden": "plan easy.toml --set budget.forbid='[\"gap\"]'",
+    "schedule-unknown": "plan easy.toml --set schedule.name=cosin",
+    "schedule-keys-of-another": "plan easy.toml --set schedule.name=cosine --set schedule.at=[0,1]",
     "schedule-falls": "plan easy.toml --set schedule.at='[0, 1, 0.5]'",
     "val-read-but-not-cut": "train sprint --set eval.each_epoch=val",
     # sizes against the data, and the model
@@ -230,7 +253,7 @@ def test_an_error_that_nobody_foresaw_is_no_missed_budget(
     monkeypatch.setattr("whit.recipes.listing.recipe_rows", lambda: {}["nothing"])
     done = whit("recipes")
     assert (done.code, done.out) == (3, "")
-    assert "KeyError: 'nothing'\nwhit: failed as the lines above say." in done.err
+    assert "KeyError: 'nothing'\nwhit: failed with the error above." in done.err
 
 
 @pytest.mark.parametrize("verb", ["plan", "train", "audit", "runs", "compare", "data"])
@@ -273,5 +296,5 @@ def masked(text: str, folder: Path) -> str:
     text = text.replace(str(folder), "HERE")
     # torch's own words differ between its versions
     text = re.sub(r"RuntimeError: .*?( at `.*)?\n", r"RuntimeError: ...\1\n", text)
-    text = re.sub(r"this machine are 1 to \d+", "this machine are 1 to N", text)
+    text = re.sub(r"this machine: 1 to \d+", "this machine: 1 to N", text)
     return re.sub(r"(.)\1{39,}", r"\1\1\1...", text)

@@ -1,4 +1,4 @@
-"""What a person reads: help, tables, the verdict and the lines of a run, held by golden files.
+"""Help, tables, the verdict and the lines of a run, compared with golden files.
 
 On a terminal no line is wider than the terminal; a pipe has no width and gets 100 columns.
 """
@@ -108,6 +108,33 @@ def test_every_recipe_is_listed_with_what_records_hold(
     golden("recipes", whit("recipes").out)
 
 
+def test_a_recipe_is_printed_to_copy(
+    whit: Callable[..., Done], golden: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    done = whit("recipes sprint")
+    assert (done.code, done.err) == (0, "")
+    golden("recipes-sprint", done.out)
+    (tmp_path / "copy.toml").write_text(done.out)
+    assert load_recipe(tmp_path / "copy.toml") == load_recipe("sprint")
+    value = json.loads(whit("recipes sprint --json").out)
+    assert value["train"]["epochs"] == load_recipe("sprint").train.epochs
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_reference_of_keys(
+    width: int,
+    whit: Callable[..., Done],
+    golden: Callable[[str, str], None],
+    columns: Callable[[int], None],
+) -> None:
+    columns(width)
+    done = whit("recipes --keys")
+    assert (done.code, done.err) == (0, "")
+    if width == 100:
+        assert max(map(len, done.out.splitlines())) <= width
+        golden("recipes-keys-100", done.out)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("recipe", "code"), [("sprint", 0), ("published-16848", 1)])
 def test_a_plan_fits_the_terminal(
@@ -157,7 +184,7 @@ def test_quiet_prints_the_verdict_only(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_verdict_in_plain_words(width: int, golden: Callable[[str, str], None]) -> None:
+def test_a_verdict_as_text(width: int, golden: Callable[[str, str], None]) -> None:
     budget = load_recipe("sprint").budget.to_budget()
     budget = Budget({**budget.limits, "forbid": ("linear",)})
     kinds = frozenset({"conv", "batchnorm", "gap", "linear"})
@@ -176,7 +203,7 @@ def test_a_verdict_in_plain_words(width: int, golden: Callable[[str, str], None]
         images_seen=1_200_000,
         seed=7,
         weights_sha256="0" * 64,
-        notes=("the test split was read 20 times, after each epoch; nothing was selected on it.",),
+        notes=("evaluated on test 20 times, after each epoch; no weights were selected on it.",),
         budget=budget,
         metrics=metrics,
         folder=Path("runs/sprint-7-20260101T000000Z"),
@@ -198,7 +225,7 @@ def test_a_verdict_in_plain_words(width: int, golden: Callable[[str, str], None]
     ],
 )
 @pytest.mark.parametrize("width", WIDTHS)
-def test_runs_side_by_side(
+def test_tables_of_runs(
     name: str,
     line: str,
     width: int,
@@ -233,7 +260,7 @@ def test_the_folder_of_a_trial_is_no_run(
 
 
 def test_no_runs_yet(whit: Callable[..., Done], tmp_path: Path) -> None:
-    assert whit("runs", tmp_path).out == "No runs here yet. `whit train` makes one.\n"
+    assert whit("runs", tmp_path).out == "No runs found. `whit train` creates one.\n"
 
 
 def test_an_audit_of_a_run_and_of_its_weights(

@@ -171,6 +171,55 @@ epochs = "> 20"
 accuracy = ">= 101"
 require = ["batchnrom"]
 """,
+    "schema-1.toml": """\
+name = "schema-1"
+[model]
+name = "plain"
+widths = [8, 16]
+pools = [1, 2]
+kinds = ["conv", "separable"]
+shares = [0, 0]
+pooling = "avg"
+norm = "shift"
+deskew = "both"
+views = 9
+[data]
+val = 100
+[augment]
+rotate = 10.0
+shift = 1.5
+until = 0.9
+[train]
+evaluate = "val"
+test = false
+dropout_until = 0.8
+[optim]
+bias_lr = 2.0
+[schedule]
+progress = [0.0, 1.0]
+scale = [1.0, 0.0]
+[average]
+decay = 0.99
+start = 0.5
+[quantise]
+bits = 4
+start = 0.25
+""",
+    "schema-3.toml": 'schema = 3\nname = "later"\n[model]\nname = "plain"\nwidths = [8]\n',
+    "base-unknown.toml": 'schema = 2\nbase = "sprnt"\n',
+    "base-number.toml": "schema = 2\nbase = 3\n",
+    "base-circle.toml": 'schema = 2\nbase = "base-circle.toml"\n',
+    "base-schema-1.toml": 'schema = 2\nbase = "schema-1.toml"\n',
+    "base-folder.toml": 'schema = 2\nbase = "a-folder"\n',
+    "base-keys.toml": """\
+schema = 2
+base = "sprint"
+[model]
+views = 5
+[train]
+epcohs = 3
+epochs = 0
+""",
     "model.toml": """\
 schema = 2
 name = "model"

@@ -192,7 +192,7 @@ def test_the_header_states_the_requirements() -> None:
     header = c_files(program, "A network.")["fewest_epochs.h"].decode()
     assert f"{program.constant_bytes:,} bytes of constants" in header
     assert "40,000 bytes for activations (minimal)" in header
-    assert "3,085,920 multiply-accumulates" in header
+    assert "3,085,920 multiply-adds" in header
     assert "int fewest_epochs_classify(const uint8_t pixels[784], float logits[10]);" in header
     assert "Not thread-safe (uses static buffers)." in header
 

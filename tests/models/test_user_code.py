@@ -767,8 +767,8 @@ def test_names_that_no_cell_defines_are_told_all_at_once() -> None:
         "Did you mean 'width'?",
         "net.ipynb, cell 3, line 11: Net needs 'swish', which no cell defines. "
         "Did you mean 'swihs'? A cell that may define it is not valid Python: net.ipynb, "
-        "cell 4, line 2: syntax error, Missing parentheses in call to 'print'. Did you mean "
-        "print(...)?: `print 'no'`",
+        "cell 4, line 2: syntax error, Missing parentheses in call to 'print'. "
+        "Did you mean print(...)?: `print 'no'`",
     ]
     notebook("from torch.nn import *", NET.replace("F.relu", "swish"))
     assert "Net needs 'swish', which no cell defines." in problem("net.ipynb:Net")

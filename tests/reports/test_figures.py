@@ -44,7 +44,7 @@ def test_the_schedule_is_plotted_over_the_epochs() -> None:
     figure = Figure()
     plots.plot_schedule(figure.add_subplot(), recipe)
     points = schedule_line(figure)
-    factor = recipe.schedule.lr_factor()
+    factor = recipe.lr_factor()
     assert (points[0][0], points[-1][0]) == (0, 8)
     for epoch, lr in points:
         assert lr == pytest.approx(0.5 * factor(epoch / 8))

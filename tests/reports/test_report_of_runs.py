@@ -48,7 +48,7 @@ def test_a_run_has_every_part(runs: Path) -> None:
     first, last = record.log[0].loss, record.log[-1].loss
     assert f"Training loss falls from {first:.3g} to {last:.3g} over 2 epochs" in alts
     images = [image for image in page.named("img") if "image/png" in (image["src"] or "")]
-    assert len(images) == len(test["wrong"])
+    assert len(images) == len(test["misclassified"])
     assert "disputed" not in page.text
 
 
@@ -77,7 +77,7 @@ def test_altered_weights_fail_the_integrity_check(finished: Path) -> None:
     page = checked(render_run_html(record))
     assert "Integrity check failed (verdict: missed)." in page.text
     assert "weights.safetensors: altered after the run" in page.text
-    assert "correct by these weights: result.json says" in page.text
+    assert re.search(r"correct[^.]*: result\.json has .*, recomputed ", page.text)
     assert "Verdict: missed (recomputed from the saved weights)." in page.text
     assert record.result is not None
     assert collect_run_facts(record).analysis.correct != record.result["test"]["correct"]  # type: ignore[union-attr]
@@ -148,7 +148,7 @@ def test_a_run_evaluated_on_val_only(easy: Recipe, tmp_path: Path) -> None:
 def test_a_run_judged_on_nothing(easy: Recipe, tmp_path: Path) -> None:
     record = train(easy.with_overrides(["eval.test=false", "train.epochs=1"]), tmp_path / "run")
     page = checked(render_run_html(record))
-    assert "judged on neither test nor val images" in page.text
+    assert "evaluated on neither test nor val" in page.text
 
 
 def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
         easy.with_overrides(["train.epochs=1", "budget.require=[]"]), tmp_path / "run", 0, net()
     )
     page = checked(render_run_html(record))
-    assert "this model was given in Python" in page.text
+    assert "this model was passed in Python" in page.text
     assert "The network cannot be built here" in page.text
     assert "Verdict: " in page.text
     assert checked(render_run_html(record, net())).sections == SECTIONS
@@ -171,7 +171,7 @@ def test_code_in_a_run_folder_is_not_executed(finished: Path, tmp_path: Path) ->
     recipe = read_run(finished).recipe.with_overrides([f"model.name={finished / 'net.py'}:Net"])
     (finished / "recipe.toml").write_text(recipe.to_toml())
     page = checked(render_run_html(read_run(finished)))
-    assert "nothing that comes with a run is run" in page.text
+    assert "code in a run folder is never executed" in page.text
     assert not ran.exists()
 
 

@@ -62,9 +62,9 @@ def test_several_studies_are_compared(easy: Recipe, runs: Path, tmp_path: Path) 
     (tmp_path / "all" / "no-run").mkdir()
     page = checked(render_study_html(tmp_path / "all"))
     assert page.sections == ["Comparison", "easy", "wide", "Citation"]
-    assert "wide against easy: " in page.text
+    assert "wide vs. easy: " in page.text
     assert "model.widths [4, 8] [6, 8]" in page.text
-    assert "Student's t, 2 seeds in pairs" in page.text
+    assert "paired t-test, n = 2" in page.text
     assert "--seeds 2" in page.text
 
 

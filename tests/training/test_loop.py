@@ -43,7 +43,7 @@ def train(model: nn.Module, loader: Loader, recipe: Recipe, seed: int) -> Iterat
 
 def small_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    model = plain(PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.1), 1, 10)
+    model = plain(PlainConfig(widths=(8, 8), pool_after=(1, 2), dropout=0.1), 1, 10)
     return model.to(memory_format=torch.channels_last)
 
 
@@ -63,13 +63,13 @@ def trained(recipe: Recipe = RECIPE, seed: int = 0, augment: AugmentSpec | None 
 
 
 def test_the_loop_equals_the_loop_written_out() -> None:
-    """One epoch of SGD with momentum, without dropout, warps or fused kernels."""
+    """One epoch of SGD with momentum, without dropout, augmentation or fused kernels."""
     recipe = RECIPE.with_overrides(["train.epochs=1", "optim.lr=0.05", "train.precision=fp32"])
     torch.manual_seed(0)
-    model = plain(PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.0), 1, 10)
+    model = plain(PlainConfig(widths=(8, 8), pool_after=(1, 2), dropout=0.0), 1, 10)
     twin = copy.deepcopy(model)
     list(train(model, small_loader(), recipe, 0))
-    schedule = recipe.schedule.lr_factor()
+    schedule = recipe.lr_factor()
     velocity = [torch.zeros_like(p) for p in twin.parameters()]
     seen = 0
     for images, labels in small_loader().epoch(1):
@@ -89,7 +89,7 @@ def test_columns_learn_as_each_would_alone() -> None:
     both = RECIPE.with_overrides([*changes, "optim.lr=0.1", "optim.weight_decay=0.01"])
     alone = RECIPE.with_overrides([*changes, "optim.lr=0.05", "optim.weight_decay=0.02"])
     torch.manual_seed(0)
-    sizes = PlainConfig(widths=(8, 8), pools=(1, 2), dropout=0.0, deskew="both")
+    sizes = PlainConfig(widths=(8, 8), pool_after=(1, 2), dropout=0.0, columns=("raw", "deskewed"))
     columns = plain(sizes, 1, 10)
     twins = copy.deepcopy(columns)
     records = list(train(columns, small_loader(), both, 0))
@@ -103,7 +103,7 @@ def test_columns_learn_as_each_would_alone() -> None:
 
 
 def test_same_seed_same_weights_and_other_seeds_others() -> None:
-    augment = AugmentSpec(rotate=10.0, shift=2.0, scale=0.1, shear=5.0)
+    augment = AugmentSpec(degrees=10.0, translate=2.0, scale=0.1, shear=5.0)
     assert torch.equal(trained(augment=augment), trained(augment=augment))
     assert not torch.equal(trained(augment=augment), trained(seed=1, augment=augment))
     assert not torch.equal(trained(augment=augment), trained())
@@ -165,22 +165,22 @@ def test_loader_keeps_every_image_once() -> None:
 
 
 def test_epochs_differ_in_order_and_can_be_replayed() -> None:
-    loader = small_loader(augment=AugmentSpec(shift=2.0))
+    loader = small_loader(augment=AugmentSpec(translate=2.0))
     first, again, second = (torch.cat([x for x, _ in loader.epoch(e)]) for e in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
 
 
-def test_warps_end_where_the_recipe_says() -> None:
+def test_augmentation_ends_where_the_recipe_sets_it() -> None:
     """Two epochs of 200 images: until progress 0.74 is until batch 3 of the second epoch."""
-    augment = AugmentSpec(rotate=30.0, until=0.74)
+    augment = AugmentSpec(degrees=30.0, end=0.74)
     split = easy_split("train", 200)
-    warped = Loader(split, 50, NORMALISE, augment, epochs=2, seed=0)
+    augmented = Loader(split, 50, NORMALISE, augment, epochs=2, seed=0)
     plain = Loader(split, 50, NORMALISE, epochs=2, seed=0)
     equal = [
         torch.equal(a, b)
         for epoch in (1, 2)
-        for (a, _), (b, _) in zip(warped.epoch(epoch), plain.epoch(epoch), strict=True)
+        for (a, _), (b, _) in zip(augmented.epoch(epoch), plain.epoch(epoch), strict=True)
     ]
     assert equal == [False] * 6 + [True] * 2
 
@@ -213,8 +213,8 @@ def test_batchnorm_ends_on_the_statistics_of_what_is_judged() -> None:
     assert far[1] == pytest.approx(1, abs=0.2)
 
 
-def plain_warp(image: Tensor, affine: Tensor) -> Tensor:
-    """Bilinear, pixel by pixel, in the pixels about the centre that `warp` promises."""
+def plain_affine(image: Tensor, affine: Tensor) -> Tensor:
+    """Bilinear, pixel by pixel, in pixels about the center, as `Affine` documents it."""
     height, width = image.shape
     out = torch.zeros(height, width, dtype=torch.float64)
     for y in range(height):
@@ -232,23 +232,25 @@ def plain_warp(image: Tensor, affine: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 14)])
-def test_warp_equals_its_plain_twin(shape: tuple[int, int]) -> None:
+def test_affine_augmentation_equals_a_plain_implementation(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(4, 1, *shape, generator=generator) * 255
-    affine = Affine(rotate=20.0, shift=3.0, scale=0.2, shear=10.0)
+    affine = Affine(degrees=20.0, translate=3.0, scale=0.2, shear=10.0)
     affines = affine.draw(4, generator)
-    warped = affine.apply(images, affines)
-    for image, affine, got in zip(images, affines.double(), warped, strict=True):
-        torch.testing.assert_close(got[0].double(), plain_warp(image[0], affine), atol=0.01, rtol=0)
+    augmented = affine.apply(images, affines)
+    for image, affine, got in zip(images, affines.double(), augmented, strict=True):
+        torch.testing.assert_close(
+            got[0].double(), plain_affine(image[0], affine), atol=0.01, rtol=0
+        )
 
 
-def test_warps_stay_in_their_ranges() -> None:
+def test_augmentations_stay_in_their_ranges() -> None:
     generator = torch.Generator().manual_seed(0)
-    affines = Affine(shift=2.0).draw(2000, generator)
+    affines = Affine(translate=2.0).draw(2000, generator)
     assert torch.equal(affines[:, :, :2], torch.eye(2).expand(2000, 2, 2))
     assert affines[:, :, 2].abs().max() <= 2
     assert affines[:, :, 2].abs().max() > 1.9
-    turned = Affine(rotate=30.0).draw(2000, generator)
+    turned = Affine(degrees=30.0).draw(2000, generator)
     angles = torch.atan2(turned[:, 1, 0], turned[:, 0, 0]).rad2deg()
     assert 29 < angles.abs().max() <= 30.001
     zoomed = Affine(scale=0.25).draw(2000, generator)

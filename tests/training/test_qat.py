@@ -100,7 +100,7 @@ def test_packed_weights_can_be_read_again() -> None:
         assert read == weights.tolist()
 
 
-def recipe_text(folder: Path, quantise: str) -> str:
+def recipe_text(folder: Path, qat: str) -> str:
     return f"""
 schema = 2
 name = "few-bits"
@@ -115,7 +115,7 @@ epochs = 3
 batch_size = 50
 [optim]
 lr = 0.05
-{quantise}
+{qat}
 """
 
 
@@ -125,12 +125,12 @@ def recipe(tmp_path: Path) -> Path:
     (x_train, y_train), (x_test, y_test) = easy_images(400, 0), easy_images(100, 1)
     np.savez(data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     file = tmp_path / "few.toml"
-    file.write_text(recipe_text(data, "[quantise]\nbits = 3\nstart = 0.3"))
+    file.write_text(recipe_text(data, "[qat]\nbits = 3\nstart = 0.3"))
     return file
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_ends_with_low_bit_weights_that_c_stores_packed(recipe: Path, tmp_path: Path) -> None:
     whit.train(recipe, out=tmp_path / "run", seed=0, quiet=True)
     trained = load_run_model(read_run(tmp_path / "run"))
     for parameter in trained.model.parameters():
@@ -160,8 +160,8 @@ def test_a_run_ends_with_few_bits_and_c_stores_no_more(recipe: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["published-17098", "published-16848"])
-def test_few_bits_stay_few_where_scales_stand_in_front(name: str) -> None:
-    """A scale by channel in front of a convolution may not go into weights of few bits."""
+def test_weights_stay_low_bit_where_scales_precede_them(name: str) -> None:
+    """A scale by channel before a convolution must not be fused into low-bit weights."""
     model = as_if_trained(build_initialized_model(whit.load_recipe(name), (1, 28, 28), 10))
     FakeQuantizer(model, QATSpec(bits=3)).finalize()
     read = replace(capture_graph(model, (1, 28, 28), CLASSES, name), bits=3)
@@ -222,7 +222,7 @@ def is_rounded(model: nn.Module) -> bool:
 def test_what_is_judged_has_rounded_weights(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the epoch on that ends beyond `start`; a stop amid a judgement loses no weights."""
+    """From the epoch on that ends beyond `start`; a stop during an evaluation loses no weights."""
     changes = ["data.val_size=100", "eval.each_epoch=val", "qat.start=0.5"]
     planned = make_plan(whit.load_recipe(recipe).with_overrides(changes))
     seen: list[bool] = []
@@ -250,5 +250,5 @@ def test_what_is_judged_has_rounded_weights(
 
 def test_wrong_bits_are_refused(recipe: Path) -> None:
     for bits in (1, 9, 4.5):
-        with pytest.raises(RecipeError, match=r"quantise\.bits"):
+        with pytest.raises(RecipeError, match=r"qat\.bits"):
             whit.load_recipe(recipe).with_overrides([f"qat.bits={bits}"])

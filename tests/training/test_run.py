@@ -41,6 +41,7 @@ RESULT_KEYS = {
     "verdict",
     "violations",
     "params",
+    "forward_passes",
     "macs",
     "receptive_field",
     "epochs",
@@ -95,11 +96,11 @@ def test_the_second_judgement_agrees(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        (lambda r: r["test"].update(correct=100, wrong=[]), "record accuracy"),
+        (lambda r: r["test"].update(correct=100, misclassified=[]), "record accuracy"),
         (lambda r: r.update(params=100), "record params"),
         (lambda r: r.update(epochs=1), "record epochs"),
         (lambda r: r.update(images_seen=400), "record images"),
-        (lambda r: r["test"].update(reads=0), "record reads"),
+        (lambda r: r["test"].update(evaluations=0), "record evaluations"),
         (lambda r: r.update(verdict="pending"), "record verdict"),
         (lambda r: r["test"].update(accuracy=100.0), "record rounding"),
     ],
@@ -170,11 +171,11 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
     assert log[-1].images_seen == 3 * 350
 
 
-def test_test_read_each_epoch_is_said(easy_recipe: Path, tmp_path: Path) -> None:
+def test_evaluations_on_test_after_each_epoch_are_noted(easy_recipe: Path, tmp_path: Path) -> None:
     recipe = whit.load_recipe(easy_recipe).with_overrides(["eval.each_epoch=test"])
     result = whit.train(recipe, out=tmp_path / "run", quiet=True)
     assert result.to_json()["test"]["evaluations"] == 3
-    assert any("read 3 times" in note for note in result.notes)
+    assert any("evaluated on test 3 times" in note for note in result.notes)
 
 
 def small_net() -> nn.Module:
@@ -187,7 +188,7 @@ def small_net() -> nn.Module:
 def test_a_model_given_in_python(easy_recipe: Path, tmp_path: Path) -> None:
     result = whit.train(easy_recipe, small_net(), out=tmp_path / "run", quiet=True)
     assert result.params == sum(p.numel() for p in small_net().parameters())
-    with pytest.raises(ModelError, match="given in Python"):
+    with pytest.raises(ModelError, match="passed in Python"):
         whit.audit(tmp_path / "run")
     judgement = whit.audit(tmp_path / "run", model=small_net())
     assert result.test is not None
@@ -283,6 +284,6 @@ def test_a_run_from_elsewhere_takes_the_place_of_one_that_was_left(
     import_run(left, files)  # a finished one is never replaced
     assert (left / "log.jsonl").read_text() == "kept"
     for name in ("../outside", "sub/weights.safetensors", "result.json.exe"):
-        with pytest.raises(RunFailed, match="not the files of a run"):
+        with pytest.raises(RunFailed, match="unexpected files in a run"):
             import_run(tmp_path / "strange", {**files, name: b""})
     assert not (tmp_path / "strange").exists()

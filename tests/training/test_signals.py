@@ -48,7 +48,7 @@ def stop_once(workplace: Path, undisturbed: Path, moment: Moment) -> bool:
     assert code == 128 + number, command.said
     said = command.said.strip().splitlines()[-1]
     assert said.startswith(f"whit: stopped by {signal.Signals(number).name} ")
-    assert said.endswith("Everything is saved. Go on with: whit train --resume 'a run'")
+    assert said.endswith("Everything is saved. Resume with: whit train --resume 'a run'")
     code, said = whit(workplace, "train", "--resume", "a run", "--quiet")
     assert code == 0, said
     assert evidence(run) == evidence(undisturbed)
@@ -74,7 +74,7 @@ def test_stopped_at_twenty_random_moments_each(workplace: Path, undisturbed: Pat
 
 
 def test_stopped_in_an_evaluation(workplace: Path) -> None:
-    """An evaluation that takes a minute is left at once, and made again when the run goes on."""
+    """An evaluation of a minute is stopped immediately, and repeated when the run resumes."""
     (workplace / "slow.py").write_text(
         "import os, time, torch\n"
         "from torch import nn\n"
@@ -160,24 +160,24 @@ def test_a_step_that_does_not_end_is_not_waited_for(workplace: Path) -> None:
     command = in_a_step_that_does_not_end(workplace)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "what was saved before it is kept. Go on with: whit train --resume run" in command.said
+    assert "the latest checkpoint is kept. Resume with: whit train --resume run" in command.said
 
 
-def test_a_second_signal_leaves_at_once(workplace: Path) -> None:
+def test_a_second_signal_exits_immediately(workplace: Path) -> None:
     command = in_a_step_that_does_not_end(workplace)
     command.signal(signal.SIGINT)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "stopped immediately; what was saved before is kept" in command.said
+    assert "stopped immediately; the latest checkpoint is kept" in command.said
 
 
-def test_a_second_signal_says_how_a_study_goes_on(workplace: Path) -> None:
+def test_a_second_signal_says_how_to_resume_a_study(workplace: Path) -> None:
     command = Command.start(workplace, "study", "easy.toml", "--seeds", "2", "--jobs", "1")
     wait_until(lambda: list(workplace.glob("studies/easy-*/seed-0/log.jsonl")), command)
     command.signal(signal.SIGINT)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "what was saved before is kept. Resume with the same command." in command.said
+    assert "the latest checkpoint is kept. Resume with the same command." in command.said
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_stopped_while_nobody_answers(workplace: Path, arguments: tuple[str, ...
             assert connection.recv(1)  # it has asked, and waits for an answer
             command.signal(signal.SIGINT)
             assert command.wait() == 130, command.said
-    assert command.said == "whit: stopped by SIGINT. The same command goes on.\n"
+    assert command.said == "whit: stopped by SIGINT. Run the same command to resume.\n"
 
 
 def test_a_signal_while_the_result_is_written_is_not_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""A run folder proves what it says: whatever is altered after the fact is found and named."""
+"""Tamper-evident run folders: every change after the run is found and named."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_anything_altered_in_the_result_is_found(run: Path, change: Any) -> None
     assert "altered result.json" in rules(run)
 
 
-def test_every_number_of_the_log_is_held_by_the_seal(run: Path) -> None:
+def test_every_number_of_the_log_is_covered_by_the_manifest(run: Path) -> None:
     file = run / "log.jsonl"
     first, *rest = file.read_text().splitlines()
     row = json.loads(first)
@@ -116,7 +116,7 @@ def test_every_number_of_the_log_is_held_by_the_seal(run: Path) -> None:
         assert "altered log.jsonl" in rules(run), key
 
 
-def test_a_forger_who_seals_again_is_found_by_the_weights(run: Path) -> None:
+def test_a_rewritten_manifest_is_found_by_the_weights(run: Path) -> None:
     """Everything is made to agree, but the weights are not as good as it says."""
     file = run / "weights.safetensors"
     tensors = load(file.read_bytes())
@@ -150,13 +150,14 @@ def test_what_the_network_computes_and_sees_is_recomputed(
 
     edited(run, lambda result: forge(result, **{key: forged}))
     assert rules(run) == {f"record {key}"}
-    # Runs of older versions have neither, and are not told off for it.
-    edited(run, lambda result: (result.pop("macs"), result.pop("receptive_field"), forge(result)))
+    # Results of older versions have none of these, which is no mismatch.
+    new_keys = ("forward_passes", "macs", "receptive_field")
+    edited(run, lambda result: (*map(result.pop, new_keys), forge(result)))
     assert rules(run) == set()
 
 
 def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
-    """Two classes with equal logits: which one wins is no claim, on another machine alone."""
+    """Two classes with equal logits: which one is predicted may differ on another machine only."""
     file = run / "weights.safetensors"
     tensors = load(file.read_bytes())
     for name in ("linear1.weight", "linear1.bias"):
@@ -164,7 +165,7 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
     file.write_bytes(save(tensors))
     environment = json.loads((run / "environment.json").read_text())
 
-    def seal_anew(processor: str, wrong: list[int]) -> None:
+    def write_manifest(processor: str, wrong: list[int]) -> None:
         value = {**environment, "processor": processor}
         (run / "environment.json").write_text(json.dumps(value))
 
@@ -172,7 +173,7 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
             import hashlib
 
             right = result["test"]["total"] - len(wrong)
-            result["test"].update(wrong=wrong, correct=right, accuracy=float(right))
+            result["test"].update(misclassified=wrong, correct=right, accuracy=float(right))
             result["weights_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
             for key in ("files", "digest"):
                 result.pop(key, None)
@@ -186,19 +187,19 @@ def test_another_processor_may_decide_a_tie_otherwise(run: Path) -> None:
         edited(run, change)
 
     here = environment["processor"]
-    seal_anew(here, [])
-    # Of classes 0 and 1, all images fall to 0 here: those of 1 are wrong, those of 0 are not.
+    write_manifest(here, [])
+    # Of classes 0 and 1, all images are predicted as 0 here: those of 1 are wrong.
     wrong_here = sorted(_wrong(run))
     ones = [place for place in wrong_here if place % 10 == 1]
     assert ones
-    seal_anew(here, [place for place in wrong_here if place != ones[0]])
+    write_manifest(here, [place for place in wrong_here if place != ones[0]])
     assert "record accuracy" in rules(run)
-    seal_anew("another", [place for place in wrong_here if place != ones[0]])
+    write_manifest("another", [place for place in wrong_here if place != ones[0]])
     judgement = audit(run)
     assert "record accuracy" not in {found.rule for found in judgement.mismatches}
-    assert any("fall to the other of two classes" in note for note in judgement.notes)
+    assert any("get the other of two classes" in note for note in judgement.notes)
     rights = [place for place in range(100) if place not in wrong_here and place % 10 > 1]
-    seal_anew("another", [*wrong_here, rights[0]])
+    write_manifest("another", [*wrong_here, rights[0]])
     assert "record accuracy" in rules(run), "an image that is no tie"
 
 
@@ -218,13 +219,13 @@ def _wrong(run: Path) -> tuple[int, ...]:
     return evaluate(model, dataset.test, normalize).misclassified
 
 
-def test_changed_code_is_said(run: Path) -> None:
+def test_uncommitted_changes_are_noted(run: Path) -> None:
     file = run / "environment.json"
     environment = json.loads(file.read_text())
     for dirty in (True, False):
         environment["code"] = {"commit": "0123456789abcdef", "dirty": dirty}
         file.write_text(json.dumps(environment))
-        said = "trained by changed code: commit 0123456789ab and changes that were not committed."
+        said = "trained with uncommitted changes to commit 0123456789ab."
         assert (said in audit(run).notes) is dirty
 
 
@@ -236,9 +237,9 @@ def test_code_that_comes_with_a_run_is_not_run(run: Path, tmp_path: Path) -> Non
     (run / "recipe.toml").write_text(
         f'{recipe[:start]}[model]\nname = "{run / "evil.py"}:Net"\n\n{recipe[end:]}'
     )
-    with pytest.raises(SourceError, match="lies in the run folder itself"):
+    with pytest.raises(SourceError, match="a file in the run folder itself"):
         audit(run)
     (run / "result.json").unlink()
-    with pytest.raises(SourceError, match="lies in the run folder itself"):
+    with pytest.raises(SourceError, match="a file in the run folder itself"):
         whit.resume(run, quiet=True)
     assert not (tmp_path / "ran").exists()

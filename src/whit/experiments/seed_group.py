@@ -36,7 +36,7 @@ TABLE_HEAD = (
     *("best epoch %", "split", "params", "epochs", "seconds"),
 )
 _TABLE_ALIGN = "Lrrrrrrrrlrrr"
-_MAX_COLUMNS = 3  # recipes in adjacent columns of the HTML table, which is narrow then
+_MAX_COLUMNS = 3  # recipes as columns of one HTML table, so that it is narrow
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class ExportResult:
         accuracy = percent(self.correct, parity.num_images)
         lines = [
             f"{self.path}: {self.num_bytes:,} bytes; {self.constants:,} constants, "
-            f"{self.macs:,} multiply-accumulates per image.",
+            f"{self.macs:,} multiply-adds per image.",
             f"{parity.same_class:,} of {parity.num_images:,} {self.split} images: same class "
             f"as the model; logits differ by at most {parity.max_abs_difference:.1e}.",
             f"Accuracy of the export: {self.correct:,}/{parity.num_images:,} ({accuracy} %), "

@@ -159,11 +159,20 @@ def parse_recipe(text: str, source: str, folder: Path | None = None) -> Recipe:
 def parse_run_recipe(text: str, source: str) -> Recipe:
     """Read the `recipe.toml` of a run, of which schema 1 is translated. Raises RecipeError."""
     tables = parse_toml(text, source)
-    if tables.pop("schema", 1) != SCHEMA:
+    schema = tables.pop("schema", 1)
+    if schema not in (1, SCHEMA) or type(schema) is not int:
+        raise RecipeError(
+            f"{source}: schema = {schema!r}: this version of whit reads runs in schema 1 or "
+            f"{SCHEMA}."
+        )
+    if schema == 1:
         try:
             tables = upgrade_recipe(tables)
-        except (KeyError, TypeError, ValueError):
-            raise RecipeError(f"{source}: damaged: neither a recipe in schema 1 nor 2.") from None
+        except (KeyError, TypeError, ValueError) as error:
+            reason = (
+                str(error) if type(error) is ValueError else "a value that schema 1 does not allow"
+            )
+            raise RecipeError(f"{source}: damaged: {reason}.") from None
     return _validate(tables, source, [])
 
 

@@ -103,12 +103,16 @@ def remove_old_keys(tables: Mapping[str, Any]) -> dict[str, Any]:
 def upgrade_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tables of a recipe in schema 1 as they are in schema 2.
 
-    Raises ValueError, KeyError or TypeError for a value that schema 1 did not allow.
+    Raises ValueError for a key that is there in both schemas, and ValueError, KeyError or
+    TypeError for a value that schema 1 did not allow.
     """
     upgraded = remove_old_keys(tables)
     for rename, value in find_old_keys(tables):
         section, _, key = rename.new.partition(".")
-        upgraded.setdefault(section, {})[key] = rename.convert(value)
+        table = upgraded.setdefault(section, {})
+        if key in table:
+            raise ValueError(f"both {rename.old} and {rename.new}, the same key in two schemas")
+        table[key] = rename.convert(value)
     return upgraded
 
 

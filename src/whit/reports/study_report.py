@@ -1,4 +1,4 @@
-"""The report of a study over seeds, and of several studies side by side, as a document."""
+"""The report of a study over seeds, and the comparison of several studies, as a document."""
 
 from __future__ import annotations
 

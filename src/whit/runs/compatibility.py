@@ -46,7 +46,8 @@ def describe_change(change: Change) -> str:
     name = REPRODUCIBILITY_KEYS.get(str(change["what"]), str(change["what"]))
     before, now = change["before"], change["now"]
     if isinstance(before, list) and isinstance(now, list):
-        lists = {"removed": set(before) - set(now), "added": set(now) - set(before)}
+        old, new = ({str(item) for item in items} for items in (before, now))
+        lists = {"removed": old - new, "added": new - old}
         parts = [f"{word} {', '.join(sorted(items))}" for word, items in lists.items() if items]
         return f"{name}: {'; '.join(parts)}"
     if name.endswith(("code", "data", "source")):

@@ -88,7 +88,7 @@ Natural = Annotated[int, Field(ge=0)]
 class _Stored(BaseModel):
     """The keys of `result.json` that are used; others are ignored."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class _StoredTest(_Stored):
@@ -159,6 +159,11 @@ def read_run(path: Path) -> RunRecord:
         except ValidationError as error:
             source = f"{path / layout.LOG}, line {number}: damaged"
             raise InputError(describe_errors(error, source, is_stored=True)) from None
+        if not all(0 <= e.correct <= e.total > 0 for e in log[-1].evaluations):
+            raise InputError(
+                f"{path / layout.LOG}, line {number}: damaged: evaluations: correct must be from 0 "
+                "to total, and total at least 1."
+            )
     return RunRecord(path, recipe, environment, tuple(log), result, stored)
 
 

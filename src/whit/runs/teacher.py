@@ -11,6 +11,7 @@ from whit.recipes.recipe import Recipe
 from whit.runs import layout
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
+from whit.system.numbers import floor_percent
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Teacher:
         return str(self._result["weights_sha256"])
 
     @property
+    def accuracy(self) -> float | None:
+        """Its accuracy on test in percent; None if it was not evaluated on test."""
+        test = self._result["test"]
+        return None if test["correct"] is None else floor_percent(test["correct"], test["total"])
+
+    @property
     def _result(self) -> dict[str, Any]:
         assert self.run.result is not None
         return self.run.result
@@ -36,12 +43,12 @@ class Teacher:
             "name": self.name,
             "params": self._result["params"],
             "epochs": self._result["epochs"],
-            "test_accuracy": self._result["test"]["accuracy"],
+            "test_accuracy": self.accuracy,
             "weights_sha256": self.sha256,
         }
 
     def __str__(self) -> str:
-        epochs, accuracy = self._result["epochs"], self._result["test"]["accuracy"]
+        epochs, accuracy = self._result["epochs"], self.accuracy
         on_test = "" if accuracy is None else f", {accuracy:.2f} % on test"
         return (
             f"{self.name}, a network of {self._result['params']:,} parameters trained for "

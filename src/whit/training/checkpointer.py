@@ -95,7 +95,7 @@ class ResumableState:
             self.state.restore(checkpoint.tensors, metadata["state"])
             self.records = TypeAdapter(list[EpochRecord]).validate_python(metadata["records"])
             self._restore_misclassified(checkpoint.tensors)
-            self.changes = list(metadata["changes"])
+            self.changes = [_check_change(change) for change in metadata["changes"]]
             self.elapsed = float(metadata["elapsed"])
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
             raise IncompatibleResume(
@@ -187,6 +187,13 @@ class Checkpointer(RunCallback):
         self.signals.check()
         if time.perf_counter() - self._saved > _SAVE_INTERVAL:
             self.save()
+
+
+def _check_change(change: Change) -> Change:
+    """Return an accepted change of a checkpoint. Raises KeyError, TypeError or ValueError."""
+    if not isinstance(change["what"], str) or type(change["epoch"]) is not int:
+        raise ValueError("its list of accepted changes is damaged")
+    return {**change, "before": change["before"], "now": change["now"]}
 
 
 def reconcile_log(folder: RunFolder, resumable: ResumableState, damaged: list[Path]) -> None:

@@ -223,6 +223,11 @@ def audit_run(
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
+    if run.recipe.data.val_size >= num_images:
+        raise InputError(
+            f"{run.path / layout.RECIPE}: data.val_size = {run.recipe.data.val_size}: the training "
+            f"data has only {num_images} images."
+        )
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run)
     if evaluated and (note := _explain_ties(run, evaluated)):
@@ -313,14 +318,13 @@ def _find_mismatches(
     network = metrics.network_json()
     for key, what in (("macs", "multiply-adds"), ("receptive_field", "receptive field")):
         if "forward_passes" in result:  # results in schema 1 count differently
-            compare(key, result[key], network[key], what)
+            compare(key, result.get(key), network[key], what)
     compare("epochs", result.get("epochs"), float(metrics.epochs or 0), "epochs in the log")
     correct = test.get("correct")
-    if correct is not None:
-        assert metrics.correct is not None
-        assert metrics.total is not None
-        actual = f"{metrics.correct}/{metrics.total}"
-        compare("accuracy", f"{correct}/{test.get('total')}", actual, "correct by these weights")
+    recorded = None if correct is None else f"{correct}/{test.get('total')}"
+    actual = None if metrics.correct is None else f"{metrics.correct}/{metrics.total}"
+    compare("accuracy", recorded, actual, "test images classified correctly by these weights")
+    if correct is not None and metrics.correct is not None and metrics.total is not None:
         accuracy = float(percent(metrics.correct, metrics.total))
         if isinstance(test.get("accuracy"), float) and test["accuracy"] > accuracy + 0.01:
             compare("rounding", test["accuracy"], accuracy, "accuracy in percent")

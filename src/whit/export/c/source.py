@@ -170,7 +170,7 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
         f"Flash: {program.constant_bytes:,} bytes of constants, plus code.",
         f"RAM: {unit * plan.size:,} bytes for activations ({bound}){extra}; static, no heap; plus "
         "stack.",
-        f"Computation: {program.graph.macs:,} multiply-accumulates per image{repeated}.",
+        f"Computation: {program.graph.macs:,} multiply-adds per image{repeated}.",
     ]
 
 

@@ -82,7 +82,7 @@ class Graph:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per image, over all shifts."""
+        """Multiply-adds per image, over all shifts."""
         once = sum(op.operator.num_macs(op, self.constants) for op in self.operations)
         return len(self.shifts) * once
 

@@ -96,7 +96,7 @@ def html_details(summary: str, *parts: str) -> str:
 
 
 def html_columns(*parts: str) -> str:
-    """Return parts of HTML in one row where there is room, else below each other."""
+    """Return parts of HTML in a row where there is room, else below each other."""
     cells = "".join(f'<div style="max-width:100%">{part}</div>' for part in parts if part)
     return (
         f'<div style="display:flex;flex-wrap:wrap;gap:0 2em;align-items:flex-start">{cells}</div>'

@@ -44,7 +44,7 @@ class Operator:
         torch.export, and returns a ValueView or raises UnsupportedOp.
     accepts_expanded: ATen operators whose converters accept an Expanded value.
     stem: the prefix of its operations' names; defaults to its function or kind.
-    num_macs: returns the multiply-accumulates of one operation.
+    num_macs: returns the multiply-adds of one operation.
     commutes_with_scale: whether op(x * scale + offset) = op(x) * scale + offset per channel.
     fuse: returns the graph with an operation merged into a neighbor; None if that is impossible.
     needed_range: returns the input interval outside which inputs do not affect outputs within an
