@@ -209,7 +209,7 @@ def test_outputs_fit_the_page_in_both_themes(
     assert len(outputs) >= 10
     for one in outputs:
         fits = one.evaluate("(e) => [e.scrollWidth, e.clientWidth, e.textContent.slice(0, 60)]")
-        # The list of runs alone has a column for everything, and may scroll in a narrow window.
+        # The list of runs has a column for each value, and may scroll in a narrow window.
         assert fits[0] <= fits[1] or (fits[2].startswith("runrecipe") and width == 1000), fits
     for selector in (".whit-output td", ".whit-output svg text"):
         colors = page.locator(selector).first.evaluate(COLORS)

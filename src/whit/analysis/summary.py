@@ -120,7 +120,7 @@ class Audit:
 
     def html(self) -> str:
         """Return table, counts and notes as a part of an HTML output."""
-        layers = html_table(HEADINGS, self.rows(), ALIGN, footer=self.total_row())
+        layers = html_table(HEADINGS, self.rows(), f"L{ALIGN[1:]}", footer=self.total_row())
         return layers + html_text(self.params.describe()) + html_list(self.notes)
 
 

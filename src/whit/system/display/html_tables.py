@@ -12,7 +12,7 @@ from html import escape
 
 # In JupyterLab the theme's colour, elsewhere a grey that is visible on white and on black.
 RULE_COLOR = "var(--jp-border-color1, rgba(128, 128, 128, 0.5))"
-_CELL = "padding:0.2em 0.45em;vertical-align:top;border:0;max-width:none;"
+_CELL = "padding:0.2em 0.35em;vertical-align:top;border:0;max-width:none;"
 _SIDES = {
     "l": "text-align:left;",
     "L": "text-align:left;overflow-wrap:anywhere;",
@@ -21,7 +21,7 @@ _SIDES = {
 _MIN_NAMES = 42  # characters of long names that stay on one line, in all columns of a table
 _TABLE = (
     "table-layout:auto;width:auto;max-width:100%;margin:0.3em 0;border-collapse:collapse;"
-    "color:inherit;font-size:inherit;"
+    "color:inherit;font-size:0.92em;"
 )
 
 
@@ -54,7 +54,7 @@ def html_table(
     longest = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     room = _MIN_NAMES // max(align.count("L"), 3)
     styles = [
-        _SIDES[side] + (f"min-width:{min(width, room)}ch;" if side == "L" else "")
+        _SIDES[side] + (f"min-width:{0.58 * min(width, room):.1f}em;" if side == "L" else "")
         for side, width in zip(align, longest, strict=True)
     ]
     parts = [f'<table style="{_TABLE}">']
