@@ -146,7 +146,7 @@ def test_another_whit_or_torch_is_refused(workplace: Path) -> None:
 
     other = workplace / "other"
     shutil.copytree(Path(package.__file__).parent, other / "whit")
-    with (other / "whit" / "chance.py").open("a") as file:
+    with (other / "whit" / "changed.py").open("a") as file:
         file.write("# changed\n")
     torch = workplace / "torch"
     (torch / "torch-2.10.0.dist-info").mkdir(parents=True)

@@ -239,7 +239,7 @@ class Net(nn.Sequential):
 
 def test_trials_trained_from_changed_inputs_are_refused(place: Path) -> None:
     (place / "net.py").write_text(OWN)
-    plain_one = '"plain"\nwidths = [8, 16]\npools = [1, 2]'
+    plain_one = '"plain"\nwidths = [8, 16]\npool_after = [1, 2]'
     recipe = (place / "easy.toml").read_text().replace(plain_one, '"net.py:Net"')
     (place / "easy.toml").write_text(recipe.replace('">= 90"', '">= 0"'))
     lines = SPACE.splitlines(keepends=True)

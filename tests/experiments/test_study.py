@@ -135,7 +135,7 @@ def test_what_fails_holds_nothing_up(workplace: Path) -> None:
     (workplace / "models.py").write_text(MODELS)
     text = (workplace / "easy.toml").read_text()
     for name in ("Dies", "Wild"):
-        own = text.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', f'"models.py:{name}"')
+        own = text.replace('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', f'"models.py:{name}"')
         (workplace / f"{name}.toml").write_text(own.replace('"easy"', f'"{name}"'))
     recipes = ("Dies.toml", "Wild.toml", "easy.toml")
     code, said = whit(workplace, "study", *recipes, "--seeds", "1", "--jobs", "2", "--out", "st")
@@ -161,7 +161,7 @@ class Net(nn.Sequential):
         super().__init__(nn.Conv2d(1, 10, 5, 4), nn.BatchNorm2d(10), nn.AdaptiveAvgPool2d(1),
                          nn.Flatten())
 """
-OWN = ('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"net.py:Net"')
+OWN = ('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', '"net.py:Net"')
 
 
 def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
