@@ -55,5 +55,8 @@ class RunCallback(Callback[RunStatus]):
         """Wrap an epoch's batches; `metrics` has the running sums of the epoch."""
         return batches
 
+    def on_evaluation(self, split: str, done: int, total: int) -> None:
+        """`done` of the `total` images of a split are evaluated; called with 0 at first."""
+
     def on_epoch_end(self, record: EpochRecord) -> None:
         """An epoch is over, and evaluated if the recipe has that."""

@@ -176,6 +176,9 @@ class Checkpointer(RunCallback):
                 yield batch
             self._between_steps()
 
+    def on_evaluation(self, split: str, done: int, total: int) -> None:
+        self._callback.on_evaluation(split, done, total)
+
     def on_epoch_end(self, record: EpochRecord) -> None:
         """Store an epoch: first in the checkpoint, which contains the log, then in the log."""
         self.resumable.records.append(record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -25,21 +25,25 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     batch_size: int = _BATCH,
+    on_progress: Callable[[str, int, int], None] = lambda split, done, total: None,
 ) -> Evaluation:
     """Return correct, total and mean loss over every image of `split`, in fp32.
 
     The last batch may be smaller; the evaluated images are counted and must be all of the split.
-    The mode of the model is restored.
+    The mode of the model is restored. `on_progress` is called with the name of the split and how
+    many of how many images are evaluated: first with 0, then after each batch.
     """
     started = time.perf_counter()
     was_training = model.training
     misclassified: list[int] = []
     total, loss = 0, 0.0
+    on_progress(split.name, 0, len(split))
     for first, logits, labels in _batches(model.eval(), split, normalize, device, batch_size):
         is_wrong = logits.argmax(1) != labels
         misclassified += (is_wrong.nonzero().flatten() + first).tolist()
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         total += len(labels)
+        on_progress(split.name, total, len(split))
     model.train(was_training)
     assert total == len(split), f"evaluated {total} of {len(split)} images"
     seconds = time.perf_counter() - started

@@ -58,7 +58,11 @@ class NotebookReporter(RunCallback):
             if epoch < epochs:
                 text += f" of this epoch, {left_in_all:.0f} s in all"
             self._show_progress(metrics.total / total, text)
-        self._show_progress(1.0, f"epoch {epoch}/{epochs}: evaluating")
+
+    def on_evaluation(self, split: str, done: int, total: int) -> None:
+        if not done or self.output.is_due:
+            text = f"evaluating on {split}: {done:,} of {total:,} images"
+            self._show_progress(done / total, text)
 
     def on_epoch_end(self, record: EpochRecord) -> None:
         self.records.append(record)

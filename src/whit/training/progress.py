@@ -134,6 +134,11 @@ class LineReporter(Reporter[RunStatus], RunCallback):
 class BarReporter(LineReporter):
     """The same lines, with a bar under them: loss, batch, images per second and time left."""
 
+    def __init__(self, console: Console):
+        super().__init__(console)
+        self._evaluation: Live | None = None  # while a split is evaluated
+        self._refreshed = 0.0
+
     def wrap_batches(
         self, epoch: int, batches: Batches, metrics: EpochMetrics
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -171,6 +176,26 @@ class BarReporter(LineReporter):
                     left=f"{left:.0f} s left",
                 )
                 progress.refresh()
+
+    def on_evaluation(self, split: str, done: int, total: int) -> None:
+        text = f"evaluating on {split}: {done:,} of {total:,} images"
+        if self._evaluation is None:
+            self._evaluation = Live(console=self.console, auto_refresh=False, transient=True)
+            self._evaluation.start()
+        elif time.perf_counter() - self._refreshed < _BAR_REFRESH and done < total:
+            return
+        self._refreshed = time.perf_counter()
+        self._evaluation.update(Text(text, no_wrap=True), refresh=True)
+        if done == total:
+            self._end_evaluation()
+
+    def __exit__(self, *error: object) -> None:
+        self._end_evaluation()  # stopped within it
+
+    def _end_evaluation(self) -> None:
+        if self._evaluation is not None:
+            self._evaluation.stop()
+            self._evaluation = None
 
 
 class WarningReporter(RunCallback):

@@ -173,7 +173,13 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
                 progress = record.epoch / plan.recipe.train.epochs
                 with state.quantizer.quantized_weights(progress), signals.interruptible():
                     evaluations = tuple(
-                        evaluate(predictor, split, setup.normalize, device=state.device)
+                        evaluate(
+                            predictor,
+                            split,
+                            setup.normalize,
+                            device=state.device,
+                            on_progress=checkpointer.on_evaluation,
+                        )
                         for split in _splits_after(record.epoch, plan.recipe, dataset)
                     )
                 checkpointer.on_epoch_end(replace(record, evaluations=evaluations))
