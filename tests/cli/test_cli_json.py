@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from calling import Done
 
-AUDIT = {"params", "macs", "receptive_field", "layers", "violations", "verdict"}
+AUDIT = {
+    *("params", "macs", "forward_passes", "receptive_field", "layers", "violations", "verdict"),
+}
 PARAMS = {"total", "trainable", "frozen", "buffers", "unused"}
 LAYER = {"name", "kind", "output_shape", "params", "macs", "receptive_field", "jump"}
 VIOLATION = {"rule", "limit", "value", "message"}
@@ -59,7 +61,8 @@ def test_train(workshop: Path, whit: Callable[..., Done], tmp_path: Path) -> Non
     assert "built" in done.err
     assert "called" in done.err
     value = parsed(done)
-    assert value == json.loads((tmp_path / "r" / "result.json").read_text())
+    stored = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert value == {"folder": str(tmp_path / "r"), **stored}
     wanted = {"verdict", "violations", "params", "epochs", "test", "best_epoch", "seconds"}
     assert wanted | {"images_seen", "seed", "weights_sha256"} <= set(value)
     assert {"correct", "total", "accuracy", "loss", "evaluations"} <= set(value["test"])

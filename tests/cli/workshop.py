@@ -125,7 +125,7 @@ class NoModule:
     pass
 '''
 
-SOURCE = EASY.replace('"plain"\nwidths = [8, 16]\npools = [1, 2]', '"models.py:Net"')
+SOURCE = EASY.replace('"plain"\nwidths = [8, 16]\npool_after = [1, 2]', '"models.py:Net"')
 
 FILES: dict[str, str | bytes] = {
     "typo.toml": (
