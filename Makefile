@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help train test lint types slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift determinism clean
+.PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift determinism clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,6 +15,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/tested: $(VENV)/installed
 	$(BIN)/pip install --quiet --prefer-binary --editable '.[test]'
+	@touch $@
+
+$(VENV)/documented: $(VENV)/installed
+	$(BIN)/pip install --quiet --prefer-binary --editable '.[docs]'
 	@touch $@
 
 train: $(VENV)/installed  ## install, and train the flagship recipe on MNIST
@@ -29,6 +33,10 @@ lint: $(VENV)/tested  ## ruff: rules and format
 
 types: $(VENV)/tested  ## mypy, strict
 	$(BIN)/mypy
+
+# The variable omits a notice of the theme about its successor; it changes no check.
+docs: $(VENV)/documented  ## build the documentation into site/, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 slow: $(VENV)/tested  ## hundreds of kills and faults, and data from outside
 	$(BIN)/python -m pytest -m slow
@@ -64,4 +72,4 @@ determinism: $(VENV)/installed  ## what is equal to the byte: 25 trainings; need
 	$(BIN)/python records/determinism.py
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build src/*.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build site src/*.egg-info

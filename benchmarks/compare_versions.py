@@ -56,7 +56,7 @@ FORMATS = {
     "html": ("--format", "html"),
 }
 # Keys of JSON whose values depend on the clock, the machine's load or whit's own code.
-VOLATILE = {"seconds", "sha256", "files", "seal", "digest", "code", "commit", "created", "folder"}
+VOLATILE = {"seconds", "sha256", "files", "digest", "code", "commit", "created", "folder"}
 CODE_DIGEST = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b")
 
 
@@ -202,8 +202,8 @@ def compare(before: Path, after: Path) -> int:
     found = [f"{name}: only in one" for name in sorted(names[0] ^ names[1])]
     added: list[str] = []
     for name in sorted(names[0] & names[1]):
-        values = [comparable(folder / name) for folder in results]
-        found += differences(*values, name, added)
+        before_value, after_value = (comparable(folder / name) for folder in results)
+        found += differences(before_value, after_value, name, added)
     for line in found:
         print(line)
     if added:

@@ -1,11 +1,11 @@
-"""The int8 and float32 forms on microcontrollers: accuracy, flash, memory, instructions.
+"""Exported int8 and float32 code on microcontrollers: accuracy, flash, RAM, instructions.
 
     python benchmarks/device.py [--images 1000] [--seed 0] [--record NAME ...] [--write]
 
-Exports runs of every record that keeps its weights, builds them with Debian's arm-none-eabi-gcc and
-runs them on boards of QEMU on the first test images; every answer must be that of this machine. The
-accuracy is that of all test images. With --write, the table goes into docs/DEVICE.md; with
---record, what it says of the others stays.
+Exports runs of all records with weights, compiles them with Debian's arm-none-eabi-gcc and runs
+them on boards emulated by QEMU on the first test images; every prediction must be that of this
+machine. The accuracy is that on all test images. With --write, the table is written to
+docs/DEVICE.md; with --record, the rows of other records are kept.
 
 Needs: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
 """
@@ -44,86 +44,87 @@ from whit.verification.restore import LoadedRun, load_run_model
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "DEVICE.md"
 BEGIN, END = "<!-- made by benchmarks/device.py -->", "<!-- end -->"
-HEAD = "| network | form | processor | flash | memory | stack | instructions an image | test % |"
-# What others publish for networks of this task on small processors: kilobytes and percent.
+HEAD = "| network | format | processor | flash | RAM | stack | instructions per image | test % |"
+# Published results for this task on small processors: kilobytes and percent.
 PUBLIC = ((9.3, "99.44"), (11.0, "99.55"), (3.2, "98.92"))
 
 
-def on_board(
+def run_on_board(
     board: str, program: Program, graph: Graph, trained: LoadedRun, count: int
 ) -> Measured:
-    """Run a form on a board and compare every answer with this machine's."""
+    """Run a program on a board and compare every prediction with this machine's."""
     images = trained.split.images[:count]
     with tempfile.TemporaryDirectory(prefix="whit-") as folder:
         found = measure(board, c_files(program, "."), program.int8, images, Path(folder))
     if program.int8:
-        assert np.array_equal(found.scores, int8_logits(program, images))
+        assert np.array_equal(found.logits, int8_logits(program, images))
     else:
-        assert found.answers == run_logits(graph, images).argmax(1).tolist()
+        assert found.labels == run_logits(graph, images).argmax(1).tolist()
     return found
 
 
-def runs_of(record: str) -> list[Path]:
-    """The runs of a record that keep their weights, by seed."""
+def list_runs(record: str) -> list[Path]:
+    """The runs of a record that have weights, by seed."""
     found = (ROOT / "records" / record).glob("*/seed-*/weights.safetensors")
     return sorted((file.parent for file in found), key=lambda run: int(run.name[len("seed-") :]))
 
 
-def row_of(record: str, seed: int, count: int, board: str, int8: bool) -> str:
-    trained = load_run_model(read_run(runs_of(record)[seed]))
+def table_row(record: str, seed: int, count: int, board: str, int8: bool) -> str:
+    trained = load_run_model(read_run(list_runs(record)[seed]))
     graph = build_graph(trained)
     program = (
         quantize(graph, trained.dataset.train.images).program if int8 else float_program(graph)
     )
-    # Without a floating-point unit an image takes fifteen times as many instructions.
+    # Without a floating-point unit, an image takes 15 times as many instructions.
     few = count if int8 or board != "Cortex-M3" else max(1, count // 10)
-    found = on_board(board, program, graph, trained, few)
-    print(f"{record}, {board}: {few} of {few} answers equal", file=sys.stderr)
+    found = run_on_board(board, program, graph, trained, few)
+    print(f"{record}, {board}: {few} of {few} predictions equal", file=sys.stderr)
     return (
         f"| {record}, seed {seed} | {'int8' if int8 else 'float32'} "
         f"| {board} | {found.flash:,} B | {found.ram:,} B | {found.stack:,} B "
         f"| {found.instructions / 1e6:.2f} million, of {few:,} images "
-        f"| {percent(correct(program, trained), len(trained.split))} |"
+        f"| {percent(count_correct(program, trained), len(trained.split))} |"
     )
 
 
-def correct(program: Program, trained: LoadedRun) -> int:
-    """Test images that the compiled form classifies right."""
+def count_correct(program: Program, trained: LoadedRun) -> int:
+    """The number of test images that the compiled code classifies correctly."""
     files = c_files(program, ".")
-    answers = c_logits(program, files, trained.split.images, ("-O3", "-march=native")).argmax(1)
-    return int((answers == trained.split.labels).sum())
+    predictions = c_logits(program, files, trained.split.images, ("-O3", "-march=native")).argmax(1)
+    return int((predictions == trained.split.labels).sum())
 
 
-def lost_in_int8(record: str) -> str:
-    """What all recorded seeds reach and lose by whole numbers, on all test images."""
-    lost, right, sizes = [], [], []
-    for run in runs_of(record):
+def int8_loss(record: str) -> str:
+    """The int8 accuracy of all recorded seeds, and the loss against float32."""
+    lost, correct, sizes = [], [], []
+    for run in list_runs(record):
         trained = load_run_model(read_run(run))
         graph = build_graph(trained)
         program = quantize(graph, trained.dataset.train.images).program
-        right.append(correct(program, trained))
-        lost.append(trained.run.result["test"]["correct"] - right[-1])
+        correct.append(count_correct(program, trained))
+        assert trained.run.result
+        lost.append(trained.run.result["test"]["correct"] - correct[-1])
         sizes.append(program.constant_bytes)
         print(f"{record}, {run.name}: {lost[-1]:+d} images lost", file=sys.stderr)
     total = len(trained.split)
-    points, reached = 100 / total, [100 * each / total for each in right]
+    points, reached = 100 / total, [100 * each / total for each in correct]
     return (
-        f"By int8 the {len(lost)} recorded seeds of {record} lose "
+        f"With int8, the {len(lost)} recorded seeds of {record} lose "
         f"{', '.join(f'{each:+d}' for each in lost)} of {total:,} test images: "
-        f"{points * mean(lost):+.3f} points in the mean. In whole numbers they reach "
-        f"{mean(reached):.3f} ± {stdev(reached):.3f} %, the worst {min(reached):.2f} %, with at "
+        f"{points * mean(lost):+.3f} percentage points on average. Their int8 accuracy is "
+        f"{mean(reached):.3f} ± {stdev(reached):.3f} %, at least {min(reached):.2f} %, with at "
         f"most {max(sizes):,} bytes of constants."
     )
 
 
-def standing() -> tuple[dict[str, list[str]], dict[str, str]]:
-    """What the document says already: rows and the sentence on int8, by record."""
+def existing_results() -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The rows and the int8 sentence in the document, by record."""
     rows: dict[str, list[str]] = {}
     sentences = {}
     for line in DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0].splitlines():
         if row := re.match(r"\| (\S+), seed ", line):
             rows.setdefault(row[1], []).append(line)
-        elif sentence := re.match(r"By int8 the \d+ recorded seeds of (\S+) lose", line):
+        elif sentence := re.match(r"With int8, the \d+ recorded seeds of (\S+) lose", line):
             sentences[sentence[1]] = line
     return rows, sentences
 
@@ -137,29 +138,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000, help="images run on each board")
     parser.add_argument("--seed", type=int, default=0)
-    records = [name for name in builtin_recipes() if runs_of(name)]
-    parser.add_argument("--record", choices=records, action="append", help="measure this one alone")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/DEVICE.md")
+    records = [name for name in builtin_recipes() if list_runs(name)]
+    parser.add_argument(
+        "--record", choices=records, action="append", help="measure only this record"
+    )
+    parser.add_argument("--write", action="store_true", help="write the table to docs/DEVICE.md")
     given = parser.parse_args()
     measured = given.record or records
-    public = [f"| public figure | | | {size} kB | | | | {reached} |" for size, reached in PUBLIC]
+    public = [f"| published | | | {size} kB | | | | {reached} |" for size, reached in PUBLIC]
     command = f"python benchmarks/device.py --images {given.images} --seed {given.seed} --write"
-    # Instructions are counted, not timed, so that processes may run side by side.
+    # Instructions are counted, not timed, so processes can run in parallel.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         rows = {
             name: [
-                pool.submit(row_of, name, given.seed, given.images, board, int8)
+                pool.submit(table_row, name, given.seed, given.images, board, int8)
                 for int8 in (True, False)
                 for board in BOARDS
             ]
             for name in measured
         }
-        losses = {name: pool.submit(lost_in_int8, name) for name in measured}
-    tables, sentences = standing()
+        losses = {name: pool.submit(int8_loss, name) for name in measured}
+    tables, sentences = existing_results()
     tables |= {name: [row.result() for row in found] for name, found in rows.items()}
     sentences |= {name: loss.result() for name, loss in losses.items()}
     lines = [
-        f"Made by `{command}`, or for one record after another with `--record`.",
+        f"Generated by `{command}`, or for single records with `--record`.",
         "",
         HEAD,
         f"|{'---|' * (HEAD.count('|') - 1)}",

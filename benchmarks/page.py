@@ -1,11 +1,11 @@
-"""What `whit serve` and `whit report` take: the list of many runs, a drawing, a report.
+"""The latency of `whit serve` and `whit report`: the list of many runs, a drawing, a report.
 
     python benchmarks/page.py [--runs 1000]
 
-Copies the runs of records/fewest-epochs into a temporary folder, ten to a study, asks a real server
-for them and opens them in Chromium; then reads test images with every shipped network in Chromium;
-then makes the reports of a run and of a study. Run it on an idle machine. Writes PAGE.md beside
-itself.
+Copies the runs of records/fewest-epochs into a temporary folder, ten per study, and opens them in
+Chromium through a real server; then classifies test images in Chromium with the network of every
+built-in recipe; then renders the reports of a run and of a study. Run it on an idle machine. Writes
+benchmarks/PAGE.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from whit.runs.reader import read_run
 
 HERE = Path(__file__).parent
 RUNS = sorted((HERE.parent / "records" / "fewest-epochs").glob("*/seed-*"))
-# By the page's own clock: to look for a text from outside takes longer than to show it.
+# Timed inside the page, since polling for text from outside takes longer than displaying it.
 WATCH = """
 window.began = {};
 new MutationObserver(() => {
@@ -61,22 +61,22 @@ READ = """async ([code, given, pixels]) => {
 }"""
 
 
-def seconds_for(address: str, etag: str = "") -> tuple[float, str]:
-    """Ask once; return the seconds that it took, and the tag of what came."""
+def time_request(address: str, etag: str = "") -> tuple[float, str]:
+    """Send one request; return its duration in seconds and the ETag of the response."""
     request = urllib.request.Request(address, headers={"If-None-Match": etag} if etag else {})
     started = time.perf_counter()
     try:
-        with urllib.request.urlopen(request) as answer:
-            answer.read()
-            etag = answer.headers["etag"]
+        with urllib.request.urlopen(request) as response:
+            response.read()
+            etag = response.headers["etag"]
     except urllib.error.HTTPError as error:
         if error.code != 304:
             raise
     return time.perf_counter() - started, etag
 
 
-def lists(count: int, browser: Browser) -> list[str]:
-    """Time the start of a server, its first list, later ones, and the list in the browser."""
+def time_lists(count: int, browser: Browser) -> list[str]:
+    """Time the start of a server, the first list in the browser, and later requests."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             to = Path(folder, "studies", f"copy-{number // 10:08x}", f"seed-{number % 10}")
@@ -87,28 +87,28 @@ def lists(count: int, browser: Browser) -> list[str]:
             assert server.stdout is not None
             found = re.search(r"http://\S+", server.stdout.readline())
             assert found
-            seconds_for(f"{found[0]}/")
+            time_request(f"{found[0]}/")
             opened = time.perf_counter() - started
             page = browser.new_page()
             page.add_init_script(WATCH)
             page.goto(f"{found[0]}/#runs")
             page.locator("#runs .runs tbody tr").nth(count - 1).wait_for(state="attached")
             began = page.evaluate("began")  # number of rows: milliseconds since the navigation
-            shown, whole = (began[key] / 1000 for key in (min(began, key=int), str(count)))
+            shown, complete = (began[key] / 1000 for key in (min(began, key=int), str(count)))
             page.close()
-            etag = seconds_for(f"{found[0]}/api/runs")[1]
-            later = [seconds_for(f"{found[0]}/api/runs", etag)[0] for _ in range(50)]
+            etag = time_request(f"{found[0]}/api/runs")[1]
+            later = [time_request(f"{found[0]}/api/runs", etag)[0] for _ in range(50)]
             server.terminate()
     return [
-        f"| start of the process to the page | {opened:.2f} s | |",
-        f"| {count:,} runs opened in Chromium: the list is on the screen | {shown:.2f} s | < 1 s |",
-        f"| the same: the last row can be scrolled to | {whole:.2f} s | |",
-        f"| the list asked again, nothing changed | {1000 * median(later):.0f} ms | |",
+        f"| process start to page | {opened:.2f} s | |",
+        f"| {count:,} runs opened in Chromium: first rows visible | {shown:.2f} s | < 1 s |",
+        f"| the same: all rows present | {complete:.2f} s | |",
+        f"| list requested again, nothing changed | {1000 * median(later):.0f} ms | |",
     ]
 
 
-def drawings(browser: Browser) -> list[str]:
-    """Time a reading of an image by each shipped network, in Chromium, once it is warm."""
+def time_drawings(browser: Browser) -> list[str]:
+    """Time the classification of an image by each built-in network in Chromium, after warm-up."""
     page = browser.new_page()
     code = base64.b64encode(static_file("network.js").encode()).decode()
     images = base64.b64encode(load_dataset("mnist").test.images[:200].numpy().tobytes()).decode()
@@ -117,13 +117,13 @@ def drawings(browser: Browser) -> list[str]:
         model = build_initialized_model(load_recipe(name), (1, 28, 28), 10)
         graph = fuse(capture_graph(model, (1, 28, 28), tuple("0123456789"), name))
         times = page.evaluate(READ, [code, graph_json(graph), images])
-        rows.append(f"| a drawing read by {name} | {median(times):.2f} ms | < 5 ms |")
+        rows.append(f"| a drawing classified by {name} | {median(times):.2f} ms | < 5 ms |")
     page.close()
     return rows
 
 
-def reports() -> list[str]:
-    """Time the reports of a run and of a study, from a call to the whole page."""
+def time_reports() -> list[str]:
+    """Time the rendering of the reports of a run and of a study."""
     rows = []
     calls = {
         "a run": lambda: render_run_html(read_run(RUNS[0])),
@@ -133,9 +133,7 @@ def reports() -> list[str]:
         started = time.perf_counter()
         page = call()
         seconds = time.perf_counter() - started
-        rows.append(
-            f"| the report of {what}, {len(page) / 1e3:,.0f} kB | {seconds:.1f} s | < 10 s |"
-        )
+        rows.append(f"| report of {what}, {len(page) / 1e3:,.0f} kB | {seconds:.1f} s | < 10 s |")
     return rows
 
 
@@ -149,16 +147,17 @@ def main() -> None:
     with sync_playwright() as playwright:
         program = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        rows = [*lists(count, browser), *drawings(browser)]
+        rows = [*time_lists(count, browser), *time_drawings(browser)]
         browser.close()
-    rows += reports()
-    told = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
+    rows += time_reports()
+    environment = describe_environment(torch.device("cpu"), 0, torch.get_num_threads())
     lines = [
-        "# The page and the report",
+        "# Web UI and report",
         "",
-        "Command: `python benchmarks/page.py`. Medians; the network's own JavaScript in Chromium.",
+        "Command: `python benchmarks/page.py`. Medians; JavaScript inference in Chromium.",
         "",
-        f"Machine: {told['processor']}, {told['cores']} cores, torch {told['torch']}.",
+        f"Machine: {environment['processor']}, {environment['cores']} cores, "
+        f"torch {environment['torch']}.",
         "",
         "| what | measured | goal |",
         "|---|---|---|",

@@ -1,4 +1,4 @@
-"""Your own model in 20 lines: plan it, train it, judge it.
+"""Your own model in 20 lines: plan, train and evaluate it.
 
 python examples/own_model.py
 whit audit examples/own_model.py:Net

@@ -1,4 +1,6 @@
-"""Measure what is equal to the byte and what only statistically, for docs/DETERMINISM.md.
+"""Measure what is equal to the byte and what only in distribution.
+
+For docs/explanation/determinism.md.
 
     python records/determinism.py
 

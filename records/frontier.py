@@ -2,8 +2,9 @@
 
     python records/frontier.py
 
-Writes records/frontier.svg and the table at the head of README.md from the accuracies that
-records/reproduce.py left in recorded.json, and from the public results in anchors.json.
+Writes records/frontier.svg from the accuracies that records/reproduce.py left in recorded.json, and
+from the public results in anchors.json. `python docs/generate.py` writes the table into
+docs/records.md.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ from matplotlib.figure import Figure
 from whit.system.atomic_files import atomic_write
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-START, END = "<!-- records/frontier.py -->", "<!-- end -->"
 # What each record is for, and the best that others show for the same.
 AIMS = {
     "smallest": ("fewest parameters at 99.40 %", "4,838 (one run, best epoch)"),
     "smallest-99": ("fewest parameters at 99.0 %", "697 (up to 2,000 epochs, best of 700 runs)"),
     "tiniest": (
-        "fewest [bytes of constants](docs/DEVICE.md) at 99.40 %",
+        "fewest [bytes of constants](DEVICE.md) at 99.40 %",
         "9.3 kB (99.44 %, one run)",
     ),
     "sharpest": ("highest accuracy", "99.63 % (7,758 parameters, one run)"),
@@ -51,7 +50,7 @@ def anchors() -> list[dict[str, Any]]:
 
 
 def table(records: dict[str, dict[str, Any]]) -> str:
-    """Return the records as Markdown; means are cut, not rounded up."""
+    """Return the records as Markdown for docs/records.md; means are truncated, not rounded up."""
     lines = [
         "| record | aim | parameters | epochs | test accuracy, mean ± sd | worst seed | seeds "
         "| best by others |",
@@ -64,7 +63,7 @@ def table(records: dict[str, dict[str, Any]]) -> str:
         correct = row["correct"]
         thousandths = sum(correct) * 10 // len(correct)
         lines.append(
-            f"| [`{name}`](records/{name}/README.md) | {aim} | {row['params']:,} "
+            f"| [`{name}`](../records/{name}/README.md) | {aim} | {row['params']:,} "
             f"| {row['epochs']} | {thousandths / 1000:.3f} ± {stdev(correct) / 100:.3f} % "
             f"| {min(correct) / 100:.2f} % | {len(correct)} | {public} |"
         )
@@ -121,9 +120,6 @@ def main() -> None:
     matplotlib.rcParams |= {"svg.hashsalt": "whit", "svg.fonttype": "none"}
     records = recorded()
     atomic_write(ROOT / "records" / "frontier.svg", plot(records))
-    head, _, rest = README.read_text(encoding="utf-8").partition(START)
-    _, _, tail = rest.partition(END)
-    atomic_write(README, f"{head}{START}\n{table(records)}\n{END}{tail}".encode())
 
 
 if __name__ == "__main__":

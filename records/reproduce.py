@@ -3,8 +3,8 @@
     python records/reproduce.py published --seeds 3
     python records/reproduce.py sprint --seeds 10 --jobs 1
 
-A seed whose result is there is not trained again, so a stopped record goes on where it was. Run it
-from a clean checkout: a record made from changed code says so.
+A finished seed is not trained again, so a stopped record resumes. Run it from a clean checkout: a
+record made from changed code says so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ from typing import Any
 
 import whit
 from whit.experiments.statistics import t_two_sided_p
-from whit.recipes.recipe import recipe_id
+from whit.recipes.recipe import builtin_recipes, recipe_id
+from whit.runs import layout
+from whit.runs.reader import find_runs, read_run
+from whit.web.run_index import DEMO_RUNS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -37,7 +41,8 @@ PUBLISHED = {
     "published-15938": (9950, 9941),
 }
 NEAR = 0.08  # points
-# What each claim trains: shipped recipes, and files under the root.
+DEMOS = "sprint", "tiniest"  # whose weights are in the package
+# What each claim trains: built-in recipes, and files under the root.
 CLAIMS = {
     "published": list(PUBLISHED),
     "sprint": ["sprint"],
@@ -51,7 +56,7 @@ CLAIMS = {
 
 
 def train(claim: str, seeds: int, jobs: int, folder: Path) -> str:
-    """Train what is not there yet; return the command that does."""
+    """Train what is missing; return the command that does."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     out = os.path.relpath(folder, ROOT)
     arguments = ["study", *CLAIMS[claim], "--seeds", str(seeds), "--jobs", str(jobs)]
@@ -63,7 +68,7 @@ def train(claim: str, seeds: int, jobs: int, folder: Path) -> str:
 
 
 def test_correct(kept: Path) -> list[int]:
-    """Return the correct test images after each epoch that read the test split."""
+    """Return the correct test images after each epoch with an evaluation on test."""
     rows = [json.loads(line) for line in (kept / "log.jsonl").read_text().splitlines()]
     return [e["correct"] for row in rows for e in row["evaluations"] if e["split"] == "test"]
 
@@ -96,12 +101,15 @@ def why_far(bests: list[float], published: float) -> str:
 
 
 def seeds_of(folder: Path, recipe: str) -> list[Path]:
-    """The runs of a recipe; records made before `whit study` have a folder of the bare name."""
-    for name in (recipe_id(whit.load_recipe(recipe)), recipe):
-        found = [path for path in folder.glob(f"{name}/seed-*") if (path / "result.json").is_file()]
-        if found:
-            return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
-    return []
+    """Return the finished runs of a recipe by seed: of the recipe as it is, else of its name.
+
+    Records in schema 1 are in folders of other names.
+    """
+    wanted = whit.load_recipe(recipe)
+    runs = [read_run(path) for path in find_runs(sorted(folder.iterdir()))]
+    runs = [run for run in runs if run.result and run.recipe.name == wanted.name]
+    same = [run for run in runs if recipe_id(run.recipe) == recipe_id(wanted)]
+    return [run.path for run in sorted(same or runs, key=lambda run: run.seed or 0)]
 
 
 def results_of(folder: Path, recipe: str) -> list[dict[str, Any]]:
@@ -113,8 +121,8 @@ def published_lines(folder: Path) -> Iterator[str]:
     """Yield the published systems beside their write-ups, and why any mean best is far away."""
     yield from (
         "Correct of 10,000 test images at the best and the last epoch of each seed. The best",
-        "epoch is chosen on the test split, as the write-ups did; whit judges the last one.",
-        f"A mean best more than {NEAR:.2f} points from the published one is weighed below.",
+        "epoch is selected on the test split, as in the write-ups; whit uses the last one.",
+        f"A mean best more than {NEAR:.2f} points from the published one is discussed below.",
         "",
         "| recipe | published best / last | ours, best (epoch) / last, a seed each "
         "| mean best | difference | mean last |",
@@ -140,7 +148,7 @@ def published_lines(folder: Path) -> Iterator[str]:
 def claim_lines(claim: str, folder: Path) -> Iterator[str]:
     """Yield a row for each recipe of a claim, and what their teachers cost."""
     yield from (
-        "Test split read once a seed, after the last epoch.",
+        "Evaluated on test once per seed, after the last epoch.",
         "",
         "| recipe | seeds | parameters | epochs | mean ± sd % | worst % | best % "
         "| correct, a seed each | mean seconds |",
@@ -161,15 +169,15 @@ def claim_lines(claim: str, folder: Path) -> Iterator[str]:
         )
         teacher = whit.plan(recipe).teacher
         if teacher:
-            teachers += ["", f"{recipe} learned from {teacher}; its cost is not in the table."]
+            teachers += ["", f"{recipe} distilled from {teacher}; its cost is not in the table."]
     yield from teachers
 
 
 def uplift_lines(folder: Path) -> Iterator[str]:
     """Yield each published network as published, and under a recipe of ours."""
     yield from (
-        "The networks are unchanged; the recipes lie beside this page. Test split read once a",
-        "seed, after the last epoch. What they reached as published, under whit, is in",
+        "The networks are unchanged; the recipes are in this folder. Evaluated on test once per",
+        "seed, after the last epoch. What they reached as published, trained with whit, is in",
         "[records/published](../published/README.md).",
         "",
         "| network | write-up: epochs, best / last % | as published, under whit: mean ± sd % "
@@ -236,13 +244,26 @@ def write_tables(claim: str, folder: Path, command: str, seeds: int) -> None:
     tail = ("", *(f"Machine: {machine}." for machine in sorted(machines)), *missing, "")
     (folder / "README.md").write_text("\n".join((*head, *lines, *tail)))
     write_recorded(claim, folder)
+    write_demo_run(claim, folder)
+
+
+def write_demo_run(claim: str, folder: Path) -> None:
+    """Copy the first seed of a record into the package: `whit serve` draws with it at once."""
+    if claim not in DEMOS:
+        return
+    run, *_ = seeds_of(folder, claim)
+    target = DEMO_RUNS / claim
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in layout.FILES:
+        shutil.copyfile(run / name, target / name)
 
 
 def write_recorded(claim: str, folder: Path) -> None:
-    """Bring recorded.json up to date: sizes of all shipped recipes, and what this claim reached."""
+    """Update recorded.json: sizes of all built-in recipes, and results of this claim."""
     recorded_file = RECIPES / "recorded.json"
     recorded = json.loads(recorded_file.read_text()) if recorded_file.is_file() else {}
-    for name in whit.recipe.shipped_recipes():  # `whit recipes` shows sizes without a record too
+    for name in builtin_recipes():  # `whit recipes` shows sizes without a record too
         planned = whit.plan(name)
         sizes = {"params": planned.audit.params.total, "epochs": planned.recipe.train.epochs}
         recorded[name] = {"seeds": 0, "correct": [], **recorded.get(name, {}), **sizes}
@@ -260,7 +281,7 @@ def main() -> None:
     parser.add_argument("claim", choices=CLAIMS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--tables", action="store_true", help="only write the tables anew")
+    parser.add_argument("--tables", action="store_true", help="only write the tables again")
     given = parser.parse_args()
     os.chdir(ROOT)  # from where recipes that are files are named
     folder = ROOT / "records" / given.claim

@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # Nothing has begun, so nothing is lost; an exception would surface in some half-made import.
+    # Nothing has started, so nothing is lost; an exception could surface within an import.
     os.write(2, f"whit: stopped by {signal.Signals(number).name}.\n".encode())
     os._exit(128 + number)
 

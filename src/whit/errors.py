@@ -1,20 +1,20 @@
 """Every error that whit raises for a user.
 
     WhitError                exit code 3
-    ├── InputError           exit code 2: something given was wrong; holds all problems found
+    ├── InputError           exit code 2: some input was wrong; holds all problems found
     │   ├── RecipeError      a recipe's keys or values
     │   ├── SourceError      a model named as file.py:Class or notebook.ipynb:Class
     │   ├── ModelError       a model that cannot be built, or whose output has the wrong shape
-    │   ├── DataError        a data set that is missing, damaged or does not fit
+    │   ├── DataError        a data set that is missing, damaged or incompatible
     │   ├── RunLocked        a run folder that another process is training
-    │   └── IncompatibleResume  a run that would not resume as the same run
+    │   └── IncompatibleResume  a run that cannot resume with equal results
     │       └── RunAlreadyFinished  a run that has a result already
-    ├── BudgetInfeasible     exit code 1: the model can never keep its budget (recipes/budget.py)
-    ├── RunFailed            exit code 3: the run itself went wrong
+    ├── BudgetInfeasible     exit code 1: the model can never meet its budget (recipes/budget.py)
+    ├── RunFailed            exit code 3: the run itself failed
     │   ├── Diverged         a loss or gradient that is no longer a finite number
-    │   └── LockLost         somebody took the run folder over, or removed it
-    ├── TrialPruned          a trial that stayed below what it had to reach by then
-    └── Interrupted          exit code 130 or 143: somebody stopped the run
+    │   └── LockLost         another process took over the run folder, or removed it
+    ├── TrialPruned          a trial whose accuracy stayed below the pruning threshold
+    └── Interrupted          exit code 130 or 143: stopped by SIGINT or SIGTERM
 
 A message says what was given, what is allowed, and what to do. `assert` is for invariants of
 whit and never reaches a user.
@@ -33,9 +33,18 @@ class WhitError(Exception):
 
     exit_code = 3
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message; and where the cause is, if there is one.
+
+        IPython shows a usual traceback when this raises.
+        """
+        if self.__cause__ is not None:
+            raise self
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InputError(WhitError):
-    """Something given was wrong. `problems` holds one sentence for each, all found at once."""
+    """Some input was wrong. `problems` holds one sentence for each problem, all found at once."""
 
     exit_code = 2
 
@@ -58,15 +67,15 @@ class ModelError(InputError):
 
 
 class DataError(InputError):
-    """A data set is missing, damaged, or does not fit the recipe."""
+    """A data set is missing, damaged, or incompatible with the recipe."""
 
 
 class RunLocked(InputError):
-    """Another process trains in this run folder."""
+    """Another process is training in this run folder."""
 
 
 class IncompatibleResume(InputError):
-    """A resumed run would not be the same run: code, data, threads or torch differ."""
+    """Resuming would give another result: code, data, threads or torch differ."""
 
 
 class RunAlreadyFinished(IncompatibleResume):
@@ -75,15 +84,19 @@ class RunAlreadyFinished(IncompatibleResume):
     def __init__(self, path: Path, result: dict[str, Any]):
         self.result = result
         message = (
-            f"finished already (verdict: {result['verdict']}). Nothing to resume, nothing changed."
+            f"already finished (verdict: {result['verdict']}). Nothing to resume; nothing was "
+            "changed."
         )
         if result["state"] == "diverged":
-            message = "diverged; resumed, it would do so again at the same step. Nothing changed."
+            message = (
+                "diverged; if resumed, it would diverge again at the same step. Nothing was "
+                "changed."
+            )
         super().__init__(f"{path}: {message}")
 
 
 class RunFailed(WhitError):
-    """The run itself went wrong: it diverged, the disk was full, the folder was lost."""
+    """The run itself failed: it diverged, the disk was full, or the folder was lost."""
 
 
 class Diverged(RunFailed):
@@ -99,15 +112,15 @@ class Diverged(RunFailed):
 
 
 class LockLost(RunFailed):
-    """Somebody took the run folder over, or removed it."""
+    """Another process took over the run folder, or removed it."""
 
 
 class TrialPruned(WhitError):
-    """A trial stayed below the accuracy that it had to reach by then; it can be resumed."""
+    """A trial was below the pruning threshold of its epoch; it can be resumed."""
 
 
 class Interrupted(WhitError):
-    """Somebody stopped the run, with Ctrl-C (130) or SIGTERM (143)."""
+    """The run was stopped by Ctrl-C (130) or SIGTERM (143)."""
 
     def __init__(self, message: str, exit_code: int):
         self.exit_code = exit_code

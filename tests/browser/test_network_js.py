@@ -56,7 +56,7 @@ def test_the_same_class_on_every_test_image(watched: Watched, name: str) -> None
 def test_a_record_decides_the_same_on_every_test_image(watched: Watched, run: Path) -> None:
     trained = load_run_model(read_run(run))
     images = trained.dataset.test.images
-    theirs = predict(trained.model, trained.dataset.test, trained.normalize)
+    theirs = predict(trained.predictor, trained.dataset.test, trained.normalize)
     ours = logits_in(watched.page, build_graph(trained), images)
     assert (ours - theirs).abs().max() < 1e-3
     assert torch.equal(ours.argmax(1), theirs.argmax(1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import signal
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect
 
 from browser.chromium import PROGRAM, Watched, new_context
@@ -18,6 +18,8 @@ from harness.fixtures import RECIPE
 from harness.processes import Command
 from waiting import wait_until
 from web.asking import Server
+from whit.data.datasets import load_dataset
+from whit.runs.reader import read_run
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
 RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
@@ -26,7 +28,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of a record, one that was stopped, one damaged, one with a hostile name."""
+    """Runs of a record, and one stopped, one damaged, one hostile name, one model file."""
     folder = tmp_path_factory.mktemp("shown")
     (first,) = RECORD.glob("*/seed-0")
     for seed in (0, 1):
@@ -35,6 +37,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "runs" / "stopped" / "result.json").unlink()
     shutil.copytree(first, folder / "runs" / HOSTILE)
     (folder / "runs" / HOSTILE / "result.json").write_text("{}")
+    shutil.copytree(first, folder / "runs" / "own-model")
+    recipe = folder / "runs" / "own-model" / "recipe.toml"
+    text = recipe.read_text().replace('name = "plain"', 'name = "mine.py:Net"')
+    recipe.write_text(text.replace('name = "fewest-epochs"', 'name = "mine"'))
     study = folder / "studies" / "easy-01234567"
     for seed in (2, 3, 4):
         shutil.copytree(first.with_name(f"seed-{seed}"), study / f"seed-{seed}")
@@ -74,8 +80,8 @@ def go(page: Page, view: str) -> None:
 def test_draw_for_two_networks_side_by_side(page: Watched, server: Server) -> None:
     first, second = page.page.locator(".networks .card").all()
     expect(first.locator(".verdict")).to_have_text("Nothing drawn yet")
-    expect(second.locator(".verdict")).to_be_hidden()
-    second.get_by_role("combobox").select_option(index=2)
+    expect(second).to_be_hidden()
+    page.page.get_by_role("combobox", name="Compare with").select_option(index=2)
     expect(second.locator(".verdict")).to_have_text("Nothing drawn yet")
     draw_a_seven(page.page)
     for side in (first, second):
@@ -84,10 +90,10 @@ def test_draw_for_two_networks_side_by_side(page: Watched, server: Server) -> No
     assert clean(page, server)
 
 
-def test_runs_are_sorted_filtered_and_laid_over_each_other(page: Watched, server: Server) -> None:
+def test_runs_are_sorted_filtered_and_overlaid(page: Watched, server: Server) -> None:
     go(page.page, "Runs")
     rows = page.page.locator("#runs .list tbody").first.locator("tr")
-    expect(rows).to_have_count(7)
+    expect(rows).to_have_count(8)
     page.page.get_by_role("button", name="accuracy %").click()
     accuracies = rows.locator("td:nth-child(5)").all_inner_texts()
     assert accuracies == sorted(accuracies, reverse=True)
@@ -105,7 +111,7 @@ def test_runs_are_sorted_filtered_and_laid_over_each_other(page: Watched, server
     expect(lines).to_have_count(4)
     expect(lines.first.locator("polyline")).to_have_count(2)
     label = lines.first.get_attribute("aria-label") or ""
-    assert label.startswith("loss on train over 2 epochs: fewest-epochs, seed 0")
+    assert label.startswith("training loss over 2 epochs: fewest-epochs, seed 0")
     expect(page.page.get_by_role("region", name="Table of studies")).to_contain_text(
         "easy-01234567"
     )
@@ -121,31 +127,37 @@ def test_hostile_names_are_text(page: Watched, server: Server) -> None:
     assert clean(page, server)
 
 
-def test_an_error_goes_onto_the_sheet(page: Watched, server: Server) -> None:
+def test_an_error_opens_in_draw(page: Watched, server: Server) -> None:
     go(page.page, "Errors")
     page.page.get_by_role("combobox", name="Run").select_option(
         label="fewest-epochs, seed 0, 99.50 %"
     )
-    wrong = page.page.locator(".wrong button")
+    wrong = page.page.locator(".misclassified button")
     expect(wrong).to_have_count(50)
-    expect(page.page.locator("#errors [role=status]")).to_contain_text("50 of 10,000 test images")
+    expect(page.page.locator("#errors [role=status]")).to_contain_text(
+        "50 of 10,000 test images are misclassified"
+    )
     (run,) = RECORD.glob("*/seed-0")
-    result = json.loads((run / "result.json").read_text())
-    said = "\n".join(wrong.all_inner_texts())
-    shown = sorted(int(index) for index in re.findall(r"image ([0-9]+)", said))
-    assert shown == result["test"]["misclassified"]
+    result = read_run(run).result
+    assert result is not None
+    text = "\n".join(wrong.all_inner_texts())
+    listed = sorted(int(index) for index in re.findall(r"image ([0-9]+)", text))
+    assert listed == result["test"]["misclassified"]
     assert nameless(page.page) == []
-    taken = wrong.first.locator("span").first.inner_text().rpartition(" ")[2]
-    wrong.first.click()
+    wrong.nth(1).click()
+    text = wrong.nth(1).locator("span").first.inner_text()
+    assert re.fullmatch("label [0-9], predicted [0-9]", text)
+    expect(page.page.locator(".detail .prediction")).to_have_text(text)
+    page.page.get_by_role("button", name="Open in Draw").click()
     verdict = page.page.locator(".verdict").first
-    expect(verdict).to_contain_text(f"{taken}: ")
-    expect(page.page.get_by_role("checkbox")).not_to_be_checked()  # it is read as it stands
+    expect(verdict).to_contain_text(f"{text[-1]}: ")
+    expect(page.page.get_by_role("checkbox")).not_to_be_checked()  # classified without a change
     page.page.get_by_role("button", name="Clear").click()
     expect(verdict).to_have_text("Nothing drawn yet")
     assert clean(page, server)
 
 
-def test_the_report_of_a_run_is_the_one_that_is_written(page: Watched, server: Server) -> None:
+def test_the_link_to_the_report_of_a_run(page: Watched, server: Server) -> None:
     go(page.page, "Runs")
     link = page.page.get_by_role("link", name="report of fewest-epochs, seed 1").first
     link.click()
@@ -154,10 +166,106 @@ def test_the_report_of_a_run_is_the_one_that_is_written(page: Watched, server: S
     assert clean(page, server)
 
 
+def test_errors_open_with_the_first_misclassified_image(page: Watched, server: Server) -> None:
+    go(page.page, "Errors")
+    buttons = page.page.locator(".misclassified button")
+    expect(buttons.first).to_have_attribute("aria-pressed", "true")
+    expect(page.page.locator('.misclassified [aria-pressed="true"]')).to_have_count(1)
+    text = buttons.first.locator("span").first.inner_text()
+    expect(page.page.locator(".detail .prediction")).to_have_text(text)
+    expect(page.page.locator(".detail li")).to_have_count(5)
+    page.page.get_by_role("combobox", name="Label").select_option(label="5")
+    expect(page.page.locator("#errors [role=status]")).to_contain_text(
+        re.compile(r"Listed with label 5: \d+\.$")
+    )
+    expect(page.page.locator(".detail .prediction")).to_contain_text("label 5, predicted ")
+    assert nameless(page.page) == []
+    assert clean(page, server)
+
+
+def test_the_report_of_an_untrusted_model_file_is_an_error_page(
+    page: Watched, server: Server
+) -> None:
+    go(page.page, "Runs")
+    page.page.get_by_role("link", name="report of mine").click()
+    expect(page.page.get_by_role("heading", name="403 Forbidden")).to_be_visible()
+    expect(page.page.locator("main")).to_contain_text("start `whit serve --trust-model-files`")
+    page.page.get_by_role("link", name="Runs").click()
+    expect(page.page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+
+
+def test_low_confidence_is_called_unsure(page: Watched, server: Server) -> None:
+    texts = page.page.evaluate(
+        """async () => {
+          const { formatVerdict } = await import("/page/panel.js");
+          return [[0.9, 0.06, 0.04], [0.59, 0.3, 0.11], [0.62, 0.38, 0], [0.2, 0.45, 0.35], [1]]
+            .map((probabilities) => formatVerdict(["a", "b", "c"], probabilities));
+        }"""
+    )
+    assert texts == [
+        *("a: 90.0 %", "Unsure, a: 59.0 %", "Unsure, a: 62.0 % or b: 38.0 %"),
+        *("Unsure, b: 45.0 % or c: 35.0 %", "a: 100.0 %"),
+    ]
+
+
+def test_image_files_are_classified_in_the_browser(
+    page: Watched, server: Server, tmp_path: Path
+) -> None:
+    """One of the data set's size without a change, a photograph centred and scaled, no others."""
+    expect(page.page.locator(".verdict").first).to_have_text("Nothing drawn yet")
+    verdict, centring = page.page.locator(".verdict").first, page.page.get_by_role("checkbox")
+    asked = len(page.asked)
+    split = load_dataset("mnist").test
+    Image.fromarray(split.images[0, 0].numpy()).save(tmp_path / "seven.png")
+    file = page.page.get_by_label("Image file")
+    file.set_input_files(tmp_path / "seven.png")
+    expect(verdict).to_contain_text("7: ")
+    expect(centring).not_to_be_checked()
+    page.page.get_by_role("button", name="Clear").click()
+    expect(verdict).to_have_text("Nothing drawn yet")
+    photograph = Image.new("RGB", (600, 400), (225, 220, 210))
+    ImageDraw.Draw(photograph).line([(260, 90), (360, 90), (300, 300)], (20, 25, 60), 24)
+    photograph.save(tmp_path / "photograph.jpg")
+    file.set_input_files(tmp_path / "photograph.jpg")
+    expect(page.page.get_by_text("Image file: photograph.jpg")).to_be_visible()
+    expect(verdict).to_contain_text("7: ")
+    expect(centring).to_be_checked()
+    (tmp_path / "text.png").write_text("no image")
+    file.set_input_files(tmp_path / "text.png")
+    expect(page.page.get_by_text("text.png: not an image that this")).to_be_visible()
+    expect(verdict).to_contain_text("7: ")
+    assert clean(page, server)
+    assert not any("seven" in url or "photograph" in url for url in page.asked[asked:])
+
+
+def test_what_a_narrow_page_shows_first(browser: Browser, server: Server) -> None:
+    """The result above the keyboard help, no empty card, and each run with all of its values."""
+    context = new_context(browser, 360, 800)
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/#draw")
+    expect(page.locator(".verdict").first).to_have_text("Nothing drawn yet")
+    tops = [
+        (page.locator(place).first.bounding_box() or {"y": -1})["y"]
+        for place in ("canvas.sheet", ".verdict", ".how-to-draw")
+    ]
+    assert tops == sorted(tops)
+    expect(page.locator(".networks .card").nth(1)).to_be_hidden()
+    go(page, "Runs")
+    row = page.locator("#runs .list tbody").first.locator("tr").filter(has_text="runs/seed-1")
+    expect(row).to_contain_text("99.4")
+    for cell in row.locator("[data-heading], .name, .open a").all():
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+    assert nameless(page) == []
+    context.close()
+
+
 def test_by_keyboard_alone(page: Watched, server: Server) -> None:
     press = page.page.keyboard.press
     press("Tab")
-    expect(page.page.get_by_role("link", name="To the content")).to_be_focused()
+    expect(page.page.get_by_role("link", name="Skip to content")).to_be_focused()
     for view in ("Draw", "Runs"):
         press("Tab")
         expect(page.page.get_by_role("navigation").get_by_role("link", name=view)).to_be_focused()
@@ -183,7 +291,8 @@ def test_a_run_that_trains_shows_up_and_grows(
     server = Server(workplace)
     try:
         watched.page.goto(f"http://127.0.0.1:{server.port}/#runs")
-        expect(watched.page.get_by_text("No runs here yet")).to_be_visible()
+        row = watched.page.locator("#runs .list tbody").first.locator("tr")
+        expect(row).to_have_count(2)  # the runs of the package
         training = Command.start(
             workplace,
             *("train", "easy.toml", "--out", "runs/live", "--threads", "1", "--quiet"),
@@ -191,20 +300,20 @@ def test_a_run_that_trains_shows_up_and_grows(
         log = workplace / "runs/live/log.jsonl"
         wait_until(lambda: log.exists() and log.read_text().endswith("\n"), training)
         training.signal(signal.SIGSTOP)  # until the page has seen it
-        row = watched.page.locator("#runs .list tbody").first.locator("tr")
+        expect(row).to_have_count(1)
         expect(row).to_contain_text("running")
         watched.page.get_by_role("checkbox", name="curves of easy").check()
         ends = watched.page.locator(".plots svg").first
-        expect(ends).to_have_attribute("aria-label", re.compile("^loss on train over [123] epoch"))
+        expect(ends).to_have_attribute("aria-label", re.compile("^training loss over [123] epoch"))
         training.signal(signal.SIGCONT)
         assert training.wait() == 0
         expect(row).to_contain_text("met")
-        expect(ends).to_have_attribute("aria-label", re.compile("^loss on train over 4 epochs"))
+        expect(ends).to_have_attribute("aria-label", re.compile("^training loss over 4 epochs"))
         shutil.rmtree(workplace / "runs" / "live")
-        expect(watched.page.get_by_text("No runs here yet")).to_be_visible()
+        expect(row).to_have_count(2)
     finally:
         server.close()
-    expect(watched.page.locator("#state")).to_contain_text("The server does not answer")
+    expect(watched.page.locator("#state")).to_contain_text("No response from the server")
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])

@@ -10,6 +10,7 @@ def without_times(text: str) -> str:
     text = re.sub(r"[\d.,]+ s\b", "T s", text)
     text = re.sub(r"[\d,]+ images/s", "R images/s", text)
     text = re.sub(r"loss:? \d+\.\d+", "loss L", text)
+    text = re.sub(r"accuracy \d+\.\d+%", "accuracy A%", text)
     text = re.sub(r"\d+/100 \(\d+\.\d\d%\)", "C/100 (A%)", text)
     text = re.sub(
         r"Note: trained with uncommitted changes [^\n]*\n", "", text

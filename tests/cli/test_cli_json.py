@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -61,8 +63,8 @@ def test_train(workshop: Path, whit: Callable[..., Done], tmp_path: Path) -> Non
     assert "built" in done.err
     assert "called" in done.err
     value = parsed(done)
-    stored = json.loads((tmp_path / "r" / "result.json").read_text())
-    assert value == {"folder": str(tmp_path / "r"), **stored}
+    result = json.loads((tmp_path / "r" / "result.json").read_text())
+    assert value == {"folder": str(tmp_path / "r"), **result}
     wanted = {"verdict", "violations", "params", "epochs", "test", "best_epoch", "seconds"}
     assert wanted | {"images_seen", "seed", "weights_sha256"} <= set(value)
     assert {"correct", "total", "accuracy", "loss", "evaluations"} <= set(value["test"])
@@ -96,7 +98,21 @@ def test_lists(workshop: Path, whit: Callable[..., Done]) -> None:
     assert found["spoilt/typed-result"] == ("damaged", None)
     assert parsed(whit("runs a-folder --json", workshop)) == []
     value = parsed(whit("compare runs/easy-0 runs/easy-1 --json", workshop))
-    assert set(value) == {"runs", "differences", "evidence"}
+    assert set(value) == {"runs", "differences", "evidence", "correction"}
     assert {"name", "seeds", "params", "accuracy", "correct", "total"} <= set(value["runs"][0])
     facts = parsed(whit("data easy.npz --json", workshop))
     assert (facts["train"], facts["val"], facts["test"]) == (400, 0, 100)
+
+
+def test_runs_as_csv(whit: Callable[..., Done], workshop: Path) -> None:
+    rows = parsed(whit("runs runs spoilt --json", workshop))
+    done = whit("runs runs spoilt --csv", workshop)
+    assert (done.code, done.err) == (0, "")
+    read = list(csv.DictReader(io.StringIO(done.out, newline="")))
+    assert read == [
+        {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
+    ]
+    assert done.out.count("\r\n") == len(rows) + 1
+    assert whit("runs a-folder --csv", workshop).out.startswith("run,recipe,seed,")
+    refused = whit("runs --csv --json", workshop)
+    assert (refused.code, refused.out) == (2, "")

@@ -31,7 +31,7 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
         ("x" * 5000, ["cannot be read", "too long"]),
         ("empty", ["a folder without any"]),
         ("text.npz", ["another kind of file"]),
-        ("idx/train-images-idx3-ubyte", ["wanted the folder"]),
+        ("idx/train-images-idx3-ubyte", ["expected the folder"]),
         ("folders", ["a folder without any"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""The cut is stratified, disjoint, exact in size, fixed for ever, and blind to the files' order.
+"""The split is stratified, disjoint, exact in size, fixed, and independent of the files' order.
 
 pytest tests/data/test_holdout.py
 """

@@ -64,10 +64,10 @@ def test_it_loads_what_was_written(
 ) -> None:
     root = write_idx(tmp_path / "toy", packed=packed, names=names)
     dataset = load_dataset(str(root))
-    wanted = arrays()
+    expected = arrays()
     for split in (dataset.train, dataset.test):
-        assert (split.images[:, 0].numpy() == wanted[split.name, "images"]).all()
-        assert (split.labels.numpy() == wanted[split.name, "labels"]).all()
+        assert (split.images[:, 0].numpy() == expected[split.name, "images"]).all()
+        assert (split.labels.numpy() == expected[split.name, "labels"]).all()
     assert (dataset.name, dataset.classes, dataset.val) == ("toy", ("0", "1", "2"), None)
     assert str(root) in dataset.source
     assert probe_dataset(str(root)) == ((1, 5, 4), 3, 30)
@@ -173,7 +173,7 @@ def swapped_splits(root: Path) -> list[str]:
     (root / TRAIN_LABELS).rename(root / "x")
     (root / TEST_LABELS).rename(root / TRAIN_LABELS)
     (root / "x").rename(root / TEST_LABELS)
-    return [TRAIN_LABELS, "wanted 30", "found 9", TEST_LABELS, "wanted 9", "found 30"]
+    return [TRAIN_LABELS, "expected 30", "found 9", TEST_LABELS, "expected 9", "found 30"]
 
 
 def other_label(split: str, label: int) -> Callable[[Path], list[str]]:
@@ -331,7 +331,7 @@ def test_noise_is_refused(
 
 @pytest.mark.parametrize("declared", [4_000_000, 20_000_000, 2**40])
 def test_a_gzip_bomb_takes_no_memory(tmp_path: Path, declared: int) -> None:
-    """4 MB are within what may be unpacked; then the bomb must not go on after them."""
+    """4 MB are within what may be unpacked; then the bomb must not continue after them."""
     header = struct.pack(">II", 0x0801, min(declared, 2**32 - 1))
     if declared >= 2**32:
         header = struct.pack(">III", 0x0802, 2**20, declared >> 20)

@@ -202,7 +202,7 @@ def small_bomb(path: Path) -> str:
 
 def other_size(path: Path) -> str:
     Image.fromarray(GREY.T.copy()).save(path)
-    return "wanted 1x5x4 (channels x height x width), as in"
+    return "expected 1x5x4 (channels x height x width), as in"
 
 
 def colour_among_grey(path: Path) -> str:
@@ -224,22 +224,22 @@ def flipped(path: Path) -> str:
 
 def no_image(path: Path) -> str:
     path.write_text("not an image")
-    return "wanted an image"
+    return "expected an image"
 
 
 def postscript(path: Path) -> str:
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 5\n%%EOF\n")
-    return "wanted an image"
+    return "expected an image"
 
 
 def tiff(path: Path) -> str:
     Image.fromarray(GREY).save(path, format="TIFF")
-    return "wanted an image"
+    return "expected an image"
 
 
 def empty_file(path: Path) -> str:
     path.write_bytes(b"")
-    return "wanted an image"
+    return "expected an image"
 
 
 def huge_file(path: Path) -> str:
@@ -307,7 +307,7 @@ def no_test(root: Path) -> list[str]:
 
 def another_folder(root: Path) -> list[str]:
     (root / "extra").mkdir()
-    return [str(root / "extra"), "move it away"]
+    return [str(root / "extra"), "move it elsewhere"]
 
 
 def empty_class(root: Path) -> list[str]:
@@ -323,7 +323,7 @@ def missing_class(root: Path) -> list[str]:
 
 def extra_class(root: Path) -> list[str]:
     shutil.copytree(root / "test" / "bee", root / "test" / "dog")
-    return [str(root / "test"), "has besides dog"]
+    return [str(root / "test"), "also has dog"]
 
 
 def one_class(root: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The shipped MNIST is the published one, whole and quick; any changed byte is found.
+"""The included MNIST is the published one, complete and quick; any changed byte is found.
 
 pytest tests/data/test_mnist.py
 """
@@ -60,7 +60,7 @@ def test_the_val_cut_is_fixed(mnist: Dataset) -> None:
     assert torch.bincount(mnist.val.labels).tolist() == counts
 
 
-def test_its_normalisation_is_the_well_known_one() -> None:
+def test_its_normalization_is_the_well_known_one() -> None:
     mean, std = compute_channel_stats(load_dataset("mnist").train)
     assert mean == pytest.approx((0.1306604762738429,), abs=1e-15)
     assert std == pytest.approx((0.30810780385646264,), abs=1e-15)

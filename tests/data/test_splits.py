@@ -1,4 +1,4 @@
-"""Splits hold what they say, fingerprints see every byte, normalisation is exact.
+"""Splits hold what they say, fingerprints see every byte, normalization is exact.
 
 pytest tests/data/test_splits.py
 """
@@ -25,7 +25,7 @@ def make_dataset(train: Split, test: Split, val: Split | None = None) -> Dataset
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "wanted"),
+    ("images", "labels", "expected"),
     [
         (torch.zeros(2, 1, 3, 3), torch.zeros(2, dtype=torch.int64), "uint8"),
         (torch.zeros(2, 3, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "(N, C,"),
@@ -39,11 +39,11 @@ def make_dataset(train: Split, test: Split, val: Split | None = None) -> Dataset
     ],
 )
 def test_a_split_refuses_other_tensors(
-    images: torch.Tensor, labels: torch.Tensor, wanted: str
+    images: torch.Tensor, labels: torch.Tensor, expected: str
 ) -> None:
     with pytest.raises(DataError) as caught:
         Split("train", images, labels)
-    assert wanted in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @given(
@@ -52,7 +52,7 @@ def test_a_split_refuses_other_tensors(
     highest=st.sampled_from([0, 1, 17, 255]),
 )
 @settings(max_examples=40)
-def test_normalisation_equals_plain_arithmetic(
+def test_normalization_equals_plain_arithmetic(
     shape: tuple[int, int, int, int], seed: int, highest: int
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, highest + 1, shape, dtype=np.uint8)
@@ -77,7 +77,7 @@ def test_a_constant_channel_can_be_divided_by() -> None:
     assert std == (MIN_STD,) * 3
 
 
-def test_normalisation_counts_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalization_counts_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     split = make_split([0, 1] * 20)
     whole = compute_channel_stats(split)
     monkeypatch.setattr("whit.data.normalization._CHUNK", 50)

@@ -57,8 +57,8 @@ def test_when_there_is_room_for_one_alone_that_one_does_all(jobs: list[Job]) -> 
         outcomes = {outcome.state for _, outcome in workers.run(until_it_is_said())}
     assert outcomes == {"finished"}
     assert said == [
-        "going on with 1 of 2 workers, as no more can be started: 3 times in a row one was "
-        "refused: Too many open files."
+        "continuing with 1 of 2 workers: 3 attempts to start another one failed; the last was "
+        "refused by the system: Too many open files."
     ]
 
 
@@ -84,7 +84,7 @@ def files_to_open(number: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("program", "how"),
-    [("/bin/false", "ended with exit code 1."), ("/nowhere", "was refused: No such file or dir")],
+    [("/bin/false", "ended with exit code 1."), ("/nowhere", "was refused by the system: No such")],
 )
 def test_when_none_can_be_started_that_is_said(
     program: str, how: str, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
@@ -92,4 +92,5 @@ def test_when_none_can_be_started_that_is_said(
     monkeypatch.setattr("sys.executable", program)
     with LocalExecutor(2) as workers, pytest.raises(RunFailed) as caught:
         list(workers.run(iter(jobs)))
-    assert str(caught.value).startswith(f"No worker can be started: 3 times in a row one {how}")
+    message = f"No worker process can be started: 3 attempts failed; the last {how}"
+    assert str(caught.value).startswith(message)

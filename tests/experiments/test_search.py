@@ -1,4 +1,4 @@
-"""Searches with real worker processes: stopped, killed, gone on with; what they hand over."""
+"""Searches with real worker processes: stopped, killed, resumed; what they return."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ seeds = 2
 [space]
 "train.epochs" = [2, 3]
 "train.batch_size" = 16
-"model.widths" = {each = {low = 2, high = 8}, count = {low = 1, high = 2}}
+"model.widths" = {list_of = {low = 2, high = 8}, length = {low = 1, high = 2}}
 "model.pool_after" = [[1]]
 "optim.lr" = {low = 0.02, high = 0.3, log = true}
 """
@@ -53,14 +53,14 @@ def numbers(place: Path) -> list[int]:
     return sorted(int(path.name) for path in (place / "searches/tiny/trials").iterdir())
 
 
-def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
+def test_a_search_that_is_stopped_and_killed_resumes(place: Path) -> None:
     trials = place / "searches/tiny/trials"
     command = Command.start(place, "search", "tiny.toml", "--trials", "4", "--jobs", "2")
     wait_until((trials / "0001/seed-0/log.jsonl").exists, command)
     command.signal(signal.SIGINT)
     assert command.wait() == 130, command.said
     assert not (trials / "0003/seed-0/result.json").exists()  # not waited for
-    assert "The same command goes on." in command.said
+    assert "Run the same command again to resume" in command.said
 
     command = Command.start(place, "search", "tiny.toml", "--trials", "4", "--jobs", "2")
     wait_until((trials / "0002/seed-0/log.jsonl").exists, command)
@@ -70,19 +70,21 @@ def test_a_search_that_is_stopped_and_killed_goes_on(place: Path) -> None:
     wait_until(lambda: have_ended(workers))
 
     value = found_by(place, 4)
-    assert value["trials"] + value["given_up"] == 4
+    assert value["trials"] + value["pruned"] == 4
     made = numbers(place)
-    assert len(made) == 4  # a number may be left out, of one that was only thought of
+    assert len(made) == 4  # a number may be left out, of one that was only asked for
     assert value["failures"] == []
-    assert value["frontier"]
-    assert all(point["seeds"] == 2 for point in value["frontier"])  # finalists have several
+    assert value["pareto_front"]
+    assert all(
+        point["seeds"] == 2 for point in value["pareto_front"]
+    )  # confirmed with several seeds
     assert (place / "searches/tiny/frontier.svg").read_text().startswith("<?xml")
 
     again = found_by(place, 4)
     assert again == value  # nothing is left to do, and nothing changes
     assert numbers(place) == made
 
-    point = value["frontier"][0]
+    point = value["pareto_front"][0]
     recipe = load_recipe(place / point["recipe"])
     assert (recipe.eval.test, recipe.data.val_size) == (True, 100)  # as the base has it
     run = json.loads((place / point["recipe"]).parent.joinpath("seed-0", "result.json").read_text())
@@ -96,13 +98,13 @@ def test_multiply_adds_are_read_from_results_and_recomputed_for_those_of_older_v
 ) -> None:
     (place / "tiny.toml").write_text('objectives = ["accuracy", "macs"]\n' + SPACE)
     value = found_by(place, 2)
-    recipes = [place / point["recipe"] for point in value["frontier"]]
+    recipes = [place / point["recipe"] for point in value["pareto_front"]]
     macs = []
     for recipe in recipes:
         code, said = whit(place, "plan", str(recipe), "--json")
         assert code == 0, said
         macs.append(json.loads(said)["macs"])
-    assert [point["macs"] for point in value["frontier"]] == macs
+    assert [point["macs"] for point in value["pareto_front"]] == macs
     for file in place.glob("searches/tiny/trials/*/seed-*/result.json"):
         result = json.loads(file.read_text())
         assert isinstance(result.pop("macs"), int)
@@ -116,22 +118,22 @@ def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
     (place / "easy.toml").write_text(text)
     code, said = whit(place, "search", "tiny.toml", "--trials", "2")
     assert code == 2, said
-    assert "100 candidates in a row were refused before training" in said
+    assert "100 suggestions in a row were infeasible" in said
     assert "allowed < 5" in said
     assert not list(place.glob("searches/tiny/trials/*"))
 
 
-def test_a_candidate_only_thought_of_was_not_refused(
+def test_a_trial_only_asked_for_is_not_infeasible(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)  # its base lies there
+    monkeypatch.chdir(place)  # its base is there
     space = load_space(place / "tiny.toml")
     storage = TrialStorage(space, place, None, 0)
     storage.reject(storage.ask())
     storage.ask()  # and here its driver is killed
     after = TrialStorage(space, place, None, 0)
     assert after.orphaned() == []
-    assert (after.count("refused"), after.num_trials()) == (1, 0)
+    assert (after.count("infeasible"), after.num_trials()) == (1, 0)
 
 
 OWN_MODEL = """\
@@ -145,7 +147,7 @@ class Sometimes(nn.Sequential):
 """
 
 
-def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path) -> None:
+def test_a_diverged_confirmation_run_counts_as_one(place: Path) -> None:
     """It is counted and said; the search does not ask for that seed again and again."""
     text = (place / "easy.toml").read_text()
     start, end = text.index("[model]"), text.index("[data]")
@@ -157,7 +159,7 @@ def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path
     )
     (place / "models.py").write_text(OWN_MODEL)
     value = found_by(place, 1)
-    (point,) = value["frontier"]
+    (point,) = value["pareto_front"]
     assert point["diverged"] > 0
     assert point["seeds"] + point["diverged"] == 4
     code, said = whit(place, "search", "tiny.toml", "--trials", "1")
@@ -168,18 +170,18 @@ def test_a_finalist_that_diverges_with_a_seed_is_confirmed_with_that(place: Path
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("[2, 3]", "[2, 4]", "was begun with other choices, so"),
-        ("seeds = 2", "val = 50", "was begun with other val, so"),
+        ("[2, 3]", "[2, 4]", "was started with other choices, so"),
+        ("seeds = 2", "val = 50", "was started with other val, so"),
         ("seeds = 2", 'objectives = ["epochs", "accuracy"]', "with other objectives, so"),
     ],
 )
-def test_candidates_of_another_space_do_not_mix(
+def test_trials_of_another_space_do_not_mix(
     place: Path, old: str, new: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
     TrialStorage(load_space("tiny.toml"), place, None, 0)
     (place / "tiny.toml").write_text(
-        "# finalists get more seeds\n" + SPACE.replace("seeds = 2", "seeds = 5")
+        "# confirmation runs of more seeds\n" + SPACE.replace("seeds = 2", "seeds = 5")
     )
     TrialStorage(load_space("tiny.toml"), place, None, 0)
     (place / "tiny.toml").write_text(SPACE.replace(old, new))
@@ -188,16 +190,16 @@ def test_candidates_of_another_space_do_not_mix(
 
 
 def test_a_space_that_fails_later_is_named(place: Path) -> None:
-    """Optuna wants the same options each time, and a user's function may fail at any."""
+    """Optuna requires the same choices each time, and a user's function may fail at any."""
     text = (
         "base = 'easy.toml'\nfrom itertools import count\ncounted = count()\n"
-        "def changes(choose):\n    many = 2 if next(counted) < 41 else 3\n"
-        "    return {'train.epochs': choose.one_of('epochs', [1, 1, 1][:many])}\n"
+        "def suggest(trial):\n    many = 2 if next(counted) < 41 else 3\n"
+        "    return {'train.epochs': trial.suggest_categorical('epochs', [1, 1, 1][:many])}\n"
     )
     (place / "own.py").write_text(text)
     code, said = whit(place, "search", "own.py", "--trials", "3")
     assert code == 2, said
-    assert "own.py: changes(choose) fails: ValueError" in " ".join(said.split())
+    assert "own.py: suggest(trial) fails: ValueError" in " ".join(said.split())
 
 
 class FullAtFirst:
@@ -212,7 +214,7 @@ class FullAtFirst:
             yield job, Outcome("failed", "no space") if self.times >= 0 else run_job(job)
 
 
-def test_a_candidate_that_failed_is_tried_again_by_the_next_call(
+def test_a_trial_that_failed_is_tried_again_by_the_next_call(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -235,7 +237,7 @@ class Net(nn.Sequential):
 """
 
 
-def test_candidates_are_of_what_is_there_now(place: Path) -> None:
+def test_trials_trained_from_changed_inputs_are_refused(place: Path) -> None:
     (place / "net.py").write_text(OWN)
     plain_one = '"plain"\nwidths = [8, 16]\npools = [1, 2]'
     recipe = (place / "easy.toml").read_text().replace(plain_one, '"net.py:Net"')
@@ -260,10 +262,10 @@ def test_candidates_are_of_what_is_there_now(place: Path) -> None:
     code, said = whit(place, *again, "--allow-changes")
     assert code == 0, said
     assert numbers(place) == [0, 1, 2]
-    assert len(before["frontier"]) > 0
+    assert len(before["pareto_front"]) > 0
 
 
-def test_a_copy_beside_the_candidates_is_none_of_them(place: Path) -> None:
+def test_a_copied_trial_folder_is_no_trial(place: Path) -> None:
     before = found_by(place, 1)
     trial = place / "searches/tiny/trials/0000"
     shutil.copytree(trial, trial.with_name("0000-old"))
@@ -296,7 +298,7 @@ def test_one_driver_at_a_time(place: Path) -> None:
     command.signal(signal.SIGSTOP)  # it does not end meanwhile
     code, said = whit(place, "search", "tiny.toml", "--trials", "3")
     assert code == 2, said
-    assert "searches/tiny: another search is going on in it" in " ".join(said.split())
+    assert "searches/tiny: another search is running in it" in " ".join(said.split())
     command.signal(signal.SIGTERM)
     command.signal(signal.SIGCONT)
     assert command.wait() == 143, command.said

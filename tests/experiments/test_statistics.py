@@ -12,10 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whit.experiments.comparison import compare_runs
+from whit.experiments.comparison import compare, compare_runs
+from whit.experiments.seed_group import SeedGroup
 from whit.experiments.statistics import (
     SampleStats,
     SignificanceTest,
+    correct_tests,
+    describe_correction,
+    format_p,
+    holm_adjust,
     mcnemar_test,
     paired_t_test,
     t_critical,
@@ -74,7 +79,7 @@ def test_pairs_are_seen_where_two_samples_are_not() -> None:
     found = paired_t_test("a", "b", list(zip(of_a, of_b, strict=True)))
     assert found.is_significant
     assert found.seeds_needed is None
-    assert str(found).endswith("the evidence suffices: b is better than a.")
+    assert str(found).endswith("statistically significant, b is better than a.")
     assert "a is better than b" in str(paired_t_test("a", "b", list(zip(of_b, of_a, strict=True))))
     apart = welch_t_test("a", "b", of_a, of_b)
     assert not apart.is_significant
@@ -96,7 +101,7 @@ def test_how_many_more_seeds_would_suffice() -> None:
     gaps = (0.09, -0.05, 0.06, -0.03, 0.04)
     found = paired_t_test("a", "b", [(99.0, 99.0 + gap) for gap in gaps])
     assert found.seeds_needed is not None
-    assert f"about {found.seeds_needed} more seeds of each would" in str(found)
+    assert f"about {found.seeds_needed} more seeds per recipe would" in str(found)
     seeds = len(gaps) + found.seeds_needed
     error = stdev(gaps) / math.sqrt(seeds)
     assert abs(mean(gaps)) > t_critical(seeds - 1) * error
@@ -107,7 +112,7 @@ def test_how_many_more_seeds_would_suffice() -> None:
 def test_no_difference_is_not_promised_to_more_seeds() -> None:
     found = paired_t_test("a", "b", [(99.0, 99.1), (99.1, 99.0)])
     assert (found.is_significant, found.seeds_needed) == (False, None)
-    assert "1,000 seeds would not either" in str(found)
+    assert "even 1,000 seeds could not resolve a difference this small" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +127,95 @@ def test_no_difference_is_not_promised_to_more_seeds() -> None:
 def test_seeds_without_any_spread_prove_nothing(found: SignificanceTest) -> None:
     assert (found.p_value, found.interval, found.seeds_needed) == (None, None, None)
     assert not found.is_significant
-    assert "which do not spread at all): the evidence does not suffice" in str(found)
-    assert str(found).endswith("train more seeds of each.")
+    assert "no variance): no significance test is possible" in str(found)
+    assert str(found).endswith("train more seeds per recipe.")
+
+
+def holm_by_definition(p_values: list[float]) -> list[float]:
+    """The plain twin: the smallest level at which Holm's procedure rejects each hypothesis.
+
+    At level alpha it goes through the ordered p-values and rejects the k-th while it is at most
+    alpha / (m - k + 1). The adjusted p-value is found by trying all levels that could matter.
+    """
+    m = len(p_values)
+    levels = sorted({min(1.0, n * p) for p in p_values for n in range(1, m + 1)} | {1.0})
+
+    def rejected(alpha: float) -> set[int]:
+        found: set[int] = set()
+        for k, i in enumerate(sorted(range(m), key=lambda i: p_values[i]), start=1):
+            if (m - k + 1) * p_values[i] > alpha:
+                break
+            found.add(i)
+        return found
+
+    return [next((a for a in levels if i in rejected(a)), 1.0) for i in range(m)]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_the_stepwise_procedure(p_values: list[float]) -> None:
+    assert holm_adjust(p_values) == pytest.approx(holm_by_definition(p_values))
+
+
+def test_holm_as_in_a_worked_example() -> None:
+    """As `p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")` of R."""
+    assert holm_adjust([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_several_comparisons_are_corrected_and_it_is_said() -> None:
+    gaps = (0.09, 0.01, 0.06, 0.0, 0.04)
+    tests = [
+        paired_t_test("a", name, [(99.0, 99.0 + gap) for gap in gaps], 3) for name in ("b", "c")
+    ]
+    tests.append(welch_t_test("a", "d", [99.5, 99.5], [99.5, 99.5], 3))  # no test is possible
+    assert [test.p_value for test in tests[:2]] == pytest.approx([0.0804] * 2, abs=0.01)
+    corrected = correct_tests(tests)
+    assert [test.adjusted_p for test in corrected[:2]] == pytest.approx(
+        [2 * (test.p_value or 0) for test in tests[:2]]
+    )
+    assert corrected[2] == tests[2]
+    assert ", Holm-adjusted for 2 comparisons p = 0." in str(corrected[0])
+    assert "adjusted for 2 comparisons (Holm's method)" in (describe_correction(corrected) or "")
+    assert correct_tests(tests[:1]) == (tests[0],)
+    assert describe_correction(tests[:1]) is None
+
+
+def test_the_correction_decides_significance_and_the_seeds_that_are_needed() -> None:
+    pairs = [(99.0, 99.0 + gap) for gap in (0.09, 0.02, 0.06, 0.01, 0.05)]
+    alone = paired_t_test("a", "b", pairs)
+    assert alone.is_significant
+    corrected = correct_tests([paired_t_test("a", name, pairs, 4) for name in "bcde"])
+    assert not any(test.is_significant for test in corrected)
+    seeds_needed = corrected[0].seeds_needed
+    assert seeds_needed is not None
+    gaps = [b - a for a, b in pairs]
+    for more, is_enough in ((seeds_needed, True), (seeds_needed - 1, False)):
+        n = len(gaps) + more
+        half = t_critical(n - 1, 1 - 0.05 / 4) * stdev(gaps) / math.sqrt(n)
+        assert (half < mean(gaps)) == is_enough
+
+
+def test_a_p_value_is_never_printed_as_zero() -> None:
+    assert format_p(0.0) == format_p(1e-300) == "p < 0.0001"
+    assert format_p(0.0001) == "p = 0.0001"
+    assert format_p(0.0123) == "p = 0.012"
+    found = mcnemar_test("a", "b", 5.0, 0, 2000)  # 2 / 2**2000 is zero as a float
+    assert found.p_value == 0.0
+    assert "p < 0.0001" in str(found)
+    assert found.to_json()["p_value"] > 0
+
+
+def test_percentages_in_json_are_the_exact_decimals() -> None:
+    """96.8625, not 96.86250000000001."""
+    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
+    (folder,) = record.glob("*/seed-0")
+    (group,) = compare_runs([folder, folder.parent / "seed-1"]).groups[:1]
+    many = SeedGroup("x", group.runs * 3)
+    for found in (many, group):
+        text = json.dumps(compare([found, group]).to_json())
+        numbers: list[str] = []
+        json.loads(text, parse_float=numbers.append)
+        digits = [len(number.partition(".")[2]) for number in numbers if "e" not in number]
+        assert max(digits) <= 6, numbers
 
 
 def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path) -> None:
@@ -142,8 +234,8 @@ def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path
     assert [run.seed for run in some.runs] == [0, 2]
     assert [run.seed for run in some.diverged] == [1]
     assert (some.num_passed, some.num_judged) == (2, 3)
-    assert any("diverged with seed 1: in no mean" in note for note in some.notes)
-    assert any("not all by the same data: 000000000000 (1)" in note for note in some.notes)
+    assert any("diverged with seed 1: excluded from the mean" in note for note in some.notes)
+    assert any("runs differ in data: 000000000000 (1)" in note for note in some.notes)
 
 
 def test_a_seed_that_is_there_twice_counts_once(tmp_path: Path) -> None:
@@ -155,13 +247,13 @@ def test_a_seed_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     (whole,) = record.glob("*/seed-2")
     some = compare_runs([tmp_path / "some", whole]).groups[0]
     assert [run.path.name for run in some.runs] == ["first", "second"]
-    assert some.notes == [f"some: seed 0 is there again in {tmp_path}/some/third: counted once."]
+    assert some.notes == [f"some: seed 0 occurs again in {tmp_path}/some/third: counted once."]
 
 
 def test_one_seed_each_speaks_of_two_networks_only() -> None:
     found = mcnemar_test("a", "b", 0.2, 5, 25)
     # Twice the chance of 5 or fewer heads in 30 throws.
     assert found.p_value == pytest.approx(2 * sum(math.comb(30, k) for k in range(6)) / 2**30)
-    assert "these two networks differ" in str(found)
+    assert "these two trained networks differ" in str(found)
     assert "is better than" not in str(found)
     assert mcnemar_test("a", "b", 0.0, 0, 0).p_value == 1.0

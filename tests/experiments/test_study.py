@@ -1,4 +1,4 @@
-"""Studies with real worker processes: stopped, killed, starved, and gone on with."""
+"""Studies with real worker processes: stopped, killed, starved, and resumed."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def test_a_study_makes_the_runs_that_training_one_by_one_makes(
     assert environment["command"][:3] == ["whit", "study", "easy.toml"]
 
 
-def test_ctrl_c_saves_all_and_the_same_command_goes_on(workplace: Path, alone: Path) -> None:
+def test_ctrl_c_saves_all_and_the_same_command_resumes(workplace: Path, alone: Path) -> None:
     command = Command.start(workplace, *STUDY)
     wait_until(lambda: list(workplace.glob("st/easy-*/seed-0/log.jsonl")), command)
     command.signal(signal.SIGINT)
     assert command.wait() == 130, command.said
-    assert "The same command goes on." in command.said
+    assert "Run the same command again to resume" in command.said
     assert (folder_of(workplace) / "seed-0").exists()
     assert not (folder_of(workplace) / "seed-2/result.json").exists()  # not waited for
     code, said = whit(workplace, *STUDY)
@@ -142,8 +142,8 @@ def test_what_fails_holds_nothing_up(workplace: Path) -> None:
     assert code == 3, said
     flat = " ".join(said.split())
     assert (
-        "Dies, seed 0: 3 times its worker process was killed by SIGKILL, as the system does when "
-        "memory runs out: asked for more than there is" in flat
+        "Dies, seed 0: 3 attempts failed: its worker process was killed by SIGKILL, as the system "
+        "does when memory runs out: asked for more than there is" in flat
     )
     assert "Wild, seed 0: diverged. The loss is nan at step 1" in flat
     assert "Wild: every seed diverged" in flat
@@ -204,7 +204,7 @@ def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
     code, said = whit(workplace, *again, "2", "--allow-changes")
     assert code == 0, said
     for what in ("data", "teacher"):
-        assert f"Note: easy: not all by the same {what}:" in " ".join(said.split())
+        assert f"Note: easy: runs differ in {what}:" in " ".join(said.split())
     assert (workplace / folder / "seed-0" / "result.json").read_bytes() == first
 
 
@@ -225,8 +225,8 @@ def test_a_seed_without_a_result_is_a_failure(
     found = run_study([arm], range(2), Loses(), callback=callback)
     assert found.comparison is None
     assert found.failures == tuple(
-        f"easy, seed {seed}: its run ended, but {arm.run_folder(seed)} holds no result. "
-        "The same command goes on."
+        f"easy, seed {seed}: its run ended, but {arm.run_folder(seed)} has no result. "
+        "Run the same command again to resume it."
         for seed in range(2)
     )
 

@@ -1,4 +1,4 @@
-"""The fused graphs of the zoo and of a recorded run, each read once."""
+"""The fused graphs of the test networks and of a recorded run, cached."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from export.zoo import CLASSES, OWN, networks
+from export.zoo import CLASSES, OTHERS, networks
 from whit.export.ir.build import build_graph
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
@@ -17,7 +17,7 @@ from whit.recipes.recipe import builtin_recipes
 from whit.runs.reader import read_run
 from whit.verification.restore import LoadedRun, load_run_model
 
-NAMES = (*builtin_recipes(), *(kind.__name__ for kind in OWN))
+NAMES = (*builtin_recipes(), *(kind.__name__ for kind in OTHERS))
 RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
 
 

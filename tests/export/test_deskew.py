@@ -1,4 +1,4 @@
-"""Images deskewed by every form as by torch: digits, and drawings with little to reckon by."""
+"""Deskewing in every export format as in torch: digits, and degenerate images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from whit.export.quantization.reference import int8_logits
 from whit.models.layers import Deskew
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-HARD = ("blank", "white", "a dot", "a row", "a column", "steep", "flat", "corners")
+DEGENERATE = ("blank", "white", "a dot", "a row", "a column", "steep", "flat", "corners")
 
 
-def drawn(name: str) -> Tensor:
+def degenerate(name: str) -> Tensor:
     image = torch.zeros(1, 28, 28, dtype=torch.uint8)
     if name == "white":
         image += 255
@@ -41,59 +41,59 @@ def drawn(name: str) -> Tensor:
         image[0, [0, 0, 27, 27], [0, 27, 0, 27]] = torch.tensor([255, 3, 9, 255], dtype=torch.uint8)
     elif name == "steep":
         image[0, range(28), [13 + y // 9 for y in range(28)]] = 255
-    elif name == "flat":  # two rows: moved farther than the image is wide
+    elif name == "flat":  # two rows: shifted by more than the width of the image
         image[0, 13, :14] = image[0, 14, 14:] = 255
     return image
 
 
-def some_drawings(channels: int) -> Tensor:
+def some_digits(channels: int) -> Tensor:
     digits = load_dataset("mnist").test.images[: 20 * channels].view(20, channels, 28, 28)
-    hard = torch.stack([drawn(name).expand(channels, 28, 28) for name in HARD])
+    hard = torch.stack([degenerate(name).expand(channels, 28, 28) for name in DEGENERATE])
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (4, channels, 28, 28), generator=generator, dtype=torch.uint8)
     return torch.cat([digits, hard, noise])
 
 
 def network(channels: int) -> tuple[nn.Module, Graph]:
-    """What reads each place by a weight of its own, so that no move goes unseen."""
+    """A network with one weight per pixel, so that every shift changes its output."""
     torch.manual_seed(0)
     model = nn.Sequential(Deskew(), nn.Conv2d(channels, 3, 28), nn.Flatten()).eval()
-    return model, fuse(capture_graph(model, (channels, 28, 28), ("a", "b", "c"), "upright"))
+    return model, fuse(capture_graph(model, (channels, 28, 28), ("a", "b", "c"), "deskewed"))
 
 
 @needs_cc
 @pytest.mark.parametrize("channels", [1, 3])
-def test_each_form_moves_the_rows_alike(channels: int) -> None:
+def test_every_format_deskews_alike(channels: int) -> None:
     model, graph = network(channels)
-    images = some_drawings(channels)
+    images = some_digits(channels)
     with torch.inference_mode():
-        wanted = model(images.double().float())
+        expected = model(images.double().float())
     assert graph.operations[0].kind == "deskew"
     near = {"rtol": 1e-4, "atol": 0.02}  # of logits of some hundreds
-    assert wanted.abs().max() > 50
-    torch.testing.assert_close(run_logits(graph, images), wanted, **near)
-    torch.testing.assert_close(onnx_logits(onnx_bytes(graph), images), wanted, **near)
+    assert expected.abs().max() > 50
+    torch.testing.assert_close(run_logits(graph, images), expected, **near)
+    torch.testing.assert_close(onnx_logits(onnx_bytes(graph), images), expected, **near)
     program = float_program(graph)
     compiled = c_logits(program, c_files(program, "A network."), images)
-    torch.testing.assert_close(compiled.float(), wanted, **near)
+    torch.testing.assert_close(compiled.float(), expected, **near)
 
 
 @needs_cc
 @pytest.mark.parametrize("channels", [1, 3])
-def test_whole_numbers_move_the_rows_alike(channels: int) -> None:
+def test_int8_deskews_alike(channels: int) -> None:
     _, graph = network(channels)
-    images = some_drawings(channels)
+    images = some_digits(channels)
     program = quantize(graph, images).program
-    scores = int8_logits(program, images)
+    logits = int8_logits(program, images)
     compiled = c_logits(program, c_files(program, "A network."), images) * LOGIT_SCALE
-    assert (compiled.numpy() == scores).all()
-    wanted = run_logits(graph, images)
-    # Weights of 8 bits, and pixels rounded to whole ones.
-    error = (torch.from_numpy(scores) / LOGIT_SCALE - wanted).square().mean().sqrt()
-    assert error < 0.01 * wanted.abs().max()
+    assert (compiled.numpy() == logits).all()
+    expected = run_logits(graph, images)
+    # Errors of 8-bit weights and of pixels rounded to integers.
+    error = (torch.from_numpy(logits) / LOGIT_SCALE - expected).square().mean().sqrt()
+    assert error < 0.01 * expected.abs().max()
 
 
-def test_deskew_elsewhere_than_in_front_is_refused_by_name() -> None:
+def test_deskew_is_supported_as_the_first_layer_only() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Deskew(), nn.Conv2d(2, 3, 26), nn.Flatten())
-    with pytest.raises(ModelError, match="no plain form"):
+    with pytest.raises(ModelError, match="is not supported"):
         capture_graph(model, (1, 28, 28), ("a", "b", "c"), "late")

@@ -1,4 +1,4 @@
-"""The C forms on a Cortex-M in QEMU: the same answers as on this machine, bit by bit in int8."""
+"""The C export on a Cortex-M in QEMU: the same classes as on this machine, bit by bit in int8."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def measured(program: Program, board: str, count: int, folder: Path) -> Measured
     files, images = c_files(program, "A network."), read.trained().split.images[:count]
     found = measure(board, files, program.int8, images, folder)
     if program.int8:
-        assert np.array_equal(found.scores, int8_logits(program, images))
-    wanted = found.scores if program.int8 else run_logits(read.trained_graph(), images).numpy()
-    assert found.answers == wanted.argmax(1).tolist()
+        assert np.array_equal(found.logits, int8_logits(program, images))
+    expected = found.logits if program.int8 else run_logits(read.trained_graph(), images).numpy()
+    assert found.labels == expected.argmax(1).tolist()
     unit = 1 if program.int8 else 4
     assert program.constant_bytes < found.flash < program.constant_bytes + 16_000
     assert found.ram == unit * memory_plan(program).size

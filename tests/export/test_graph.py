@@ -1,4 +1,4 @@
-"""One fused graph: equal to the network, as small as it can be, the same bytes every time."""
+"""The fused graph: equivalent to the model, minimal, reproducible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from whit.export.ir.interpreter import run_graph, run_logits
 from whit.export.ir.ops.activation import FUNCTIONS
 from whit.export.ir.ops.registry import OP_CONVERTERS, OPERATORS
 from whit.export.ir.ops.values import UnsupportedOp
-from whit.models.layers import Deskew, MultiColumn, ShiftTTA
+from whit.models.layers import Deskew, MultiColumn
+from whit.models.tta import ShiftTTA
 
 EVERY = dict(networks())
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -33,39 +34,39 @@ def read(name: str) -> Graph:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_graph_gives_what_the_network_gives(name: str) -> None:
+def test_a_graph_computes_what_the_model_computes(name: str) -> None:
     images = some_images()
     with torch.inference_mode():
-        wanted = EVERY[name](images.float())
+        expected = EVERY[name](images.float())
     graph = read(name)
     for found in (graph, fuse(graph)):
-        assert torch.allclose(run_logits(found, images).float(), wanted, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(run_logits(found, images).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_folding_leaves_nothing_that_could_go(name: str) -> None:
+def test_fusion_is_complete(name: str) -> None:
     graph = fuse(read(name))
-    held, readers = graph.constant_users(), graph.consumers()
-    made = {op.name: op for op in graph.operations}
+    users, consumers = graph.constant_users(), graph.consumers()
+    producers = {op.name: op for op in graph.operations}
 
-    def takes_up(op: Operation) -> bool:
-        own = all(held[name] == 1 for name in op.constants.values())
-        return op.kind in ("conv", "linear") and own
+    def can_absorb(op: Operation) -> bool:
+        is_exclusive = all(users[name] == 1 for name in op.constants.values())
+        return op.kind in ("conv", "linear") and is_exclusive
 
     for op in graph.operations:
-        (source,) = [made[name] for name in op.inputs if name in made][:1] or [None]
-        if source is None or readers[source.name] > 1:
+        (source,) = [producers[name] for name in op.inputs if name in producers][:1] or [None]
+        if source is None or consumers[source.name] > 1:
             continue
         if op.kind == "scale":
             assert source.kind != "scale"
-            assert not takes_up(source)
-        elif source.kind == "scale" and takes_up(op):
+            assert not can_absorb(source)
+        elif source.kind == "scale" and can_absorb(op):
             assert op.attributes["padding"] != (0, 0)
-    assert set(held) == set(graph.constants)
+    assert set(users) == set(graph.constants)
     assert all(tensor.dtype == torch.float32 for tensor in graph.constants.values())
 
 
-def test_the_zoo_holds_every_kind_and_function() -> None:
+def test_the_test_networks_cover_every_operator_and_activation() -> None:
     operations = [op for name in EVERY for op in fuse(read(name)).operations]
     kinds = {op.kind for op in operations}
     assert kinds == {
@@ -98,7 +99,7 @@ def test_every_value_has_its_shape() -> None:
     }
 
 
-class _Refused(nn.Module):
+class _Unsupported(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 10, 3)
@@ -109,14 +110,14 @@ class _Refused(nn.Module):
         return F.adaptive_avg_pool2d(x, 1).flatten(1).sort(1).values
 
 
-class _Decides(nn.Module):
+class _DataDependent(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.mean((1, 2, 3))
         return x.flatten(1)[:, :10] if y.sum() > 0 else x.flatten(1)[:, 10:20]
 
 
-class _Framed(nn.Module):
-    """A 1x1 convolution with a frame of zeros around a map of one number a channel."""
+class _PaddedConv1x1(nn.Module):
+    """A 1x1 convolution with padding of a 1x1 map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,133 +129,145 @@ class _Framed(nn.Module):
         return mean
 
 
-class _Exchanged(nn.Module):
-    """Logits from a map, its channels last."""
+class _ChannelsLast(nn.Module):
+    """Logits from a map in channels-last order."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, pixels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(1, 10 // places, (28, 29 - places))
+        self.conv = nn.Conv2d(1, 10 // pixels, (28, 29 - pixels))
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.conv(images).permute(0, 2, 3, 1).flatten(1)
         return logits
 
 
-class _Doing(nn.Module):
-    """Something done to ten channels, then their means."""
+class _Applies(nn.Module):
+    """A function of ten channels, then global average pooling."""
 
     channels: Tensor
     one: Tensor
 
-    def __init__(self, does: Callable[[Any, Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
-        self.does = does
+        self.function = function
         self.conv = nn.Conv2d(1, 10, 3)
         self.register_buffer("channels", torch.linspace(-1, 1, 10).view(1, 10, 1, 1))
         self.register_buffer("one", torch.ones(1, 1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.does(self, self.conv(images)).mean((2, 3))
+        return self.function(self, self.conv(images)).mean((2, 3))
 
 
 REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
-    "it cuts values at more than one bound": lambda own, x: torch.clamp(x, min=own.channels),
-    "it cuts values at a bound that depends on the image": lambda own, x: torch.clamp(x, max=x + 1),
-    "division with rounding by floor": lambda own, x: torch.div(x, 2, rounding_mode="floor"),
-    "multiply of one number by several": lambda own, x: (
-        x.mean((2, 3), keepdim=True)[:, :1] * own.channels
+    "clamp is supported with scalar bounds only": lambda module, x: torch.clamp(
+        x, min=module.channels
     ),
-    "it uses a cast to int32": lambda own, x: x.int().float(),
-    "it uses a cast to float16": lambda own, x: x.half().float(),
-    "its answers depend on one, which its forward pass changes": lambda own, x: x * own.one.add_(1),
-    "add by a constant of more dimensions": lambda own, x: x.mean((2, 3)) + own.one,
-    "it uses mean.dim of a value that was expanded": lambda own, x: (
+    "clamp is supported with constant bounds only": lambda module, x: torch.clamp(x, max=x + 1),
+    "division with rounding_mode='floor' is not supported": lambda module, x: torch.div(
+        x, 2, rounding_mode="floor"
+    ),
+    "multiply that broadcasts one channel to several is not supported": lambda module, x: (
+        x.mean((2, 3), keepdim=True)[:, :1] * module.channels
+    ),
+    "a cast to int32 is not supported": lambda module, x: x.int().float(),
+    "a cast to float16 is not supported": lambda module, x: x.half().float(),
+    "depends on the buffer one, which its forward pass modifies": lambda module, x: (
+        x * module.one.add_(1)
+    ),
+    "add with a constant of more dimensions": lambda module, x: x.mean((2, 3)) + module.one,
+    "the operator mean.dim is not supported on an expanded tensor": lambda module, x: (
         x.mean((2, 3), keepdim=True).expand_as(x).relu()
     ),
-    "multiply of two values of different shapes": lambda own, x: x * x[:, :, :1],
-    "it puts a dimension in front of the batch": lambda own, x: (
+    "multiply of these two shapes is not supported": lambda module, x: x * x[:, :, :1],
+    "adding a dimension before the batch dimension": lambda module, x: (
         x - x.mean((2, 3))[None].expand(2, -1, -1).mean(1)[:, :, None, None]
     ),
-    "it uses a view that mixes the images of a batch": lambda own, x: x.view(-1, 10, 13, 26),
-    "it uses a power of 3": lambda own, x: x**3,
-    "it takes one channel, row or image out of several": lambda own, x: x[:, :, 5][:, :, None],
-    "a pooling of one number a channel": lambda own, x: F.avg_pool2d(
+    "a view that changes the batch dimension": lambda module, x: x.view(-1, 10, 13, 26),
+    "a power with exponent 3 is not supported": lambda module, x: x**3,
+    "selecting one channel, row, column or image": lambda module, x: x[:, :, 5][:, :, None],
+    "pooling of one value per channel": lambda module, x: F.avg_pool2d(
         x.mean((2, 3), keepdim=True), 1, 2
     ),
-    "numbers of a map that was flattened in another order": lambda own, x: torch.cat(
+    "a map flattened in another order than CHW": lambda module, x: torch.cat(
         [x.permute(0, 2, 3, 1).flatten(1), x.flatten(1)], 1
     )[:, :10, None, None],
 }
 
 
 @pytest.mark.parametrize("why", REFUSED)
-def test_what_stands_between_layers_is_refused_by_name(why: str) -> None:
+def test_an_unsupported_operation_is_named(why: str) -> None:
     with pytest.raises(ModelError, match=why):
-        capture_graph(_Doing(REFUSED[why]), (1, 28, 28), CLASSES, "mine")
+        capture_graph(_Applies(REFUSED[why]), (1, 28, 28), CLASSES, "mine")
 
 
 @pytest.mark.parametrize(
-    "does",
+    "function",
     [
-        lambda own, x: x.double().float().to(own.one.dtype),
-        lambda own, x: x + 0 * len(own.one.add_(1)),
+        lambda module, x: x.double().float().to(module.one.dtype),
+        lambda module, x: x + 0 * len(module.one.add_(1)),
     ],
-    ids=["casts", "a count of its own"],
+    ids=["casts", "a counter"],
 )
-def test_what_leaves_the_answer_alone_is_no_operation(
-    does: Callable[[Any, Tensor], Tensor],
+def test_what_does_not_affect_the_output_is_no_operation(
+    function: Callable[[Any, Tensor], Tensor],
 ) -> None:
-    model, images = _Doing(does).eval(), some_images(2)
+    model, images = _Applies(function).eval(), some_images(2)
     graph = capture_graph(model, (1, 28, 28), CLASSES, "mine")
     with torch.inference_mode():
-        wanted = model(images.float())
-    assert torch.allclose(run_logits(graph, images).float(), wanted, rtol=1e-4, atol=1e-4)
+        expected = model(images.float())
+    assert torch.allclose(run_logits(graph, images).float(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (ShiftTTA(ShiftTTA(_Exchanged(1), 5), 5), "views of a network with views"),
         (
-            nn.Sequential(ShiftTTA(_Exchanged(1), 5), nn.ReLU()),
-            "its Views are not around all of it",
+            ShiftTTA(ShiftTTA(_ChannelsLast(1), 4), 4),
+            "test-time augmentation within test-time augmentation",
         ),
-        (nn.Sequential(Deskew(), Deskew(), _Exchanged(1)), "it deskews what is deskewed"),
-        (MultiColumn(one=ShiftTTA(_Exchanged(1), 5)), "views of a column"),
         (
-            nn.Sequential(MultiColumn(one=_Exchanged(1)), nn.ReLU()),
-            "its Columns are not around all",
+            nn.Sequential(ShiftTTA(_ChannelsLast(1), 4), nn.ReLU()),
+            "its test-time augmentation is not the outermost module",
+        ),
+        (nn.Sequential(Deskew(), Deskew(), _ChannelsLast(1)), "it deskews its input twice"),
+        (
+            MultiColumn(one=ShiftTTA(_ChannelsLast(1), 4)),
+            "test-time augmentation of a single column",
+        ),
+        (
+            nn.Sequential(MultiColumn(one=_ChannelsLast(1)), nn.ReLU()),
+            "its multi-column network is not the outermost module",
         ),
     ],
 )
-def test_looks_that_no_graph_can_hold_are_refused(model: nn.Module, why: str) -> None:
+def test_unsupported_nesting_is_refused(model: nn.Module, why: str) -> None:
     with pytest.raises(ModelError, match=why):
         capture_graph(model, (1, 28, 28), CLASSES, "mine")
 
 
-def test_a_handler_that_fails_refuses_by_name_and_shows_the_cause(
+def test_a_converter_that_fails_names_the_operator_and_the_cause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def failing(*given: Any) -> None:
-        raise IndexError("a mistake")
+        raise IndexError("a bug")
 
     monkeypatch.setitem(OP_CONVERTERS, "abs", failing)
-    said = r"it uses abs in a way that has no plain form here"
-    with pytest.raises(ModelError, match=said) as refused:
-        capture_graph(_Doing(lambda own, x: x.abs()), (1, 28, 28), CLASSES, "mine")
-    causes = [refused.value.__cause__, getattr(refused.value.__cause__, "__cause__", None)]
+    message = r"the operator abs is not supported with these arguments"
+    with pytest.raises(ModelError, match=message) as caught:
+        capture_graph(_Applies(lambda module, x: x.abs()), (1, 28, 28), CLASSES, "mine")
+    causes = [caught.value.__cause__, getattr(caught.value.__cause__, "__cause__", None)]
     assert [type(cause) for cause in causes] == [UnsupportedOp, IndexError]
 
 
-def test_what_has_no_plain_form_is_refused_by_name() -> None:
-    with pytest.raises(ModelError) as refused:
-        capture_graph(_Refused(), (1, 28, 28), CLASSES, "mine")
-    said = str(refused.value)
-    assert "mine: cannot be exported: it uses upsample_nearest2d" in said
-    with pytest.raises(ModelError, match="no fixed list of operations"):
-        capture_graph(_Decides(), (1, 28, 28), CLASSES, "mine")
-    with pytest.raises(ModelError, match="a convolution with padding of a map of 1x1"):
-        capture_graph(_Framed(), (1, 28, 28), CLASSES, "mine")
-    with pytest.raises(ModelError, match="its logits are the numbers of a map"):
-        capture_graph(_Exchanged(5), (1, 28, 28), CLASSES, "mine")
-    assert capture_graph(_Exchanged(1), (1, 28, 28), CLASSES, "mine").output
+def test_unsupported_models_are_refused() -> None:
+    with pytest.raises(ModelError) as caught:
+        capture_graph(_Unsupported(), (1, 28, 28), CLASSES, "mine")
+    message = str(caught.value)
+    assert "mine: cannot be exported: the operator upsample_nearest2d" in message
+    with pytest.raises(ModelError, match="cannot trace its forward pass"):
+        capture_graph(_DataDependent(), (1, 28, 28), CLASSES, "mine")
+    with pytest.raises(ModelError, match="a convolution of a 1x1 map with padding"):
+        capture_graph(_PaddedConv1x1(), (1, 28, 28), CLASSES, "mine")
+    with pytest.raises(ModelError, match="its logits are a flattened map"):
+        capture_graph(_ChannelsLast(5), (1, 28, 28), CLASSES, "mine")
+    assert capture_graph(_ChannelsLast(1), (1, 28, 28), CLASSES, "mine").output

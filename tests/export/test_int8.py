@@ -1,4 +1,4 @@
-"""Whole numbers: C equal to NumPy bit by bit, little accuracy lost, overflow refused by name."""
+"""int8: C equal to NumPy bit by bit, little accuracy lost, possible overflow refused by name."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from whit.export.quantization.quantize import quantize
 from whit.export.quantization.reference import int8_logits, run_step
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-# Tiles of 4 places, of 32 or 256 numbers read, and of 24 or 32 channels made; of 16 by channel.
+# Tiles: 4 pixels, 32 or 256 taps, 24 or 32 output channels; 16 channels in depthwise layers.
 LAYERS = {
-    "many of both": lambda: nn.Conv2d(33, 41, 3, padding=1),
+    "many channels": lambda: nn.Conv2d(33, 41, 3, padding=1),
     "stride": lambda: nn.Conv2d(5, 7, 3, stride=2, padding=(1, 0)),
-    "far apart": lambda: nn.Conv2d(6, 25, 3, padding=2, dilation=2),
-    "a line": lambda: nn.Conv2d(3, 8, (1, 5), padding=(0, 4)),
+    "dilation": lambda: nn.Conv2d(6, 25, 3, padding=2, dilation=2),
+    "one row": lambda: nn.Conv2d(3, 8, (1, 5), padding=(0, 4)),
     "1x1": lambda: nn.Conv2d(67, 9, 1),
     "groups": lambda: nn.Conv2d(15, 21, 3, padding=1, groups=3),
-    "wider than the map": lambda: nn.Conv2d(4, 3, (9, 11), padding=(4, 5)),
+    "larger than the map": lambda: nn.Conv2d(4, 3, (9, 11), padding=(4, 5)),
     "depthwise": lambda: nn.Conv2d(19, 19, 3, stride=(2, 1), padding=1, groups=19),
-    "depthwise, apart": lambda: nn.Conv2d(16, 16, (2, 3), padding=1, dilation=(1, 2), groups=16),
+    "depthwise, dilation": lambda: nn.Conv2d(16, 16, (2, 3), padding=1, dilation=(1, 2), groups=16),
 }
-# As small processors build it, and for this machine.
+# Tiles of small processors, and the vector units of this machine.
 BUILDS = (("-O2", "-DSMALL_TILES"), ("-O3", "-march=native"))
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -64,16 +64,16 @@ def test_c_is_equal_to_numpy_bit_by_bit(name: str) -> None:
     assert equal_bits(quantize(read.graph(name), images).program, images)
 
 
-class _Beside(nn.Module):
-    """A layer whose input is read again behind it, so that it may not be written over."""
+class _Branch(nn.Module):
+    """A layer whose input has another consumer, so that it may not be overwritten."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         self.first = nn.Conv2d(2, layer.in_channels, 1)
         self.layer = layer
-        made = layer(torch.zeros(1, layer.in_channels, 9, 7))
+        output = layer(torch.zeros(1, layer.in_channels, 9, 7))
         self.near = nn.Conv2d(layer.in_channels, 3, (9, 7))
-        self.far = nn.Conv2d(layer.out_channels, 3, made.shape[2:])
+        self.far = nn.Conv2d(layer.out_channels, 3, output.shape[2:])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
@@ -83,35 +83,35 @@ class _Beside(nn.Module):
 @needs_cc
 @pytest.mark.parametrize("flags", BUILDS, ids=["small", "wide"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_of_any_shape_bit_by_bit(name: str, flags: tuple[str, ...]) -> None:
-    """More numbers than a tile takes and fewer, in each direction, and what does not divide."""
+def test_layers_of_any_shape_bit_by_bit(name: str, flags: tuple[str, ...]) -> None:
+    """Sizes above and below those of a tile in each dimension, and not multiples of it."""
     torch.manual_seed(2)
-    model = _Beside(LAYERS[name]()).eval()
+    model = _Branch(LAYERS[name]()).eval()
     images = torch.randint(0, 256, (6, 2, 9, 7), dtype=torch.uint8)
     graph = fuse(capture_graph(model, (2, 9, 7), ("a", "b", "c"), "layer"))
     program = quantize(graph, images).program
     assert program.steps[1].kind == ("depthwise" if "depthwise" in name else "conv")
-    assert program.steps[1].settings["zero"] > 0
+    assert program.steps[1].settings["zero_point"] > 0
     assert equal_bits(program, images, flags)
 
 
 @pytest.mark.parametrize("name", read.NAMES)
-def test_whole_numbers_are_near_the_network(name: str) -> None:
-    """Within a few levels of 256, at the scale of the logits; before a softmax, if there is one."""
+def test_int8_approximates_the_model(name: str) -> None:
+    """Within a few of 256 quantization steps of the logits, before a softmax."""
     images, graph = some_images(40), read.graph(name)
-    scores = int8_logits(quantize(graph, images).program, images) / LOGIT_SCALE
+    logits = int8_logits(quantize(graph, images).program, images) / LOGIT_SCALE
     if graph.operations[-1].kind.endswith("softmax"):
         last = graph.operations[-1].inputs[0]
         graph = Graph(
             graph.name, graph.image_shape, graph.classes, graph.operations[:-1], graph.constants
         )
         assert graph.output == last
-    wanted = run_logits(graph, images).numpy()
-    spread = np.abs(wanted - wanted.mean()).max()
-    assert np.sqrt(np.square(scores - wanted).mean()) <= 0.04 * spread
+    expected = run_logits(graph, images).numpy()
+    spread = np.abs(expected - expected.mean()).max()
+    assert np.sqrt(np.square(logits - expected).mean()) <= 0.04 * spread
 
 
-def test_the_same_weights_give_the_same_numbers() -> None:
+def test_quantization_is_reproducible() -> None:
     threads = torch.get_num_threads()
     files = []
     for count in (1, 2):
@@ -123,19 +123,19 @@ def test_the_same_weights_give_the_same_numbers() -> None:
 
 
 def test_a_convolution_equals_its_definition() -> None:
-    """The twin's products go through float64; here each is taken by itself, as an integer."""
-    program = quantize(read.graph("Halves"), some_images()).program
+    """The NumPy reference multiplies in float64; here in Python integers, one by one."""
+    program = quantize(read.graph("Asymmetric"), some_images()).program
     first = next(step for step in program.steps if step.kind == "conv")
-    seen = some_images(1)[:, :, :-1, 2:]  # what the network cuts out of an image: 27x26
+    seen = some_images(1)[:, :, :-1, 2:]  # the network crops images to 27x26
     image = seen[0, 0].numpy().astype(int).tolist()
     weight = program.constants[first.constants["weight"]].astype(int).tolist()
     factor = program.constants[first.constants["factor"]].tolist()
     offset = program.constants[first.constants["offset"]].tolist()
     x = seen.permute(0, 2, 3, 1).numpy().astype(np.int64)
-    held = {
+    constants = {
         role: program.constants[name].astype(np.int64) for role, name in first.constants.items()
     }
-    made = run_step(first, [x], held)[0]
+    output = run_step(first, [x], constants)[0]
     for y, at, o in ((0, 0, 0), (5, 13, 2), (12, 25, 4)):
         total = sum(
             image[2 * y + ky][at + kx - 2] * weight[o][ky][kx][0]
@@ -143,33 +143,33 @@ def test_a_convolution_equals_its_definition() -> None:
             for kx in range(5)
             if 0 <= at + kx - 2 < 26
         )
-        wanted = min(255, max(0, total * factor[o] + offset[o]) >> first.settings["shift"])
-        assert made[y, at, o] == wanted
+        expected = min(255, max(0, total * factor[o] + offset[o]) >> first.settings["shift"])
+        assert output[y, at, o] == expected
 
 
-def test_levels_hold_zero_and_cut_what_is_cut_anyway() -> None:
+def test_qparams_represent_zero_and_respect_saturation() -> None:
     samples = np.linspace(-3.0, 5.0, 1001)
-    whole = choose_qparams(samples)
-    assert whole.values()[whole.zero_point] == 0
-    assert (whole.lowest, whole.highest) == pytest.approx((-3, 5), abs=0.05)
-    cut = choose_qparams(samples, lowest=0)
-    assert cut.zero_point == 0
+    full = choose_qparams(samples)
+    assert full.values()[full.zero_point] == 0
+    assert (full.lowest, full.highest) == pytest.approx((-3, 5), abs=0.05)
+    clipped = choose_qparams(samples, lowest=0)
+    assert clipped.zero_point == 0
     assert choose_qparams(np.zeros(5)) == QuantParams(1.0, 0)
 
 
 @pytest.mark.parametrize("count", [1, 999, 1000, 1999, 36_000])
-def test_calibration_reaches_over_the_whole_training_split(count: int) -> None:
+def test_calibration_images_are_evenly_spaced(count: int) -> None:
     taken = calibration_images(torch.arange(count))
     assert len(taken) == min(count, 1000)
-    # Behind the last one as much is left as between two.
+    # The gap after the last image is like those between images.
     gaps = torch.cat([taken, torch.tensor([count])]).diff()
     assert taken[0] == 0
     assert gaps.max() - gaps.min() <= 1
 
 
 @pytest.mark.parametrize("reach", [0.002, 0.02, 3.0, 9.0, 200.0, 300.0])
-def test_hardswish_needs_no_table_where_a_level_is_small(reach: float) -> None:
-    """All 256 bytes, beside the table that another activation would have."""
+def test_hardswish_needs_no_table_for_small_steps(reach: float) -> None:
+    """All 256 inputs, compared with the float graph."""
     shape = (1, 16, 16)
     read = {"scale": "s", "offset": "o"}
     operations = (
@@ -177,29 +177,29 @@ def test_hardswish_needs_no_table_where_a_level_is_small(reach: float) -> None:
         Operation("h", ACTIVATION, ("scale1",), shape, {"function": "hardswish"}),
         Operation("flat", FLATTEN, ("h",), (256,)),
     )
-    held = {"s": torch.tensor([reach / 255]), "o": torch.tensor([-reach / 3])}
-    graph = Graph("alone", shape, tuple(map(str, range(256))), operations, held)
+    constants = {"s": torch.tensor([reach / 255]), "o": torch.tensor([-reach / 3])}
+    graph = Graph("alone", shape, tuple(map(str, range(256))), operations, constants)
     every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     found = quantize(graph, every)
     kinds = [step.kind for step in found.program.steps]
-    assert ("table" in kinds) == (reach in (0.002, 300.0))
+    assert ("lookup" in kinds) == (reach in (0.002, 300.0))
     assert ("hardswish" in kinds) == (reach not in (0.002, 300.0))
-    scores = torch.from_numpy(int8_logits(found.program, every)) / LOGIT_SCALE
-    error = (scores - run_logits(graph, every)).abs().max()
+    logits = torch.from_numpy(int8_logits(found.program, every)) / LOGIT_SCALE
+    error = (logits - run_logits(graph, every)).abs().max()
     assert error <= 1.6 * found.qparams["h"].scale + 1 / LOGIT_SCALE
 
 
-def test_weights_are_whole_to_half_a_step() -> None:
+def test_weights_are_rounded_to_half_a_step() -> None:
     weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3))
     weights[2] = 0
-    numbers, scales = quantize_weights(weights)
-    assert np.abs(numbers * scales[:, None, None, None] - weights).max() <= scales.max() * 0.5001
-    assert not numbers[2].any()
+    values, scales = quantize_weights(weights)
+    assert np.abs(values * scales[:, None, None, None] - weights).max() <= scales.max() * 0.5001
+    assert not values[2].any()
     assert scales[2] == scales[[0, 1, 3]].min()
     assert (quantize_weights(0 * weights)[1] == 1).all()
 
 
-def test_a_channel_of_zeros_leaves_the_factors_narrow() -> None:
+def test_a_channel_of_zeros_does_not_widen_factors() -> None:
     torch.manual_seed(4)
     body, head = nn.Linear(784, 8), nn.Linear(8, 10)
     model = nn.Sequential(nn.Flatten(), body, nn.ReLU(), head)
@@ -212,19 +212,19 @@ def test_a_channel_of_zeros_leaves_the_factors_narrow() -> None:
     assert types == [("int16", "int16")] * 2
 
 
-def test_what_could_overflow_is_refused_by_name() -> None:
-    one, most = np.ones(1), np.array([2**31])
+def test_possible_overflow_is_refused_by_name() -> None:
+    one, limit = np.ones(1), np.array([2**31])
     with pytest.raises(ModelError, match="conv7: cannot be exported in int8: a sum of its"):
-        quantize_multiplier("conv7", one, one, (-most, most))
+        quantize_multiplier("conv7", one, one, (-limit, limit))
     byte = (np.zeros(1, np.int64), np.full(1, 255))
-    with pytest.raises(ModelError, match=r"linear1: .*: a score could leave 32 bits"):
+    with pytest.raises(ModelError, match=r"linear1: .*: a logit could overflow int32"):
         quantize_multiplier("linear1", 1e6 * one, one, (byte[0], 40 * byte[1]), rounded=False)
-    with pytest.raises(ModelError, match=r"scale2: .*: an output could leave 64 bits"):
+    with pytest.raises(ModelError, match=r"scale2: .*: an output could overflow int64"):
         quantize_multiplier("scale2", 1e12 * one, one, byte)
 
 
-def test_narrow_scores_stay_within_32_bits() -> None:
-    """Near the limit, what narrow numbers are off by must not carry a score beyond it."""
+def test_narrow_logits_fit_in_int32() -> None:
+    """Near the limit, rounding errors of narrow types must not cause an overflow."""
     refused, factor, high = 0, 26_842.997, np.array([80_000])
     for largest in range(2**31 - 2_000, 2**31, 40):
         offset = np.array([largest - factor * 80_000])
@@ -237,13 +237,13 @@ def test_narrow_scores_stay_within_32_bits() -> None:
             refused += 1
             continue
         assert found.factors.dtype == np.int16
-        score = int(high[0]) * int(found.factors[0]) + int(found.offsets[0]) * found.step
-        assert largest < score >> found.shift < 2**31
+        logit = int(high[0]) * int(found.factors[0]) + int(found.offsets[0]) * found.offset_scale
+        assert largest < logit >> found.shift < 2**31
     assert 0 < refused < 50
 
 
-def test_narrow_factors_are_near_the_wide_ones() -> None:
-    """Every channel's output, anywhere in its sums, within a quarter of a level; else wide."""
+def test_narrow_factors_are_accurate() -> None:
+    """Outputs are within a quarter of a step for all sums; else types are wide."""
     generator = np.random.default_rng(0)
     for _ in range(50):
         highest = generator.integers(40_000, 400_000, 20)
@@ -253,28 +253,30 @@ def test_narrow_factors_are_near_the_wide_ones() -> None:
         found = quantize_multiplier("conv1", factors, offsets, bounds, moved, bits=8)
         assert (found.factors.dtype, found.offsets.dtype) == (np.int16, np.int16)
         for sums in (*bounds, np.zeros(20, int), highest // 3):
-            wanted = factors * (sums - moved) + offsets + 0.5
-            whole = sums * found.factors.astype(int) + found.offsets.astype(int) * found.step
-            assert np.abs(whole / 2.0**found.shift - wanted).max() < 2 * MAX_ERROR
-    # One channel whose sums are small beside one whose sums are large: no common shift is near.
+            expected = factors * (sums - moved) + offsets + 0.5
+            scaled = (
+                sums * found.factors.astype(int) + found.offsets.astype(int) * found.offset_scale
+            )
+            assert np.abs(scaled / 2.0**found.shift - expected).max() < 2 * MAX_ERROR
+    # Channels with small and large sums have no common accurate shift.
     uneven = (np.zeros(2, int), np.array([100, 10_000_000]))
     kept = quantize_multiplier("conv1", np.array([2.0, 2e-5]), np.zeros(2), uneven, bits=8)
     assert kept.factors.dtype == np.int32
 
 
-def test_a_step_beyond_32_bits_is_given_up() -> None:
-    """Large offsets beside small factors: wide numbers hold them, as kernels take int32 steps."""
+def test_an_offset_scale_beyond_32_bits_is_avoided() -> None:
+    """Large offsets with small factors need wide types, since kernels take int32 scales."""
     bounds, kinds = (np.full(4, -20_000), np.full(4, 20_000)), set()
     for power in range(20, 40):
         found = quantize_multiplier(
             "conv1", np.full(4, 2.0**-power), np.full(4, 200.0), bounds, bits=8
         )
-        assert found.step < 2**31
+        assert found.offset_scale < 2**31
         kinds.add(found.factors.dtype)
     assert kinds == {np.dtype(np.int16), np.dtype(np.int32)}
 
 
-def test_narrow_numbers_of_scores_are_near_the_wide_ones() -> None:
+def test_narrow_factors_of_logits_are_accurate() -> None:
     generator = np.random.default_rng(1)
     for _ in range(50):
         highest = generator.integers(40_000, 80_000, 10)
@@ -284,13 +286,15 @@ def test_narrow_numbers_of_scores_are_near_the_wide_ones() -> None:
         found = quantize_multiplier("linear1", factors, offsets, bounds, 100, rounded=False, bits=8)
         assert (found.factors.dtype, found.offsets.dtype) == (np.int16, np.int16)
         for sums in (*bounds, np.zeros(10, int)):
-            whole = sums * found.factors.astype(int) + found.offsets.astype(int) * found.step
-            off = np.abs(whole / 2.0**found.shift - factors * (sums - 100) - offsets)
+            scaled = (
+                sums * found.factors.astype(int) + found.offsets.astype(int) * found.offset_scale
+            )
+            off = np.abs(scaled / 2.0**found.shift - factors * (sums - 100) - offsets)
             assert off.max() < 65536 / 128
 
 
 @pytest.mark.parametrize("bits", [2, 4, 7])
-def test_factors_of_few_bits_take_a_byte_where_none_is_far_smaller(bits: int) -> None:
+def test_low_bit_weights_have_8_bit_factors_unless_these_vary_widely(bits: int) -> None:
     generator = np.random.default_rng(bits)
     highest = np.full(20, 20_000)
     factors = 255 / highest * generator.uniform(0.5, 1, 20)
@@ -302,14 +306,14 @@ def test_factors_of_few_bits_take_a_byte_where_none_is_far_smaller(bits: int) ->
     off = np.abs(found.factors.astype(float) / 2.0**found.shift / factors - 1).max()
     assert off <= 1 / 128
     assert found.offsets.dtype == np.int16
-    # Equal ones are one each, and near zero they are few levels: a byte holds them.
+    # Equal offsets become 1, and small ones are few steps: int8 suffices.
     for offsets in (np.full(20, 117.0), generator.uniform(-10, 10, 20)):
         small = quantize_multiplier("conv1", factors, offsets, bounds, bits=2)
         assert (small.factors.dtype, small.offsets.dtype) == (np.uint8, np.int8)
-        real = small.offsets.astype(float) * small.step / 2.0**small.shift
+        real = small.offsets.astype(float) * small.offset_scale / 2.0**small.shift
         assert np.abs(real - offsets - 0.5).max() < 2 * MAX_ERROR
     assert quantize_multiplier("conv1", factors, offsets, bounds, bits=8).factors.dtype == np.int16
-    # A factor below zero, or one far smaller than another, is no byte.
+    # A negative factor, or one much smaller than another, does not fit 8 bits.
     for odd in (-factors[0], factors[0] / 300):
         factors[0] = odd
         assert (
@@ -318,7 +322,7 @@ def test_factors_of_few_bits_take_a_byte_where_none_is_far_smaller(bits: int) ->
 
 
 class _Wide(nn.Module):
-    """A layer of more inputs than int32 can add products of."""
+    """A layer with more inputs than int32 can accumulate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -338,28 +342,30 @@ class _Early(nn.Module):
         return self.head(x.flatten(1)).softmax(1) * 2
 
 
-def test_networks_that_whole_numbers_cannot_hold() -> None:
+def test_networks_that_int8_does_not_support() -> None:
     images = torch.randint(0, 256, (2, 1, 300, 300), dtype=torch.uint8)
     wide = fuse(capture_graph(_Wide(), (1, 300, 300), CLASSES, "wide"))
     with pytest.raises(ModelError, match="linear1: cannot be exported in int8"):
         quantize(wide, images)
     early = fuse(capture_graph(_Early(), (1, 28, 28), CLASSES, "early"))
-    with pytest.raises(ModelError, match="softmax1 is a softmax before the end"):
+    with pytest.raises(
+        ModelError, match="softmax1: softmax is supported as the last operation only"
+    ):
         quantize(early, some_images())
 
 
 @needs_cc
 @pytest.mark.slow
-def test_every_test_image_bit_by_bit_and_little_lost() -> None:
-    """Over ten seeds, at most 0.05 points of accuracy are lost in the mean."""
+def test_every_test_image_bit_by_bit_with_little_loss() -> None:
+    """The mean loss of accuracy over ten seeds is at most 0.05 percentage points."""
     lost = []
     for seed in range(10):
         split, program = read.trained(seed).split, read.trained_int8(seed).program
-        scores = int8_logits(program, split.images)
+        logits = int8_logits(program, split.images)
         compiled = c_logits(program, c_files(program, "A network."), split.images) * LOGIT_SCALE
-        assert (compiled.numpy() == scores).all(1).sum() == 10_000
-        wanted = run_logits(read.trained_graph(seed), split.images).argmax(1)
+        assert (compiled.numpy() == logits).all(1).sum() == 10_000
+        expected = run_logits(read.trained_graph(seed), split.images).argmax(1)
         labels = split.labels
-        right = int((torch.from_numpy(scores).argmax(1) == labels).sum())
-        lost.append(int((wanted == labels).sum()) - right)
+        correct = int((torch.from_numpy(logits).argmax(1) == labels).sum())
+        lost.append(int((expected == labels).sum()) - correct)
     assert mean(lost) <= 5, lost

@@ -1,4 +1,4 @@
-"""Values in as little memory as can be: none over another that is still needed."""
+"""Memory planning: minimal, and no live value is overwritten."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from whit.export.c.memory_plan import BufferLifetime, min_size, plan_memory
 
 
 @st.composite
-def spans(draw: st.DrawFn) -> list[BufferLifetime]:
-    """A chain of values, some of them read again later, some written over their input."""
+def buffer_lifetimes(draw: st.DrawFn) -> list[BufferLifetime]:
+    """A chain of values, some with later consumers, some computed in place."""
     count = draw(st.integers(1, 9))
     lasts = [draw(st.integers(i + 1, min(count, i + 4))) for i in range(count)]
     found = []
@@ -23,25 +23,25 @@ def spans(draw: st.DrawFn) -> list[BufferLifetime]:
     return found
 
 
-@given(spans())
-def test_no_value_lies_over_another_that_is_needed(given_spans: list[BufferLifetime]) -> None:
-    plan = plan_memory(given_spans)
-    assert plan.lower_bound == min_size(given_spans) <= plan.size
-    assert plan.size == max(plan.starts[span.name] + span.size for span in given_spans)
-    for a, b in combinations(given_spans, 2):
-        meet = a.first <= b.last and b.first <= a.last
+@given(buffer_lifetimes())
+def test_no_live_values_overlap(lifetimes: list[BufferLifetime]) -> None:
+    plan = plan_memory(lifetimes)
+    assert plan.lower_bound == min_size(lifetimes) <= plan.size
+    assert plan.size == max(plan.starts[value.name] + value.size for value in lifetimes)
+    for a, b in combinations(lifetimes, 2):
+        overlap_in_time = a.first <= b.last and b.first <= a.last
         start_a, start_b = plan.starts[a.name], plan.starts[b.name]
         apart = start_a + a.size <= start_b or start_b + b.size <= start_a
-        assert not meet or apart or (a.name in b.over and start_b <= start_a)
-    assert plan_memory(given_spans) == plan
+        assert not overlap_in_time or apart or (a.name in b.over and start_b <= start_a)
+    assert plan_memory(lifetimes) == plan
 
 
-def test_a_chain_needs_its_two_largest_neighbours() -> None:
+def test_a_chain_needs_its_two_largest_neighbors() -> None:
     chain = [BufferLifetime(f"v{i}", size, i, i + 1) for i, size in enumerate((10, 7, 9, 2))]
     assert plan_memory(chain).size == plan_memory(chain).lower_bound == 17
 
 
-def test_what_is_written_over_its_input_needs_no_place() -> None:
+def test_in_place_values_need_no_memory() -> None:
     chain = [
         BufferLifetime("conv", 64, 0, 1),
         BufferLifetime("pool", 16, 1, 2, frozenset({"conv"})),
@@ -50,5 +50,5 @@ def test_what_is_written_over_its_input_needs_no_place() -> None:
     assert plan_memory(chain).starts == {"conv": 0, "pool": 0}
 
 
-def test_nothing_needs_nothing() -> None:
+def test_no_values_need_no_memory() -> None:
     assert plan_memory([]).size == 0

@@ -1,4 +1,4 @@
-"""Networks of every kind that can be exported, with statistics as if they were trained."""
+"""Test networks that cover everything that can be exported, with plausible statistics."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from whit.models.build import build_initialized_model
-from whit.models.layers import Deskew, MultiColumn, ShiftTTA
-from whit.models.plain import Kind, PlainConfig, plain
+from whit.models.layers import Deskew, MultiColumn
+from whit.models.plain import ConvType, PlainConfig, plain
+from whit.models.tta import ShiftTTA
 from whit.recipes.recipe import builtin_recipes, load_recipe
 
 CLASSES = tuple("0123456789")
 
 
 class Branches(nn.Module):
-    """Branches that meet again, one weight used twice, odd strides, tensors written in place."""
+    """Branches that merge, shared weights, odd strides, in-place operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,8 +51,8 @@ class Branches(nn.Module):
         return F.log_softmax(self.head(out), dim=1)
 
 
-class Turned(nn.Module):
-    """A head that flattens channels-last, and parameters that scale channels."""
+class ChannelsLast(nn.Module):
+    """A head that flattens in channels-last order, and parameters that scale channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,8 +72,8 @@ class Turned(nn.Module):
         return self.head(x.permute(0, 2, 3, 1).reshape(len(x), -1))
 
 
-class Whole(nn.Module):
-    """A convolution as wide as its map, then convolutions of 1x1 on the vector."""
+class FullKernel(nn.Module):
+    """A convolution whose kernel covers its input map, then 1x1 convolutions of a 1x1 map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,8 +88,8 @@ class Whole(nn.Module):
         return F.softmax(self.last(self.pool(x)).squeeze(3).squeeze(2), dim=-1)
 
 
-class Halves(nn.Module):
-    """Unequal sides, lines cut away and added, a largest value, channels in unequal parts."""
+class Asymmetric(nn.Module):
+    """Asymmetric kernels, cropping and padding, global max pooling, unequal splits of channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,8 +105,8 @@ class Halves(nn.Module):
         return self.head(torch.amax(x, dim=(2, 3)))
 
 
-class Coloured(nn.Module):
-    """Grey images normalised by the numbers of three colours, a bound that is a tensor."""
+class GrayToRGB(nn.Module):
+    """Gray images normalized by the statistics of three channels; a tensor as clamp bound."""
 
     mean: Tensor
     std: Tensor
@@ -125,8 +126,8 @@ class Coloured(nn.Module):
         return self.far(x[:, 5:6] * self.gain).mean((2, 3))
 
 
-class Attends(nn.Module):
-    """Channels weighed by their means and largest values, each weight repeated over the map."""
+class ChannelAttention(nn.Module):
+    """Channel attention from average and max pooling, with weights expanded over the map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,8 +140,8 @@ class Attends(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.conv(x))
-        mean, most = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
-        x = x * torch.sigmoid(self.both(mean) + self.both(most)).expand_as(x)
+        mean, maximum = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
+        x = x * torch.sigmoid(self.both(mean) + self.both(maximum)).expand_as(x)
         x = x + self.gain.expand(len(x), -1, *x.shape[2:])
         far = self.apart(F.max_pool2d(x, x.shape[2:])) + self.apart(mean)
         far = far - torch.tanh(self.over(mean))
@@ -149,8 +150,8 @@ class Attends(nn.Module):
         return x[:, :, 0, 0]
 
 
-class Gated(nn.Module):
-    """Places weighed by one channel, a map by one number, constants and weights repeated."""
+class SpatialGate(nn.Module):
+    """Pixels gated by one channel, maps gated by a scalar, expanded constants, shared weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,12 +171,12 @@ class Gated(nn.Module):
         weight = 1 - torch.tanh(gap.expand_as(x) * 0.5) + (-gap).expand_as(x)
         x = torch.sub(x * weight, x**2, alpha=0.1)
         x = F.pad(x[:, :, 1::2, ::3], (0, 0, 0, 0, 1, 2))
-        most = F.adaptive_max_pool2d(x, 1)
-        return self.last(most).flatten(1) + self.last(x.sum((2, 3), keepdim=True) / 9).flatten(1)
+        maximum = F.adaptive_max_pool2d(x, 1)
+        return self.last(maximum).flatten(1) + self.last(x.sum((2, 3), keepdim=True) / 9).flatten(1)
 
 
-class Joined(nn.Module):
-    """Maps and vectors put in one row, and rows added to each other."""
+class ConcatVectors(nn.Module):
+    """Concatenation and addition of flattened maps and vectors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -199,36 +200,39 @@ class Joined(nn.Module):
         return self.last(torch.cat([out, one.flatten(1) - mean], 1))
 
 
-class Looking(ShiftTTA):
-    """The mean over nine views of an image that stands upright."""
+class DeskewedShifts(ShiftTTA):
+    """Test-time augmentation over nine shifts of a network with deskewing."""
 
     def __init__(self) -> None:
-        kinds: tuple[Kind, ...] = ("conv", "separable", "separable")
+        conv_types: tuple[ConvType, ...] = ("conv", "separable", "separable")
         sizes = PlainConfig(
             deskew=True,
             widths=(6, 7, 9),
             crop=1,
-            kinds=kinds,
+            conv_types=conv_types,
             paddings=(0, 1, 0),
-            norm="shift",
+            batchnorm_affine="bias",
             activation="silu",
         )
-        super().__init__(plain(sizes, 1, 10), 9)
+        super().__init__(plain(sizes, 1, 10), 8)
 
 
-class Beside(ShiftTTA):
-    """Shifted views of three columns, one of them with an end that is no linear layer."""
+class ThreeColumns(ShiftTTA):
+    """Test-time augmentation of a multi-column network, one column without a final linear layer."""
 
     def __init__(self) -> None:
-        upright = nn.Sequential(Deskew(), Coloured())
-        super().__init__(MultiColumn(first=upright, second=Joined(), third=Coloured()), 5)
+        deskewed = nn.Sequential(Deskew(), GrayToRGB())
+        super().__init__(MultiColumn(first=deskewed, second=ConcatVectors(), third=GrayToRGB()), 4)
 
 
-OWN = (Branches, Turned, Whole, Halves, Coloured, Attends, Gated, Joined, Looking, Beside)
+OTHERS = (
+    *(Branches, ChannelsLast, FullKernel, Asymmetric, GrayToRGB, ChannelAttention, SpatialGate),
+    *(ConcatVectors, DeskewedShifts, ThreeColumns),
+)
 
 
 def as_if_trained(model: nn.Module) -> nn.Module:
-    """Give a network weights and running statistics that leave no operation without effect."""
+    """Set BatchNorm weights and statistics so that every operation has an effect."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for module in model.modules():
@@ -238,16 +242,16 @@ def as_if_trained(model: nn.Module) -> nn.Module:
                         tensor.copy_(torch.randn(tensor.shape, generator=generator))
                 assert module.running_var is not None
                 module.running_var.uniform_(0.5, 2, generator=generator)
-                if module.weight is not None:  # some are negative
+                if module.weight is not None:  # of both signs
                     module.weight.copy_(torch.randn(module.weight.shape, generator=generator))
     return model.eval()
 
 
 def networks() -> Iterator[tuple[str, nn.Module]]:
-    """Every shipped recipe's network, and others with what those do not use."""
+    """The networks of all built-in recipes, and others for what these do not use."""
     for name in builtin_recipes():
         yield name, as_if_trained(build_initialized_model(load_recipe(name), (1, 28, 28), 10))
-    for kind in OWN:
+    for kind in OTHERS:
         torch.manual_seed(3)
         yield kind.__name__, as_if_trained(kind())
 

@@ -26,7 +26,7 @@ WHIT = [sys.executable, "-m", "whit"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    # torch imports the last one when it makes its first optimiser, which takes two seconds.
+    # torch imports the last one when it makes its first optimizer, which takes two seconds.
     [
         "whit.cli.app",
         "whit.training.run",
@@ -70,7 +70,7 @@ class Command:
         fault: Fault | None = None,
         patience: float | None = None,
     ) -> Command:
-        """`patience`: seconds that a step may go on after a signal, in place of whit's own."""
+        """`patience`: seconds that a step may continue after a signal, in place of whit's own."""
         output = folder / f"output-{time.monotonic_ns()}.txt"
         given = ([str(a) for a in arguments], str(folder), str(output), fault, patience)
         process = _context.Process(target=_command_line, args=given)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from whit.models.plain import PlainConfig, plain
 from whit.models.tta import ShiftTTA, with_tta
-from whit.recipes.sections import EvalSpec
+from whit.recipes.recipe_tables import EvalSpec
 
 
 def small_network(crop: int = 2) -> nn.Module:

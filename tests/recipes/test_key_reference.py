@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from whit.errors import RecipeError
-from whit.models.key_reference import recipe_key_tables
+from whit.models.key_tables import recipe_key_tables
 from whit.models.registry import MODELS
 from whit.recipes.budget import RULES, LimitRule
 from whit.recipes.key_reference import (
@@ -24,8 +24,8 @@ from whit.recipes.key_reference import (
     key_reference_text,
 )
 from whit.recipes.recipe import Recipe, list_keys, load_recipe
+from whit.recipes.recipe_tables import BudgetSpec
 from whit.recipes.schedule import SCHEDULES
-from whit.recipes.sections import BudgetSpec
 
 TABLES = recipe_key_tables()
 KEYS = [(table.name, table.description, key) for table in TABLES for key in table.keys]

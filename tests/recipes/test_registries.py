@@ -11,7 +11,7 @@ from pathlib import Path
 
 from whit.recipes.augmentations import AUGMENTATIONS
 from whit.recipes.optimizers import OPTIMIZERS
-from whit.recipes.sections import AugmentSpec, OptimSpec
+from whit.recipes.recipe_tables import AugmentSpec, OptimSpec
 
 # The entries are added before the recipe's schema is built, as if they were in the modules.
 SCRIPT = """

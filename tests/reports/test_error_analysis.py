@@ -19,7 +19,7 @@ from whit.verification.restore import load_run_model
 
 def run_logits(record: RunRecord) -> tuple[torch.Tensor, Split, tuple[str, ...]]:
     trained = load_run_model(record)
-    logits = predict(trained.model, trained.split, trained.normalize)
+    logits = predict(trained.predictor, trained.split, trained.normalize)
     return logits, trained.split, trained.dataset.classes
 
 
@@ -42,7 +42,7 @@ def test_the_numbers_counted_another_way(runs: Path) -> None:
         assert of_class.total == labels.count(label)
         assert of_class.correct == found.confusion.get((label, label), 0)
     trained = load_run_model(record)
-    assert found.correct == evaluate(trained.model, split, trained.normalize).correct
+    assert found.correct == evaluate(trained.predictor, split, trained.normalize).correct
 
 
 def test_errors_come_worst_first(runs: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a report writes and where, and every wrong request."""
+"""The files that a report writes, and the errors for wrong targets and paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from whit.reports.figures.thumbnails import encode_png
 from whit.runs.reader import read_run
 
 
-def test_markdown_names_pictures_that_are_there(runs: Path, tmp_path: Path) -> None:
+def test_markdown_links_to_existing_pictures(runs: Path, tmp_path: Path) -> None:
     written = write_report(runs / "seed-0", tmp_path / "a b" / "easy (1).md", markdown=True)
     text = written.read_text()
     named = re.findall(r"!\[[^\n]+\]\(([^)\s]+)\)", text)
@@ -40,7 +40,7 @@ def test_markdown_names_pictures_that_are_there(runs: Path, tmp_path: Path) -> N
         assert (tmp_path / name).is_file()
 
 
-def test_a_report_beside_a_run_harms_no_judgement(finished: Path) -> None:
+def test_a_report_in_a_run_folder_does_not_change_its_audit(finished: Path) -> None:
     assert whit.report(finished) == finished / "report.html"
     assert whit.report(finished, markdown=True) == finished / "report.md"
     checked((finished / "report.html").read_text())
@@ -49,16 +49,16 @@ def test_a_report_beside_a_run_harms_no_judgement(finished: Path) -> None:
     assert whit.report(str(finished)).read_bytes() == first
 
 
-def test_wrong_targets_and_places(finished: Path, tmp_path: Path) -> None:
+def test_wrong_targets_and_paths(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     wrong: list[tuple[str, dict[str, Any], str]] = [
-        ("nowhere", {}, "no such folder. A report is of a run folder"),
+        ("nowhere", {}, "no such folder. Give a run folder"),
         ("file", {}, "not a folder"),
-        ("empty", {}, "no run in it, nor in a folder in it"),
-        ("seed-0", {"out": tmp_path}, "a folder. Name the file"),
+        ("empty", {}, "no run folder here or one level below"),
+        ("seed-0", {"out": tmp_path}, "is a folder. Give the name"),
         ("seed-0", {"out": tmp_path / "file" / "r.html"}, "is not a folder"),
-        ("seed-0", {"out": tmp_path / "r.html", "markdown": True}, "ends in .md"),
+        ("seed-0", {"out": tmp_path / "r.html", "markdown": True}, "must end in .md"),
     ]
     for name, options, said in wrong:
         with pytest.raises(InputError, match=re.escape(said)):
@@ -75,7 +75,7 @@ def test_a_damaged_run_gives_one_clear_error(file: str, finished: Path) -> None:
     assert not (finished / "report.html").exists()
 
 
-def test_a_full_disk_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(target: Path, content: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
@@ -84,7 +84,7 @@ def test_a_full_disk_is_said(finished: Path, monkeypatch: pytest.MonkeyPatch) ->
         whit.report(finished)
 
 
-def test_without_matplotlib_it_says_what_to_install(
+def test_without_matplotlib_the_error_names_the_extra(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("whit.system.optional_deps.find_spec", lambda name: None)
@@ -112,7 +112,7 @@ def test_large_images_leave_the_page_small() -> None:
     assert len(encode_png(noise)) * 4 / 3 * 250 < 2_000_000
 
 
-def test_words_stand_out_on_every_colour() -> None:
+def test_text_has_contrast_on_every_shade() -> None:
     from whit.reports.renderers.html import _shade_style
 
     def light(colour: str) -> float:
@@ -143,8 +143,19 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return called
 
 
-def test_the_verb(finished: Path, call: Callable[..., tuple[int, str, str]]) -> None:
-    assert call("report", str(finished)) == (0, f"Report: {finished / 'report.html'}\n", "")
-    code, out, err = call("report", str(finished / "nowhere"))
+def test_the_command_shows_its_stages(
+    finished: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    written = (0, f"Report: {finished / 'report.html'}\n")
+    code, out, err = call("report", str(finished))
+    assert (code, out) == written
+    assert err.splitlines() == [
+        f"Reading {finished} ...",
+        f"Evaluating {finished} on its test images ...",
+        "Drawing the figures ...",
+        f"Writing {finished / 'report.html'} ...",
+    ]
+    assert call("report", str(finished), "--quiet") == (*written, "")
+    code, out, err = call("report", str(finished / "nowhere"), "--quiet")
     assert (code, out) == (2, "")
     assert err.startswith("whit: ")

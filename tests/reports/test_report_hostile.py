@@ -37,7 +37,7 @@ def hostile(finished: Path) -> Path:
 def test_nothing_of_a_run_becomes_markup(hostile: Path) -> None:
     page = checked(render_run_html(read_run(hostile)))
     assert HOSTILE in page.text
-    assert "The record does not hold" in page.text
+    assert "Integrity check failed" in page.text
     command = re.search(r"whit train (.*?) --seed", page.text)
     assert command is not None
     assert command[1].startswith("'")

@@ -1,4 +1,4 @@
-"""The page of a run, whatever became of the run."""
+"""The report of a run in any state."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SECTIONS = [
     "Recipe and environment",
     "Layers",
     "Training",
-    "Confusion",
+    "Confusion matrix",
     "Accuracy per class",
     "Misclassified test images",
     "Calibration",
-    "Make it again",
+    "Reproduce",
 ]
 
 
@@ -48,7 +48,7 @@ def test_a_run_has_every_part(runs: Path) -> None:
     first, last = record.log[0].loss, record.log[-1].loss
     assert f"Training loss falls from {first:.3g} to {last:.3g} over 2 epochs" in alts
     images = [image for image in page.named("img") if "image/png" in (image["src"] or "")]
-    assert len(images) == len(test["wrong"])
+    assert len(images) == len(test["misclassified"])
     assert "disputed" not in page.text
 
 
@@ -58,14 +58,15 @@ def test_the_same_folder_gives_the_same_bytes(runs: Path) -> None:
     assert render_study_html(runs) == render_study_html(runs)
 
 
-def test_a_shipped_recipe_is_named_in_the_command(runs: Path) -> None:
+def test_a_builtin_recipe_is_named_in_the_command(runs: Path) -> None:
     record = read_run(runs / "seed-0")
     sprint = replace(record, recipe=load_recipe("sprint"), environment={"seed": 3}, result=None)
     page = checked(render_run_html(sprint))
-    assert "whit train sprint --seed 3 With whit of an installed package" in page.text
+    assert "whit train sprint --seed 3 Trained with whit of unknown version" in page.text
+    assert "(installed package, commit unknown)" in page.text
 
 
-def test_a_record_that_does_not_hold_is_said_first(finished: Path) -> None:
+def test_altered_weights_fail_the_integrity_check(finished: Path) -> None:
     from safetensors.torch import load, save
 
     file = finished / "weights.safetensors"
@@ -74,15 +75,15 @@ def test_a_record_that_does_not_hold_is_said_first(finished: Path) -> None:
     file.write_bytes(save(tensors))
     record = read_run(finished)
     page = checked(render_run_html(record))
-    assert "The record does not hold (verdict: missed)." in page.text
+    assert "Integrity check failed (verdict: missed)." in page.text
     assert "weights.safetensors: altered after the run" in page.text
-    assert "correct by these weights: result.json says" in page.text
+    assert re.search(r"correct[^.]*: result\.json has .*, recomputed ", page.text)
     assert "Verdict: missed (recomputed from the saved weights)." in page.text
     assert record.result is not None
     assert collect_run_facts(record).analysis.correct != record.result["test"]["correct"]  # type: ignore[union-attr]
 
 
-def test_a_run_without_weights_shows_what_its_record_says(finished: Path) -> None:
+def test_a_run_without_weights_shows_its_recorded_result(finished: Path) -> None:
     (finished / "weights.safetensors").unlink()
     record = read_run(finished)
     page = checked(render_run_html(record))
@@ -97,7 +98,7 @@ def test_a_run_without_weights_shows_what_its_record_says(finished: Path) -> Non
     result["params"] = 3
     (finished / "result.json").write_text(json.dumps(result))
     page = checked(render_run_html(read_run(finished)))
-    assert "The record does not hold (verdict: missed)." in page.text
+    assert "Integrity check failed (verdict: missed)." in page.text
     assert "Verdict: missed (as recorded)." in page.text
 
 
@@ -105,25 +106,25 @@ def test_an_unfinished_run(finished: Path) -> None:
     (finished / "result.json").unlink()
     page = checked(render_run_html(read_run(finished)))
     assert page.sections == [*SECTIONS[:4], SECTIONS[-1]]
-    assert "The run is not finished (stopped): 2 of 2 epochs are done." in page.text
-    assert "Verdict: open." in page.text
+    assert "The run is not finished (stopped): 2 of 2 epochs done." in page.text
+    assert "Verdict: pending. The run is not finished: stopped." in page.text
     (finished / "log.jsonl").write_text("")
     page = checked(render_run_html(read_run(finished)))
     assert "No epoch was completed." in page.text
 
 
-def test_a_diverged_run_claims_nothing(finished: Path) -> None:
+def test_a_diverged_run_has_no_result(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     result |= {"state": "diverged", "verdict": "missed", "test": {"correct": None, "total": None}}
     result["diverged"] = {"epoch": 2, "step": 7, "loss": None, "lr": 0.1}
     (finished / "result.json").write_text(json.dumps(result))
     page = checked(render_run_html(read_run(finished)))
     assert "Verdict: missed. The run diverged at epoch 2, step 7." in page.text
-    assert "It claims nothing." in page.text
+    assert "It has no result." in page.text
     assert page.sections == [*SECTIONS[:4], SECTIONS[-1]]
 
 
-def test_a_run_tuned_on_val_says_so(easy: Recipe, tmp_path: Path) -> None:
+def test_a_run_evaluated_on_val_only(easy: Recipe, tmp_path: Path) -> None:
     changes = ["data.val_size=100", "eval.each_epoch=val", "eval.test=false", "train.epochs=1"]
     record = train(easy.with_overrides(changes), tmp_path / "study" / "seed-0")
     found = collect_run_facts(record).analysis
@@ -132,20 +133,22 @@ def test_a_run_tuned_on_val_says_so(easy: Recipe, tmp_path: Path) -> None:
     assert found.correct == record.log[-1].evaluations[0].correct
     page = checked(render_run_html(record))
     assert "Misclassified val images" in page.sections
-    assert "the test split was left alone" in page.text
-    assert "Verdict: open" in page.text
+    assert "not evaluated on test" in page.text
+    assert "Verdict: pending" in page.text
     assert "test image" not in page.text.lower()
     log = tmp_path / "study" / "seed-0" / "log.jsonl"
     log.write_text(log.read_text().replace(f'"correct": {found.correct}', '"correct": 100'))
-    assert "The log says 100/100 on val" in checked(render_run_html(read_run(record.path))).text
+    assert (
+        "The log has 100/100 correct on val" in checked(render_run_html(read_run(record.path))).text
+    )
     page = checked(render_study_html(tmp_path / "study"))
-    assert "Which val images were wrong does not stand in the records." in page.text
+    assert "do not record which val images were misclassified." in page.text
 
 
 def test_a_run_judged_on_nothing(easy: Recipe, tmp_path: Path) -> None:
     record = train(easy.with_overrides(["eval.test=false", "train.epochs=1"]), tmp_path / "run")
     page = checked(render_run_html(record))
-    assert "judged on neither test nor val images" in page.text
+    assert "evaluated on neither test nor val" in page.text
 
 
 def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
@@ -156,19 +159,19 @@ def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
         easy.with_overrides(["train.epochs=1", "budget.require=[]"]), tmp_path / "run", 0, net()
     )
     page = checked(render_run_html(record))
-    assert "this model was given in Python" in page.text
+    assert "this model was passed in Python" in page.text
     assert "The network cannot be built here" in page.text
     assert "Verdict: " in page.text
     assert checked(render_run_html(record, net())).sections == SECTIONS
 
 
-def test_code_that_lies_in_a_run_is_not_run(finished: Path, tmp_path: Path) -> None:
+def test_code_in_a_run_folder_is_not_executed(finished: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     (finished / "net.py").write_text(f"open({str(ran)!r}, 'w')\nclass Net: pass\n")
     recipe = read_run(finished).recipe.with_overrides([f"model.name={finished / 'net.py'}:Net"])
     (finished / "recipe.toml").write_text(recipe.to_toml())
     page = checked(render_run_html(read_run(finished)))
-    assert "nothing that comes with a run is run" in page.text
+    assert "code in a run folder is never executed" in page.text
     assert not ran.exists()
 
 
@@ -190,10 +193,10 @@ def test_colour_and_many_classes(tmp_path: Path) -> None:
     assert len(found.errors[0].probabilities) == 40
     page = checked(render_run_html(record))
     assert f"and {found.num_errors - 100:,} more" in page.text
-    assert re.search(r"The pairs most often confused, 20 of [\d,]+", page.text)
+    assert re.search(r"Most confused pairs of classes, 20 of [\d,]+", page.text)
     assert "The 20 classes with the lowest accuracy, of 40" in page.text
     assert "3 × 12×20" not in page.text  # in a picture, whose text says 12×20
-    assert "The image of 12×20 pixels becomes 40 in" in " ".join(
+    assert "Feature maps from the image of 12×20 pixels to 40, in" in " ".join(
         image["alt"] or "" for image in page.named("img")
     )
 

@@ -15,37 +15,39 @@ from whit.reports import render_study_html
 from whit.runs.reader import read_run
 
 
-def test_a_study_shows_its_spread_and_what_most_seeds_get_wrong(runs: Path) -> None:
+def test_a_study_shows_its_spread_and_the_commonly_misclassified_images(runs: Path) -> None:
     page = checked(render_study_html(runs))
     records = [read_run(runs / f"seed-{seed}") for seed in range(3)]
     results = [record.result or {} for record in records]
     correct = [result["test"]["correct"] for result in results]
     assert page.headings[0] == (1, "easy over 3 seeds")
-    assert f"{int(1000 * sum(correct) / 3 + 1e-6) / 1000:.3f} % on test" in page.text
+    assert f"Mean test accuracy {int(1000 * sum(correct) / 3 + 1e-6) / 1000:.3f} %" in page.text
     median = correct.index(sorted(correct)[1])
-    assert f"Seed {median}, the median" in page.sections
+    assert f"Median run: seed {median}" in page.sections
     assert "3 of 3 seeds met the budget." in page.text
     wrong = [set(result["test"]["misclassified"]) for result in results]
     most = {i for i in range(100) if sum(i in found for found in wrong) >= 2}
-    assert f"{len(most)} test images are wrong for more than half of 3 seeds." in page.text
+    assert f"{len(most)} test images are misclassified by more than half" in page.text
     alts = [image["alt"] or "" for image in page.named("img")]
     assert {
-        int(found[1]) for alt in alts if (found := re.match(r"Test image (\d+), wrong for", alt))
+        int(found[1])
+        for alt in alts
+        if (found := re.match(r"Test image (\d+), misclassified by", alt))
     } == most
     assert "--seeds 3 --threads 1" in page.text
     assert "whit study" in page.text
 
 
-def test_a_study_says_what_is_missing_or_altered(runs: Path, tmp_path: Path) -> None:
+def test_a_study_lists_missing_and_altered_runs(runs: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(runs, tmp_path / "study"))
     (folder / "seed-0" / "result.json").write_text("{")
     (folder / "seed-1" / "audit.txt").write_text("better")
     (folder / "seed-2" / "result.json").unlink()
     page = checked(render_study_html(folder))
-    assert "Not every seed is here." in page.text
+    assert "Runs without a result" in page.text
     assert "seed-0/result.json: damaged" in page.text
     assert "seed 2: stopped" in page.text
-    assert "The record does not hold." in page.text
+    assert "Integrity check failed." in page.text
     assert "audit.txt: altered after the run" in page.text
     (folder / "seed-1" / "result.json").unlink()
     with pytest.raises(InputError, match="no finished run"):
@@ -59,14 +61,14 @@ def test_several_studies_are_compared(easy: Recipe, runs: Path, tmp_path: Path) 
         train(other, tmp_path / "all" / "wide-study" / f"seed-{seed}", seed)
     (tmp_path / "all" / "no-run").mkdir()
     page = checked(render_study_html(tmp_path / "all"))
-    assert page.sections == ["Comparison", "easy", "wide"]
-    assert "wide against easy: " in page.text
+    assert page.sections == ["Comparison", "easy", "wide", "Citation"]
+    assert "wide vs. easy: " in page.text
     assert "model.widths [4, 8] [6, 8]" in page.text
-    assert "Student's t, 2 seeds in pairs" in page.text
+    assert "paired t-test, n = 2" in page.text
     assert "--seeds 2" in page.text
 
 
-def test_a_study_may_be_too_large_to_show_whole(
+def test_further_recipes_are_listed_in_the_table_only(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("whit.reports.study_report._MAX_STUDIES", 1)
@@ -75,5 +77,5 @@ def test_a_study_may_be_too_large_to_show_whole(
         folder = Path(shutil.copytree(runs / "seed-0", tmp_path / "many" / f"r{number}"))
         (folder / "recipe.toml").write_text(text.replace('"easy"', f'"easy{number}"'))
     page = checked(render_study_html(tmp_path / "many"))
-    assert "2 more recipes stand in the table alone." in page.text
+    assert "2 more recipes are listed in the table only." in page.text
     assert "easy2" in page.text

@@ -1,4 +1,4 @@
-"""Reading what a stranger made: whole files to a limit, and nothing that blocks or leads away."""
+"""Reading untrusted files: complete ones up to a limit, nothing that blocks, no links."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_recipe_larger_than_one_can_be_is_not_parsed(tmp_path: Path) -> None:
 
 
 def test_equal_recipes_are_told_by_their_own_files(tmp_path: Path) -> None:
-    """A wrong text is parsed anew for each, so that the message names the right file."""
+    """A wrong text is parsed again for each, so that the message names the right file."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.toml").write_text("name = 3\n")

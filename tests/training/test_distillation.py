@@ -20,7 +20,7 @@ from whit.errors import IncompatibleResume, InputError, Interrupted, ModelError,
 from whit.experiments.execution.job import Job
 from whit.experiments.execution.runner import run_job
 from whit.recipes.recipe import load_recipe
-from whit.recipes.sections import DistillSpec
+from whit.recipes.recipe_tables import DistillSpec
 from whit.training.callback import RunCallback
 from whit.training.optimization.distillation import Distillation
 from whit.training.plan import make_plan

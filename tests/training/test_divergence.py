@@ -85,7 +85,7 @@ def test_nothing_is_claimed_of_it(breaking: Path) -> None:
     for arguments, expected in (
         (("audit", "run"), (2, "diverged")),
         (("compare", "run", "run"), (2, "no finished run")),
-        (("train", "--resume", "run"), (3, "diverged; resumed, it would do so again")),
+        (("train", "--resume", "run"), (3, "diverged; if resumed, it would diverge again")),
     ):
         code, said = command_line(breaking, *arguments)
         assert code == expected[0], said

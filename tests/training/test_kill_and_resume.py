@@ -170,6 +170,6 @@ def test_a_finished_run_is_left_as_it_is(workplace: Path, undisturbed: Path) -> 
     code, said = whit(workplace, "train", "--resume", "run")
     assert (code, said) == (
         0,
-        "run: finished already (verdict: met). Nothing to resume, nothing changed.\n",
+        "run: already finished (verdict: met). Nothing to resume; nothing was changed.\n",
     )
     assert {path: path.stat().st_mtime_ns for path in (workplace / "run").iterdir()} == before

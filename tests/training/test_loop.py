@@ -22,7 +22,7 @@ from whit.models.layers import Dropout, GlobalAvgPool, named_sequential
 from whit.models.plain import PlainConfig, plain
 from whit.recipes.augmentations import Affine
 from whit.recipes.recipe import Recipe
-from whit.recipes.sections import AugmentSpec, EMASpec, OptimSpec
+from whit.recipes.recipe_tables import AugmentSpec, EMASpec, OptimSpec
 from whit.runs.result import EpochRecord
 from whit.training.evaluation import evaluate
 from whit.training.loop import train as train_state

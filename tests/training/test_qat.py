@@ -28,7 +28,7 @@ from whit.export.program import LOGIT_SCALE
 from whit.export.quantization.quantize import quantize
 from whit.export.quantization.reference import int8_logits
 from whit.models.build import build_initialized_model
-from whit.recipes.sections import QATSpec
+from whit.recipes.recipe_tables import QATSpec
 from whit.runs.reader import read_run
 from whit.runs.result import EpochRecord, Evaluation
 from whit.training.callback import RunCallback

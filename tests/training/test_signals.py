@@ -177,7 +177,7 @@ def test_a_second_signal_says_how_to_resume_a_study(workplace: Path) -> None:
     command.signal(signal.SIGINT)
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
-    assert "the latest checkpoint is kept. Run the same command to resume." in command.said
+    assert "the latest checkpoint is kept. Resume with the same command." in command.said
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the server answers: runs and studies, curves, networks, errors, reports."""
+"""The responses of the server: runs and studies, curves, networks, errors, reports."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from whit.web.run_index import RunIndex
 Put = Callable[[Path], Path]
 Serve = Callable[..., Server]
 ROW = {"id", "path", "name", "seed", "state", "message", "params", "epochs", "correct", "total",
-       "verdict", "study", "split", "seconds", "changed", "own_model", "has_weights"}  # fmt: skip
-STUDY = {"id", "path", "name", "runs", "split", "finished", "judged", "met", "mean", "sd",
-         "lowest", "highest", "params", "epochs"}  # fmt: skip
+       "verdict", "study", "split", "seconds", "changed", "data", "user_model",
+       "has_weights"}  # fmt: skip
+STUDY = {"id", "path", "name", "runs", "data", "split", "finished", "judged", "met", "mean", "sd",
+         "min", "max", "params", "epochs"}  # fmt: skip
 
 
 def test_the_list(server: Server) -> None:
     value = server.get("/api/runs").json
-    assert set(value) == {"whit", "roots", "is_whole", "runs", "studies"}
+    assert set(value) == {*("whit", "roots", "is_complete", "trust_model_files", "runs", "studies")}
     assert value["roots"] == ["runs", "studies", "records", "searches"]
     assert all(set(row) == ROW for row in value["runs"])
     assert all(set(row) == STUDY for row in value["studies"])
@@ -46,7 +47,7 @@ def test_the_list(server: Server) -> None:
         "records/easy/easy-01234567/seed-0": "finished",
         "searches/small/trials/0004/seed-0": "finished",
     }
-    assert [row["path"] for row in value["runs"] if row["own_model"]] == ["runs/own-model"]
+    assert [row["path"] for row in value["runs"] if row["user_model"]] == ["runs/own-model"]
     without = {row["path"] for row in value["runs"] if not row["has_weights"]}
     assert without == {"runs/stopped", "runs/damaged", "runs/no-weights"}
     assert all(re.fullmatch("[0-9a-f]{16}", row["id"]) for row in value["runs"])
@@ -66,7 +67,7 @@ def test_rows_and_studies_say_what_the_files_say(server: Server, shown: Path) ->
     study = studies["easy-01234567"]
     assert study["runs"] == [rows[f"studies/easy-01234567/seed-{seed}"]["id"] for seed in range(3)]
     assert (study["finished"], study["judged"], study["met"]) == (3, 3, 3)
-    assert study["mean"] == study["lowest"] == row["correct"]
+    assert study["mean"] == study["min"] == row["correct"]
     assert study["sd"] == 0
     assert {rows[f"studies/easy-01234567/seed-{n}"]["study"] for n in range(3)} == {study["id"]}
 
@@ -75,19 +76,19 @@ def test_one_run(server: Server, shown: Path) -> None:
     rows = server.runs()
     value = server.get(f"/api/runs/{rows['runs/one']['id']}").json
     assert set(value) == {
-        *("id", "path", "name", "description", "seed", "state", "study", "split", "own_model"),
+        *("id", "path", "name", "description", "seed", "state", "study", "split", "user_model"),
         *("changed", "recipe", "model", "data", "epochs_planned", "budget", "log", "result"),
-        *("owner", "environment", "why_no_network"),
+        *("lock_holder", "environment", "network_problem"),
     }
     assert value["recipe"] == (shown / "runs/one/recipe.toml").read_text()
     log = [json.loads(line) for line in (shown / "runs/one/log.jsonl").read_text().splitlines()]
     assert value["log"] == log
     assert value["result"]["verdict"] == "met"
     assert "misclassified" not in value["result"]["test"]
-    assert (value["owner"], value["why_no_network"]) == (None, None)
+    assert (value["lock_holder"], value["network_problem"]) == (None, None)
     stopped = server.get(f"/api/runs/{rows['runs/stopped']['id']}").json
     assert (stopped["state"], stopped["result"]) == ("stopped", None)
-    assert stopped["why_no_network"] == "the run did not finish"
+    assert stopped["network_problem"] == "the run did not finish"
     assert len(stopped["log"]) == 2
 
 
@@ -118,7 +119,7 @@ def test_the_report(server: Server) -> None:
     assert answer.body.startswith(b"<!DOCTYPE html>")
 
 
-def test_what_has_no_network_says_why(server: Server, shown: Path) -> None:
+def test_a_run_without_a_network_has_a_reason(server: Server, shown: Path) -> None:
     rows = server.runs()
     for path, status, said in (
         ("runs/stopped", 409, "did not finish"),
@@ -132,14 +133,17 @@ def test_what_has_no_network_says_why(server: Server, shown: Path) -> None:
             assert said in answer.json["error"]
     assert server.get(f"/runs/{rows['runs/own-model']['id']}/report").status == 403
     assert server.get(f"/api/runs/{rows['runs/damaged']['id']}").status == 409
-    assert not (shown / "canary").exists(), "a user's own file was run without being asked for"
+    assert not (shown / "canary").exists(), (
+        "a user's own model file was executed without --trust-model-files"
+    )
 
 
-def test_an_own_model_runs_when_asked_for(shelf: Path, put: Put, serve: Serve) -> None:
+def test_a_model_file_is_executed_when_trusted(shelf: Path, put: Put, serve: Serve) -> None:
     recipe = put(shelf / "runs/own") / "recipe.toml"
     (shelf / "mine.py").write_text("print('built')\nfrom whit.models.plain import *\n1 / 0\n")
     recipe.write_text(recipe.read_text().replace('name = "plain"', 'name = "mine.py:Net"'))
     server = serve(shelf, "--trust-model-files")
+    assert server.get("/api/runs").json["trust_model_files"] is True
     answer = server.get(f"/api/runs/{server.runs()['runs/own']['id']}/network")
     assert answer.status == 409
     assert "ZeroDivisionError" in answer.json["error"]
@@ -177,12 +181,12 @@ def test_unchanged_is_304_and_changes_are_seen(shelf: Path, put: Put, serve: Ser
     for path in (f"/api/runs/{id}", f"/api/runs/{id}/network", f"/runs/{id}/report"):
         answer = server.get(path)
         assert answer.status == 404
-        assert answer.json == {"error": "runs/one: deleted since it was shown."}
+        assert answer.json == {"error": "runs/one: deleted since it was listed."}
     assert set(server.runs()) == {"runs/two"}
     assert server.end() == (130, "whit: stopped by SIGINT.\n")
 
 
-def test_who_owns_a_running_run(shelf: Path, put: Put, serve: Serve) -> None:
+def test_the_lock_holder_of_a_running_run(shelf: Path, put: Put, serve: Serve) -> None:
     from whit.runs.lock import RunLock
 
     run = put(shelf / "runs/one")
@@ -193,8 +197,8 @@ def test_who_owns_a_running_run(shelf: Path, put: Put, serve: Serve) -> None:
     ownership = RunLock(run / "checkpoint")
     row = server.runs()["runs/one"]
     assert row["state"] == "running"
-    owner = server.get(f"/api/runs/{row['id']}").json["owner"]
-    assert (owner["pid"], owner["alive"]) == (os.getpid(), True)
+    holder = server.get(f"/api/runs/{row['id']}").json["lock_holder"]
+    assert (holder["pid"], holder["alive"]) == (os.getpid(), True)
     ownership.release()
     assert server.runs()["runs/one"]["state"] == "stopped"
 
@@ -253,7 +257,7 @@ def test_files_that_block_or_never_end(shelf: Path, put: Put, serve: Serve) -> N
     assert len(rows) == 20
     for path, row in rows.items():
         if path.startswith("runs/weights"):
-            assert server.get(f"/api/runs/{row['id']}").json["why_no_network"]
+            assert server.get(f"/api/runs/{row['id']}").json["network_problem"]
         else:
             assert row["state"] == ("stopped" if path == "runs/owner" else "damaged"), path
     status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -306,6 +310,37 @@ def test_every_column_of_the_page_is_in_the_rows(server: Server) -> None:
     ]
     keys = {column["key"] for column in columns if column["kind"] != "percent"}
     assert keys < ROW
+
+
+def test_errors_are_pages_for_a_browser_and_json_for_a_script(server: Server) -> None:
+    rows = server.runs()
+    requests = {
+        f"/runs/{rows['runs/own-model']['id']}/report": (403, "--trust-model-files"),
+        f"/runs/{rows['runs/damaged']['id']}/report": (409, "damaged: not a JSON object"),
+        "/runs/0123456789abcdef/report": (404, "No run has this id"),
+        "/api/nothing": (404, "This address does not exist"),
+    }
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    for path, (status, message) in requests.items():
+        answer = server.get(path, accept=browser)
+        assert answer.status == status
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        text = answer.body.decode()
+        assert message in text
+        assert f"<h2>{status} " in text
+        assert '<a href="/#runs">Runs</a>' in text
+        assert set(server.get(path).json) == {"error"}
+        assert set(server.get(path, accept="*/*").json) == {"error"}
+    refused = server.ask("POST", "/", accept=browser)
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert b"<p>POST is not allowed: this server is read-only.</p>" in refused.body
+
+
+def test_an_error_page_shows_hostile_text_as_text(server: Server) -> None:
+    answer = server.get("/", host="<script>alert(1)</script>", accept="text/html")
+    assert answer.status == 403
+    assert b"<script>" not in answer.body
+    assert b"&lt;script&gt;" in answer.body
 
 
 def test_the_page(server: Server) -> None:

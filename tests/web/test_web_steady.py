@@ -20,7 +20,10 @@ from asking import Server, read_answer
 from harness.processes import children_of, have_ended
 from waiting import LIMIT, wait_until
 from whit.errors import InputError
+from whit.runs.manifest import verify_manifest
+from whit.runs.reader import read_run, weights_problem
 from whit.web import worker
+from whit.web.run_index import DEMO_RUNS
 from whit.web.server import listen
 
 Serve = Callable[..., Server]
@@ -195,8 +198,8 @@ def test_a_port_that_is_taken(server: Server, tmp_path: Path) -> None:
     done = serve_and_end(tmp_path, "--port", str(server.port))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"whit: --port {server.port}: taken by another program, perhaps by another `whit serve`. "
-        "Give another one, or 0 for any that is free.\n"
+        f"whit: --port {server.port}: in use by another program, perhaps another `whit serve`. "
+        "Choose another port, or 0 for a free one.\n"
     )
 
 
@@ -215,14 +218,28 @@ def test_a_host_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
         listen("nowhere", 0)
 
 
-def test_no_folder_at_all_is_fine_and_one_made_later_is_found(
+def test_without_runs_those_of_the_package_are_served_until_there_are_some(
     tmp_path: Path, put: Callable[[Path], Path], serve: Serve
 ) -> None:
     server = serve(tmp_path)
     value = server.get("/api/runs").json
-    assert (value["roots"], value["runs"], value["studies"]) == ([], [], [])
+    assert (value["roots"], value["studies"]) == ([], [])
+    assert sorted(row["name"] for row in value["runs"]) == ["sprint", "tiniest"]
+    for row in value["runs"]:
+        assert (row["state"], row["verdict"]) == ("finished", "met")
+        graph = server.get(f"/api/runs/{row['id']}/network").json
+        assert len(graph["classes"]) == 10
     put(tmp_path / "runs/one")
     assert set(server.runs()) == {"runs/one"}
+
+
+@pytest.mark.parametrize("name", ["sprint", "tiniest"])
+def test_the_runs_of_the_package_are_complete_and_unaltered(name: str) -> None:
+    run = read_run(DEMO_RUNS / name)
+    assert run.recipe.name == name
+    assert weights_problem(run) is None
+    assert run.stored_result is not None
+    assert list(verify_manifest(run.stored_result, run.path)) == []
 
 
 def test_folders_of_ones_own(shown: Path, serve: Serve) -> None:

@@ -40,10 +40,10 @@ def location(tmp_path: Path, name: str = "run") -> RunLocation:
 @pytest.mark.parametrize(
     ("code", "timeout", "message"),
     [
-        ("pass", LIMIT, "ended before it was made"),
-        ("print('half', end='')", LIMIT, "ended before it was made"),
+        ("pass", LIMIT, "ended before it answered"),
+        ("print('half', end='')", LIMIT, "ended before it answered"),
         (HANGS, 1.0, "took more than 1 s"),
-        (f"print('x' * 100_000, flush=True); {HANGS}", LIMIT, "made more than"),
+        (f"print('x' * 100_000, flush=True); {HANGS}", LIMIT, "returned more than"),
     ],
 )
 def test_a_process_that_fails_is_one_message(

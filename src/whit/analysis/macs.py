@@ -1,7 +1,7 @@
 """Multiply-adds of one executed operation: convolutions and matrix products, nothing else.
 
 A bias, a normalization or an activation adds none. Twice this number is what torch's own
-`FlopCounterMode` counts; a test holds the two together.
+`FlopCounterMode` counts; a test compares the two.
 """
 
 from __future__ import annotations

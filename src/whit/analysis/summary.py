@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 from whit.analysis.rows import Extent, Layer, to_json_value
+from whit.system.display.html_tables import html_block, html_list, html_table, html_text
 from whit.system.text_tables import align_columns
 
-HEADINGS = ("layer", "kind", "output", "params", "MACs", "field", "jump")
+HEADINGS = (
+    *("layer", "kind", "output", "params", "MACs"),
+    *("receptive field", "jump (effective stride)"),
+)
 ALIGN = "lllrrrr"
+MAX_HEADING_WIDTH = 10  # longer headings are wrapped: their columns hold small numbers
 MIN_NAME_WIDTH = 12  # a name is cut no shorter than this while a column can be dropped instead
-DROP_ORDER = ("jump", "MACs", "field", "kind", "output")
+DROP_ORDER = (HEADINGS[6], "MACs", HEADINGS[5], "kind", "output")
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,8 @@ class Audit:
 
     def table(self, width: int = 100) -> str:
         """Return the table in at most `width` columns: columns are dropped, rows never wrapped."""
-        rows = [HEADINGS, *self.rows(), self.total_row()]
-        name_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        heads, body = _wrap_headings(), [*self.rows(), self.total_row()]
+        name_width, *widths = (max(map(len, column)) for column in zip(*heads, *body, strict=True))
         columns = list(range(1, len(HEADINGS)))
         for dropped in DROP_ORDER:
             if min(MIN_NAME_WIDTH, name_width) + sum(2 + widths[i - 1] for i in columns) <= width:
@@ -91,14 +95,18 @@ class Audit:
             columns.remove(HEADINGS.index(dropped))
         room = width - sum(2 + widths[i - 1] for i in columns)
         name_width = min(name_width, max(room, 1))
+        heads = [*(row for row in heads[:-1] if any(row[i] for i in columns)), heads[-1]]
         lines = align_columns(
-            [[_truncate_left(row[0], name_width), *(row[i] for i in columns)] for row in rows],
+            [
+                [_truncate_left(row[0], name_width), *(row[i] for i in columns)]
+                for row in (*heads, *body)
+            ],
             "".join(ALIGN[i] for i in (0, *columns)),
             [name_width, *(widths[i - 1] for i in columns)],
         )
         rule = "-" * min(max(map(len, lines)), width)
         text = [_truncate_left(self.name, width)] if self.name else []
-        text += [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        text += [*lines[: len(heads)], rule, *lines[len(heads) : -1], rule, lines[-1]]
         text += _wrap(self.params.describe(), width, "")
         for note in self.notes:
             text += _wrap(f"- {note}", width, "  ")
@@ -108,16 +116,19 @@ class Audit:
         return self.table()
 
     def _repr_html_(self) -> str:
-        """Return the table as HTML; every text in it is escaped."""
-        head = "".join(f"<th>{escape(text)}</th>" for text in HEADINGS)
-        body = "".join(_format_html_row(row, "td") for row in self.rows())
-        title = f"<caption>{escape(self.name)}</caption>" if self.name else ""
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return (
-            f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
-            f"<tfoot>{_format_html_row(self.total_row(), 'th')}</tfoot></table>"
-            f"<p>{escape(self.params.describe())}</p>" + (f"<ul>{notes}</ul>" if notes else "")
-        )
+        return html_block(self.html(), title=self.name)
+
+    def html(self) -> str:
+        """Return table, counts and notes as a part of an HTML output."""
+        layers = html_table(HEADINGS, self.rows(), ALIGN, footer=self.total_row())
+        return layers + html_text(self.params.describe()) + html_list(self.notes)
+
+
+def _wrap_headings() -> list[tuple[str, ...]]:
+    """Return the headings as rows of at most MAX_HEADING_WIDTH, aligned at the bottom."""
+    columns = [textwrap.wrap(heading, MAX_HEADING_WIDTH) for heading in HEADINGS]
+    height = max(map(len, columns))
+    return list(zip(*([""] * (height - len(lines)) + lines for lines in columns), strict=True))
 
 
 def _format_shape(shape: tuple[int, ...] | None) -> str:
@@ -147,11 +158,3 @@ def _truncate_left(text: str, width: int) -> str:
 def _wrap(text: str, width: int, indent: str) -> list[str]:
     wrapped = textwrap.wrap(text, max(width, 10), subsequent_indent=indent, break_on_hyphens=False)
     return wrapped or [""]
-
-
-def _format_html_row(row: tuple[str, ...], tag: str) -> str:
-    aligned = (
-        f'<{tag} style="text-align:{"left" if side == "l" else "right"}">{escape(text)}</{tag}>'
-        for text, side in zip(row, ALIGN, strict=True)
-    )
-    return f"<tr>{''.join(aligned)}</tr>"

@@ -34,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train image classifiers within a budget of parameters, epochs and accuracy.",
     epilog="Exit codes: 0 budget met, or done; 1 budget missed; 2 bad input; 3 the run failed; "
-    "130, 143 or 129 interrupted.",
+    "130 or 143 interrupted.",
 )
 for _command in (
     *(recipes, plan, train, audit, runs, compare, study, search),

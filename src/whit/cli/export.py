@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from whit.cli.options import AsJson
+from whit.cli.options import AsJson, Quiet
 from whit.errors import InputError, did_you_mean
 from whit.export.targets import TARGETS
-from whit.system.console import show, stdout_to_stderr
+from whit.system.console import report_stages, show, stdout_to_stderr
 
 _INT8_TARGETS = [target.name for target in TARGETS.values() if not target.no_int8]
 
@@ -35,6 +35,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Output path; must not exist.")
     ] = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Export a trained model and verify it on the full test set."""
@@ -42,9 +43,9 @@ def export(
         raise InputError(
             f"--format {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}"
         )
-    from whit.export.exporter import export_run
-
     name = f"{run.resolve().name}{'-int8' * int8}.{to}"
-    with stdout_to_stderr(as_json):
-        result = export_run(run, to, out or Path(name), int8=int8)
+    with stdout_to_stderr(as_json), report_stages(quiet) as on_stage:
+        from whit.export.exporter import export_run
+
+        result = export_run(run, to, out or Path(name), int8=int8, on_stage=on_stage)
     show(result.to_json(), result.text, as_json)

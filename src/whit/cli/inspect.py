@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError
-from whit.system.console import show, stdout_to_stderr
+from whit.system.console import report_stages, show, stdout_to_stderr, write
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def recipes(
     if keys and recipe is not None:
         raise InputError("--keys lists the keys of all recipes: omit RECIPE.")
     if keys:
-        from whit.models.key_reference import recipe_key_tables
+        from whit.models.key_tables import recipe_key_tables
         from whit.recipes.key_reference import key_reference_json, key_reference_text
 
         tables = recipe_key_tables()
@@ -58,9 +59,9 @@ def plan(
 ) -> None:
     """Show layers, training steps and predicted verdict; reads no data."""
     loaded = options.load_recipe_with_overrides(recipe, set_)
-    from whit.training.plan import make_plan
+    with stdout_to_stderr(as_json), report_stages():
+        from whit.training.plan import make_plan
 
-    with stdout_to_stderr(as_json):
         result = make_plan(loaded)
     show(result.to_json(), result.table, as_json)
     options.exit_with_verdict(result.verdict)
@@ -91,8 +92,8 @@ def audit(
     loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
     from whit.verification.verify import audit
 
-    with stdout_to_stderr(as_json):
-        result = audit(target, loaded)
+    with stdout_to_stderr(as_json), report_stages() as on_stage:
+        result = audit(target, loaded, on_stage=on_stage)
     show(result.to_json(), result.table, as_json)
     options.exit_with_verdict(result.verdict)
 
@@ -103,11 +104,19 @@ def runs(
         typer.Argument(metavar="FOLDER", help="Folders of runs.  [default: runs/]"),
     ] = None,
     as_json: options.AsJson = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV and nothing else, with the columns of --json.")
+    ] = False,
 ) -> None:
     """List runs."""
-    from whit.runs.listing import run_rows, run_table
+    from whit.runs.listing import rows_csv, run_rows, run_table
 
+    if as_json and as_csv:
+        raise InputError("--json and --csv: give one of them.")
     rows = run_rows(folders or [Path("runs")])
+    if as_csv:
+        write(rows_csv(rows), sys.stdout, end="")
+        return
     show(rows, lambda width: run_table(rows, width), as_json)
 
 

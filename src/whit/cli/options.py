@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +12,7 @@ import typer
 
 from whit.errors import InputError
 from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe
-from whit.system.console import exit_immediately, warn
-from whit.system.optional_deps import require_extra
+from whit.system.console import exit_immediately
 from whit.system.signals import SignalHandler, StopRequested
 
 
@@ -108,34 +106,7 @@ def exit_with_verdict(verdict: str) -> None:
 def catch_signals() -> Iterator[SignalHandler]:
     """Record signals; a signal outside of training ends the command."""
     try:
-        with SignalHandler(
-            partial(exit_immediately, resume_hint="Run the same command to resume.")
-        ) as signals:
+        with SignalHandler(partial(exit_immediately, resume_hint="the same command")) as signals:
             yield signals
     except StopRequested as stop:
         raise stop.to_error(". Run the same command to resume.") from None
-
-
-def open_executor(
-    cluster: str | None,
-    jobs: int | None,
-    threads: int,
-    signals: SignalHandler,
-    num_runs: int | None = None,
-) -> Any:
-    """Return an executor: a cluster, or up to `jobs` processes of this machine.
-
-    `num_runs` is the total number of runs, where it is known.
-    """
-    if cluster is None:
-        from whit.experiments.execution.local import LocalExecutor
-
-        num_jobs = jobs or max(1, (os.cpu_count() or 1) // threads)
-        return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, warn)
-    if jobs is not None:
-        raise InputError("--jobs: a cluster runs one job per worker thread; omit --jobs.")
-    require_extra("cluster", "distributed")
-    from whit.experiments.execution.dask_cluster import DaskExecutor
-
-    with signals.interruptible():  # a scheduler may never answer
-        return DaskExecutor(cluster, warn)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from whit.system.console import echo
+from whit.cli.options import Quiet
+from whit.system.console import echo, report_stages
 
 
 def report(
@@ -18,17 +19,21 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="By default report.html in TARGET, or report.md."),
+        typer.Option(metavar="FILE", help="By default report.html or report.md in TARGET."),
     ] = None,
     markdown: Annotated[
         bool,
-        typer.Option("--markdown", help="A section for a README, its pictures in a folder."),
+        typer.Option("--markdown", help="Write a README section, with its figures in a folder."),
     ] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Write a page that opens anywhere, or Markdown.
+    """Write a report of a run or a study, as HTML or Markdown.
 
-    A run of your own model file runs that file again.
+    The network is evaluated again; a model file of your own is executed for that.
     """
-    from whit.reports import write_report
+    with report_stages(quiet) as on_stage:
+        on_stage(f"reading {target}")  # before torch is imported, which takes seconds
+        from whit.reports import write_report
 
-    echo(f"Report: {write_report(target, out, markdown)}", sys.stdout)
+        file = write_report(target, out, markdown, on_stage=on_stage)
+    echo(f"Report: {file}", sys.stdout)

@@ -1,4 +1,4 @@
-"""The command that searches for recipes."""
+"""The command that searches for recipes: hyperparameter search."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from whit.system.optional_deps import require_extra
 
 def search(
     space: Annotated[
-        str, typer.Argument(metavar="SPACE", help="A shipped search space, or a .toml or .py.")
+        str, typer.Argument(metavar="SPACE", help="Built-in search space, or a .toml or .py file.")
     ],
     trials: Annotated[
-        str, typer.Option("--trials", metavar="N", help="Candidates in all, earlier ones too.")
+        str, typer.Option("--trials", metavar="N", help="Number of trials, earlier ones included.")
     ] = "50",
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the search keeps what it found.")
-    ] = Path("searches"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the results.")] = Path(
+        "searches"
+    ),
     jobs: options.Jobs = None,
     threads: options.Threads = "1",
     device: options.Device = None,
-    seed: Annotated[str, typer.Option(metavar="N", help="Decides what is suggested first.")] = "0",
+    seed: Annotated[str, typer.Option(metavar="N", help="Random seed of the sampler.")] = "0",
     cluster: options.Cluster = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A PostgreSQL database, for several drivers at once."),
+        typer.Option(metavar="ADDRESS", help="PostgreSQL database that several searches share."),
     ] = None,
     allow_changes: Annotated[
         bool,
-        typer.Option("--allow-changes", help="Go on with candidates begun by other code."),
+        typer.Option(
+            "--allow-changes", help="Resume although code or data changed since earlier trials."
+        ),
     ] = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Find recipes on the validation split, and keep the frontier.
+    """Search for recipes on the validation split and show the Pareto front.
 
-    Stopped at any time, the same command goes on; more --trials go further.
+    Run the same command again to resume; a larger --trials continues the search.
     """
     from whit.experiments.search.space_file import load_space
     from whit.training.device import resolve_device, resolve_threads
@@ -62,13 +64,14 @@ def search(
             lambda: None if device is None else resolve_device(device),
             lambda: None if storage is None else validate_storage_url(storage),
         )
+    from whit.experiments.execution.executors import open_executor
     from whit.experiments.search.driver import SearchDriver
     from whit.experiments.search.search_progress import make_search_callback
 
     with (
         stdout_to_stderr(as_json),
         options.catch_signals() as signals,
-        options.open_executor(cluster, num_jobs, num_threads, signals) as executor,
+        open_executor(cluster, num_jobs, num_threads, signals) as executor,
         SearchDriver(
             loaded,
             out,

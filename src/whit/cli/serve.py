@@ -1,4 +1,4 @@
-"""The command that shows runs in a browser."""
+"""The command that serves the web page."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ def serve(
     folders: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FOLDER", help="By default runs/, studies/, records/ and searches/."
+            metavar="FOLDER",
+            help="By default runs/, studies/, records/ and searches/.",
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(metavar="NAME", help="Where to listen; by default this machine alone.")
+        str, typer.Option(metavar="NAME", help="Address to listen on; 0.0.0.0: all of them.")
     ] = "127.0.0.1",
-    port: Annotated[str, typer.Option(metavar="N", help="0 for any that is free.")] = "8028",
-    opens: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    port: Annotated[
+        str, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")
+    ] = "8028",
+    opens: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     trust_model_files: Annotated[
         bool,
         typer.Option(
-            "--trust-model-files", help="Also run the code of models that are your own files."
+            "--trust-model-files", help="Execute the code of models that are your own files."
         ),
     ] = False,
 ) -> None:
-    """Show runs in a browser, and draw digits for their networks."""
+    """Start the web UI: browse runs, classify drawings and image files."""
     require_extra("serve", "starlette", "uvicorn")
     number = parse_int("--port", port)
     if not 0 <= number < 1 << 16:

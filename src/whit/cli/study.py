@@ -16,13 +16,11 @@ from whit.system.console import make_console, show, stdout_to_stderr
 
 def study(
     recipes: Annotated[
-        list[str], typer.Argument(metavar="RECIPE...", help="Shipped names, or paths.")
+        list[str], typer.Argument(metavar="RECIPE...", help="Built-in names or .toml files.")
     ],
-    seeds: Annotated[
-        str, typer.Option("--seeds", metavar="N", help="How many seeds of each, from 0 on.")
-    ],
+    seeds: Annotated[str, typer.Option("--seeds", metavar="N", help="Seeds per recipe: 0 to N-1.")],
     set_: options.Overrides = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the run folders go.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the run folders.")] = Path(
         "studies"
     ),
     jobs: options.Jobs = None,
@@ -32,16 +30,17 @@ def study(
     allow_changes: Annotated[
         bool,
         typer.Option(
-            "--allow-changes", help="Go on although code or data of earlier seeds changed."
+            "--allow-changes", help="Resume although code or data changed since earlier seeds."
         ),
     ] = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train recipes over seeds, in parallel, and weigh what they show.
+    """Train recipes over several seeds in parallel and compare the results.
 
-    Finished seeds are never trained again: the same command goes on where it stopped.
+    Finished seeds are not trained again: run the same command again to resume.
     """
+    from whit.experiments.execution.executors import open_executor
     from whit.experiments.study import plan_variants, run_study
     from whit.experiments.study_progress import make_study_callback
     from whit.training.device import resolve_device, resolve_threads
@@ -60,7 +59,7 @@ def study(
     with (
         stdout_to_stderr(as_json),
         options.catch_signals() as signals,
-        options.open_executor(cluster, num_jobs, num_threads, signals, num_runs) as executor,
+        open_executor(cluster, num_jobs, num_threads, signals, num_runs) as executor,
     ):
         result = run_study(
             arms,

@@ -47,7 +47,7 @@ class Format(Protocol):
 
 DATASETS = {
     "mnist": DatasetInfo(
-        DatasetShape((1, 28, 28), 10, 60_000), "MNIST, shipped with whit", read_mnist
+        DatasetShape((1, 28, 28), 10, 60_000), "MNIST, included in whit", read_mnist
     )
 }
 
@@ -61,13 +61,13 @@ def load_dataset(name_or_path: str, *, val: int = 0) -> Dataset:
     with 0 there is no val split, unless the files have one. Raises DataError with all problems.
     """
     if val < 0:
-        raise DataError(f"val = {val}: wanted 0 or the number of images to cut from train")
+        raise DataError(f"val = {val}: expected 0 or the number of training images to hold out")
     dataset = _load(name_or_path)
     if not val or (dataset.val is not None and len(dataset.val) == val):
         return dataset
     if dataset.val is not None:
         raise DataError(
-            f"{dataset.source}: brings {len(dataset.val):,} val images of its own; wanted "
+            f"{dataset.source}: has {len(dataset.val):,} val images of its own; expected "
             f"val = 0 or {len(dataset.val)}, found {val}"
         )
     train, held_out = holdout_split(dataset.train, val, "val")
@@ -106,8 +106,8 @@ def _find_format(path: Path) -> Format:
     else:
         actual = "no such file or folder." + did_you_mean(str(path), DATASETS)
     *examples, last = [data_format.EXAMPLE for data_format in FORMATS]
-    expected = ", ".join([f"a shipped name ({', '.join(DATASETS)})", *examples, f"or {last}"])
-    raise DataError(f"data {str(path)!r}: wanted {expected}; found {actual}")
+    expected = ", ".join([f"a built-in name ({', '.join(DATASETS)})", *examples, f"or {last}"])
+    raise DataError(f"data {str(path)!r}: expected {expected}; found {actual}")
 
 
 @contextmanager

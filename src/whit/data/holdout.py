@@ -71,7 +71,7 @@ def _allocate(
     max_size = total - len(counts)
     if not 1 <= size <= max_size:
         raise DataError(
-            f"{purpose} = {size:,}: the cut must be between 1 and {max_size:,} of the {total:,} "
+            f"{purpose} = {size:,}: it must be between 1 and {max_size:,} of the {total:,} "
             f"training images, so that each of the {len(counts)} classes keeps one; "
             "choose another size"
         )
@@ -87,7 +87,7 @@ def _allocate(
     if short:
         classes = ", ".join(f"class {label} can give {available[label]:,}" for label in short[:5])
         raise DataError(
-            f"{purpose} = {size:,}: too few images for a stratified cut ({classes}): images that "
+            f"{purpose} = {size:,}: too few images for a stratified split ({classes}): images that "
             "occur more than once stay in train, and each class keeps one; choose a smaller "
             "size or remove the copies"
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from whit.data.normalization import Normalize
 from whit.data.splits import Split
-from whit.recipes.sections import AugmentSpec
+from whit.recipes.recipe_tables import AugmentSpec
 from whit.system.rng import derive_seed
 
 

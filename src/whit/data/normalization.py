@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from whit.data.splits import Dataset, Split
-from whit.recipes.sections import DataSpec
+from whit.recipes.recipe_tables import DataSpec
 
 # A tenth of a grey level. Only a channel that is constant, or nearly so over all images,
 # has a smaller deviation; dividing by it would amplify noise.

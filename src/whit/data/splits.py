@@ -146,10 +146,10 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences that belong beside any result on this data set; empty for a clean one."""
+        """Caveats for any result on this data set; empty for a clean one."""
         note = (
             f"{self.source}: {self.overlap:,} of {len(self.test):,} test images occur byte for "
-            "byte in the training images; accuracy on them shows memory, not generalisation"
+            "byte in the training images; accuracy on them shows memorization, not generalization"
         )
         return (*self.dropped, note) if self.overlap else self.dropped
 

@@ -1,4 +1,4 @@
-"""Build a Dataset from the splits of a reader, with all checks across images, labels and splits.
+"""Build a Dataset from the splits of a reader, and validate images, labels and splits.
 
 N images, C channels, H W pixels, K classes.
 """
@@ -64,44 +64,44 @@ def _split_problems(raw: RawSplit) -> list[str]:
     problems = []
     if num_images != num_labels:
         problems.append(
-            f"{raw.labels_name}: wanted {num_images:,} labels, one for each image in "
-            f"{raw.images_name}, found {num_labels:,}; do the two belong together?"
+            f"{raw.labels_name}: expected {num_images:,} labels, one for each image in "
+            f"{raw.images_name}, found {num_labels:,}; do these two files match?"
         )
     if not raw.images.size:
         shape = format_shape(raw.images.shape)
-        problems.append(f"{raw.images_name}: wanted at least one image, found {shape} values")
+        problems.append(f"{raw.images_name}: expected at least one image, found {shape} values")
     elif raw.images.shape[1] not in (1, 3):
         problems.append(
-            f"{raw.images_name}: wanted images of 1 or 3 channels, found {raw.images.shape[1]}"
+            f"{raw.images_name}: expected images of 1 or 3 channels, found {raw.images.shape[1]}"
         )
     if not num_labels:
-        problems.append(f"{raw.labels_name}: wanted at least one label, found none")
+        problems.append(f"{raw.labels_name}: expected at least one label, found none")
     return problems
 
 
 def _class_problems(
     raw_splits: Mapping[SplitName, RawSplit], classes: Sequence[str], start: int
 ) -> list[str]:
-    """Return what is wrong with the labels, given the K classes; `start` is the first label."""
+    """Return the problems of the labels, given the K classes; `start` is the first label."""
     problems = []
     last = start + len(classes) - 1
     train_name = raw_splits["train"].labels_name
     if len(classes) < 2:
-        problems.append(f"{train_name}: wanted at least 2 classes, found {len(classes)}")
+        problems.append(f"{train_name}: expected at least 2 classes, found {len(classes)}")
     problems += [
-        f"{train_name}: wanted names of classes in printable characters, found {name!r}"
+        f"{train_name}: expected class names in printable characters, found {name!r}"
         for name in classes
         if not name.isprintable()
     ]
     if len(set(classes)) < len(classes):
         double = next(name for name in classes if list(classes).count(name) > 1)
-        problems.append(f"{train_name}: wanted different names of classes, found {double!r} twice")
+        problems.append(f"{train_name}: expected different class names, found {double!r} twice")
     for key, raw in raw_splits.items():
         outside = np.flatnonzero((raw.labels < start) | (raw.labels > last))
         if len(outside):
             index = int(outside[0])
             problems.append(
-                f"{raw.labels_name}: wanted labels from {start} to {last}, as in training, "
+                f"{raw.labels_name}: expected labels from {start} to {last}, as in training, "
                 f"found {int(raw.labels[index])} at index {index} ({len(outside):,} such labels)"
             )
         if key == "train":
@@ -109,7 +109,7 @@ def _class_problems(
             if absent := [n for n in range(start, last + 1) if n not in occurring]:
                 names = ", ".join(repr(classes[label - start]) for label in absent[:5])
                 problems.append(
-                    f"{raw.labels_name}: wanted training images of all {len(classes)} classes, "
+                    f"{raw.labels_name}: expected training images of all {len(classes)} classes, "
                     f"found none of {names}"
                 )
     return problems
@@ -118,7 +118,7 @@ def _class_problems(
 def _shape_problems(raw_splits: Mapping[SplitName, RawSplit]) -> list[str]:
     train = raw_splits["train"]
     return [
-        f"{raw.images_name}: wanted images of {format_shape(train.images.shape[1:])} (channels x "
+        f"{raw.images_name}: expected images of {format_shape(train.images.shape[1:])} (channels x "
         f"height x width), as in {train.images_name}, found {format_shape(raw.images.shape[1:])}"
         for raw in raw_splits.values()
         if raw.images.shape[1:] != train.images.shape[1:]
@@ -134,10 +134,11 @@ def _drop_copies(val: Split, train: Split, name: str) -> tuple[Split, tuple[str,
         return val, ()
     if num_dropped == len(val):
         raise DataError(
-            f"{name}: all {len(val):,} val images occur in train byte for byte; nothing could "
-            "be judged on them; bring other images, or none and let whit cut val from train"
+            f"{name}: all {len(val):,} val images occur in train byte for byte, so "
+            "an evaluation on them is meaningless; provide other val images, or none and let "
+            "whit hold out val from train"
         )
     return Split("val", val.images[keep], val.labels[keep]), (
         f"{name}: {num_dropped:,} of {len(val):,} val images occur in train byte for byte and "
-        "are left out of val",
+        "are dropped from val",
     )

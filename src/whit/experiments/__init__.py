@@ -1,4 +1,4 @@
-"""Many runs: seeds, statistics, search, and where they execute."""
+"""Experiments of many runs: seeds, statistics, studies, searches, and their execution."""
 
 __all__ = [
     "comparison",

@@ -1,64 +1,94 @@
-"""Runs side by side: what differs in their recipes, and the evidence for a difference."""
+"""Comparison of runs: how their recipes and environments differ, and significance tests."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from whit.errors import InputError
-from whit.experiments import seed_group
-from whit.experiments.seed_group import SeedGroup
+from whit.experiments import seed_group, statistics
+from whit.experiments.seed_group import SAMPLE_KEYS, SeedGroup
 from whit.experiments.statistics import SignificanceTest
+from whit.recipes.recipe import Recipe
 from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.system.display.html_tables import html_block, html_list, html_table
 from whit.system.text_tables import text_table, wrap
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups of runs, where their recipes differ, and the evidence for each against the first."""
+    """Groups of runs, what differs between them, and the test of each against the first.
+
+    `differences` are keys of the recipe, or of the environment as `environment.<key>`, with the
+    value of each group.
+    """
 
     groups: tuple[SeedGroup, ...]
     differences: tuple[tuple[str, tuple[str, ...]], ...]
     evidence: tuple[SignificanceTest, ...]
+
+    @property
+    def correction(self) -> str | None:
+        """One sentence about the correction for multiple comparisons, where there is one."""
+        return statistics.describe_correction(self.evidence)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "runs": [group.to_json() for group in self.groups],
             "differences": {key: list(values) for key, values in self.differences},
             "evidence": [test.to_json() for test in self.evidence],
+            "correction": self.correction,
         }
 
     def table(self, width: int = 100) -> str:
         parts = [seed_group.seeds_table(self.groups, width)]
         if self.differences:
-            head = ("recipe differs in", *(group.name for group in self.groups))
+            head = ("differs in", *(group.name for group in self.groups))
             body = [(key, *values) for key, values in self.differences]
             parts.append(text_table([head, *body], "l" + "L" * len(self.groups), width))
-        parts += [wrap(str(test), width) for test in self.evidence]
+        sentences = [*map(str, self.evidence), *filter(None, [self.correction])]
+        parts += [wrap(sentence, width) for sentence in sentences]
         return "\n\n".join(parts)
 
     def __str__(self) -> str:
         return self.table()
 
+    def html(self) -> str:
+        """Return the tables as a part of an HTML output."""
+        parts = [seed_group.seeds_html(self.groups)]
+        if self.differences:
+            rows = [("recipe differs in", *(group.name for group in self.groups))]
+            rows += [(key, *values) for key, values in self.differences]
+            if len(self.differences) < len(self.groups):
+                rows = list(zip(*rows, strict=True))
+            parts.append(html_table(rows[0], rows[1:], "L" * len(rows[0])))
+        return "".join([*parts, html_list([str(test) for test in self.evidence])])
+
+    def _repr_html_(self) -> str:
+        return html_block(self.html())
+
 
 def compare(groups: list[SeedGroup]) -> Comparison:
-    """Compare groups of runs. Raises InputError if they were not judged on the same images."""
+    """Compare groups of runs. Raises InputError if they were evaluated on different images."""
     seed_group.require_same_split(groups)
-    evidence = tuple(seed_group.compare_groups(groups[0], other) for other in groups[1:])
-    return Comparison(tuple(groups), _differences(groups), evidence)
+    evidence = seed_group.compare_groups([(groups[0], other) for other in groups[1:]])
+    recipes = [group.runs[0].recipe for group in groups]
+    differences = (*recipe_differences(recipes), *_environment_differences(groups))
+    return Comparison(tuple(groups), differences, evidence)
 
 
 def compare_runs(folders: list[Path]) -> Comparison:
     """Compare two or more run folders, or folders that hold runs of one recipe each.
 
     Raises InputError for folders without a finished run, with runs of several recipes, and for
-    runs judged on different images.
+    runs evaluated on different images.
     """
     problems, groups = [], []
     if len(folders) < 2:
-        problems.append("compare needs two run folders or more.")
+        problems.append("compare needs two or more run folders.")
     names = [folder.name for folder in folders]
     for folder in folders:
         if not os.path.isdir(folder):
@@ -72,11 +102,11 @@ def compare_runs(folders: list[Path]) -> Comparison:
         judged = [run for run in runs if seed_group.is_judged(run)]
         recipes = sorted({run.recipe.to_toml(): run.recipe.name for run in judged}.values())
         if not judged:
-            problems.append(f"{folder}: no finished run in it that read the test or val split.")
+            problems.append(f"{folder}: it has no finished run that was evaluated on test or val.")
         elif len(recipes) > 1:
             problems.append(
-                f"{folder}: runs of {len(recipes)} recipes ({', '.join(recipes)}): "
-                "name the run folders one by one."
+                f"{folder}: it has runs of {len(recipes)} recipes ({', '.join(recipes)}): "
+                "list the run folders one by one."
             )
         else:
             name = folder.name if names.count(folder.name) == 1 else str(folder)
@@ -97,7 +127,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
 def _split_duplicates(runs: list[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:
     """Return the first run of each seed, in their order, and the duplicates.
 
-    The same seed again is no further evidence, though it may look like a sample without spread.
+    A copy of a run adds no evidence, but would look like a sample without variance.
     """
     seen: set[int] = set()
     unique: list[RunRecord] = []
@@ -110,16 +140,31 @@ def _split_duplicates(runs: list[RunRecord]) -> tuple[list[RunRecord], list[RunR
 
 
 def seed_order(run: RunRecord) -> tuple[int, str]:
-    """By seed, as far as it is known, then by name."""
+    """Sort by seed, unknown ones first, then by name."""
     return (-1 if run.seed is None else run.seed, run.path.name)
 
 
-def _differences(groups: list[SeedGroup]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def recipe_differences(recipes: Sequence[Recipe]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the keys in which recipes differ, with the value of each as text."""
     ignored = {"name", "description"}
-    recipes = [_flatten(group.runs[0].recipe.model_dump(exclude=ignored)) for group in groups]
-    keys = dict.fromkeys(key for recipe in recipes for key in recipe)
-    rows = ((key, tuple(str(recipe.get(key, "-")) for recipe in recipes)) for key in keys)
-    return tuple((key, values) for key, values in rows if len(set(values)) > 1)
+    tables = [_flatten(recipe.model_dump(exclude=ignored)) for recipe in recipes]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    keys_differing = [key for key in keys if len({str(table.get(key)) for table in tables}) > 1]
+    return tuple(
+        (key, tuple(_value_text(table.get(key, "-")) for table in tables)) for key in keys_differing
+    )
+
+
+def _value_text(value: Any) -> str:
+    """Return a value of a recipe as text, a float with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _environment_differences(
+    groups: Sequence[SeedGroup],
+) -> list[tuple[str, tuple[str, ...]]]:
+    rows = [(key, tuple(group.environment(key) for group in groups)) for key in SAMPLE_KEYS]
+    return [(f"environment.{key}", values) for key, values in rows if len(set(values)) > 1]
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

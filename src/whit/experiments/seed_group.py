@@ -1,4 +1,4 @@
-"""Runs of one recipe over seeds, as one row of evidence in study and compare."""
+"""Runs of one recipe over seeds, as one row of study and compare."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from whit.experiments import statistics
 from whit.experiments.statistics import SampleStats, SignificanceTest
 from whit.runs.reader import RunRecord
 from whit.runs.result import Evaluation
-from whit.system.numbers import percent
+from whit.system.display.html_tables import html_columns, html_table, html_text
+from whit.system.display.line_plot import dot_plot
+from whit.system.numbers import percent, round_json
 from whit.system.text_tables import stacked_table, wrap
 
-# What must be equal in the runs of one sample: keys of environment.json, and their names.
-_SAMPLE_KEYS = {
+# What should be equal in the runs of one sample: keys of environment.json, and their names.
+SAMPLE_KEYS = {
     "data_sha256": "data",
     "model_sha256": "source of the model",
     "teacher_sha256": "teacher",
@@ -30,9 +32,11 @@ _SAMPLE_KEYS = {
     "device": "device",
 }
 TABLE_HEAD = (
-    *("recipe", "seeds", "mean %", "± sd", "95 % interval", "smallest", "largest", "met"),
+    *("recipe", "seeds", "mean %", "± sd", "95 % interval", "min %", "max %", "met"),
     *("best epoch %", "split", "params", "epochs", "seconds"),
 )
+_TABLE_ALIGN = "Lrrrrrrrrlrrr"
+_MAX_COLUMNS = 3  # recipes as columns of one HTML table, so that it is narrow
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class SeedGroup:
 
     @property
     def split(self) -> str:
-        """`test`, or `val` for a recipe that leaves the test split alone."""
+        """`test`, or `val` for a recipe that does not evaluate on test."""
         return "test" if self.runs[0].recipe.eval.test else "val"
 
     @cached_property
@@ -69,7 +73,7 @@ class SeedGroup:
 
     @cached_property
     def best(self) -> SampleStats | None:
-        """Percent at each run's best epoch; None where only the last epoch was read."""
+        """Percent at each run's best epoch; None where only the last epoch was evaluated."""
         curves = [[e for epoch in run.log for e in epoch.evaluations if e.split == self.split]
                   for run in self.runs]  # fmt: skip
         if any(len(curve) < 2 for curve in curves):
@@ -78,7 +82,7 @@ class SeedGroup:
 
     @property
     def num_passed(self) -> int | None:
-        """How many runs meet the budget; None where it is open, as without a test split."""
+        """How many runs meet the budget; None where that is pending, as without a test split."""
         verdicts = [_result(run)["verdict"] for run in self.runs]
         return None if "pending" in verdicts else verdicts.count("met")
 
@@ -105,20 +109,24 @@ class SeedGroup:
         """Mean seconds of a run, in all."""
         return fmean(_result(run)["seconds"]["total"] for run in self.runs)
 
+    def environment(self, key: str) -> str:
+        """Return the values of a key of environment.json in these runs as text, each once."""
+        return ", ".join(sorted({_environment(run, key) for run in self.runs}))
+
     @property
     def notes(self) -> list[str]:
-        """What makes the runs less than one sample: different data, code, machines, threads."""
+        """Why the runs may not be one sample: different data, code, machines, threads."""
         notes = []
         if self.diverged:
             seeds = ", ".join(str(run.seed) for run in self.diverged)
-            notes.append(f"diverged with seed {seeds}: in no mean, and counted as missed.")
+            notes.append(f"diverged with seed {seeds}: excluded from the mean, counted as missed.")
         for run in self.duplicates:
-            notes.append(f"seed {run.seed} is there again in {run.path}: counted once.")
-        for key, label in _SAMPLE_KEYS.items():
+            notes.append(f"seed {run.seed} occurs again in {run.path}: counted once.")
+        for key, label in SAMPLE_KEYS.items():
             counts = Counter(sorted(_environment(run, key) for run in self.runs))
             if len(counts) > 1:
                 listed = ", ".join(f"{value} ({count})" for value, count in counts.items())
-                notes.append(f"not all by the same {label}: {listed}.")
+                notes.append(f"runs differ in {label}: {listed}.")
         return [f"{self.name}: {note}" for note in notes]
 
     @property
@@ -158,16 +166,16 @@ class SeedGroup:
             "split": self.split,
             "seeds": len(self.runs),
             "params": self.params,
-            "epochs": self.epochs,
-            "accuracy": sample.mean,
-            "spread": sample.sd,
-            "interval": sample.interval,
-            "smallest": _percent(self.min),
-            "largest": _percent(self.max),
+            "epochs": round_json(self.epochs),
+            "accuracy": round_json(sample.mean),
+            "sd": round_json(sample.sd),
+            "interval": round_json(sample.interval),
+            "min": round_json(_percent(self.min)),
+            "max": round_json(_percent(self.max)),
             "met": self.num_passed,
             "diverged": [run.seed for run in self.diverged],
-            "best_epoch": self.best.mean if self.best else None,
-            "seconds": self.seconds,
+            "best_epoch": round_json(self.best.mean) if self.best else None,
+            "seconds": round_json(self.seconds),
             "seed": [run.seed for run in self.runs],
             "correct": [evaluation.correct for evaluation in self.last],
             "total": self.last[0].total,
@@ -177,27 +185,58 @@ class SeedGroup:
 
 
 def group_runs(name: str, runs: Sequence[RunRecord]) -> SeedGroup | None:
-    """Split runs of one recipe into those judged and those diverged; None where none was judged."""
+    """Group runs of one recipe; None where none has finished with an accuracy."""
     judged = tuple(run for run in runs if is_judged(run))
     diverged = tuple(run for run in runs if run.state == "diverged")
     return SeedGroup(name, judged, diverged) if judged else None
 
 
 def seeds_table(groups: Sequence[SeedGroup], width: int) -> str:
-    """Return what the seeds of each recipe reached and what they cost, in `width` columns."""
+    """Return the accuracy and cost of each recipe over its seeds, in `width` columns."""
     rows = [TABLE_HEAD, *(group.table_row for group in groups)]
-    return "\n\n".join([stacked_table(rows, "Lrrrrrrrrlrrr", width), *note_lines(groups, width)])
+    return "\n\n".join([stacked_table(rows, _TABLE_ALIGN, width), *note_lines(groups, width)])
+
+
+def seeds_html(groups: Sequence[SeedGroup]) -> str:
+    """Return the same table as HTML, and a dot for the accuracy of each seed."""
+    notes = "".join(html_text(note) for note in note_lines(groups, 10_000))
+    accuracies = [(group.name, group.accuracy.values) for group in groups]
+    split = groups[0].split if groups else ""
+    rows = [TABLE_HEAD, *(group.table_row for group in groups)]
+    if len(groups) <= _MAX_COLUMNS:
+        head, *body = zip(*rows, strict=True)
+        tables = [html_table(head, body, "l" + "r" * len(groups))]
+    else:
+        parts = (range(5), (0, *range(5, 9)), (0, *range(9, 13)))
+        tables = [_columns_html(rows, columns) for columns in parts]
+    return (
+        html_columns(*tables)
+        + notes
+        + dot_plot(accuracies, f"{split} accuracy, %: each seed, and the mean")
+    )
+
+
+def _columns_html(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    head, *body = ([row[i] for i in columns] for row in rows)
+    return html_table(head, body, "".join(_TABLE_ALIGN[i] for i in columns))
 
 
 def note_lines(groups: Iterable[SeedGroup], width: int) -> list[str]:
     return [wrap(f"Note: {note}", width) for group in groups for note in group.notes]
 
 
-def compare_groups(a: SeedGroup, b: SeedGroup) -> SignificanceTest:
+def compare_groups(
+    pairs: Sequence[tuple[SeedGroup, SeedGroup]],
+) -> tuple[SignificanceTest, ...]:
+    """Test for each pair (a, b) whether `b` differs from `a`, corrected for several pairs."""
+    return statistics.correct_tests([_compare(a, b, len(pairs)) for a, b in pairs])
+
+
+def _compare(a: SeedGroup, b: SeedGroup, num_comparisons: int) -> SignificanceTest:
     """Test whether `b` differs from `a`.
 
-    By the seeds that both have, if there are two or more; else by all, as two samples; two
-    single runs by their images.
+    Paired by the seeds that both have, if there are two or more; else as two samples; two single
+    runs by their images.
     """
     by_seed = {run.seed: value for run, value in zip(b.runs, b.accuracy.values, strict=True)}
     pairs = [
@@ -206,9 +245,10 @@ def compare_groups(a: SeedGroup, b: SeedGroup) -> SignificanceTest:
         if run.seed is not None and run.seed in by_seed
     ]
     if len(pairs) > 1:
-        return statistics.paired_t_test(a.name, b.name, pairs)
+        return statistics.paired_t_test(a.name, b.name, pairs, num_comparisons)
     if len(a.runs) > 1 or len(b.runs) > 1:
-        return statistics.welch_t_test(a.name, b.name, a.accuracy.values, b.accuracy.values)
+        values = a.accuracy.values, b.accuracy.values
+        return statistics.welch_t_test(a.name, b.name, *values, num_comparisons)
     difference = b.accuracy.mean - a.accuracy.mean
     wrong_a, wrong_b = (set(group.last[0].misclassified) for group in (a, b))
     if not (a.last[0].misclassified or a.last[0].correct == a.last[0].total) or a.split != "test":
@@ -218,17 +258,19 @@ def compare_groups(a: SeedGroup, b: SeedGroup) -> SignificanceTest:
 
 
 def require_same_split(groups: Sequence[SeedGroup]) -> None:
-    """Raise InputError unless all were judged on the same images."""
+    """Raise InputError unless all were evaluated on the same images."""
     judged = {
         f"{group.runs[0].recipe.data.name}, {group.split} ({group.last[0].total} images)"
         for group in groups
     }
     if len(judged) > 1:
-        raise InputError(f"the runs were judged on different images: {'; '.join(sorted(judged))}.")
+        raise InputError(
+            f"the runs were evaluated on different images: {'; '.join(sorted(judged))}."
+        )
 
 
 def is_judged(run: RunRecord) -> bool:
-    """Whether a run came to its end and read a split after its last epoch."""
+    """Whether a run finished and was evaluated after its last epoch."""
     return run.state == "finished" and (
         _result(run)["test"]["correct"] is not None or run.last_val is not None
     )

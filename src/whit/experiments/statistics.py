@@ -1,20 +1,24 @@
-"""What a sample of seeds shows: its mean with an interval, and whether a difference is real.
+"""Statistics of accuracies over seeds: means with confidence intervals, and significance tests.
 
-All intervals are Student's t at 95 %; they speak of more seeds on the same images, not of other
-images.
+Intervals are Student's t at 95 %. They describe the variation over seeds on the same images, not
+over other images.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from statistics import fmean, stdev
 from typing import Any
 
+from whit.system.numbers import round_json
+
 LEVEL = 0.95
-_MAX_SEEDS = 1000  # more than anybody will train; beyond it a number would say little
+_MAX_SEEDS = 1000  # far more than anybody trains
+_MIN_P = 0.0001  # smaller p-values are printed as below it
 _NO_SPREAD = 1e-9  # points: far below one image of any test split, far above what floats lose
 
 
@@ -42,12 +46,14 @@ class SampleStats:
 
 @dataclass(frozen=True)
 class SignificanceTest:
-    """`b` - `a` in points of accuracy, with its 95 % interval where there is one.
+    """`b` - `a` in percentage points of accuracy, with its 95 % interval where there is one.
 
-    `p_value` is how often chance alone would give one at least as large, None where a single
-    seed, or several without any spread, cannot say. `seeds_needed` is how many further seeds on
-    each side would probably show a difference of this size; None when it is significant already or
-    more than 1,000 would be needed.
+    `p_value` is the probability of a difference at least as large if the recipes were equal; None
+    where a single seed, or seeds without variance, allow no test. Where it is one of
+    `num_comparisons` tests, `adjusted_p` is the p-value after Holm's correction, which decides
+    significance; the interval is not corrected. `seeds_needed` is about how many more seeds per
+    recipe would make a difference of this size significant; None when it already is, or when more
+    than 1,000 would be needed.
     """
 
     a: str
@@ -57,64 +63,94 @@ class SignificanceTest:
     p_value: float | None
     method: str
     seeds_needed: int | None = None
+    adjusted_p: float | None = None
+    num_comparisons: int = 1
 
     @property
     def is_significant(self) -> bool:
-        return self.p_value is not None and self.p_value < 1 - LEVEL
+        p_value = self.p_value if self.adjusted_p is None else self.adjusted_p
+        return p_value is not None and p_value < 1 - LEVEL
 
     def to_json(self) -> dict[str, Any]:
         return {
             "a": self.a,
             "b": self.b,
-            "difference": self.difference_pp,
-            "interval": self.interval,
-            "p_value": self.p_value,
+            "difference": round_json(self.difference_pp),
+            "interval": round_json(self.interval),
+            "p_value": _json_p(self.p_value),
+            "adjusted_p_value": _json_p(self.adjusted_p),
             "method": self.method,
-            "is_shown": self.is_significant,
-            "more_seeds": self.seeds_needed,
-            "said": str(self),
+            "is_significant": self.is_significant,
+            "seeds_needed": self.seeds_needed,
+            "text": str(self),
         }
 
     def __str__(self) -> str:
-        text = f"{self.b} against {self.a}: {self.difference_pp:+.3f} points"
+        text = f"{self.b} vs. {self.a}: {self.difference_pp:+.3f} percentage points"
         if self.interval:
             low, high = self.interval
             text += f", 95 % interval {low:+.3f} to {high:+.3f}"
         if self.p_value is not None:
-            text += f", p = {self.p_value:.2g}"
+            text += f", {format_p(self.p_value)}"
+        if self.adjusted_p is not None:
+            text += f", Holm-adjusted for {self.num_comparisons} comparisons "
+            text += format_p(self.adjusted_p)
         return f"{text} ({self.method}): {self._conclusion()}"
 
     def _conclusion(self) -> str:
         if self.is_significant and self.interval is None:
-            return "these two networks differ. Of their recipes one seed says little: train more."
+            return (
+                "these two trained networks differ significantly. One seed says little about their "
+                "recipes: train more seeds."
+            )
         if self.is_significant:
             better, worse = (self.b, self.a) if self.difference_pp > 0 else (self.a, self.b)
-            return f"the evidence suffices: {better} is better than {worse}."
-        text = "the evidence does not suffice to call one better"
+            return f"statistically significant, {better} is better than {worse}."
+        if self.p_value is None:
+            return "no significance test is possible; train more seeds per recipe."
+        text = "not statistically significant"
         if self.interval is None:
-            return f"{text}; train more seeds of each."
+            return f"{text}; train more seeds per recipe."
         if self.seeds_needed is None:
-            return f"{text}, and {_MAX_SEEDS:,} seeds would not either if it is as small as seen."
+            return f"{text}; even {_MAX_SEEDS:,} seeds could not resolve a difference this small."
         return (
-            f"{text}; if the difference is as large as seen, about {self.seeds_needed:,} more "
-            f"seed{'s' if self.seeds_needed > 1 else ''} of each would."
+            f"{text}; about {self.seeds_needed:,} more seed{'s' if self.seeds_needed > 1 else ''} "
+            "per recipe would be needed to detect a difference this large."
         )
 
 
-def paired_t_test(a: str, b: str, pairs: Sequence[tuple[float, float]]) -> SignificanceTest:
-    """Compare two recipes by the seeds that both were trained with: Student's t for pairs."""
+def format_p(p_value: float) -> str:
+    """Return `p = 0.012`, or `p < 0.0001`: a p-value is never printed as 0."""
+    return f"p < {_MIN_P:.4f}" if p_value < _MIN_P else f"p = {p_value:.2g}"
+
+
+def _json_p(p_value: float | None) -> float | None:
+    """Return six significant digits; a p-value too small for a float is the smallest one."""
+    return None if p_value is None else float(f"{max(p_value, sys.float_info.min):.6g}")
+
+
+def paired_t_test(
+    a: str, b: str, pairs: Sequence[tuple[float, float]], num_comparisons: int = 1
+) -> SignificanceTest:
+    """Compare two recipes by the seeds that both were trained with."""
     gaps = [value_b - value_a for value_a, value_b in pairs]
     n, sd = len(gaps), stdev(gaps)
-    method = f"Student's t, {n} seeds in pairs"
-    return _t_test(a, b, fmean(gaps), sd / math.sqrt(n), n - 1, sd, n, method)
+    test = _t_test(
+        fmean(gaps), error=sd / math.sqrt(n), dof=n - 1, sd=sd, n=n, num_comparisons=num_comparisons
+    )
+    return test.to_test(a, b, f"paired t-test, n = {n}")
 
 
 def welch_t_test(
-    a: str, b: str, values_a: Sequence[float], values_b: Sequence[float]
+    a: str,
+    b: str,
+    values_a: Sequence[float],
+    values_b: Sequence[float],
+    num_comparisons: int = 1,
 ) -> SignificanceTest:
-    """Compare two samples of different seeds by Welch's t (Biometrika 1947).
+    """Compare two samples of different seeds by Welch's t-test (Biometrika 34, 1947).
 
-    One of them may be a single seed: its spread is then taken to be that of the other.
+    One of them may be a single seed: its variance is then taken to be that of the other.
     """
     n_a, n_b = len(values_a), len(values_b)
     variance_a, variance_b = (
@@ -127,41 +163,100 @@ def welch_t_test(
     else:
         squares = part_a**2 / (n_a - 1) + part_b**2 / (n_b - 1)
         dof = (part_a + part_b) ** 2 / squares if squares else float(n_a + n_b - 2)
-    method = f"Welch's t, {n_a} and {n_b} seeds"
-    difference = fmean(values_b) - fmean(values_a)
-    sd, error = math.sqrt(variance_a + variance_b), math.sqrt(part_a + part_b)
-    return _t_test(a, b, difference, error, dof, sd, min(n_a, n_b), method)
+    test = _t_test(
+        fmean(values_b) - fmean(values_a),
+        error=math.sqrt(part_a + part_b),
+        dof=dof,
+        sd=math.sqrt(variance_a + variance_b),
+        n=min(n_a, n_b),
+        num_comparisons=num_comparisons,
+    )
+    return test.to_test(a, b, f"Welch's t-test, n = {n_a} and {n_b}")
 
 
 def mcnemar_test(a: str, b: str, difference: float, only_a: int, only_b: int) -> SignificanceTest:
-    """Compare two single runs by the images that only one of them got right: McNemar, exact.
+    """Compare two single runs by the images that only one of them classifies correctly.
 
-    It says whether these two networks differ, not whether their recipes do (Biometrika 1947).
+    McNemar's exact test (Psychometrika 12, 1947) compares these two networks, not their recipes.
     """
     n, fewer = only_a + only_b, min(only_a, only_b)
     tail = sum(math.comb(n, k) for k in range(fewer + 1))
     p_value = min(1.0, 2 * tail / 2**n)
-    method = f"McNemar on {n} images, one seed each"
+    method = f"McNemar's exact test, {n} images differ, one seed each"
     return SignificanceTest(a, b, difference, None, p_value, method)
 
 
+@dataclass(frozen=True)
+class _TTest:
+    difference: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+    seeds_needed: int | None
+
+    def to_test(self, a: str, b: str, method: str) -> SignificanceTest:
+        if self.p_value is None:
+            method += ", no variance"
+        return SignificanceTest(
+            a, b, self.difference, self.interval, self.p_value, method, self.seeds_needed
+        )
+
+
 def _t_test(
-    a: str, b: str, difference: float, error: float, dof: float, sd: float, n: int, method: str
-) -> SignificanceTest:
+    difference: float, *, error: float, dof: float, sd: float, n: int, num_comparisons: int
+) -> _TTest:
+    """Test a difference of standard error `error`; `sd` is that of one seed of each recipe."""
     if error < _NO_SPREAD:
-        # Few seeds tie by chance on a grain of one image, which says nothing of the next seed.
-        method += ", which do not spread at all"
-        return SignificanceTest(a, b, difference, None, None, method)
+        # A few seeds may agree by chance to within one image, which says nothing of the next seed.
+        return _TTest(difference, None, None, None)
     half = t_critical(dof) * error
     p_value = t_two_sided_p(abs(difference) / error, dof)
+    # Holm's method always rejects below this share, and a test that it accepts lies above it.
+    alpha = (1 - LEVEL) / num_comparisons
     seeds_needed = None
-    if p_value >= 1 - LEVEL and difference:
-        # Of the fewest seeds on each side whose interval would leave out zero.
+    if p_value >= alpha and difference:
         counts = range(2, _MAX_SEEDS + 1)
-        errors = ((k, t_critical(k - 1) * sd / math.sqrt(k)) for k in counts)
-        seeds_needed = next((max(1, k - n) for k, half in errors if half < abs(difference)), None)
-    interval = (difference - half, difference + half)
-    return SignificanceTest(a, b, difference, interval, p_value, method, seeds_needed)
+        halves = ((k, t_critical(k - 1, 1 - alpha) * sd / math.sqrt(k)) for k in counts)
+        seeds_needed = next((max(1, k - n) for k, h in halves if h < abs(difference)), None)
+    return _TTest(difference, (difference - half, difference + half), p_value, seeds_needed)
+
+
+def holm_adjust(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for multiple comparisons by Holm's step-down method.
+
+    Rejecting those below 5 % bounds the probability of any false rejection by 5 %, whatever the
+    dependence of the tests (Holm, Scandinavian Journal of Statistics 6(2), 1979, 65-70).
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def correct_tests(tests: Sequence[SignificanceTest]) -> tuple[SignificanceTest, ...]:
+    """Return the tests of one comparison with Holm's correction, where there are several."""
+    tested = [test.p_value for test in tests if test.p_value is not None]
+    if len(tested) < 2:
+        return tuple(tests)
+    adjusted = iter(holm_adjust(tested))
+    return tuple(
+        test
+        if test.p_value is None
+        else replace(test, adjusted_p=next(adjusted), num_comparisons=len(tested))
+        for test in tests
+    )
+
+
+def describe_correction(tests: Sequence[SignificanceTest]) -> str | None:
+    """Return one sentence about the correction of `tests`; None where there is none."""
+    counts = {test.num_comparisons for test in tests if test.adjusted_p is not None}
+    if not counts:
+        return None
+    return (
+        f"Significance is judged by p-values adjusted for {counts.pop()} comparisons (Holm's "
+        "method); the intervals are not adjusted."
+    )
 
 
 @cache

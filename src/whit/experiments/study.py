@@ -1,27 +1,33 @@
-"""Studies: recipes trained over several seeds, resumed where they stopped, and compared.
+"""Studies: recipes trained over several seeds in parallel, resumed, and compared.
 
     <root>/<recipe>-<digest>/seed-<n>/     a run folder each
 
-Equal recipes have equal folders, so a study resumes where an earlier one stopped, and two
-studies of one recipe share its seeds. There is no index: everything is read back from the runs.
+Equal recipes have equal folders, so a study resumes an earlier one, and two studies of one recipe
+share its seeds. There is no index: everything is read from the run folders.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from whit.errors import InputError
 from whit.experiments.comparison import Comparison, compare
 from whit.experiments.execution.job import Executor, Job, Outcome
 from whit.experiments.seed_group import group_runs
+from whit.models.registry import in_memory_spec
 from whit.recipes.budget import BudgetInfeasible, Violation
 from whit.recipes.recipe import Recipe, recipe_id
 from whit.runs.reader import RunRecord, read_run
 from whit.system.atomic_files import unwritable_reason
+from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.signals import SignalHandler, StopRequested
 from whit.system.text_tables import wrap
 from whit.training.callback import Callback, Subject
@@ -64,18 +70,26 @@ class Study:
     def table(self, width: int = 100) -> str:
         parts = [self.comparison.table(width)] if self.comparison else []
         parts += [wrap(failure, width) for failure in self.failures]
-        parts.append("Run folders: " + ", ".join(str(arm.folder) for arm in self.arms))
+        parts.append(self._folders)
         return "\n\n".join(parts)
+
+    @property
+    def _folders(self) -> str:
+        return "Run folders: " + ", ".join(str(arm.folder) for arm in self.arms)
 
     def __str__(self) -> str:
         return self.table()
 
     __repr__ = __str__  # a prompt shows what print shows
 
+    def _repr_html_(self) -> str:
+        comparison = self.comparison.html() if self.comparison else ""
+        return html_block(comparison, html_list(self.failures), html_text(self._folders))
+
 
 @dataclass
 class StudyProgress:
-    """How far one recipe of a study is."""
+    """Progress of one recipe of a study."""
 
     arm: StudyArm
     num_seeds: int
@@ -84,30 +98,37 @@ class StudyProgress:
 
 
 class ExperimentCallback(Callback[Subject]):
-    """Base of the callbacks of what trains many runs."""
+    """Base of the callbacks of a study or a search."""
 
     def on_progress(self) -> None:
         """An epoch of a run has ended, or half a second has passed."""
 
     def on_run_end(self, name: str, folder: Path, outcome: Outcome) -> None:
-        """A run has ended, whatever its outcome."""
+        """A run has ended, with any outcome."""
 
 
 class StudyCallback(ExperimentCallback[Sequence[StudyProgress]]):
     """Base of the callbacks of a study."""
 
 
-def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]:
+def plan_variants(
+    recipes: Sequence[Recipe], root: Path, model: nn.Module | None = None
+) -> tuple[StudyArm, ...]:
     """Name the recipes of a study. Raises InputError for duplicates, or an unwritable `root`.
 
-    Raises BudgetInfeasible when one of them can never keep its budget.
+    `model` takes the place of the recipes' own. Whether two models given in Python are the same
+    cannot be known, so the folders of such a study are new ones. Raises BudgetInfeasible when one
+    of them can never meet its budget.
     """
+    if model is not None:
+        spec = in_memory_spec(model)
+        recipes = [recipe.model_copy(update={"model": spec}) for recipe in recipes]
     ids = [recipe_id(recipe) for recipe in recipes]
     duplicates = sorted({name for name in ids if ids.count(name) > 1})
-    problems = [f"{name.rpartition('-')[0]}: given twice." for name in duplicates]
+    problems = [f"{name.rpartition('-')[0]}: listed twice." for name in duplicates]
     problems += [
-        f"{recipe.name}: reads neither the test nor the val split, so a study of it shows "
-        'nothing: set eval.test = true, or data.val_size and eval.each_epoch = "val".'
+        f"{recipe.name}: evaluates on neither test nor val, so there is nothing to compare: "
+        'set eval.test = true, or data.val_size and eval.each_epoch = "val".'
         for recipe in recipes
         if not recipe.eval.test and recipe.eval.each_epoch != "val"
     ]
@@ -115,11 +136,11 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
         problems.append(f"--out {root}: {problem}")
     evaluated = {(r.data.name, r.eval.test or r.data.val_size) for r in recipes}
     if len(evaluated) > 1:
-        problems.append("the recipes are not judged on the same images: give them the same data.")
+        problems.append("the recipes are evaluated on different images: give them the same data.")
     violations: list[Violation] = []
     for recipe in recipes:
         try:
-            plan = make_plan(recipe)
+            plan = make_plan(recipe, model)
         except InputError as error:
             problems += error.problems
             continue
@@ -130,10 +151,19 @@ def plan_variants(recipes: Sequence[Recipe], root: Path) -> tuple[StudyArm, ...]
     if violations:
         raise BudgetInfeasible(violations)
     names = [recipe.name for recipe in recipes]
+    if model is not None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        ids = [_new_name(root, f"{name}-{stamp}") for name in ids]
     return tuple(
         StudyArm(recipe.name if names.count(recipe.name) == 1 else name, recipe, root / name)
         for recipe, name in zip(recipes, ids, strict=True)
     )
+
+
+def _new_name(root: Path, name: str) -> str:
+    """Return `name`, or with a number what is not in `root` yet."""
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(candidate for candidate in names if not os.path.lexists(root / candidate))
 
 
 def run_study(
@@ -148,15 +178,15 @@ def run_study(
     callback: StudyCallback | None = None,
     signals: SignalHandler | None = None,
 ) -> Study:
-    """Train every seed of every recipe that has no result yet, and read all of them back.
+    """Train every seed of every recipe that has no result yet, and return the results of all.
 
     A seed that fails or diverges does not stop the others. Raises InputError, before anything is
     trained, when finished seeds were trained from another model, teacher or data, unless
     `allow_changes`, or when others cannot be written; Interrupted when `signals` received one:
-    the seeds under way are saved by then, or are being saved.
+    the running seeds are saved by then, or are being saved.
     """
     callback = callback or StudyCallback()
-    # Seed by seed, so that a stopped study has every recipe equally often.
+    # Seed by seed, so that a stopped study has as many seeds of each recipe.
     keys = [(arm, seed) for seed in seeds for arm in arms]
     runs, failures = _read_runs(keys)
     already_read = {*runs, *failures}
@@ -214,7 +244,9 @@ def run_study(
     num_runs = len(seeds) * len(arms)
     with callback:
         if num_done():
-            message = f"{num_done()} of {num_runs} seeds have ended before."
+            message = f"Resuming: {num_done()} of {num_runs} runs already finished."
+            if num_done() == num_runs:
+                message = f"All {num_runs} runs already finished."
             callback.on_resume(list(progress.values()), [message])
         else:
             callback.on_start(list(progress.values()))
@@ -229,8 +261,8 @@ def run_study(
                 callback.on_run_end(name, Path(job.folder), outcome)
         except StopRequested as stop:
             raise stop.to_error(
-                f": {num_done()} of {num_runs} seeds have ended, the others are saved. "
-                "The same command goes on."
+                f": {num_done()} of {num_runs} runs finished, running ones saved. Run the same "
+                "command again to resume."
             ) from None
     return read_study(arms, seeds, failures)
 
@@ -238,15 +270,15 @@ def run_study(
 def read_study(
     arms: Sequence[StudyArm], seeds: Sequence[int], failed: Mapping[_Key, tuple[str, ...]]
 ) -> Study:
-    """Read a study back from its run folders; every seed has a result there, or is a failure."""
+    """Read a study from its run folders; a seed without a result is a failure."""
     runs, damaged = _read_runs([(arm, seed) for arm in arms for seed in seeds])
     failures = {**failed}
     diverged, groups = [], []
     for arm in arms:
         for seed in seeds:
             message = (
-                f"{arm.name}, seed {seed}: its run ended, but {arm.run_folder(seed)} holds no "
-                "result. The same command goes on."
+                f"{arm.name}, seed {seed}: its run ended, but {arm.run_folder(seed)} has no "
+                "result. Run the same command again to resume it."
             )
             if (arm.name, seed) not in runs:
                 failures.setdefault((arm.name, seed), damaged.get((arm.name, seed), (message,)))

@@ -1,4 +1,4 @@
-"""Progress of a study on a console: one live table on a terminal, lines elsewhere."""
+"""Progress of a study: one live table on a terminal and in a notebook, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from whit.experiments.seed_group import SeedGroup, is_judged
 from whit.experiments.statistics import SampleStats
 from whit.experiments.study import StudyCallback, StudyProgress
 from whit.runs.reader import read_run
+from whit.system.display.html_tables import html_progress, html_table
+from whit.system.display.jupyter import in_notebook
 from whit.system.numbers import percent
 from whit.system.text_tables import text_table
-from whit.training.progress import LiveTable, Reporter
+from whit.training.progress import LiveTable, NotebookTable, Reporter
 
 
 class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
@@ -58,8 +60,8 @@ class StudyLineReporter(Reporter[Sequence[StudyProgress]], StudyCallback):
         )
 
 
-class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
-    """The same lines above one live table: seeds done and running, and the time left."""
+class StudyTable(StudyLineReporter):
+    """The rows of a live table: seeds done and running, and the remaining time."""
 
     def __init__(self, console: Console):
         super().__init__(console)
@@ -67,11 +69,12 @@ class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
         self.epochs_before = 0  # done by earlier studies
 
     def on_start(self, subject: Sequence[StudyProgress]) -> None:
+        self.epochs_before = _epochs_done(subject)
         super().on_start(subject)
-        self.epochs_before = self._epochs_done()
 
-    def render(self) -> str:
-        rows = [("recipe", "done", "mean %", "± sd", "under way")]
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the cells of the table, the header first."""
+        rows: list[tuple[str, ...]] = [("recipe", "done", "mean %", "± sd", "running")]
         for progress in self.subject:
             arm = progress.arm
             sample = SampleStats(tuple(self.percents.get(arm.folder, ())))
@@ -83,25 +86,55 @@ class StudyTableReporter(StudyLineReporter, LiveTable[Sequence[StudyProgress]]):
             mean = f"{sample.mean:.3f}" if sample.values else "-"
             sd = "-" if len(sample.values) < 2 else f"{sample.sd:.3f}"
             rows.append((arm.name, done, mean, sd, ", ".join(running) or "-"))
-        return f"{text_table(rows, 'LrrrL', self.console.width - 1)}\n{self._time_left()}"
+        return rows
 
-    def _time_left(self) -> str:
+    @property
+    def fraction_done(self) -> float:
+        """The share of all epochs that are done."""
+        return _epochs_done(self.subject) / self._num_epochs
+
+    @property
+    def _num_epochs(self) -> int:
+        return sum(p.num_seeds * p.arm.recipe.train.epochs for p in self.subject)
+
+    def time_left(self) -> str:
         """Extrapolate from the epochs of this study itself."""
-        elapsed, done = time.monotonic() - self.started, self._epochs_done()
-        if done <= self.epochs_before:
+        elapsed, done = time.monotonic() - self.started, _epochs_done(self.subject)
+        if done <= self.epochs_before or done >= self._num_epochs:
             return f"{elapsed:.0f} s"
-        total = sum(p.num_seeds * p.arm.recipe.train.epochs for p in self.subject)
-        left = elapsed * (total - done) / (done - self.epochs_before)
+        left = elapsed * (self._num_epochs - done) / (done - self.epochs_before)
         return f"{elapsed:.0f} s, about {left:.0f} s left"
 
-    def _epochs_done(self) -> int:
-        return sum(
-            len(p.done) * p.arm.recipe.train.epochs + sum(p.running.values()) for p in self.subject
-        )
+
+class StudyTableReporter(StudyTable, LiveTable[Sequence[StudyProgress]]):
+    """A line for each seed that ends, above one live table."""
+
+    def render(self) -> str:
+        return f"{text_table(self.rows(), 'LrrrL', self.console.width - 1)}\n{self.time_left()}"
+
+
+class StudyNotebookReporter(StudyTable, NotebookTable[Sequence[StudyProgress]]):
+    """The same table in a notebook, with a bar above it and the lines below."""
+
+    def render_html(self) -> str:
+        head, *rows = self.rows()
+        num_done = sum(len(progress.done) for progress in self.subject)
+        num_runs = sum(progress.num_seeds for progress in self.subject)
+        text = f"{num_done} of {num_runs} seeds ended, {self.time_left()}"
+        return html_progress(self.fraction_done, text) + html_table(head, rows, "LrrrL")
+
+
+def _epochs_done(subject: Sequence[StudyProgress]) -> int:
+    return sum(len(p.done) * p.arm.recipe.train.epochs + sum(p.running.values()) for p in subject)
 
 
 def make_study_callback(console: Console, quiet: bool) -> StudyCallback:
-    """Return the reporter of a study: a table on a terminal, lines elsewhere; none when quiet."""
+    """Return the reporter of a study: a live table or, where there is none, lines.
+
+    When quiet it reports nothing.
+    """
     if quiet:
         return StudyCallback()
+    if in_notebook():
+        return StudyNotebookReporter(console)
     return StudyTableReporter(console) if console.is_terminal else StudyLineReporter(console)

@@ -1,3 +1,3 @@
-"""A trained network as ONNX, C or one HTML file, proven equal to what was trained."""
+"""A trained network as ONNX, C or one HTML file, verified against the trained model."""
 
 __all__ = ["exporter", "targets"]

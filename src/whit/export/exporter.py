@@ -1,7 +1,8 @@
-"""Exporting a finished run, with the proof that the export is what was trained."""
+"""Exports a finished run and verifies that the export computes what the trained model computes."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.system.atomic_files import atomic_write, atomic_write_directory, disk_error_advice
+from whit.system.console import OnStage, ignore_stage
 from whit.system.numbers import percent
 from whit.system.optional_deps import require_extra
 from whit.system.text_tables import wrap
@@ -25,17 +27,23 @@ from whit.training.evaluation import predict
 from whit.verification.provenance import current_digests, diff_inputs
 from whit.verification.restore import LoadedRun, load_run_model
 
-_MAX_ERROR = 1e-3  # of the largest logit
-_MAX_TIE = 1e-4  # of it: sums of float32 in another order decide between logits as near as this
+_SIZE_TEXTS = {
+    "constants": "{:,} bytes of constants",
+    "ram": "{:,} bytes of static RAM",
+    "code_estimate": "about {:,} bytes of code (estimate from compiling with -Os for "
+    f"{platform.machine()})",
+}
+_MAX_ERROR = 1e-3  # relative to the largest logit
+_MAX_TIE = 1e-4  # likewise: logits this close may change order by float32 summation order
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How two ways of running a network agree on the same images."""
+    """How closely an export and the model agree on the same images."""
 
     num_images: int
     same_class: int
-    largest_difference: float  # of any logit
+    max_abs_difference: float  # of logits
 
     @classmethod
     def between(cls, ours: Tensor, theirs: Tensor) -> ParityReport:
@@ -50,70 +58,80 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written, and how it agrees with the network on a whole split."""
+    """What was written, and how it agrees with the model on a complete split."""
 
     target: str
     int8: bool
     path: Path
     num_bytes: int
-    constants: int  # numbers that the fused graph stores
+    constants: int  # values that the fused graph stores
     macs: int
     split: str
     correct: int  # images of the split that the export classifies correctly
-    ran_by: str  # what computed the export's logits
-    proof: ParityReport
-    sizes: Mapping[str, int]  # bytes of constants and memory, of targets that know them
+    runtime: str  # what computed the logits of the export
+    parity: ParityReport
+    sizes: Mapping[str, int]  # bytes: constants, ram, code_estimate; of targets that know them
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
         target, num_bytes = value.pop("target"), value.pop("num_bytes")
-        return {"form": target, **value, "path": str(self.path), "bytes": num_bytes}
+        return {"format": target, **value, "path": str(self.path), "bytes": num_bytes}
 
     def text(self, width: int = 100) -> str:
-        proof = self.proof
+        parity = self.parity
+        accuracy = percent(self.correct, parity.num_images)
         lines = [
-            f"{self.path}: {self.num_bytes:,} bytes with {self.constants:,} numbers, "
-            f"{self.macs:,} multiply-adds an image.",
-            f"The same class as the network on {proof.same_class:,} of {proof.num_images:,} "
-            f"{self.split} images; logits differ by at most {proof.largest_difference:.1e}.",
-            f"Right on {self.correct:,} of them ({percent(self.correct, proof.num_images)} %), "
-            f"computed by {self.ran_by}.",
+            f"{self.path}: {self.num_bytes:,} bytes; {self.constants:,} constants, "
+            f"{self.macs:,} multiply-adds per image.",
+            f"{parity.same_class:,} of {parity.num_images:,} {self.split} images: same class "
+            f"as the model; logits differ by at most {parity.max_abs_difference:.1e}.",
+            f"Accuracy of the export: {self.correct:,}/{parity.num_images:,} ({accuracy} %), "
+            f"computed by {self.runtime}.",
         ]
         if self.sizes:
-            sizes = (f"{value:,} bytes of {name}" for name, value in self.sizes.items())
-            lines.append(f"It needs {', '.join(sizes)}.")
+            sizes = (_SIZE_TEXTS[name].format(value) for name, value in self.sizes.items())
+            lines.append(f"Size: {'; '.join(sizes)}.")
         return "\n".join(wrap(line, width) for line in lines)
 
 
 def export_run(
-    run: Path, target: str, out: Path, model: nn.Module | None = None, *, int8: bool = False
+    run: Path,
+    target: str,
+    out: Path,
+    model: nn.Module | None = None,
+    *,
+    int8: bool = False,
+    on_stage: OnStage = ignore_stage,
 ) -> ExportResult:
-    """Write a finished run's network to `out` for a target of TARGETS.
+    """Export a finished run to `out` for a target of TARGETS, and verify it.
 
-    `model` is the network of a run that was given one in Python; `int8` asks for integers.
-    Raises InputError when the run has no weights, other weights than it was judged by, data or a
-    model's source that changed since, or a network that the target cannot hold, or when `out`
-    exists; RunFailed when the export turns out not to be the network, or cannot be written.
-    Nothing is written then.
+    `model` is required for runs whose model was given in Python; `int8` quantizes. `on_stage` is
+    called with the name of each slow stage.
+    Raises InputError if the run has no weights or if they were modified, if data or model source
+    changed since the run, if the target does not support the model, or if `out` exists; RunFailed
+    if the export does not match the model or cannot be written. Nothing is written in these cases.
     """
     chosen = TARGETS[target]
     if chosen.requires:
         require_extra("export", *chosen.requires)
     if int8 and chosen.no_int8:
-        raise InputError(f"--int8: {chosen.no_int8}: leave it out, or give --format c.")
+        raise InputError(f"--int8: {chosen.no_int8}. Omit --int8 or use --format c or onnx.")
     record = read_run(run)
     _require_exportable(record, out)
     trained = load_run_model(record, model)
     _require_unchanged(trained)
     graph, images = build_graph(trained), trained.split.images
+    count = f"{len(images):,} {trained.split.name} images"
+    on_stage(f"evaluating the network on {count}")
     expected = predict(trained.predictor, trained.split, trained.normalize)
     if int8:
-        # Integers are only near the network, so what they are made from must be the network.
+        # int8 only approximates the model, so the graph that is quantized is verified.
         _require_parity(trained, "graph", run_logits(graph, images), expected)
     exported = chosen.build(graph, trained, int8=int8)
-    logits, ran_by = chosen.run(exported, images)
+    on_stage(f"verifying the {target} export on {count}")
+    logits, runtime = chosen.run(exported, images)
     if not int8:
-        _require_parity(trained, f"{target} form", logits, expected)
+        _require_parity(trained, f"{target} export", logits, expected)
     _write(out, exported)
     return ExportResult(
         target,
@@ -124,7 +142,7 @@ def export_run(
         graph.macs,
         trained.split.name,
         int((logits.argmax(1) == trained.split.labels).sum()),
-        ran_by,
+        runtime,
         ParityReport.between(logits, expected),
         exported.sizes,
     )
@@ -149,27 +167,30 @@ def _require_exportable(run: RunRecord, out: Path) -> None:
         "weights_sha256"
     ):
         problems.append(
-            f"{run.path / layout.WEIGHTS}: not the weights that the run was judged by: "
-            "`whit audit` says more. They are not exported."
+            f"{run.path / layout.WEIGHTS}: modified since the run was evaluated, so they are not "
+            "exported. `whit audit` shows details."
         )
     try:
         if out.exists() or out.is_symlink():
-            problems.append(f"{out}: is there already: remove it, or name another by --out.")
+            problems.append(f"{out}: already exists: remove it, or choose another path with --out.")
         elif not out.parent.is_dir():
-            problems.append(f"{out}: the folder {out.parent} is not there.")
+            problems.append(
+                f"{out}: the folder {out.parent} does not exist: create it, or choose another path "
+                "with --out."
+            )
     except OSError as error:
-        problems.append(f"{out}: {error.strerror}: name another by --out.")
+        problems.append(f"{out}: {error.strerror}: choose another path with --out.")
     if problems:
         raise InputError(problems)
 
 
 def _require_unchanged(trained: LoadedRun) -> None:
-    """Raise InputError where the network, or what it would be proven on, is not the run's."""
+    """Raise InputError if data or model source changed since the run."""
     run = trained.run
     digests = current_digests(run.recipe, trained.dataset, with_teacher=False)
     problems = [
         f"{run.path}: {REPRODUCIBILITY_KEYS[change['what']]} changed since the run, so it is not "
-        "exported: put it back as it was, or train again."
+        "exported: restore it, or train again."
         for change in diff_inputs(run, digests)
         if change["before"] is not None
     ]
@@ -178,20 +199,19 @@ def _require_unchanged(trained: LoadedRun) -> None:
 
 
 def _require_parity(trained: LoadedRun, what: str, logits: Tensor, expected: Tensor) -> None:
-    """Raise RunFailed where logits are not those of the network."""
+    """Raise RunFailed if logits do not match those of the model."""
     if _is_equal(logits, expected):
         return
-    proof = ParityReport.between(logits, expected)
+    parity = ParityReport.between(logits, expected)
     raise RunFailed(
-        f"{trained.run.path}: its {what} is not the network, which is a defect of whit: "
-        f"{proof.same_class:,} of {proof.num_images:,} {trained.split.name} images fall into the "
-        f"same class, and logits differ by up to {proof.largest_difference:.1e}. Nothing was "
-        "written."
+        f"{trained.run.path}: the {what} does not match the model, which is a bug in whit: "
+        f"{parity.same_class:,} of {parity.num_images:,} {trained.split.name} images have the same "
+        f"class, and logits differ by up to {parity.max_abs_difference:.1e}. Nothing was written."
     )
 
 
 def _is_equal(logits: Tensor, expected: Tensor) -> bool:
-    """Whether logits (N, K) differ as sums in another order do, and only ties by their class."""
+    """Whether logits (N, K) agree up to float32 summation order, and classes except for ties."""
     size = 1 + float(expected.abs().max())
     error = float((logits - expected).abs().max())
     chosen = expected.gather(1, logits.argmax(1, keepdim=True))[:, 0]

@@ -1,7 +1,7 @@
-"""The ONNX target: one file with the fused graph, and onnxruntime to run it.
+"""The ONNX target: writes the fused graph to one file and runs it with onnxruntime.
 
-Built node by node, so that the same weights give the same bytes; nothing is traced again. `onnx`
-is imported by what needs it, as operators know this writer.
+Built node by node, without tracing; the same weights give the same bytes. `onnx` is imported inside
+functions, since the operator table imports this module.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     from whit.export.quantization.quantize import QuantizedProgram
 
-# The oldest opset with all that is used; Gelu is the newest of them. Its IR version is the one
-# of the same ONNX release.
+# The oldest opset with all operators used, of which Gelu is the newest; the IR version is that of
+# the same ONNX release.
 _OPSET, _IR = 20, 9
 OUTPUT = "logits"
 _BATCH_SIZE = 500
 
 
 def onnx_bytes(graph: Graph, quantized: QuantizedProgram | None = None) -> bytes:
-    """Return a graph as an ONNX file that reads `image` and gives `logits`, for any batch.
+    """Return an ONNX file with input `image` and output `logits`, for any batch size.
 
-    With `quantized`, the same graph with its weights in int8 and each value that the int8 program
-    keeps rounded to the same uint8 numbers (QuantizeLinear, DequantizeLinear).
+    With `quantized`, weights are int8 and activations are rounded like in the int8 program, by
+    QuantizeLinear and DequantizeLinear.
 
-    Raises onnx.checker.ValidationError, which would be a mistake of ours.
+    Raises onnx.checker.ValidationError, which would be a bug in whit.
     """
     import onnx
 
@@ -44,13 +44,13 @@ def onnx_bytes(graph: Graph, quantized: QuantizedProgram | None = None) -> bytes
 
 
 def onnx_logits(content: bytes, images: Tensor) -> Tensor:
-    """Return the logits (N, K) that onnxruntime gives for uint8 images (N, C, H, W)."""
+    """Return the logits (N, K) of uint8 images (N, C, H, W), computed by onnxruntime."""
     import onnxruntime  # type: ignore[import-untyped]
     import torch
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; it warns of machines without its own kind of clock
+    options.log_severity_level = 3  # errors only; it warns about clocks of some machines
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     parts = [
         session.run([OUTPUT], {INPUT: batch.numpy().astype(np.float32)})
@@ -60,7 +60,7 @@ def onnx_logits(content: bytes, images: Tensor) -> Tensor:
 
 
 class OnnxWriter:
-    """Writes one graph: its nodes and constants, in the order of its operations."""
+    """Writes the nodes and constants of one graph, in the order of its operations."""
 
     def __init__(self, graph: Graph, quantized: QuantizedProgram | None):
         self.graph = graph
@@ -86,8 +86,8 @@ class OnnxWriter:
             [value_info(OUTPUT, (len(graph.classes),))],
             list(self.stored.values()),
             doc_string=(
-                f"{graph.name}: reads pixels from 0 to 255 as float32, N x C x H x W, not "
-                "normalised; gives one logit a class."
+                f"{graph.name}: input: pixels 0..255 as float32, NCHW, not normalized; output: "
+                "one logit per class."
             ),
         )
         opset = helper.make_opsetid("", _OPSET)
@@ -97,42 +97,42 @@ class OnnxWriter:
         properties = {
             "name": graph.name,
             "classes": json.dumps(graph.classes),
-            "input": "pixels 0..255, float32, N C H W, not normalised",
-            "output": "logits, N K, in the order of classes",
-            "numbers": "int8" if self.quantized else "float32",
+            "input": "pixels 0..255, float32, NCHW, not normalized",
+            "output": "logits, NK, in the order of classes",
+            "precision": "int8" if self.quantized else "float32",
         }
         helper.set_model_props(model, properties)
         return model
 
     def _operations(self) -> Iterator[Operation]:
-        """The operations, which read the image as it is, or all its views in one batch."""
+        """The operations on the image or, with several shifts, on a batch of shifted images."""
         (_, height, width), shifts = self.graph.image_shape, self.graph.shifts
         if len(shifts) == 1:
             yield from self.graph.operations
             return
         max_shift = max(abs(pixels) for shift in shifts for pixels in shift)
-        around = self.array("views:around", [0, 0, max_shift, max_shift] * 2, np.int64)
-        wide = self.node("Pad", "views:wide", INPUT, around, mode="edge")
-        views = []
+        pads = self.array("tta:pads", [0, 0, max_shift, max_shift] * 2, np.int64)
+        padded = self.node("Pad", "tta:padded", INPUT, pads, mode="edge")
+        shifted = []
         for i, (right, down) in enumerate(shifts):
             top, left = max_shift - down, max_shift - right
-            start = self.array(f"view{i}:start", [top, left], np.int64)
-            stop = self.array(f"view{i}:stop", [top + height, left + width], np.int64)
+            start = self.array(f"tta:shift{i}:start", [top, left], np.int64)
+            stop = self.array(f"tta:shift{i}:stop", [top + height, left + width], np.int64)
             axes = self.array("axes:HW", [2, 3], np.int64)
-            views.append(self.node("Slice", f"view{i}", wide, start, stop, axes))
-        self.node("Concat", "views", *views, axis=0)
+            shifted.append(self.node("Slice", f"tta:shift{i}", padded, start, stop, axes))
+        batch = self.node("Concat", "tta:batch", *shifted, axis=0)
         for op in self.graph.operations:
-            yield replace(op, inputs=tuple("views" if i == INPUT else i for i in op.inputs))
+            yield replace(op, inputs=tuple(batch if i == INPUT else i for i in op.inputs))
 
     def _write_logits(self) -> None:
-        """Name the logits, or the mean of those of all views."""
+        """Write the output: the logits, or their mean over all shifts."""
         shifts, classes = self.graph.shifts, len(self.graph.classes)
         if len(shifts) == 1:
             self.node("Identity", OUTPUT, self.graph.output)
             return
-        shape = self.array("views:shape", [len(shifts), -1, classes], np.int64)
-        logits = self.node("Reshape", "views:logits", self.graph.output, shape)
-        first = self.array("axes:views", [0], np.int64)
+        shape = self.array("tta:shape", [len(shifts), -1, classes], np.int64)
+        logits = self.node("Reshape", "tta:logits", self.graph.output, shape)
+        first = self.array("axes:tta", [0], np.int64)
         self.node("ReduceMean", OUTPUT, logits, first, keepdims=0)
 
     def node(self, kind: str, name: str, *inputs: str, **settings: Any) -> str:
@@ -158,36 +158,37 @@ class OnnxWriter:
         return self.array(name, self.graph.constants[name].numpy(), np.float32)
 
     def channel_constant(self, op: Operation, role: str) -> str:
-        """Store a constant of one number a channel, so that it applies to each pixel of a map."""
+        """Store a per-channel constant, shaped to broadcast over the pixels of a map."""
         if len(op.shape) != 3:
             return self.constant(op, role)
         name = op.constants[role]
-        by_channel = self.graph.constants[name].reshape(-1, 1, 1).numpy()
-        return self.array(f"{name}:map", by_channel, np.float32)
+        values = self.graph.constants[name].reshape(-1, 1, 1).numpy()
+        return self.array(f"{name}:map", values, np.float32)
 
     def weight(self, op: Operation) -> str:
-        """Store the weights; in int8 as integers with a scale an output channel."""
+        """Store the weights; if quantized, as integers with a scale per output channel."""
         name = op.constants["weight"]
         if self.quantized is None:
             return self.constant(op, "weight")
-        wide = f"{name}:wide"
-        if wide not in self.stored and not any(node.name == wide for node in self.nodes):
+        dequantized = f"{name}:dequantized"
+        if not any(node.name == dequantized for node in self.nodes):
             weights = self.quantized.weights[name]
-            # As uint8 around 128: onnxruntime adds products of uint8 and int8 in 16 bits, which
-            # overflow, on processors without VNNI.
-            numbers = self.array(name, weights.numbers.astype(np.int16) + 128, np.uint8)
-            scales = self.array(f"{name}:scales", weights.scales, np.float32)
-            zeros = self.array(f"{name}:zeros", np.full(len(weights.scales), 128), np.uint8)
-            self.node("DequantizeLinear", wide, numbers, scales, zeros, axis=0)
-        return wide
+            # As uint8 with zero point 128: on processors without VNNI, onnxruntime accumulates
+            # products of uint8 and int8 in 16 bits, which overflow.
+            values = self.array(name, weights.values.astype(np.int16) + 128, np.uint8)
+            scales = self.array(f"{name}:scale", weights.scales, np.float32)
+            zeros = np.full(len(weights.scales), 128)
+            zero_points = self.array(f"{name}:zero_point", zeros, np.uint8)
+            self.node("DequantizeLinear", dequantized, values, scales, zero_points, axis=0)
+        return dequantized
 
     def _round(self, name: str) -> None:
-        """Round a value as the int8 program does, where that program keeps it."""
+        """Round a value as the int8 program does."""
         qparams = self.quantized.qparams.get(name) if self.quantized else None
         if qparams is None:
             return
-        self.nodes[-1].output[0] = self.nodes[-1].name = wide = f"{name}:wide"
+        self.nodes[-1].output[0] = self.nodes[-1].name = exact = f"{name}:float"
         scale = self.array(f"{name}:scale", qparams.scale, np.float32)
-        zero = self.array(f"{name}:zero", qparams.zero_point, np.uint8)
-        rounded = self.node("QuantizeLinear", f"{name}:bytes", wide, scale, zero)
-        self.node("DequantizeLinear", name, rounded, scale, zero)
+        zero_point = self.array(f"{name}:zero_point", qparams.zero_point, np.uint8)
+        rounded = self.node("QuantizeLinear", f"{name}:quantized", exact, scale, zero_point)
+        self.node("DequantizeLinear", name, rounded, scale, zero_point)

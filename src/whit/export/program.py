@@ -1,8 +1,8 @@
-"""What a C export is made of: steps in order, each a call of one kernel, and their constants.
+"""A lowered graph: steps, each the call of one kernel, and their constants.
 
-A step is a graph's operation put as the kernels read it: channels side by side, numbers in float32
-or in bytes. In float32 a vector holds sums of several outputs, whose weights for one input lie side
-by side; in bytes, parts of one output's sum, whose weights for all inputs do.
+Values are in HWC layout, as float32 or uint8. A vector register of a float32 kernel accumulates
+several outputs, so the weights of one input are contiguous; in an int8 kernel it accumulates one
+output, so the weights of one output are contiguous.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from whit.export.ir.graph import INPUT, Graph, Operation, Shape
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-OUTSIDE = "outside"  # what a convolution reads outside its map, in float32
-OUTPUT = "scores"  # the value of the last step
-LOGIT_SCALE = 65536  # int8 programs give logits times this
+ZEROS = "zeros"  # the padding of float32 convolutions
+OUTPUT = "logits"  # the value of the last step
+LOGIT_SCALE = 65536  # logits of int8 programs are multiplied by this
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A C function.
 
-    call: a format of its call; `c.calls` lists the words.
-    compute: returns the int8 output of a step before its factor, offset and shift, (N, H, W, C) or
-        (N, K), from its inputs in that layout; constants are int64. None in float32.
+    call: a format string of its call; placeholders: `c.calls.calls`.
+    compute: the int8 reference: returns the output of a step before requantization, (N, H, W, C)
+        or (N, K), from inputs in that layout; constants are int64. None for float32.
     file: its source in `kernels/`, by default NAME.c in the folder of its type.
-    words: what fills the placeholders of its source.
-    helpers: sources in `kernels/int8/` that come before its own.
-    in_place: whether it writes no value before the last one that it reads there.
-    elementwise: whether a map may stand for the vector that lies alike in memory.
-    per_input: whether it is called once for each input.
+    words: values for the placeholders of its source.
+    helpers: sources in `kernels/int8/` that its own requires.
+    in_place: whether the output may overwrite the input: no element is written before it was read.
+    elementwise: whether a map may stand in for a vector with the same memory layout.
+    per_input: whether it is called once per input.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Step:
-    """One call: the value it makes, what it reads, its settings and the names of its constants."""
+    """One kernel call: the name of its output, its inputs, settings and constants."""
 
     name: str
     kernel: Kernel
@@ -67,20 +67,20 @@ class Step:
 
 
 def pixels_and_channels(shape: Shape) -> tuple[int, int]:
-    """Return how a value lies in memory; a vector is one pixel."""
+    """Return the number of pixels and channels of a value; a vector is one pixel."""
     return prod(shape[1:]), shape[0]
 
 
 def is_flat(shape: Shape) -> bool:
-    """Whether a map's numbers lie in memory as those of its flattened vector do."""
+    """Whether flattening a map leaves its memory layout unchanged."""
     return 1 in pixels_and_channels(shape)
 
 
 @dataclass(frozen=True)
 class Program:
-    """Steps from the value `image` to the value `scores`; constants that several share are one."""
+    """Steps from the value `image` to the value `logits`; shared constants are stored once."""
 
-    graph: Graph  # that it computes
+    graph: Graph
     int8: bool
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
@@ -98,25 +98,25 @@ class Program:
         )
 
     def is_packed(self, constant: str) -> bool:
-        """Whether a constant is weights, and stored in fewer bits than 8 a number."""
+        """Whether a constant is a weight tensor stored in fewer than 8 bits per weight."""
         weights = (step.constants.get("weight") for step in self.steps if self.int8)
         return self.graph.bits < 8 and constant in weights
 
 
 class ProgramBuilder:
-    """The steps and constants of a program while its graph is lowered."""
+    """Collects the steps and constants of a program while its graph is lowered."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
         self.steps: list[Step] = []
         self.constants: dict[str, Array] = {}
-        self.aliases: dict[str, str] = {}  # values that lie in memory as others do already
+        self.aliases: dict[str, str] = {}  # value: the value whose buffer it shares
 
     def inputs(self, op: Operation) -> tuple[str, ...]:
         return tuple(self.aliases.get(name, name) for name in op.inputs)
 
     def alias(self, op: Operation) -> None:
-        """Let an operation's value be its input's."""
+        """Let an operation's output share the buffer of its input."""
         self.aliases[op.name] = self.inputs(op)[0]
 
     def add(
@@ -127,7 +127,7 @@ class ProgramBuilder:
         name: str = "",
         **constants: str,
     ) -> None:
-        """Append a step that makes an operation's value, or the value `name` of its shape."""
+        """Append a step that computes an operation's output, named `name` if given."""
         name = name or op.name
         self.steps.append(Step(name, kernel, self.inputs(op), op.shape, settings, constants))
 
@@ -142,6 +142,6 @@ class ProgramBuilder:
         return self.store(op.constants[role], self.constant(op, role))
 
     def program(self, *, int8: bool) -> Program:
-        """Return the program; its last step gives the logits."""
+        """Return the program; its last step computes the logits."""
         steps = (*self.steps[:-1], replace(self.steps[-1], name=OUTPUT))
         return Program(self.graph, int8, steps, self.constants)

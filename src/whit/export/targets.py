@@ -1,6 +1,6 @@
-"""What a trained network can be exported as: one class for each target, all in TARGETS.
+"""The export targets: one class each, all in TARGETS.
 
-The command line lists them before torch is needed, so the classes import it when they work.
+The command line lists them without torch, so they import it inside functions.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """What a target made of a graph: a file, or the files of a folder by their names."""
+    """The exported files of a graph: the content of one file, or contents by name for a folder."""
 
     graph: Graph
     files: bytes | Mapping[str, bytes]
-    program: Program | None = None  # of a target that runs one
+    program: Program | None = None  # of targets that lower the graph
     sizes: Mapping[str, int] = field(default_factory=dict)  # bytes
 
     @property
     def num_bytes(self) -> int:
-        """The size of all files."""
+        """The total size of all files."""
         files = self.files
         return len(files) if isinstance(files, bytes) else sum(map(len, files.values()))
 
 
 class Target(ABC):
-    """One form of an exported network.
+    """An export format.
 
-    name: as the command line takes it; summary: what it is, in a few words.
-    requires: the modules of the `export` extra that it needs.
-    no_int8: why it has no int8 form; empty where it has one.
+    name: the value of --format; summary: for its help.
+    requires: modules of the `export` extra that it imports.
+    no_int8: why int8 is not supported; empty if it is.
     """
 
     name: ClassVar[str]
@@ -53,7 +53,7 @@ class Target(ABC):
 
     @abstractmethod
     def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
-        """Return the files of a graph. Raises ModelError where it has no such form."""
+        """Return the files of a graph. Raises ModelError if the target cannot represent it."""
 
     @abstractmethod
     def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
@@ -62,7 +62,7 @@ class Target(ABC):
 
 class OnnxTarget(Target):
     name = "onnx"
-    summary = "one file"
+    summary = "one ONNX file"
     requires = ("onnx", "onnxruntime")
 
     def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
@@ -80,16 +80,20 @@ class OnnxTarget(Target):
 
 class CTarget(Target):
     name = "c"
-    summary = "a folder with C99"
+    summary = "a folder with C99 source"
 
     def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
+        from whit.export.c.compile import estimate_code_bytes
         from whit.export.c.float_lowering import float_program
         from whit.export.c.source import c_files, memory_bytes
 
         _require_finite(graph)
         program = _quantize(graph, trained).program if int8 else float_program(graph)
-        sizes = {"constants": program.constant_bytes, "memory": memory_bytes(program)}
-        return ExportedModel(graph, c_files(program, _describe(trained)), program, sizes)
+        files = c_files(program, _describe(trained))
+        sizes = {"constants": program.constant_bytes, "ram": memory_bytes(program)}
+        if code := estimate_code_bytes(files):
+            sizes["code_estimate"] = code
+        return ExportedModel(graph, files, program, sizes)
 
     def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
         import torch
@@ -104,28 +108,28 @@ class CTarget(Target):
         assert not isinstance(model.files, bytes)
         if find_compiler():
             logits = c_logits(program, model.files, images)
-            ran_by = "the C form, compiled here"
+            runtime = "compiled C code"
         elif program.int8:
             logits = torch.from_numpy(int8_logits(program, images)) / LOGIT_SCALE
-            ran_by = "NumPy in whole numbers; there is no C compiler (cc) here"
+            runtime = "the NumPy reference, since no C compiler (cc) is installed"
         else:
             logits = run_logits(model.graph, images)
-            ran_by = "PyTorch; there is no C compiler (cc) here"
-        if program.int8 and last.operator.keeps_argmax:  # an int8 program ends before it
+            runtime = "PyTorch, since no C compiler (cc) is installed"
+        if program.int8 and last.operator.keeps_argmax:  # int8 programs omit it
             logits = last.operator.run(last, [logits], {})
-        return logits, ran_by
+        return logits, runtime
 
 
 class HtmlTarget(Target):
     name = "html"
-    summary = "a page to draw on"
-    no_int8 = "the page computes in float32"
+    summary = "one HTML file to draw in"
+    no_int8 = "the html format supports float32 only"
 
     def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
         from whit.export.html.graph_json import graph_json
         from whit.export.html.page import drawing_page
 
-        description = f"{_describe(trained)} Everything here is computed in this page."
+        description = f"{_describe(trained)} All computation runs in this page."
         return ExportedModel(graph, drawing_page(graph_json(graph), description).encode())
 
     def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
@@ -141,10 +145,10 @@ def _quantize(graph: Graph, trained: LoadedRun) -> QuantizedProgram:
 
 
 def _require_finite(graph: Graph) -> None:
-    """Raise ModelError naming constants that are no finite numbers."""
+    """Raise ModelError naming constants with infinite or NaN values."""
     if wrong := [name for name, tensor in graph.constants.items() if not tensor.isfinite().all()]:
         raise ModelError(
-            f"{graph.name}: cannot be exported: {', '.join(wrong)}: not all are finite numbers."
+            f"{graph.name}: cannot be exported: {', '.join(wrong)}: infinite or NaN values."
         )
 
 

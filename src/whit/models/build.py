@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -42,6 +43,29 @@ def load_model(
     if model is None:
         model = build_initialized_model(recipe, image_shape, num_classes, seed)
     load_weights(model, weights)
+    return model
+
+
+def initialize_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` with new initial weights from torch's global generator.
+
+    They are those of each layer's `reset_parameters`, so what a constructor sets in another way is
+    lost. Raises ModelError for parameters of modules without that method.
+    """
+    model = copy.deepcopy(model)
+    fixed = []
+    for path, module in model.named_modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+        else:
+            fixed += [name for name, _ in module.named_parameters(path, recurse=False)]
+    if fixed:
+        raise ModelError(
+            f"{type(model).__name__}: {', '.join(fixed[:6])} cannot be initialized again for each "
+            "seed: the module that holds it has no reset_parameters(). Give the class, or a "
+            "function that builds the model, in place of the model."
+        )
     return model
 
 

@@ -14,7 +14,7 @@ from whit.models import published
 from whit.models.plain import PlainConfig, plain
 from whit.models.user_code import build_user_model
 from whit.recipes.model_ref import IN_MEMORY, is_model_path
-from whit.recipes.sections import ModelSpec
+from whit.recipes.recipe_tables import ModelSpec
 from whit.system.validation_errors import describe_errors
 
 

@@ -27,9 +27,7 @@ from pydantic import (
 
 from whit.errors import RecipeError, did_you_mean
 from whit.recipes.field_types import Section, key_field
-from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
-from whit.recipes.schema1 import find_old_keys, remove_old_keys, upgrade_recipe
-from whit.recipes.sections import (
+from whit.recipes.recipe_tables import (
     AugmentSpec,
     BudgetSpec,
     DataSpec,
@@ -41,6 +39,8 @@ from whit.recipes.sections import (
     QATSpec,
     TrainSpec,
 )
+from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
+from whit.recipes.schema1 import find_old_keys, remove_old_keys, upgrade_recipe
 from whit.recipes.toml_writer import toml_key, toml_value
 from whit.system.validation_errors import describe_errors
 
@@ -105,6 +105,11 @@ class Recipe(Section):
             else:
                 top.append(f"{key} = {toml_value(value)}")
         return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+    def _repr_html_(self) -> str:
+        from whit.recipes.recipe_html import recipe_html
+
+        return recipe_html(self)
 
     def with_overrides(self, changes: Sequence[str], source: str = "--set") -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.

@@ -1,4 +1,4 @@
-"""What runs show, as one HTML page that opens anywhere, and as Markdown for a README.
+"""Reports of runs and studies, as one self-contained HTML page or as Markdown for a README.
 
     run folder --> RunFacts ---> run_report.py ----> Document --> renderers/html.py
     studies    --> StudyFacts -> study_report.py -->          --> renderers/markdown.py

@@ -1,4 +1,4 @@
-"""A report as a value: sections of blocks, which HTML and Markdown each render in their own way.
+"""A report as a value: sections of blocks, rendered as HTML or as Markdown.
 
 All texts are plain: the renderers escape them.
 """
@@ -30,11 +30,10 @@ class Callout:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a head; the first cell of a row names it.
+    """Rows of text with a head; the first cell of a row is its header.
 
     `align` has `l` or `r` for each column. `shades` has a number from 0 to 1 for each cell, None
-    for a cell without colour; colour repeats what the text of a cell says. `total` is a last row,
-    set apart.
+    for a cell without colour; colour only repeats the text of a cell. `total` is the footer.
     """
 
     caption: str
@@ -47,7 +46,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing (SVG); `name` is the stem of its file, `alt` describes it in a sentence."""
+    """A figure (SVG); `name` is the stem of its file, `alt` describes it in one sentence."""
 
     name: str
     svg: bytes
@@ -57,7 +56,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small image (PNG) with lines below it, and a mark that singles it out."""
+    """A small image (PNG) with lines of text below it, and an optional mark."""
 
     png: bytes
     alt: str
@@ -67,7 +66,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small images in their order; `more` tells how many were left out."""
+    """Small images in order; `more` is a text about those omitted."""
 
     name: str
     caption: str
@@ -104,7 +103,7 @@ Block = Text | Callout | Table | Picture | Gallery | CodeBlock | Details
 
 @dataclass(frozen=True)
 class Document:
-    """A complete report; `summary` is its result in a sentence."""
+    """A complete report; `summary` is its result in one sentence."""
 
     title: str
     summary: str

@@ -1,4 +1,4 @@
-"""The errors of a network on the split that it was judged on, as sections of a report."""
+"""The errors of a network on the split that it was evaluated on, as sections of a report."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from whit.verification import error_analysis
 from whit.verification.error_analysis import ErrorAnalysis
 
 _MAX_THUMBNAILS = 100
-_MAX_CLASSES = 20  # of a confusion matrix; with more, only the most confused pairs are shown
+_MAX_CLASSES = 20  # of a confusion matrix; with more classes, the most confused pairs are listed
 _MAX_ROWS = 20
 _MAX_PROBABILITIES = 3  # below an image
 
 
 def error_sections(facts: RunFacts) -> list[Section]:
-    """Return the errors on the split that a run was judged on, as far as they are known."""
+    """Return the errors on the split that a run was evaluated on, as far as they are known."""
     analysis = facts.analysis
     if analysis is None or facts.images is None:
         return _recorded_errors(facts)
     images = facts.images.images
     return [
-        Section("Confusion", confusion_blocks(analysis)),
+        Section("Confusion matrix", confusion_blocks(analysis)),
         Section("Accuracy per class", class_blocks(analysis)),
         Section(f"Misclassified {analysis.split} images", misclassified_blocks(analysis, images)),
         Section("Calibration", calibration_blocks(analysis.calibration)),
@@ -39,33 +39,33 @@ def confusion_blocks(analysis: ErrorAnalysis) -> list[Block]:
     """Return the confusion matrix, or with many classes the most confused pairs."""
     pairs = analysis.confused_pairs
     if not pairs:
-        return [Text(f"No {analysis.split} image was confused.")]
+        return [Text(f"No {analysis.split} image was misclassified.")]
     names = [_class_name(analysis, label) for label in range(len(analysis.classes))]
     true, predicted, count = pairs[0]
     summary = Text(
-        f"Most often confused: {names[true]} read as {names[predicted]}, "
+        f"Most often confused: label {names[true]}, predicted {names[predicted]}, "
         f"{count} {plural(count, 'time')}."
     )
     if len(names) > _MAX_CLASSES:
         rows = tuple((names[t], names[p], f"{n:,}") for t, p, n in pairs[:_MAX_ROWS])
-        caption = f"The pairs most often confused, {len(rows)} of {len(pairs):,}"
-        return [summary, Table(caption, ("true", "predicted", "images"), rows, "llr")]
+        caption = f"Most confused pairs of classes, {len(rows)} of {len(pairs):,}"
+        return [summary, Table(caption, ("label", "predicted", "images"), rows, "llr")]
     body, shades = [], []
     for true in range(len(names)):
         counts = [analysis.confusion.get((true, label), 0) for label in range(len(names))]
         body.append((names[true], *(f"{count:,}" for count in counts)))
         wrong = [n / count if p != true and n else None for p, n in enumerate(counts)]
         shades.append((None, *wrong))
-    caption = "Rows are true classes, columns what the network said; errors are coloured"
-    head = ("true \\ said", *names)
+    caption = "Rows are labels, columns are predictions; errors are shaded"
+    head = ("true \\ predicted", *names)
     return [summary, Table(caption, head, tuple(body), "l" + "r" * len(names), tuple(shades))]
 
 
 def class_blocks(analysis: ErrorAnalysis) -> list[Block]:
-    """Return right and wrong of each class; with many classes the worst."""
+    """Return the accuracy of each class; with many classes the lowest ones."""
     counts = [c for c in analysis.by_class if c.total]
     selected = counts
-    caption = f"Each class of the {analysis.split} split"
+    caption = f"Accuracy per class on the {analysis.split} split"
     if len(counts) > _MAX_CLASSES:
         selected = sorted(counts, key=lambda c: (c.correct / c.total, c.label))[:_MAX_ROWS]
         caption = f"The {len(selected)} classes with the lowest accuracy, of {len(counts):,}"
@@ -79,49 +79,53 @@ def class_blocks(analysis: ErrorAnalysis) -> list[Block]:
         (None, None, (c.total - c.correct) / c.total / max_error or None, None, None)
         for c in selected
     )
-    head = ("class", "right", "wrong", "images", "accuracy")
+    head = ("class", "correct", "errors", "images", "accuracy")
     return [Table(caption, head, rows, "lrrrr", shades)]
 
 
 def misclassified_blocks(analysis: ErrorAnalysis, images: Tensor) -> list[Block]:
     """Return the misclassified images, worst first; `images` is uint8 (N, C, H, W)."""
     if not analysis.errors:
-        return [Text(f"Every {analysis.split} image was right.")]
+        return [Text(f"Every {analysis.split} image was classified correctly.")]
     selected = analysis.errors[:_MAX_THUMBNAILS]
     thumbnails = tuple(_error_thumbnail(analysis, error, images) for error in selected)
     caption = (
-        f"{analysis.num_errors:,} of {analysis.total:,} {analysis.split} images are wrong; those "
-        "whose true class got the smallest probability come first. The number is the image's place "
-        "in the split, from 0."
+        f"{analysis.num_errors:,} of {analysis.total:,} {analysis.split} images are misclassified, "
+        "sorted by the probability of the true class, lowest first. #N is the index of the image "
+        "in the split, starting at 0."
     )
     if any(error.disputed for error in selected):
-        caption += " Disputed: most people who are asked do not accept the label."
+        caption += " Disputed: most human annotators reject the label."
     return [build_gallery("errors", caption, thumbnails, analysis.num_errors)]
 
 
 def calibration_blocks(calibration: error_analysis.Calibration) -> list[Block]:
-    """Return the reliability curve and the expected calibration error."""
+    """Return the reliability diagram and the expected calibration error."""
     text = (
-        f"Expected calibration error: {100 * calibration.error:.2f} %. It is the mean gap between "
-        "how sure the network is and how often it is right, over 15 bins of equal width, each "
-        "weighted by its images (Guo et al. 2017, arXiv 1706.04599)."
+        f"Expected calibration error (ECE): {100 * calibration.error:.2f} %. It is the mean gap "
+        f"between confidence and accuracy over {len(calibration.bins)} bins of equal width, "
+        "weighted by the images in each bin (Guo et al. 2017, arXiv:1706.04599). Confidence is "
+        "the probability of the predicted class."
     )
     bins = [b for b in calibration.bins if b.count]
     alt = (
-        f"Accuracy against confidence in {len(bins)} bins that have images; the expected "
-        f"calibration error is {100 * calibration.error:.2f} %."
+        f"Reliability diagram: accuracy against confidence in {len(bins)} non-empty bins; the "
+        f"expected calibration error is {100 * calibration.error:.2f} %."
     )
-    caption = "On the dashed line a network is as often right as it is sure. Below: images a bin."
+    caption = (
+        "Reliability diagram. On the dashed line confidence equals accuracy. Below: number of "
+        "images in each bin."
+    )
     rows = tuple(
         (f"{b.low:.2f} to {b.high:.2f}", f"{b.count:,}", f"{b.confidence:.3f}", f"{b.accuracy:.3f}")
         for b in bins
     )
-    head = ("largest probability", "images", "mean probability", "share right")
-    table = Table("The bins that have images", head, rows, "lrrr")
+    head = ("bin", "images", "mean confidence", "accuracy")
+    table = Table("Non-empty confidence bins", head, rows, "lrrr")
     return [
         Text(text),
         Picture("calibration", draw_reliability(calibration), alt, caption),
-        Details("The numbers of the curve", (table,)),
+        Details("Data of the diagram", (table,)),
     ]
 
 
@@ -132,7 +136,7 @@ def build_thumbnail(
 
     `disputed` are the indices that are marked as label errors.
     """
-    alt, mark = (", a disputed label", "label disputed") if index in disputed else ("", "")
+    alt, mark = (", label disputed", "label disputed") if index in disputed else ("", "")
     return Thumbnail(encode_png(image), f"{what}{alt}", (f"#{index}", *lines), mark)
 
 
@@ -153,8 +157,8 @@ def _error_thumbnail(
     if error.true not in [label for label, _ in top]:
         top[-1] = (error.true, error.probabilities[error.true])
     probabilities = (f"{_class_name(analysis, k)}: {format_percent(value)}" for k, value in top)
-    what = f"{analysis.split.capitalize()} image {error.index}: a {true} read as {predicted}"
-    lines = (f"true {true}, said {predicted}", *probabilities)
+    what = f"{analysis.split.capitalize()} image {error.index}: label {true}, predicted {predicted}"
+    lines = (f"label {true}, predicted {predicted}", *probabilities)
     disputed = {error.index} if error.disputed else ()
     return build_thumbnail(images[error.index], error.index, what, lines, disputed)
 
@@ -166,7 +170,7 @@ def _recorded_errors(facts: RunFacts) -> list[Section]:
         return []
     reason = facts.problem or facts.analysis_problem or "there are no images"
     blocks: list[Block] = [
-        Text(f"Confusion, probabilities and calibration are not known: {one_line(reason)}")
+        Text(f"Confusion matrix, confidence and calibration are unknown: {one_line(reason)}")
     ]
     wrong = (run.result or {})["test"].get("misclassified") or []
     if facts.images is not None and run.recipe.eval.test and wrong:
@@ -177,7 +181,7 @@ def _recorded_errors(facts: RunFacts) -> list[Section]:
             build_thumbnail(images[i], i, f"Test image {i}", (f"label {int(labels[i])}",), disputed)
             for i in valid[:_MAX_THUMBNAILS]
         )
-        caption = f"The {len(valid):,} test images that were wrong, as the record has it."
+        caption = f"{len(valid):,} test images were misclassified, as recorded in the run folder."
         blocks.append(build_gallery("errors", caption, thumbnails, len(valid)))
     return [Section(f"Misclassified {facts.split} images", blocks)]
 

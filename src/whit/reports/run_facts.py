@@ -1,4 +1,4 @@
-"""A run with all that is known of it: the audit, the layers, the error analysis."""
+"""A run with its audit, its layers and its error analysis."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
+from whit.system.console import OnStage, ignore_stage
 from whit.training.plan import make_plan
 from whit.verification import error_analysis
 from whit.verification.provenance import diff_inputs
@@ -28,9 +29,9 @@ from whit.verification.verify import AuditResult, audit_run, find_tampering
 class RunFacts:
     """A run, recomputed where possible.
 
-    `audit_result` is None when nothing could be recomputed; `problem` then tells why, and
-    `mismatches` which files were altered. `analysis_problem` tells why there is an audit result
-    without an error analysis. `images` is the split, if it is known to be that of the run.
+    `audit_result` is None when nothing could be recomputed; `problem` then holds the reason, and
+    `mismatches` the altered files. `analysis_problem` is the reason for an audit result without an
+    error analysis. `images` is the split, if its digest is that of the run's data.
     """
 
     run: RunRecord
@@ -78,15 +79,18 @@ class RunFacts:
         )
 
 
-def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFacts:
+def collect_run_facts(
+    run: RunRecord, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
+) -> RunFacts:
     """Recompute all that the files of a run allow.
 
-    `model` is the network of a run that was given one in Python. Raises InputError for altered
-    weights that cannot be loaded.
+    `model` is the network of a run that was given one in Python; `on_stage` is called with the
+    name of each slow stage. Raises InputError for altered weights that cannot be loaded.
     """
     problem = weights_problem(run)
     if problem:  # an unfinished run is described by its state
         return _collect_recorded(run, model, problem if run.state == "finished" else None)
+    on_stage(f"evaluating {run.path} on its {'test' if run.recipe.eval.test else 'val'} images")
     try:
         audit_result, evaluated = audit_run(run, model)
     except InputError as error:
@@ -111,7 +115,7 @@ def collect_run_facts(run: RunRecord, model: nn.Module | None = None) -> RunFact
 
 
 def load_run_split(run: RunRecord) -> Split | None:
-    """Return the split that a run was judged on; None if it is missing here or has changed."""
+    """Return the split that a run was evaluated on; None if it is missing here or has changed."""
     recipe = run.recipe
     try:
         dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
@@ -123,7 +127,7 @@ def load_run_split(run: RunRecord) -> Split | None:
 
 
 def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
-    """Return the layers that a run's recipe gives; None if the model cannot be built here."""
+    """Return the layers of a run's recipe; None if the model cannot be built here."""
     try:
         reject_code_in_run(run.recipe.model.name, run.path)
         return make_plan(run.recipe, model).audit
@@ -138,9 +142,9 @@ def _collect_recorded(run: RunRecord, model: nn.Module | None, problem: str | No
 
 
 def find_mismatches(run: RunRecord) -> list[Violation]:
-    """Return what was altered in a run that has ended, by the recorded digests alone.
+    """Return what was altered in a finished run, by its recorded SHA-256 digests.
 
-    Weights and layer table may be left out of a folder that is kept as a record.
+    The weights and the layer table may be missing from a folder that is kept as a record.
     """
     if run.result is None:
         return []

@@ -21,7 +21,7 @@ def run_document(facts: RunFacts) -> Document:
         Section("Layers", sections.layer_blocks(facts.audit, run.recipe, facts.images)),
         Section("Training", _training_blocks(facts)),
         *error_sections(facts),
-        Section("Make it again", sections.run_command(run)),
+        Section("Reproduce", sections.run_command(run)),
     ]
     return Document(f"{run.recipe.name}{seed}", _summarize(facts), tuple(parts))
 
@@ -30,24 +30,24 @@ def _summarize(facts: RunFacts) -> str:
     """Return the result of the run in a sentence."""
     run, metrics = facts.run, facts.metrics
     if run.state == "diverged":
-        return "The run diverged: its loss was no longer a finite number. It claims nothing."
+        return "The run diverged: its loss became infinite or NaN. It has no result."
     if run.result is None:
         planned = run.recipe.train.epochs
         return (
             f"The run is not finished ({run.state}): {len(run.log)} of {planned} "
-            f"{plural(planned, 'epoch')} are done. Nothing is judged yet."
+            f"{plural(planned, 'epoch')} done. It has not been evaluated yet."
         )
     params = "?" if metrics.params is None else f"{metrics.params:,}"
     text = f"{params} parameters, {len(run.log)} {plural(len(run.log), 'epoch')}"
     if metrics.correct is not None and metrics.total is not None:
         text += (
-            f", {metrics.correct:,} of {metrics.total:,} test images right "
-            f"({percent(metrics.correct, metrics.total)} %)"
+            f", test accuracy {percent(metrics.correct, metrics.total)} % "
+            f"({metrics.correct:,} of {metrics.total:,})"
         )
     elif analysis := facts.analysis:
         text += (
-            f", {analysis.correct:,} of {analysis.total:,} validation images right "
-            f"({percent(analysis.correct, analysis.total)} %); the test split was left alone"
+            f", validation accuracy {percent(analysis.correct, analysis.total)} % "
+            f"({analysis.correct:,} of {analysis.total:,}); not evaluated on test"
         )
     return f"{text}. Verdict: {facts.verdict}."
 
@@ -62,10 +62,11 @@ def _training_blocks(facts: RunFacts) -> list[Block]:
     evaluations = [evaluation for record in log for evaluation in record.evaluations]
     if evaluations:
         last = evaluations[-1]
-        alt += f"; the last reading is {percent(last.correct, last.total)} % on {last.split}"
+        alt += f"; the last {last.split} accuracy is {percent(last.correct, last.total)} %"
     caption = (
-        "Loss, accuracy and learning rate over the epochs. Training images are warped, and counted "
-        "while the weights still change, so their accuracy may lie below that of the split read."
+        "Loss, accuracy and learning rate over the epochs. Training accuracy is measured on "
+        "augmented images while the weights still change, so it may lie below the accuracy on "
+        "val or test."
     )
     svg = draw_curves(log, facts.run.recipe)
     return [Picture("training", svg, f"{alt}.", caption), sections.epoch_log(log)]
@@ -76,6 +77,6 @@ def _origin_blocks(facts: RunFacts) -> list[Block]:
     return [
         *([Text(one_line(recipe.description))] if recipe.description else []),
         sections.recipe_table(recipe),
-        Details("The whole recipe", (CodeBlock("recipe.toml", recipe.to_toml()),)),
+        Details("Complete recipe", (CodeBlock("recipe.toml", recipe.to_toml()),)),
         sections.environment_table(facts.run),
     ]

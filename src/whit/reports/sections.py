@@ -1,4 +1,4 @@
-"""The blocks that the reports of runs and of studies share."""
+"""The blocks that reports of runs and of studies share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from whit.analysis import Audit
-from whit.analysis.summary import HEADINGS
 from whit.data.datasets import probe_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
@@ -16,20 +15,25 @@ from whit.recipes.recipe import Recipe, builtin_recipes, parse_recipe, recipe_id
 from whit.reports.document import Block, Callout, CodeBlock, Picture, Table, Text
 from whit.reports.figures import network
 from whit.reports.run_facts import RunFacts
-from whit.reports.wording import SEVERITIES, format_percent, one_line, truncate
+from whit.reports.wording import SEVERITIES, format_percent, one_line, plural, truncate
 from whit.runs import layout
 from whit.runs.reader import RunRecord
 from whit.runs.result import RULE_STATUS, EpochRecord
 from whit.system.numbers import percent
 
+# Unlike a terminal, a page has the width for the complete terms.
+_LAYER_HEAD = (
+    *("layer", "kind", "output", "params", "MACs", "receptive field", "effective stride"),
+)
+
 
 def verdict_blocks(facts: RunFacts) -> list[Block]:
-    """Return the verdict, each limit beside its value, and the notes of the audit."""
+    """Return the verdict, the budget table and the notes of the audit."""
     run = facts.run
     blocks: list[Block] = []
     if facts.mismatches:
         messages = tuple(one_line(mismatch.message) for mismatch in facts.mismatches)
-        blocks.append(Callout("bad", "The record does not hold (verdict: missed).", messages))
+        blocks.append(Callout("bad", "Integrity check failed (verdict: missed).", messages))
     budget = run.recipe.budget.to_budget()
     if run.state == "diverged":
         diverged = (run.result or {}).get("diverged")
@@ -50,7 +54,7 @@ def verdict_blocks(facts: RunFacts) -> list[Block]:
     blocks += _accuracy_mismatch(facts)
     blocks.append(budget_table(budget, facts.metrics))
     if not run.recipe.eval.test:
-        text = "The recipe leaves the test split alone: what follows is of the val split."
+        text = "The recipe does not evaluate on test; the results below are on the val split."
         blocks.append(Text(text))
     notes = facts.audit_result.notes if facts.audit_result else ()
     return blocks + [Text(f"Note: {one_line(note)}") for note in notes]
@@ -61,34 +65,37 @@ def _accuracy_mismatch(facts: RunFacts) -> list[Block]:
     analysis, last = facts.analysis, facts.run.last_val
     if analysis is None or analysis.split != "val" or not last or last.correct == analysis.correct:
         return []
-    logged = f"The log says {last.correct}/{last.total} on val after the last epoch"
-    recomputed = f"these weights give {analysis.correct}/{analysis.total} here."
+    logged = f"The log has {last.correct}/{last.total} correct on val after the last epoch"
+    recomputed = f"the saved weights give {analysis.correct}/{analysis.total}."
     return [Callout("bad", f"{logged}; {recomputed}")]
 
 
 def budget_table(budget: Budget, metrics: Metrics) -> Block:
-    """Return each limit beside its value."""
+    """Return a row for each limit, with its value and whether it passes."""
     rows = budget.rows(metrics)
     if not rows:
         return Text("The recipe sets no limits.")
-    body = tuple((rule, limit, value, RULE_STATUS[kept]) for rule, limit, value, kept in rows)
-    return Table("The budget", ("rule", "limit", "value", "kept?"), body, "llll")
+    body = tuple((rule, limit, value, RULE_STATUS[passes]) for rule, limit, value, passes in rows)
+    return Table("Budget", ("rule", "limit", "value", "status"), body, "llll")
 
 
 def layer_blocks(audit: Audit | None, recipe: Recipe, images: Split | None) -> list[Block]:
-    """Return the layer table and its two drawings; the first of the images lies below them."""
+    """Return the layer table and the drawings of feature maps and receptive fields.
+
+    The receptive fields are drawn over the first of the images.
+    """
     if audit is None:
-        return [Text("The network cannot be built here, so its layers are not known.")]
+        return [Text("The network cannot be built here, so its layers are unknown.")]
     table = Table(
-        "Layers in the order of the forward pass", HEADINGS, tuple(audit.rows()), "lllrrrr",
+        "Layers in the order of the forward pass", _LAYER_HEAD, tuple(audit.rows()), "lllrrrr",
         total=audit.total_row(),
     )  # fmt: skip
     counts = audit.params
     text = (
         f"{counts.total:,} parameters: {counts.trainable:,} trainable, {counts.frozen:,} frozen, "
-        f"{counts.buffers:,} in buffers; {counts.unused:,} never used. MACs are multiply-adds for "
-        "one image. Field and jump are in input pixels: what a position sees, and how far "
-        "neighbouring positions lie apart."
+        f"{counts.buffers:,} in buffers; {counts.unused:,} unused. MACs: multiply-accumulate "
+        "operations for one image. Receptive field and effective stride (jump) are in input "
+        "pixels."
     )
     blocks: list[Block] = [table, Text(text), *map(Text, audit.notes)]
     shape = _image_shape(recipe, images)
@@ -98,9 +105,11 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, images: Split | None) -> l
     maps = network.select_feature_maps(audit)
     if maps:
         last = "×".join(map(str, maps[-1].output_shape or ()))
-        changes = f"{len(maps)} changes of shape"
-        alt = f"The image of {height}×{width} pixels becomes {last} in {changes}."
-        caption = "How the maps shrink: squares to scale, channels × rows × columns below them."
+        alt = (
+            f"Feature maps from the image of {height}×{width} pixels to {last}, in {len(maps)} "
+            f"{plural(len(maps), 'shape')}."
+        )
+        caption = "Feature maps, drawn to scale; below each: channels × height×width."
         blocks.append(Picture("maps", network.draw_feature_maps(audit, shape), alt, caption))
     fields = network.select_receptive_fields(audit)
     if fields:
@@ -109,9 +118,9 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, images: Split | None) -> l
             f"The receptive field grows from {first} pixels at {truncate(first.layer)} to "
             f"{last_field} at {truncate(last_field.layer)}, on an image of {height}×{width}."
         )
-        caption = "How much of the image one position sees, layer by layer."
+        caption = "Receptive field of one position, layer by layer, in input pixels."
         if any(field.rows > height or field.columns > width for field in fields):
-            caption += " A field larger than the image is drawn at its edge (cut)."
+            caption += " A receptive field larger than the image is clipped at its edge."
         image = images.images[0] if images else None
         svg = network.draw_receptive_fields(audit, image, shape)
         blocks.append(Picture("fields", svg, alt, caption))
@@ -130,7 +139,7 @@ def _image_shape(recipe: Recipe, images: Split | None) -> tuple[int, int, int] |
 
 
 def environment_table(run: RunRecord) -> Table:
-    """Return what decides the bytes of a run; every value is untrusted text."""
+    """Return what determines the bytes of a run; every value is untrusted text."""
     environment = run.environment
     digest = _code_state(run).get("sha256", "unknown")
     names = {"torch": "torch", "NumPy": "numpy", "Python": "python"}
@@ -145,16 +154,16 @@ def environment_table(run: RunRecord) -> Table:
     ]
     if run.result:
         rows.append(("SHA-256 of the weights", truncate(run.result["weights_sha256"])[:16]))
-    return Table("Where it was trained", ("what", "value"), tuple(rows), "ll")
+    return Table("Environment", ("setting", "value"), tuple(rows), "ll")
 
 
 def _describe_code(run: RunRecord) -> str:
-    """Return the commit of whit that trained a run, and whether its files were changed."""
+    """Return the commit of whit that trained a run, and whether it had uncommitted changes."""
     code = _code_state(run)
     commit = code.get("commit")
     if commit is None:
-        return "an installed package, or unknown"
-    changed = ", and changes that were not committed" if code.get("dirty") else ", unchanged"
+        return "installed package, commit unknown"
+    changed = ", with uncommitted changes" if code.get("dirty") else ""
     return f"commit {truncate(commit)[:12]}{changed}"
 
 
@@ -175,18 +184,19 @@ def recipe_table(recipe: Recipe) -> Table:
     rows = [
         ("model", truncate(recipe.model.name + (f" ({arguments})" if arguments else ""))),
         ("data", truncate(recipe.data.name)),
-        *([("held out for val", f"{held_out:,} images")] if held_out else []),
-        ("epochs", f"{train.epochs:,} in batches of {train.batch_size:,}"),
-        ("optimiser", f"{optim.name}, peak learning rate {optim.lr:g}, "
+        *([("validation split", f"{held_out:,} images")] if held_out else []),
+        ("epochs", f"{train.epochs:,}"),
+        ("batch size", f"{train.batch_size:,}"),
+        ("optimizer", f"{optim.name}, peak learning rate {optim.lr:g}, "
                       f"weight decay {optim.weight_decay:g}"),
-        ("warps", ", ".join(transforms) or "none"),
+        ("augmentation", ", ".join(transforms) or "none"),
         *([("dropout", f"until {format_percent(dropout_end)} of training")] if dropout_end else []),
     ]  # fmt: skip
-    return Table("The recipe in short", ("what", "value"), tuple(rows), "ll")
+    return Table("Recipe", ("setting", "value"), tuple(rows), "ll")
 
 
 def epoch_log(log: Sequence[EpochRecord]) -> Block:
-    """Return a line for the training of each epoch, and one for each evaluation."""
+    """Return a line of training metrics per epoch, and one per evaluation."""
     if not log:
         return Text("No epoch was completed.")
     lines = []
@@ -197,35 +207,35 @@ def epoch_log(log: Sequence[EpochRecord]) -> Block:
             f"learning rate {record.lr:.3g}, {record.seconds:.1f} s"
         )
         lines += [str(evaluation) for evaluation in record.evaluations]
-    caption = "The epoch log; training images are counted as the network saw them, warped"
+    caption = "Epoch log; training accuracy is measured on augmented images"
     return CodeBlock(caption, "\n".join(lines))
 
 
 def run_command(run: RunRecord) -> list[Block]:
-    """Return the command that repeats a run, and what its result depends on."""
+    """Return the command that reproduces a run, and what its result depends on."""
     seed = truncate(run.seed if run.seed is not None else 0)
     if run.recipe.model.is_in_memory:
         call = f'whit.train(whit.load_recipe("recipe.toml"), YourModel(), seed={seed})'
         return [
-            Text("The model was given in Python, so no command can build it again:"),
-            CodeBlock("In Python, beside the run's recipe.toml", call),
+            Text("The model was passed in Python, so no command can build it:"),
+            CodeBlock("In Python, in the folder of recipe.toml", call),
             _reproducibility_note(run),
         ]
     device = run.environment.get("device")
     command = f"whit train {_shared_arguments(run, f' --seed {shlex.quote(seed)}')}"
     if isinstance(device, str) and device != "cpu":
         command += f" --device {shlex.quote(truncate(device))}"
-    return [CodeBlock("The command", command), _reproducibility_note(run)]
+    return [CodeBlock("Command", command), _reproducibility_note(run)]
 
 
 def study_command(runs: Sequence[RunRecord]) -> list[Block]:
-    """Return the command that repeats a study, and what its result depends on."""
+    """Return the command that reproduces a study, and what its result depends on."""
     run = runs[0]
     if run.recipe.model.is_in_memory:
-        return [Text("The model was given in Python, so no command can build it again.")]
+        return [Text("The model was passed in Python, so no command can build it.")]
     count = max((r.seed for r in runs if r.seed is not None), default=0) + 1
     command = f"whit study {_shared_arguments(run, f' --seeds {count}')}"
-    return [CodeBlock("The command", command), _reproducibility_note(run)]
+    return [CodeBlock("Command", command), _reproducibility_note(run)]
 
 
 def _shared_arguments(run: RunRecord, seeds: str) -> str:
@@ -238,8 +248,9 @@ def _shared_arguments(run: RunRecord, seeds: str) -> str:
 
 
 def _reproducibility_note(run: RunRecord) -> Text:
+    version = truncate(run.environment.get("whit", "of unknown version"))
     return Text(
-        f"With whit of {_describe_code(run)}. The same machine, threads, versions and data give "
-        "the same weights to the byte; another machine or torch gives another network of the same "
-        "kind (docs/DETERMINISM.md)."
+        f"Trained with whit {version} ({_describe_code(run)}). On the same machine, with the same "
+        "threads, versions and data, the weights are equal byte for byte; on another machine or "
+        "with another version of torch they differ, within the spread over seeds."
     )

@@ -1,4 +1,4 @@
-"""Runs of one recipe over seeds, with what is known of them together."""
+"""Runs of one recipe over several seeds, and their joint results."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from whit.errors import InputError
 from whit.experiments.comparison import seed_order
 from whit.experiments.seed_group import SeedGroup, is_judged
 from whit.recipes.recipe import recipe_id
-from whit.reports.run_facts import RunFacts, collect_run_facts, find_mismatches, load_run_split
+from whit.reports.run_facts import (
+    RunFacts,
+    collect_run_facts,
+    find_mismatches,
+    load_run_split,
+)
 from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.system.console import OnStage, ignore_stage
 
-SplitCache = dict[object, Split | None]  # by data set, held-out images, split and digest
+SplitCache = dict[object, Split | None]  # by data set, size of val, split and digest
 
 
 @dataclass(frozen=True)
 class StudyFacts:
-    """Seeds of one recipe; `missing` tells of each run without an accuracy why it has none.
+    """Seeds of one recipe; `missing` has the reason for each run without an accuracy.
 
-    `altered` tells what was altered in the others, by their digests. `median_run` is the run of
+    `altered` lists what was altered in the others, by their digests. `median_run` is the run of
     median accuracy, evaluated again; None for a study among several. `images` is the split.
     """
 
@@ -37,9 +43,9 @@ class StudyFacts:
 
     @property
     def commonly_misclassified(self) -> tuple[tuple[int, int], ...]:
-        """(index in the split, number of seeds) of images that more than half of the seeds miss.
+        """(index in the split, number of seeds) of images misclassified by most of the seeds.
 
-        The most often missed come first. Runs record them for the test split only.
+        The most often misclassified come first. Runs record them for the test split only.
         """
         counts = Counter(index for last in self.seeds.last for index in set(last.misclassified))
         half = len(self.seeds.runs) / 2
@@ -49,7 +55,7 @@ class StudyFacts:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of one recipe in one folder, in the order of their seeds, and the damaged ones."""
+    """Runs of one recipe in one folder, sorted by seed, and the problems of damaged ones."""
 
     name: str
     runs: tuple[RunRecord, ...]
@@ -57,23 +63,29 @@ class RunGroup:
 
 
 def collect_study_facts(
-    group: RunGroup, model: nn.Module | None = None, cache: SplitCache | None = None
+    group: RunGroup,
+    model: nn.Module | None = None,
+    cache: SplitCache | None = None,
+    on_stage: OnStage = ignore_stage,
 ) -> StudyFacts:
     """Collect all that the files of a group of runs allow.
 
     With a `cache` of images, as for one of several studies, nothing is recomputed; without one
-    the run of median accuracy is evaluated again. Raises InputError without a finished run.
+    the run of median accuracy is evaluated again. `on_stage` is called with the name of each slow
+    stage. Raises InputError without a finished run.
     """
     judged = tuple(run for run in group.runs if is_judged(run))
     if not judged:
-        problem = f"{group.name}: no finished run in it that read the test or val split."
+        problem = f"{group.name}: contains no finished run that was evaluated on test or val."
         raise InputError([problem, *group.damages])
     diverged = tuple(run for run in group.runs if run.state == "diverged")
     others = [run for run in group.runs if run not in judged and run not in diverged]
-    missing = [f"seed {run.seed}: {run.state}, in no number below." for run in others]
+    missing = [f"seed {run.seed}: {run.state}, not included in the results." for run in others]
     seeds = SeedGroup(group.name, judged, diverged)
     altered = tuple(v.message for run in judged for v in find_mismatches(run))
-    median_run = collect_run_facts(_find_median_run(seeds), model) if cache is None else None
+    median_run = None
+    if cache is None:
+        median_run = collect_run_facts(_find_median_run(seeds), model, on_stage)
     images = median_run.images if median_run else None
     if images is None:
         images = _load_cached(judged[0], {} if cache is None else cache)
@@ -102,7 +114,7 @@ def find_groups(folder: Path) -> list[RunGroup]:
     folders += [(path.name, find_runs([path])) for path in children if os.path.isdir(path)]
     groups = [group for name, paths in folders if paths for group in _group_by_recipe(name, paths)]
     if not groups:
-        raise InputError(f"{folder}: no run in it, nor in a folder in it.")
+        raise InputError(f"{folder}: no run folder here or one level below.")
     names = [group.name for group in groups]
     if len(set(names)) == len(names):
         return groups

@@ -1,4 +1,4 @@
-"""The report of a study over seeds, and of several studies side by side, as a document."""
+"""The report of a study over seeds, and the comparison of several studies, as a document."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from whit.errors import InputError
 from whit.experiments.comparison import compare
 from whit.experiments.seed_group import TABLE_HEAD, SeedGroup
 from whit.recipes.budget import Limit
+from whit.reports.citation import citation_blocks
 from whit.reports.document import Block, Callout, Details, Document, Picture, Section, Table, Text
 from whit.reports.error_sections import build_gallery, build_thumbnail, error_sections
 from whit.reports.figures.plots import draw_seed_curves, draw_seed_spread
@@ -42,12 +43,13 @@ def study_document(study: StudyFacts) -> Document:
     sections = [
         Section("Verdict over seeds", _verdict_blocks(study)),
         Section("Seeds", _seed_blocks(study)),
-        Section("Images that most seeds get wrong", _misclassified_blocks(study, _MAX_THUMBNAILS)),
+        Section("Commonly misclassified images", _misclassified_blocks(study, _MAX_THUMBNAILS)),
         Section("Training", _training_blocks(seeds)),
         Section("Recipe and environment", origin),
         Section("Layers", layer_blocks(median.audit, recipe, study.images)),
-        Section(f"Seed {truncate(median.run.seed)}, the median", median_blocks),
-        Section("Make it again", study_command(seeds.runs)),
+        Section(f"Median run: seed {truncate(median.run.seed)}", median_blocks),
+        Section("Reproduce", study_command(seeds.runs)),
+        Section("Citation", citation_blocks()),
     ]
     title = f"{truncate(seeds.name)} over {_count_seeds(len(seeds.runs))}"
     return Document(title, _summarize(seeds), tuple(sections))
@@ -56,43 +58,53 @@ def study_document(study: StudyFacts) -> Document:
 def comparison_document(
     name: str, studies: Sequence[StudyFacts], failures: Sequence[str]
 ) -> Document:
-    """Return the report of several recipes: the comparison, then each in short.
+    """Return the report of several recipes: the comparison, then a section for each.
 
     `failures` are the problems of groups without a finished run.
     """
     groups = [study.seeds for study in studies]
     blocks: list[Block] = [seeds_table(groups[:_MAX_COMPARED])]
     if failures:
-        blocks.append(Callout("pending", "Not everything is here.", tuple(map(one_line, failures))))
+        blocks.append(Callout("pending", "Omitted", tuple(map(one_line, failures))))
     blocks += [Text(f"Note: {one_line(note)}") for group in groups for note in group.notes]
     try:
         comparison = compare(list(groups))
     except InputError as error:
-        blocks.append(Text(f"No evidence for a difference: {one_line(error)}"))
+        blocks.append(Text(f"No significance test: {one_line(error)}"))
     else:
         blocks.insert(1, _spread_picture(groups[:_MAX_STUDIES]))
         if comparison.differences:
-            head = ("recipe differs in", *(truncate(group.name) for group in groups))
+            head = ("recipe key", *(truncate(group.name) for group in groups))
             rows = tuple((key, *map(truncate, values)) for key, values in comparison.differences)
-            blocks.append(Table("Where the recipes differ", head, rows, "l" + "l" * len(groups)))
+            blocks.append(Table("Differences of the recipes", head, rows, "l" + "l" * len(groups)))
         blocks += [Text(one_line(sentence)) for sentence in comparison.evidence]
+        if comparison.correction:
+            blocks.append(Text(comparison.correction))
     sections = [Section("Comparison", blocks)]
     sections += [_study_section(study) for study in studies[:_MAX_STUDIES]]
     if len(studies) > _MAX_STUDIES:
-        text = f"{len(studies) - _MAX_STUDIES} more recipes stand in the table alone."
-        sections.append(Section("And more", [Text(text)]))
+        text = f"{len(studies) - _MAX_STUDIES} more recipes are listed in the table only."
+        sections.append(Section("Further recipes", [Text(text)]))
+    sections.append(Section("Citation", citation_blocks()))
     total = _count_seeds(sum(len(group.runs) for group in groups))
-    return Document(truncate(name), f"{len(studies)} recipes, {total} in all.", tuple(sections))
+    return Document(truncate(name), f"{len(studies)} recipes, {total} in total.", tuple(sections))
 
 
 def seeds_table(groups: Sequence[SeedGroup]) -> Table:
-    """Return accuracy and cost of each recipe over seeds, as `compare` does but the best epochs."""
+    """Return accuracy and cost of each recipe over seeds: the table of `compare`, no best epoch."""
     best = TABLE_HEAD.index("best epoch %")
     head, *rows = (
         (truncate(row[0]), *row[1:best], *row[best + 1 :])
         for row in (TABLE_HEAD, *(group.table_row for group in groups))
     )
     return Table("Accuracy after the last epoch, over seeds", head, tuple(rows), "lrrrrrrrlrrr")
+
+
+def _seeds_summary(group: SeedGroup) -> Table:
+    """Return accuracy and cost of one recipe over seeds, a row for each: it fits any width."""
+    table = seeds_table([group])
+    rows = tuple(zip(table.head[1:], table.rows[0][1:], strict=True))
+    return Table(table.caption, ("metric", "value"), rows, "ll")
 
 
 def _study_section(study: StudyFacts) -> Section:
@@ -116,26 +128,26 @@ def _study_section(study: StudyFacts) -> Section:
 def _verdict_blocks(study: StudyFacts) -> list[Block]:
     seeds = study.seeds
     if seeds.num_passed is None:
-        callout = Callout("pending", "Verdict: pending. The test split was left alone.")
+        callout = Callout("pending", "Verdict: pending (not evaluated on test).")
     else:
         text = f"{seeds.num_passed} of {_count_seeds(seeds.num_judged)} met the budget."
         callout = Callout("good" if seeds.num_passed == seeds.num_judged else "bad", text)
     notes = [Text(f"Note: {one_line(note)}") for note in seeds.notes]
-    return [*_problem_blocks(study), callout, seeds_table([seeds]), *notes]
+    return [*_problem_blocks(study), callout, _seeds_summary(seeds), *notes]
 
 
 def _problem_blocks(study: StudyFacts) -> list[Block]:
     messages = (
-        Callout("bad", "The record does not hold.", tuple(map(one_line, study.altered))),
-        Callout("pending", "Not every seed is here.", tuple(map(one_line, study.missing))),
+        Callout("bad", "Integrity check failed.", tuple(map(one_line, study.altered))),
+        Callout("pending", "Runs without a result", tuple(map(one_line, study.missing))),
     )
     return [callout for callout in messages if callout.items]
 
 
 def _seed_blocks(study: StudyFacts) -> list[Block]:
     text = (
-        "The seals of all runs were checked; the run of median accuracy was evaluated anew. "
-        "whit audit does that for any run folder."
+        "The SHA-256 digests of all runs were verified, and the run of median accuracy was "
+        "evaluated again. `whit audit` does both for any run folder."
     )
     return [_spread_picture([study.seeds]), _seed_table(study.seeds), Text(text)]
 
@@ -150,30 +162,32 @@ def _spread_picture(groups: Sequence[SeedGroup]) -> Picture:
         for g in groups
     ]
     alt = f"Accuracy over seeds: {'; '.join(parts)}."
-    caption = "A circle a seed; below them the mean and the 95 % interval of the mean."
+    caption = "Accuracy of each seed (circles), their mean and its 95 % confidence interval."
     return Picture("spread", draw_seed_spread(groups, min_accuracy), alt, caption)
 
 
 def _seed_table(seeds: SeedGroup) -> Table:
     rows = tuple(
-        (truncate(run.seed), f"{last.correct:,}/{last.total:,}",
+        (truncate(run.seed), f"{last.correct}/{last.total}",
          f"{percent(last.correct, last.total)} %", (run.result or {})["verdict"],
          f"{(run.result or {})['seconds']['total']:.1f}")
         for run, last in zip(seeds.runs[:_MAX_SEEDS], seeds.last, strict=False)
     )  # fmt: skip
     omitted = len(seeds.runs) - len(rows)
     more = f"; {omitted} more are not shown" if omitted else ""
-    caption = f"Each seed, as its record has it{more}"
-    return Table(caption, ("seed", "right", "accuracy", "verdict", "seconds"), rows, "lrrlr")
+    caption = f"Recorded result of each seed{more}"
+    return Table(caption, ("seed", "correct", "accuracy", "verdict", "seconds"), rows, "lrrlr")
 
 
 def _training_blocks(seeds: SeedGroup) -> list[Block]:
     if not all(run.log for run in seeds.runs):
-        return [Text("A seed has no epoch in its log.")]
+        return [Text("The log of at least one seed is empty.")]
     count = len(seeds.runs)
     first, last = (sum(run.log[i].loss for run in seeds.runs) / count for i in (0, -1))
-    alt = f"Training loss {describe_trend(first, last)} in the mean of {_count_seeds(count)}."
-    caption = "Loss and accuracy over the epochs, a line a seed."
+    alt = f"Training loss {describe_trend(first, last)} on average over {_count_seeds(count)}."
+    caption = (
+        "Loss and accuracy over the epochs, one line per seed, and the learning-rate schedule."
+    )
     return [Picture("training", draw_seed_curves(seeds), alt, caption)]
 
 
@@ -181,14 +195,15 @@ def _misclassified_blocks(study: StudyFacts, max_thumbnails: int) -> list[Block]
     """Return the images that more than half of the seeds misclassify."""
     seeds = study.seeds
     if seeds.split != "test":
-        return [Text("Which val images were wrong does not stand in the records.")]
+        return [Text("Runs do not record which val images were misclassified.")]
     common = study.commonly_misclassified
     count = len(seeds.runs)
     if not common:
-        return [Text(f"No test image is wrong for more than half of {_count_seeds(count)}.")]
+        text = f"No test image is misclassified by more than half of {_count_seeds(count)}."
+        return [Text(text)]
     if study.images is None:
         indices = ", ".join(str(index) for index, _ in common[:max_thumbnails])
-        return [Text(f"More than half of the seeds miss test images {indices}.")]
+        return [Text(f"More than half of the seeds misclassify test images {indices}.")]
     images, labels = study.images.images, study.images.labels
     disputed = known_label_errors(seeds.runs[0])
     predictions = _median_predictions(study.median_run)
@@ -196,11 +211,13 @@ def _misclassified_blocks(study: StudyFacts, max_thumbnails: int) -> list[Block]
     thumbnails = []
     for index, wrong in valid[:max_thumbnails]:
         lines = [f"label {_class_name(study.median_run, int(labels[index]))}"]
-        lines += [f"wrong: {wrong} of {count}", *predictions.get(index, [])]
-        what = f"Test image {index}, wrong for {wrong} of {_count_seeds(count)}"
+        lines += [f"errors: {wrong} of {count}", *predictions.get(index, [])]
+        what = f"Test image {index}, misclassified by {wrong} of {_count_seeds(count)}"
         thumbnails.append(build_thumbnail(images[index], index, what, tuple(lines), disputed))
-    caption = f"{len(valid)} test images are wrong for more than half of {_count_seeds(count)}."
-    return [build_gallery("often-wrong", caption, tuple(thumbnails), len(valid))]
+    caption = (
+        f"{len(valid)} test images are misclassified by more than half of {_count_seeds(count)}."
+    )
+    return [build_gallery("commonly-misclassified", caption, tuple(thumbnails), len(valid))]
 
 
 def _median_predictions(median: RunFacts | None) -> dict[int, list[str]]:
@@ -209,7 +226,7 @@ def _median_predictions(median: RunFacts | None) -> dict[int, list[str]]:
         return {}
     classes, seed = median.analysis.classes, truncate(median.run.seed)
     return {
-        error.index: [f"seed {seed} said {truncate(classes[error.predicted])}"]
+        error.index: [f"seed {seed} predicted {truncate(classes[error.predicted])}"]
         for error in median.analysis.errors
     }
 
@@ -221,10 +238,11 @@ def _class_name(median: RunFacts | None, label: int) -> str:
 
 def _summarize(seeds: SeedGroup) -> str:
     """Return the result of a study in a sentence."""
-    text = f"{seeds.mean_text} % on {seeds.split} in the mean of {_count_seeds(len(seeds.runs))}"
+    split = {"test": "test", "val": "validation"}[seeds.split]
+    text = f"Mean {split} accuracy {seeds.mean_text} % over {_count_seeds(len(seeds.runs))}"
     if seeds.accuracy.sd is not None:
         sd = f"standard deviation {seeds.accuracy.sd:.3f}"
-        text += f" ({sd}, 95 % interval {seeds.interval_text})"
+        text += f" ({sd}, 95 % confidence interval {seeds.interval_text})"
     text += f", {seeds.params:,} parameters, {seeds.epochs:g} epochs"
     if seeds.num_passed is not None:
         text += f"; {seeds.num_passed} of {seeds.num_judged} met the budget"

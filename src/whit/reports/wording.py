@@ -1,4 +1,4 @@
-"""Short texts of the reports: values in one line, counts, percentages."""
+"""Short texts of reports: values on one line, counts, percentages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def describe_trend(first: float, last: float) -> str:
-    """Return the change from the first value to the last as a verb phrase."""
+    """Return the change from the first value to the last as a phrase."""
     if last < first or last > first:
         return f"{'falls' if last < first else 'rises'} from {first:.3g} to {last:.3g}"
     return f"stays at {last:.3g}"

@@ -19,6 +19,7 @@ from whit.reports.study_report import comparison_document, study_document
 from whit.runs import layout
 from whit.runs.reader import RunRecord, read_run
 from whit.system.atomic_files import atomic_write, disk_error_advice, unwritable_reason
+from whit.system.console import OnStage, ignore_stage
 from whit.system.optional_deps import require_extra
 
 
@@ -42,21 +43,26 @@ def render_study_html(folder: Path) -> str:
 
 
 def write_report(
-    target: Path, out: Path | None = None, markdown: bool = False, model: nn.Module | None = None
+    target: Path,
+    out: Path | None = None,
+    markdown: bool = False,
+    model: nn.Module | None = None,
+    on_stage: OnStage = ignore_stage,
 ) -> Path:
     """Write the report of a run, a study or several studies; return the file.
 
     By default it is `report.html`, or `report.md` with the folder `report`, in the target; no
-    audit of a run reads these names. An existing report is replaced. Raises InputError for a
-    target that is no run and holds none, or for a path that cannot be written, RunFailed when the
-    disk is full.
+    audit of a run reads these names. An existing report is replaced. `on_stage` is called with the
+    name of each slow stage as it begins. Raises InputError for a target that is no run and
+    contains none, or for a path that cannot be written, RunFailed when the disk is full.
     """
     require_extra("report", "matplotlib")
     file = out if out is not None else target / ("report.md" if markdown else "report.html")
     problems = [*_target_problems(target), *_path_problems(file, markdown)]
     if problems:
         raise InputError(problems)
-    document = build_document(target, model)
+    document = build_document(target, model, on_stage)
+    on_stage(f"writing {file}")
     if not markdown:
         _write(file, render_html(document).encode())
         return file
@@ -68,17 +74,22 @@ def write_report(
     return file
 
 
-def build_document(target: Path, model: nn.Module | None = None) -> Document:
+def build_document(
+    target: Path, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
+) -> Document:
     """Return the report of a run folder, a study, or a folder of several."""
     if layout.has_recipe(target):
-        return run_document(collect_run_facts(read_run(target), model))
+        facts = collect_run_facts(read_run(target), model, on_stage)
+        on_stage("drawing the figures")
+        return run_document(facts)
     groups = study_facts.find_groups(target)
     if len(groups) == 1:
-        return study_document(collect_study_facts(groups[0], model))
+        return _build_study(groups[0], model, on_stage)
     studies: list[study_facts.StudyFacts] = []
     failures: list[str] = []
     cache: study_facts.SplitCache = {}
-    for group in groups:
+    for number, group in enumerate(groups, start=1):
+        on_stage(f"verifying the digests of {group.name} ({number} of {len(groups)})")
         try:
             studies.append(collect_study_facts(group, cache=cache))
         except InputError as error:
@@ -88,23 +99,33 @@ def build_document(target: Path, model: nn.Module | None = None) -> Document:
     if len(studies) == 1:
         only = next(g for g in groups if g.name == studies[0].seeds.name)
         group = study_facts.RunGroup(only.name, only.runs, (*only.damages, *failures))
-        return study_document(collect_study_facts(group, model))
+        return _build_study(group, model, on_stage)
+    on_stage("drawing the figures")
     return comparison_document(target.name or str(target), studies, failures)
+
+
+def _build_study(
+    group: study_facts.RunGroup, model: nn.Module | None, on_stage: OnStage
+) -> Document:
+    on_stage(f"verifying the digests of {group.name} ({len(group.runs)} runs)")
+    facts = collect_study_facts(group, model, on_stage=on_stage)
+    on_stage("drawing the figures")
+    return study_document(facts)
 
 
 def _target_problems(target: Path) -> list[str]:
     if os.path.isdir(target):
         return []
     problem = "not a folder" if os.path.lexists(target) else "no such folder"
-    return [f"{target}: {problem}. A report is of a run folder, or of a folder of runs."]
+    return [f"{target}: {problem}. Give a run folder, a study, or a folder of several."]
 
 
 def _path_problems(file: Path, markdown: bool) -> list[str]:
     """Return all that is wrong with an output path, before anything is computed."""
     if os.path.isdir(file):
-        return [f"--out {file}: a folder. Name the file to write."]
+        return [f"--out {file}: is a folder. Give the name of a file."]
     if markdown and file.suffix != ".md":
-        return [f"--out {file}: a Markdown report wants a name that ends in .md."]
+        return [f"--out {file}: the name of a Markdown report must end in .md."]
     problem = unwritable_reason(file.absolute().parent)
     return [f"--out {file}: {problem}"] if problem else []
 
@@ -117,5 +138,5 @@ def _write(file: Path, content: bytes) -> None:
         advice = disk_error_advice(file.parent, error, len(content))
         message = f"{file}: cannot be written: {advice}"
         if isinstance(error, PermissionError):
-            raise InputError(f"{message}, or name another place with --out.") from None
-        raise RunFailed(f"{message}, and ask again.") from None
+            raise InputError(f"{message}, or choose another path with --out.") from None
+        raise RunFailed(f"{message}, and run the command again.") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,6 +125,16 @@ def run_rows(roots: list[Path]) -> list[Row]:
             run = None
         rows.append({"run": str(path), **run_fields(run)})
     return rows
+
+
+def rows_csv(rows: list[Row]) -> str:
+    """Return rows of `run_rows` as CSV (RFC 4180), a header first; None is an empty field."""
+    text = io.StringIO()
+    columns = ["run", *run_fields(None)]
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def check_folders(folders: Sequence[Path]) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 from whit.recipes.budget import Budget, Metrics, Verdict, Violation
+from whit.system.display.html_tables import (
+    html_block,
+    html_columns,
+    html_list,
+    html_table,
+    html_text,
+)
+from whit.system.display.line_plot import Series, line_plot
+from whit.system.display.records import Records
 from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
 
@@ -88,6 +98,12 @@ class RunResult:
     budget: Budget = field(default_factory=Budget, compare=False)
     metrics: Metrics = field(default_factory=Metrics, compare=False)
     folder: Path | None = None
+    records: tuple[EpochRecord, ...] = field(default=(), compare=False)  # one an epoch
+
+    @property
+    def history(self) -> Records:
+        """One dict an epoch: loss and accuracy of training and of evaluations, rate, seconds."""
+        return history_rows(self.records)
 
     def to_json(self) -> dict[str, Any]:
         keys = ("correct", "total", "accuracy", "loss")
@@ -145,6 +161,70 @@ class RunResult:
         return self.text()
 
     __repr__ = __str__  # the same at a prompt as printed
+
+    def _repr_html_(self) -> str:
+        verdict = verdict_text(self.budget, self.metrics)
+        rest = self.text().removeprefix(verdict).lstrip("\n")
+        curves = history_plots(self.history)
+        return html_block(
+            html_columns(verdict_html(self.budget, self.metrics), curves), html_text(rest)
+        )
+
+
+def history_rows(records: Sequence[EpochRecord]) -> Records:
+    """Return epochs as flat dicts with equal keys; accuracy is in percent, never rounded up.
+
+    A split that is not evaluated after each epoch has None after the others.
+    """
+    splits = list(dict.fromkeys(e.split for record in records for e in record.evaluations))
+    rows = Records()
+    for record in records:
+        row: dict[str, Any] = {
+            "epoch": record.epoch,
+            "train_loss": record.loss,
+            "train_accuracy": floor_percent(record.correct, record.total),
+        }
+        for split in splits:
+            found = next((e for e in record.evaluations if e.split == split), None)
+            row[f"{split}_loss"] = found.loss if found else None
+            row[f"{split}_accuracy"] = found.accuracy if found else None
+        rows.append(
+            {
+                **row,
+                "lr": record.lr,
+                "seconds": record.seconds,
+                "images_seen": record.images_seen,
+                "steps": record.steps,
+            }
+        )
+    return rows
+
+
+def history_plots(history: Records) -> str:
+    """Return loss and accuracy over epochs as HTML; nothing for a single epoch."""
+    if len(history) < 2:
+        return ""
+    plots = []
+    for measure, label in (("loss", "loss"), ("accuracy", "accuracy, %")):
+        keys = [key for key in history[0] if key.endswith(f"_{measure}")]
+        series = [
+            Series(key.removesuffix(f"_{measure}"), [(row["epoch"], row[key]) for row in history])
+            for key in keys
+        ]
+        plots.append(line_plot(series, "epoch", label))
+    return html_columns(*plots)
+
+
+def verdict_html(budget: Budget, metrics: Metrics) -> str:
+    """Return the budget as a table with each value beside its limit, then the verdict."""
+    cells = [(*row[:3], RULE_STATUS[row[3]]) for row in budget.rows(metrics)]
+    if not cells:
+        return html_text(verdict_text(budget, metrics))
+    return (
+        html_table(("budget", "limit", "value", ""), cells, "lrrl")
+        + html_text(f"Verdict: {budget.verdict(metrics)}.", bold=True)
+        + html_list([violation.message for violation in budget.violations(metrics)])
+    )
 
 
 def forward_passes_text(metrics: Metrics, width: int = 100) -> str:

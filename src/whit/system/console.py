@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from whit.system.text_tables import wrap
 
 
 class Output(Console):
-    """A console whose reader may close it, as `whit train | head` does: the work continues."""
+    """A console that continues when its reader closes the pipe, as in `whit train | head`."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -25,7 +32,7 @@ class Output(Console):
 def make_console() -> Console:
     if sys.stdout.isatty():
         return Output()
-    # A pipe has no width: tables there are as wide as they are on a usual terminal.
+    # A pipe has no width: 100 columns, as many as a usual terminal has.
     return Output(width=100, force_terminal=False)
 
 
@@ -37,18 +44,19 @@ def stdout_to_stderr(as_json: bool) -> AbstractContextManager[object]:
 def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
     """Print a value as JSON, or as the table that `table(width)` returns."""
     text = json.dumps(value, indent=2) if as_json else table(make_console().width)
-    _write(text, sys.stdout)
+    write(text, sys.stdout)
 
 
 def echo(text: str, stream: TextIO) -> None:
     """Print a message, wrapped between words on a terminal; unchanged in a pipe or a file."""
     width = _terminal_width(stream)
-    _write(text if width is None else wrap(text, width), stream)
+    write(text if width is None else wrap(text, width), stream)
 
 
-def _write(text: str, stream: TextIO) -> None:
+def write(text: str, stream: TextIO, end: str = "\n") -> None:
+    """Print text as it is."""
     try:
-        print(text, file=stream, flush=True)
+        print(text, file=stream, end=end, flush=True)
     except BrokenPipeError:
         discard_output(stream)
 
@@ -66,18 +74,47 @@ def warn(text: str) -> None:
     echo(f"whit: {text}", sys.stderr)
 
 
+OnStage = Callable[[str], None]  # called with the name of each slow stage as it begins
+
+
+def ignore_stage(stage: str) -> None:
+    """The stages of a command that reports none."""
+
+
+@contextmanager
+def report_stages(quiet: bool = False) -> Iterator[OnStage]:
+    """Give a function that takes the name of each stage of a long command as the stage begins.
+
+    It is shown on standard error: on a terminal beside a spinner, which is there from the start,
+    since importing torch takes seconds, and disappears at the end; elsewhere as a line. With
+    `quiet` nothing is shown.
+    """
+    if quiet:
+        yield ignore_stage
+    elif sys.stderr.isatty():
+        with Console(stderr=True).status("Loading ...") as status:
+            yield lambda stage: status.update(Text(f"{_capitalize(stage)} ...", overflow="fold"))
+    else:
+        yield lambda stage: echo(f"{_capitalize(stage)} ...", sys.stderr)
+
+
+def _capitalize(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
 def discard_output(stream: TextIO) -> None:
-    """Discard everything that is still printed; Python flushes once more at its end."""
+    """Discard all further output; Python flushes the stream once more when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def exit_immediately(
-    number: int, resume_hint: str = "Resume with: whit train --resume RUN"
-) -> None:
+def exit_immediately(number: int, resume_hint: str = "whit train --resume RUN") -> None:
     """On a second signal, exit without saving: every file on disk is valid at any time."""
     if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar had hidden the cursor
-    message = f"whit: stopped immediately; the latest checkpoint is kept. {resume_hint}\n"
-    with suppress(OSError):
-        os.write(2, message.encode())
+        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the progress bar hides the cursor
+    message = (
+        f"whit: stopped immediately; the latest checkpoint is kept. Resume with {resume_hint}."
+    )
+    width = _terminal_width(sys.stderr)
+    with suppress(OSError):  # not print, which may be what the signal interrupted
+        os.write(2, f"{message if width is None else wrap(message, width)}\n".encode())
     os._exit(128 + number)

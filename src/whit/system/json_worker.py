@@ -1,4 +1,4 @@
-"""A child process that is sent requests and replies to them, each a line of JSON.
+"""A child process that answers requests; requests and replies are lines of JSON.
 
 The parent holds a `JsonWorker`; the child, `python -m MODULE`, calls `serve_requests`. Nothing is
 pickled. A child whose parent is killed sees its standard input close, and ends.

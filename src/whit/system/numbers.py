@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import ceil
+from typing import Any
 
 
 def percent(correct: int, total: int) -> str:
@@ -34,3 +35,14 @@ def exact_decimal(value: Fraction) -> str:
 def json_number(value: Fraction) -> int | float:
     """Return an int where the value is an integer, else the nearest float."""
     return value.numerator if value.denominator == 1 else float(value)
+
+
+def round_json(value: Any) -> Any:
+    """Return a number, or each number in a tuple, with at most six decimals; None stays None.
+
+    Means of percentages are exact decimals that floats miss by a little: 96.8625, not
+    96.86250000000001.
+    """
+    if isinstance(value, tuple | list):
+        return [round_json(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value

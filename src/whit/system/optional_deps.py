@@ -1,4 +1,4 @@
-"""Packages that only some commands need, and that are installed on request."""
+"""Optional dependencies, which only some commands need."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise InputError(
-            f"{' and '.join(missing)}: not installed. This verb needs it: "
+            f"{' and '.join(missing)}: not installed. This command requires it: "
             f"pip install 'whit[{extra}]'."
         )

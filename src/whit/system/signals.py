@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, turned into a stop between two steps, where everything can be saved.
+"""SIGINT and SIGTERM, handled between two training steps, where the state can be saved.
 
 The first signal is only recorded; `check` raises at the next point where the training state is
 consistent. An evaluation, which changes no state, is interrupted immediately. A second signal exits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-_MIN_COLUMN = 12  # characters; shortened cells still differ
+_MIN_COLUMN = 12  # characters to which a cell is shortened at most
 
 
 def align_columns(

@@ -57,6 +57,7 @@ def build_result(
         accepted_changes=tuple(changes),
         budget=budget,
         metrics=metrics,
+        records=tuple(records),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from html import escape
 from typing import Any
 
 from torch import nn
@@ -17,8 +16,9 @@ from whit.models.build import build_initialized_model
 from whit.models.registry import in_memory_spec
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
-from whit.runs.result import forward_passes_text, verdict_text
+from whit.runs.result import forward_passes_text, verdict_html, verdict_text
 from whit.runs.teacher import Teacher, load_teacher
+from whit.system.display.html_tables import html_block, html_text
 from whit.system.text_tables import wrap
 
 
@@ -80,26 +80,32 @@ class Plan:
             "verdict": self.verdict,
         }
 
-    def table(self, width: int = 100) -> str:
-        """Return the layer table, the steps and the predicted verdict in `width` columns."""
-        train = self.recipe.train
+    @property
+    def title(self) -> str:
+        """The recipe, its model and its data in a line."""
         shape = "x".join(map(str, self.image_shape))
-        title = (
+        return (
             f"{self.recipe.name}: {self.recipe.model.name} on {self.recipe.data.name} "
             f"({shape}, {self.num_classes} classes)"
         )
+
+    def _costs(self) -> list[str]:
+        train = self.recipe.train
         steps = (
             f"{train.epochs} epoch{'s' if train.epochs > 1 else ''} of {self.num_train:,} images "
             f"in batches of {train.batch_size}: {self.steps_per_epoch:,} steps each, "
             f"{self.num_steps:,} in total."
         )
+        return [steps, *([f"Distillation from {self.teacher}."] if self.teacher else [])]
+
+    def table(self, width: int = 100) -> str:
+        """Return the layer table, the steps and the predicted verdict in `width` columns."""
         lines = [
-            wrap(title, width),
+            wrap(self.title, width),
             "",
             self.network_table(width),
             "",
-            wrap(steps, width),
-            *([wrap(f"Distillation from {self.teacher}.", width)] if self.teacher else []),
+            *(wrap(line, width) for line in self._costs()),
             "",
             verdict_text(self.recipe.budget.to_budget(), self.metrics, width),
         ]
@@ -116,8 +122,10 @@ class Plan:
     __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
-        verdict = escape(verdict_text(self.recipe.budget.to_budget(), self.metrics))
-        return f"{self.audit._repr_html_()}<pre>{verdict}</pre>"
+        verdict = verdict_html(self.recipe.budget.to_budget(), self.metrics)
+        costs = html_text("\n".join(self._costs()))
+        passes = html_text(forward_passes_text(self.metrics, 10_000))
+        return html_block(self.audit.html(), passes, costs, verdict, title=self.title)
 
 
 def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:

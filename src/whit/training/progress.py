@@ -1,4 +1,4 @@
-"""Progress on a console: a bar or a live table on a terminal, plain lines elsewhere."""
+"""Progress: a bar or a live table on a terminal and in a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from rich.text import Text
 from torch import Tensor
 
 from whit.runs.result import EpochRecord
+from whit.system.display.html_tables import html_block, html_list
+from whit.system.display.jupyter import LiveOutput, in_notebook
+from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.callback import Callback, RunCallback, RunStatus, Subject
+from whit.training.notebook_progress import NotebookReporter, describe_end
 from whit.training.state import Batches, EpochMetrics
 
 # Seconds between two updates; drawing the bar takes about a millisecond.
 _BAR_REFRESH, _TABLE_REFRESH = 0.2, 0.5
+_MAX_LINES = 12  # below a live table in a notebook
 
 
 class Reporter(Callback[Subject]):
@@ -65,6 +70,40 @@ class LiveTable(Reporter[Subject]):
         self.live.stop()
 
 
+class NotebookTable(Reporter[Subject]):
+    """Keeps the lines of a study or search below a live table; a subclass renders it."""
+
+    def __init__(self, console: Console):
+        super().__init__(console)
+        self.output = LiveOutput()
+        self.lines: list[str] = []
+
+    def render_html(self) -> str:
+        """Return the table as it is now."""
+        raise NotImplementedError
+
+    def echo(self, text: str) -> None:
+        self.lines.append(text)
+        self._update()
+
+    def on_start(self, subject: Subject) -> None:
+        super().on_start(subject)
+        self._update()
+
+    def on_progress(self) -> None:
+        if self.output.is_due:
+            self._update()
+
+    def __exit__(self, *error: object) -> None:
+        if error[1] is not None:
+            self.lines.append(describe_end(error[1]))
+        self._update()
+
+    def _update(self) -> None:
+        if hasattr(self, "subject"):
+            self.output.update(html_block(self.render_html(), html_list(self.lines[-_MAX_LINES:])))
+
+
 class LineReporter(Reporter[RunStatus], RunCallback):
     """Plain lines: the layer table first, then one line per epoch, and its evaluations."""
 
@@ -80,11 +119,14 @@ class LineReporter(Reporter[RunStatus], RunCallback):
             self.echo(message)
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        rate = record.total / record.seconds
-        self.echo(
+        text = (
             f"Epoch {record.epoch}/{self.subject.plan.recipe.train.epochs}: "
-            f"loss {record.loss:.4f}, {record.seconds:.1f} s, {rate:,.0f} images/s"
+            f"loss {record.loss:.4f}, accuracy {percent(record.correct, record.total)}%, "
+            f"lr {record.lr:.3g}, {record.seconds:.1f} s"
         )
+        rate = f", {record.total / record.seconds:,.0f} images/s"
+        # A narrow terminal has room for what is needed alone.
+        self.echo(text + rate if len(text + rate) <= self.console.width else text)
         for evaluation in record.evaluations:
             self.echo(str(evaluation))
 
@@ -140,7 +182,12 @@ class WarningReporter(RunCallback):
 
 
 def make_callback(console: Console, quiet: bool) -> RunCallback:
-    """Return the reporter of a run: a bar on a terminal, lines elsewhere; warnings when quiet."""
+    """Return the reporter of a run: a bar on a terminal and in a notebook, lines elsewhere.
+
+    When quiet it prints nothing but warnings.
+    """
     if quiet:
         return WarningReporter()
+    if in_notebook():
+        return NotebookReporter()
     return BarReporter(console) if console.is_terminal else LineReporter(console)

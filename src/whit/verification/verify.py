@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,15 @@ from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import is_model_path, reject_code_in_run
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
-from whit.recipes.sections import ModelSpec
+from whit.recipes.recipe_tables import ModelSpec
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
-from whit.runs.result import Evaluation, forward_passes_text, verdict_text
+from whit.runs.result import Evaluation, forward_passes_text, verdict_html, verdict_text
+from whit.system.console import OnStage, ignore_stage
+from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import predict
@@ -41,6 +42,7 @@ from whit.verification.provenance import current_digests, diff_inputs
 
 # Logits this close may swap places when sums are computed in another order.
 _TIE_TOLERANCE = 1e-3
+_MISMATCHES = "The recorded result does not match (verdict: missed):"
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,7 +82,7 @@ class AuditResult:
         passes = forward_passes_text(self.metrics, width)
         lines = [self.audit.table(width), *([passes] if passes else []), "", verdict]
         if self.mismatches:
-            lines.append("The recorded result does not match (verdict: missed):")
+            lines.append(_MISMATCHES)
             lines += [wrap(f"  - {mismatch.message}", width) for mismatch in self.mismatches]
         lines += [wrap(f"Note: {note}", width) for note in self.notes]
         return "\n".join(lines)
@@ -91,12 +93,21 @@ class AuditResult:
     __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
-        rest = self.table().removeprefix(self.audit.table(100)).lstrip("\n")
-        return f"{self.audit._repr_html_()}<pre>{escape(rest)}</pre>"
+        passes = html_text(forward_passes_text(self.metrics, 10_000))
+        verdict = verdict_html(self.recipe.budget.to_budget(), self.metrics)
+        parts = [self.audit.html(), passes, verdict]
+        if self.mismatches:
+            parts.append(html_text(_MISMATCHES, bold=True))
+            parts.append(html_list([mismatch.message for mismatch in self.mismatches]))
+        parts += [html_text(f"Note: {note}") for note in self.notes]
+        return html_block(*parts, title=self.audit.name)
 
 
 def audit(
-    target: str | Path | nn.Module, recipe: Recipe | None = None, model: nn.Module | None = None
+    target: str | Path | nn.Module,
+    recipe: Recipe | None = None,
+    model: nn.Module | None = None,
+    on_stage: OnStage = ignore_stage,
 ) -> AuditResult:
     """Audit a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
@@ -120,11 +131,11 @@ def audit(
             raise InputError(
                 f"{path}: a weights file does not contain its recipe: add --recipe RECIPE."
             )
-        return _audit_weights(path, recipe, model)[0]
+        return _audit_weights(path, recipe, model, on_stage=on_stage)[0]
     if recipe is not None:
         raise InputError(f"{target}: has its own recipe: omit --recipe.")
     if os.path.isdir(path):
-        return audit_run(read_run(path), model)[0]
+        return audit_run(read_run(path), model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
@@ -163,7 +174,11 @@ class EvaluatedModel:
 
 
 def _audit_weights(
-    path: Path, recipe: Recipe, model: nn.Module | None, seed: int = 0
+    path: Path,
+    recipe: Recipe,
+    model: nn.Module | None,
+    seed: int = 0,
+    on_stage: OnStage = ignore_stage,
 ) -> tuple[AuditResult, EvaluatedModel | None]:
     image_shape, classes, _ = probe_dataset(recipe.data.name)
     model = load_model(recipe, path, model, seed)
@@ -175,6 +190,7 @@ def _audit_weights(
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     model = with_tta(model, recipe.eval.tta_shifts)
+    on_stage(f"evaluating {recipe.name} on {len(dataset.test):,} test images")
     logits = predict(model, dataset.test, normalize)
     test = _count_correct(logits, dataset.test)
     metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
@@ -192,7 +208,7 @@ def _count_correct(logits: Tensor, split: Split) -> Evaluation:
 
 
 def audit_run(
-    run: RunRecord, model: nn.Module | None = None
+    run: RunRecord, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
 ) -> tuple[AuditResult, EvaluatedModel | None]:
     """Audit a finished run; return also its evaluated model, None without test split.
 
@@ -201,9 +217,6 @@ def audit_run(
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
-    assert run.result is not None
-    weights = run.path / layout.WEIGHTS
-    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0)
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
@@ -212,6 +225,9 @@ def audit_run(
             f"{run.path / layout.RECIPE}: data.val_size = {run.recipe.data.val_size}: the training "
             f"data has only {num_images} images."
         )
+    assert run.result is not None
+    weights = run.path / layout.WEIGHTS
+    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run)
     if evaluated and (note := _explain_ties(run, evaluated)):

@@ -1,28 +1,29 @@
-"""The routes of the page's server, for GET and HEAD alone, all read-only.
+"""The routes of the page's server: GET and HEAD only, all read-only.
 
 `/` is the page, `/page/{name}` its other files, from a fixed list; `/runs/{id}/report` the report
-of a run as HTML. All else is JSON. An id is a digest of a folder's path, so no URL names a file.
-The files of a run are untrusted: the page shows all of them as text.
+of a run as HTML. Everything else is JSON. An id is a digest of a folder's path, so no URL names a
+file. The files of a run are untrusted input: the page shows all of them as text.
 
     /api/runs
         whit        version
         roots       [path]: the folders that are searched
-        is_whole    false where there are more runs than are shown (5,000)
+        is_complete false where there are more runs than are listed (5,000)
+        trust_model_files   whether the code of models that are a user's own files is executed
         runs        [{id, path, name, seed, state, message, params, epochs, correct, total,
-                      verdict, study, split, seconds, changed, own_model, has_weights}]
-        studies     [{id, path, name, runs: [id], split, finished, judged, met, mean, sd,
-                      lowest, highest, params, epochs}]
+                      verdict, study, split, seconds, changed, data, user_model, has_weights}]
+        studies     [{id, path, name, runs: [id], data, split, finished, judged, met, mean, sd,
+                      min, max, params, epochs}]
 
-`state` is finished, diverged, running, stopped or damaged; of a damaged run `message` says what is
-wrong and the rest may be null. `epochs` are done, not planned. `correct` of `total` images of
-`split` (test or val) after the last epoch, null before. `study` is the id of a study, or null.
-`seconds` in all; `changed` in seconds since 1970. `own_model`: the model is a user's own file.
-`has_weights`: its network and its errors can be requested. A study is a folder of seeds, also that
-of a trial; `mean`, `sd`, `lowest` and `highest` are percent over its `finished` runs (null without
-any), `met` how many of `judged` meet the budget (null: open).
+`state` is finished, diverged, running, stopped or damaged; of a damaged run `message` is the error
+and the rest may be null. `epochs` are done, not planned. `correct` of `total` images of `split`
+(test or val) after the last epoch, null before. `study` is the id of a study, or null. `seconds` in
+total; `changed` in seconds since 1970. `data`: name of the data set. `user_model`: the model is a
+user's own file. `has_weights`: its network and its errors can be requested. A study is a folder of
+seeds, also that of a trial; `mean`, `sd`, `min` and `max` are percent over its `finished` runs
+(null without any), `met` how many of `judged` meet the budget (null: pending).
 
     /api/runs/{id}
-        id, path, name, description, seed, state, study, split, own_model, changed
+        id, path, name, description, seed, state, study, split, user_model, changed
         recipe      the TOML text of the complete recipe
         model, data, epochs_planned
         budget      {params, epochs, accuracy, require, forbid}: limits as text, or null
@@ -32,9 +33,9 @@ any), `met` how many of `judged` meet the budget (null: open).
                       test: {correct, total, accuracy, loss, reads, selected_on_test},
                       best_epoch: {epoch, correct, split} or null, seconds: {train, total},
                       images_seen, seed, weights_sha256, diverged, notes}
-        owner       null, or {host, pid, since, alive}: alive is null for another machine's
+        lock_holder null, or {host, pid, since, alive}: alive is null on another machine
         environment {whit, torch, system, processor, cores, threads, device, code, command}
-        why_no_network   null where the run has weights, else why not
+        network_problem   null where the run has weights, else the reason
 
     /api/runs/{id}/network    the folded network of a finished run: whit.export.html.graph_json
     /api/runs/{id}/errors
@@ -42,10 +43,10 @@ any), `met` how many of `judged` meet the budget (null: open).
         errors      [{index, true, predicted, probabilities: [K], disputed, pixels}]: worst first,
                     300 at most; pixels are base64 of uint8 in the order C, H, W
 
-Every error is {error: text}: 400 not HTTP, 403 another host, another origin or a
-user's own model file, 404 unknown or deleted, 405 not GET, 409 damaged or without what is asked
-for, 413 a body of more than 64 KiB, 500 a fault of whit or of its process for slow requests, 503
-while the server ends. All other responses have an ETag and are 304 to a request that names it.
+An error is {error: text}, or an HTML page for a browser that navigates (Accept: text/html). 400:
+not HTTP; 403: another host or origin, or a user's own model file; 404: unknown or deleted; 405: not
+GET; 409: damaged, or without the requested part; 413: a body of more than 64 KiB; 500: an internal
+error; 503: shutting down. All other responses have an ETag and are 304 to a request that names it.
 
 `/page/columns.json` describes the columns of the list: whit.runs.listing.page_columns.
 """
@@ -68,6 +69,7 @@ from starlette.routing import Route
 from whit.errors import InputError
 from whit.recipes.model_ref import is_model_path
 from whit.runs.listing import page_columns
+from whit.web.error_page import encode_error
 from whit.web.payloads import user_model_refusal
 from whit.web.run_index import RunIndex, is_id
 from whit.web.run_location import RunDeleted, RunLocation
@@ -134,7 +136,8 @@ class Application:
         async with self._refresh_lock:  # not in the thread: requests that wait hold none
             value = await asyncio.to_thread(self.index.refresh)
         if self._list is None or self._list[0] is not value:
-            self._list = value, _encode({"whit": version("whit"), **value})
+            head = {"whit": version("whit"), "trust_model_files": self.client.trust_models}
+            self._list = value, _encode({**head, **value})
         return self._list[1]
 
     async def _locate(self, request: Request) -> RunLocation:
@@ -146,7 +149,7 @@ class Application:
             await self.list_runs()  # it may be new
             location = self.index.lookup(id)
         if location is None:
-            raise HTTPException(404, "no run has this id.")
+            raise HTTPException(404, "no run has this id; it may have been deleted.")
         return location
 
     async def _request_worker(self, request: Request, what: str) -> CachedResponse:
@@ -182,7 +185,7 @@ def build_app(application: Application) -> Starlette:
 def page_files() -> dict[str, CachedResponse]:
     """Return the files of the page by name, read once: no URL ever names a file on disk.
 
-    They are the page's, and those that it shares with a network exported as one HTML file.
+    They include those that the page shares with a network exported as one HTML file.
     """
     files = {"columns.json": _encode(page_columns())}
     for part, kinds in (("export/html/static", {"css", "js"}), ("web/static", set(_CONTENT_TYPES))):
@@ -212,8 +215,8 @@ async def _handle_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         status, message = error.status_code, error.detail
         if status == 404 and message == "Not Found":
-            message = "nothing has this address."
+            message = "this address does not exist."
     elif isinstance(error, HTTPRefusal | RunDeleted):
         status = error.status
-    content = json.dumps({"error": message}).encode()
-    return Response(content, status, headers={"content-type": _JSON})
+    content, content_type = encode_error(status, message, request.headers.get("accept", ""))
+    return Response(content, status, headers={"content-type": content_type})

@@ -1,4 +1,4 @@
-"""A connection of a browser: uvicorn's, with a timeout for slow clients.
+"""uvicorn's connection, with a timeout for slow clients.
 
 uvicorn closes an idle connection after five seconds, but has no timeout for a request that comes
 byte by byte, or for a client that does not read its response. Here each connection is checked
@@ -57,7 +57,7 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps({"error": "not a request in HTTP/1.1."}).encode()
+            body = json.dumps({"error": "not an HTTP/1.1 request."}).encode()
             headers = [
                 ("content-type", "application/json; charset=utf-8"),
                 ("x-content-type-options", "nosniff"),

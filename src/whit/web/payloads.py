@@ -1,7 +1,7 @@
-"""What the page is told of runs and studies, as values that JSON can hold.
+"""Runs and studies as JSON values for the page.
 
-app.py documents the keys. Only what `read_run` has checked is passed on as it is; of the rest of
-`result.json` and `environment.json`, which is untrusted, the expected keys alone.
+app.py documents the keys. Only what `read_run` has validated is passed on unchanged; of the rest of
+`result.json` and `environment.json`, which is untrusted, only the expected keys.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from whit.web.run_location import RunLocation, escape_path
 
 _MAX_ITEMS = 100  # of an unchecked list or table
 _MAX_TEXT = 2_000  # characters of a text in it
-_OWNER = ("host", "pid", "since")
+_LOCK_HOLDER = ("host", "pid", "since")
 _ENVIRONMENT = (
     *("whit", "torch", "system", "processor", "cores", "threads", "device", "code", "command"),
 )
@@ -33,7 +33,8 @@ def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dic
     return {
         **_blank_row(location, changed),
         **{key: _finite_or_none(value) for key, value in run_fields(run, on_page=True).items()},
-        "own_model": is_model_path(run.recipe.model.name),
+        "data": run.recipe.data.name,
+        "user_model": is_model_path(run.recipe.model.name),
         "has_weights": weights_problem(run) is None,
     }
 
@@ -47,7 +48,14 @@ def damaged_row(location: RunLocation, error: InputError, changed: float | None)
 
 def _blank_row(location: RunLocation, changed: float | None) -> dict[str, Any]:
     row = {"id": location.id, "path": location.display_path, "study": location.study}
-    return {**row, "message": None, "changed": changed, "own_model": False, "has_weights": False}
+    return {
+        **row,
+        "message": None,
+        "data": None,
+        "changed": changed,
+        "user_model": False,
+        "has_weights": False,
+    }
 
 
 def study_rows(rows: Sequence[tuple[RunLocation, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -76,14 +84,15 @@ def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict
         "path": escape_path(folder),
         "name": escape_path(name),
         "runs": [row["id"] for row in rows],
+        "data": first["data"],
         "split": first["split"],
         "finished": len(finished),
         "judged": len(finished) + len(diverged),
         "met": None if "pending" in verdicts or not finished else verdicts.count("met"),
         "mean": sample.mean if sample else None,
         "sd": sample.sd if sample else None,
-        "lowest": min(percents, default=None),
-        "highest": max(percents, default=None),
+        "min": min(percents, default=None),
+        "max": max(percents, default=None),
         "params": first["params"],
         "epochs": first["epochs"],
     }
@@ -92,11 +101,11 @@ def _study_row(id: str, seeds: list[tuple[RunLocation, dict[str, Any]]]) -> dict
 def run_details(
     location: RunLocation,
     run: RunRecord,
-    owner: LockHolder | None,
+    lock_holder: LockHolder | None,
     is_alive: bool | None,
     changed: float | None,
 ) -> dict[str, Any]:
-    """Return everything that the page shows of one run, its curves too."""
+    """Return everything that the page shows of one run, including its epoch log."""
     recipe = run.recipe
     log = [record.to_json() for record in run.log]
     return {
@@ -108,7 +117,7 @@ def run_details(
         "state": run.state,
         "study": location.study,
         "split": "test" if recipe.eval.test else "val",
-        "own_model": is_model_path(run.recipe.model.name),
+        "user_model": is_model_path(run.recipe.model.name),
         "changed": changed,
         "recipe": recipe.to_toml(),
         "model": recipe.model.name,
@@ -117,22 +126,23 @@ def run_details(
         "budget": recipe.budget.model_dump(),
         "log": sanitize(log, max_items=len(log)),
         "result": run.result and _select_result(run.result),
-        "owner": owner and {**_select(asdict(owner), _OWNER), "alive": is_alive},
+        "lock_holder": lock_holder
+        and {**_select(asdict(lock_holder), _LOCK_HOLDER), "alive": is_alive},
         "environment": sanitize({key: run.environment.get(key) for key in _ENVIRONMENT}),
-        "why_no_network": weights_problem(run),
+        "network_problem": weights_problem(run),
     }
 
 
 def user_model_refusal(model: str) -> str:
-    """Return why a run's own model file is not executed."""
+    """Return why a user's own model file is not executed."""
     return (
-        f"the model of this run is a file, {model}, and showing it would run its code. If it is "
-        "your own, start `whit serve --trust-model-files`."
+        f"the model of this run is a Python file, {model}, which is not executed by default. If "
+        "you trust it, start `whit serve --trust-model-files`."
     )
 
 
 def sanitize(value: Any, depth: int = 6, max_items: int = _MAX_ITEMS) -> Any:
-    """Return what JSON can hold of an untrusted value: finite numbers, bounded text and lists.
+    """Return the part of an untrusted value that JSON can hold: finite numbers, bounded text.
 
     `max_items` of its outermost list or table are kept, 100 of those inside.
     """

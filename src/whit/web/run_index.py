@@ -25,6 +25,7 @@ from whit.web.payloads import damaged_row, run_details, run_row, study_rows
 from whit.web.run_location import RunDeleted, RunLocation, Signature, escape_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
+DEMO_RUNS = Path(__file__).parent / "demo_runs"  # written by records/reproduce.py
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root
 _MAX_FOLDERS = 20_000  # that are listed, for a user who gives /
 _MAX_RUNS = 5_000
@@ -49,13 +50,16 @@ class _CachedDetails:
 
     signature: Signature
     run: RunRecord
-    owner: tuple[LockHolder | None, bool | None]
+    lock: tuple[LockHolder | None, bool | None]
     value: dict[str, Any]
 
 
 @dataclass
 class RunIndex:
-    """All run folders in `folders`; by default in those of FOLDERS that exist."""
+    """All run folders in `folders`; by default in those of FOLDERS that exist.
+
+    Where these hold no run yet, the runs in DEMO_RUNS, so that there are networks to draw for.
+    """
 
     folders: Sequence[Path] | None = None
     _locations: dict[str, RunLocation] = field(default_factory=dict)  # by path, of the last refresh
@@ -78,6 +82,8 @@ class RunIndex:
         """Return the value of /api/runs: the same object as before when nothing has changed."""
         roots = self.roots()
         locations, is_complete = self._find(roots)
+        if not locations and not self.folders:
+            locations, is_complete = self._find([str(DEMO_RUNS)])
         read = ((path, self._read_row(location)) for path, location in locations.items())
         rows = {path: row for path, row in read if row}
         self._locations = {path: locations[path] for path in rows}
@@ -90,7 +96,7 @@ class RunIndex:
         if self._list is None or self._list[0] != state:
             value = {
                 "roots": [escape_path(root) for root in roots],
-                "is_whole": is_complete,
+                "is_complete": is_complete,
                 "runs": [row.row for row in rows.values()],
                 "studies": study_rows([(locations[path], row.row) for path, row in rows.items()]),
             }
@@ -111,12 +117,12 @@ class RunIndex:
         if cached is not None and cached.signature != signature:
             cached = None
         run = cached.run if cached else location.read()
-        owner = run.lock_holder if run.result is None else None
-        is_alive = owner.is_alive() if owner else None
-        if cached is None or cached.owner != (owner, is_alive):
+        holder = run.lock_holder if run.result is None else None
+        is_alive = holder.is_alive() if holder else None
+        if cached is None or cached.lock != (holder, is_alive):
             changed = _last_change(signature[: len(layout.RECORD_FILES)])
-            value = run_details(location, run, owner, is_alive, changed)
-            cached = _CachedDetails(signature, run, (owner, is_alive), value)
+            value = run_details(location, run, holder, is_alive, changed)
+            cached = _CachedDetails(signature, run, (holder, is_alive), value)
             self._details[location.id] = cached
         with suppress(KeyError):  # another thread has just removed it
             self._details.move_to_end(location.id)
@@ -181,7 +187,7 @@ def _walk(
 ) -> Iterator[str]:
     """Yield the run folders at or below a folder, by name. Enters no links and no runs.
 
-    A folder that is `known` as a run is not listed again: its files will tell. At most
+    A folder that is `known` as a run is not listed again, as its files are checked anyway. At most
     `remaining[0]` folders are listed, which is counted down.
     """
     if path in known:
@@ -211,7 +217,7 @@ def _walk(
 
 
 def _looks_like_run(path: str, files: set[str], folders: list[str]) -> bool:
-    """Tell a run from the folder of a trial, which holds a recipe and its runs."""
+    """Whether a folder is a run, and not that of a trial, which holds a recipe and its runs."""
     run_files = files & set(layout.FILES)
     if len(run_files) > 1 or (run_files and layout.CHECKPOINTS in folders):
         return True

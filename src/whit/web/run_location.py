@@ -1,4 +1,4 @@
-"""Where a run folder is, how the page names it, and what changes when its files do."""
+"""The path of a run folder, its text on the page, and a signature of its files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RunLocation:
             return read_run(Path(self.path))
         except InputError:
             if not os.path.isdir(self.path):
-                raise RunDeleted(f"{self.display_path}: deleted since it was shown.") from None
+                raise RunDeleted(f"{self.display_path}: deleted since it was listed.") from None
             raise
 
 

@@ -16,7 +16,6 @@ is unknown here: pass it as --host.
 from __future__ import annotations
 
 import ipaddress
-import json
 import socket
 import sys
 import traceback
@@ -25,6 +24,8 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from whit.web.error_page import INTERNAL_ERROR, encode_error
 
 MAX_BODY = 64 << 10  # bytes; the page's own requests have none
 _MAX_DRAIN = 1 << 20  # bytes that are read and discarded, so that the client gets the response
@@ -79,22 +80,22 @@ class SecurityMiddleware:
         self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = _Response(send)
+        response = _Response(send, Headers(scope=scope).get("accept", ""))
         try:
             refusal = self._check_headers(scope) or await _drain_body(scope, receive)
             if refusal:
                 await response.refuse(*refusal, receive)
             elif scope["method"] not in ("GET", "HEAD"):
-                message = f"{_truncate(scope['method'])} is not allowed: this page only shows."
+                message = f"{_truncate(scope['method'])} is not allowed: this server is read-only."
                 await response.refuse(405, message, receive)
             else:
                 await self.app(scope, _empty_body, response.send)
         except _Disconnected:
             return
         except Exception:
-            print(f"{traceback.format_exc()}whit: a request failed as above.", file=sys.stderr)
+            print(f"{traceback.format_exc()}whit: this request failed.", file=sys.stderr)
             if not response.is_started:
-                message = "whit failed; its terminal shows how. Please report it."
+                message = INTERNAL_ERROR
                 await response.refuse(500, message, receive)
 
     def _check_headers(self, scope: Scope) -> tuple[int, str] | None:
@@ -104,11 +105,11 @@ class SecurityMiddleware:
         local_address = (scope.get("server") or (None,))[0]
         url = f"http://{_format_host(self.hosts.host)}:{self.hosts.port}"
         if len(hosts) != 1 or not self.hosts.allow(hosts[0], local_address):
-            message = f"this server does not answer as {_truncate(', '.join(hosts))}; open {url}"
-            return 403, f"{message} or name this host with --host."
+            message = f"host {_truncate(', '.join(hosts))} is not allowed; open {url}"
+            return 403, f"{message}, or start `whit serve --host NAME` with this host."
         origins = headers.getlist("origin")
         if any(origin.lower() != f"http://{hosts[0].lower()}" for origin in origins):
-            return 403, f"asked by the page of another origin, {_truncate(', '.join(origins))}."
+            return 403, f"cross-origin request from {_truncate(', '.join(origins))} refused."
         return None
 
 
@@ -119,8 +120,9 @@ class _Disconnected(Exception):
 class _Response:
     """Sends one response, with the security headers that it does not set itself."""
 
-    def __init__(self, send: Send):
+    def __init__(self, send: Send, accept: str):
         self._send = send
+        self._accept = accept
         self.is_started = False
 
     async def send(self, message: Message) -> None:
@@ -133,9 +135,9 @@ class _Response:
         await self._send(message)
 
     async def refuse(self, status: int, text: str, receive: Receive) -> None:
-        body = json.dumps({"error": text}).encode()
+        body, content_type = encode_error(status, text, self._accept)
         headers = [
-            (b"content-type", b"application/json; charset=utf-8"),
+            (b"content-type", content_type.encode()),
             (b"content-length", str(len(body)).encode()),
         ]
         is_unread = status == 413
@@ -159,7 +161,7 @@ class _Response:
 
 async def _drain_body(scope: Scope, receive: Receive) -> tuple[int, str] | None:
     """Read and discard the body, since no endpoint uses one; refuse one that is too large."""
-    refusal = 413, f"a body of more than {MAX_BODY >> 10} KiB is not read."
+    refusal = 413, f"request body larger than {MAX_BODY >> 10} KiB."
     for length in Headers(scope=scope).getlist("content-length"):
         if not length.isdigit() or len(length) > 12 or int(length) > MAX_BODY:
             return refusal

@@ -43,7 +43,7 @@ def serve(
     app = SecurityMiddleware(build_app(application), AllowedHosts(host, port))
     url = f"http://{_url_host(host)}:{port}"
     if not is_loopback(host):
-        warning = f"anybody who reaches port {port} of this machine sees these runs."
+        warning = f"anyone who can reach port {port} of this machine can see these runs."
         echo(f"whit: warning: {warning}", sys.stderr)
     config = uvicorn.Config(
         app,
@@ -63,7 +63,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which prints its URL, and whose shutdown waits for no client."""
+    """uvicorn's server; it prints its URL, and its shutdown does not wait for clients."""
 
     def __init__(self, config: uvicorn.Config, application: Application, url: str, opens: bool):
         super().__init__(config)
@@ -76,7 +76,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         # Before a browser asks for the list; if it does meanwhile, it waits for this refresh.
         self._first_refresh = asyncio.create_task(self.application.list_runs())
-        echo(f"The page is at {self.url} (Ctrl-C ends it).", sys.stdout)
+        echo(f"Serving at {self.url} (press Ctrl-C to stop)", sys.stdout)
         if self.opens:
             # In a thread, since a browser may block.
             threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
@@ -97,7 +97,7 @@ def listen(host: str, port: int) -> socket.socket:
         )
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError):
-        raise InputError(f"--host {host}: not a name or an address of this machine.") from None
+        raise InputError(f"--host {host}: not a name or address of this machine.") from None
     try:
         if os.name == "posix":  # on Windows it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,9 +106,9 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         message = {
-            errno.EADDRINUSE: f"--port {port}: taken by another program, perhaps by another "
-            "`whit serve`. Give another one, or 0 for any that is free.",
-            errno.EACCES: f"--port {port}: no permission to listen there. Give one from 1024 on.",
+            errno.EADDRINUSE: f"--port {port}: in use by another program, perhaps another "
+            "`whit serve`. Choose another port, or 0 for a free one.",
+            errno.EACCES: f"--port {port}: no permission. Choose a port from 1024 on.",
             errno.EADDRNOTAVAIL: f"--host {host}: not an address of this machine.",
         }.get(error.errno or 0, f"--host {host} --port {port}: {error.strerror}.")
         raise InputError(message) from None

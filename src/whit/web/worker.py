@@ -1,10 +1,10 @@
-"""The slow requests: networks, errors, reports. Computed in a process of their own, one at a time.
+"""The slow requests, for networks, errors and reports: computed in a process of their own.
 
     python -m whit.web.worker
 
 A request is a line of JSON, {"what", "path", "trust_model_files"}; each is answered by a line,
-{"body"} or {"error", "status"}. Only this process imports torch, not the server. It ends at once
-with the server, since it writes nothing.
+{"body"} or {"error", "status"}. Only this process imports torch, not the server. It writes nothing,
+so it is killed when the server ends.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from whit.recipes.model_ref import is_model_path
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.system.json_worker import serve_requests
 from whit.verification.restore import LoadedRun, load_run_model
+from whit.web.error_page import INTERNAL_ERROR
 from whit.web.payloads import user_model_refusal
 
 _MAX_ERRORS = 300
@@ -37,7 +38,7 @@ def build_network(run: RunRecord) -> str:
 
 
 def build_errors(run: RunRecord) -> str:
-    """Return the images that a finished run misclassifies as JSON, the worst first."""
+    """Return the images that a finished run misclassifies as JSON, worst first."""
     from whit.verification.error_analysis import analyze_run
 
     loaded = _load_network(run)
@@ -70,7 +71,7 @@ _BUILDERS = {"network": build_network, "errors": build_errors, "report": build_r
 def _load_network(run: RunRecord) -> LoadedRun:
     problem = weights_problem(run)
     if problem:
-        raise InputError(f"{run.path}: {problem}, so there is no network to show.")
+        raise InputError(f"{run.path}: {problem}, so its network cannot be loaded.")
     return load_run_model(run)
 
 
@@ -84,9 +85,9 @@ def handle_request(what: str, path: str, trust_model_files: bool) -> dict[str, A
     except WhitError as error:
         return {"status": 409, "error": str(error)}
     except Exception:
-        message = f"{traceback.format_exc()}whit: the {what} of {path} failed as above."
+        message = f"{traceback.format_exc()}whit: the request for {what} of {path} failed."
         print(message, file=sys.stderr, flush=True)
-        return {"status": 500, "error": "whit failed; its terminal shows how. Please report it."}
+        return {"status": 500, "error": INTERNAL_ERROR}
 
 
 def main() -> None:

@@ -44,10 +44,10 @@ class CachedResponse:
 
 
 class WorkerClient:
-    """The process for slow requests, and the cache of what it has answered."""
+    """The process for slow requests, and the cache of its answers."""
 
     def __init__(self, *, trust_models: bool = False):
-        """With `trust_models` it runs the code of models that are a user's own files."""
+        """With `trust_models` it executes the code of models that are a user's own files."""
         self.trust_models = trust_models
         self._worker: JsonWorker | None = None
         self._is_closed = False
@@ -67,7 +67,7 @@ class WorkerClient:
             if key in self._cache:  # another request has waited for the same answer
                 return self._cache[key]
             if self._is_closed:
-                raise HTTPRefusal(503, "the server ends.")
+                raise HTTPRefusal(503, "the server is shutting down.")
             reply = await asyncio.to_thread(self._exchange, what, location.path)
             if "error" in reply:
                 raise HTTPRefusal(reply["status"], reply["error"])
@@ -101,10 +101,10 @@ class WorkerClient:
             reply: dict[str, Any] = self._worker.request(line, _TIMEOUT, _MAX_REPLY)
             return reply
         except EOFError:
-            failure = "ended before it was made"
+            failure = "ended before it answered"
         except TimeoutError:
-            failure = f"took more than {_TIMEOUT:.0f} s and was ended"
+            failure = f"took more than {_TIMEOUT:.0f} s and was killed"
         except ValueError:
-            failure = f"made more than {_MAX_REPLY >> 20} MB and was ended"
+            failure = f"returned more than {_MAX_REPLY >> 20} MB and was killed"
         self._worker = None
-        return {"status": 500, "error": f"the process that makes the {what} {failure}."}
+        return {"status": 500, "error": f"the process that computes the {what} {failure}."}

@@ -1,4 +1,4 @@
-/* The images of a test, a count in 32 bits before them. */
+/* The test images, preceded by their number in 32 bits. */
     .section .images, "a"
     .balign 4
     .global images

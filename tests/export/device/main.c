@@ -1,6 +1,6 @@
 /*
- * Classifies the images one by one and says through semihosting what it found: for each the
- * class, the ticks it took, and the scores' bits; at the end, how deep the stack grew.
+ * Classifies the images one by one and prints through semihosting, for each image: the class, the
+ * SysTick ticks, and the bits of the logits; at the end: the maximum stack depth.
  */
 #include <stdint.h>
 #include <string.h>
@@ -40,15 +40,15 @@ void run(void)
     SYSTICK[0] = 5; /* by the processor's clock */
     const uint8_t *pixels = (const uint8_t *)(images + 1);
     for (uint32_t i = 0; i < images[0]; i++, pixels += PIXELS) {
-        SCORE scores[CLASSES];
+        LOGIT logits[CLASSES];
         char line[9 * (2 + CLASSES) + 2], *end = line;
         const uint32_t before = SYSTICK[2];
-        const int found = CLASSIFY(pixels, scores);
+        const int label = CLASSIFY(pixels, logits);
         const uint32_t ticks = (before - SYSTICK[2]) & 0xFFFFFF;
-        end = hexadecimal(hexadecimal(end, (uint32_t)found), ticks);
+        end = hexadecimal(hexadecimal(end, (uint32_t)label), ticks);
         for (int k = 0; k < CLASSES; k++) {
             uint32_t bits;
-            memcpy(&bits, &scores[k], 4);
+            memcpy(&bits, &logits[k], 4);
             end = hexadecimal(end, bits);
         }
         *end++ = '\n';
@@ -64,7 +64,7 @@ void run(void)
     *end++ = '\n';
     *end = 0;
     call_host(WRITE0, line);
-    call_host(EXIT, (const void *)0x20026); /* ended as it should */
+    call_host(EXIT, (const void *)0x20026); /* exit status 0 */
     for (;;)
         ;
 }

@@ -1,4 +1,4 @@
-/* Start-up of a Cortex-M: the stack, the memory's first contents, the floating-point unit. */
+/* Startup code of a Cortex-M: vector table, initialization of RAM, floating-point unit. */
 #include <stdint.h>
 
 extern uint32_t stack_top, data_start, data_end, data_stored, bss_start, bss_end;
@@ -18,7 +18,7 @@ void start(void)
     for (uint32_t *to = &bss_start; to < &bss_end; to++)
         *to = 0;
 #ifdef __ARM_FP
-    *(volatile uint32_t *)0xE000ED88 |= 0xF << 20; /* CPACR: whoever uses the unit may */
+    *(volatile uint32_t *)0xE000ED88 |= 0xF << 20; /* CPACR: enable access to the FPU */
 #endif
     run();
 }

@@ -74,7 +74,7 @@ def flip(call: OpCall, kind: str | None) -> RuleResult:
 
 
 def roll(call: OpCall, kind: str | None) -> RuleResult:
-    """Shifted by some positions; the seam, where the map wraps around, is left out."""
+    """Shifted by some positions; the seam, where the map wraps around, is ignored."""
     field = call.field
     windows = field.windows
     shifts, over = broadcast_ints(call.arg(1), 1), call.arg(2, [])
@@ -104,7 +104,7 @@ def grid_sample(call: OpCall, kind: str | None) -> RuleResult:
     """Each position of a map of the same size reads wherever a grid says: it may be anywhere."""
     field = call.field
     if len(field.dims) != 4 or call.shape != tuple(call.image_tensor.shape):
-        raise UnknownReceptiveField("places are sampled to another size")
+        raise UnknownReceptiveField("positions are sampled to another size")
     return RuleResult(field.mix((2, 3)), kind)
 
 

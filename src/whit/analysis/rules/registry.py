@@ -131,7 +131,7 @@ PREFIXES = {
     **dict.fromkeys(("avg_pool", "_adaptive_avg_pool"), Operator("avgpool")),
 }
 
-# Operations that may leave positions out.
+# Operations that may drop positions.
 SELECTING_OPS = frozenset({"index", "index_select", "gather", "take", "masked_select", "index_put"})
 
 

@@ -56,15 +56,15 @@ def to_uint8(values: npt.NDArray[Any], name: str) -> Pixels:
     tolerance = 0.13 if values.dtype == np.float16 else 1e-4
     pixels = np.empty_like(values, np.uint8, order="A")
     flat_pixels = pixels.reshape(-1, order="A")
-    in_range = low >= 0 and high * scale <= 255  # also refuses NaN
+    in_range = low >= 0 and high * scale <= 255  # False for NaN
     for start in range(0, len(flat), _CHUNK):
         chunk = flat[start : start + _CHUNK].astype(np.float64) * scale
         nearest = np.rint(chunk)
         if not (in_range and np.all(np.abs(chunk - nearest) < tolerance)):
             raise DataError(
-                f"{name}: wanted pixels as whole numbers from 0 to 255 or as multiples of 1/255 "
+                f"{name}: expected pixels as integers from 0 to 255 or as multiples of 1/255 "
                 f"from 0 to 1, found {values.dtype} between {low:.6g} and {high:.6g}; store the "
-                "original bytes (uint8), whit normalises them itself"
+                "original bytes (uint8), whit normalizes them itself"
             )
         flat_pixels[start : start + _CHUNK] = nearest
     return pixels
@@ -73,7 +73,7 @@ def to_uint8(values: npt.NDArray[Any], name: str) -> Pixels:
 def check_pixel_type(dtype: np.dtype[Any], name: str) -> None:
     """Raise DataError unless pixels of this type could be accepted."""
     if dtype.kind not in "biuf":
-        raise DataError(f"{name}: wanted pixels as numbers, found {dtype}")
+        raise DataError(f"{name}: expected pixels as numbers, found {dtype}")
 
 
 def format_shape(shape: Iterable[int]) -> str:
@@ -111,7 +111,7 @@ def find_channel_axis(shape: tuple[int, ...], name: str) -> int | None:
             "second or the last number; store them as (N, H, W) or in another size"
         )
     raise DataError(
-        f"{name}: wanted images of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
+        f"{name}: expected images of shape (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 "
         f"channels, found {format_shape(shape)}"
     )
 
@@ -120,7 +120,7 @@ def to_labels(labels: npt.NDArray[Any], name: str) -> Labels:
     """Return integer labels of shape (N,) or (N, 1) as int64 (N,). Raises DataError."""
     check_label_shape(labels.shape, labels.dtype, name)
     if labels.size and int(labels.max()) > np.iinfo(np.int64).max:
-        raise DataError(f"{name}: wanted labels from 0 to K-1, found {labels.max()}")
+        raise DataError(f"{name}: expected labels from 0 to K-1, found {labels.max()}")
     return labels.reshape(-1).astype(np.int64)
 
 
@@ -128,12 +128,12 @@ def check_label_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -
     """Raise DataError unless labels are integers, one for each image."""
     if len(shape) == 2 and shape[1] > 1:
         raise DataError(
-            f"{name}: wanted one label for each image, shape (N,), found {shape[0]:,} rows of "
+            f"{name}: expected one label for each image, shape (N,), found {shape[0]:,} rows of "
             f"{shape[1]}; if they are one-hot, store labels.argmax(1)"
         )
     if len(shape) not in (1, 2) or dtype.kind not in "iu":
         raise DataError(
-            f"{name}: wanted whole numbers of shape (N,), one label for each image, found "
+            f"{name}: expected integers of shape (N,), one label for each image, found "
             f"{dtype} of shape {shape}"
         )
 
@@ -146,16 +146,16 @@ def infer_classes(labels: Labels, name: str) -> tuple[tuple[str, ...], int]:
     """
     occurring = np.unique(labels)
     if not len(occurring):
-        raise DataError(f"{name}: wanted training labels, found none")
+        raise DataError(f"{name}: expected training labels, found none")
     first, last = int(occurring[0]), int(occurring[-1])
     start = 1 if first == 1 else 0
     if first < 0:
-        raise DataError(f"{name}: wanted labels from 0 to K-1, found {first}")
+        raise DataError(f"{name}: expected labels from 0 to K-1, found {first}")
     if len(occurring) != last - start + 1:
-        pairs = enumerate(occurring.tolist(), start)  # rising: the first that differs is missing
+        pairs = enumerate(occurring.tolist(), start)  # ascending: the first that differs is missing
         missing = next(expected for expected, label in pairs if label != expected)
         raise DataError(
-            f"{name}: wanted an image of every class from {start} to the largest label {last:,}, "
+            f"{name}: expected an image of every class from {start} to the largest label {last:,}, "
             f"found none of class {missing} ({len(occurring):,} different labels); is a label "
             "wrong?"
         )

@@ -52,8 +52,8 @@ def open_file(path: Path, root: Path) -> BinaryIO:
     # Only the last component is checked here: its folders are `root` or were checked before.
     if os.path.islink(path) and not is_inside(path, root):
         raise DataError(
-            f"{path}: wanted a file inside {root}, found a link to {os.path.realpath(path)}; "
-            "put the file itself there"
+            f"{path}: expected a file inside {root}, found a link to {os.path.realpath(path)}; "
+            "copy the file itself there"
         )
     try:
         # O_NONBLOCK: opening a pipe without a writer must not block.
@@ -62,7 +62,7 @@ def open_file(path: Path, root: Path) -> BinaryIO:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DataError(f"{path}: wanted a regular file, found a pipe, device or folder")
+        raise DataError(f"{path}: expected a regular file, found a pipe, device or folder")
     return os.fdopen(descriptor, "rb")
 
 
@@ -149,13 +149,13 @@ class BoundedGzipReader:
                 out = self._member.decompress(pending, size)
             except zlib.error as error:
                 raise DataError(
-                    f"{self._name}: wanted gzip data, found damage ({error}); fetch it again"
+                    f"{self._name}: expected gzip data, found damage ({error}); download it again"
                 ) from error
             self._pending = self._member.unconsumed_tail or self._member.unused_data
             if out:
                 return out
             if not pending and not self._member.eof:
                 raise DataError(
-                    f"{self._name}: wanted whole gzip data, found that it ends too early; "
-                    "fetch it again"
+                    f"{self._name}: expected complete gzip data, found a truncated file; "
+                    "download it again"
                 )

@@ -51,7 +51,7 @@ def sniff(path: Path) -> bool:
     if path.is_dir():
         return any(_FILE_NAME.fullmatch(name) for name in os.listdir(path))
     if _FILE_NAME.fullmatch(path.name):
-        raise DataError(f"{path}: wanted the folder of the four IDX files, found one of them")
+        raise DataError(f"{path}: expected the folder of the four IDX files, found one of them")
     return False
 
 
@@ -65,7 +65,7 @@ def probe(root: Path) -> DatasetShape:
 
 
 def load(root: Path) -> tuple[dict[SplitName, RawSplit], None]:
-    """Return train and test, without names of classes. Raises DataError with all problems."""
+    """Return train and test, without class names. Raises DataError with all problems."""
     files = _find_files(root)
     readers: dict[Role, arrays.ArrayReader] = {"images": _read_images, "labels": _read_labels}
     values = arrays.read_all(
@@ -122,20 +122,20 @@ def _find_files(root: Path) -> dict[tuple[SplitName, Role], Path]:
         by_key[split, "images" if match["role"] == "images" else "labels"].append(root / name)
     if len(prefixes) > 1:
         raise DataError(
-            f"{root}: wanted the four IDX files of one data set, found files of {len(prefixes)} "
+            f"{root}: expected the four IDX files of one data set, found files of {len(prefixes)} "
             f"({', '.join(sorted(prefix or 'no prefix' for prefix in prefixes))}); put each in a "
             "folder of its own"
         )
     missing = [FILE_NAMES[key] for key, paths in by_key.items() if not paths]
     problems = [
-        f"{root}: wanted one file, found {' and '.join(path.name for path in paths)}"
+        f"{root}: expected one file, found {' and '.join(path.name for path in paths)}"
         for paths in by_key.values()
         if len(paths) > 1
     ]
     if missing:
         present = ", ".join(path.name for paths in by_key.values() for path in paths) or "none"
         problems.append(
-            f"{root}: wanted the four IDX files of a data set, plain or .gz; missing: "
+            f"{root}: expected the four IDX files of a data set, plain or .gz; missing: "
             f"{', '.join(missing)}; found: {present}"
         )
     if problems:
@@ -148,7 +148,7 @@ def _read_images(path: Path, root: Path) -> Pixels:
     header = read_idx_header(path, root)
     arrays.to_chw_shape(header.shape, str(path))
     if header.dtype.itemsize != 1:
-        raise DataError(f"{path}: wanted images of unsigned bytes, found {header.dtype}")
+        raise DataError(f"{path}: expected images of unsigned bytes, found {header.dtype}")
     return arrays.to_nchw(read_idx(path, root), str(path))
 
 
@@ -157,7 +157,7 @@ def _read_labels(path: Path, root: Path) -> Labels:
     # QMNIST has eight numbers for each image, of which the first is the class.
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 8):
         raise DataError(
-            f"{path}: wanted labels, one number for each image, found an array of "
+            f"{path}: expected labels, one number for each image, found an array of "
             f"{arrays.format_shape(shape)}; is this a file of images?"
         )
     values = read_idx(path, root)
@@ -176,7 +176,7 @@ def _parse_header(stream: bounded_io.Stream, name: str) -> IdxHeader:
     zeros, code, num_dims = struct.unpack(">HBB", magic)
     if zeros or code not in _DTYPES or not 1 <= num_dims <= 4:
         raise DataError(
-            f"{name}: wanted IDX data of unsigned bytes (magic 0000080n, n dimensions, 1 to 4), "
+            f"{name}: expected IDX data of unsigned bytes (magic 0000080n, n dimensions, 1 to 4), "
             f"found magic {magic.hex()}; is this the right file?"
         )
     raw = _read_exactly(stream, 4 * num_dims, name)
@@ -187,7 +187,7 @@ def _read_exactly(stream: bounded_io.Stream, size: int, name: str) -> bytes:
     data = np.empty(size, np.uint8)
     if bounded_io.read_into(stream, data) < size:
         raise DataError(
-            f"{name}: wanted an IDX header, found the end of the file in it; fetch it again"
+            f"{name}: expected an IDX header, found the end of the file in it; download it again"
         )
     return data.tobytes()
 
@@ -197,6 +197,6 @@ def _check_length(name: str, header: IdxHeader, length: int) -> None:
         return
     actual = "more" if length > header.num_bytes else f"only {length:,}"
     raise DataError(
-        f"{name}: its header declares {arrays.format_shape(header.shape)} values, wanted "
-        f"{header.num_bytes:,} bytes after it, found {actual}; fetch it again"
+        f"{name}: its header declares {arrays.format_shape(header.shape)} values, expected "
+        f"{header.num_bytes:,} bytes after it, found {actual}; download it again"
     )

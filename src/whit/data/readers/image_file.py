@@ -49,8 +49,9 @@ def read_image(path: Path, root: Path, shape: tuple[int, int, int], first: Path)
         actual = (channels, image.height, image.width)
         if actual != shape:
             raise DataError(
-                f"{path}: wanted {format_shape(shape)} (channels x height x width), as in {first}, "
-                f"found {format_shape(actual)}; bring all images to one size and to grey or colour"
+                f"{path}: expected {format_shape(shape)} (channels x height x width), as in "
+                f"{first}, found {format_shape(actual)}; convert all images to one size and to "
+                "grey or color"
             )
         with _name_damage(path):
             return _decode(image, channels, path)
@@ -64,14 +65,14 @@ def _name_damage(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: wanted at most {MAX_PIXELS:,} pixels ({error})") from error
+        raise DataError(f"{path}: expected at most {MAX_PIXELS:,} pixels ({error})") from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{path}: wanted an image ({', '.join(_FORMATS)}), found another file or damage"
+            f"{path}: expected an image ({', '.join(_FORMATS)}), found another file or damage"
         ) from error
     except Exception as error:
         raise DataError(
-            f"{path}: wanted a whole image, found damage ({type(error).__name__}: {error})"
+            f"{path}: expected a complete image, found damage ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -82,7 +83,7 @@ def _open(path: Path, root: Path) -> tuple[Image.Image, int]:
     with open_file(path, root) as file:
         if file_size(file) > _MAX_FILE_BYTES:
             raise DataError(
-                f"{path}: wanted an image file of at most {_MAX_FILE_BYTES:,} bytes, found "
+                f"{path}: expected an image file of at most {_MAX_FILE_BYTES:,} bytes, found "
                 f"{file_size(file):,}"
             )
         data = file.read()
@@ -90,12 +91,15 @@ def _open(path: Path, root: Path) -> tuple[Image.Image, int]:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise DataError(
-                f"{path}: wanted at most {MAX_PIXELS:,} pixels, found {image.width}x{image.height}"
+                f"{path}: expected at most {MAX_PIXELS:,} pixels, found "
+                f"{image.width}x{image.height}"
             )
         if getattr(image, "is_animated", False):
-            raise DataError(f"{path}: wanted one image, found several frames; save one of them")
+            raise DataError(f"{path}: expected one image, found several frames; save one of them")
         if _has_16_bits(image, data):
-            raise DataError(f"{path}: wanted 8 bits a channel, found 16 or more; save it with 8")
+            raise DataError(
+                f"{path}: expected 8 bits per channel, found 16 or more; save it with 8"
+            )
         return image, _count_channels(image, path)
 
 
@@ -119,7 +123,7 @@ def _count_channels(image: Image.Image, path: Path) -> int:
     if image.mode in ("P", "PA"):
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
         return 1 if (palette == palette[:, :1]).all() else 3
-    raise DataError(f"{path}: wanted a grey or RGB image, found {image.mode}; save it as RGB")
+    raise DataError(f"{path}: expected a grey or RGB image, found {image.mode}; save it as RGB")
 
 
 def _decode(image: Image.Image, channels: int, path: Path) -> Pixels:
@@ -128,7 +132,7 @@ def _decode(image: Image.Image, channels: int, path: Path) -> Pixels:
     pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     if image.has_transparency_data and pixels[..., 3].min() < 255:
         raise DataError(
-            f"{path}: wanted an opaque image, found transparent pixels; lay it on the "
-            "background it should have"
+            f"{path}: expected an opaque image, found transparent pixels; "
+            "composite it onto an opaque background"
         )
     return np.moveaxis(pixels[..., :channels], -1, 0)  # a grey image has equal R, G and B

@@ -5,7 +5,7 @@ Either `train/CLASS/*.png` and `test/CLASS/*.png` (and optionally `val/CLASS/*.p
 folders, sorted; images are sorted by name. All images must have one size, and all be grey or all
 be color. Nothing is resized, converted or rotated silently: image_file.py says what is accepted.
 
-Files beside the folders (a README, a license), hidden files and Thumbs.db are ignored.
+Files next to the folders (a README, a license), hidden files and Thumbs.db are ignored.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def list_images(root: Path) -> dict[SplitName, ImageListing]:
     problems: list[str] = []
     if "train" in by_split and "test" in by_split:
         problems += [
-            f"{path}: wanted only the folders train, val and test in {root}, found another; "
-            "move it away"
+            f"{path}: expected only the folders train, val and test in {root}, found another; "
+            "move it elsewhere"
             for path in folders
             if path not in by_split.values()
         ]
     elif folders and len(by_split) == len(folders):
         raise DataError(
-            f"{root}: wanted the folders train and test, found only "
+            f"{root}: expected the folders train and test, found only "
             f"{' and '.join(path.name for path in folders)}"
         )
     else:
@@ -149,7 +149,7 @@ def _list_split(folder: Path, root: Path) -> tuple[ImageListing, list[str]]:
         if not entry.is_dir():
             if entry.suffix.lower() in EXTENSIONS:
                 problems.append(
-                    f"{entry}: wanted images in a folder of their class, found it in {folder}"
+                    f"{entry}: expected images in a folder of their class, found it in {folder}"
                 )
             continue
         if link_problems := _link_problems(entry, root):
@@ -158,31 +158,34 @@ def _list_split(folder: Path, root: Path) -> tuple[ImageListing, list[str]]:
         images = sorted(path for path in entry.iterdir() if not _is_hidden(path))
         # A name may hold bytes that are not text, or control sequences of a terminal.
         problems += [
-            f"{folder}: wanted names in printable characters, found {path.name!r}; rename it"
+            f"{folder}: expected names in printable characters, found {path.name!r}; rename it"
             for path in (entry, *images)
             if not path.name.isprintable()
         ]
         other_files += [path for path in images if path.suffix.lower() not in EXTENSIONS]
         files[entry.name] = [path for path in images if path.suffix.lower() in EXTENSIONS]
         if not files[entry.name]:
-            problems.append(f"{entry}: wanted images of class {entry.name!r}, found none")
+            problems.append(f"{entry}: expected images of class {entry.name!r}, found none")
     if other_files:
         paths = ", ".join(str(path) for path in other_files[:_MAX_PROBLEMS])
         problems.append(
-            f"{folder}: wanted only images ({', '.join(sorted(EXTENSIONS))}) in the folder of a "
-            f"class, found {len(other_files):,} others: {paths}; move them away"
+            f"{folder}: expected only images ({', '.join(sorted(EXTENSIONS))}) in the folder of a "
+            f"class, found {len(other_files):,} others: {paths}; move them elsewhere"
         )
     if not files and not problems:
-        problems.append(f"{folder}: wanted a folder for each class, found none")
+        problems.append(f"{folder}: expected a folder for each class, found none")
     return ImageListing(folder, files), problems[:_MAX_PROBLEMS]
 
 
 def _link_problems(folder: Path, root: Path) -> list[str]:
-    """Return what is wrong with a folder that is a link to outside `root`."""
+    """Return the problem of a folder that is a link to outside `root`."""
     if is_inside(folder, root):
         return []
     real = os.path.realpath(folder)
-    return [f"{folder}: wanted a folder inside {root}, found a link to {real}; put it there"]
+    return [
+        f"{folder}: expected a folder inside {root}, found a link to {real}; copy the folder "
+        "itself there"
+    ]
 
 
 def _class_problems(listings: dict[SplitName, ImageListing]) -> list[str]:
@@ -192,9 +195,9 @@ def _class_problems(listings: dict[SplitName, ImageListing]) -> list[str]:
         missing = train.files.keys() - listing.files.keys()
         extra = listing.files.keys() - train.files.keys()
         problems += [
-            f"{listing.folder}: wanted the same classes as in {train.folder}, found that it "
+            f"{listing.folder}: expected the same classes as in {train.folder}, found that it "
             f"{difference} {', '.join(sorted(names)[:_MAX_PROBLEMS])}"
-            for names, difference in ((missing, "does not have"), (extra, "has besides"))
+            for names, difference in ((missing, "does not have"), (extra, "also has"))
             if names
         ]
     return problems

@@ -54,9 +54,9 @@ def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
         digest.update(values.data)
         if (actual := digest.hexdigest()) != expected:
             raise DataError(
-                f"{path}: wanted SHA-256 {expected} of the unpacked file, found {actual}"
+                f"{path}: expected SHA-256 {expected} of the unpacked file, found {actual}"
             )
     except DataError as error:
-        problems = [f"{problem}; reinstall whit to mend it" for problem in error.problems]
+        problems = [f"{problem}; reinstall whit to repair it" for problem in error.problems]
         raise DataError(problems) from error
     return to_nchw(values, path.name) if values.ndim > 1 else to_labels(values, path.name)

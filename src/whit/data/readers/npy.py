@@ -48,7 +48,7 @@ def read_npy(stream: IO[bytes], on_disk: int, name: str) -> npt.NDArray[Any]:
         actual = "more" if length > header.num_bytes else f"only {length:,}"
         raise DataError(
             f"{name}: its header declares {format_shape(header.shape)} values of "
-            f"{header.dtype}, wanted {header.num_bytes:,} bytes after {header.length} of header, "
+            f"{header.dtype}, expected {header.num_bytes:,} bytes after {header.length} of header, "
             f"found {actual}"
         )
     return values.reshape(header.shape, order="F" if header.fortran_order else "C")
@@ -63,14 +63,15 @@ def read_npy_header(stream: IO[bytes], name: str) -> NpyHeader:
     try:
         parse = _PARSERS[npy_format.read_magic(io.BytesIO(magic))[0]]
     except (ValueError, KeyError):
-        raise DataError(f"{name}: wanted an .npy array, found bytes {magic.hex()}") from None
+        raise DataError(f"{name}: expected an .npy array, found bytes {magic.hex()}") from None
     if length > MAX_HEADER_BYTES:
         raise DataError(
-            f"{name}: wanted the header of an array of numbers, found one of {length:,} bytes"
+            f"{name}: expected the header of an array of numbers, found one of {length:,} bytes"
         )
     refusal = DataError(
-        f"{name}: wanted an array of whole numbers, found {text.decode('latin-1').strip()[:80]!r}; "
-        "objects and records are refused, for whit unpickles nothing"
+        f"{name}: expected an array of numbers or text, found "
+        f"{text.decode('latin-1').strip()[:80]!r}; arrays of objects or records are refused: whit "
+        "unpickles nothing"
     )
     try:
         with warnings.catch_warnings():

@@ -58,7 +58,7 @@ def sniff(path: Path) -> bool:
 class NpzArchive:
     """The arrays of an open .npz by name, each read on request.
 
-    on_disk: bytes of the whole archive
+    on_disk: bytes of the archive file
     """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, on_disk: int):
@@ -69,13 +69,13 @@ class NpzArchive:
         members = archive.infolist()
         if len(members) > _MAX_MEMBERS:
             raise DataError(
-                f"{path}: wanted an .npz with the arrays of one data set, found a zip of "
+                f"{path}: expected an .npz with the arrays of one data set, found a zip of "
                 f"{len(members):,} members"
             )
         for member in members:
             name = member.filename.removesuffix(".npy")
             if name in self._members:
-                raise DataError(f"{path}: wanted each array once, found {name!r} twice")
+                raise DataError(f"{path}: expected each array once, found {name!r} twice")
             self._members[name] = member
         self.keys = self._find_keys()
 
@@ -102,7 +102,7 @@ class NpzArchive:
         if values.dtype.kind == "U":
             characters = values.view(np.dtype(np.uint32).newbyteorder(values.dtype.byteorder))
             if characters.max(initial=0) > sys.maxunicode:
-                raise DataError(f"{self.title(name)}: wanted text, found numbers beyond it")
+                raise DataError(f"{self.title(name)}: expected text, found values outside Unicode")
         return list(values.tolist())
 
     def read_images(self, name: str) -> Pixels:
@@ -122,7 +122,7 @@ class NpzArchive:
     def read_codes(self, name: str) -> npt.NDArray[np.int64]:
         """Return 0 (train), 1 (val) or 2 (test) for each image. Raises DataError."""
         header = self.read_header(name)
-        prefix = f"{self.title(name)}: wanted 0, 1, 2 or train, val, test for each image, found "
+        prefix = f"{self.title(name)}: expected 0, 1, 2 or train, val, test for each image, found "
         if len(header.shape) != 1 or header.dtype.kind not in "iuU":
             raise DataError(f"{prefix}{header.dtype} of shape {header.shape}")
         codes: dict[Any, int] = {0: 0, 1: 1, 2: 2}
@@ -146,16 +146,18 @@ class NpzArchive:
         member = self._members[name]
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(
-                f"{self.title(name)}: wanted a stored or deflated member, found compression method "
-                f"{member.compress_type}; save it with numpy.savez_compressed"
+                f"{self.title(name)}: expected a stored or deflated member, found compression "
+                f"method {member.compress_type}; save it with numpy.savez_compressed"
             )
         try:
             with self._archive.open(member) as stream:
                 yield stream
         # What zipfile and zlib raise for damaged, encrypted or unsupported members.
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
-            message = f"{self.title(name)}: wanted a whole array, found damage ({e}); make it anew"
-            raise DataError(message) from e
+            raise DataError(
+                f"{self.title(name)}: expected a complete array, found damage ({e}); create it "
+                "again"
+            ) from e
 
     def _find_keys(self) -> dict[tuple[SplitName | None, str], str]:
         """Return the arrays' names by (split, role); split is None for arrays of all splits."""
@@ -171,7 +173,7 @@ class NpzArchive:
                 continue  # an array of something else
             key = (splits[0] if splits else None, roles[0])
             if key in keys:
-                problems.append(f"{self.path}: wanted one of {keys[key]} and {name}, found both")
+                problems.append(f"{self.path}: expected one of {keys[key]} and {name}, found both")
             keys[key] = name
         if problems:
             raise DataError(problems)
@@ -186,7 +188,7 @@ class NpzArchive:
         if missing:
             present = ", ".join(list(self._members)[:20]) or "none"
             raise DataError(
-                f"{self.path}: wanted the arrays x_train, y_train, x_test, y_test (or "
+                f"{self.path}: expected the arrays x_train, y_train, x_test, y_test (or "
                 f"train_images, ...), missing: {', '.join(missing)}; found: {present}"
             )
         return {key: name for key, name in keys.items() if key in required or key[1] == "split"}
@@ -204,7 +206,7 @@ def open_npz(path: Path) -> Iterator[NpzArchive]:
         # A damaged directory can raise any of these.
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DataError(
-                f"{path}: wanted an .npz file, found a damaged one ({error}); fetch it again"
+                f"{path}: expected an .npz file, found a damaged one ({error}); download it again"
             ) from error
         with archive:
             yield NpzArchive(path, archive, disk_size(file))
@@ -270,7 +272,7 @@ def _split_by_code(
 
 def _check_codes(archive: NpzArchive, codes: npt.NDArray[Any], *counts: int) -> None:
     problems = [
-        f"{archive.title('split')}: wanted {count:,} values, as many as images and labels, "
+        f"{archive.title('split')}: expected {count:,} values, as many as images and labels, "
         f"found {len(codes):,}"
         for count in {*counts} - {len(codes)}
     ]

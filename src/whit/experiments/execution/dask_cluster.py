@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.1
 _CONNECT_TIMEOUT = 10.0  # seconds to wait for the scheduler
 _LOST_AFTER = 20.0  # seconds without the scheduler, or without a worker
 _DISCOVERY_SECONDS = 1.0  # between two queries for new workers
-# A worker is asked by a builtin, so that even one without whit can answer.
+# Evaluated by a builtin, so that even a worker without whit replies.
 _QUERY = "__import__('whit.runs.code_version', fromlist=['_']).compatibility_versions()"
 
 
@@ -35,7 +35,7 @@ class _Task:
 
 class _Client(Client):
     def __del__(self) -> None:
-        """Nothing: its DaskExecutor closes it, and one that was never connected would wait here."""
+        """Do nothing: DaskExecutor closes it, and one never connected would block here."""
 
 
 class DaskExecutor:
@@ -44,7 +44,7 @@ class DaskExecutor:
     def __init__(self, address: str, warn: Callable[[str], None]):
         """Raises InputError when there is no scheduler, or no compatible worker."""
         for name in ("distributed", "distributed.client"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the messages below say it
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the messages below replace theirs
         self.address = address
         self._warn = warn  # told of each worker that is refused
         self.refused: dict[str, str] = {}  # worker to reason
@@ -56,15 +56,15 @@ class DaskExecutor:
             self.client = client_type(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(
-                f"--cluster {address}: no scheduler answers there: {error}. Wanted is an address "
-                "such as tcp://host:8786, or tls://host:8786 with certificates."
+                f"--cluster {address}: no scheduler responds: {error}. Expected an address such as "
+                "tcp://host:8786, or tls://host:8786 with certificates."
             ) from None
         self._discover_workers()
         if not self.threads:
             problems = [f"worker {worker}: {why}." for worker, why in self.refused.items()]
             self.client.close(timeout=2)
             raise InputError(
-                [f"--cluster {address}: it has no worker that fits.", *problems]
+                [f"--cluster {address}: none of its workers is compatible.", *problems]
                 if problems
                 else f"--cluster {address}: it has no workers. Start some: dask worker {address}"
             )
@@ -82,7 +82,7 @@ class DaskExecutor:
         """Yield each job with its outcome, in the order in which they end.
 
         As many jobs run at once as the compatible workers have threads. Raises RunFailed when
-        the cluster goes away.
+        the cluster is lost.
         """
         tasks: dict[str, _Task] = {}
         retries: list[Job] = []
@@ -99,8 +99,9 @@ class DaskExecutor:
                     last_seen = time.monotonic()
                 elif time.monotonic() - last_seen > _LOST_AFTER or self.client.status == "closed":
                     raise RunFailed(
-                        f"--cluster {self.address}: it has gone away, or all of its workers have. "
-                        "What ended is kept; once it is back, the same command goes on."
+                        f"--cluster {self.address}: the scheduler or all of its workers are gone. "
+                        "Finished runs are kept. Start the cluster again, then run the same "
+                        "command to resume."
                     )
                 while not is_exhausted and len(tasks) < sum(self.threads.values()):
                     job = retries.pop() if retries else next(jobs, None)
@@ -152,7 +153,7 @@ class DaskExecutor:
             return None
         if reply["files"]:
             import_run(Path(task.job.folder), reply["files"])
-        return Outcome(reply["state"], reply["said"])
+        return Outcome(reply["state"], reply["message"])
 
     def _must_resubmit(self, task: _Task) -> bool:
         """Whether the scheduler lost a task, or all workers that may run it are gone."""
@@ -182,12 +183,12 @@ class DaskExecutor:
             if isinstance(answer, OSError):
                 continue  # it has just disconnected
             if isinstance(answer, BaseException):
-                self.refused[worker] = f"it has no whit that could be asked ({answer})"
+                self.refused[worker] = f"whit cannot be imported there ({answer})"
             elif answer != versions:
                 other = [name for name in versions if answer.get(name) != versions[name]]
                 actual = ", ".join(f"{name} {answer.get(name)}" for name in other)
                 expected = ", ".join(f"{name} {versions[name]}" for name in other)
-                self.refused[worker] = f"it has {actual}; wanted is {expected}"
+                self.refused[worker] = f"it has {actual}; expected {expected}"
         self.threads = {
             worker: info["nthreads"]
             for worker, info in workers.items()

@@ -27,14 +27,14 @@ from whit.runs.code_version import compatibility_versions
 from whit.runs.lock import read_lock_holder
 
 TOPIC = "whit-epochs"
-_KEEP_SECONDS = 86_400.0  # that a run is kept which nobody fetched
+_KEEP_SECONDS = 86_400.0  # that a run that nobody fetched is kept
 _LOCK_TIMEOUT = 10.0  # seconds for a process without a driver to release a run
 
 _thread = threading.local()
 
 
 def run_remote_job(line: str) -> dict[str, Any]:
-    """Run a job; return its `state`, the message as `said`, and the `files` of the run."""
+    """Run a job; return its `state`, its `message`, and the `files` of the run."""
     job = Job.from_json_line(line)
     scratch = _scratch_folder(job)
     local_job = replace(job, folder=str(scratch))
@@ -46,12 +46,12 @@ def run_remote_job(line: str) -> dict[str, Any]:
 
     ((_, outcome),) = list(_executor(job.threads).run(iter([local_job]), on_progress))
     files = {}
-    if outcome.state in ("finished", "diverged", "given up"):
+    if outcome.state in ("finished", "diverged", "pruned"):
         for path in sorted(scratch.rglob("*")):
             name = path.relative_to(scratch).as_posix()
             if path.is_file() and name not in layout.LOCK_FILES:
                 files[name] = path.read_bytes()
-    return {"state": outcome.state, "said": outcome.message, "files": files}
+    return {"state": outcome.state, "message": outcome.message, "files": files}
 
 
 def _executor(threads: int) -> LocalExecutor:

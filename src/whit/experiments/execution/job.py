@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from whit.recipes.recipe import parse_recipe, recipe_id
 
-State = Literal["finished", "diverged", "given up", "stopped", "failed"]
+State = Literal["finished", "diverged", "pruned", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; `message` tells why it did not finish."""
+    """How a job ended; `message` says why it did not finish."""
 
     state: State
     message: str = ""

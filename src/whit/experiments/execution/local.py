@@ -84,7 +84,9 @@ class LocalExecutor:
                     try:
                         selector.register(self._start_worker(), selectors.EVENT_READ)
                     except OSError as error:
-                        self._count_failed_start(f"was refused: {error.strerror or error}.")
+                        self._count_failed_start(
+                            f"was refused by the system: {error.strerror or error}."
+                        )
                 if is_exhausted and not retries and not any(w.job for w in self._workers):
                     return
                 for key, _ in selector.select(_POLL_SECONDS):
@@ -106,7 +108,7 @@ class LocalExecutor:
                         retries.append(worker.job)
                         is_exhausted = False
                     else:
-                        message = f"{_MAX_ATTEMPTS} times its worker process {cause}"
+                        message = f"{_MAX_ATTEMPTS} attempts failed: its worker process {cause}"
                         yield worker.job, Outcome("failed", message)
                 on_progress(None, 0)
 
@@ -134,12 +136,15 @@ class LocalExecutor:
         if self._failed_starts < _MAX_ATTEMPTS:
             return
         if not self._workers:
-            raise RunFailed(f"No worker can be started: {_MAX_ATTEMPTS} times in a row one {cause}")
+            raise RunFailed(
+                f"No worker process can be started: {_MAX_ATTEMPTS} attempts failed; the last "
+                f"{cause}"
+            )
         self._failed_starts = 0
         running = len(self._workers)
         self._warn(
-            f"going on with {running} of {self.count} workers, as no more can be started: "
-            f"{_MAX_ATTEMPTS} times in a row one {cause.splitlines()[0]}"
+            f"continuing with {running} of {self.count} workers: {_MAX_ATTEMPTS} attempts to start "
+            f"another one failed; the last {cause.splitlines()[0]}"
         )
         self.count = running
 

@@ -1,7 +1,7 @@
 """Running a job: train the run, or resume it.
 
-Running a job twice is harmless: a run folder with a result is left as it is, one without is
-resumed. So an executor may submit a job again whenever it is in doubt.
+Running a job twice is harmless: a run folder with a result is not changed, one without is resumed.
+So an executor may submit a job again whenever it is unsure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from whit.verification.provenance import current_digests
 # Called with the number of epochs done, from 0 on.
 EpochCallback = Callable[[int], None]
 _STATES: dict[type[WhitError], State]
-_STATES = {Diverged: "diverged", TrialPruned: "given up", Interrupted: "stopped"}
+_STATES = {Diverged: "diverged", TrialPruned: "pruned", Interrupted: "stopped"}
 
 
 def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
@@ -74,8 +74,8 @@ class _JobCallback(RunCallback):
         for e in record.evaluations:
             if e.split == "val" and 100 * e.correct < threshold * e.total:
                 raise TrialPruned(
-                    f"{e.accuracy:.2f} % on val after epoch {record.epoch}, "
-                    f"wanted {threshold:.2f} %."
+                    f"{e.accuracy:.2f} % on val after epoch {record.epoch}, below the pruning "
+                    f"threshold of {threshold:.2f} %."
                 )
 
 
@@ -86,13 +86,13 @@ def _check_inputs(recipe: Recipe, job: Job) -> None:
     digests, problems = current_digests(recipe), []
     if job.model_sha256 not in (None, digests.get("model_sha256")):
         problems.append(
-            f"{recipe.model.name}: not the same file here as where the run was asked for."
+            f"{recipe.model.name}: this machine has another version of the file than the driver."
         )
     if job.teacher_sha256 not in (None, digests.get("teacher_sha256")):
         assert recipe.distill
         problems.append(
-            f"distill.teacher = {recipe.distill.teacher!r}: not the same weights here as where "
-            "the run was asked for."
+            f"distill.teacher = {recipe.distill.teacher!r}: this machine has other weights than "
+            "the driver."
         )
     if problems:
         raise InputError(problems)

@@ -1,8 +1,8 @@
-"""A worker process: jobs come in as lines of JSON, their progress and outcome go out.
+"""A worker process: it reads jobs and writes their progress and outcome, as lines of JSON.
 
     python -m whit.experiments.execution.worker
 
-It ends with its parent: when standard input closes, the run under way is saved and left.
+It ends with its parent: when standard input closes, the current run is saved and stopped.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ __all__ = [
     "search_progress",
     "space",
     "space_file",
+    "space_schema",
     "storage",
     "trials",
 ]

@@ -3,9 +3,9 @@
     <root>/<name>/
         trials/<number>/        a trial: its recipe and its runs (see trials.py)
         journal.log             Optuna's storage, unless it is in a database (see storage.py)
-        frontier.svg            accuracy against the first other objective
+        frontier.svg            plot of the Pareto front: accuracy against the first other objective
 
-Trials are evaluated on val; nothing here evaluates on test.
+Trials are evaluated on val, never on test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from whit.system.signals import SignalHandler, StopRequested
 from whit.training.plan import make_plan
 from whit.verification import provenance
 
-# Infeasible candidates in a row, after which the search gives up.
+# Infeasible suggestions in a row, after which the search ends with an error.
 _MAX_INFEASIBLE = 100
 _POLL_SECONDS = 1.0  # between two queries of what other drivers have done
 
@@ -46,8 +46,8 @@ class SearchDriver:
     """One search, as a context that locks its folder.
 
     `storage` is the address of a PostgreSQL database that several drivers share. Raises
-    InputError when the folder cannot be made, another driver uses it, or the database
-    refuses.
+    InputError when the folder cannot be created, another driver uses it, or the database cannot be
+    used.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class SearchDriver:
                 self.storage = TrialStorage(space, self.search.folder, storage, seed)
             self.search.trials = trials.read_trials(self.search.folder, space)
             self._fetch_remote()
-            self.search.pruned = self.storage.count("given up")
-            self.search.infeasible = self.storage.count("refused")
+            self.search.pruned = self.storage.count("pruned")
+            self.search.infeasible = self.storage.count("infeasible")
             if not allow_changes:
                 self._refuse_changed()
         except BaseException:
@@ -96,10 +96,10 @@ class SearchDriver:
         self._lock.release()
 
     def run(self, num_trials: int) -> SearchResult:
-        """Search until `num_trials` have ended, earlier ones included, then confirm the best.
+        """Search until `num_trials` have ended, earlier ones included, then run confirmations.
 
-        Raises Interrupted when stopped, RunFailed when its files cannot be written; what is under
-        way is saved, and the same call resumes.
+        Raises Interrupted when stopped, RunFailed when its files cannot be written; running trials
+        are saved, and the same call resumes.
         """
         self.search.requested = num_trials
         try:
@@ -107,29 +107,31 @@ class SearchDriver:
                 self._run()
         except StopRequested as stop:
             raise stop.to_error(
-                f": {len(self.search.trials)} candidates are trained, what was under way is saved. "
-                "The same command goes on."
+                f": {len(self.search.trials)} trials completed, running ones saved. Run the same "
+                "command again to resume."
             ) from None
         except OSError as error:
             raise RunFailed(
-                f"{error.filename or self.search.folder}: {error.strerror or error}. What is "
-                "trained is kept; once there is room, or leave, to write, the same command goes on."
+                f"{error.filename or self.search.folder}: {error.strerror or error}. Completed "
+                "trials are kept. Free disk space or make the folder writable, then run the same "
+                "command again to resume."
             ) from None
         return self.search
 
     def _run(self) -> None:
         if num_earlier := len(self.search.trials):
-            messages = [f"{num_earlier} candidates are there from before."]
+            plural = "s" if num_earlier > 1 else ""
+            messages = [f"Resuming: {num_earlier} trial{plural} already done."]
             self.callback.on_resume(self.search, messages)
         else:
             self.callback.on_start(self.search)
-        while self._run_jobs(self._new_trials()) or self.storage.under_way_elsewhere():
+        while self._run_jobs(self._new_trials()) or self.storage.num_running_elsewhere():
             self._pause()
         while unconfirmed := trials.needs_confirmation(self.search.trials, self.space):
             num_failures = len(self.search.failures)
             num_jobs = self._run_jobs(self._confirmation_runs(unconfirmed))
             if len(self.search.failures) > num_failures:
-                break  # what fails repeatedly is not confirmed
+                break  # a trial that fails again is not confirmed
             if not num_jobs:
                 self._pause()  # other drivers train the rest
 
@@ -176,9 +178,9 @@ class SearchDriver:
                     yield replace(job, pruning_thresholds=())
 
     def _suggest(self) -> tuple[int, Recipe] | None:
-        """Ask Optuna until the plan accepts a candidate; None if other drivers have enough.
+        """Ask Optuna until the plan accepts a suggestion; None if other drivers have enough.
 
-        Raises InputError when it seems that there is none, or the space itself fails.
+        Raises InputError when none seems feasible, or the space itself fails.
         """
         for _ in range(_MAX_INFEASIBLE):
             trial = self.storage.ask()
@@ -203,8 +205,8 @@ class SearchDriver:
             self._write_recipe(trial.number, recipe)
             return trial.number, recipe
         raise InputError(
-            f"{self.space.source}: {_MAX_INFEASIBLE} candidates in a row were refused before "
-            f"training, the last one because: {last}"
+            f"{self.space.source}: {_MAX_INFEASIBLE} suggestions in a row were infeasible. The "
+            f"last one: {last} Change the space or the budget of its base."
         )
 
     def _write_recipe(self, number: int, recipe: Recipe) -> None:
@@ -236,7 +238,7 @@ class SearchDriver:
         """Tell Optuna and the other drivers, and update the result."""
         number, folder = self.numbers[job.folder], Path(job.folder)
         name = f"trial {number:04d}, seed {job.seed}"
-        if outcome.state not in ("finished", "diverged", "given up"):
+        if outcome.state not in ("finished", "diverged", "pruned"):
             self.search.failures.append(f"{name}: {outcome.message}")
         files = {path.name: path.read_bytes() for path in folder.glob("*.*") if path.is_file()}
         ended = outcome.state in ("finished", "diverged")
@@ -247,12 +249,12 @@ class SearchDriver:
         elif outcome.state == "failed":
             self.storage.release(number)
         elif outcome.state != "stopped":
-            is_pruned = outcome.state == "given up"  # it has the values of its last epoch
+            is_pruned = outcome.state == "pruned"  # it has the values of its last epoch
             told = trials.read_pruned(folder.parent, self.space) if is_pruned else trial
             values = [told.values[name] for name in self.space.objectives] if told else None
             self.storage.tell(number, values, outcome.state, files if ended else {})
         self._add(trial)
-        self.search.pruned += outcome.state == "given up"
+        self.search.pruned += outcome.state == "pruned"
         self.callback.on_run_end(name, folder, outcome)
 
     def _fetch_remote(self) -> None:
@@ -282,8 +284,8 @@ class SearchDriver:
             except InputError as error:
                 missing |= dict.fromkeys(error.problems)
         problems = [
-            f"{folder}: what candidates were trained from is not as it was: {problem} Put it back, "
-            "or add --allow-changes."
+            f"{folder}: an input of its trials has changed: {problem} Restore it, or add "
+            "--allow-changes."
             for problem in missing
         ]
         if problems := [*problems, *provenance.format_changes(folder, counts, "runs")]:
@@ -294,32 +296,28 @@ class SearchDriver:
 
 
 class _OptunaSuggest:
-    """Optuna's suggestions under the names that a space uses."""
+    """An Optuna trial whose categorical choices may be of any type."""
 
     def __init__(self, trial: optuna.Trial):
         self.trial = trial
+        self.suggest_int = trial.suggest_int
+        self.suggest_float = trial.suggest_float
 
-    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        return self.trial.suggest_int(name, low, high, step=step, log=log)
-
-    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        return self.trial.suggest_float(name, low, high, log=log)
-
-    def one_of(self, name: str, options: Sequence[Any]) -> Any:
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         # Optuna stores only text and numbers, so it chooses an index.
-        return options[self.trial.suggest_categorical(name, range(len(options)))]
+        return choices[self.trial.suggest_categorical(name, range(len(choices)))]
 
 
 def _lock_folder(folder: Path) -> FileLock:
-    """Make the folder of a search, and lock it for this process."""
+    """Create the folder of a search, and lock it for this process."""
     lock = FileLock(folder / "lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise InputError(
-            f"{folder}: another search is going on in it. Wait for it, stop it, or give --out."
+            f"{folder}: another search is running in it. Wait, stop it, or give another --out."
         ) from None
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}.") from None
+        raise InputError(f"{folder}: cannot be created: {error.strerror}.") from None
     return lock

@@ -1,4 +1,4 @@
-"""Progress of a search on a console, in lines or a live table, and as a plot."""
+"""Progress of a search, in lines or a live table, and as a plot."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from rich.console import Console
 from whit.experiments.execution.job import Outcome
 from whit.experiments.search.plot import plot_pareto_front
 from whit.experiments.search.result import SearchCallback, SearchResult
+from whit.system.display.html_tables import html_progress, html_text
+from whit.system.display.jupyter import in_notebook
 from whit.system.text_tables import wrap
-from whit.training.progress import LiveTable, Reporter
+from whit.training.progress import LiveTable, NotebookTable, Reporter
 
 
 class SearchLineReporter(Reporter[SearchResult], SearchCallback):
@@ -33,7 +35,7 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
             costs = [f"{name} {trial.values[name]:,.6g}" for name in search.space.costs]
             message = ", ".join([f"{trial.seeds.accuracy.values[-1]:.2f} % on val", *costs])
             if trial in search.pareto_front:
-                message += ", on the frontier"
+                message += ", on the Pareto front"
         self.echo(f"{name}: {message}")
         self._plot()
 
@@ -48,29 +50,56 @@ class SearchLineReporter(Reporter[SearchResult], SearchCallback):
             plot_pareto_front(self.subject, self.subject.folder / "frontier.svg")
 
 
-class SearchTableReporter(SearchLineReporter, LiveTable[SearchResult]):
-    """The same lines above one live table of the Pareto front and of what is under way."""
+class SearchTable(SearchLineReporter):
+    """The parts of a live table: counts, and what is running."""
+
+    def counts(self) -> str:
+        search = self.subject
+        return (
+            f"{len(search.trials)} of {search.requested} trials completed, {search.pruned} pruned, "
+            f"{search.infeasible} infeasible"
+        )
+
+    def running(self) -> str:
+        running = [
+            f"{Path(folder).parent.name} {Path(folder).name}: epoch {epochs}"
+            for folder, epochs in sorted(self.subject.running.items())
+        ]
+        return ", ".join(running) or "-"
+
+
+class SearchTableReporter(SearchTable, LiveTable[SearchResult]):
+    """The same lines above one live table of the Pareto front and of what is running."""
 
     def render(self) -> str:
         search, width = self.subject, self.console.width - 1
-        counts = (
-            f"{len(search.trials)} of {search.requested} candidates trained, {search.pruned} given "
-            f"up, {search.infeasible} refused"
-        )
-        running = [
-            f"{Path(folder).parent.name} {Path(folder).name}: epoch {epochs}"
-            for folder, epochs in sorted(search.running.items())
-        ]
-        parts = [wrap(counts, width)]
+        parts = [wrap(self.counts(), width)]
         if search.pareto_front:
-            # As many rows as a usual terminal shows beside the lines above.
+            # No more rows than fit on the terminal below the lines.
             rows = search.pareto_table(width).split("\n")
             parts.append("\n".join(rows[: max(8, self.console.height - 8)]))
-        return "\n".join([*parts, wrap(", ".join(running) or "-", width)])
+        return "\n".join([*parts, wrap(self.running(), width)])
+
+
+class SearchNotebookReporter(SearchTable, NotebookTable[SearchResult]):
+    """The same table in a notebook, with a bar above it and the lines below."""
+
+    def render_html(self) -> str:
+        search = self.subject
+        done = len(search.trials) + search.pruned
+        return "".join(
+            [
+                html_progress(done / max(search.requested, 1), self.counts()),
+                search.pareto_html(),
+                html_text(f"Running: {self.running()}"),
+            ]
+        )
 
 
 def make_search_callback(console: Console, quiet: bool) -> SearchCallback:
     """Return the reporter of a search; the plot is made even when quiet."""
+    if not quiet and in_notebook():
+        return SearchNotebookReporter(console)
     if quiet or not console.is_terminal:
         return SearchLineReporter(console, quiet)
     return SearchTableReporter(console)

@@ -1,4 +1,4 @@
-"""A search space: a base recipe, a function that suggests changes of it, and the objectives."""
+"""A search space: a base recipe, a function that suggests changes to it, and the objectives."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ OBJECTIVES = {"accuracy": True, "params": False, "macs": False, "epochs": False,
 
 
 class Suggest(Protocol):
-    """Suggests the values of one candidate; each has a name of its own."""
+    """Suggests the values of one trial, by the methods of an Optuna trial; each has a name."""
 
-    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         """Return an integer from `low` to `high`, both included."""
 
-    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """Return a float from `low` to `high`."""
 
-    def one_of(self, name: str, options: Sequence[Any]) -> Any:
-        """Return one of the options."""
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of `choices`, which may be of any type."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched, and by what candidates are compared."""
+    """What is searched, and the objectives by which trials are compared."""
 
     name: str
     source: str
@@ -39,29 +41,31 @@ class Space:
     objectives: tuple[str, ...]
     val: int  # images held out for validation; 0 for as many as the base has, or a sixth
     seeds: int  # of each confirmation run
-    min_accuracy: float  # percent on val; candidates below are not confirmed
-    changes: Callable[[Suggest], Mapping[str, Any]]
-    text: str  # how the changes were written: a Python file, or the lines of [space] as JSON
+    min_accuracy: float  # percent on val; trials below get no confirmation runs
+    suggest: Callable[[Suggest], Mapping[str, Any]]  # returns the changes of one trial
+    text: str  # source of `suggest`: a Python file, or the lines of [space] as JSON
 
     @property
     def costs(self) -> list[str]:
         """The objectives other than accuracy."""
         return [name for name in self.objectives if name != "accuracy"]
 
-    def suggest_changes(self, suggest: Suggest) -> Mapping[str, Any]:
-        """Return the changes of one candidate. Raises InputError where a user's function fails."""
+    def suggest_changes(self, trial: Suggest) -> Mapping[str, Any]:
+        """Return the changes of one trial. Raises InputError where a user's function fails."""
         try:
-            changes = self.changes(suggest)
+            changes = self.suggest(trial)
         except Exception as error:
             raise InputError(
-                f"{self.source}: changes(choose) fails: {type(error).__name__}: {error}"
+                f"{self.source}: suggest(trial) fails: {type(error).__name__}: {error}"
             ) from None
         if not isinstance(changes, Mapping):
-            raise InputError(f"{self.source}: changes(choose) must return a table of changes.")
+            raise InputError(
+                f"{self.source}: suggest(trial) must return a dict of recipe keys and values."
+            )
         return changes
 
     def build_recipe(self, changes: Mapping[str, Any]) -> Recipe:
-        """Return the base with a candidate's changes. Raises RecipeError."""
+        """Return the base with the changes of a trial. Raises RecipeError."""
         try:
             texts = [f"{key}={toml_value(value)}" for key, value in changes.items()]
         except ValueError as error:
@@ -79,26 +83,29 @@ class Space:
 class RandomSuggest:
     """Uniformly random suggestions from a seed.
 
-    `options` records the options chosen, by name and index; `overrides` replaces indices by name.
+    `choices` records the categorical choices made, by name and index; `overrides` replaces indices
+    by name.
     """
 
     def __init__(self, seed: int, overrides: Mapping[str, int] | None = None):
         self.random = random.Random(seed)
         self.overrides = overrides or {}
-        self.options: dict[tuple[str, int], Any] = {}
+        self.choices: dict[tuple[str, int], Any] = {}
 
-    def integer(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         if log:
-            return min(high, round(self.number(name, low, high + 0.499, log=True)))
+            return min(high, round(self.suggest_float(name, low, high + 0.499, log=True)))
         return self.random.randrange(low, high + 1, step)
 
-    def number(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         if log:
             return min(high, math.exp(self.random.uniform(math.log(low), math.log(high))))
         return self.random.uniform(low, high)
 
-    def one_of(self, name: str, options: Sequence[Any]) -> Any:
-        index = self.random.randrange(len(options))
-        index = min(self.overrides.get(name, index), len(options) - 1)
-        self.options[name, index] = options[index]
-        return options[index]
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        index = self.random.randrange(len(choices))
+        index = min(self.overrides.get(name, index), len(choices) - 1)
+        self.choices[name, index] = choices[index]
+        return choices[index]

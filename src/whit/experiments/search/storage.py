@@ -1,8 +1,8 @@
 """Storage of a search in Optuna: a journal on one machine, or PostgreSQL for several drivers.
 
 Each trial carries its recipe and the driver that trains it. Drivers that share a storage send
-heartbeats; a trial whose driver no longer does is orphaned, and another driver takes it. What one
-has trained reaches the others as the files of its runs.
+heartbeats; a trial whose driver no longer does is orphaned, and another driver takes it. Finished
+runs reach the other drivers as files in the storage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from whit.runs.lock import LockHolder
 _HEARTBEAT_SECONDS = 15.0  # between two heartbeats of a driver
 _DEAD_AFTER = 90.0  # seconds without one
 _TABLES_LOCK = 0x77686974  # "whit": of the lock under which a database gets its tables
-_FIXED = "decides"  # key of what must not change
+_FIXED = "settings"  # key of what must not change
 
 
 class TrialStorage:
@@ -38,7 +38,7 @@ class TrialStorage:
     def __init__(self, space: Space, folder: Path, address: str | None, seed: int):
         """Open or create it: in `folder`, or in the database at `address`.
 
-        Raises InputError when the database refuses.
+        Raises InputError when the database cannot be used.
         """
         self.address = address
         self.driver = LockHolder.this_process()
@@ -57,9 +57,9 @@ class TrialStorage:
             return self.study.ask()
 
     def reject(self, trial: optuna.Trial) -> None:
-        """Record that a candidate is infeasible, and does not count as a trial."""
+        """Record that a suggestion is infeasible, and does not count as a trial."""
         with self._translate_errors():
-            trial.set_user_attr("outcome", "refused")
+            trial.set_user_attr("outcome", "infeasible")
             self.study.tell(trial, state=TrialState.FAIL)
 
     def accept(self, trial: optuna.Trial, recipe: str, num_trials: int) -> bool:
@@ -100,7 +100,7 @@ class TrialStorage:
                 optuna.Trial(self.study, frozen._trial_id).set_user_attr("outcome", "failed")
 
     def num_trials(self) -> int:
-        """Return how many trials have ended or are under way: all but infeasible ones."""
+        """Return how many trials have ended or are running: all but infeasible ones."""
         with self._translate_errors():
             return sum(map(_counts, self._trials()))
 
@@ -128,7 +128,7 @@ class TrialStorage:
                 orphans.append((frozen.number, str(recipe)))
         return orphans
 
-    def under_way_elsewhere(self) -> int:
+    def num_running_elsewhere(self) -> int:
         """Return how many trials other drivers are training."""
         with self._translate_errors():
             running = [t.user_attrs for t in self._trials(TrialState.RUNNING)]
@@ -204,7 +204,7 @@ class TrialStorage:
         except _database_errors() as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise kind(
-                f"--storage {redact(self.address or '')}: the database refuses: {reason}"
+                f"--storage {redact(self.address or '')}: database error: {reason}"
             ) from None
 
 
@@ -215,7 +215,7 @@ def redact(address: str) -> str:
 
 
 def validate_storage_url(address: str) -> None:
-    """Raise InputError for what is no address of a PostgreSQL database."""
+    """Raise InputError unless `address` is that of a PostgreSQL database."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -226,11 +226,11 @@ def validate_storage_url(address: str) -> None:
     drivers = ("postgresql", "postgresql+psycopg")
     if url is not None and "@" in (url.host or ""):
         raise InputError(
-            f"--storage {redact(address)}: an @ or / in a password is written as %40 or %2F."
+            f"--storage {redact(address)}: write an @ or / in a password as %40 or %2F."
         )
     if url is None or url.drivername not in drivers or not url.database:
         raise InputError(
-            f"--storage {redact(address)}: wanted the address of a PostgreSQL database, such as "
+            f"--storage {redact(address)}: expected the address of a PostgreSQL database, e.g. "
             "postgresql://user:password@host/name."
         )
 
@@ -260,7 +260,7 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Sizes of a network belong together; several candidates are always under way.
+        # Sizes of a network depend on each other; several trials always run at the same time.
         sampler = optuna.samplers.TPESampler(
             multivariate=True, group=True, constant_liar=True, seed=seed
         )
@@ -274,15 +274,15 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
         maximized = [d == optuna.study.StudyDirection.MAXIMIZE for d in study.directions]
         if maximized != [OBJECTIVES[name] for name in space.objectives]:
             raise InputError(
-                f"{space.source}: a search named {space.name} with other objectives is there "
-                "already: give this one another name."
+                f"{space.source}: a search named {space.name} with other objectives already "
+                "exists: give this one another name."
             )
         stored = study.user_attrs.get(_FIXED, settings)
         if changed := [name for name in settings if stored.get(name) != settings[name]]:
             raise InputError(
-                f"{space.source}: a search named {space.name} was begun with other "
-                f"{' and '.join(changed)}, so its candidates cannot stand beside new ones: put "
-                "that back, or give this one another name."
+                f"{space.source}: a search named {space.name} was started with other "
+                f"{' and '.join(changed)}, so its trials cannot be compared with new ones: restore "
+                "them, or give this search another name."
             )
         sampler.reseed_rng()  # or it would repeat the same random candidates
         return study

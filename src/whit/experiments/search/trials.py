@@ -18,12 +18,13 @@ from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.seed_group import SeedGroup, group_runs
 from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.runs.reader import read_run
+from whit.system.numbers import round_json
 from whit.training.plan import Plan, make_plan
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate of a search, with its runs that have ended."""
+    """One trial of a search, with its runs that have ended."""
 
     number: int
     folder: Path
@@ -51,10 +52,10 @@ class Trial:
         return {
             "trial": self.number,
             "recipe": str(self.folder / RECIPE_FILE),
-            **self.values,
+            **{name: round_json(value) for name, value in self.values.items()},
             "seeds": len(self.seeds.runs),
             "diverged": len(self.seeds.diverged),
-            "spread": self.seeds.accuracy.sd,
+            "sd": round_json(self.seeds.accuracy.sd),
         }
 
 
@@ -92,7 +93,7 @@ def _build_trial(folder: Path, recipe: Recipe, seeds: SeedGroup, space: Space) -
 def known_macs(plan: Plan) -> int:
     """Return the multiply-adds of a planned network. Raises InputError where they are unknown."""
     if plan.audit.macs is None:
-        raise InputError(f"{plan.recipe.name}: its multiply-adds are not known.")
+        raise InputError(f"{plan.recipe.name}: its multiply-adds are unknown.")
     return plan.audit.macs
 
 
@@ -107,7 +108,7 @@ def pareto_front(
 ) -> list[Trial]:
     """Return the trials that none dominates, cheapest first; of equals the first.
 
-    Trials below `min_accuracy`, in percent, are left out.
+    Trials below `min_accuracy`, in percent, are omitted.
     """
 
     def is_dominated(trial: Trial) -> bool:
@@ -133,13 +134,13 @@ def needs_confirmation(trials: Sequence[Trial], space: Space) -> list[Trial]:
 
 
 def _numbered(folder: Path, prefix: str = "") -> list[Path]:
-    """Return the paths named by `prefix` and a number, in its order; not copies beside them."""
+    """Return the paths named by `prefix` and a number, sorted by it; other names are ignored."""
     paths = [path for path in folder.glob(f"{prefix}*") if path.name[len(prefix) :].isdecimal()]
     return sorted(paths, key=lambda path: int(path.name[len(prefix) :]))
 
 
 def read_trials(folder: Path, space: Space) -> list[Trial]:
-    """Read all trials of a search that have a result; damaged ones are left out."""
+    """Read all trials of a search that have a result; damaged ones are omitted."""
     trials = []
     for path in _numbered(folder / "trials"):
         with suppress(InputError):

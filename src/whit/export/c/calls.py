@@ -1,4 +1,4 @@
-"""The C source of a program's kernels, and its steps as calls of them."""
+"""The C source of a program's kernels, and the calls of its steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from whit.export.program import Program, Step, pixels_and_channels
 from whit.training.optimization.qat import qmax
 
 NEEDS_MATH = ("expf", "expm1f", "erff", "tanhf", "logf")
-# What follows a kernel's name, by the types of its factors and offsets.
+# Suffixes of kernel names, by the types of factors and offsets.
 _SUFFIXES = {
     ("int16", "int16"): "",
     ("int32", "int64"): "_wide",
@@ -22,9 +22,9 @@ _SUFFIXES = {
 
 
 def kernel_texts(program: Program) -> list[str]:
-    """Return the text of every kernel that the program calls, each once, after what it calls."""
+    """Return the source of each kernel of a program once, after the functions that it calls."""
     folder, number = ("int8", "uint8_t") if program.int8 else ("float", "float")
-    texts: dict[str, None] = {_text("move.c"): None} if len(program.graph.shifts) > 1 else {}
+    texts: dict[str, None] = {_text("shift_image.c"): None} if len(program.graph.shifts) > 1 else {}
     for step in program.steps:
         kernel, words = step.kernel, {"number": number, **step.kernel.words}
         if types := step.settings.get("types"):
@@ -36,9 +36,9 @@ def kernel_texts(program: Program) -> list[str]:
     if any(map(program.is_packed, program.constants)):
         bits = program.graph.bits
         words = {"bits": str(bits), "mask": str(2**bits - 1), "qmax": str(qmax(bits))}
-        texts[_text("int8/unpack.c", **words)] = None
-    shapes = [_text("shapes.c")] if any("struct map" in text for text in texts) else []
-    return [*shapes, *texts]
+        texts[_text("int8/unpack_weights.c", **words)] = None
+    structs = [_text("structs.c")] if any("struct shape" in text for text in texts) else []
+    return [*structs, *texts]
 
 
 def _text(name: str, **words: str) -> str:
@@ -49,12 +49,13 @@ def _text(name: str, **words: str) -> str:
 def calls(
     program: Program, step: Step, value: Callable[[str], str], constant: Callable[[str], str]
 ) -> list[str]:
-    """Return the calls of a step; `value` and `constant` name values and constants in C.
+    """Return the calls of a step; `value` and `constant` map names to C expressions.
 
-    The words of a call are the constants by role, the settings, and: input, other (the second),
-    pixels, channels, count of the first input, values (input and size), input_map; output,
-    outputs (its channels), output_map; window; suffix; scalars and vectors (factors, offsets and
-    shift, one for all channels or one each); first (output channels before this input's).
+    Placeholders of a call: constants by role; settings; of the first input `input`, `pixels`,
+    `channels`, `count`, `values` (input and size) and `input_map` (input and shape); `other`, the
+    last input; of the output `output`, `outputs` (channels) and `output_map`; `window`; `suffix`;
+    `scalars` and `vectors`: factor, offset and shift, per tensor or per channel; `first`: the first
+    output channel of an input that is concatenated.
     """
     words: dict[str, Any] = {name: _argument(each) for name, each in step.settings.items()}
     words |= {role: constant(name) for role, name in step.constants.items()}
@@ -62,7 +63,7 @@ def calls(
         words["window"] = _window(words)
     if "types" in step.settings:
         words["suffix"] = _SUFFIXES[step.settings["types"]]
-        words["vectors"] = "{factor}, {offset}, {step}, {shift}".format(**words)
+        words["vectors"] = "{factor}, {offset}, {offset_scale}, {shift}".format(**words)
     output = value(step.name)
     words |= {"output": output, "outputs": step.shape[0], "first": 0}
     words["output_map"] = f"{output}, {_map(step.shape)}"
@@ -70,7 +71,9 @@ def calls(
     texts = []
     for i, name in enumerate(step.inputs if step.kernel.per_input else step.inputs[:1]):
         pixels, channels = pixels_and_channels(program.value_shape(name))
-        if step.kernel.per_input and len(step.shape) == 1:  # a map may lie as the vector does
+        if (
+            step.kernel.per_input and len(step.shape) == 1
+        ):  # a map with the memory layout of a vector
             pixels, channels = 1, pixels * channels
         words |= {"pixels": pixels, "channels": channels, "count": pixels * channels}
         words["input"] = value(name)
@@ -90,17 +93,17 @@ def _argument(setting: Any) -> Any:
 
 def _scalars(step: Step, i: int) -> str:
     settings = step.settings
-    if "factors" in settings:  # one for each input
+    if "factors" in settings:  # one per input
         row, offset = [settings["factors"][i]], settings["offsets"][i]
     else:
-        names = ("zero_a", "zero_b", "factor", "factor_a", "factor_b")
+        names = ("zero_point_a", "zero_point_b", "factor", "factor_a", "factor_b")
         row, offset = [settings[name] for name in names if name in settings], settings.get("offset")
     return ", ".join(map(str, [*row, f"INT64_C({offset})", settings["shift"]]))
 
 
 def _map(shape: Shape) -> str:
     channels, height, width = (*shape, 1, 1)[:3]
-    return f"(struct map){{{height}, {width}, {channels}}}"
+    return f"(struct shape){{{height}, {width}, {channels}}}"
 
 
 def _window(settings: dict[str, Any]) -> str:
@@ -110,6 +113,6 @@ def _window(settings: dict[str, Any]) -> str:
 
 
 def format_float(value: float) -> str:
-    """Return a float32 as C reads it back: nine digits tell all of them apart."""
+    """Return a C literal that gives the same float32 back: nine significant digits suffice."""
     text = f"{value:.9g}"
     return f"{text}f" if "." in text or "e" in text else f"{text}.0f"

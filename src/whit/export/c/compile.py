@@ -1,8 +1,9 @@
-"""A C form at work: compiled for this machine and called from Python."""
+"""Compiles exported C code for the host machine and calls it from Python."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,11 +18,12 @@ from whit.errors import RunFailed
 from whit.export.c.source import c_name
 from whit.export.program import LOGIT_SCALE, Program
 
+_TEXT_SECTION = re.compile(r"^\.text\S*\s+(\d+)", re.MULTILINE)
 STRICT_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
 
 
 def find_compiler() -> str | None:
-    """Return the C compiler of this machine, if there is one."""
+    """Return the path of the C compiler `cc`, if installed."""
     return shutil.which("cc")
 
 
@@ -32,47 +34,75 @@ def c_logits(
     flags: Sequence[str] = ("-O2",),
     cc: str = "cc",
 ) -> Tensor:
-    """Return the scores (N, K) of uint8 images (N, C, H, W), as logits, by the compiled form.
+    """Return the logits (N, K) of uint8 images (N, C, H, W), computed by the compiled code.
 
-    Raises RunFailed when the compiler refuses it, or it cannot be written or run here.
+    Raises RunFailed when it does not compile, or when it cannot be written or loaded.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="whit-") as folder:
             library = compile_library(files, Path(folder), [*STRICT_FLAGS, *flags], cc)
-            scores = classify_each(library, program, images)
+            logits = classify_each(library, program, images)
     except OSError as error:
         raise RunFailed(
-            f"the C form cannot be tried in {tempfile.gettempdir()}: {error.strerror or error}. "
-            "Set TMPDIR to a folder with free space whose programs may run, then export again."
+            f"the exported C code cannot be tested in {tempfile.gettempdir()}: "
+            f"{error.strerror or error}. Set TMPDIR to a folder with free space not mounted "
+            "noexec, then export again."
         ) from None
-    return torch.from_numpy(scores).double() / (LOGIT_SCALE if program.int8 else 1)
+    return torch.from_numpy(logits).double() / (LOGIT_SCALE if program.int8 else 1)
 
 
 def compile_library(
     files: Mapping[str, bytes], folder: Path, flags: Sequence[str], cc: str = "cc"
 ) -> Path:
-    """Write a C form into a folder and compile it there; return the shared library."""
+    """Write exported C files into a folder and compile them there; return the shared library."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    (source,) = (name for name in files if name.endswith(".c"))
     library = folder / "network.so"
-    command = [cc, *flags, "-shared", "-fPIC", "-o", str(library), source, "-lm"]
+    command = [cc, *flags, "-shared", "-fPIC", "-o", str(library), source_name(files), "-lm"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode != 0:
         errors = (line for line in result.stderr.splitlines() if "error" in line)
-        raise RunFailed(f"{cc} refuses the C form: {next(errors, 'no reason given')}")
+        raise RunFailed(f"{cc} does not compile the C code: {next(errors, 'no error message')}")
     return library
+
+
+def source_name(files: Mapping[str, bytes]) -> str:
+    """Return the name of the network's source file; the example is another one."""
+    (header,) = (name for name in files if name.endswith(".h"))
+    return header.removesuffix(".h") + ".c"
+
+
+def estimate_code_bytes(files: Mapping[str, bytes]) -> int | None:
+    """Return the bytes of machine code for the host processor at -Os, constants excluded.
+
+    An estimate for other processors. None without `cc` and `size` of binutils, or if they fail.
+    """
+    source = source_name(files)
+    try:
+        with tempfile.TemporaryDirectory(prefix="whit-") as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            for command in (
+                ["cc", "-std=c99", "-Os", "-c", "-o", "network.o", source],
+                ["size", "-A", "network.o"],
+            ):
+                result = subprocess.run(
+                    command, cwd=folder, capture_output=True, text=True, check=True
+                )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return sum(map(int, _TEXT_SECTION.findall(result.stdout))) or None
 
 
 def classify_each(
     library: Path, program: Program, images: Tensor
 ) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
-    """Return the scores (N, K) of each image; the classes it answers must be their largest."""
+    """Return the logits (N, K) as the C code writes them; its class must be their argmax."""
     classify = ctypes.CDLL(str(library))[f"{c_name(program.graph.name)}_classify"]
     pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
     dtype = np.int32 if program.int8 else np.float32
-    scores = np.zeros((len(images), len(program.graph.classes)), dtype)
-    for image, row in zip(pixels, scores, strict=True):
-        answer = classify(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(row.ctypes.data))
-        assert answer == int(row.argmax()), "the answer is not the class of the largest score"
-    return scores
+    logits = np.zeros((len(images), len(program.graph.classes)), dtype)
+    for image, row in zip(pixels, logits, strict=True):
+        label = classify(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(row.ctypes.data))
+        assert label == int(row.argmax()), "the class is not the argmax of the logits"
+    return logits

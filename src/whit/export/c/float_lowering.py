@@ -5,17 +5,17 @@ from __future__ import annotations
 from whit.export.ir.graph import INPUT, Graph
 from whit.export.program import Kernel, Program, ProgramBuilder, Step
 
-_FLOATS = "floats"  # the pixels as floating-point numbers
-_TO_FLOAT = Kernel("numbers", "numbers({input}, {count}, {output})")
+_FLOAT_IMAGE = "float_image"
+_TO_FLOAT = Kernel("to_float", "to_float({input}, {count}, {output})")
 
 
 def float_program(graph: Graph) -> Program:
-    """Return the steps of a graph; the image is made floating-point first."""
+    """Lower a fused graph to steps; the first converts the image to float."""
     builder = ProgramBuilder(graph)
-    builder.steps.append(Step(_FLOATS, _TO_FLOAT, (INPUT,), graph.image_shape))
-    builder.aliases[INPUT] = _FLOATS
+    builder.steps.append(Step(_FLOAT_IMAGE, _TO_FLOAT, (INPUT,), graph.image_shape))
+    builder.aliases[INPUT] = _FLOAT_IMAGE
     for op in graph.operations:
         op.operator.lower_float(builder, op)
     output = builder.aliases.get(graph.output, graph.output)
-    assert builder.steps[-1].name == output, "the logits come last"
+    assert builder.steps[-1].name == output, "the last step computes the logits"
     return builder.program(int8=False)

@@ -1,11 +1,11 @@
-"""Where each value lies while a network runs, in as little memory as can be found.
+"""Static memory planning: the offset of each value in one buffer.
 
-A value needs its memory from the step that makes it to the last that reads it. Two values that are
-alive at once may not overlap, but a step that works in place may write over its input: its output
-then starts where that input starts, or before.
+A value is live from the step that computes it to the last step that reads it. Two values that are
+live at the same time may not overlap, except that the output of a step that works in place may
+overwrite an input: the output then starts at or before the input.
 
-Placing values is bin packing in two dimensions, so not every best plan can be found; but no plan
-can be smaller than what is alive at some one step, and most plans reach that bound.
+Optimal planning is two-dimensional bin packing, so the search is a heuristic; but no plan can be
+smaller than the values that are live during one step, and most plans reach that bound.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _MAX_TRIES = 300
-_MAX_EXHAUSTIVE = 6  # values; so many have 720 orders
+_MAX_EXHAUSTIVE = 6  # values; 6! = 720 orders
 
 
 @dataclass(frozen=True)
 class BufferLifetime:
-    """A value: how many units it takes, and the steps of its first and last use.
+    """A value: its size in units, and the steps of its first and last use.
 
-    over: inputs that are not read again and that may be written over.
+    over: inputs that are dead afterwards and may be overwritten.
     """
 
     name: str
@@ -35,7 +35,7 @@ class BufferLifetime:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Where each value starts, in units; `lower_bound` is what no plan can do without."""
+    """The start of each value in units; no plan is smaller than `lower_bound`."""
 
     starts: Mapping[str, int]
     size: int
@@ -45,9 +45,9 @@ class MemoryPlan:
 def plan_memory(buffers: Sequence[BufferLifetime]) -> MemoryPlan:
     """Return the smallest of the plans tried: every order of up to six values, else 300 orders.
 
-    Each order places its values one by one at the lowest address that is free. The first orders are
-    by size, by time and by both; then two values are swapped again and again, which is kept when
-    it is no worse. The same values give the same plan.
+    Values are placed one by one at the lowest free address. The first orders are by size, by time
+    and by both; further ones swap two random values, and a swap is kept if it is no worse. The
+    result is deterministic.
     """
     lower_bound = min_size(buffers)
     best: MemoryPlan | None = None
@@ -61,13 +61,13 @@ def plan_memory(buffers: Sequence[BufferLifetime]) -> MemoryPlan:
 
 
 def min_size(buffers: Sequence[BufferLifetime]) -> int:
-    """Return the most units that are alive during any one step."""
+    """Return the maximum over all steps of the units that are live during a step."""
     lower_bound = 0
     for step in range(max((buffer.last for buffer in buffers), default=-1) + 1):
-        alive = [buffer for buffer in buffers if buffer.first <= step <= buffer.last]
-        over = {name for buffer in alive if buffer.first == step for name in buffer.over}
-        before = sum(buffer.size for buffer in alive if buffer.first < step)
-        after = sum(buffer.size for buffer in alive if buffer.name not in over)
+        live = [buffer for buffer in buffers if buffer.first <= step <= buffer.last]
+        over = {name for buffer in live if buffer.first == step for name in buffer.over}
+        before = sum(buffer.size for buffer in live if buffer.first < step)
+        after = sum(buffer.size for buffer in live if buffer.name not in over)
         lower_bound = max(lower_bound, before, after)
     return lower_bound
 
@@ -94,27 +94,27 @@ def _orders(buffers: Sequence[BufferLifetime]) -> Iterator[Sequence[BufferLifeti
 
 
 def _place(order: Sequence[BufferLifetime]) -> tuple[dict[str, int], int]:
-    """Return where each value starts, and where the last of them ends."""
+    """Return the start of each value, and the end of the last."""
     starts: dict[str, int] = {}
     placed: list[BufferLifetime] = []
     for buffer in order:
-        alive = [each for each in placed if each.first <= buffer.last and buffer.first <= each.last]
+        live = [each for each in placed if each.first <= buffer.last and buffer.first <= each.last]
         candidates = {0}
-        for each in alive:
+        for each in live:
             candidates |= {starts[each.name], starts[each.name] + each.size}
-            if buffer.name in each.over:  # must not start before what will be written over it
+            if buffer.name in each.over:  # must not start before the output that overwrites it
                 candidates.add(max(0, starts[each.name] + each.size - buffer.size))
         starts[buffer.name] = min(
             start
             for start in candidates
-            if all(_do_not_clash(buffer, start, each, starts[each.name]) for each in alive)
+            if all(_are_compatible(buffer, start, each, starts[each.name]) for each in live)
         )
         placed.append(buffer)
     return starts, max((starts[each.name] + each.size for each in placed), default=0)
 
 
-def _do_not_clash(a: BufferLifetime, a_start: int, b: BufferLifetime, b_start: int) -> bool:
-    """Whether two values that are alive at once may lie at these starts."""
+def _are_compatible(a: BufferLifetime, a_start: int, b: BufferLifetime, b_start: int) -> bool:
+    """Whether two values that are live at the same time may have these starts."""
     if a_start + a.size <= b_start or b_start + b.size <= a_start:
         return True
     if b.name in a.over:

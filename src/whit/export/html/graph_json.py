@@ -1,4 +1,4 @@
-"""A network as the browser reads it: its graph as JSON, its numbers as base64."""
+"""A graph as JSON for the browser, its constants in base64."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from whit.export.ir.graph import Graph
 
 
 def graph_json(graph: Graph) -> dict[str, Any]:
-    """Return a graph with its constants as one row of little-endian float32 numbers."""
+    """Return a graph as JSON; `weights` holds all constants as little-endian float32 in base64."""
     positions: dict[str, dict[str, Any]] = {}
-    numbers = bytearray()
+    content = bytearray()
     for name, tensor in graph.constants.items():
-        positions[name] = {"offset": len(numbers) // 4, "shape": list(tensor.shape)}
-        numbers += tensor.numpy().astype("<f4").tobytes()
+        positions[name] = {"offset": len(content) // 4, "shape": list(tensor.shape)}
+        content += tensor.numpy().astype("<f4").tobytes()
     operations = [
         {**op.attributes, "name": op.name, "kind": op.kind, "inputs": list(op.inputs)}
         | {"shape": list(op.shape), "constants": dict(op.constants)}
@@ -27,5 +27,5 @@ def graph_json(graph: Graph) -> dict[str, Any]:
         "shifts": [list(shift) for shift in graph.shifts],
         "operations": operations,
         "constants": positions,
-        "weights": base64.b64encode(bytes(numbers)).decode(),
+        "weights": base64.b64encode(bytes(content)).decode(),
     }

@@ -1,4 +1,4 @@
-"""The graph of a finished run, normalization included."""
+"""The graph of a finished run, including normalization."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from whit.verification.restore import LoadedRun
 def build_graph(trained: LoadedRun) -> Graph:
     """Return the fused graph of a run's network, from pixels 0..255 to logits.
 
-    The same weights give the same graph, to the byte. Raises ModelError naming every operation
-    that has no plain form.
+    Deterministic: the same weights give the same graph. Raises ModelError naming every operation
+    that is not supported.
     """
     dataset, recipe = trained.dataset, trained.run.recipe
     model = trained.predictor.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -25,8 +25,8 @@ def build_graph(trained: LoadedRun) -> Graph:
     if recipe.qat:
         graph = replace(graph, bits=recipe.qat.bits)
     trained.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    names = {role: f"normalise.{role}" for role in ("scale", "offset")}
-    normalization = Operation("normalise", SCALE, (INPUT,), graph.image_shape, {}, names)
+    names = {role: f"normalize.{role}" for role in ("scale", "offset")}
+    normalization = Operation("normalize", SCALE, (INPUT,), graph.image_shape, {}, names)
     constants = {
         name: getattr(trained.normalize, role).flatten().double() for role, name in names.items()
     }

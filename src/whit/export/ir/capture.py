@@ -1,7 +1,7 @@
-"""From a module to plain operations, by what torch.export lists of its forward pass.
+"""Captures the forward pass of a module as primitive operations, with torch.export.
 
-torch.export lists the ATen operators of one pass in evaluation mode, without views in place and
-without Dropout; `ops/` says what each of them is in a graph.
+torch.export lists the ATen operators of one forward pass in evaluation mode, functionalized and
+without dropout; `ops/` converts each of them.
 """
 
 from __future__ import annotations
@@ -39,47 +39,50 @@ def capture_graph(
 ) -> Graph:
     """Return the operations of `model`'s forward pass in evaluation mode, nothing fused yet.
 
-    Of `ShiftTTA`, those of one pass and the shifts; of `MultiColumn`, those of one column after
-    the other; `Deskew` in front of all others is one. Constants are float64, so that fusion loses
-    nothing. Raises ModelError that names every operation which has no plain form.
+    `ShiftTTA` becomes the shifts of the graph, `MultiColumn` its columns in sequence, and `Deskew`
+    as the first layer one operation. Constants are float64, so that fusion is accurate. Raises
+    ModelError naming every operation that is not supported.
     """
     if isinstance(model, ShiftTTA):
         graph = capture_graph(model.network, image_shape, classes, name)
         if len(graph.shifts) > 1:
-            raise _refuse(name, "views of a network with views of its own")
+            raise _refuse(
+                name, "test-time augmentation within test-time augmentation is not supported"
+            )
         return replace(graph, shifts=model.shifts)
     if isinstance(model, MultiColumn):
         graphs = [capture_graph(column, image_shape, classes, name) for column in model.children()]
         if any(len(graph.shifts) > 1 for graph in graphs):
-            raise _refuse(name, "views of a column alone")
+            raise _refuse(name, "test-time augmentation of a single column is not supported")
         return _mean_of_columns(graphs)
     if isinstance(model, nn.Sequential) and len(model) > 1 and isinstance(model[0], Deskew):
         graph = capture_graph(model[1:], image_shape, classes, name)
         if any(op.operator is DESKEW for op in graph.operations):
-            raise _refuse(name, "it deskews what is deskewed")
-        return prepend(Operation("upright", DESKEW, (INPUT,), image_shape), graph)
-    for kind, text in ((ShiftTTA, "Views"), (MultiColumn, "Columns")):
+            raise _refuse(name, "it deskews its input twice")
+        return prepend(Operation("deskew1", DESKEW, (INPUT,), image_shape), graph)
+    for kind, text in ((ShiftTTA, "test-time augmentation"), (MultiColumn, "multi-column network")):
         if any(isinstance(module, kind) for module in model.modules()):
-            raise _refuse(name, f"its {text} are not around all of it")
+            raise _refuse(name, f"its {text} is not the outermost module")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export warns of torch's own parts
+            warnings.simplefilter("ignore")  # torch.export warns about internals of torch
             images = torch.zeros(BATCH, *image_shape)
             exported = torch.export.export(model.eval(), (images,), strict=False)
             program = exported.run_decompositions({})
     except Exception as error:
         message = str(error).strip().splitlines() or [type(error).__name__]
-        why = f"torch.export finds no fixed list of operations in its forward pass ({message[0]})"
+        why = f"torch.export cannot trace its forward pass ({message[0]})"
         raise _refuse(name, why) from None
     values, builder, problems = _convert_nodes(program, image_shape)
     if problems:
         raise _refuse(name, *problems) from next(iter(problems.values()))
     last = values[_output_node(program)]
     if not isinstance(last, ValueView) or prod(last.shape) != len(classes):
-        raise _refuse(name, "it does not end in one vector")
+        why = f"its output is not one vector of {len(classes)} logits per image"
+        raise _refuse(name, why)
     order = [axis for group in last.axes for axis in group if last.sizes[axis] > 1]
     if order != sorted(order):
-        why = "its logits are the numbers of a map whose dimensions were exchanged"
+        why = "its logits are a flattened map whose dimensions were permuted"
         raise _refuse(name, why)
     operations = _prune(builder.as_vector(last).name, builder.operations)
     used = {constant for op in operations for constant in op.constants.values()}
@@ -92,7 +95,7 @@ def _refuse(name: str, *reasons: str) -> ModelError:
 
 
 def _mean_of_columns(columns: list[Graph]) -> Graph:
-    """Return the mean of the logits of graphs that read the same image, as one graph."""
+    """Return one graph that averages the logits of graphs of the same image."""
     operations: list[Operation] = []
     constants: dict[str, Tensor] = {}
     total = ""
@@ -106,9 +109,9 @@ def _mean_of_columns(columns: list[Graph]) -> Graph:
             inputs = tuple(map(in_column, op.inputs))
             operations.append(replace(op, name=in_column(op.name), inputs=inputs, constants=named))
         constants |= {in_column(name): tensor for name, tensor in graph.constants.items()}
-        part, shape = in_column("part"), operations[-1].shape
-        share = torch.full(shape, 1 / len(columns), dtype=torch.float64)
-        constants |= {f"{part}.scale": share, f"{part}.offset": torch.zeros_like(share)}
+        part, shape = in_column("weighted"), operations[-1].shape
+        weight = torch.full(shape, 1 / len(columns), dtype=torch.float64)
+        constants |= {f"{part}.scale": weight, f"{part}.offset": torch.zeros_like(weight)}
         named = {role: f"{part}.{role}" for role in ("scale", "offset")}
         operations.append(Operation(part, SCALE, (operations[-1].name,), shape, {}, named))
         if total:
@@ -120,28 +123,29 @@ def _mean_of_columns(columns: list[Graph]) -> Graph:
 def _convert_nodes(
     program: torch.export.ExportedProgram, image_shape: tuple[int, int, int]
 ) -> tuple[dict[Node, Any], GraphBuilder, dict[str, UnsupportedOp]]:
-    """Convert a program node by node; return their values, the graph so far, and the problems."""
+    """Convert a program node by node; return values, graph, and unsupported operations."""
     signature = program.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     stored |= signature.inputs_to_lifted_tensor_constants
     tensors = {**program.state_dict, **program.constants}
     values: dict[Node, Any] = {}
     builder = GraphBuilder()
-    problems: dict[str, UnsupportedOp] = {}  # each once, in their order
+    problems: dict[str, UnsupportedOp] = {}  # each message once, in order
     needed = _with_dependencies(_output_node(program))
     changing = set(signature.buffers_to_mutate.values())
     for node in program.graph.nodes:
-        if node not in needed:  # checks, and what a buffer becomes
+        if node not in needed:  # assertions and buffer updates
             continue
         if stored.get(node.name) in changing:
-            message = f"its answers depend on {stored[node.name]}, which its forward pass changes"
+            changed = f"the buffer {stored[node.name]}, which its forward pass modifies"
+            message = f"its output depends on {changed}"
             problems[message] = UnsupportedOp(message)
         elif node.op == "placeholder" and node.name in stored:
             values[node] = tensors[stored[node.name]].detach()
         elif node.op == "placeholder":
             values[node] = ValueView(INPUT, image_shape, Layout.MAP)
         elif all(inside in values for inside in node.all_input_nodes):
-            # What reads an unsupported value is not named: it may well be supported itself.
+            # Consumers of an unsupported value are not reported: they may be supported.
             try:
                 values[node] = _convert(node, values, builder)
             except UnsupportedOp as error:
@@ -150,14 +154,14 @@ def _convert_nodes(
 
 
 def _output_node(program: torch.export.ExportedProgram) -> Node:
-    """The node of the answer; in the list of outputs, buffers that change stand before it."""
+    """The node of the model's output; modified buffers precede it in the list of outputs."""
     name = program.graph_signature.user_outputs[0]
     node: Node = next(node for node in program.graph.nodes if node.name == name)
     return node
 
 
 def _with_dependencies(output: Node) -> set[Node]:
-    """Return a node and all that it depends on."""
+    """Return a node and all nodes that it depends on."""
     needed, waiting = {output}, [output]
     while waiting:
         new = set(waiting.pop().all_input_nodes) - needed
@@ -174,26 +178,26 @@ def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     converter = OP_CONVERTERS.get(name)
     text = target.removesuffix(".default")
     if converter is None:
-        raise UnsupportedOp(f"it uses {text}, which has no plain form here")
+        raise UnsupportedOp(f"the operator {text} is not supported")
     if name not in ACCEPTS_EXPANDED and any(
         isinstance(values[inside], Expanded) for inside in node.all_input_nodes
     ):
-        raise UnsupportedOp(f"it uses {text} of a value that was expanded")
+        raise UnsupportedOp(f"the operator {text} is not supported on an expanded tensor")
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     try:
         return converter(builder, *args, **kwargs)
     except UnsupportedOp:
         raise
-    except Exception as error:  # what a converter did not think of
-        raise UnsupportedOp(f"it uses {text} in a way that has no plain form here") from error
+    except Exception as error:  # what the converter does not handle
+        raise UnsupportedOp(f"the operator {text} is not supported with these arguments") from error
 
 
 def _prune(output: str, operations: list[Operation]) -> tuple[Operation, ...]:
-    """Keep the operations that an output depends on; it comes last."""
+    """Keep the operations that an output depends on; it must be the last one."""
     needed, kept = {output}, []
     for op in reversed(operations):
         if op.name in needed:
             needed.update(op.inputs)
             kept.append(op)
-    assert kept[0].name == output, "the logits must come last"
+    assert kept[0].name == output, "the last operation must compute the logits"
     return tuple(reversed(kept))

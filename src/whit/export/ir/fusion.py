@@ -1,7 +1,7 @@
-"""Fusion: operations that a neighbor can take over are merged into it.
+"""Fusion: merges operations into a neighbor.
 
-BatchNorm in evaluation mode is a `scale`, x * scale + offset by channel: it goes into the weights
-of a neighbor where that is exact. Two paddings in a row are one.
+BatchNorm in evaluation mode is a `scale`, x * scale + offset per channel; it is folded into the
+weights of a neighbor where that is exact. Consecutive paddings are merged.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from whit.export.ir.graph import Graph, Operation
 
 
 def fuse(graph: Graph) -> Graph:
-    """Return the graph with as few operations as there can be; float32, in its own memory.
+    """Return the graph with all possible fusions applied, its constants copied to float32.
 
-    The sums are made in float64, so that fusion differs from the network by no more than float32
-    does.
+    Computed in float64, so that the error of fusion stays within float32 rounding.
     """
     while (fused := _fuse_first(graph)) is not None:
         graph = fused
@@ -30,15 +29,15 @@ def fuse(graph: Graph) -> Graph:
 
 
 def _fuse_first(graph: Graph) -> Graph | None:
-    """Fuse the first operation that can be; None when there is none."""
+    """Fuse the first operation that can be fused; None if there is none."""
     every = (op.operator.fuse(graph, op) for op in graph.operations)
     return next((fused for fused in every if fused is not None), None)
 
 
 def remove_operation(graph: Graph, removed: Operation, changed: Mapping[str, Operation]) -> Graph:
-    """Return the graph without an operation, whose consumers read its input.
+    """Return the graph without an operation; its consumers read its input instead.
 
-    `changed` takes the place of operations by their names.
+    `changed` maps names to operations that replace those in the graph.
     """
     (source,) = removed.inputs
     operations = tuple(
@@ -46,5 +45,7 @@ def remove_operation(graph: Graph, removed: Operation, changed: Mapping[str, Ope
         for op in (changed.get(op.name, op) for op in graph.operations if op is not removed)
     )
     is_last = removed.name == graph.output
-    assert not is_last or operations[-1].name == source, "the logits must come last"
+    assert not is_last or operations[-1].name == source, (
+        "the last operation must compute the logits"
+    )
     return replace(graph, operations=operations)

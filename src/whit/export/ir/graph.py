@@ -1,8 +1,8 @@
-"""A trained network as a flat list of plain operations, each with the shape of its output.
+"""A trained network as a flat list of primitive operations, each with its output shape.
 
-Every export (ONNX, C, the browser) starts from this one description. No batch dimension: a value
-is a map (C, H, W) or a vector (K,), float32. The network reads `image`: pixels from 0 to 255 as
-they lie in the data set; its normalization is part of the graph.
+All export targets (ONNX, C, HTML) start from it. No batch dimension: a value is a map (C, H, W) or
+a vector (K,), float32. The input `image` holds pixels from 0 to 255 as in the dataset;
+normalization is part of the graph.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ INPUT = "image"
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: the names of its inputs, its attributes and the names of its constants.
+    """One operation: its operator, inputs, output shape, attributes and constants, by name.
 
-    Two operations may name the same constants: weights shared over depth are stored once.
+    Operations may refer to the same constants: shared weights are stored once.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Operation:
 
 @dataclass(frozen=True)
 class Graph:
-    """Operations in an order in which each finds its inputs ready; the last gives the logits.
+    """Operations in topological order; the last computes the logits.
 
-    Constants are float64 as captured and float32 once they are fused. With several `shifts`,
-    (right, down) in pixels, the logits are the mean of those of the image shifted by each; pixels
-    of the edge fill what a shift leaves free. `bits` are those of a weight in int8 programs: fewer
-    than 8 where weights were trained so.
+    Constants are float64 after capture and float32 after fusion. `shifts` are (right, down) in
+    pixels: with several, the logits are averaged over the shifted images (test-time augmentation),
+    whose gaps are filled with edge pixels. `bits`: bits per weight of int8 programs, fewer than 8
+    after quantization-aware training of low-bit weights.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Graph:
 
     @property
     def num_constants(self) -> int:
-        """Numbers that are stored, shared ones once."""
+        """The number of stored values; shared constants count once."""
         return sum(tensor.numel() for tensor in self.constants.values())
 
     def value_shape(self, name: str) -> Shape:
@@ -73,22 +73,22 @@ class Graph:
         return next(op.shape for op in self.operations if op.name == name)
 
     def consumers(self) -> Counter[str]:
-        """How many operations read each value; the logits count one more."""
+        """The number of consumers of each value; the logits have one more."""
         return Counter([name for op in self.operations for name in op.inputs] + [self.output])
 
     def constant_users(self) -> Counter[str]:
-        """How many operations use each constant."""
+        """The number of operations that use each constant."""
         return Counter(name for op in self.operations for name in op.constants.values())
 
     @property
     def macs(self) -> int:
-        """Multiply-adds for one image, over all shifts."""
+        """Multiply-adds per image, over all shifts."""
         once = sum(op.operator.num_macs(op, self.constants) for op in self.operations)
         return len(self.shifts) * once
 
 
 def prepend(first: Operation, graph: Graph) -> Graph:
-    """Return the graph with an operation in front, which all that read the image now read."""
+    """Return the graph with an operation between the image and its consumers."""
     others = (
         replace(op, inputs=tuple(first.name if name == INPUT else name for name in op.inputs))
         for op in graph.operations

@@ -1,4 +1,4 @@
-"""A graph at work, operation by operation with PyTorch's functions: what an export must equal."""
+"""Runs a graph operation by operation with PyTorch: the reference for all exports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _BATCH_SIZE = 500
 
 @torch.inference_mode()
 def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
-    """Return every value for uint8 images (N, C, H, W), by its name; the last are the logits.
+    """Return every value by name for uint8 images (N, C, H, W); the last are the logits.
 
-    In the precision of the graph's constants.
+    Computed in the precision of the graph's constants.
     """
-    wide = any(tensor.dtype == torch.float64 for tensor in graph.constants.values())
-    values = {INPUT: images.double() if wide else images.float()}
+    is_double = any(tensor.dtype == torch.float64 for tensor in graph.constants.values())
+    values = {INPUT: images.double() if is_double else images.float()}
     for op in graph.operations:
         constants = {role: graph.constants[name] for role, name in op.constants.items()}
         values[op.name] = op.operator.run(op, [values[name] for name in op.inputs], constants)
-        assert values[op.name].shape[1:] == op.shape, f"{op.name} gives another shape"
+        assert values[op.name].shape[1:] == op.shape, f"{op.name} has another shape"
     return values
 
 
@@ -35,7 +35,7 @@ def run_logits(graph: Graph, images: Tensor) -> Tensor:
 
 
 def shift_images(images: Tensor, right: int, down: int) -> Tensor:
-    """Return images (N, C, H, W) shifted by pixels, filled with the pixels of the edge."""
+    """Return images (N, C, H, W) shifted by pixels, with gaps filled by edge pixels."""
     height, width = images.shape[2:]
     rows = (torch.arange(height) - down).clamp(0, height - 1)
     columns = (torch.arange(width) - right).clamp(0, width - 1)

@@ -1,3 +1,3 @@
-"""A graph in integer arithmetic: uint8 values, int8 weights, int32 sums."""
+"""Post-training quantization: uint8 activations, int8 weights, int32 accumulators."""
 
 __all__ = ["quantize", "reference"]

@@ -1,4 +1,4 @@
-"""An int8 program while its graph is lowered: steps, constants, and the QuantParams of values."""
+"""Builds an int8 program from a graph: steps, constants, and QuantParams of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from whit.export.program import LOGIT_SCALE, ProgramBuilder
 from whit.export.quantization.calibration import QuantParams, choose_qparams
 from whit.export.quantization.fixed_point import FixedPointMultiplier
 
-_ONES = "ones"  # offsets that are all one step: stored once, as many as any layer reads
+_ONES = "ones"  # offsets that all equal offset_scale: one array, as long as the widest layer
 _PIXELS = QuantParams(1.0, 0)
 LOGITS = QuantParams(1 / LOGIT_SCALE, 0)
 Floats = NDArray[np.float64]
@@ -21,17 +21,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QuantizedWeights:
-    """Weights as integers, in the graph's own layout, with a scale an output channel."""
+    """Integer weights in the layout of the graph, with a scale per output channel."""
 
-    numbers: NDArray[np.int8]
+    values: NDArray[np.int8]
     scales: NDArray[np.float32]
 
 
 class QuantizedProgramBuilder(ProgramBuilder):
-    """What one pass through a graph gathers.
+    """Lowers a graph to integers.
 
-    qparams: of every value; rounded: of those that a step rounds. absorbed: operations that an
-    earlier one took over.
+    qparams: of every value; rounded: of the values that a step rounds; absorbed: names of
+    operations merged into an earlier step.
     """
 
     def __init__(self, graph: Graph, samples: dict[str, Floats]):
@@ -47,7 +47,7 @@ class QuantizedProgramBuilder(ProgramBuilder):
         self.weights: dict[str, QuantizedWeights] = {}
 
     def _needed_ranges(self) -> dict[str, tuple[float, float]]:
-        """The interval of each value beyond which its consumers tell no difference."""
+        """The interval of each value outside which its consumers saturate."""
         needed: dict[str, tuple[float, float]] = {self.output: (-inf, inf)}
         for op in reversed(self.graph.operations):
             low, high = needed.get(op.name, (inf, -inf))
@@ -61,7 +61,7 @@ class QuantizedProgramBuilder(ProgramBuilder):
         return needed
 
     def choose(self, name: str) -> QuantParams:
-        """Choose the QuantParams of a value that is computed."""
+        """Choose the QuantParams of a computed value."""
         qparams = choose_qparams(self.samples[name], *self.needed_ranges[name])
         self.qparams[name] = self.rounded[name] = qparams
         return qparams
@@ -76,10 +76,10 @@ class QuantizedProgramBuilder(ProgramBuilder):
     def constant(self, op: Operation, role: str) -> Floats:
         return self.graph.constants[op.constants[role]].double().numpy()
 
-    def store_multiplier(self, name: str, numbers: FixedPointMultiplier) -> dict[str, str]:
-        """Store the factors and offsets of a step; return the names of both by their roles."""
-        factor = self.store(f"{name}.factor", numbers.factors)
-        if numbers.offsets.dtype == np.int8 and (numbers.offsets == 1).all():
-            count = max(len(numbers.offsets), len(self.constants.get(_ONES, ())))
+    def store_multiplier(self, name: str, multiplier: FixedPointMultiplier) -> dict[str, str]:
+        """Store the factors and offsets of a step; return their names by role."""
+        factor = self.store(f"{name}.factor", multiplier.factors)
+        if multiplier.offsets.dtype == np.int8 and (multiplier.offsets == 1).all():
+            count = max(len(multiplier.offsets), len(self.constants.get(_ONES, ())))
             return {"factor": factor, "offset": self.store(_ONES, np.ones(count, np.int8))}
-        return {"factor": factor, "offset": self.store(f"{name}.offset", numbers.offsets)}
+        return {"factor": factor, "offset": self.store(f"{name}.offset", multiplier.offsets)}

@@ -1,6 +1,6 @@
-"""Factors in fixed point: an output is (sum * factor + offset) without its low bits.
+"""Fixed-point requantization: an output is (sum * factor + offset) >> shift.
 
-Every product and sum is bounded here, when a network is exported; what could overflow is refused.
+All products and sums are bounded at export time; a network that could overflow is refused.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from numpy.typing import NDArray
 from whit.errors import ModelError
 
 BYTE_RANGE = (np.zeros(1, np.int64), np.full(1, 255, np.int64))
-_MAX_BITS = 62  # bits of a sum in int64, with one to spare
-_MIN_SHIFT = 8  # fractional bits; fewer would be a poor factor
-MAX_ERROR = 1 / 8  # of a level: the error of narrow numbers at the far ends of a sum
-_MAX_LOGIT_ERROR = 256  # units, of which a logit has 65,536
-_MAX_LOGIT = 2**31 - 2 * _MAX_LOGIT_ERROR  # a narrow factor and its offset may each have the error
-_MAX_FACTOR_ERROR = 1 / 128  # of a factor of one byte; weights of 7 bits have as much
+_MAX_BITS = 62  # of a sum in int64; one bit of margin
+_MIN_SHIFT = 8  # fractional bits; with fewer, factors would be inaccurate
+MAX_ERROR = 1 / 8  # quantization steps: error of a narrow factor or offset, at worst
+_MAX_LOGIT_ERROR = 256  # in units of 1/65536
+_MAX_LOGIT = 2**31 - 2 * _MAX_LOGIT_ERROR  # factor and offset may each have the error
+_MAX_FACTOR_ERROR = 1 / 128  # relative, of 8-bit factors; as much as that of 7-bit weights
 
 
 @dataclass(frozen=True)
 class FixedPointMultiplier:
-    """Integer factors and offsets, an output each, and the shift of all of them.
+    """Integer factors and offsets per output channel, and their common shift.
 
-    Wide ones are int32 and int64. Narrow ones are a byte or int16 each, and an offset counts
-    `step`.
+    Wide ones are int32 and int64; narrow ones have 8 or 16 bits, and offsets are multiplied by
+    `offset_scale`.
     """
 
     factors: NDArray[np.integer[Any]]
     offsets: NDArray[np.integer[Any]]
     shift: int
-    step: int = 1
+    offset_scale: int = 1
 
     def channel_settings(self) -> dict[str, Any]:
-        """Return the settings of a step that holds factors and offsets as constants."""
+        """Return the settings of a step whose factors and offsets are constants."""
         types = (str(self.factors.dtype), str(self.offsets.dtype))
-        return {"shift": self.shift, "step": self.step, "types": types}
+        return {"shift": self.shift, "offset_scale": self.offset_scale, "types": types}
 
 
 def scalar_multiplier(
     name: str, factor: float, offset: float, low: int, high: int, excess: int = 0, **kind: bool
 ) -> dict[str, int]:
-    """Return the settings of a step with one factor for all channels: `quantize_multiplier`."""
+    """Return the settings of a step with a scalar factor; arguments: `quantize_multiplier`."""
     bounds = np.full(1, low, np.int64), np.full(1, high, np.int64)
     one = quantize_multiplier(name, np.array([factor]), np.array([offset]), bounds, excess, **kind)
     return {"factor": int(one.factors[0]), "offset": int(one.offsets[0]), "shift": one.shift}
@@ -61,45 +61,45 @@ def quantize_multiplier(
     rounded: bool = True,
     bits: int | None = None,
 ) -> FixedPointMultiplier:
-    """Return sum * factor + offset, by channel, for sums from bounds[0] to bounds[1].
+    """Return factors and offsets in fixed point, for sums from bounds[0] to bounds[1].
 
-    excess: what each sum is too large by, as its inputs have a zero point; rounded: to the nearest
-    byte, else toward zero, for logits; bits: of the weights, where narrow numbers may do. Factors
-    of a byte are for weights of fewer than 8 bits.
+    excess: the contribution of the inputs' zero point to each sum; rounded: to the nearest
+    integer, else toward zero (logits); bits: bits per weight if narrow types are allowed. 8-bit
+    factors are used for weights of fewer than 8 bits only.
 
-    Raises ModelError naming the operation when a sum could leave int32, or a logit.
+    Raises ModelError naming the operation if a sum, an output or a logit could overflow.
     """
     low, high = (np.broadcast_to(bound, factors.shape) for bound in bounds)
     excesses = np.broadcast_to(np.asarray(excess, np.int64), factors.shape)
     real = _RealMultiplier(factors, offsets, low, high, excesses, rounded)
     if max(int(high.max()), -int(low.min())) >= 2**31:
-        raise _overflow(name, "a sum of its products could leave 32 bits")
+        raise _overflow(name, "a sum of its products could overflow int32")
     # The largest shift with factors below 2**31, and every sum of two products within 62 bits.
     shift = 31 - frexp(float(np.abs(factors).max()))[1]
     shift = min(shift, _MAX_BITS - 1) if np.any(factors) else 31
     while shift >= _MIN_SHIFT:
-        by_channel = real.at(shift)
+        numbers = real.at(shift)
         ends = [
             int(end) * factor + offset
-            for factor, offset, *bound in zip(*by_channel, low, high, strict=True)
+            for factor, offset, *bound in zip(*numbers, low, high, strict=True)
             for end in (*bound, 0)
         ]
-        if all(abs(end) < 2**_MAX_BITS for end in [*ends, *by_channel[1]]):
+        if all(abs(end) < 2**_MAX_BITS for end in [*ends, *numbers[1]]):
             if not rounded and any(abs(end) >> shift >= _MAX_LOGIT for end in ends):
-                raise _overflow(name, "a score could leave 32 bits")
-            integers = np.array(by_channel[0], np.int32), np.array(by_channel[1], np.int64)
+                raise _overflow(name, "a logit could overflow int32")
+            integers = np.array(numbers[0], np.int32), np.array(numbers[1], np.int64)
             wide = FixedPointMultiplier(*integers, shift)
             if bits is None:
                 return wide
             narrow = _with_8_bits(real, shift) if bits < 8 and rounded else None
             return narrow or _with_16_bits(real, shift) or wide
         shift -= 1
-    raise _overflow(name, "an output could leave 64 bits")
+    raise _overflow(name, "an output could overflow int64")
 
 
 @dataclass(frozen=True)
 class _RealMultiplier:
-    """Real factors and offsets, and what the sums lie between."""
+    """Real factors and offsets, and the bounds of the sums."""
 
     factors: NDArray[np.float64]
     offsets: NDArray[np.float64]
@@ -120,7 +120,7 @@ class _RealMultiplier:
         ]
 
     def up_to(self, max_factor: int, max_shift: int) -> tuple[list[int], list[int], int] | None:
-        """Return the factors of the largest shift that keeps them in range, offsets and shift."""
+        """Return factors, offsets and shift for the largest shift that keeps factors in range."""
         min_shift = _MIN_SHIFT if self.rounded else 0
         for shift in range(max_shift, min_shift - 1, -1):
             factors, offsets = self.at(shift)
@@ -130,7 +130,7 @@ class _RealMultiplier:
 
 
 def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
-    """Return factors and offsets of 16 bits, where their error is small anywhere in a sum."""
+    """Return 16-bit factors and offsets if their error is small for all sums."""
     if (numbers := real.up_to(2**15 - 1, shift)) is None:
         return None
     factors, offsets, shift = numbers
@@ -143,7 +143,7 @@ def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | N
 
 
 def _with_8_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
-    """Return factors of 8 bits, where none of them is far smaller than the largest."""
+    """Return 8-bit factors if none is much smaller than the largest."""
     if real.factors.min() <= 0 or (numbers := real.up_to(255, shift)) is None:
         return None
     factors, offsets, shift = numbers
@@ -156,7 +156,7 @@ def _with_8_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | No
 def _with_offsets(
     factors: NDArray[np.integer[Any]], offsets: list[int], shift: int, max_error: float
 ) -> FixedPointMultiplier | None:
-    """Give factors their offsets: each a count of equal steps, none larger than `max_error`."""
+    """Add offsets as integers times an offset scale of at most `max_error`; None if impossible."""
     largest = max(map(abs, offsets))
     is_byte = factors.dtype == np.uint8
     if is_byte and len(set(offsets)) == 1 and 0 < offsets[0] < 2**31:
@@ -164,11 +164,11 @@ def _with_offsets(
         return FixedPointMultiplier(factors, ones, shift, offsets[0])
     for dtype in (np.int8, np.int16) if is_byte else (np.int16,):
         limit = int(np.iinfo(dtype).max)
-        step = 1 << max(0, largest.bit_length() - limit.bit_length())
-        counts = [round(each / step) for each in offsets]
-        # The kernels take a step as int32.
-        if step < 2**31 and step <= max_error * 2**shift and max(map(abs, counts)) <= limit:
-            return FixedPointMultiplier(factors, np.array(counts, dtype), shift, step)
+        scale = 1 << max(0, largest.bit_length() - limit.bit_length())
+        counts = [round(each / scale) for each in offsets]
+        # Kernels take offset_scale as int32.
+        if scale < 2**31 and scale <= max_error * 2**shift and max(map(abs, counts)) <= limit:
+            return FixedPointMultiplier(factors, np.array(counts, dtype), shift, scale)
     return None
 
 

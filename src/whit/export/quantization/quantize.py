@@ -1,9 +1,8 @@
-"""A fused graph as an int8 program: uint8 values, int8 weights and int32 sums.
+"""Quantizes a fused graph: uint8 activations, int8 weights and int32 accumulators.
 
-Pixels are bytes already. Every other value is kept as bytes q that stand for (q - zero) * scale;
-weights are symmetric, with a scale an output channel. A `scale` behind a layer becomes part of
-the layer's factors; `relu` behind a value that is never negative is that value; any other
-activation but `hardswish` is a table of 256 bytes.
+Activations are affine, q representing (q - zero_point) * scale; weights are symmetric, with a scale
+per output channel. A `scale` after a layer is merged into its factors; `relu` of a value that is
+never negative is omitted; all other activations except `hardswish` are lookup tables of 256 bytes.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from whit.export.quantization.calibration import (
 from whit.export.quantization.fixed_point import scalar_multiplier
 
 _LOGITS = Kernel(
-    "scores",
-    "give_scores({input}, {count}, {scalars}, {output})",
+    "emit_logits",
+    "emit_logits({input}, {count}, {scalars}, {output})",
     lambda step, inputs, constants: inputs[0],
-    helpers=("score_of",),
+    helpers=("logit_of",),
     elementwise=True,
 )
 
 
 @dataclass(frozen=True)
 class QuantizedProgram:
-    """The steps, the QuantParams of every value that is rounded, and the weights by their names."""
+    """The steps, the QuantParams of every rounded value, and the weights, by name."""
 
     program: Program
     qparams: dict[str, QuantParams]
@@ -42,20 +41,21 @@ class QuantizedProgram:
 
 
 def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
-    """Return a graph in integers, its ranges taken from uint8 training images (N, C, H, W).
+    """Return the int8 program of a graph, calibrated on uint8 training images (N, C, H, W).
 
-    Raises ModelError naming every operation that has no integer form, or that could overflow.
+    Raises ModelError naming every operation that is not supported in int8, or could overflow.
     """
     last = graph.operations[-1]
     problems = [
-        f"{graph.name}: cannot be exported in int8: {op.name} is a {op.kind} before the end."
+        f"{graph.name}: cannot be exported in int8: {op.name}: {op.kind} is supported as the last "
+        "operation only."
         for op in graph.operations[:-1]
         if op.operator.keeps_argmax
     ]
     if len(graph.shifts) > 1 and last.operator.keeps_argmax:
-        # The program ends before it, and a mean of what it gives is another one.
-        problem = f"a mean of views of a {last.kind}"
-        problems.append(f"{graph.name}: cannot be exported in int8: {problem}.")
+        # The program omits it, and the mean of logits differs from the mean of its outputs.
+        problem = f"test-time augmentation that averages the outputs of {last.kind}"
+        problems.append(f"{graph.name}: cannot be exported in int8: {problem} is not supported.")
     if problems:
         raise ModelError(problems)
     builder = QuantizedProgramBuilder(graph, collect_activations(graph, calibration_images(images)))
@@ -68,7 +68,7 @@ def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
 
 
 def _emit_logits(builder: QuantizedProgramBuilder) -> None:
-    """Add the step from bytes to logits, where the last operation gives bytes."""
+    """Add a step that converts uint8 outputs to logits."""
     name = builder.output
     qparams = builder.qparams[name]
     factor, zero = qparams.scale * LOGIT_SCALE, qparams.zero_point

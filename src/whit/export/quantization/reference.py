@@ -1,4 +1,4 @@
-"""An int8 program in plain NumPy: what the compiled one must equal, bit by bit."""
+"""The NumPy reference of int8 programs; compiled programs must match it bit by bit."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def int8_logits(program: Program, images: Tensor) -> NDArray[np.int64]:
 
 
 def _run(program: Program, images: Tensor) -> Ints:
-    # A map as (N, H, W, C), a vector as (N, K), or as the map that lies alike in memory.
+    # Maps (N, H, W, C), vectors (N, K) or maps with the same memory layout.
     values: dict[str, Ints] = {INPUT: images.permute(0, 2, 3, 1).numpy().astype(np.int64)}
     for step in program.steps:
         constants = {r: program.constants[n].astype(np.int64) for r, n in step.constants.items()}
         if "offset" in constants:
-            # Of offsets that are shared there may be more.
+            # A shared array of offsets may be longer.
             offset = constants["offset"][: step.shape[0]]
-            constants["offset"] = offset * step.settings.get("step", 1)
+            constants["offset"] = offset * step.settings.get("offset_scale", 1)
         inputs = [values[name] for name in step.inputs]
         if len(step.shape) == 1 and step.kernel.elementwise:
             inputs = [value.reshape(len(images), -1) for value in inputs]
@@ -45,39 +45,39 @@ def _run(program: Program, images: Tensor) -> Ints:
 
 
 def run_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    """Return the output of one step, (N, H, W, C) or (N, K), from inputs in that layout."""
+    """Return the output of one step, (N, H, W, C) or (N, K); inputs have the same layout."""
     assert step.kernel.compute, f"{step.kind} has no int8 kernel"
     sums = step.kernel.compute(step, inputs, constants)
-    numbers = {**step.settings, **constants}
-    if "factor" in numbers:
-        sums = sums * numbers["factor"] + numbers["offset"]
-    if "shift" not in numbers:
+    parameters = {**step.settings, **constants}
+    if "factor" in parameters:
+        sums = sums * parameters["factor"] + parameters["offset"]
+    if "shift" not in parameters:
         return sums
-    # Logits toward zero; of bytes, negative sums are zero before their low bits are dropped.
-    magnitude: Ints = (np.abs(sums) if step.name == OUTPUT else sums.clip(0)) >> numbers["shift"]
+    # Logits are rounded toward zero; for uint8, negative sums are clamped before the shift.
+    magnitude: Ints = (np.abs(sums) if step.name == OUTPUT else sums.clip(0)) >> parameters["shift"]
     return np.sign(sums) * magnitude if step.name == OUTPUT else magnitude.clip(max=255)
 
 
 def divide_toward_zero(numbers: Ints, by: Any) -> Ints:
-    """Divide as C does."""
+    """Integer division as in C, rounding toward zero."""
     quotient: Ints = np.sign(numbers) * (np.abs(numbers) // by)
     return quotient
 
 
 def matmul(x: Ints, weight: Ints) -> Ints:
-    """x @ weight.T. Sums of integers below 2**53 are exact in float64, which is far faster."""
+    """x @ weight.T, in float64: exact for sums below 2**53, and much faster."""
     return (x.astype(np.float64) @ weight.T.astype(np.float64)).astype(np.int64)
 
 
-def window_taps(step: Step, x: Ints, outside: int) -> Iterator[tuple[Ints, Any]]:
-    """Yield what each tap of a window reads, (N, H, W, C), and where that is inside the map."""
+def window_taps(step: Step, x: Ints, padding: int) -> Iterator[tuple[Ints, Any]]:
+    """Yield the input of each tap of a window, (N, H, W, C), and a mask that excludes padding."""
     settings, (_, height, width) = step.settings, step.shape
     (top, left), (stride_y, stride_x) = settings["padding"], settings["stride"]
     dilation_y, dilation_x = settings.get("dilation", (1, 1))
     kernel_h, kernel_w = settings["kernel"]
-    around = ((0, 0), (top, top), (left, left), (0, 0))
-    padded = np.pad(x, around, constant_values=outside)
-    inside = np.pad(np.ones_like(x), around)
+    pads = ((0, 0), (top, top), (left, left), (0, 0))
+    padded = np.pad(x, pads, constant_values=padding)
+    inside = np.pad(np.ones_like(x), pads)
     for ky in range(kernel_h):
         for kx in range(kernel_w):
             y, at = ky * dilation_y, kx * dilation_x

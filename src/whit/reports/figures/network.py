@@ -1,4 +1,4 @@
-"""Drawings of a network: its feature maps from layer to layer, and its receptive fields."""
+"""Figures of a network: its feature maps from layer to layer, and its receptive fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 _PER_ROW = 5  # feature maps
 _MAX_MAPS = 20
-_MAX_SHEETS = 4  # drawn behind each other for the channels of a feature map
+_MAX_SHEETS = 4  # drawn one behind the other for the channels of a feature map
 _COLOURS = (plots.SKY, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.BLUE, plots.VERMILION)
 _DASHES = ("-", "--", "-.", ":", "--", "-")
 
@@ -60,7 +60,7 @@ def select_receptive_fields(audit: Audit) -> tuple[FieldSize, ...]:
 
 
 def draw_feature_maps(audit: Audit, image_shape: tuple[int, int, int]) -> bytes:
-    """Draw the feature maps to one scale, the image first; `image_shape` is (C, H, W)."""
+    """Draw the feature maps to one scale, starting with the image; `image_shape` is (C, H, W)."""
     layers = _subsample(select_feature_maps(audit), _MAX_MAPS)
     maps = [("image", image_shape)]
     maps += [(layer.name, layer.output_shape) for layer in layers]  # type: ignore[misc]
@@ -103,12 +103,12 @@ def draw_receptive_fields(
         axes.add_patch(Rectangle((0, 0), width, height, fill=False, color=plots.BLACK, linewidth=1))
         margin = 0.0
         for field, colour, dashes in zip(fields, _COLOURS, _DASHES, strict=False):
-            is_cut = field.columns > width or field.rows > height
-            if is_cut:  # a little outside the one before, so that both are visible
+            is_clipped = field.columns > width or field.rows > height
+            if is_clipped:  # a little outside the one before, so that both are visible
                 margin += 0.03 * max(width, height)
             columns, rows = min(field.columns, width + margin), min(field.rows, height + margin)
             corner = ((width - columns) / 2, (height - rows) / 2)
-            label = f"{_label(field.layer)}: {field}{', cut' if is_cut else ''}"
+            label = f"{_label(field.layer)}: {field}{', clipped' if is_clipped else ''}"
             axes.add_patch(Rectangle(
                 corner, columns, rows, fill=False, edgecolor=colour, linestyle=dashes,
                 linewidth=2.4, clip_on=False, label=label,

@@ -1,6 +1,6 @@
-"""The drawings of a report, as SVG: the same bytes for the same numbers, legible in grey.
+"""The figures of a report, as SVG: the same bytes for the same numbers, legible in greyscale.
 
-Colours are the colour-blind safe palette of Okabe and Ito; dashes and markers repeat what they say.
+Colours are the colour-blind safe palette of Okabe and Ito; dashes and markers repeat the coding.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SKY, PURPLE, BLACK, GREY = "#56b4e9", "#cc79a7", "#000000", "#767676"
 
 WIDTH = 5.0  # inches; still legible when scaled down to a phone
 _MAX_MARKERS = 40  # epochs; above it markers would hide the line
+_SCHEDULE_POINTS = 1001  # at which a schedule is evaluated: any of its steps looks vertical
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "whit",
@@ -63,7 +64,7 @@ def draw_curves(log: Sequence[EpochRecord], recipe: Recipe) -> bytes:
     marker = "o" if len(log) <= _MAX_MARKERS else ""
 
     def draw(figure: Figure) -> None:
-        loss, accuracy, lr = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
+        loss, accuracy, lr = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2.2))
         train_style = {"color": BLUE, "marker": marker, "markersize": 4, "label": "training"}
         loss.plot(epochs, [record.loss for record in log], **train_style)
         _plot_accuracy(accuracy, [(record.epoch, record) for record in log], **train_style)
@@ -77,21 +78,26 @@ def draw_curves(log: Sequence[EpochRecord], recipe: Recipe) -> bytes:
             if finite:
                 loss.plot(*zip(*finite, strict=True), label=split, **style)
             _plot_accuracy(accuracy, evaluations, label=split, **style)
-        lr_factor = recipe.lr_factor()
-        points = [i / 500 for i in range(501)]  # progress
-        lr.plot([recipe.train.epochs * progress for progress in points],
-                [recipe.optim.lr * lr_factor(progress) for progress in points],
-                color=GREY, linestyle="--", label="planned")  # fmt: skip
+        plot_schedule(lr, recipe)
         lr.plot(epochs, [record.lr for record in log], color=BLACK, marker="o", linestyle="",
-                markersize=4, label="at the epoch's last step")  # fmt: skip
+                markersize=4, label="last step of each epoch")  # fmt: skip
         loss.set(ylabel="loss, nats", ylim=(0, None))
         accuracy.set(ylabel="accuracy, %")
-        lr.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
+        lr.set_xlabel("epoch")
         lr.locator_params(axis="x", integer=True)
-        for axes in (loss, accuracy, lr):
-            axes.legend(fontsize=9)
+        _add_legend(figure, (loss, lr))
 
-    return render_svg(draw, 6.4)
+    return render_svg(draw, 6.8)
+
+
+def plot_schedule(axes: Axes, recipe: Recipe) -> None:
+    """Plot the planned learning rate of every step over the epochs."""
+    factor = recipe.lr_factor()
+    progress = [i / (_SCHEDULE_POINTS - 1) for i in range(_SCHEDULE_POINTS)]
+    axes.plot([recipe.train.epochs * p for p in progress],
+              [recipe.optim.lr * factor(p) for p in progress],
+              color=GREY, linestyle="--", label="learning-rate schedule")  # fmt: skip
+    axes.set(ylabel="learning rate", ylim=(0, None))
 
 
 def draw_reliability(calibration: Calibration) -> bytes:
@@ -100,23 +106,23 @@ def draw_reliability(calibration: Calibration) -> bytes:
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
-        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as sure as right")
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
         upper.plot([b.confidence for b in bins], [b.accuracy for b in bins], color=BLUE, marker="o",
                    markersize=5, label="this network")  # fmt: skip
-        upper.set(ylabel="share right", ylim=(-0.02, 1.04), xlim=(0, 1.02))
-        upper.legend(loc="upper left", fontsize=9)
+        upper.set(ylabel="accuracy", ylim=(-0.02, 1.04), xlim=(0, 1.02))
+        _add_legend(figure, (upper,))
         centres = [(b.low + b.high) / 2 for b in bins]
         counts = [b.count for b in bins]
         lower.bar(centres, counts, width=0.9 / len(calibration.bins), color=SKY, edgecolor=BLACK)
         lower.set_yscale("log")
-        lower.set(ylabel="images", xlabel="largest probability", ylim=(0.7, 12 * max(counts)))
+        lower.set(ylabel="images", xlabel="confidence", ylim=(0.7, 12 * max(counts)))
         for centre, count in zip(centres, counts, strict=True):
             lower.annotate(
                 f"{count:,}", (centre, count), (0, 2), textcoords="offset points", ha="center",
                 fontsize=7, annotation_clip=False,
             )  # fmt: skip
 
-    return render_svg(draw, 5.0)
+    return render_svg(draw, 5.2)
 
 
 def draw_seed_spread(groups: Sequence[SeedGroup], min_accuracy: float | None) -> bytes:
@@ -137,21 +143,17 @@ def draw_seed_spread(groups: Sequence[SeedGroup], min_accuracy: float | None) ->
         axes.set_ylim(-len(groups) + 0.4, 0.75)
         axes.locator_params(axis="x", nbins=6)
         axes.ticklabel_format(axis="x", useOffset=False)
-        handles, labels = axes.get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        figure.legend(
-            unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize=9
-        )
+        _add_legend(figure, (axes,))
 
     return render_svg(draw, 1.7 + 0.6 * len(groups))
 
 
 def draw_seed_curves(group: SeedGroup) -> bytes:
-    """Draw the training loss and the accuracy of every seed over the epochs."""
+    """Draw loss and accuracy of every seed over the epochs, and the learning-rate schedule."""
     style = {"color": BLUE, "alpha": 0.5, "linewidth": 1}
 
     def draw(figure: Figure) -> None:
-        loss, accuracy = figure.subplots(2, 1, sharex=True)
+        loss, accuracy, lr = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2.2))
         for run in group.runs:
             loss.plot([r.epoch for r in run.log], [r.loss for r in run.log], **style)
             evaluations = _evaluations(run.log, group.split)
@@ -165,25 +167,27 @@ def draw_seed_curves(group: SeedGroup) -> bytes:
         is_final = all(len(_evaluations(run.log, group.split)) < 2 for run in group.runs)
         title = f"lines: training; diamonds: {group.split}" if is_final else f"on {group.split}"
         loss.set(ylabel="training loss, nats", ylim=(0, None))
-        accuracy.set(ylabel="accuracy, %", xlabel="epoch", title=title)
+        accuracy.set(ylabel="accuracy, %", title=title)
         accuracy.title.set_fontsize(9)
-        accuracy.locator_params(axis="x", integer=True)
+        plot_schedule(lr, group.runs[0].recipe)
+        lr.set_xlabel("epoch")
+        lr.locator_params(axis="x", integer=True)
 
-    return render_svg(draw, 4.6)
+    return render_svg(draw, 6.2)
 
 
 def _draw_seed_row(axes: Axes, y: float, group: SeedGroup) -> None:
-    """Stack equal values, so that every seed is visible."""
+    """Draw the seeds of a group in a row; equal values are stacked, so that each is visible."""
     sample = group.accuracy
     for value, same in groupby(sorted(sample.values)):
         count = len(list(same))
         step = min(0.12, 0.5 / count)
         axes.plot([value] * count, [y + step * i for i in range(count)], "o", color=BLUE,
-                  markersize=6, markerfacecolor=SKY, label="a seed")  # fmt: skip
+                  markersize=6, markerfacecolor=SKY, label="one seed")  # fmt: skip
     if sample.interval:
         low, high = sample.interval
         axes.plot([low, high], [y - 0.2] * 2, color=BLACK, linewidth=3,
-                  label="95 % interval of the mean")  # fmt: skip
+                  label="95 % confidence interval")  # fmt: skip
     axes.plot(sample.mean, y - 0.2, "D", color=BLACK, markersize=6, label="mean")
 
 
@@ -196,6 +200,13 @@ def _plot_accuracy(
 
 def _evaluations(log: Sequence[EpochRecord], split: str) -> list[tuple[int, Evaluation]]:
     return [(record.epoch, e) for record in log for e in record.evaluations if e.split == split]
+
+
+def _add_legend(figure: Figure, sources: Sequence[Axes]) -> None:
+    """Add one legend above all axes, where it covers no point; equal labels appear once."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in sources]
+    unique = {label: handle for source in pairs for handle, label in source}
+    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize=9)
 
 
 def _label(name: str) -> str:

@@ -24,7 +24,7 @@ def encode_png(image: Tensor) -> bytes:
 
 
 def build_contact_sheet(pngs: Sequence[bytes]) -> bytes:
-    """Return images side by side in rows of ten, in their order, as one PNG."""
+    """Return images in rows of ten, in their order, as one PNG."""
     columns = min(len(pngs), _PER_ROW)
     rows = -(-len(pngs) // _PER_ROW)
     step = _CELL + _GAP

@@ -1,4 +1,4 @@
-"""A document as one HTML page: no script, nothing from outside, every text escaped."""
+"""A document as one HTML page: no scripts, no external resources, every text escaped."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def render_html(report: document.Document) -> str:
     title = escape(report.title)
     links, body = "", ""
     for number, section in enumerate(report.sections, start=1):
-        links += f'<li><a href="#part-{number}">{escape(section.title)}</a></li>'
-        body += _section(section, f"part-{number}", 2)
+        links += f'<li><a href="#section-{number}">{escape(section.title)}</a></li>'
+        body += _section(section, f"section-{number}", 2)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -35,7 +35,7 @@ def render_html(report: document.Document) -> str:
 <a class="skip" href="#content">Skip to the report</a>
 <header>
 <h1>{title}</h1>
-<p class="lead">{escape(report.summary)}</p>
+<p class="summary">{escape(report.summary)}</p>
 <nav aria-label="Contents"><ol>{links}</ol></nav>
 </header>
 <main id="content" tabindex="-1">
@@ -64,7 +64,7 @@ def _block(block: document.Block) -> str:
             list_items = "".join(f"<li>{escape(item)}</li>" for item in items)
             rest = f"<ul>{list_items}</ul>" if items else ""
             sign = f'<span aria-hidden="true">{_SIGNS[severity]}</span> '
-            return f'<div class="notice {severity}"><p>{sign}{escape(text)}</p>{rest}</div>\n'
+            return f'<div class="callout {severity}"><p>{sign}{escape(text)}</p>{rest}</div>\n'
         case document.Table():
             return _table(block)
         case document.Picture(_, svg, alt, caption):
@@ -78,7 +78,7 @@ def _block(block: document.Block) -> str:
         case document.CodeBlock(caption, text):
             label = escape(caption)
             pre = f'<pre tabindex="0" role="region" aria-label="{label}">{escape(text)}</pre>'
-            return f'<figure class="lines"><figcaption>{label}</figcaption>{pre}</figure>\n'
+            return f'<figure class="code"><figcaption>{label}</figcaption>{pre}</figure>\n'
         case document.Details(title, blocks):
             inner = "".join(map(_block, blocks))
             return f"<details><summary>{escape(title)}</summary>\n{inner}</details>\n"
@@ -96,7 +96,7 @@ def _table(table: document.Table) -> str:
     foot = f"<tfoot>{_row(table.total, table.align, ())}</tfoot>" if table.total else ""
     caption = escape(table.caption)
     return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{caption}"><table>'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}"><table>'
         f"<caption>{caption}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody>{foot}</table></div>\n"
     )
@@ -107,7 +107,7 @@ def _row(row: tuple[str, ...], align: str, shades: tuple[float | None, ...]) -> 
     for i in range(1, len(row)):
         shade = shades[i] if shades else None
         style = f' style="{_shade_style(shade)}"' if shade is not None else ""
-        muted = " zero" if shades and row[i] == "0" else ""
+        muted = " muted" if shades and row[i] == "0" else ""
         cells.append(f'<td class="{align[i]}{muted}"{style}>{escape(row[i])}</td>')
     return f"<tr>{''.join(cells)}</tr>\n"
 

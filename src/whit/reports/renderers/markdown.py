@@ -1,4 +1,4 @@
-"""A document as Markdown for a README, and its pictures as files beside it."""
+"""A document as Markdown for a README, and its pictures as files next to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Markdown:
     """A rendered document: its text, and the bytes of each picture by file name."""
 
     def __init__(self, report: document.Document, folder: str):
-        """`folder` is the path of the pictures as the text gives it."""
+        """`folder` is the path of the pictures, relative to the Markdown file."""
         self.pictures: dict[str, bytes] = {}
         self._folder = quote(folder)
         parts = [f"## {escape(report.title)}", escape(report.summary)]
@@ -65,9 +65,9 @@ class Markdown:
         sheet = build_contact_sheet([thumbnail.png for thumbnail in thumbnails])
         yield self._image(f"{gallery.name}.png", sheet, alt)
         rows = tuple((t.lines[0], ", ".join(t.lines[1:]), t.mark) for t in thumbnails)
-        yield _table(document.Table("", ("image", "what", ""), rows, "lll"))
+        yield _table(document.Table("", ("image", "prediction", ""), rows, "lll"))
         if len(gallery.thumbnails) > len(thumbnails) or gallery.more:
-            yield escape("The page shows more of them.")
+            yield escape("More are shown in the HTML report.")
 
     def _image(self, name: str, content: bytes, alt: str) -> str:
         stem, _, suffix = name.rpartition(".")

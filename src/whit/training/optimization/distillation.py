@@ -14,7 +14,7 @@ from whit.models.build import load_model
 from whit.models.tta import with_tta
 from whit.recipes.model_ref import reject_code_in_run
 from whit.recipes.recipe import Recipe
-from whit.recipes.sections import DistillSpec
+from whit.recipes.recipe_tables import DistillSpec
 from whit.runs import layout
 from whit.runs.teacher import Teacher
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from whit.recipes.optimizers import UpdateRule
-from whit.recipes.sections import EMASpec, OptimSpec
+from whit.recipes.recipe_tables import EMASpec, OptimSpec
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 

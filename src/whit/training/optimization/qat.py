@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from whit.recipes.sections import QATSpec
+from whit.recipes.recipe_tables import QATSpec
 
 
 def qmax(bits: int) -> int:

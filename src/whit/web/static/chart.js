@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 480, HEIGHT = 300;
 const MARGIN = { left: 58, right: 12, top: 12, bottom: 42 };
-// The colour-blind safe palette of Okabe and Ito; dashes and marks distinguish the series, too.
+// The colour-blind safe palette of Okabe and Ito; dashes and marks also distinguish the series.
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#8a8a8a", "#7a5c00"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "12 4", "4 4", "1 2", "8 2 2 2"];
 export const MAX_SERIES = COLOURS.length;
@@ -51,7 +51,7 @@ function frame(label, x, y) {
 
 function axis(low, high, from, to, label, count) {
   if (low === high) {
-    const padding = Math.abs(low) / 10 || 1;
+    const padding = Math.abs(low) / 200 || 1;
     low -= padding;
     high += padding;
   }
@@ -93,8 +93,8 @@ export function lines(label, series) {
   return svg;
 }
 
-/** Accuracy against parameters. Points are {name, params, accuracy, kind: "run"|"study"|"public"}. */
-export function frontier(points) {
+/** Accuracy against parameters. Points are {name, params, accuracy, kind: "run"|"study"|"published"}. */
+export function scatter(points) {
   const valid = points.filter(({ params, accuracy }) => params > 0 && Number.isFinite(accuracy));
   if (!valid.length) return null;
   // Points far below the best would compress the others into a line.
@@ -106,16 +106,17 @@ export function frontier(points) {
   x.ticks = [1, 2, 5].flatMap((digit) => [1, 2, 3, 4, 5, 6, 7].map((power) => Math.log10(digit * 10 ** power)))
     .filter((tick) => tick >= Math.min(...logs) - 0.05 && tick <= Math.max(...logs) + 0.05);
   x.format = (tick) => Math.round(10 ** tick).toLocaleString("en");
-  const y = yAxis(floor, best, "accuracy on test, %");
+  if (!x.ticks.length) x.ticks = [logs[0]];
+  const y = yAxis(floor === best ? best - 1 : floor, best, "test accuracy, %");
   const below = valid.length - inside.length;
   const svg = frame(
     `Accuracy against parameters: ${inside.length} points from ${floor.toFixed(2)} to ${best.toFixed(2)} percent` +
-      (below ? `; ${below} lie below the picture.` : "."), x, y);
+      (below ? `; ${below} below the plotted range.` : "."), x, y);
   for (const { name, params, accuracy, kind } of inside) {
     const cx = x.at(Math.log10(params));
     const cy = y.at(accuracy);
     const title = node("title", {}, `${name}: ${params.toLocaleString("en")} parameters, ${formatNumber(accuracy)} %`);
-    if (kind === "public") {
+    if (kind === "published") {
       svg.append(node("path", { d: `M${cx - 5} ${cy - 5}l10 10m0 -10l-10 10`, stroke: "#8a8a8a", "stroke-width": 2.2, fill: "none" }, title));
     } else if (kind === "study") {
       svg.append(node("path", { d: `M${cx} ${cy - 7}l7 7l-7 7l-7 -7z`, fill: "#d55e00" }, title));
@@ -126,12 +127,12 @@ export function frontier(points) {
   return svg;
 }
 
-/** The marks of the frontier and their meaning. */
-export function frontierLegend() {
+/** The marks of the scatter plot: [mark, text, kind]. */
+export function scatterLegend() {
   const mark = (shape) => node("svg", { width: 16, height: 16, viewBox: "0 0 16 16", "aria-hidden": "true" }, shape);
   return [
-    [mark(node("circle", { cx: 8, cy: 8, r: 5, fill: "#0072b2" })), "a run"],
-    [mark(node("path", { d: "M8 1l7 7l-7 7l-7 -7z", fill: "#d55e00" })), "a study's mean"],
-    [mark(node("path", { d: "M3 3l10 10m0 -10l-10 10", stroke: "#8a8a8a", "stroke-width": 2.2 })), "published by others"],
+    [mark(node("circle", { cx: 8, cy: 8, r: 5, fill: "#0072b2" })), "run", "run"],
+    [mark(node("path", { d: "M8 1l7 7l-7 7l-7 -7z", fill: "#d55e00" })), "study, mean over seeds", "study"],
+    [mark(node("path", { d: "M3 3l10 10m0 -10l-10 10", stroke: "#8a8a8a", "stroke-width": 2.2 })), "published result", "published"],
   ];
 }

@@ -2,19 +2,23 @@
 
 import { Network } from "./network.js";
 import { element, Panel } from "./panel.js";
-import { Sheet } from "./sheet.js";
-import { fetchJson, hasNetwork, describeRun } from "./store.js";
+import { Sheet, subjectOf } from "./sheet.js";
+import { fetchJson, runOptions } from "./store.js";
 
 export class DrawView {
   constructor(root, store) {
     this.store = store;
+    this.title = root.querySelector("h2");
     this.networks = new Map(); // by run id
     const left = element("div", { class: "card" });
     const right = element("div", { class: "networks" });
-    this.noRuns = element("p", {}, "No finished run yet. ", element("code", {}, "whit train"), " makes one.");
+    this.noRuns = element("p", {});
+    this.sides = ["Network", "Compare with"].map((label, index) => this.side(label, index));
+    right.append(
+      element("p", { class: "choose" }, ...this.sides.map(({ label, select }) => element("label", {}, `${label} `, select))),
+      ...this.sides.map(({ card }) => card),
+    );
     root.append(this.noRuns, element("div", { class: "desk" }, left, right));
-    this.sides = ["Network", "Beside it"].map((label, index) => this.side(label, index));
-    right.append(...this.sides.map(({ card }) => card));
     this.sheet = new Sheet(left, () => this.changed());
   }
 
@@ -22,47 +26,65 @@ export class DrawView {
     const select = element("select", {});
     const output = element("div");
     const message = element("p", { class: "note", role: "status" });
-    const card = element("section", { class: "card", "aria-label": label },
-      element("p", { class: "choose" }, element("label", {}, `${label} `, select)), message, output);
-    const side = { select, card, message, output, panel: new Panel(output), index, network: null, id: "" };
+    const card = element("section", { class: "card", "aria-label": index ? "Second network" : "First network", hidden: true }, message, output);
+    const side = { label, select, card, message, output, panel: new Panel(output), index, network: null, id: "" };
     select.addEventListener("change", () => this.choose(side, select.value));
     return side;
   }
 
-  /** Offer every run that has a network, the most accurate first. */
+  /** Offer every run that has a network, the most accurate of each data set first. */
   refresh() {
-    const runs = this.store.runs.filter(hasNetwork);
+    const groups = this.store.networksByData();
+    const runs = groups.flatMap(([, ofData]) => ofData);
     this.noRuns.hidden = runs.length > 0;
-    runs.sort((a, b) => b.correct / b.total - a.correct / a.total || 0);
+    this.noRuns.textContent = this.store.noNetworkText;
     for (const side of this.sides) {
-      const options = runs.map((run) => element("option", { value: run.id }, describeRun(run)));
+      const options = runOptions(groups);
       if (side.index > 0 || !runs.length) options.unshift(element("option", { value: "" }, "none"));
       side.select.replaceChildren(...options);
       const selected = runs.some(({ id }) => id === side.id) ? side.id : "";
       if (selected || side.index > 0) side.select.value = selected;
-      if (side.select.value !== side.id) this.choose(side, side.select.value);
+      if (side.select.value === side.id) continue;
+      if (side.index > 0 || selected) this.choose(side, side.select.value);
+      else this.chooseFirst(side, this.store.firstCandidates());
     }
   }
 
-  /** Let a run's network classify the sheet, on one side. */
+  /** Choose the first of some runs whose network can be loaded. */
+  async chooseFirst(side, ids) {
+    if (!ids.length) await this.choose(side, "");
+    for (const id of ids) {
+      const isLoaded = await this.choose(side, id);
+      if (isLoaded || side.id !== id) return; // or the user has chosen another one meanwhile
+    }
+  }
+
+  /** Let a run's network classify the sheet, on one side; return whether it could be loaded. */
   async choose(side, id) {
     side.id = id;
     side.select.value = id;
+    side.card.hidden = !id;
     side.output.hidden = true;
     side.message.textContent = id ? "Loading the network…" : "";
     side.network = null;
     side.panel.use(null);
-    if (!id) return;
+    if (!id) return false;
     try {
       if (!this.networks.has(id)) this.networks.set(id, new Network(await fetchJson(`/api/runs/${id}/network`)));
-      if (side.id !== id) return;
+      if (side.id !== id) return false;
       side.network = this.networks.get(id);
       side.message.textContent = "";
       side.output.hidden = false;
       side.panel.use(side.network);
+      if (side.index === 0) {
+        this.sheet.use(side.network);
+        this.title.textContent = `Draw ${subjectOf(side.network.classes)}`;
+      }
       this.classify(side);
+      return true;
     } catch (error) {
       if (side.id === id) side.message.textContent = error.message;
+      return false;
     }
   }
 
@@ -77,14 +99,12 @@ export class DrawView {
 
   classify(side) {
     if (!side.network) return;
-    const [, rows, columns] = side.network.imageShape;
-    const { image, empty } = this.sheet.imageFor(rows, columns);
+    const { image, empty } = this.sheet.imageFor(side.network.imageShape);
     side.panel.show(image, empty);
   }
 
   /** Put an image of a data set on the sheet, for the run that misclassifies it. */
-  show(id, pixels, rows, columns) {
-    this.choose(this.sides[0], id);
-    this.sheet.show(pixels, rows, columns);
+  async show(id, pixels, shape) {
+    if (await this.choose(this.sides[0], id)) this.sheet.show(pixels, ...shape);
   }
 }

@@ -1,4 +1,4 @@
-// The page: three views, and the list of runs, kept up to date.
+// The page: three views of the runs, updated while the server runs.
 
 import { DrawView } from "./draw.js";
 import { ErrorsView } from "./errors.js";

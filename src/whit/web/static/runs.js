@@ -1,8 +1,8 @@
-// All runs and studies: a table to sort and filter, overlaid curves, the frontier.
+// All runs and studies: a table to sort and filter, overlaid curves, accuracy against parameters.
 
-import { frontier, frontierLegend, lines, MAX_SERIES, swatch } from "./chart.js";
+import { lines, MAX_SERIES, scatter, scatterLegend, swatch } from "./chart.js";
 import { element } from "./panel.js";
-import { formatAccuracy, fetchJson, hasNetwork, describeRun } from "./store.js";
+import { formatAccuracy, fetchJson, describeRun } from "./store.js";
 
 // Created once: creating one takes longer than a row of the table.
 const MOMENT = new Intl.DateTimeFormat([], { dateStyle: "short", timeStyle: "short" });
@@ -23,51 +23,58 @@ const KINDS = {
 };
 const COLUMNS = (await fetchJson("/page/columns.json")).map((column) => ({ ...column, ...KINDS[column.kind] }));
 const MEASURES = {
-  "loss on train": (row) => row.loss,
-  "accuracy on train, %": (row) => (100 * row.correct) / row.total,
-  "accuracy on test or val, %": (row) => percentOf(row.evaluations),
+  "training loss": (row) => row.loss,
+  "training accuracy, %": (row) => (100 * row.correct) / row.total,
+  "test or val accuracy, %": (row) => firstPercent(row.evaluations),
   "learning rate": (row) => row.lr,
 };
-const percentOf = (readings) => (readings.length ? (100 * readings[0].correct) / readings[0].total : NaN);
+const firstPercent = (evaluations) => (evaluations.length ? (100 * evaluations[0].correct) / evaluations[0].total : NaN);
+const ANCHOR_DATA = "mnist"; // of the published results
 
 export class RunsView {
   constructor(root, store, goTo) {
     this.store = store;
     this.goTo = goTo;
     this.order = { key: "changed", down: true };
-    this.chosen = []; // ids whose curves are drawn
+    this.selected = []; // ids whose curves are drawn
     this.logs = new Map();
     this.filter = element("input", { type: "search", placeholder: "name, path, verdict" });
     this.filter.addEventListener("input", () => this.drawTable());
     this.count = element("p", { class: "note", role: "status" });
     this.studies = element("div");
-    this.head = element("tr");
-    this.body = element("tbody");
-    const table = element("table", { class: "list runs" }, element("caption", {}, "Choose runs to lay their curves over each other."), element("thead", {}, this.head), this.body);
+    // The roles are those of the elements: a narrow page displays rows as blocks, without them.
+    this.head = element("tr", { role: "row" });
+    this.body = element("tbody", { role: "rowgroup" });
+    const table = element("table", { class: "list runs", role: "table" },
+      element("caption", {}, "Select runs to overlay their curves."),
+      element("thead", { role: "rowgroup" }, this.head), this.body);
     this.curves = element("div", { class: "plots" });
     this.legend = element("ul", { class: "legend" });
-    this.frontier = element("figure", { class: "plot card" });
+    this.scatter = element("figure", { class: "plot card" });
+    this.dataSelect = element("select", {});
+    this.dataLabel = element("p", { class: "choose" }, element("label", {}, "Data set ", this.dataSelect));
+    this.dataSelect.addEventListener("change", () => this.drawScatter());
     this.anchors = [];
     fetchJson("/page/anchors.json").then((anchors) => {
       this.anchors = anchors;
-      this.drawFrontier();
+      this.drawScatter();
     }).catch(() => {});
     root.append(
       element("p", { class: "choose" }, element("label", {}, "Filter ", this.filter)), this.count,
       element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of runs" }, table),
       element("h3", {}, "Curves"), this.legend, this.curves,
       element("h3", {}, "Studies"), this.studies,
-      element("h3", {}, "Frontier"), this.frontier,
+      element("h3", {}, "Accuracy against parameters"), this.dataLabel, this.scatter,
     );
   }
 
   refresh() {
     if (!this.store.isLoaded) return;
     const known = new Set(this.store.runs.map(({ id }) => id));
-    this.chosen = this.chosen.filter((id) => known.has(id));
+    this.selected = this.selected.filter((id) => known.has(id));
     this.drawTable();
     this.drawStudies();
-    this.drawFrontier();
+    this.drawScatter();
     this.drawCurves();
   }
 
@@ -89,16 +96,16 @@ export class RunsView {
   drawTable() {
     const focused = document.activeElement && document.activeElement.dataset.key;
     this.head.replaceChildren(
-      element("th", { scope: "col", class: "curves" }, "curves"),
+      element("th", { scope: "col", class: "select", role: "columnheader" }, "curves"),
       ...COLUMNS.map((column) => this.heading(column)),
-      element("th", { scope: "col", class: "more" }, "more"),
+      element("th", { scope: "col", class: "open", role: "columnheader" }, "open"),
     );
     const runs = this.filteredRuns();
     this.fillBody(runs);
     const all = this.store.runs.length;
     this.count.textContent = all === 0
-      ? "No runs here yet. `whit train` makes one."
-      : `${runs.length} of ${all} runs${this.store.isComplete === false ? "; there are more than are shown" : ""}.`;
+      ? "No runs yet. Start one with `whit train`."
+      : `${runs.length} of ${all} runs${this.store.isComplete === false ? "; only the first runs found are listed" : ""}.`;
     if (focused) document.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
   }
 
@@ -120,7 +127,7 @@ export class RunsView {
       this.drawTable();
     });
     const sorted = mine ? (this.order.down ? "descending" : "ascending") : "none";
-    const cell = element("th", { scope: "col", "aria-sort": sorted, class: `${column.key} ${column.isNumber ? "number" : ""}` }, button);
+    const cell = element("th", { scope: "col", role: "columnheader", "aria-sort": sorted, class: `${column.key} ${column.isNumber ? "number" : ""}` }, button);
     cell.style.inlineSize = column.width; // as the policy forbids an attribute
     return cell;
   }
@@ -128,44 +135,45 @@ export class RunsView {
   row(run) {
     const box = element("input", {
       type: "checkbox", "aria-label": `curves of ${describeRun(run)}`, "data-key": run.id,
-      checked: this.chosen.includes(run.id), disabled: run.state === "damaged",
+      checked: this.selected.includes(run.id), disabled: run.state === "damaged",
     });
     box.addEventListener("change", () => this.toggle(run.id, box));
     const cells = COLUMNS.map((column) => {
       const text = column.text ? column.text(run, column.key) : run[column.key] ?? "";
       if (column.kind === "name") {
         const path = element("span", { class: "path" }, run.message || run.path);
-        return element("th", { scope: "row", class: "name" }, String(text), path);
+        return element("th", { scope: "row", role: "rowheader", class: "name" }, String(text), path);
       }
       const kind = column.isNumber ? "number" : column.kind === "state" ? String(text) : "";
-      return element("td", { class: kind }, String(text ?? ""));
+      const isEmpty = text === "" || text === null || text === undefined;
+      return element("td", { role: "cell", class: kind, "data-heading": isEmpty ? null : column.heading }, String(text ?? ""));
     });
-    const more = element("td");
-    if (run.state !== "damaged") more.append(element("a", { href: `/runs/${run.id}/report`, "aria-label": `report of ${describeRun(run)}` }, "report"));
-    if (hasNetwork(run)) {
+    const open = element("td", { role: "cell", class: "open" });
+    if (run.state !== "damaged") open.append(element("a", { href: `/runs/${run.id}/report`, "aria-label": `report of ${describeRun(run)}` }, "report"));
+    if (this.store.hasNetwork(run)) {
       for (const view of ["draw", "errors"]) {
-        more.append(" ", this.button(view, run));
+        open.append(" ", this.link(view, run));
       }
     }
-    return element("tr", {}, element("td", {}, box), ...cells, more);
+    return element("tr", { role: "row" }, element("td", { role: "cell", class: "select" }, box), ...cells, open);
   }
 
-  button(view, run) {
+  link(view, run) {
     const link = element("a", { href: `#${view}`, "aria-label": `${view}: ${describeRun(run)}` }, view);
     link.addEventListener("click", () => this.goTo(view, run.id));
     return link;
   }
 
   toggle(id, box) {
-    if (!box.checked) this.chosen = this.chosen.filter((other) => other !== id);
-    else if (this.chosen.length < MAX_SERIES) this.chosen.push(id);
+    if (!box.checked) this.selected = this.selected.filter((other) => other !== id);
+    else if (this.selected.length < MAX_SERIES) this.selected.push(id);
     else box.checked = false;
     this.drawCurves();
   }
 
   async drawCurves() {
     const turn = (this.turn = (this.turn || 0) + 1);
-    const runs = this.chosen.map((id) => this.store.run(id)).filter(Boolean);
+    const runs = this.selected.map((id) => this.store.run(id)).filter(Boolean);
     for (const run of runs) {
       const known = this.logs.get(run.id);
       if (known && known.changed === run.changed) continue;
@@ -182,7 +190,7 @@ export class RunsView {
       return element("li", {}, swatch(index), message ? `${describeRun(run)}: ${message}` : describeRun(run));
     }));
     if (!runs.length) {
-      this.legend.replaceChildren(element("li", {}, "No run chosen."));
+      this.legend.replaceChildren(element("li", {}, "No run selected."));
     }
     const pictures = Object.entries(MEASURES).map(([label, measure]) => {
       const series = runs.map((run) => ({
@@ -197,35 +205,49 @@ export class RunsView {
 
   drawStudies() {
     if (!this.store.studies.length) {
-      this.studies.replaceChildren(element("p", { class: "note" }, "No studies yet. `whit study sprint --seeds 10` makes one."));
+      this.studies.replaceChildren(element("p", { class: "note" }, "No studies yet. Start one with `whit study sprint --seeds 10`."));
       return;
     }
-    const labels = ["study", "seeds", "mean %", "± sd", "smallest", "largest", "met", "split", "parameters", "epochs"];
+    const labels = ["study", "seeds", "mean %", "± sd", "min %", "max %", "met", "split", "parameters", "epochs"];
     const roundDown = (value) => (value === null ? "" : (Math.floor(1000 * value + 1e-6) / 1000).toFixed(3));
-    const rows = this.store.studies.map((study) => element("tr", {},
-      element("th", { scope: "row", class: "name" }, study.name, element("span", { class: "path" }, study.path)),
+    const rows = this.store.studies.map((study) => element("tr", { role: "row" },
+      element("th", { scope: "row", role: "rowheader", class: "name" }, study.name, element("span", { class: "path" }, study.path)),
       ...[
-        study.finished, roundDown(study.mean), study.sd === null ? "" : study.sd.toFixed(3), roundDown(study.lowest), roundDown(study.highest),
+        study.finished, roundDown(study.mean), study.sd === null ? "" : study.sd.toFixed(3), roundDown(study.min), roundDown(study.max),
         study.met === null ? "" : `${study.met}/${study.judged}`, study.split, grouped(study.params), study.epochs,
-      ].map((text) => element("td", { class: "number" }, String(text ?? "")))));
+      ].map((text, index) => element("td", {
+        role: "cell", class: "number", "data-heading": text === "" || text === null ? null : labels[index + 1],
+      }, String(text ?? "")))));
     this.studies.replaceChildren(element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of studies" },
-      element("table", { class: "list" }, element("caption", {}, "One recipe over several seeds, after the last epoch."),
-        element("thead", {}, element("tr", {}, ...labels.map((label) => element("th", { scope: "col" }, label)))),
-        element("tbody", {}, ...rows))));
+      element("table", { class: "list studies", role: "table" }, element("caption", {}, "One recipe over several seeds, after the last epoch."),
+        element("thead", { role: "rowgroup" }, element("tr", { role: "row" },
+          ...labels.map((label, index) => element("th", { scope: "col", role: "columnheader", class: index ? "number" : "" }, label)))),
+        element("tbody", { role: "rowgroup" }, ...rows))));
   }
 
-  drawFrontier() {
-    const of = (kind, runs, accuracy) => runs.map((run) => ({ kind, name: describeRun(run), params: run.params, accuracy: accuracy(run) }));
-    const judged = this.store.runs.filter(({ split, total, study }) => split === "test" && total && !study);
+  /** Test accuracy against parameters on one data set: other sets have other accuracies. */
+  drawScatter() {
+    const runs = this.store.runs.filter(({ split, total, study }) => split === "test" && total && !study);
     const studies = this.store.studies.filter(({ split, mean }) => split === "test" && mean !== null);
-    const ours = [
-      ...of("run", judged, ({ correct, total }) => (100 * correct) / total),
-      ...studies.map((study) => ({ kind: "study", name: study.name, params: study.params, accuracy: study.mean })),
-    ];
-    const svg = frontier([...this.anchors.map((anchor) => ({ ...anchor, kind: "public" })), ...ours]);
-    this.frontier.replaceChildren(...(svg ? [
-      element("figcaption", {}, "Test accuracy against parameters, beside what others published on MNIST."), svg,
-      element("ul", { class: "legend" }, ...frontierLegend().map(([mark, text]) => element("li", {}, mark, text))),
+    const names = [...new Set([...runs, ...studies].map(({ data }) => data))];
+    const count = (name) => this.store.runs.filter(({ data }) => data === name).length;
+    names.sort((a, b) => count(b) - count(a));
+    const current = names.includes(this.dataSelect.value) ? this.dataSelect.value : names[0] || ANCHOR_DATA;
+    this.dataSelect.replaceChildren(...names.map((name) => element("option", {}, name)));
+    this.dataSelect.value = current;
+    this.dataLabel.hidden = names.length < 2;
+    const anchors = current === ANCHOR_DATA ? this.anchors : [];
+    const svg = scatter([
+      ...anchors.map((anchor) => ({ ...anchor, kind: "published" })),
+      ...runs.filter(({ data }) => data === current).map((run) => (
+        { kind: "run", name: describeRun(run), params: run.params, accuracy: (100 * run.correct) / run.total })),
+      ...studies.filter(({ data }) => data === current).map((study) => (
+        { kind: "study", name: study.name, params: study.params, accuracy: study.mean })),
+    ]);
+    const legend = scatterLegend().filter(([, , kind]) => kind !== "published" || anchors.length);
+    this.scatter.replaceChildren(...(svg ? [
+      element("figcaption", {}, `Test accuracy on ${current} after the last epoch${anchors.length ? ", with published results" : ""}.`), svg,
+      element("ul", { class: "legend" }, ...legend.map(([mark, text]) => element("li", {}, mark, text))),
     ] : []));
   }
 }

@@ -1,6 +1,9 @@
 // The server's list of runs and studies, polled every two seconds.
 
+import { element } from "./panel.js";
+
 const POLL_MS = 2000;
+const MAX_CANDIDATES = 4;
 
 /** Fetch JSON; an error response becomes an Error with the server's message. */
 export async function fetchJson(url) {
@@ -41,12 +44,50 @@ export class Store {
       const json = JSON.stringify(value);
       if (json === this.json) return;
       this.json = json;
-      Object.assign(this, { runs: value.runs, studies: value.studies, roots: value.roots, isComplete: value.is_whole });
+      const { runs, studies, roots, is_complete: isComplete, trust_model_files: trustsModelFiles } = value;
+      Object.assign(this, { runs, studies, roots, isComplete, trustsModelFiles });
       this.onChange();
     } catch (error) {
-      this.onStatus(`The server does not answer: ${error.message}`);
+      this.onStatus(`No response from the server: ${error.message}`);
     }
   }
+
+  /** The runs whose networks can be loaded, by data set: the set with most runs first. */
+  networksByData() {
+    const groups = new Map();
+    for (const run of this.runs.filter((other) => this.hasNetwork(other))) {
+      groups.set(run.data, [...(groups.get(run.data) || []), run]);
+    }
+    const accuracy = (run) => (run.total ? run.correct / run.total : 0);
+    for (const runs of groups.values()) runs.sort((a, b) => accuracy(b) - accuracy(a));
+    return [...groups].sort(([, a], [, b]) => b.length - a.length);
+  }
+
+  /** The runs to try at first: the most accurate of each data set, as the data of one may be missing. */
+  firstCandidates() {
+    return this.networksByData().slice(0, MAX_CANDIDATES).map(([, [best]]) => best.id);
+  }
+
+  /** Whether a run's network can be loaded: finished, with weights, its code trusted. */
+  hasNetwork(run) {
+    return run.has_weights && (!run.user_model || this.trustsModelFiles);
+  }
+
+  /** Why no run has a network that can be loaded. */
+  get noNetworkText() {
+    if (!this.isLoaded) return "Loading the list of runs…";
+    if (this.runs.some((run) => run.has_weights)) {
+      return "All finished runs use model files of your own. `whit serve --trust-model-files` executes these files.";
+    }
+    return "No finished run yet. Start one with `whit train`.";
+  }
+}
+
+/** The options of a selection of runs, grouped where there are several data sets. */
+export function runOptions(groups) {
+  const options = (runs) => runs.map((run) => element("option", { value: run.id }, describeRun(run)));
+  if (groups.length < 2) return groups.flatMap(([, runs]) => options(runs));
+  return groups.map(([data, runs]) => element("optgroup", { label: data }, ...options(runs)));
 }
 
 /** A run's name, seed and accuracy. */
@@ -61,6 +102,3 @@ export function formatAccuracy({ correct, total }) {
   const hundredths = Number((10000n * BigInt(correct)) / BigInt(total));
   return (hundredths / 100).toFixed(2);
 }
-
-/** Whether a run's network can be loaded: finished, with weights, and not of a user's own file. */
-export const hasNetwork = (run) => run.has_weights && !run.own_model;

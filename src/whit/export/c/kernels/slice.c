@@ -1,7 +1,7 @@
-/* Take `channels` of a map's `pitch` channels, from `first` on. */
-static void take(const $number *in, int places, int first, int pitch, $number *out, int channels)
+/* Channels `first` to `first + channels` of a feature map of `stride` channels. */
+static void slice(const $number *in, int pixels, int first, int stride, $number *out, int channels)
 {
-    for (int p = 0; p < places; p++)
+    for (int p = 0; p < pixels; p++)
         for (int c = 0; c < channels; c++)
-            out[p * channels + c] = in[p * pitch + first + c];
+            out[p * channels + c] = in[p * stride + first + c];
 }

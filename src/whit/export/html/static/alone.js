@@ -1,4 +1,4 @@
-// The page of one network, in one file: a sheet, and the network that reads it.
+// The page of one network, in one file: a sheet to draw on, and the network that classifies it.
 
 import { Network } from "./network.js";
 import { Panel } from "./panel.js";
@@ -6,18 +6,18 @@ import { Sheet } from "./sheet.js";
 
 const network = new Network(JSON.parse(document.getElementById("network").textContent));
 const panel = new Panel(document.getElementById("panel"));
-const [, rows, columns] = network.imageShape;
-let waiting = false;
+let isScheduled = false;
 
-function read() {
-  waiting = false;
-  const { image, empty } = sheet.imageFor(rows, columns);
+function classify() {
+  isScheduled = false;
+  const { image, empty } = sheet.imageFor(network.imageShape);
   panel.show(image, empty);
 }
 
 const sheet = new Sheet(document.getElementById("desk"), () => {
-  if (!waiting) requestAnimationFrame(read);
-  waiting = true;
+  if (!isScheduled) requestAnimationFrame(classify);
+  isScheduled = true;
 });
 panel.use(network);
-read();
+sheet.use(network);
+classify();

@@ -1,9 +1,9 @@
-// From a drawing to what the network sees, in the way the MNIST digits were made: the ink's
-// bounding box is scaled into a box of 20/28 of the image, keeping its proportions, and the
-// result is moved so that its centre of mass lies on the pixel right and below the middle, by whole
-// pixels (LeCun et al., 1998, and what the images themselves show).
+// Converts a drawing to a network input by the preprocessing of MNIST: the bounding box of the ink
+// is scaled to 20/28 of the image, keeping its aspect ratio, and shifted by whole pixels so that its
+// center of mass is the pixel right of and below the center (LeCun et al., 1998; verified on the
+// images).
 
-/** The smallest box around all ink, or null where there is none. `ink` is 0..255, line by line. */
+/** The smallest box around all ink, or null where there is none. `ink` is 0..255, row by row. */
 export function boundingBox(ink, width, height) {
   let left = width, right = -1, top = height, bottom = -1;
   for (let y = 0; y < height; y++) {
@@ -47,7 +47,7 @@ function meanOver(ink, width, height, left, right, top, bottom) {
   return sum / ((right - left) * (bottom - top));
 }
 
-/** A drawing as one image of `rows` x `columns`, 0..255: centred and scaled as MNIST was. */
+/** A drawing as an image of `rows` x `columns`, 0..255, scaled and centered like MNIST. */
 export function centred(ink, width, height, rows, columns) {
   const out = new Float64Array(rows * columns);
   const box = boundingBox(ink, width, height);
@@ -80,7 +80,7 @@ export function centred(ink, width, height, rows, columns) {
   return out;
 }
 
-/** A drawing as one image of `rows` x `columns`, 0..255, exactly where it stands. */
+/** A drawing as an image of `rows` x `columns`, 0..255, resampled without centering. */
 export function asItStands(ink, width, height, rows, columns) {
   return resampled(ink, width, height, { left: 0, top: 0, width, height }, rows, columns);
 }

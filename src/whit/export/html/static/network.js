@@ -1,125 +1,124 @@
-// A trained network at work: the folded graph of a run, operation by operation.
+// Runs the fused graph of a trained network, operation by operation.
 //
-// A value is a Float64Array in the order channel, line, column. Nothing is allocated while it
-// runs but what `prepare` made once, so that a drawing is read within a few milliseconds.
+// A value is a Float64Array in CHW layout. All buffers are allocated once, by `prepare`, so that an
+// image is classified within a few milliseconds.
 
 const INPUT = "image";
 
-/** Read the base64 text of little-endian float32 numbers. */
-export function numbersOf(text) {
+/** Decode base64 of little-endian float32 values. */
+function decodeFloats(text) {
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const view = new DataView(bytes.buffer);
-  const numbers = new Float64Array(bytes.length / 4);
-  for (let i = 0; i < numbers.length; i++) numbers[i] = view.getFloat32(4 * i, true);
-  return numbers;
+  const floats = new Float64Array(bytes.length / 4);
+  for (let i = 0; i < floats.length; i++) floats[i] = view.getFloat32(4 * i, true);
+  return floats;
 }
 
-const size = (shape) => shape.reduce((product, number) => product * number, 1);
+const size = (shape) => shape.reduce((product, length) => product * length, 1);
 
 export class Network {
-  /** `given` is what `whit export --format html` and the page's server send of a run. */
-  constructor(given) {
-    this.name = given.name;
-    this.classes = given.classes;
-    this.imageShape = given.image_shape;
-    this.operations = given.operations;
-    this.shifts = given.shifts;
-    const numbers = numbersOf(given.weights);
+  /** `graph`: JSON made by whit.export.html.graph_json. */
+  constructor(graph) {
+    this.name = graph.name;
+    this.classes = graph.classes;
+    this.imageShape = graph.image_shape;
+    this.operations = graph.operations;
+    this.shifts = graph.shifts;
+    const weights = decodeFloats(graph.weights);
     this.constants = {};
-    for (const [name, place] of Object.entries(given.constants)) {
-      this.constants[name] = numbers.subarray(place.offset, place.offset + size(place.shape));
+    for (const [name, { offset, shape }] of Object.entries(graph.constants)) {
+      this.constants[name] = weights.subarray(offset, offset + size(shape));
     }
-    this.shapes = { [INPUT]: given.image_shape };
-    this.values = { [INPUT]: new Float64Array(size(given.image_shape)) };
-    this.steps = this.operations.map((operation) => this.prepare(operation, given.constants));
+    this.shapes = { [INPUT]: graph.image_shape };
+    this.values = { [INPUT]: new Float64Array(size(graph.image_shape)) };
+    this.steps = this.operations.map((operation) => this.prepare(operation, graph.constants));
     this.output = this.operations[this.operations.length - 1].name;
     this.sums = new Float64Array(size(this.shapes[this.output]));
   }
 
-  /** The logits of one image: numbers from 0 to 255, channel by channel and line by line. */
+  /** The logits of one image: values from 0 to 255 in CHW layout. */
   logits(image) {
     this.sums.fill(0);
-    // The image as it is comes last, so that `valueOf` shows what the network makes of that.
+    // The unshifted image comes last, so that `valueOf` returns its values.
     for (let i = this.shifts.length - 1; i >= 0; i--) {
-      moveInto(this.values[INPUT], image, this.imageShape, this.shifts[i]);
+      shiftInto(this.values[INPUT], image, this.imageShape, this.shifts[i]);
       for (const step of this.steps) step();
-      const looked = this.values[this.output];
-      for (let k = 0; k < looked.length; k++) this.sums[k] += looked[k];
+      const logits = this.values[this.output];
+      for (let k = 0; k < logits.length; k++) this.sums[k] += logits[k];
     }
     for (let k = 0; k < this.sums.length; k++) this.sums[k] /= this.shifts.length;
     return this.sums;
   }
 
-  /** What an operation gave for the last image, by its name. */
+  /** The output of an operation for the last image, by name. */
   valueOf(name) {
     return { shape: this.shapes[name], values: this.values[name] };
   }
 
-  prepare(operation, constants) {
+  prepare(operation, stored) {
     const output = new Float64Array(size(operation.shape));
     this.values[operation.name] = output;
     this.shapes[operation.name] = operation.shape;
     const inputs = operation.inputs.map((name) => this.values[name]);
     const shapes = operation.inputs.map((name) => this.shapes[name]);
-    const held = {};
+    const constants = {};
     for (const [role, name] of Object.entries(operation.constants)) {
-      held[role] = { values: this.constants[name], shape: constants[name].shape };
+      constants[role] = { values: this.constants[name], shape: stored[name].shape };
     }
-    return KINDS[operation.kind](operation, inputs, shapes, held, output);
+    return OPERATORS[operation.kind](operation, inputs, shapes, constants, output);
   }
 }
 
-/** Copy an image to where it is moved; what comes in at a side is the edge that was there. */
-function moveInto(into, image, [channels, height, width], [right, down]) {
+/** Copy an image, shifted by pixels; gaps are filled with edge pixels. */
+function shiftInto(output, image, [channels, height, width], [right, down]) {
   for (let channel = 0, i = 0; channel < channels; channel++) {
     for (let y = 0; y < height; y++) {
       const row = (channel * height + clip(y - down, 0, height - 1)) * width;
-      for (let x = 0; x < width; x++, i++) into[i] = image[row + clip(x - right, 0, width - 1)];
+      for (let x = 0; x < width; x++, i++) output[i] = image[row + clip(x - right, 0, width - 1)];
     }
   }
 }
 
-/** Probabilities from logits; a network that ends in log-probabilities gives the same. */
+/** Probabilities from logits or log-probabilities. */
 export function softmax(logits) {
-  const largest = Math.max(...logits);
-  const powers = Array.from(logits, (logit) => Math.exp(logit - largest));
+  const maximum = Math.max(...logits);
+  const powers = Array.from(logits, (logit) => Math.exp(logit - maximum));
   const sum = powers.reduce((total, power) => total + power, 0);
   return powers.map((power) => power / sum);
 }
 
-const KINDS = {
+const OPERATORS = {
   conv(operation, [input], [shape], { weight, bias }, output) {
     const [channels, height, width] = shape;
     const [outputs, rows, columns] = operation.shape;
-    const [, read, kernelHeight, kernelWidth] = weight.shape;
+    const [, inputs, kernelHeight, kernelWidth] = weight.shape;
     const [top, left] = operation.padding;
     const [strideY, strideX] = operation.stride;
     const [dilationY, dilationX] = operation.dilation;
-    const padded = paddedMap(shape, [left, left, top, top], 0);
-    // The last place that a kernel touches may lie behind the map where strides do not divide it.
-    const full = padded ? padded.width : width;
+    const padded = padMap(shape, [left, left, top, top], 0);
+        const full = padded ? padded.width : width;
     const plane = padded ? padded.width * padded.height : width * height;
     const source = padded ? padded.values : input;
-    const taps = tapsOf(read, kernelHeight, kernelWidth, plane, full, dilationY, dilationX);
+    const taps = tapOffsets(inputs, kernelHeight, kernelWidth, plane, full, dilationY, dilationX);
     const each = outputs / operation.groups;
     const blocks = [];
     for (let group = 0; group < operation.groups; group++) {
       for (let first = group * each; first < (group + 1) * each; first += 4) {
         const count = Math.min(4, (group + 1) * each - first);
-        blocks.push(packed(weight.values, bias.values, taps.length, first, count, group * read * plane));
+        blocks.push(packWeights(weight.values, bias.values, taps.length, first, count, group * inputs * plane));
       }
     }
     return () => {
       if (padded) padded.fill(input);
       for (const block of blocks) {
         const { first, count, start } = block;
-        const places = rows * columns;
+        const pixels = rows * columns;
         if (taps.length === 9 && count === 1) {
-          convolveNine(source, start, output, first * places, block, taps, rows, columns, full * strideY, strideX);
+          convolveNine(source, start, output, first * pixels, block, taps, rows, columns, full * strideY, strideX);
         } else if (count === 1) {
-          convolveOne(source, start, output, first * places, block, taps, rows, columns, full * strideY, strideX);
+          convolveOne(source, start, output, first * pixels, block, taps, rows, columns, full * strideY, strideX);
         } else {
-          convolveFour(source, start, output, first * places, block, taps, rows, columns, full * strideY, strideX);
+          convolveFour(source, start, output, first * pixels, block, taps, rows, columns, full * strideY, strideX);
         }
       }
     };
@@ -137,12 +136,12 @@ const KINDS = {
   },
 
   scale(operation, [input], [shape], { scale, offset }, output) {
-    const places = size(shape) / shape[0];
+    const pixels = size(shape) / shape[0];
     return () => {
       for (let channel = 0, i = 0; channel < shape[0]; channel++) {
         const factor = scale.values[channel];
         const term = offset.values[channel];
-        for (let place = 0; place < places; place++, i++) output[i] = input[i] * factor + term;
+        for (let pixel = 0; pixel < pixels; pixel++, i++) output[i] = input[i] * factor + term;
       }
     };
   },
@@ -159,11 +158,11 @@ const KINDS = {
       };
     }
     if (operation.function === "prelu") {
-      const places = size(shape) / shape[0];
+      const pixels = size(shape) / shape[0];
       return () => {
         for (let i = 0; i < output.length; i++) {
           const x = input[i];
-          output[i] = x > 0 ? x : x * slope.values[Math.floor(i / places)];
+          output[i] = x > 0 ? x : x * slope.values[Math.floor(i / pixels)];
         }
       };
     }
@@ -173,7 +172,7 @@ const KINDS = {
     };
   },
 
-  maxpool(operation, [input], [shape], held, output) {
+  maxpool(operation, [input], [shape], constants, output) {
     return pooling(operation, input, shape, output, -Infinity, (source, start, taps) => {
       let largest = -Infinity;
       for (let k = 0; k < taps.length; k++) {
@@ -184,30 +183,30 @@ const KINDS = {
     });
   },
 
-  avgpool(operation, [input], [shape], held, output) {
+  avgpool(operation, [input], [shape], constants, output) {
     const sum = (source, start, taps) => {
       let total = 0;
       for (let k = 0; k < taps.length; k++) total += source[start + taps[k]];
       return total / taps.length;
     };
     const run = pooling(operation, input, shape, output, 0, sum);
-    if (operation.counts_padding) return run;
-    // How many of a window's places lie inside the map: the mean of a map of ones.
-    const shares = new Float64Array(output.length);
-    pooling(operation, new Float64Array(input.length).fill(1), shape, shares, 0, sum)();
+    if (operation.count_include_pad) return run;
+    // The fraction of each window inside the map: average pooling of ones.
+    const fractions = new Float64Array(output.length);
+    pooling(operation, new Float64Array(input.length).fill(1), shape, fractions, 0, sum)();
     return () => {
       run();
-      for (let i = 0; i < output.length; i++) output[i] /= shares[i];
+      for (let i = 0; i < output.length; i++) output[i] /= fractions[i];
     };
   },
 
-  mean(operation, [input], [shape], held, output) {
-    const places = shape[1] * shape[2];
+  mean(operation, [input], [shape], constants, output) {
+    const pixels = shape[1] * shape[2];
     return () => {
       for (let channel = 0, i = 0; channel < shape[0]; channel++) {
         let total = 0;
-        for (let place = 0; place < places; place++, i++) total += input[i];
-        output[channel] = total / places;
+        for (let pixel = 0; pixel < pixels; pixel++, i++) total += input[i];
+        output[channel] = total / pixels;
       }
     };
   },
@@ -216,7 +215,7 @@ const KINDS = {
   subtract: elementwise((a, b) => a - b),
   multiply: elementwise((a, b) => a * b),
 
-  concat(operation, inputs, shapes, held, output) {
+  concat(operation, inputs, shapes, constants, output) {
     return () => {
       let start = 0;
       for (const input of inputs) {
@@ -226,23 +225,23 @@ const KINDS = {
     };
   },
 
-  slice(operation, [input], [shape], held, output) {
-    const places = size(shape) / shape[0];
-    const part = input.subarray(operation.start * places, operation.stop * places);
+  slice(operation, [input], [shape], constants, output) {
+    const pixels = size(shape) / shape[0];
+    const part = input.subarray(operation.start * pixels, operation.stop * pixels);
     return () => output.set(part);
   },
 
-  // Rows moved so that the mixed second moment is zero; mass is what lies above the smallest number.
-  deskew(operation, [input], [[channels, height, width]], held, output) {
+  // Moment-based deskewing, as whit.models.layers.Deskew.
+  deskew(operation, [input], [[channels, height, width]], constants, output) {
     const plane = height * width;
     const mass = new Float64Array(plane);
     return () => {
       mass.fill(0);
       for (let channel = 0; channel < channels; channel++) {
         const map = input.subarray(channel * plane, (channel + 1) * plane);
-        let smallest = Infinity;
-        for (let i = 0; i < plane; i++) if (map[i] < smallest) smallest = map[i];
-        for (let i = 0; i < plane; i++) mass[i] += map[i] - smallest;
+        let minimum = Infinity;
+        for (let i = 0; i < plane; i++) if (map[i] < minimum) minimum = map[i];
+        for (let i = 0; i < plane; i++) mass[i] += map[i] - minimum;
       }
       let total = 0;
       let sumX = 0;
@@ -252,45 +251,45 @@ const KINDS = {
         sumX += mass[i] * (i % width);
         sumY += mass[i] * Math.floor(i / width);
       }
-      const centreX = sumX / Math.max(total, 1e-6);
-      const centreY = sumY / Math.max(total, 1e-6);
-      let mixed = 0;
-      let spread = 0;
+      const centerX = sumX / Math.max(total, 1e-6);
+      const centerY = sumY / Math.max(total, 1e-6);
+      let mu11 = 0;
+      let mu02 = 0;
       for (let i = 0; i < plane; i++) {
-        const fromY = Math.floor(i / width) - centreY;
-        mixed += mass[i] * ((i % width) - centreX) * fromY;
-        spread += mass[i] * fromY * fromY;
+        const dy = Math.floor(i / width) - centerY;
+        mu11 += mass[i] * ((i % width) - centerX) * dy;
+        mu02 += mass[i] * dy * dy;
       }
-      const slope = mixed / Math.max(spread, 1e-6);
+      const slope = mu11 / Math.max(mu02, 1e-6);
       for (let channel = 0, i = 0; channel < channels; channel++) {
         for (let y = 0; y < height; y++) {
           const row = (channel * height + y) * width;
           for (let x = 0; x < width; x++, i++) {
-            const source = clip(x + slope * (y - centreY), 0, width - 1);
+            const source = clip(x + slope * (y - centerY), 0, width - 1);
             const left = Math.floor(source);
-            const share = source - left;
-            output[i] = input[row + left] * (1 - share) + input[row + Math.min(left + 1, width - 1)] * share;
+            const fraction = source - left;
+            output[i] = input[row + left] * (1 - fraction) + input[row + Math.min(left + 1, width - 1)] * fraction;
           }
         }
       }
     };
   },
 
-  pad(operation, [input], [shape], held, output) {
-    const padded = paddedMap(shape, operation.around, 0, output);
+  pad(operation, [input], [shape], constants, output) {
+    const padded = padMap(shape, operation.pads, 0, output);
     return () => padded.fill(input);
   },
 
-  flatten: (operation, [input], shapes, held, output) => () => output.set(input),
-  softmax: (operation, [input], shapes, held, output) => () => output.set(softmax(input)),
+  flatten: (operation, [input], shapes, constants, output) => () => output.set(input),
+  softmax: (operation, [input], shapes, constants, output) => () => output.set(softmax(input)),
 
-  log_softmax(operation, [input], shapes, held, output) {
+  log_softmax(operation, [input], shapes, constants, output) {
     return () => {
-      const largest = Math.max(...input);
+      const maximum = Math.max(...input);
       let sum = 0;
-      for (let i = 0; i < input.length; i++) sum += Math.exp(input[i] - largest);
-      const whole = largest + Math.log(sum);
-      for (let i = 0; i < input.length; i++) output[i] = input[i] - whole;
+      for (let i = 0; i < input.length; i++) sum += Math.exp(input[i] - maximum);
+      const logSum = maximum + Math.log(sum);
+      for (let i = 0; i < input.length; i++) output[i] = input[i] - logSum;
     };
   },
 };
@@ -329,23 +328,23 @@ export function errorFunction(x) {
 }
 
 function elementwise(apply) {
-  return (operation, [a, b], [shape, other], held, output) => {
-    const places = other.length === shape.length ? 1 : size(shape) / shape[0];
+  return (operation, [a, b], [shape, other], constants, output) => {
+    const pixels = other.length === shape.length ? 1 : size(shape) / shape[0];
     return () => {
-      for (let i = 0; i < output.length; i++) output[i] = apply(a[i], b[Math.floor(i / places)]);
+      for (let i = 0; i < output.length; i++) output[i] = apply(a[i], b[Math.floor(i / pixels)]);
     };
   };
 }
 
 /**
- * A map with room around it, or with less than there is where a number is negative; `fill` copies
- * what there is room for. null where nothing changes.
+ * A buffer for a map padded with `value`, cropped where the padding is negative, and the function
+ * `fill`, which copies the map into it. null if there is no padding.
  */
-function paddedMap([channels, height, width], [left, right, top, bottom], filler, into = null) {
-  if (!into && !left && !right && !top && !bottom) return null;
+function padMap([channels, height, width], [left, right, top, bottom], value, output = null) {
+  if (!output && !left && !right && !top && !bottom) return null;
   const full = { width: width + left + right, height: height + top + bottom };
-  const values = into || new Float64Array(channels * full.width * full.height);
-  values.fill(filler);
+  const values = output || new Float64Array(channels * full.width * full.height);
+  values.fill(value);
   const fill = (input) => {
     for (let channel = 0; channel < channels; channel++) {
       for (let y = Math.max(0, -top); y < height + Math.min(0, bottom); y++) {
@@ -360,8 +359,8 @@ function paddedMap([channels, height, width], [left, right, top, bottom], filler
   return { ...full, values, fill };
 }
 
-/** Where the places lie that a kernel reads, from the first of them. */
-function tapsOf(channels, kernelHeight, kernelWidth, plane, width, dilationY, dilationX) {
+/** The offsets of the inputs of a window from the first of them. */
+function tapOffsets(channels, kernelHeight, kernelWidth, plane, width, dilationY, dilationX) {
   const taps = new Int32Array(channels * kernelHeight * kernelWidth);
   for (let channel = 0, k = 0; channel < channels; channel++) {
     for (let y = 0; y < kernelHeight; y++) {
@@ -373,17 +372,17 @@ function tapsOf(channels, kernelHeight, kernelWidth, plane, width, dilationY, di
   return taps;
 }
 
-function pooling(operation, input, shape, output, filler, reduce) {
+function pooling(operation, input, shape, output, padding, reduce) {
   const [channels, rows, columns] = operation.shape;
   const [top, left] = operation.padding;
   const [strideY, strideX] = operation.stride;
   const [kernelHeight, kernelWidth] = operation.kernel;
   const [dilationY, dilationX] = operation.dilation || [1, 1];
-  const padded = paddedMap(shape, [left, left, top, top], filler);
+  const padded = padMap(shape, [left, left, top, top], padding);
   const width = padded ? padded.width : shape[2];
   const plane = width * (padded ? padded.height : shape[1]);
   const source = padded ? padded.values : input;
-  const taps = tapsOf(1, kernelHeight, kernelWidth, plane, width, dilationY, dilationX);
+  const taps = tapOffsets(1, kernelHeight, kernelWidth, plane, width, dilationY, dilationX);
   return () => {
     if (padded) padded.fill(input);
     for (let channel = 0, i = 0; channel < channels; channel++) {
@@ -395,8 +394,8 @@ function pooling(operation, input, shape, output, filler, reduce) {
   };
 }
 
-/** The weights of up to four output channels, side by side for each tap. */
-function packed(weight, bias, taps, first, count, start) {
+/** The weights of up to four output channels, interleaved by tap. */
+function packWeights(weight, bias, taps, first, count, start) {
   const lanes = count === 1 ? 1 : 4;
   const weights = new Float64Array(taps * lanes);
   const biases = new Float64Array(lanes);
@@ -419,7 +418,7 @@ function convolveOne(source, start, output, to, block, taps, rows, columns, step
   }
 }
 
-/** As convolveOne, with nine taps written out: the depthwise layers of most small networks. */
+/** convolveOne unrolled for nine taps: the depthwise layers of most small networks. */
 function convolveNine(source, start, output, to, block, taps, rows, columns, stepY, stepX) {
   const [w0, w1, w2, w3, w4, w5, w6, w7, w8] = block.weights;
   const [t0, t1, t2, t3, t4, t5, t6, t7, t8] = taps;
@@ -435,14 +434,14 @@ function convolveNine(source, start, output, to, block, taps, rows, columns, ste
   }
 }
 
-/** Four channels at two places at a time: each number that is read counts several times. */
+/** Four channels at two pixels at a time, so that each value that is read is used several times. */
 function convolveFour(source, start, output, to, block, taps, rows, columns, stepY, stepX) {
   const { weights, biases, count } = block;
-  const places = rows * columns;
+  const pixels = rows * columns;
   for (let y = 0; y < rows; y++) {
     for (let x = 0; x < columns; x += 2) {
       const from = start + y * stepY + x * stepX;
-      // The odd place at a line's end is reckoned twice.
+      // The last pixel of an odd row is computed twice.
       const next = x + 1 < columns ? from + stepX : from;
       let a0 = biases[0], a1 = biases[1], a2 = biases[2], a3 = biases[3];
       let b0 = a0, b1 = a1, b2 = a2, b3 = a3;
@@ -453,12 +452,12 @@ function convolveFour(source, start, output, to, block, taps, rows, columns, ste
         a0 += w0 * a; a1 += w1 * a; a2 += w2 * a; a3 += w3 * a;
         b0 += w0 * b; b1 += w1 * b; b2 += w2 * b; b3 += w3 * b;
       }
-      const place = to + y * columns + x;
-      const last = x + 1 < columns ? place + 1 : place;
-      output[last] = b0; output[place] = a0;
-      output[last + places] = b1; output[place + places] = a1;
-      if (count > 2) { output[last + 2 * places] = b2; output[place + 2 * places] = a2; }
-      if (count > 3) { output[last + 3 * places] = b3; output[place + 3 * places] = a3; }
+      const pixel = to + y * columns + x;
+      const last = x + 1 < columns ? pixel + 1 : pixel;
+      output[last] = b0; output[pixel] = a0;
+      output[last + pixels] = b1; output[pixel + pixels] = a1;
+      if (count > 2) { output[last + 2 * pixels] = b2; output[pixel + 2 * pixels] = a2; }
+      if (count > 3) { output[last + 3 * pixels] = b3; output[pixel + 3 * pixels] = a3; }
     }
   }
 }

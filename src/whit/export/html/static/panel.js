@@ -1,59 +1,70 @@
-// What one network makes of an image: probabilities, what it looked at, its maps layer by layer.
+// How one network classifies an image: probabilities, occlusion map, feature maps.
 
 import { softmax } from "./network.js";
 
-const PATCH = 6; // pixels that are covered at a time, and 2 from one place to the next
+const PATCH = 6; // pixels: side of the square that is occluded, moved by STEP at a time
 const STEP = 2;
-const SLICE = 8; // milliseconds of work before the page may breathe
+const SLICE_MS = 8; // of work before the browser handles events again
+const UNSURE = 0.6; // a prediction of less confidence is called unsure,
+const CLOSE = 0.25; // and one with less distance from the second class
+const LONGEST_CHARACTER = 2; // of the name of a class that is a digit or a letter
 
-/** Make an element with attributes, texts and other elements in it. */
-export function element(tag, attributes = {}, ...inside) {
-  const made = document.createElement(tag);
+/** Create an element with attributes and children, which are elements or text. */
+export function element(tag, attributes = {}, ...children) {
+  const created = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null) made.setAttribute(name, value);
+    if (value === true) created.setAttribute(name, "");
+    else if (value !== false && value !== null) created.setAttribute(name, value);
   }
-  made.append(...inside);
-  return made;
+  created.append(...children);
+  return created;
 }
 
-/** Draw numbers 0..1 as greys, `rows` x `columns`, ink on paper. */
-export function drawGrey(canvas, numbers, rows, columns) {
+/** Whether a network reads handwritten characters: light ink on black, centred as in MNIST. */
+export const readsHandwriting = ({ imageShape: [channels], classes }) =>
+  channels === 1 && classes.every((name) => name.length <= LONGEST_CHARACTER);
+
+/** Draw an image, 0..255, channel by channel and line by line; ink appears dark on white. */
+export function drawImage(canvas, pixels, [channels, rows, columns], isInk) {
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
-  for (let i = 0; i < rows * columns; i++) {
-    const grey = 255 - Math.round(255 * Math.min(1, Math.max(0, numbers[i])));
-    image.data.set([grey, grey, grey, 255], 4 * i);
+  const plane = rows * columns;
+  for (let i = 0; i < plane; i++) {
+    for (let c = 0; c < 3; c++) {
+      const value = pixels[(channels === 1 ? 0 : c * plane) + i];
+      image.data[4 * i + c] = isInk ? 255 - value : value;
+    }
+    image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
 }
 
-/** A share from 0 to 1 in percent with one decimal, never rounded up. */
-export const percentOf = (share) => `${(Math.floor(1000 * share + 1e-9) / 10).toFixed(1)} %`;
+/** A fraction from 0 to 1 in percent with one decimal, never rounded up. */
+export const formatPercent = (fraction) => `${(Math.floor(1000 * fraction + 1e-9) / 10).toFixed(1)} %`;
 
 export class Panel {
   constructor(root) {
     this.root = root;
     this.network = null;
-    this.image = null;
-    this.seen = element("canvas", { class: "seen", role: "img" });
-    this.looked = element("canvas", { class: "looked", role: "img" });
+    this.input = null; // the image that is shown, 0..255, channel by channel
+    this.inputCanvas = element("canvas", { class: "input", role: "img" });
+    this.occlusionCanvas = element("canvas", { class: "occlusion", role: "img" });
     this.verdict = element("output", { class: "verdict", "aria-live": "polite" });
     this.bars = element("table", { class: "bars" });
     this.maps = element("div", { class: "maps" });
-    this.unfolded = element("details", {}, element("summary", {}, "Maps, layer by layer"), this.maps);
-    this.unfolded.addEventListener("toggle", () => this.drawMaps());
-    this.speed = element("p", { class: "note" });
+    this.details = element("details", {}, element("summary", {}, "Feature maps"), this.maps);
+    this.details.addEventListener("toggle", () => this.drawFeatureMaps());
+    this.timing = element("p", { class: "note" });
     root.replaceChildren(
       this.verdict,
       element("div", { class: "pictures" },
-        element("figure", {}, this.seen, element("figcaption", {}, "What the network sees")),
-        element("figure", {}, this.looked,
-          element("figcaption", {}, "What it looked at: covering an orange place makes it less sure, a blue one surer")),
+        element("figure", {}, this.inputCanvas, element("figcaption", {}, "Input of the network")),
+        element("figure", {}, this.occlusionCanvas,
+          element("figcaption", {}, "Occlusion map: orange supports the prediction, blue opposes it")),
       ),
-      this.bars, this.speed, this.unfolded,
+      this.bars, this.timing, this.details,
     );
   }
 
@@ -69,147 +80,154 @@ export class Panel {
       return { row, bar, value, name };
     });
     this.bars.replaceChildren(
-      element("caption", {}, `Probabilities by ${network.name}`), element("tbody", {}, ...this.rows.map(({ row }) => row)),
+      element("caption", {}, `Class probabilities of ${network.name}`), element("tbody", {}, ...this.rows.map(({ row }) => row)),
     );
-    this.stages = stagesOf(network);
+    this.stages = findStages(network);
     this.maps.replaceChildren(...this.stages.map((stage) => stage.figure));
-    if (this.image) this.show(this.image, this.empty);
   }
 
-  /** Read an image, 0..255 of one channel; an empty one is no question at all. */
+  /** Classify an image, 0..255, channel by channel; of an empty one nothing is shown. */
   show(image, empty) {
-    this.image = image;
+    this.input = image;
     this.empty = empty;
     if (!this.network) return;
-    const [channels, rows, columns] = this.network.imageShape;
-    this.input = new Float64Array(channels * rows * columns);
-    for (let channel = 0; channel < channels; channel++) this.input.set(image, channel * rows * columns);
-    const began = performance.now();
+    const [, rows, columns] = this.network.imageShape;
+    const start = performance.now();
     this.probabilities = softmax(this.network.logits(this.input));
-    this.milliseconds = performance.now() - began;
-    drawGrey(this.seen, Array.from(image, (value) => value / 255), rows, columns);
-    this.seen.setAttribute("aria-label", empty ? "an empty image" : `the drawing as ${columns} by ${rows} pixels`);
+    this.milliseconds = performance.now() - start;
+    drawImage(this.inputCanvas, image, this.network.imageShape, readsHandwriting(this.network));
+    this.inputCanvas.setAttribute("aria-label", empty ? "an empty image" : `the image of ${columns} by ${rows} pixels`);
     this.drawBars();
-    this.drawMaps();
-    this.lookAgain();
+    this.drawFeatureMaps();
+    this.updateOcclusion();
   }
 
   drawBars() {
     const best = this.probabilities.indexOf(Math.max(...this.probabilities));
     this.best = best;
-    const name = this.network.classes[best];
-    this.verdict.textContent = this.empty ? "Nothing drawn yet" : `${name}: ${percentOf(this.probabilities[best])}`;
+    this.verdict.textContent = this.empty ? "Nothing drawn yet" : formatVerdict(this.network.classes, this.probabilities);
     this.rows.forEach(({ row, bar, value }, index) => {
-      const share = this.empty ? 0 : this.probabilities[index];
-      bar.style.inlineSize = `${100 * share}%`;
-      value.textContent = this.empty ? "" : percentOf(share);
+      const probability = this.empty ? 0 : this.probabilities[index];
+      bar.style.inlineSize = `${100 * probability}%`;
+      value.textContent = this.empty ? "" : formatPercent(probability);
       row.classList.toggle("best", index === best && !this.empty);
     });
-    this.speed.textContent = `Computed here in ${this.milliseconds.toFixed(1)} ms.`;
+    this.timing.textContent = `Computed in this browser in ${this.milliseconds.toFixed(1)} ms. `
+      + `Whatever the image shows, the network chooses one of its ${this.probabilities.length} classes.`;
   }
 
-  drawMaps() {
-    if (!this.unfolded.open || !this.network || !this.image) return;
+  drawFeatureMaps() {
+    if (!this.details.open || !this.network || !this.input) return;
     for (const stage of this.stages) stage.draw(this.network.valueOf(stage.name).values);
   }
 
-  /** Cover one place after another while nothing else is to be done, and see what it does. */
-  lookAgain() {
+  /** Cover one patch after another while the page is idle, and measure the change of confidence. */
+  updateOcclusion() {
     const turn = (this.turn = (this.turn || 0) + 1);
     const [channels, rows, columns] = this.network.imageShape;
     const effect = new Float64Array(rows * columns);
-    const times = new Float64Array(rows * columns);
-    this.drawLooked(effect, rows, columns);
+    const counts = new Float64Array(rows * columns);
+    this.drawOcclusion(effect, rows, columns);
     if (this.empty) return;
     const { network, input, best } = this;
     const before = this.probabilities[best];
-    const places = [];
+    const patches = [];
     for (let y = 0; y <= rows - PATCH; y += STEP) {
       for (let x = 0; x <= columns - PATCH; x += STEP) {
-        if (holdsInk(input, columns, y, x)) places.push([y, x]);
+        if (hasInk(input, columns, y, x)) patches.push([y, x]);
       }
     }
-    const goOn = () => {
+    const continueOcclusion = () => {
       if (turn !== this.turn || network !== this.network) return;
-      const began = performance.now();
-      while (places.length && performance.now() - began < SLICE) {
-        const [top, left] = places.pop();
+      const start = performance.now();
+      while (patches.length && performance.now() - start < SLICE_MS) {
+        const [top, left] = patches.pop();
         const covered = input.slice();
         for (let channel = 0; channel < channels; channel++) {
           for (let y = top; y < top + PATCH; y++) {
             covered.fill(0, (channel * rows + y) * columns + left, (channel * rows + y) * columns + left + PATCH);
           }
         }
-        const lost = before - softmax(network.logits(covered))[best];
+        const drop = before - softmax(network.logits(covered))[best];
         for (let y = top; y < top + PATCH; y++) {
           for (let x = left; x < left + PATCH; x++) {
-            effect[y * columns + x] += lost;
-            times[y * columns + x] += 1;
+            effect[y * columns + x] += drop;
+            counts[y * columns + x] += 1;
           }
         }
       }
-      if (places.length) {
-        setTimeout(goOn);
+      if (patches.length) {
+        setTimeout(continueOcclusion);
         return;
       }
-      network.logits(input); // the maps are those of the drawing again
-      for (let i = 0; i < effect.length; i++) effect[i] /= times[i] || 1;
-      this.drawLooked(effect, rows, columns);
+      network.logits(input); // the feature maps are again those of the image itself
+      for (let i = 0; i < effect.length; i++) effect[i] /= counts[i] || 1;
+      this.drawOcclusion(effect, rows, columns);
     };
-    setTimeout(goOn, 150);
+    setTimeout(continueOcclusion, 150);
   }
 
-  drawLooked(effect, rows, columns) {
+  drawOcclusion(effect, rows, columns) {
     const largest = Math.max(0.05, ...Array.from(effect, Math.abs));
-    this.looked.width = columns;
-    this.looked.height = rows;
-    const context = this.looked.getContext("2d");
+    this.occlusionCanvas.width = columns;
+    this.occlusionCanvas.height = rows;
+    const context = this.occlusionCanvas.getContext("2d");
     const picture = context.createImageData(columns, rows);
+    const isInk = readsHandwriting(this.network);
     for (let i = 0; i < rows * columns; i++) {
       const strength = Math.min(1, Math.abs(effect[i]) / largest);
       const colour = effect[i] > 0 ? [213, 94, 0] : [0, 114, 178];
-      const paper = 255 - 0.55 * this.image[i];
-      for (let c = 0; c < 3; c++) picture.data[4 * i + c] = paper * (1 - strength) + colour[c] * strength;
+      const background = isInk ? 255 - 0.55 * this.input[i] : 115 + 0.55 * this.input[i];
+      for (let c = 0; c < 3; c++) picture.data[4 * i + c] = background * (1 - strength) + colour[c] * strength;
       picture.data[4 * i + 3] = 255;
     }
     context.putImageData(picture, 0, 0);
     const strongest = effect.indexOf(Math.max(...effect));
-    const where = `line ${Math.floor(strongest / columns) + 1}, column ${(strongest % columns) + 1}`;
-    this.looked.setAttribute("aria-label", this.empty || !effect[strongest]
-      ? "nothing looked at yet" : `what counted most lies around ${where}`);
+    const where = `row ${Math.floor(strongest / columns) + 1}, column ${(strongest % columns) + 1}`;
+    this.occlusionCanvas.setAttribute("aria-label", this.empty || !effect[strongest]
+      ? "no occlusion map yet" : `strongest support for the prediction around ${where}`);
   }
 }
 
-function holdsInk(input, columns, top, left) {
+/** The prediction with its confidence; with little of it, or a close second class, it is unsure. */
+export function formatVerdict(classes, probabilities) {
+  const [best, second] = Array.from(probabilities.keys()).sort((a, b) => probabilities[b] - probabilities[a]);
+  const text = (index) => `${classes[index]}: ${formatPercent(probabilities[index])}`;
+  const margin = probabilities[best] - (probabilities[second] ?? 0);
+  if (probabilities[best] >= UNSURE && margin >= CLOSE) return text(best);
+  return margin < CLOSE ? `Unsure, ${text(best)} or ${text(second)}` : `Unsure, ${text(best)}`;
+}
+
+function hasInk(input, columns, top, left) {
   for (let y = top; y < top + PATCH; y++) {
     for (let x = left; x < left + PATCH; x++) if (input[y * columns + x] > 0) return true;
   }
   return false;
 }
 
-/** The maps worth a look: where a block of operations ends, not each step inside it. */
-function stagesOf(network) {
+/** The feature maps that are shown: the output of each block of operations, not of each step. */
+function findStages(network) {
   const inside = new Set(["scale", "activation"]);
-  const read = new Map();
+  const consumersOf = new Map();
   for (const operation of network.operations) {
-    for (const name of operation.inputs) read.set(name, [...(read.get(name) || []), operation]);
+    for (const name of operation.inputs) consumersOf.set(name, [...(consumersOf.get(name) || []), operation]);
   }
   return network.operations
     .filter(({ name, shape, kind }) => {
-      const readers = read.get(name) || [];
-      const last = readers.length !== 1 || !inside.has(readers[0].kind);
+      const consumers = consumersOf.get(name) || [];
+      const last = consumers.length !== 1 || !inside.has(consumers[0].kind);
       return last && (shape.length === 3 || kind === "mean");
     })
-    .map((operation) => stageOf(operation));
+    .map((operation) => buildStage(operation));
 }
 
-function stageOf(operation) {
+function buildStage(operation) {
   const [channels, rows = 1, columns = 1] = operation.shape;
   const across = Math.min(channels, rows > 1 ? 8 : 16);
   const canvas = element("canvas", { role: "img" });
-  const said = rows > 1 ? `${channels} maps of ${columns}×${rows}` : `${channels} numbers`;
-  canvas.setAttribute("aria-label", `${operation.name}: ${said}`);
-  const figure = element("figure", {}, element("figcaption", {}, `${operation.name}: ${said}`), canvas);
+  const text = rows > 1 ? `${channels} feature map${channels === 1 ? "" : "s"} of ${rows}×${columns}` : `${channels} values`;
+  canvas.setAttribute("aria-label", `${operation.name}: ${text}`);
+  const figure = element("figure", {}, element("figcaption", {}, `${operation.name}: ${text}`), canvas);
   const draw = (values) => {
     const gap = 1;
     const lines = Math.ceil(channels / across);
@@ -227,9 +245,9 @@ function stageOf(operation) {
         for (let x = 0; x < columns; x++, i++) {
           const strength = values[i] / largest;
           const colour = strength >= 0 ? [213, 94, 0] : [0, 114, 178];
-          const place = 4 * ((top + y) * canvas.width + left + x);
+          const offset = 4 * ((top + y) * canvas.width + left + x);
           for (let c = 0; c < 3; c++) {
-            picture.data[place + c] = 255 + (colour[c] - 255) * Math.abs(strength);
+            picture.data[offset + c] = 255 + (colour[c] - 255) * Math.abs(strength);
           }
         }
       }

@@ -1,3 +1,3 @@
-"""One entry for each operator of a graph: all that every export target needs to know of it."""
+"""The operator table: one entry per operator, with all that the export targets need."""
 
 __all__ = ["registry"]

@@ -1,4 +1,4 @@
-"""Activations: one entry each in FUNCTIONS, all by PyTorch's definitions."""
+"""Activations, as PyTorch defines them: one entry each in FUNCTIONS."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import scalar_multiplier
 
 Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
-_PARTS = 16  # of a level, in which hardswish computes
-# Fewer parts would make 3 another number; more could leave 32 bits.
+_PARTS = 16  # hardswish computes in 1/16 of a quantization step
+# Below, the constant 3 would be rounded too coarsely; above, int32 could overflow.
 _MIN_THREE, _MAX_THREE = 48, 1 << 20
 
 
@@ -30,14 +30,14 @@ _MIN_THREE, _MAX_THREE = 48, 1 << 20
 class Function:
     """One activation.
 
-    expression: in C, of x, and of `slope` where it has one.
-    run: of a tensor, and of its slope where it has one.
-    onnx: the ONNX operator, or what writes several nodes.
-    slope: by default, of one that has a slope as an attribute.
-    clamps_to: the bounds of one that is x between them, and its nearest bound elsewhere.
-    read: returns the attributes and constants that the arguments of its ATen operator are, or
-        raises UnsupportedOp for those that it cannot take.
-    lower_int8: adds a step without a table, where that is possible; returns whether it is.
+    expression: in C, a function of `x` and, if it has one, `slope`.
+    run: takes a tensor and, if it has one, the slope.
+    onnx: the ONNX operator, or a function that writes several nodes.
+    slope: the default slope of a function with a slope attribute.
+    clamps_to: the bounds of a function that clamps.
+    read: returns attributes and constants from the arguments of its ATen operator; raises
+        UnsupportedOp for arguments that are not supported.
+    lower_int8: tries to add a step without a lookup table; returns whether it did.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Function:
     lower_int8: Callable[[QuantizedProgramBuilder, Operation], bool] = lambda builder, op: False
 
     def kernel(self) -> Kernel:
-        """Return its kernel in float32."""
+        """Return its float32 kernel."""
         if not self.expression:
             return Kernel(self.name, self.name + "({values}, {slope}, {output})", in_place=True)
         slope, suffix = ("", "") if self.slope is None else ("{slope}, ", "_with_slope")
-        call = f"{self.name}_each({{input}}, {{count}}, {slope}{{output}})"
+        call = f"apply_{self.name}({{input}}, {{count}}, {slope}{{output}})"
         words = {"function": self.name, "expression": self.expression}
         file = f"float/activation{suffix}.c"
         return Kernel(self.name, call, None, file, words, in_place=True)
@@ -66,46 +66,46 @@ def _read_slope(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
 
 def _read_elu(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
     if any(number != 1 for number in args[1:]):
-        raise UnsupportedOp("it uses elu with other scales than 1")
+        raise UnsupportedOp("elu is supported with scale 1 only")
     return _read_slope(value, *args)
 
 
 def _read_gelu(value: ValueView, approximate: str = "none") -> Settings:
     if approximate != "none":
-        raise UnsupportedOp("it uses gelu by an approximation")
+        raise UnsupportedOp("gelu is supported with approximate='none' only")
     return {}, {}
 
 
 def _read_prelu(value: ValueView, slope: Any) -> Settings:
     if not isinstance(slope, Tensor):
-        raise UnsupportedOp("it uses prelu with a slope that depends on the image")
+        raise UnsupportedOp("prelu is supported with a constant slope only")
     if slope.numel() > 1 and not value.has_channels:
-        raise UnsupportedOp("it uses prelu over dimensions that were exchanged or merged")
+        raise UnsupportedOp("prelu is not supported after channels were permuted or merged")
     return {}, {"slope": slope.flatten().expand(value.shape[0])}
 
 
 def _lower_hardswish(builder: QuantizedProgramBuilder, op: Operation) -> bool:
     read, qparams = builder.qparams[op.inputs[0]], builder.qparams[op.name]
-    three = round(3 * _PARTS / read.scale)  # the 3 of its definition, in parts of a level
+    three = round(3 * _PARTS / read.scale)  # the constant 3 of its definition, in parts of a step
     if not _MIN_THREE <= three <= _MAX_THREE:
         return False
     factor, highest = read.scale**2 / (6 * _PARTS * qparams.scale), 255 * 2 * three
-    numbers = scalar_multiplier(op.name, factor, qparams.zero_point, -highest, highest)
-    builder.add(op, _HARDSWISH, {**numbers, "zero": read.zero_point, "three": three})
+    multiplier = scalar_multiplier(op.name, factor, qparams.zero_point, -highest, highest)
+    builder.add(op, _HARDSWISH, {**multiplier, "zero_point": read.zero_point, "three": three})
     return True
 
 
 def _compute_hardswish(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    x, three = inputs[0] - step.settings["zero"], step.settings["three"]
+    x, three = inputs[0] - step.settings["zero_point"], step.settings["three"]
     products: Ints = x * (_PARTS * x + three).clip(0, 2 * three)
     return products
 
 
 _HARDSWISH = Kernel(
     "hardswish",
-    "hardswish({input}, {count}, {zero}, {three}, {scalars}, {output})",
+    "hardswish({input}, {count}, {zero_point}, {three}, {scalars}, {output})",
     _compute_hardswish,
-    helpers=("settle",),
+    helpers=("requantize",),
     in_place=True,
     elementwise=True,
 )
@@ -156,15 +156,15 @@ _KERNELS = {name: function.kernel() for name, function in FUNCTIONS.items()}
 def _read_clamp(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
     low, high = (_read_bound(each) for each in (*args, None, None)[:2])
     if (low, high) not in ((0, None), (0, 6)):
-        raise UnsupportedOp(f"it cuts values at {low} and {high}")
+        raise UnsupportedOp(f"clamp is supported from 0 to infinity or 6, not from {low} to {high}")
     return {"function": "relu6" if high else "relu"}, {}
 
 
 def _read_bound(bound: Any) -> Any:
     if isinstance(bound, ValueView):
-        raise UnsupportedOp("it cuts values at a bound that depends on the image")
+        raise UnsupportedOp("clamp is supported with constant bounds only")
     if isinstance(bound, Tensor) and bound.numel() > 1:
-        raise UnsupportedOp("it cuts values at more than one bound")
+        raise UnsupportedOp("clamp is supported with scalar bounds only")
     return bound.item() if isinstance(bound, Tensor) else bound
 
 
@@ -173,7 +173,7 @@ def _converter(name: str, read: Callable[..., Settings]) -> Converter:
         if isinstance(value, Expanded):
             return Expanded(convert(builder, value.value, *args, **kwargs), value.lengths)
         if not isinstance(value, ValueView):
-            raise UnsupportedOp(f"it uses {name} of something that does not depend on the image")
+            raise UnsupportedOp(f"{name} of a constant is not supported")
         settings, constants = read(value, *args, **kwargs)
         function = FUNCTIONS[settings.get("function", name)]
         slope = {} if function.slope is None else {"slope": function.slope}
@@ -183,15 +183,15 @@ def _converter(name: str, read: Callable[..., Settings]) -> Converter:
     return convert
 
 
-def _compute_table(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
+def _compute_lookup(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
     (x,), table = inputs, constants["table"]
-    return table[np.arange(len(table)), x] if step.settings["by_channel"] else table[0][x]
+    return table[np.arange(len(table)), x] if step.settings["per_channel"] else table[0][x]
 
 
-_TABLE = Kernel(
-    "table",
-    "look_up({values}, {by_channel}, {table}, {output})",
-    _compute_table,
+_LOOKUP = Kernel(
+    "lookup",
+    "lookup({values}, {per_channel}, {table}, {output})",
+    _compute_lookup,
     in_place=True,
     elementwise=True,
 )
@@ -215,7 +215,7 @@ def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
 def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     read = builder.qparams[op.inputs[0]]
     function = FUNCTIONS[op.attributes["function"]]
-    # Half a level: a range that ends at a bound may end a little beyond by its rounded scale.
+    # Half a step: the rounded scale may extend a range slightly beyond its bound.
     bounds = function.clamps_to
     if bounds and read.zero_point == 0 and read.highest <= bounds[1] + read.scale / 2:
         builder.keep(op)
@@ -224,13 +224,13 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     qparams = builder.choose(op.name)
     if function.lower_int8(builder, op):
         return
-    by_channel = bool(op.constants)
-    # The activation alone, of as many images as there are bytes, (256, C).
-    x = torch.from_numpy(np.tile(read.values()[:, None], (1, op.shape[0] if by_channel else 1)))
+    per_channel = bool(op.constants)
+    # The activation of all 256 values, as a batch (256, C).
+    x = torch.from_numpy(np.tile(read.values()[:, None], (1, op.shape[0] if per_channel else 1)))
     constants = {role: torch.from_numpy(builder.constant(op, role)) for role in op.constants}
     outputs = _run(op, [x if constants else x.float()], constants).double().numpy()
     table = builder.store(f"{op.name}.table", qparams.quantize(outputs).T.astype(np.uint8))
-    builder.add(op, _TABLE, {"by_channel": by_channel}, table=table)
+    builder.add(op, _LOOKUP, {"per_channel": per_channel}, table=table)
 
 
 def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
@@ -245,11 +245,11 @@ def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
 _CONVERTERS = {name: _converter(name, each.read) for name, each in FUNCTIONS.items()}
 _CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
 _CONVERTERS |= dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp))
-# `function`, and its `slope` or constant slope (C,) where it has one.
+# Attributes: function, slope if any. Constant: slope (C,) of prelu.
 ACTIVATION = Operator(
     kind="activation",
     run=_run,
-    kernel=_TABLE,
+    kernel=_LOOKUP,
     onnx=_write_onnx,
     converters=_CONVERTERS,
     accepts_expanded=_CONVERTERS.keys(),

@@ -1,4 +1,4 @@
-"""ATen operators that are none in a graph: they move axes, cast, or become other operators."""
+"""ATen operators without a graph operator: they permute axes, cast, or map to other operators."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def _view(builder: GraphBuilder, value: Any, shape: Sequence[int]) -> Any:
     atoms = [axis for group in value.axes[1:] for axis in group if sizes[axis] > 1]
     lengths = list(shape)
     if lengths[0] not in (BATCH, -1):
-        raise UnsupportedOp("it uses a view that mixes the images of a batch")
+        raise UnsupportedOp("a view that changes the batch dimension is not supported")
     if -1 in lengths:
         total = BATCH * prod(sizes[axis] for axis in atoms)
         lengths[lengths.index(-1)] = total // -prod(lengths)
         if lengths[0] != BATCH:
-            raise UnsupportedOp("it uses a view that mixes the images of a batch")
+            raise UnsupportedOp("a view that changes the batch dimension is not supported")
     groups: list[tuple[str, ...]] = [()]
     for length in lengths[1:]:
         group: list[str] = []
         while prod(sizes[axis] for axis in group) < length and atoms:
             group.append(atoms.pop(0))
         if prod(sizes[axis] for axis in group) != length:
-            raise UnsupportedOp("it uses a view that takes channels or places apart")
+            raise UnsupportedOp("a view that splits channels, rows or columns is not supported")
         groups.append(tuple(group))
     if atoms:
-        raise UnsupportedOp("it uses a view that takes channels or places apart")
+        raise UnsupportedOp("a view that splits channels, rows or columns is not supported")
     return _with_axes(value, groups)
 
 
@@ -61,7 +61,7 @@ def _permute(builder: GraphBuilder, value: Any, order: Sequence[int]) -> Any:
         return value.permute(*order)
     axes = [value.axes[dim] for dim in order]
     if order[0] % len(order) != 0:
-        raise UnsupportedOp("it exchanges the images of a batch with something else")
+        raise UnsupportedOp("permuting the batch dimension is not supported")
     return _with_axes(value, axes)
 
 
@@ -91,7 +91,7 @@ def _unsqueeze(builder: GraphBuilder, value: Any, dim: int) -> Any:
     axes = list(value.axes)
     index = dim % (len(axes) + 1)
     if index == 0:
-        raise UnsupportedOp("it puts a dimension in front of the batch")
+        raise UnsupportedOp("adding a dimension before the batch dimension is not supported")
     axes.insert(index, ())
     return _with_axes(value, axes)
 
@@ -103,7 +103,7 @@ def _expand(
         return value.expand(*lengths)
     old = tuple(value.shape) if isinstance(value, Tensor) else (BATCH, *value.lengths)
     if isinstance(value, ValueView) and len(old) != len(lengths):
-        raise UnsupportedOp("it puts a dimension in front of the batch")
+        raise UnsupportedOp("adding a dimension before the batch dimension is not supported")
     old = (1,) * (len(lengths) - len(old)) + old
     new = tuple(o if length == -1 else length for o, length in zip(old, lengths, strict=True))
     if new == old:
@@ -117,7 +117,7 @@ def _select(builder: GraphBuilder, value: Any, dim: int, index: int) -> Any:
     if isinstance(value, Tensor):
         return value.select(dim, index)
     if dim % len(value.axes) == 0 or value.lengths[dim % len(value.axes) - 1] != 1:
-        raise UnsupportedOp("it takes one channel, row or image out of several")
+        raise UnsupportedOp("selecting one channel, row, column or image is not supported")
     return _squeeze(builder, value, dim)
 
 
@@ -131,42 +131,44 @@ def _cast(
     if isinstance(value, Tensor):
         return value.to(dtype or value.dtype)
     if dtype not in (None, torch.float32, torch.float64):
-        raise UnsupportedOp(f"it uses a cast to {str(dtype).removeprefix('torch.')}")
+        raise UnsupportedOp(f"a cast to {str(dtype).removeprefix('torch.')} is not supported")
     return value
 
 
 def _pad(
-    builder: GraphBuilder, value: Any, around: Sequence[int], fill: float | None = 0.0
+    builder: GraphBuilder, value: Any, pads: Sequence[int], fill: float | None = 0.0
 ) -> ValueView:
-    inner = as_map(value, "a padding")
-    if fill or any(around[6:]):
-        raise UnsupportedOp("it uses a padding with something else than zeros around the map")
-    if any(around[4:]):
-        inner = _pad_channels(builder, inner, *around[4:6])
-    return pad_map(builder, inner, *(*around, 0, 0, 0, 0)[:4])
+    inner = as_map(value, "padding")
+    if fill or any(pads[6:]):
+        raise UnsupportedOp(
+            "padding is supported with zeros around rows, columns and channels only"
+        )
+    if any(pads[4:]):
+        inner = _pad_channels(builder, inner, *pads[4:6])
+    return pad_map(builder, inner, *(*pads, 0, 0, 0, 0)[:4])
 
 
 def _pad_by_mode(
     builder: GraphBuilder,
     value: Any,
-    around: Sequence[int],
+    pads: Sequence[int],
     mode: str = "constant",
     fill: float | None = None,
 ) -> ValueView:
     if mode != "constant":
-        raise UnsupportedOp(f"it uses padding by {mode}")
-    return _pad(builder, value, around, fill)
+        raise UnsupportedOp(f"padding mode {mode!r} is not supported, only 'constant'")
+    return _pad(builder, value, pads, fill)
 
 
 def _pad_channels(builder: GraphBuilder, value: ValueView, before: int, after: int) -> ValueView:
-    """Channels of zeros in front and behind, as a convolution of 1x1; negative ones crop."""
+    """Zero channels before and after, as a 1x1 convolution; negative numbers crop."""
     taps = F.pad(torch.eye(value.shape[0]), (0, 0, before, after))
     settings = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
     constants = {"weight": taps[:, :, None, None], "bias": torch.zeros(len(taps))}
     return builder.add(CONV, [value], (len(taps), *value.shape[1:]), settings, constants)
 
 
-# What reads an Expanded value and leaves it as it is.
+# Operators that return an Expanded value unchanged.
 IDENTITIES = ("clone", "contiguous", "alias", "detach", "_to_copy")
 CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("view", "_unsafe_view", "reshape"), _view),

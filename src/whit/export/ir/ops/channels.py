@@ -23,7 +23,7 @@ from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier
 
 
 def repeat_channel(builder: GraphBuilder, value: ValueView, channels: int) -> ValueView:
-    """Return a map or a vector of one channel as one of several that are equal."""
+    """Return a map or vector of one channel repeated to several channels."""
     shape = (channels, *value.shape[1:])
     axes = Layout.MAP if len(value.shape) == 3 else Layout.BY_CHANNEL
     return builder.add(CONCAT, [value] * channels, shape, axes=axes)
@@ -31,7 +31,7 @@ def repeat_channel(builder: GraphBuilder, value: ValueView, channels: int) -> Va
 
 def _concat(builder: GraphBuilder, values: Sequence[Any], dim: int = 0) -> ValueView:
     if not all(isinstance(value, ValueView) for value in values):
-        raise UnsupportedOp("it uses cat with something that does not depend on the image")
+        raise UnsupportedOp("cat with a constant is not supported")
     at = dim % len(values[0].axes)
     if any(value.axes != Layout.MAP for value in values):
         is_vector = len(values[0].axes) == 2
@@ -39,9 +39,9 @@ def _concat(builder: GraphBuilder, values: Sequence[Any], dim: int = 0) -> Value
         values = [convert(value) for value in values]
     axes = values[0].axes
     if axes[at] != ("C",) or any(value.axes != axes for value in values):
-        raise UnsupportedOp("it uses cat along something else than the channels")
+        raise UnsupportedOp("cat is supported along channels only")
     if any(value.shape[1:] != values[0].shape[1:] for value in values):
-        raise UnsupportedOp("it uses cat of maps of different sizes")
+        raise UnsupportedOp("cat of maps of different height or width is not supported")
     shape = (sum(value.shape[0] for value in values), *values[0].shape[1:])
     return builder.add(CONCAT, values, shape, axes=axes)
 
@@ -50,7 +50,7 @@ def _split(
     builder: GraphBuilder, value: Any, size: int | Sequence[int], dim: int = 0
 ) -> list[ValueView]:
     if not isinstance(value, ValueView) or value.axes[dim % len(value.axes)] != ("C",):
-        raise UnsupportedOp("it uses split along something else than the channels")
+        raise UnsupportedOp("split is supported along channels only")
     channels = value.shape[0]
     sizes = size if not isinstance(size, int) else [size] * -(-channels // size)
     ends = zip(accumulate(sizes), sizes, strict=True)
@@ -61,7 +61,7 @@ def _slice(
     builder: GraphBuilder, value: Any, dim: int = 0, start: Any = 0, stop: Any = None, step: int = 1
 ) -> Any:
     if isinstance(value, Tensor):
-        raise UnsupportedOp("it cuts a constant")
+        raise UnsupportedOp("slicing a constant is not supported")
     group = value.axes[dim % len(value.axes)]
     size = prod(value.sizes[axis] for axis in group)
     first = 0 if start is None else min(size, start if start >= 0 else max(0, size + start))
@@ -75,11 +75,11 @@ def _slice(
         settings = {"kernel": (1, 1), "stride": strides, "padding": (0, 0), "dilation": (1, 1)}
         return builder.add(MAX_POOL, [cropped], (cropped.shape[0], *sides), settings)
     if step != 1 or last <= first or group not in (("C",), ("H",), ("W",)):
-        raise UnsupportedOp("it cuts something else than a range of channels, rows or columns")
+        raise UnsupportedOp("slicing is supported for ranges of channels, rows or columns only")
     if group != ("C",):
         ends = (-first, last - size)
-        around = (0, 0, *ends) if group == ("H",) else (*ends, 0, 0)
-        cropped = pad_map(builder, as_map(value, "a padding"), *around)
+        pads = (0, 0, *ends) if group == ("H",) else (*ends, 0, 0)
+        cropped = pad_map(builder, as_map(value, "padding"), *pads)
         return ValueView(cropped.name, cropped.shape, value.axes)
     shape = (last - first, *value.shape[1:])
     return builder.add(SLICE, [value], shape, {"start": first, "stop": last}, axes=value.axes)
@@ -95,24 +95,24 @@ def _lower_concat_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     factors = np.array([each.scale / qparams.scale for each in read])
     offsets = np.full(len(read), float(qparams.zero_point))
     excess = np.array([each.zero_point for each in read], np.int64)
-    numbers = quantize_multiplier(op.name, factors, offsets, BYTE_RANGE, excess)
-    settings = {"factors": numbers.factors.tolist(), "offsets": numbers.offsets.tolist()}
-    settings["shift"] = numbers.shift
+    multiplier = quantize_multiplier(op.name, factors, offsets, BYTE_RANGE, excess)
+    settings = {"factors": multiplier.factors.tolist(), "offsets": multiplier.offsets.tolist()}
+    settings["shift"] = multiplier.shift
     builder.add(op, _CONCAT_INT8, settings)
 
 
 _CONCAT_INT8 = Kernel(
     "concat",
-    "put({values}, {scalars}, {output}, {first}, {outputs})",
+    "concat({values}, {scalars}, {output}, {first}, {outputs})",
     _compute_concat,
-    helpers=("settle",),
+    helpers=("requantize",),
     elementwise=True,
     per_input=True,
 )
 CONCAT = Operator(
     kind="concat",
     run=lambda op, inputs, constants: torch.cat(inputs, 1),
-    kernel=Kernel("concat", "put({values}, {output}, {first}, {outputs})", per_input=True),
+    kernel=Kernel("concat", "concat({values}, {output}, {first}, {outputs})", per_input=True),
     onnx="Concat",
     onnx_attributes=lambda op: {"axis": 1},
     converters={"cat": _concat},
@@ -122,19 +122,19 @@ CONCAT = Operator(
 
 def _write_slice(writer: OnnxWriter, op: Operation) -> None:
     bounds = (
-        writer.array(f"place:{op.attributes[side]}", [op.attributes[side]], np.int64)
+        writer.array(f"index:{op.attributes[side]}", [op.attributes[side]], np.int64)
         for side in ("start", "stop")
     )
     writer.node("Slice", op.name, *op.inputs, *bounds, writer.array("axes:C", [1], np.int64))
 
 
-# Channels `start` to `stop`.
+# Attributes start, stop: a half-open range of channels.
 SLICE = Operator(
     kind="slice",
     run=lambda op, inputs, constants: inputs[0][:, op.attributes["start"] : op.attributes["stop"]],
     kernel=Kernel(
         "slice",
-        "take({input}, {pixels}, {start}, {pitch}, {output}, {outputs})",
+        "slice({input}, {pixels}, {start}, {in_channels}, {output}, {outputs})",
         lambda step, inputs, _: inputs[0][..., step.settings["start"] : step.settings["stop"]],
         "slice.c",
         in_place=True,
@@ -143,6 +143,9 @@ SLICE = Operator(
     onnx=_write_slice,
     converters={"slice": _slice, "split": _split, "split_with_sizes": _split},
     keeps_range=True,
-    settings=lambda graph, op: {**op.attributes, "pitch": graph.value_shape(op.inputs[0])[0]},
+    settings=lambda graph, op: {
+        **op.attributes,
+        "in_channels": graph.value_shape(op.inputs[0])[0],
+    },
 )
 OPERATORS = (CONCAT, SLICE)

@@ -1,4 +1,4 @@
-"""Sums, differences and products of two values, or of one and a constant; softmax."""
+"""Addition, subtraction and multiplication of two values or a value and a constant; softmax."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from whit.export.program import Ints, Kernel, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier, scalar_multiplier
 
-_CALL = "({input}, {other}, {by_channel}, {pixels}, {channels}, "
+_CALL = "({input}, {other}, {per_channel}, {pixels}, {channels}, "
 
 
 def _is_number(value: Any) -> bool:
@@ -39,11 +39,11 @@ def _run(op: Operation, inputs: list[Tensor], constants: Constants) -> Tensor:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Binary(Operator):
-    """Of two values of one shape; a vector (C,) counts for every pixel of a map.
+    """A binary operator; a vector (C,) is broadcast over the pixels of a map.
 
-    function: of two tensors or numbers.
-    as_scale: returns the scale and offset that a constant (C,) is as the second of the two.
-    exchange: returns the value of b and a where their order matters.
+    function: takes two tensors or numbers.
+    as_scale: returns the scale and offset equivalent to a constant second operand (C,).
+    exchange: for an operator that is not commutative: returns its value with operands exchanged.
     """
 
     function: Callable[[Any, Any], Any]
@@ -51,7 +51,7 @@ class Binary(Operator):
     exchange: Callable[[GraphBuilder, ValueView, Any], ValueView] | None = None
     run: Callable[[Operation, list[Tensor], Constants], Tensor] = _run
     settings: Callable[[Graph, Operation], dict[str, Any]] = lambda graph, op: {
-        "by_channel": graph.value_shape(op.inputs[1]) != op.shape
+        "per_channel": graph.value_shape(op.inputs[1]) != op.shape
     }
 
     def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
@@ -78,16 +78,16 @@ class Binary(Operator):
         return (self.exchange or self.by_constant)(builder, b, a)
 
     def of_any(self, builder: GraphBuilder, a: ValueView, b: Any) -> ValueView:
-        """Return the operation of a value and another, or a constant."""
+        """Apply it to a value and another value or a constant."""
         of_two = self.of_values if isinstance(b, ValueView) else self.by_constant
         return of_two(builder, a, b)
 
     def _unexpanded(self, value: Any, other: Any) -> Any:
-        """Return a value that was expanded to the size of the other as it was before."""
+        """Undo the expansion of a value to the size of the other operand."""
         if not isinstance(value, Expanded):
             return value
         if not isinstance(other, ValueView) or value.lengths != other.lengths:
-            raise UnsupportedOp(f"it uses {self.kind} of two values of different shapes")
+            raise UnsupportedOp(f"{self.kind} of these two shapes is not supported")
         return value.value
 
     def of_values(self, builder: GraphBuilder, a: ValueView, b: ValueView) -> ValueView:
@@ -105,27 +105,31 @@ class Binary(Operator):
             return (self.exchange or self.of_values)(builder, b, a)
         if a.is_map and b.axes == Layout.BY_CHANNEL and a.shape[0] == b.shape[0]:
             return builder.add(self, [a, b], a.shape)
-        raise UnsupportedOp(f"it uses {self.kind} of two values of different shapes")
+        raise UnsupportedOp(f"{self.kind} of these two shapes is not supported")
 
     def by_constant(self, builder: GraphBuilder, value: ValueView, by: Any) -> ValueView:
         channels = value.shape[0]
-        if isinstance(by, Tensor):  # what was expanded is one number many times
+        if isinstance(by, Tensor):  # an expanded dimension has stride 0
             by = by[tuple(slice(0, 1 if stride == 0 else None) for stride in by.stride())]
         constant = torch.as_tensor(by, dtype=torch.float64)
         if constant.ndim > len(value.axes):
-            why = "by a constant of more dimensions than the value"
-            raise UnsupportedOp(f"it uses {self.kind} {why}")
+            why = "a constant of more dimensions than the value"
+            raise UnsupportedOp(f"{self.kind} with {why} is not supported")
         if constant.numel() > 1:
             at = next((dim for dim, group in enumerate(value.axes) if group == ("C",)), None)
             if at is None:
-                raise UnsupportedOp(f"it uses {self.kind} by a constant over merged dimensions")
+                raise UnsupportedOp(
+                    f"{self.kind} with a constant over merged dimensions is not supported"
+                )
             shape = (1,) * (len(value.axes) - constant.ndim) + tuple(constant.shape)
             if any(size > 1 for dim, size in enumerate(shape) if dim != at):
-                why = "by a constant that differs from place to place"
-                raise UnsupportedOp(f"it uses {self.kind} {why}")
+                why = "a constant that varies over rows or columns"
+                raise UnsupportedOp(f"{self.kind} with {why} is not supported")
         broadcasts = constant.numel() > channels  # one channel becomes several
         if broadcasts and value.axes != Layout.MAP:
-            raise UnsupportedOp(f"it uses {self.kind} of one number by several")
+            raise UnsupportedOp(
+                f"{self.kind} that broadcasts one channel to several is not supported"
+            )
         constant = constant.flatten().expand(max(channels, constant.numel())).clone()
         scale, offset = self.as_scale(constant)
         if broadcasts:
@@ -134,22 +138,24 @@ class Binary(Operator):
 
 
 def _float_kernel(kind: str, sign: str) -> Kernel:
-    words = {"kind": kind, "sign": sign}
+    words = {"kind": kind, "operator": sign}
     return Kernel(kind, kind + _CALL + "{output})", None, "float/binary.c", words, in_place=True)
 
 
 def _int8_kernel(kind: str, compute: Callable[[Ints, Ints, Mapping[str, Any]], Ints]) -> Kernel:
     def of_step(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
         a, b = inputs
-        b = b.reshape(len(b), 1, 1, -1) if step.settings["by_channel"] else b
+        b = b.reshape(len(b), 1, 1, -1) if step.settings["per_channel"] else b
         return compute(a, b, step.settings)
 
-    call, helpers = kind + _CALL + "{scalars}, {output})", ("settle",)
+    call, helpers = kind + _CALL + "{scalars}, {output})", ("requantize",)
     return Kernel(kind, call, of_step, helpers=helpers, in_place=True, elementwise=True)
 
 
 _ADD_INT8 = _int8_kernel("add", lambda a, b, s: a * s["factor_a"] + b * s["factor_b"] + s["offset"])
-_MULTIPLY_INT8 = _int8_kernel("multiply", lambda a, b, s: (a - s["zero_a"]) * (b - s["zero_b"]))
+_MULTIPLY_INT8 = _int8_kernel(
+    "multiply", lambda a, b, s: (a - s["zero_point_a"]) * (b - s["zero_point_b"])
+)
 
 
 def _lower_sum_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
@@ -157,16 +163,16 @@ def _lower_sum_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     qparams = builder.choose(op.name)
     sign = 1 if op.operator is ADD else -1
     factors = np.array([a.scale, sign * b.scale]) / qparams.scale
-    # Two products in one sum: both bounds are met by twice a byte's.
+    # The sum of two products: twice the range of one byte bounds it.
     bounds = (BYTE_RANGE[0], 2 * BYTE_RANGE[1])
-    numbers = quantize_multiplier(op.name, factors, np.zeros(2), bounds)
-    factor_a, factor_b = numbers.factors.tolist()
-    zero = (qparams.zero_point << numbers.shift) + (1 << (numbers.shift - 1))
+    multiplier = quantize_multiplier(op.name, factors, np.zeros(2), bounds)
+    factor_a, factor_b = multiplier.factors.tolist()
+    zero = (qparams.zero_point << multiplier.shift) + (1 << (multiplier.shift - 1))
     settings = {
         "factor_a": factor_a,
         "factor_b": factor_b,
         "offset": zero - factor_a * a.zero_point - factor_b * b.zero_point,
-        "shift": numbers.shift,
+        "shift": multiplier.shift,
     }
     builder.add(op, _ADD_INT8, settings | op.operator.settings(builder.graph, op))
 
@@ -176,7 +182,7 @@ def _lower_product_int8(builder: QuantizedProgramBuilder, op: Operation) -> None
     qparams, highest = builder.choose(op.name), 255 * 255
     factor = a.scale * b.scale / qparams.scale
     settings = scalar_multiplier(op.name, factor, qparams.zero_point, -highest, highest)
-    zeros = {"zero_a": a.zero_point, "zero_b": b.zero_point}
+    zeros = {"zero_point_a": a.zero_point, "zero_point_b": b.zero_point}
     builder.add(op, _MULTIPLY_INT8, settings | zeros | op.operator.settings(builder.graph, op))
 
 
@@ -186,15 +192,15 @@ def _subtract_from(builder: GraphBuilder, b: ValueView, a: Any) -> ValueView:
 
 def _power(builder: GraphBuilder, value: Any, exponent: Any = 2) -> Any:
     if exponent != 2:
-        raise UnsupportedOp(f"it uses a power of {exponent}")
+        raise UnsupportedOp(f"a power with exponent {exponent} is not supported, only 2")
     return MULTIPLY.convert(builder, value, value)
 
 
 def _divide(builder: GraphBuilder, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
     if rounding_mode is not None:
-        raise UnsupportedOp(f"it uses division with rounding by {rounding_mode}")
+        raise UnsupportedOp(f"division with rounding_mode={rounding_mode!r} is not supported")
     if isinstance(b, ValueView):
-        raise UnsupportedOp("it divides by a value that depends on the image")
+        raise UnsupportedOp("division is supported by constants only")
     if not isinstance(a, ValueView):
         return a / b
     return MULTIPLY.by_constant(builder, a, 1 / torch.as_tensor(b, dtype=torch.float64))
@@ -245,9 +251,9 @@ MULTIPLY: Binary = Binary(
 def _softmax(kind: str, function: Callable[[Tensor, int], Tensor], onnx: str) -> Operator:
     def convert(builder: GraphBuilder, value: Any, dim: int, *settings: Any) -> ValueView:
         if not isinstance(value, ValueView) or value.axes[dim % len(value.axes)] != ("C",):
-            raise UnsupportedOp(f"it uses {kind} over something else than the classes")
+            raise UnsupportedOp(f"{kind} is supported over the classes only")
         if prod(value.shape) != value.shape[0]:
-            raise UnsupportedOp(f"it uses {kind} at each place of a map")
+            raise UnsupportedOp(f"{kind} at each pixel of a map is not supported")
         vector = builder.as_vector(value)
         return builder.add(softmax, [vector], vector.shape, axes=value.axes)
 

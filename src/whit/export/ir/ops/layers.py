@@ -1,4 +1,4 @@
-"""Layers with weights: convolutions and linear layers."""
+"""Layers with weights: convolutional and fully connected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from whit.export.ir.ops.values import (
     window_positions,
 )
 from whit.export.onnx import OnnxWriter
-from whit.export.program import OUTSIDE, Array, Ints, Kernel, ProgramBuilder, Step
+from whit.export.program import ZEROS, Array, Ints, Kernel, ProgramBuilder, Step
 from whit.export.quantization.builder import LOGITS, QuantizedProgramBuilder, QuantizedWeights
 from whit.export.quantization.calibration import quantize_weights
 from whit.export.quantization.fixed_point import quantize_multiplier
@@ -34,7 +34,7 @@ from whit.export.quantization.reference import matmul, window_taps
 
 
 def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
-    """Add one step for a layer and a `scale` that alone reads it."""
+    """Add one step for a layer, merged with a `scale` that is its only consumer."""
     graph, layer = builder.graph, op.operator
     assert isinstance(layer, Layer)
     name, weight_name, bits = op.name, op.constants["weight"], graph.bits
@@ -50,19 +50,19 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
         name = consumer.name
         builder.absorbed.add(name)
     read = builder.qparams[op.inputs[0]]
-    rows = weights.numbers.reshape(len(weights.numbers), -1).astype(np.int64)
+    rows = weights.values.reshape(len(weights.values), -1).astype(np.int64)
     bounds = (255 * np.minimum(rows, 0).sum(1), 255 * np.maximum(rows, 0).sum(1))
     excess = read.zero_point * rows.sum(1)
     factors = read.scale * weights.scales.astype(np.float64) * gain
     logits_kernel = layer.logits_kernel if name == builder.output else None
     qparams = LOGITS if logits_kernel else builder.choose(name)
     factors, offsets = factors / qparams.scale, bias / qparams.scale + qparams.zero_point
-    numbers = quantize_multiplier(
+    multiplier = quantize_multiplier(
         name, factors, offsets, bounds, excess, rounded=not logits_kernel, bits=bits
     )
-    names = builder.store_multiplier(name, numbers)
-    kernel, settings, stored, array = layer.layout(graph, op, weights.numbers, True)
-    settings |= {"zero": read.zero_point, **numbers.channel_settings()}
+    names = builder.store_multiplier(name, multiplier)
+    kernel, settings, stored, array = layer.layout(graph, op, weights.values, True)
+    settings |= {"zero_point": read.zero_point, **multiplier.channel_settings()}
     names["weight"] = builder.store(stored, array)
     builder.add(op, logits_kernel or kernel, settings, name, **names)
 
@@ -77,12 +77,12 @@ def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layer(Operator):
-    """A sum of products by constant weight (O, ...), plus constant bias (O,).
+    """A layer with constants weight (O, ...) and bias (O,).
 
-    scale_inputs: returns the weight and bias that read x where others read x * scale + offset.
-    layout: returns the kernel of a step, its settings, and its weights' name and layout in memory,
-        in int8 or not.
-    logits_kernel: of the last layer in int8.
+    scale_inputs: returns weight and bias that absorb a scale and offset of the input.
+    layout: returns the kernel of a step, its settings, and the name and memory layout of its
+        weights, for int8 or float32.
+    logits_kernel: the int8 kernel of the last layer.
     """
 
     scale_inputs: Callable[[Operation, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -96,12 +96,14 @@ def linear(
     builder: GraphBuilder, vector: Any, weight: Tensor, bias: Tensor | None = None
 ) -> ValueView:
     if not isinstance(vector, ValueView) or not isinstance(weight, Tensor):
-        raise UnsupportedOp("it uses a product of two values that depend on the image")
+        raise UnsupportedOp("a matrix product of two activations is not supported")
     if len(vector.axes) != 2 or vector.axes[0]:
-        raise UnsupportedOp("it uses a linear layer at each place of a map")
+        raise UnsupportedOp(
+            "a linear layer at each pixel of a map is not supported; use a 1x1 convolution"
+        )
     order = vector.axes[1]
     natural = [axis for axis in "CHW" if axis in order]
-    if list(order) != natural:  # flattened in another order: the columns move instead
+    if list(order) != natural:  # flattened in another order: permute the columns instead
         sizes = [vector.sizes[axis] for axis in order]
         by_axis = weight.view(len(weight), *sizes)
         weight = by_axis.permute(0, *(1 + order.index(axis) for axis in natural)).flatten(1)
@@ -129,18 +131,18 @@ def _compute_linear(step: Step, inputs: list[Ints], constants: Mapping[str, Ints
 
 _LINEAR_CALL = "({input}, {count}, {weight}, {vectors}, {output}, {outputs})"
 _LINEAR_INT8 = Kernel(
-    "linear", "linear{suffix}" + _LINEAR_CALL, _compute_linear, helpers=("settle",)
+    "linear", "linear{suffix}" + _LINEAR_CALL, _compute_linear, helpers=("requantize",)
 )
-# Constants weight (K, N) and bias (K,); reads a vector.
+# Constants weight (K, N), bias (K,). Input: a vector (N,).
 LINEAR: Layer = Layer(
     kind="linear",
     run=lambda op, inputs, constants: F.linear(inputs[0], constants["weight"], constants["bias"]),
     kernel=Kernel("linear", "linear({input}, {count}, {weight}, {bias}, {output}, {outputs})"),
     logits_kernel=Kernel(
-        "linear_scores",
-        "linear_scores{suffix}" + _LINEAR_CALL,
+        "linear_logits",
+        "linear_logits{suffix}" + _LINEAR_CALL,
         _compute_linear,
-        helpers=("score_of",),
+        helpers=("logit_of",),
     ),
     onnx=_write_linear,
     converters={"linear": linear, "addmm": _addmm, "mm": _matmul, "matmul": _matmul},
@@ -153,14 +155,14 @@ LINEAR: Layer = Layer(
 )
 
 
-def pad_map(builder: GraphBuilder, value: ValueView, *around: int) -> ValueView:
-    """Return a map padded by zeros left, right, above and below; negative numbers crop."""
-    if not any(around):
+def pad_map(builder: GraphBuilder, value: ValueView, *pads: int) -> ValueView:
+    """Return a map with zero padding left, right, top and bottom; negative numbers crop."""
+    if not any(pads):
         return value
-    left, right, top, bottom = around
+    left, right, top, bottom = pads
     channels, height, width = value.shape
     shape = (channels, height + top + bottom, width + left + right)
-    return builder.add(PAD, [value], shape, {"around": around})
+    return builder.add(PAD, [value], shape, {"pads": pads})
 
 
 def conv(
@@ -174,28 +176,30 @@ def conv(
     groups: int = 1,
 ) -> ValueView:
     if not isinstance(weight, Tensor):
-        raise UnsupportedOp("it uses a convolution whose weights depend on the image")
+        raise UnsupportedOp("a convolution with weights that are not constant is not supported")
     kernel, strides, dilations = weight.shape[2:], pair(stride, 1), pair(dilation, 1)
-    around = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
+    total = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
     if padding == "valid":
         padding = 0
     if is_channel_vector(image):
-        half = (around[0] // 2, around[1] // 2)
+        half = (total[0] // 2, total[1] // 2)
         pads = half if padding == "same" else pair(padding, 0)
         sizes = zip(kernel, strides, pads, dilations, strict=True)
         if padding != "same" and any(window_positions(1, *each) != 1 for each in sizes):
-            raise UnsupportedOp("it uses a convolution with padding of a map of 1x1")
+            raise UnsupportedOp(
+                "a convolution of a 1x1 map with padding is supported only if its output is 1x1"
+            )
         taps = _center_taps(weight, pads, dilations, groups)
         vector = linear(builder, replace(image, axes=Layout.VECTOR), taps, bias)
         return replace(vector, axes=Layout.BY_CHANNEL)
     value = as_map(image, "a convolution")
     if padding == "same":
-        if any(total % 2 for total in around):
-            # As torch does it: the odd zero stands behind.
-            left, top = around[1] // 2, around[0] // 2
-            value = pad_map(builder, value, left, around[1] - left, top, around[0] - top)
-            around = [0, 0]
-        padding = [total // 2 for total in around]
+        if any(size % 2 for size in total):
+            # As in torch, the right and bottom sides get one more.
+            left, top = total[1] // 2, total[0] // 2
+            value = pad_map(builder, value, left, total[1] - left, top, total[0] - top)
+            total = [0, 0]
+        padding = [size // 2 for size in total]
     pads = pair(padding, 0)
     each = zip(value.shape[1:], kernel, strides, pads, dilations, strict=True)
     shape = (len(weight), *(window_positions(*sizes) for sizes in each))
@@ -207,9 +211,9 @@ def conv(
 def _center_taps(
     weight: Tensor, pads: tuple[int, int], dilations: tuple[int, int], groups: int
 ) -> Tensor:
-    """Return the taps (O, C) that meet the only pixel: a convolution of 1x1 is a linear layer."""
+    """Return the taps (O, C) over the only pixel: a convolution of a 1x1 map is a linear layer."""
     (y, y_rest), (x, x_rest) = map(divmod, pads, dilations)
-    if y >= weight.shape[2] or x >= weight.shape[3] or y_rest or x_rest:  # no tap meets it
+    if y >= weight.shape[2] or x >= weight.shape[3] or y_rest or x_rest:  # no tap lies over it
         taps = torch.zeros_like(weight[:, :, 0, 0])
     else:
         taps = weight[:, :, y, x]
@@ -223,7 +227,7 @@ def _scale_conv_inputs(
 ) -> tuple[Tensor, Tensor]:
     groups = op.attributes["groups"]
     outputs = len(weight) // groups
-    # Of each output's group, the channels that it reads.
+    # For each output, the input channels of its group.
     by_scale, by_offset = (
         values.view(groups, 1, -1).expand(groups, outputs, -1).reshape(len(weight), -1, 1, 1)
         for values in (scale, offset)
@@ -232,20 +236,20 @@ def _scale_conv_inputs(
 
 
 def _compute_conv(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    """Tap by tap; weights as (O, KH, KW, C/G)."""
-    taps = [tap for tap, _ in window_taps(step, inputs[0], step.settings["zero"])]
-    reads = constants["weight"].shape[3]
+    """Sum over taps; weights (O, KH, KW, C/groups)."""
+    taps = [tap for tap, _ in window_taps(step, inputs[0], step.settings["zero_point"])]
+    in_channels = constants["weight"].shape[3]
     parts = []
     for group, weights in enumerate(np.split(constants["weight"], step.settings["groups"])):
-        channels = slice(group * reads, (group + 1) * reads)
+        channels = slice(group * in_channels, (group + 1) * in_channels)
         rows = np.concatenate([tap[..., channels] for tap in taps], -1)
         parts.append(matmul(rows, weights.reshape(len(weights), -1)))
     return np.concatenate(parts, -1)
 
 
 def _compute_depthwise(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    """Tap by tap; weights as (KH, KW, C)."""
-    taps = [tap for tap, _ in window_taps(step, inputs[0], step.settings["zero"])]
+    """Sum over taps; weights (KH, KW, C)."""
+    taps = [tap for tap, _ in window_taps(step, inputs[0], step.settings["zero_point"])]
     weights = constants["weight"].reshape(len(taps), -1)
     return np.stack([tap * row for tap, row in zip(taps, weights, strict=True)]).sum(0)  # type: ignore[no-any-return]
 
@@ -253,21 +257,21 @@ def _compute_depthwise(step: Step, inputs: list[Ints], constants: Mapping[str, I
 _CONV = "({input_map}, {window}, {groups}, "
 _DEPTHWISE = "({input_map}, {window}, "
 _KERNELS = {
-    "conv": Kernel("conv", "conv" + _CONV + "{outside}, {weight}, {bias}, {output_map})"),
+    "conv": Kernel("conv", "conv" + _CONV + "{zeros}, {weight}, {bias}, {output_map})"),
     "depthwise": Kernel("depthwise", "depthwise" + _DEPTHWISE + "{weight}, {bias}, {output_map})"),
 }
 _INT8_KERNELS = {
     "conv": Kernel(
         "conv",
-        "conv{suffix}" + _CONV + "{zero}, {weight}, {vectors}, {output_map})",
+        "conv{suffix}" + _CONV + "{zero_point}, {weight}, {vectors}, {output_map})",
         _compute_conv,
-        helpers=("settle", "settle_each", "tile"),
+        helpers=("requantize", "requantize_per_channel", "tile"),
     ),
     "depthwise": Kernel(
         "depthwise",
-        "depthwise{suffix}" + _DEPTHWISE + "{zero}, {weight}, {vectors}, {output_map})",
+        "depthwise{suffix}" + _DEPTHWISE + "{zero_point}, {weight}, {vectors}, {output_map})",
         _compute_depthwise,
-        helpers=("settle", "settle_each"),
+        helpers=("requantize", "requantize_per_channel"),
     ),
 }
 
@@ -275,11 +279,11 @@ _INT8_KERNELS = {
 def _conv_layout(
     graph: Graph, op: Operation, weight: Array, int8: bool
 ) -> tuple[Kernel, dict[str, Any], str, Array]:
-    """Return a convolution's kernel, its settings, and its weights' name and layout.
+    """Return the kernel and settings of a convolution, and the name and layout of its weights.
 
     (O, C/groups, KH, KW) becomes (KH, KW, C) for `depthwise`; for `conv`, (O, KH, KW, C/groups) in
     int8 and (groups, KH, KW, C/groups, O/groups) in float32.
-    Operations that share weights may read them by different kernels.
+    Operations with shared weights may use different kernels, hence different layouts.
     """
     groups: int = op.attributes["groups"]
     kind = "conv"
@@ -291,8 +295,8 @@ def _conv_layout(
         by_group = weight.reshape(groups, -1, *weight.shape[1:])
         array = by_group.transpose(0, 3, 4, 2, 1)
     name = op.constants["weight"] + ("" if groups == 1 else f".{kind}{groups}")
-    outside = OUTSIDE if kind == "conv" and any(op.attributes["padding"]) else "NULL"
-    settings = {**op.attributes, "kernel": weight.shape[2:], "outside": outside}
+    zeros = ZEROS if kind == "conv" and any(op.attributes["padding"]) else "NULL"
+    settings = {**op.attributes, "kernel": weight.shape[2:], "zeros": zeros}
     return (_INT8_KERNELS if int8 else _KERNELS)[kind], settings, name, array
 
 
@@ -312,7 +316,7 @@ def _run_conv(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tenso
     return F.conv2d(inputs[0], constants["weight"], constants["bias"], *settings)
 
 
-# Constants weight (O, C/groups, KH, KW), bias (O,); stride, padding, dilation, groups.
+# Constants weight (O, C/groups, KH, KW), bias (O,). Attributes stride, padding, dilation, groups.
 CONV = Layer(
     kind="conv",
     run=_run_conv,

@@ -1,4 +1,4 @@
-"""What an operator is: everything that the export needs to know of one kind of operation."""
+"""The definition of an operator: everything that the export needs for one kind of operation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Constants = Mapping[str, Tensor]  # by role
 
 
 def lower_float(builder: ProgramBuilder, op: Operation, kernel: Kernel | None = None) -> None:
-    """Add one step by the operator's kernel, or another one."""
+    """Add one step that calls the operator's kernel, or `kernel`."""
     names = {role: builder.store_constant(op, role) for role in op.constants}
     settings = op.operator.settings(builder.graph, op)
     builder.add(op, kernel or op.operator.kernel, settings, **names)
 
 
 def lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
-    """Add one step by the kernel of an operator that keeps the range of its input."""
-    assert op.operator.keeps_range, f"{op.kind} needs a lower_int8 of its own"
+    """Add one step for an operator whose output has the range of its input."""
+    assert op.operator.keeps_range, f"{op.kind} needs its own lower_int8"
     operator, zero = op.operator, builder.keep(op).zero_point
-    settings = {**operator.settings(builder.graph, op), "zero": zero}
+    settings = {**operator.settings(builder.graph, op), "zero_point": zero}
     builder.add(op, operator.int8_kernel or operator.kernel, settings)
 
 
@@ -37,21 +37,23 @@ class Operator:
     """One kind of operation.
 
     kind: its name, also in the JSON of the HTML target.
-    run: returns its output, (N, ...), by PyTorch's functions, from its inputs and constants.
-    kernel, int8_kernel: of its steps; int8_kernel where that is another.
-    onnx: the ONNX operator, with onnx_attributes, or what writes several nodes.
-    converters: by the ATen operator that each reads; they take a GraphBuilder and the arguments as
-        torch.export lists them. They return a ValueView or raise UnsupportedOp.
-    accepts_expanded: ATen operators whose converters read an Expanded value.
-    stem: what the names of its operations begin with; by default its function or kind.
+    run: computes its output (N, ...) with PyTorch from its inputs and constants.
+    kernel, int8_kernel: the kernels of its steps; int8_kernel defaults to kernel.
+    onnx: the ONNX operator, with onnx_attributes, or a function that writes several nodes.
+    converters: by ATen operator; a converter takes a GraphBuilder and the arguments as listed by
+        torch.export, and returns a ValueView or raises UnsupportedOp.
+    accepts_expanded: ATen operators whose converters accept an Expanded value.
+    stem: the prefix of its operations' names; defaults to its function or kind.
     num_macs: returns the multiply-adds of one operation.
-    commutes_with_scale: whether op(x * scale + offset) = op(x) * scale + offset, by channel.
-    fuse: returns the graph with an operation merged into a neighbor; None where it cannot be.
-    needed_range: returns the interval beyond which its inputs change no output in an interval.
-    keeps_range: whether its outputs are inputs or lie between them, so that QuantParams stay.
-    keeps_argmax: whether its largest output is that of its input: an int8 program ends before it.
+    commutes_with_scale: whether op(x * scale + offset) = op(x) * scale + offset per channel.
+    fuse: returns the graph with an operation merged into a neighbor; None if that is impossible.
+    needed_range: returns the input interval outside which inputs do not affect outputs within an
+        output interval.
+    keeps_range: whether outputs stay within the range of the inputs, which share QuantParams.
+    keeps_argmax: whether the argmax of the output is that of the input; int8 programs omit such an
+        operation at the end.
     settings: returns the settings of its steps, by default its attributes.
-    lower_float, lower_int8: add its steps; ModelError where integers could overflow.
+    lower_float, lower_int8: add its steps; raise ModelError if integers could overflow.
     """
 
     kind: str
@@ -74,7 +76,7 @@ class Operator:
     lower_int8: Callable[[QuantizedProgramBuilder, Operation], None] = lower_int8
 
     def write_onnx(self, writer: OnnxWriter, op: Operation) -> None:
-        """Write its nodes; the last one gives the operation's name."""
+        """Write its nodes; the last one has the operation's name."""
         if callable(self.onnx):
             self.onnx(writer, op)
         else:

@@ -1,4 +1,4 @@
-"""Pooling, means and sums of a map."""
+"""Pooling, and means and sums over a map."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _max_pool(
     dilation: Any = 1,
     ceil: bool = False,
 ) -> ValueView:
-    value, dilation = as_map(image, "a pooling"), pair(dilation, 1)
+    value, dilation = as_map(image, "pooling"), pair(dilation, 1)
     return _pool(builder, MAX_POOL, value, kernel, stride, padding, ceil, dilation=dilation)
 
 
@@ -50,15 +50,15 @@ def _avg_pool(
     stride: Any = None,
     padding: Any = 0,
     ceil: bool = False,
-    counts_padding: bool = True,
+    count_include_pad: bool = True,
     divisor: int | None = None,
 ) -> ValueView:
-    value = as_map(image, "a pooling")
+    value = as_map(image, "pooling")
     if divisor is not None:
-        raise UnsupportedOp("it uses avg_pool2d with a divisor of its own")
+        raise UnsupportedOp("avg_pool2d with divisor_override is not supported")
     if pair(kernel, 1) == value.shape[1:] and pair(padding, 0) == (0, 0):
         return _pool(builder, MEAN, value, kernel, stride, padding, ceil)
-    settings = {"counts_padding": counts_padding}
+    settings = {"count_include_pad": count_include_pad}
     return _pool(builder, AVG_POOL, value, kernel, stride, padding, ceil, **settings)
 
 
@@ -76,7 +76,9 @@ def _pool(
     strides = kernels if stride is None or stride == [] else pair(stride, 1)
     each = list(zip(value.shape[1:], kernels, strides, pads, dilation, strict=True))
     if ceil and any((size + 2 * p - d * (k - 1) - 1) % step for size, k, step, p, d in each):
-        raise UnsupportedOp("it uses a pooling with ceil_mode that reaches beyond the map")
+        raise UnsupportedOp(
+            "pooling with ceil_mode is supported only if windows stay within the map"
+        )
     if operator is MEAN:
         return builder.add(MEAN, [value], value.shape[:1], axes=Layout.BY_CHANNEL)
     attributes = {"kernel": kernels, "stride": strides, "padding": pads, **settings}
@@ -90,12 +92,12 @@ def _adaptive(pool: Callable[..., ValueView], *, gives_indices: bool) -> Callabl
         if is_channel_vector(image) and size == (1, 1):
             pooled = image
         else:
-            value = as_map(image, "a pooling")
+            value = as_map(image, "pooling")
             sides = list(zip(value.shape[1:], size, strict=True))
             if any(side % out for side, out in sides):
                 before, after = ("x".join(map(str, each)) for each in (value.shape[1:], size))
-                why = f"of {before} to {after}, whose windows differ in size"
-                raise UnsupportedOp(f"it uses adaptive pooling {why}")
+                why = f"{before} to {after}, whose windows differ in size,"
+                raise UnsupportedOp(f"adaptive pooling from {why} is not supported")
             pooled = pool(builder, value, [side // out for side, out in sides])
         return [pooled, None] if gives_indices else pooled
 
@@ -107,9 +109,9 @@ def _amax(builder: GraphBuilder, image: Any, dims: Any = (), keepdim: bool = Fal
     is_whole_map = {dim % 4 for dim in dims} == {2, 3}
     if is_channel_vector(image) and is_whole_map:
         return ValueView(image.name, image.shape, axes)
-    value = as_map(image, "a largest value")
+    value = as_map(image, "amax")
     if not is_whole_map:
-        raise UnsupportedOp("it uses amax over something else than the whole map")
+        raise UnsupportedOp("amax is supported over the whole map only")
     pooled = builder.as_vector(_max_pool(builder, value, value.shape[1:]))
     return ValueView(pooled.name, pooled.shape, axes)
 
@@ -118,21 +120,21 @@ def _mean(
     builder: GraphBuilder, value: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> ValueView:
     if not isinstance(value, ValueView):
-        raise UnsupportedOp("it uses a mean of something that does not depend on the image")
+        raise UnsupportedOp("mean of a constant is not supported")
     rank = len(value.axes)
     reduced = {dim % rank for dim in ([dims] if isinstance(dims, int) else dims or range(rank))}
     axes = {axis for dim in reduced for axis in value.axes[dim]}
     if 0 in reduced:
-        raise UnsupportedOp("it uses a mean over the images of a batch")
+        raise UnsupportedOp("mean over the batch is not supported")
     rest = {axis for axis in ("H", "W") if value.sizes[axis] > 1 and len(value.shape) == 3} - axes
     if "C" in axes or rest:
-        raise UnsupportedOp("it uses a mean over something else than the whole map")
+        raise UnsupportedOp("mean is supported over the whole map only")
     kept = tuple(
         () if dim in reduced else tuple(axis for axis in group if axis == "C")
         for dim, group in enumerate(value.axes)
         if keepdim or dim not in reduced
     )
-    if len(value.shape) == 1:  # each channel's map is one number already
+    if len(value.shape) == 1:  # each map is one number already
         return ValueView(value.name, value.shape, kept)
     return builder.add(MEAN, [value], value.shape[:1], axes=kept)
 
@@ -140,7 +142,7 @@ def _mean(
 def _sum(
     builder: GraphBuilder, value: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> ValueView:
-    """A sum over the whole map: its mean times the number of pixels."""
+    """A sum over the whole map, as its mean times the number of pixels."""
     mean = _mean(builder, value, dims, keepdim, dtype)
     one = torch.ones(mean.shape[0])
     return add_scale(builder, mean, one * prod(value.shape[1:]), torch.zeros_like(one))
@@ -151,7 +153,7 @@ def _window(op: Operation) -> dict[str, Any]:
     return {"kernel_shape": kernel, "strides": stride, "pads": padding * 2}
 
 
-# kernel, stride, padding, dilation; what lies outside the map never wins.
+# Attributes kernel, stride, padding, dilation. Padding is ignored.
 MAX_POOL = Operator(
     kind="maxpool",
     run=lambda op, inputs, constants: F.max_pool2d(
@@ -180,11 +182,11 @@ MAX_POOL = Operator(
 
 
 def _compute_avg_pool(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> Ints:
-    taps = list(window_taps(step, inputs[0], step.settings["zero"]))
-    counts_padding = step.settings["counts_padding"]
-    counted = np.stack([np.ones_like(inside) if counts_padding else inside for _, inside in taps])
-    sums = (np.stack([tap for tap, _ in taps]) * counted).sum(0)
-    count = counted.sum(0)
+    taps = list(window_taps(step, inputs[0], step.settings["zero_point"]))
+    count_include_pad = step.settings["count_include_pad"]
+    mask = np.stack([np.ones_like(inside) if count_include_pad else inside for _, inside in taps])
+    sums = (np.stack([tap for tap, _ in taps]) * mask).sum(0)
+    count = mask.sum(0)
     return (sums + count // 2) // count  # type: ignore[no-any-return]
 
 
@@ -192,35 +194,35 @@ def _lower_avg_pool_int8(builder: QuantizedProgramBuilder, op: Operation) -> Non
     qparams = builder.keep(op, rounded=True)
     if 255 * prod(op.attributes["kernel"]) >= 2**31:
         raise ModelError(
-            f"{op.name}: cannot be exported in int8: a sum of its window could leave 32 bits."
+            f"{op.name}: cannot be exported in int8: the sum over a window could overflow int32."
         )
-    builder.add(op, _AVG_POOL_INT8, {**op.attributes, "zero": qparams.zero_point})
+    builder.add(op, _AVG_POOL_INT8, {**op.attributes, "zero_point": qparams.zero_point})
 
 
-_AVG_POOL_CALL = "avgpool({input_map}, {window}, {counts_padding}, "
+_AVG_POOL_CALL = "avgpool({input_map}, {window}, {count_include_pad}, "
 _AVG_POOL_INT8 = Kernel(
-    "avgpool", _AVG_POOL_CALL + "{zero}, {output_map})", _compute_avg_pool, in_place=True
+    "avgpool", _AVG_POOL_CALL + "{zero_point}, {output_map})", _compute_avg_pool, in_place=True
 )
-# kernel, stride, padding; what lies outside the map is 0 where `counts_padding`.
+# Attributes kernel, stride, padding, count_include_pad.
 AVG_POOL = Operator(
     kind="avgpool",
     run=lambda op, inputs, constants: F.avg_pool2d(
         *(inputs[0], op.attributes["kernel"], op.attributes["stride"], op.attributes["padding"]),
-        count_include_pad=op.attributes["counts_padding"],
+        count_include_pad=op.attributes["count_include_pad"],
     ),
     kernel=Kernel("avgpool", _AVG_POOL_CALL + "{output_map})", in_place=True),
     onnx="AveragePool",
     onnx_attributes=lambda op: (
-        _window(op) | {"count_include_pad": int(op.attributes["counts_padding"])}
+        _window(op) | {"count_include_pad": int(op.attributes["count_include_pad"])}
     ),
     converters={
         "avg_pool2d": _avg_pool,
         "adaptive_avg_pool2d": _adaptive(_avg_pool, gives_indices=False),
     },
     stem="pool",
-    # A zero of the padding would have to become the offset.
+    # Else padding zeros would have to become the offset.
     commutes_with_scale=lambda op, scale: (
-        op.attributes["padding"] == (0, 0) or not op.attributes["counts_padding"]
+        op.attributes["padding"] == (0, 0) or not op.attributes["count_include_pad"]
     ),
     lower_int8=_lower_avg_pool_int8,
 )
@@ -231,26 +233,26 @@ def _lower_mean_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     is_last = op.name == builder.output
     qparams = LOGITS if is_last else builder.choose(op.name)
     factor, zero = read.scale / pixels / qparams.scale, read.zero_point * pixels
-    numbers = scalar_multiplier(
+    multiplier = scalar_multiplier(
         op.name, factor, qparams.zero_point, 0, 255 * pixels, zero, rounded=not is_last
     )
-    builder.add(op, _MEAN_LOGITS if is_last else _MEAN_INT8, numbers)
+    builder.add(op, _MEAN_LOGITS if is_last else _MEAN_INT8, multiplier)
 
 
 _MEAN_INT8 = Kernel(
     "mean",
     "mean({values}, {scalars}, {output})",
     lambda step, inputs, constants: inputs[0].sum((1, 2)),
-    helpers=("settle",),
+    helpers=("requantize",),
     in_place=True,
 )
 _MEAN_LOGITS = Kernel(
-    "mean_scores",
-    "mean_scores({values}, {scalars}, {output})",
+    "mean_logits",
+    "mean_logits({values}, {scalars}, {output})",
     _MEAN_INT8.compute,
-    helpers=("score_of",),
+    helpers=("logit_of",),
 )
-# Of each channel over its whole map: (C, H, W) to (C,).
+# Global average pooling: (C, H, W) to (C,).
 MEAN = Operator(
     kind="mean",
     run=lambda op, inputs, constants: inputs[0].mean((2, 3)),

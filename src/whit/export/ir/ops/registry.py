@@ -1,6 +1,6 @@
-"""The table of operators, and which converter reads which ATen operator.
+"""The operator table and the converters of ATen operators.
 
-An operator of a new kind is one entry in the OPERATORS of a module below, and its kernels.
+To add an operator, add an entry to OPERATORS of a module below, and its kernels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""x * scale + offset by channel: BatchNorm, constants, and how it is merged into neighbors."""
+"""x * scale + offset per channel: BatchNorm and constants, and their fusion into neighbors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _batch_norm(
     eps: float,
 ) -> list[ValueView]:
     if not isinstance(value, ValueView) or not value.has_channels:
-        raise UnsupportedOp("it uses BatchNorm over dimensions that were exchanged or merged")
+        raise UnsupportedOp("BatchNorm is not supported after channels were permuted or merged")
     scale = (var.double() + eps).rsqrt() * (1 if weight is None else weight.double())
     offset = -mean.double() * scale
     if bias is not None:
@@ -39,7 +39,7 @@ def _batch_norm(
 
 
 def add_scale(builder: GraphBuilder, value: ValueView, scale: Tensor, offset: Tensor) -> ValueView:
-    """Return value * scale + offset, by channel."""
+    """Return value * scale + offset per channel."""
     constants = {"scale": scale, "offset": offset}
     return builder.add(SCALE, [value], value.shape, {}, constants, value.axes)
 
@@ -50,14 +50,14 @@ def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -
 
 
 def _fuse(graph: Graph, op: Operation) -> Graph | None:
-    """Merge it into a neighbor: the layer or scale in front, else the layer behind.
+    """Merge it into a neighbor: the preceding layer or scale, else the following layer.
 
-    Between them may stand operations that commute with it. Weights that several operations share
-    are left alone: each of them would need its own copy.
+    Operations in between must commute with it. Shared weights are left alone, since each operation
+    would need its own copy.
     """
     constants, changed = dict(graph.constants), {}
     scale, offset = (constants[op.constants[role]] for role in ("scale", "offset"))
-    if into := _find_in_front(graph, op, scale):
+    if into := _find_preceding(graph, op, scale):
         roles = ("scale", "offset") if into.operator is SCALE else ("weight", "bias")
         factor, term = (constants[into.constants[role]] for role in roles)
         merged = factor * scale.view(-1, *(1,) * (factor.ndim - 1)), term * scale + offset
@@ -65,7 +65,7 @@ def _fuse(graph: Graph, op: Operation) -> Graph | None:
             into = changed[into.name] = replace(
                 into, constants={role: f"{into.name}.{role}" for role in roles}
             )
-    elif into := _find_behind(graph, op, scale):
+    elif into := _find_following(graph, op, scale):
         roles = ("weight", "bias")
         weight, bias = (constants[into.constants[role]] for role in roles)
         assert isinstance(into.operator, Layer)
@@ -81,8 +81,8 @@ def _uses_constants_alone(graph: Graph, op: Operation) -> bool:
     return all(users[name] == 1 for name in op.constants.values())
 
 
-def _find_in_front(graph: Graph, op: Operation, scale: Tensor) -> Operation | None:
-    """Return the layer or scale in front of a scale that can take it over."""
+def _find_preceding(graph: Graph, op: Operation, scale: Tensor) -> Operation | None:
+    """Return the preceding layer or scale that can absorb a scale, if any."""
     producers = {each.name: each for each in graph.operations}
     consumers = graph.consumers()
     (name,) = op.inputs
@@ -96,18 +96,19 @@ def _find_in_front(graph: Graph, op: Operation, scale: Tensor) -> Operation | No
     return None
 
 
-def _find_behind(graph: Graph, op: Operation, scale: Tensor) -> Operation | None:
-    """Return the convolution without padding or linear layer behind a scale that can take it over.
+def _find_following(graph: Graph, op: Operation, scale: Tensor) -> Operation | None:
+    """Return the following layer without padding that can absorb a scale, if any.
 
-    Weights of few bits stay multiples of one step an output: no scale goes into some of them.
+    Low-bit weights must stay multiples of one quantization step per output channel, so only a
+    uniform scale can go into them.
     """
     consumers = graph.consumers()
     while consumers[op.name] == 1 and op.name != graph.output:
         (op,) = (each for each in graph.operations if op.name in each.inputs)
         if isinstance(op.operator, Layer):
             padded = any(op.attributes.get("padding", ()))
-            uneven = graph.bits < 8 and bool((scale != scale[0]).any())
-            return None if padded or uneven or not _uses_constants_alone(graph, op) else op
+            varies = graph.bits < 8 and bool((scale != scale[0]).any())
+            return None if padded or varies or not _uses_constants_alone(graph, op) else op
         if not op.operator.commutes_with_scale(op, scale):
             return None
     return None
@@ -117,11 +118,11 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     read, qparams = builder.qparams[op.inputs[0]], builder.choose(op.name)
     factors = builder.constant(op, "scale") * read.scale / qparams.scale
     offsets = builder.constant(op, "offset") / qparams.scale + qparams.zero_point
-    numbers = quantize_multiplier(
+    multiplier = quantize_multiplier(
         op.name, factors, offsets, BYTE_RANGE, read.zero_point, bits=builder.graph.bits
     )
-    names = builder.store_multiplier(op.name, numbers)
-    builder.add(op, _INT8_KERNEL, numbers.channel_settings(), **names)
+    names = builder.store_multiplier(op.name, multiplier)
+    builder.add(op, _INT8_KERNEL, multiplier.channel_settings(), **names)
 
 
 def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
@@ -134,11 +135,11 @@ _INT8_KERNEL = Kernel(
     "scale",
     "scale{suffix}({values}, {vectors}, {output})",
     lambda step, inputs, constants: inputs[0],
-    helpers=("settle",),
+    helpers=("requantize",),
     in_place=True,
     elementwise=True,
 )
-# Constants scale (C,) and offset (C,).
+# Constants scale (C,), offset (C,).
 SCALE = Operator(
     kind="scale",
     run=_run,

@@ -1,7 +1,7 @@
-"""What a module's tensors are in a graph while it is captured: names, shapes, and axes.
+"""The tensors of a module while its graph is captured: name, shape and axes.
 
-What only moves axes (permute, view, flatten, squeeze) is no operation of a graph: each value knows
-which of a map's axes its dimensions stand for.
+Operators that only rearrange dimensions (permute, view, flatten, squeeze) add no operation: each
+value records which axes of a map its dimensions stand for.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from whit.export.ir.graph import Operation, Shape
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.spatial import FLATTEN
 
-BATCH = 2  # images at once when the forward pass is captured; 1 could stand for anything
-Axes = tuple[tuple[str, ...], ...]  # what each dimension holds: (), ("C",), ("H", "W"), ...
+BATCH = 2  # batch size of the captured forward pass; 1 would be ambiguous
+Axes = tuple[tuple[str, ...], ...]  # the axes in each dimension: (), ("C",), ("H", "W"), ...
 
 
 class Layout:
-    """The axes of values as most operators take them."""
+    """The axes that most operators expect."""
 
     MAP: Axes = ((), ("C",), ("H",), ("W",))
     VECTOR: Axes = ((), ("C",))
@@ -31,12 +31,12 @@ class Layout:
 
 
 class UnsupportedOp(Exception):
-    """An operation that has no place in a graph; the message says which and why."""
+    """An operation that cannot be represented in a graph; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class ValueView:
-    """A value of the graph as one of the module's tensors shows it; `axes` after the batch's."""
+    """A value of the graph as seen through a tensor of the module; `axes` per dimension."""
 
     name: str
     shape: Shape
@@ -48,7 +48,7 @@ class ValueView:
 
     @property
     def has_channels(self) -> bool:
-        """Whether a constant by channel can be applied to it as it is."""
+        """Whether per-channel constants can be applied to it directly."""
         return self.axes in (Layout.MAP, Layout.VECTOR, Layout.BY_CHANNEL)
 
     @property
@@ -57,7 +57,7 @@ class ValueView:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """How long each dimension after the batch's is."""
+        """The size of each dimension after the batch dimension."""
         return tuple(prod(self.sizes[axis] for axis in group) for group in self.axes[1:])
 
 
@@ -70,7 +70,7 @@ class Expanded:
 
 
 class GraphBuilder:
-    """The operations and constants of a graph while it is captured."""
+    """Collects the operations and constants of a graph while it is captured."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
@@ -89,7 +89,7 @@ class GraphBuilder:
         constants: dict[str, Tensor] | None = None,
         axes: Axes | None = None,
     ) -> ValueView:
-        """Append an operation and return its value, a map or a vector unless `axes` are given."""
+        """Append an operation and return its output, a map or a vector unless `axes` are given."""
         attributes = attributes or {}
         stem = attributes.get("function") or operator.stem or operator.kind
         self._counts[stem] += 1
@@ -100,7 +100,7 @@ class GraphBuilder:
         return ValueView(name, shape, axes or (Layout.MAP if len(shape) == 3 else Layout.VECTOR))
 
     def as_vector(self, value: ValueView) -> ValueView:
-        """Return a map's numbers in a vector, channel by channel and row by row."""
+        """Return a map flattened in CHW order."""
         if len(value.shape) == 1:
             return value
         if value.name not in self._flattened:
@@ -108,51 +108,51 @@ class GraphBuilder:
         return self._flattened[value.name]
 
     def as_channel_vector(self, value: ValueView) -> ValueView:
-        """Return a map of 1x1 as the vector of its channels; any other value as it is."""
+        """Return a 1x1 map as the vector of its channels; any other value unchanged."""
         if len(value.shape) != 3 or value.shape[1:] != (1, 1):
             return value
         axes = tuple(tuple(axis for axis in group if axis == "C") for group in value.axes)
         return ValueView(self.as_vector(value).name, value.shape[:1], axes)
 
     def as_flat_vector(self, value: ValueView) -> ValueView:
-        """Return a flattened value as the vector of its numbers; any other value as it is."""
+        """Return a flattened map as a vector; any other value unchanged."""
         if len(value.axes) != 2 or value.axes[0]:
             return value
         (order,) = value.axes[1:]
         long = [axis for axis in order if value.sizes[axis] > 1]
         if long != sorted(long):
-            raise UnsupportedOp("it uses numbers of a map that was flattened in another order")
+            raise UnsupportedOp("a map flattened in another order than CHW is not supported here")
         return ValueView(self.as_vector(value).name, (prod(value.shape),), Layout.VECTOR)
 
     def _store(self, name: str, tensor: Tensor) -> str:
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         stored = self._name_by_key.setdefault(key, name)
         if stored == name:
-            self._kept_alive.append(tensor)  # another tensor must not get its address
+            self._kept_alive.append(tensor)  # so that no other tensor gets its address
             self.constants[name] = tensor.double()
         return stored
 
 
 def as_map(value: Any, what: str) -> ValueView:
-    """Return a value whose dimensions are those of a map, else raise UnsupportedOp."""
+    """Return the value if its dimensions are those of a map (C, H, W); else raise UnsupportedOp."""
     if not isinstance(value, ValueView):
-        raise UnsupportedOp(f"{what} of something that does not depend on the image")
+        raise UnsupportedOp(f"{what} of a constant is not supported")
     if value.axes == Layout.MAP:
         return value
     if len(value.shape) == 1:
-        raise UnsupportedOp(f"{what} of one number a channel")
-    raise UnsupportedOp(f"{what} of dimensions that were exchanged or merged")
+        raise UnsupportedOp(f"{what} of one value per channel is not supported")
+    raise UnsupportedOp(f"{what} after dimensions were permuted or merged is not supported")
 
 
 def is_channel_vector(value: Any) -> bool:
-    """Whether a value is a vector that stands for a map of 1x1."""
+    """Whether a value is a vector that represents a 1x1 map."""
     return (
         isinstance(value, ValueView) and value.axes == Layout.BY_CHANNEL and len(value.shape) == 1
     )
 
 
 def normalize_axes(value: ValueView, axes: Axes) -> Axes:
-    """Return the axes of a whole map where that is what they are: an axis of 1 may stand bare."""
+    """Return the axes of a map if `axes` are equivalent: axes of size 1 may be missing."""
     if value.shape == (1,) and not any(axes):
         return {4: Layout.BY_CHANNEL, 2: Layout.VECTOR}.get(len(axes), axes)
     if len(axes) != 4 or len(value.shape) != 3:
@@ -174,5 +174,5 @@ def pair(value: Any, default: int) -> tuple[int, int]:
 
 
 def window_positions(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return how many positions a window takes along an axis of `size`."""
+    """Return the number of positions of a window along an axis of `size`."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1

@@ -1,7 +1,7 @@
-/* Put a map's channels into a wider map, from `first` on. */
-static void put(const float *in, int places, int channels, float *out, int first, int pitch)
+/* Copy a feature map to channels `first` on of a concatenation of `stride` channels. */
+static void concat(const float *in, int pixels, int channels, float *out, int first, int stride)
 {
-    for (int p = 0; p < places; p++)
+    for (int p = 0; p < pixels; p++)
         for (int c = 0; c < channels; c++)
-            out[p * pitch + first + c] = in[p * channels + c];
+            out[p * stride + first + c] = in[p * channels + c];
 }

@@ -1,21 +1,23 @@
-/* Convolution of each channel with a kernel of its own. weight[ky][kx][channel], bias[channel]. */
-static void depthwise(const float *in, struct map from, struct window window,
-                      const float *weight, const float *bias, float *out, struct map to)
+/* Depthwise convolution. weight[ky][kx][channel], bias[channel]. */
+static void depthwise(const float *in, struct shape src, struct window window,
+                      const float *weight, const float *bias, float *out, struct shape dst)
 {
-    for (int y = 0; y < to.height; y++)
-        for (int x = 0; x < to.width; x++, out += to.channels) {
-            for (int c = 0; c < to.channels; c++)
+    for (int y = 0; y < dst.height; y++)
+        for (int x = 0; x < dst.width; x++, out += dst.channels) {
+            for (int c = 0; c < dst.channels; c++)
                 out[c] = bias[c];
             for (int ky = 0; ky < window.height; ky++)
                 for (int kx = 0; kx < window.width; kx++) {
-                    const int from_y = y * window.step_y - window.around_y + ky * window.apart_y;
-                    const int from_x = x * window.step_x - window.around_x + kx * window.apart_x;
-                    if (from_y < 0 || from_y >= from.height || from_x < 0 || from_x >= from.width)
+                    const int in_y =
+                        y * window.stride_y - window.padding_y + ky * window.dilation_y;
+                    const int in_x =
+                        x * window.stride_x - window.padding_x + kx * window.dilation_x;
+                    if (in_y < 0 || in_y >= src.height || in_x < 0 || in_x >= src.width)
                         continue;
-                    const float *read = in + (from_y * from.width + from_x) * from.channels;
-                    const float *by = weight + (ky * window.width + kx) * from.channels;
-                    for (int c = 0; c < to.channels; c++)
-                        out[c] += read[c] * by[c];
+                    const float *tap = in + (in_y * src.width + in_x) * src.channels;
+                    const float *w = weight + (ky * window.width + kx) * src.channels;
+                    for (int c = 0; c < dst.channels; c++)
+                        out[c] += tap[c] * w[c];
                 }
         }
 }

@@ -1,10 +1,10 @@
-/* Fully connected layer. weight[number read][number made], bias[number made]. */
-static void linear(const float *in, int reads, const float *weight, const float *bias, float *out,
-                   int makes)
+/* Fully connected layer. weight[input][output], bias[output]. */
+static void linear(const float *in, int inputs, const float *weight, const float *bias, float *out,
+                   int outputs)
 {
-    for (int o = 0; o < makes; o++)
+    for (int o = 0; o < outputs; o++)
         out[o] = bias[o];
-    for (int i = 0; i < reads; i++)
-        for (int o = 0; o < makes; o++)
-            out[o] += in[i] * weight[i * makes + o];
+    for (int i = 0; i < inputs; i++)
+        for (int o = 0; o < outputs; o++)
+            out[o] += in[i] * weight[i * outputs + o];
 }

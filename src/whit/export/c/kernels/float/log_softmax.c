@@ -1,11 +1,11 @@
-/* Logarithms of the classes' probabilities. */
+/* Log-softmax; the maximum is subtracted first to prevent overflow. */
 static void log_softmax(const float *in, int count, float *out)
 {
-    float largest = in[0], sum = 0;
+    float maximum = in[0], sum = 0;
     for (int i = 1; i < count; i++)
-        largest = in[i] > largest ? in[i] : largest;
+        maximum = in[i] > maximum ? in[i] : maximum;
     for (int i = 0; i < count; i++)
-        sum += expf(in[i] - largest);
+        sum += expf(in[i] - maximum);
     for (int i = 0; i < count; i++)
-        out[i] = in[i] - largest - logf(sum);
+        out[i] = in[i] - maximum - logf(sum);
 }

@@ -1,11 +1,11 @@
-/* Probabilities of the classes; the largest is taken off first, so that no exponential overflows. */
+/* Softmax; the maximum is subtracted first to prevent overflow. */
 static void softmax(const float *in, int count, float *out)
 {
-    float largest = in[0], sum = 0;
+    float maximum = in[0], sum = 0;
     for (int i = 1; i < count; i++)
-        largest = in[i] > largest ? in[i] : largest;
+        maximum = in[i] > maximum ? in[i] : maximum;
     for (int i = 0; i < count; i++)
-        sum += out[i] = expf(in[i] - largest);
+        sum += out[i] = expf(in[i] - maximum);
     for (int i = 0; i < count; i++)
         out[i] /= sum;
 }

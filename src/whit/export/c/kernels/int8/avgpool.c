@@ -1,21 +1,21 @@
-/* The mean of each window, rounded; what lies outside counts as `zero` where `counts_outside`. */
-static void avgpool(const uint8_t *in, struct map from, struct window window, int counts_outside,
-                    int zero, uint8_t *out, struct map to)
+/* Average pooling, rounded; padding counts as `zero_point` if `count_include_pad`. */
+static void avgpool(const uint8_t *in, struct shape src, struct window window,
+                    int count_include_pad, int zero_point, uint8_t *out, struct shape dst)
 {
-    for (int y = 0; y < to.height; y++)
-        for (int x = 0; x < to.width; x++, out += to.channels)
-            for (int c = 0; c < to.channels; c++) {
+    for (int y = 0; y < dst.height; y++)
+        for (int x = 0; x < dst.width; x++, out += dst.channels)
+            for (int c = 0; c < dst.channels; c++) {
                 int32_t sum = 0, count = 0;
                 for (int ky = 0; ky < window.height; ky++)
                     for (int kx = 0; kx < window.width; kx++) {
-                        const int from_y = y * window.step_y - window.around_y + ky;
-                        const int from_x = x * window.step_x - window.around_x + kx;
-                        const int inside = from_y >= 0 && from_y < from.height && from_x >= 0 &&
-                                           from_x < from.width;
-                        if (!inside && !counts_outside)
+                        const int in_y = y * window.stride_y - window.padding_y + ky;
+                        const int in_x = x * window.stride_x - window.padding_x + kx;
+                        const int inside = in_y >= 0 && in_y < src.height && in_x >= 0 &&
+                                           in_x < src.width;
+                        if (!inside && !count_include_pad)
                             continue;
-                        const int at = (from_y * from.width + from_x) * from.channels + c;
-                        sum += inside ? in[at] : zero;
+                        const int i = (in_y * src.width + in_x) * src.channels + c;
+                        sum += inside ? in[i] : zero_point;
                         count++;
                     }
                 out[c] = (uint8_t)((sum + count / 2) / count);

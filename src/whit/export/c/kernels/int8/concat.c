@@ -1,9 +1,9 @@
-/* Put a map's channels into a wider map, from `first` on, in that map's steps. */
-static void put(const uint8_t *in, int places, int channels, int32_t factor, int64_t offset,
-                int shift, uint8_t *out, int first, int pitch)
+/* Requantize a feature map into channels `first` on of a concatenation of `stride` channels. */
+static void concat(const uint8_t *in, int pixels, int channels, int32_t factor, int64_t offset,
+                   int shift, uint8_t *out, int first, int stride)
 {
-    for (int p = 0; p < places; p++)
+    for (int p = 0; p < pixels; p++)
         for (int c = 0; c < channels; c++)
-            out[p * pitch + first + c] =
-                settle((int64_t)in[p * channels + c] * factor + offset, shift);
+            out[p * stride + first + c] =
+                requantize((int64_t)in[p * channels + c] * factor + offset, shift);
 }

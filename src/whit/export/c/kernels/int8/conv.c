@@ -1,33 +1,36 @@
 /*
- * Convolution. weight[channel made][ky][kx][channel read in its group]; a sum becomes an output by
- * its channel's factor and offset, which counts `step` each.
+ * Convolution. weight[output channel][ky][kx][input channel of its group]. Each sum is requantized
+ * by the factor and offset of its channel; an offset counts `offset_scale`.
  */
-static void conv$suffix(const uint8_t *in, struct map from, struct window window, int groups, int zero,
-                 const int8_t *weight, const $factor *factor, const $offset *offset, int32_t step,
-                 int shift, uint8_t *out, struct map to)
+static void conv$suffix(const uint8_t *in, struct shape src, struct window window, int groups,
+                 int zero_point, const int8_t *weight, const $factor *factor,
+                 const $offset *offset, int32_t offset_scale, int shift, uint8_t *out,
+                 struct shape dst)
 {
-    const int reads = from.channels / groups, makes = to.channels / groups;
-    const int size = window.height * window.width * reads, places = to.height * to.width;
-    for (int place = 0; place < places; place += PLACES)
-        for (int channel = 0, lanes; channel < to.channels; channel += lanes) {
-            const int group = channel / makes;
-            lanes = least(LANES, (group + 1) * makes - channel);
-            int16_t read[PLACES][SPAN];
-            int32_t sums[PLACES][LANES] = {{0}};
-            for (int first = 0; first < size; first += SPAN) {
-                const int count = least(SPAN, size - first);
-                for (int p = 0; p < PLACES; p++) {
-                    /* Behind the last place, it is read again rather than none. */
-                    const int at = least(place + p, places - 1);
-                    gather(in + group * reads, from, window, zero,
-                           at / to.width * window.step_y - window.around_y,
-                           at % to.width * window.step_x - window.around_x, reads, first, count,
-                           read[p]);
+    const int in_channels = src.channels / groups, out_channels = dst.channels / groups;
+    const int size = window.height * window.width * in_channels, pixels = dst.height * dst.width;
+    for (int pixel = 0; pixel < pixels; pixel += TILE_PIXELS)
+        for (int channel = 0, channels; channel < dst.channels; channel += channels) {
+            const int group = channel / out_channels;
+            channels = min_int(TILE_CHANNELS, (group + 1) * out_channels - channel);
+            int16_t x[TILE_PIXELS][TILE_DEPTH];
+            int32_t sums[TILE_PIXELS][TILE_CHANNELS] = {{0}};
+            for (int first = 0; first < size; first += TILE_DEPTH) {
+                const int count = min_int(TILE_DEPTH, size - first);
+                for (int p = 0; p < TILE_PIXELS; p++) {
+                    /* Beyond the last pixel, that pixel is repeated. */
+                    const int i = min_int(pixel + p, pixels - 1);
+                    im2col(in + group * in_channels, src, window, zero_point,
+                           i / dst.width * window.stride_y - window.padding_y,
+                           i % dst.width * window.stride_x - window.padding_x, in_channels, first,
+                           count, x[p]);
                 }
-                multiply_add(read, count, weight + channel * size + first, size, lanes, sums);
+                multiply_accumulate(x, count, weight + channel * size + first, size, channels,
+                                    sums);
             }
-            for (int p = 0; p < PLACES && place + p < places; p++)
-                settle_each$suffix(sums[p], lanes, factor + channel, offset + channel, step, shift,
-                            out + (place + p) * to.channels + channel);
+            for (int p = 0; p < TILE_PIXELS && pixel + p < pixels; p++)
+                requantize_per_channel$suffix(sums[p], channels, factor + channel,
+                                       offset + channel, offset_scale, shift,
+                                       out + (pixel + p) * dst.channels + channel);
         }
 }

@@ -1,30 +1,31 @@
-/* Convolution of each channel with a kernel of its own. weight[ky][kx][channel]. */
-static void depthwise$suffix(const uint8_t *in, struct map from, struct window window, int zero,
-                      const int8_t *weight, const $factor *factor, const $offset *offset,
-                      int32_t step, int shift, uint8_t *out, struct map to)
+/* Depthwise convolution. weight[ky][kx][channel]. */
+static void depthwise$suffix(const uint8_t *in, struct shape src, struct window window,
+                      int zero_point, const int8_t *weight, const $factor *factor,
+                      const $offset *offset, int32_t offset_scale, int shift, uint8_t *out,
+                      struct shape dst)
 {
-    enum { SUMS = 16 }; /* of channels side by side */
-    for (int place = 0; place < to.height * to.width; place++)
-        for (int first = 0; first < to.channels; first += SUMS) {
-            const int count = to.channels - first < SUMS ? to.channels - first : SUMS;
-            int32_t sums[SUMS] = {0};
+    enum { CHANNELS = 16 }; /* accumulated at a time */
+    for (int pixel = 0; pixel < dst.height * dst.width; pixel++)
+        for (int first = 0; first < dst.channels; first += CHANNELS) {
+            const int count = dst.channels - first < CHANNELS ? dst.channels - first : CHANNELS;
+            int32_t sums[CHANNELS] = {0};
             for (int ky = 0; ky < window.height; ky++)
                 for (int kx = 0; kx < window.width; kx++) {
-                    const int8_t *by = weight + (ky * window.width + kx) * to.channels + first;
-                    const int y = place / to.width * window.step_y - window.around_y +
-                                  ky * window.apart_y;
-                    const int x = place % to.width * window.step_x - window.around_x +
-                                  kx * window.apart_x;
-                    if (y >= 0 && y < from.height && x >= 0 && x < from.width) {
-                        const uint8_t *read = in + (y * from.width + x) * from.channels + first;
+                    const int8_t *w = weight + (ky * window.width + kx) * dst.channels + first;
+                    const int y = pixel / dst.width * window.stride_y - window.padding_y +
+                                  ky * window.dilation_y;
+                    const int x = pixel % dst.width * window.stride_x - window.padding_x +
+                                  kx * window.dilation_x;
+                    if (y >= 0 && y < src.height && x >= 0 && x < src.width) {
+                        const uint8_t *tap = in + (y * src.width + x) * src.channels + first;
                         for (int c = 0; c < count; c++)
-                            sums[c] += read[c] * by[c];
+                            sums[c] += tap[c] * w[c];
                     } else {
                         for (int c = 0; c < count; c++)
-                            sums[c] += zero * by[c];
+                            sums[c] += zero_point * w[c];
                     }
                 }
-            settle_each$suffix(sums, count, factor + first, offset + first, step, shift,
-                        out + place * to.channels + first);
+            requantize_per_channel$suffix(sums, count, factor + first, offset + first, offset_scale,
+                                   shift, out + pixel * dst.channels + first);
         }
 }

@@ -1,0 +1,435 @@
+"""The functions of the package: what the command line does, for programs and notebooks.
+
+Everything is imported inside the functions, so that `import whit` stays quick. A recipe is a
+built-in name, a path to a `.toml` file or a run folder, or a `Recipe`; where a model is to be
+trained or planned, also `file.py:Class` or an nn.Module, with data, training and budget of the
+default recipe. A run is its folder, the `RunResult` of its training, or a `LoadedRun`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from whit.errors import InputError, did_you_mean
+
+_EXPECTED_MODEL = "expected a torch.nn.Module, its class or a function that builds it"
+
+if TYPE_CHECKING:
+    from torch import nn
+    from typing_extensions import TypeIs  # in `typing` from Python 3.13 on
+
+    from whit.data.splits import Dataset
+    from whit.experiments.comparison import Comparison
+    from whit.experiments.search.result import SearchResult
+    from whit.experiments.study import Study
+    from whit.export.exporter import ExportResult
+    from whit.recipes.recipe import Recipe
+    from whit.runs.result import RunResult
+    from whit.system.display.records import Records
+    from whit.system.signals import SignalHandler
+    from whit.training.plan import Plan
+    from whit.verification.restore import LoadedRun
+    from whit.verification.verify import AuditResult
+
+    RecipeOrModel: TypeAlias = Recipe | str | Path | nn.Module
+    Run: TypeAlias = str | Path | RunResult | LoadedRun
+
+
+def plan(recipe: RecipeOrModel, model: nn.Module | None = None) -> Plan:
+    """Return what a recipe will cost and the predicted verdict; reads no images.
+
+    `model` takes the place of the recipe's.
+    """
+    from whit.training.plan import make_plan
+
+    return make_plan(*_resolve(recipe, model))
+
+
+def train(
+    recipe: RecipeOrModel | None = None,
+    model: nn.Module | None = None,
+    *,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    quiet: bool = False,
+) -> RunResult:
+    """Train a recipe, by default the flagship one, judge it, and leave a run folder.
+
+    `model` is trained in place of the recipe's, from the weights that it has. Raises
+    BudgetInfeasible when the model can never keep the budget, InputError for anything given
+    wrong, Interrupted after saving, RunFailed when the run itself goes wrong.
+    """
+    from whit.recipes.recipe import DEFAULT_RECIPE
+    from whit.system.console import make_console
+    from whit.training.plan import make_plan
+    from whit.training.progress import make_callback
+    from whit.training.run import train_run
+
+    resolved, model = _resolve(DEFAULT_RECIPE if recipe is None else recipe, model)
+    return train_run(
+        make_plan(resolved, model),
+        model=model,
+        seed=seed,
+        out=Path(out) if out is not None else None,
+        device=device,
+        threads=threads,
+        callback=make_callback(make_console(), quiet),
+    )
+
+
+def resume(
+    run: str | Path,
+    model: nn.Module | None = None,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    allow_changes: bool = False,
+    steal_lock: bool = False,
+    quiet: bool = False,
+) -> RunResult:
+    """Resume a run that was stopped or killed, to the same bytes as if it had not been.
+
+    `model` is needed for a run of a model given in Python. Raises RunAlreadyFinished when the
+    run has a result, IncompatibleResume when it would not be the same run, and what `train` raises.
+    """
+    from whit.system.console import make_console
+    from whit.training.progress import make_callback
+    from whit.training.run import resume_run
+
+    return resume_run(
+        Path(run),
+        model=model,
+        device=device,
+        threads=threads,
+        allow_changes=allow_changes,
+        steal_lock=steal_lock,
+        callback=make_callback(make_console(), quiet),
+    )
+
+
+def study(
+    recipes: RecipeOrModel | Sequence[RecipeOrModel],
+    model: nn.Module | Callable[[], nn.Module] | None = None,
+    *,
+    seeds: int = 10,
+    out: str | Path = "studies",
+    jobs: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    cluster: str | None = None,
+    allow_changes: bool = False,
+    quiet: bool = False,
+) -> Study:
+    """Train recipes over seeds 0 to `seeds` - 1, `jobs` at a time in processes of their own.
+
+    Seeds that are in `out` already are not trained again. `threads` are those of each run, by
+    default 1; `cluster` is the address of a dask scheduler whose workers train.
+
+    `model` takes the place of the recipes' own: a module, whose layers are initialized again for
+    each seed by their `reset_parameters`, or better its class or a function that builds it, which
+    is called for each seed. It is trained in this process, into folders that are always new.
+
+    Raises InputError for anything given wrong, BudgetInfeasible when a recipe can never keep its
+    budget, Interrupted when stopped; what was under way is saved.
+    """
+    from whit.experiments.execution.executors import open_executor
+    from whit.experiments.execution.in_process import InProcessExecutor
+    from whit.experiments.study import plan_variants, run_study
+    from whit.experiments.study_progress import make_study_callback
+    from whit.system.console import make_console
+
+    is_sequence = isinstance(recipes, Sequence) and not isinstance(recipes, str)
+    listed: Any = recipes if is_sequence else [recipes]
+    resolved = [_resolve(recipe, None) for recipe in listed]
+    given = [other for _, other in resolved if other is not None]
+    if given and (model is not None or len(resolved) > 1):
+        raise InputError("A study takes one model: study(model), or study(recipes, model).")
+    build = _model_builder(model if model is not None else given[0] if given else None)
+    arms = plan_variants([recipe for recipe, _ in resolved], Path(out), build and build())
+    callback = make_study_callback(make_console(), quiet)
+    if build:
+        if jobs not in (None, 1) or cluster is not None:
+            raise InputError(
+                "jobs, cluster: a model given in Python is trained in this process, one seed after "
+                "the other. Omit them, or put its class in a file and name it as file.py:Class."
+            )
+        executor = InProcessExecutor(build)
+        # 0 is as many threads as there are cores.
+        return run_study(
+            arms, range(seeds), executor, threads=threads or 0, device=device, callback=callback
+        )
+    num_threads = threads or 1
+    with (
+        _catch_signals() as signals,
+        open_executor(cluster, jobs, num_threads, signals, seeds * len(arms)) as workers,
+    ):
+        return run_study(
+            arms,
+            range(seeds),
+            workers,
+            threads=num_threads,
+            device=device,
+            allow_changes=allow_changes,
+            callback=callback,
+            signals=signals,
+        )
+
+
+def search(
+    space: str | Path,
+    *,
+    trials: int = 50,
+    out: str | Path = "searches",
+    jobs: int | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    seed: int = 0,
+    cluster: str | None = None,
+    storage: str | None = None,
+    allow_changes: bool = False,
+    quiet: bool = False,
+) -> SearchResult:
+    """Search a space, a built-in name or a `.toml` or `.py` file, on the validation split.
+
+    `trials` counts those of earlier calls too. `storage` is the address of a PostgreSQL database
+    that several searches share. Raises InputError for anything given wrong, Interrupted when
+    stopped; the same call resumes.
+    """
+    from whit.experiments.execution.executors import open_executor
+    from whit.experiments.search.space_file import load_space
+    from whit.system.console import make_console
+    from whit.system.optional_deps import require_extra
+
+    require_extra("search", "optuna", "matplotlib")
+    if storage is not None:
+        require_extra("cluster", "psycopg")
+    from whit.experiments.search.driver import SearchDriver
+    from whit.experiments.search.search_progress import make_search_callback
+    from whit.experiments.search.storage import validate_storage_url
+
+    loaded = load_space(str(space))
+    if storage is not None:
+        validate_storage_url(storage)
+    with (
+        _catch_signals() as signals,
+        open_executor(cluster, jobs, threads, signals) as executor,
+        SearchDriver(
+            loaded,
+            Path(out),
+            executor,
+            storage=storage,
+            seed=seed,
+            threads=threads,
+            device=device,
+            allow_changes=allow_changes,
+            callback=make_search_callback(make_console(), quiet),
+            signals=signals,
+        ) as driver,
+    ):
+        return driver.run(trials)
+
+
+def audit(
+    target: Run | nn.Module,
+    recipe: Recipe | str | Path | None = None,
+    model: nn.Module | None = None,
+) -> AuditResult:
+    """Recompute layers and verdict of a run, recipe, `file.py:Class`, `notebook.ipynb:Class`,
+    `.safetensors`, or a model; stored results are not trusted.
+
+    `model` takes the weights of a run that trained a model given in Python.
+    """
+    from whit.recipes.recipe import load_recipe
+    from whit.verification.verify import audit
+
+    loaded = load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
+    return audit(*_target_and_model(target, model, loaded))
+
+
+def load_run(run: Run, model: nn.Module | None = None) -> LoadedRun:
+    """Return a finished run with its recipe, result, history, and its model with its weights.
+
+    `model` is the network of a run that was given one in Python; the weights are put into it.
+    Runs a user's own model file. Raises InputError when there are no weights, or they do not fit.
+    """
+    from whit.runs.reader import read_run
+    from whit.verification.restore import load_run_model
+
+    folder, model = _folder_and_model(run, model)
+    return load_run_model(read_run(folder), model)
+
+
+def load_data(name_or_path: str | Path = "mnist", *, val: int = 0) -> Dataset:
+    """Return a data set, validated: `.train`, `.val` and `.test` with uint8 `images` and `labels`.
+
+    `val` training images are held out as the validation split, as a recipe with this number does.
+    Raises DataError with all problems.
+    """
+    from whit.data.datasets import load_dataset
+
+    return load_dataset(str(name_or_path), val=val)
+
+
+def runs(folder: str | Path = "runs", *more: str | Path) -> Records:
+    """Return one dict a run folder at or under the folders, unfinished and damaged ones included.
+
+    Raises InputError for what is no folder.
+    """
+    from whit.runs.listing import run_rows
+    from whit.system.display.records import Records
+
+    return Records(run_rows([Path(folder), *map(Path, more)]))
+
+
+def compare(*runs: Run) -> Comparison:
+    """Compare runs, or folders of runs of one recipe each, with significance tests.
+
+    Raises InputError for fewer than two, and for runs that were not judged on the same images.
+    """
+    from whit.experiments.comparison import compare_runs
+
+    return compare_runs([_folder_and_model(run)[0] for run in runs])
+
+
+def report(
+    target: Run,
+    out: str | Path | None = None,
+    markdown: bool = False,
+    model: nn.Module | None = None,
+) -> Path:
+    """Write the report of a run, a study or a folder of several as one HTML page; return its path.
+
+    With `markdown`, a section for a README, its pictures in a folder. By default it goes into the
+    target. `model` takes the weights of a run that trained a model given in Python. Raises
+    InputError for a target that is none of these, RunFailed when the disk is full.
+    """
+    from whit.reports import write_report
+
+    folder, model = _folder_and_model(target, model)
+    return write_report(folder, None if out is None else Path(out), markdown, model)
+
+
+def export(
+    run: Run,
+    format: str,
+    out: str | Path | None = None,
+    *,
+    int8: bool = False,
+    model: nn.Module | None = None,
+) -> ExportResult:
+    """Export a finished run as "onnx", "c" or "html", and verify it on every image of its split.
+
+    By default `out` is the run's name with the format as its suffix, in the current folder; it must
+    not exist yet. `int8` quantizes to integers, for onnx and c. `model` takes the weights of a run
+    that trained a model given in Python. Raises InputError for what cannot be exported, RunFailed
+    when the export is not the network.
+    """
+    from whit.export.targets import TARGETS
+
+    if format not in TARGETS:
+        hint = did_you_mean(format, TARGETS)
+        raise InputError(f"format = {format!r}: allowed: {', '.join(TARGETS)}.{hint}")
+    from whit.export.exporter import export_run
+
+    folder, model = _folder_and_model(run, model)
+    name = f"{folder.resolve().name}{'-int8' * int8}.{format}"
+    return export_run(folder, format, Path(out or name), model, int8=int8)
+
+
+def _resolve(recipe: RecipeOrModel, model: nn.Module | None) -> tuple[Recipe, nn.Module | None]:
+    """Return the recipe, and the model that takes the place of its own."""
+    from whit.recipes.model_ref import is_model_path
+    from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+
+    if isinstance(recipe, Recipe):
+        return recipe, model
+    default = load_recipe(DEFAULT_RECIPE)
+    if _is_module(recipe):
+        if model is not None:
+            raise InputError("Two models: give a recipe and a model, or a model alone.")
+        return _named(default, type(recipe).__name__), recipe
+    assert isinstance(recipe, str | Path)
+    if is_model_path(str(recipe)):
+        renamed = _named(default, str(recipe).rpartition(":")[2])
+        return renamed.with_overrides([f"model.name={recipe}"]), model
+    return load_recipe(recipe), model
+
+
+def _named(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe under the name of a class, as far as it may be one of a recipe."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", name).lstrip("_.-")[:64]
+    return recipe.model_copy(update={"name": name or "model", "description": ""})
+
+
+def _model_builder(
+    model: nn.Module | Callable[[], nn.Module] | None,
+) -> Callable[[], nn.Module] | None:
+    """Return a function that builds a model with new initial weights."""
+    if model is None:
+        return None
+    if _is_module(model):
+        from whit.models.build import initialize_copy
+
+        module: Any = model
+        return lambda: initialize_copy(module)
+    if not callable(model):
+        raise InputError(f"model: {_EXPECTED_MODEL}, found {type(model).__name__}.")
+    function: Any = model
+
+    def build() -> nn.Module:
+        built = function()
+        if not _is_module(built):
+            raise InputError(f"model: gave a {type(built).__name__}; {_EXPECTED_MODEL}.")
+        return built
+
+    return build
+
+
+def _target_and_model(
+    target: Run | nn.Module, model: nn.Module | None, recipe: Recipe | None
+) -> tuple[Any, Recipe | None, nn.Module | None]:
+    """Return the arguments of an audit."""
+    if _is_module(target) or isinstance(target, str | Path):
+        return target, recipe, model
+    folder, model = _folder_and_model(target, model)
+    return folder, recipe, model
+
+
+def _folder_and_model(run: Any, model: nn.Module | None = None) -> tuple[Path, nn.Module | None]:
+    """Return the folder of a run; and its model, where only a loaded run has it."""
+    if isinstance(run, str | Path):
+        return Path(run), model
+    folder = getattr(run, "folder", None)
+    if not isinstance(folder, Path):
+        raise InputError(
+            f"expected a run folder, a RunResult or a LoadedRun, found {type(run).__name__}."
+        )
+    recipe = getattr(run, "recipe", None)
+    if model is None and recipe is not None and recipe.model.is_in_memory:
+        model = run.model
+    return folder, model
+
+
+def _is_module(value: object) -> TypeIs[nn.Module]:
+    """Whether it is an nn.Module; without torch imported there is none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+@contextmanager
+def _catch_signals() -> Iterator[SignalHandler]:
+    """Turn Ctrl-C into Interrupted, once what is under way is saved."""
+    from whit.system.signals import SignalHandler, StopRequested
+
+    try:
+        with SignalHandler() as signals:
+            yield signals
+    except StopRequested as stop:
+        raise stop.to_error(". The same call resumes.") from None

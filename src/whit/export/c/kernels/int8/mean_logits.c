@@ -1,0 +1,11 @@
+/* Global average pooling as the last operation, with logits as output. */
+static void mean_logits(const uint8_t *in, int pixels, int channels, int32_t factor,
+                        int64_t offset, int shift, int32_t *out)
+{
+    for (int c = 0; c < channels; c++) {
+        int32_t sum = 0;
+        for (int p = 0; p < pixels; p++)
+            sum += in[p * channels + c];
+        out[c] = logit_of((int64_t)sum * factor + offset, shift);
+    }
+}

@@ -1,7 +1,0 @@
-/* The last values as scores. */
-static void give_scores(const uint8_t *in, int count, int32_t factor, int64_t offset, int shift,
-                        int32_t *out)
-{
-    for (int i = 0; i < count; i++)
-        out[i] = score_of((int64_t)in[i] * factor + offset, shift);
-}
