@@ -12,5 +12,7 @@ def without_times(text: str) -> str:
     text = re.sub(r"loss:? \d+\.\d+", "loss L", text)
     text = re.sub(r"accuracy \d+\.\d+%", "accuracy A%", text)
     text = re.sub(r"\d+/100 \(\d+\.\d\d%\)", "C/100 (A%)", text)
-    text = re.sub(r"Note: trained by changed code: [^\n]*\n", "", text)  # as the checkout is
+    text = re.sub(
+        r"Note: trained with uncommitted changes [^\n]*\n", "", text
+    )  # as the checkout is
     return re.sub(r"\d+\.\d\d \(\d+/100\)", "A (C/100)", text)

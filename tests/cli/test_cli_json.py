@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from calling import Done
 
-AUDIT = {"params", "macs", "receptive_field", "layers", "violations", "verdict"}
+AUDIT = {
+    *("params", "macs", "forward_passes", "receptive_field", "layers", "violations", "verdict"),
+}
 PARAMS = {"total", "trainable", "frozen", "buffers", "unused"}
 LAYER = {"name", "kind", "output_shape", "params", "macs", "receptive_field", "jump"}
 VIOLATION = {"rule", "limit", "value", "message"}

@@ -267,7 +267,7 @@ def test_an_audit_of_a_run_and_of_its_weights(
     workshop: Path, whit: Callable[..., Done], golden: Callable[[str, str], None]
 ) -> None:
     done = whit("audit runs/easy-0", workshop)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "Evaluating easy on 100 test images ...\n")
     golden("audit-run", without_times(done.out))
     done = whit("audit models.py:TwelveClasses --recipe source.toml", workshop)
     golden("audit-source", done.out)

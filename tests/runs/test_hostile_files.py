@@ -1,4 +1,4 @@
-"""Files of a stranger: nothing in them runs, none takes much memory, each is one message.
+"""Untrusted files: nothing in them runs, none takes much memory, each gives one message.
 
 Every file is given to a real process, which reports by how much its memory grew at most.
 """
@@ -109,7 +109,7 @@ def bomb(workplace: Path) -> bytes:
 
 
 @pytest.fixture
-def stranger(workplace: Path, undisturbed: Path) -> Path:
+def untrusted(workplace: Path, undisturbed: Path) -> Path:
     """A finished run, to be spoilt."""
     shutil.copytree(undisturbed, workplace / "run")
     return workplace
@@ -140,17 +140,17 @@ def weights_files(bomb: bytes, pt: bytes) -> dict[str, bytes]:
     }
 
 
-def test_weights(stranger: Path, bomb: bytes) -> None:
-    for name, content in weights_files(bomb, (stranger / "bomb.pt").read_bytes()).items():
-        (stranger / "w.safetensors").write_bytes(content)
-        said = refused(stranger, "audit", "w.safetensors", "--recipe", "easy.toml")
+def test_weights(untrusted: Path, bomb: bytes) -> None:
+    for name, content in weights_files(bomb, (untrusted / "bomb.pt").read_bytes()).items():
+        (untrusted / "w.safetensors").write_bytes(content)
+        said = refused(untrusted, "audit", "w.safetensors", "--recipe", "easy.toml")
         assert "w.safetensors" in said, name
-    with (stranger / "w.safetensors").open("wb") as stream:
+    with (untrusted / "w.safetensors").open("wb") as stream:
         stream.truncate(20 << 30)  # a hole: it takes no disk
-    assert "larger than" in refused(stranger, "audit", "w.safetensors", "--recipe", "easy.toml")
+    assert "larger than" in refused(untrusted, "audit", "w.safetensors", "--recipe", "easy.toml")
 
 
-def test_files_of_a_run(stranger: Path, bomb: bytes) -> None:
+def test_files_of_a_run(untrusted: Path, bomb: bytes) -> None:
     spoilt: dict[str, list[bytes]] = {
         "result.json": [
             bomb,
@@ -165,23 +165,23 @@ def test_files_of_a_run(stranger: Path, bomb: bytes) -> None:
         "weights.safetensors": [bomb],
     }
     for name, contents in spoilt.items():
-        file = stranger / "run" / name
+        file = untrusted / "run" / name
         whole = file.read_bytes()
         for content in contents:
             file.write_bytes(content)
-            assert name in refused(stranger, "audit", "run")
+            assert name in refused(untrusted, "audit", "run")
         with file.open("wb") as stream:
             stream.truncate(20 << 30)
-        assert name in refused(stranger, "audit", "run")
+        assert name in refused(untrusted, "audit", "run")
         file.unlink()
         file.symlink_to("/dev/zero")
-        assert name in refused(stranger, "audit", "run")
+        assert name in refused(untrusted, "audit", "run")
         file.unlink()
         file.write_bytes(whole)
 
 
-def test_an_unfinished_run_of_a_stranger(stranger: Path, bomb: bytes) -> None:
-    run = stranger / "run"
+def test_an_unfinished_untrusted_run(untrusted: Path, bomb: bytes) -> None:
+    run = untrusted / "run"
     (run / "result.json").unlink()
     (run / "checkpoint").mkdir()
     fakes = [bomb, header("[" * 400_000), header('{"__metadata__":{"whit":"[[[["}}')]
@@ -189,22 +189,22 @@ def test_an_unfinished_run_of_a_stranger(stranger: Path, bomb: bytes) -> None:
         (run / "checkpoint" / file_name(number, content)).write_bytes(content)
     (run / "checkpoint" / "owner.json").write_bytes(b"[" * 5_000_000)
     (code, said), growth = measured(
-        _command, str(stranger), ["train", "--resume", "run", "--quiet"]
+        _command, str(untrusted), ["train", "--resume", "run", "--quiet"]
     )
     assert code == 0, said
-    assert said.count("damaged, so it is not used.") == 3
+    assert said.count("damaged and ignored.") == 3
     assert growth < MOST
-    assert not (stranger / "canary").exists()
+    assert not (untrusted / "canary").exists()
 
 
-def test_a_checkpoint_folder_that_leads_elsewhere(stranger: Path) -> None:
-    run, other = stranger / "run", stranger / "other"
+def test_a_checkpoint_folder_that_leads_elsewhere(untrusted: Path) -> None:
+    run, other = untrusted / "run", untrusted / "other"
     (run / "result.json").unlink()
     other.mkdir()
     for name in (".mine.tmp", "000001-0123456789abcdef.safetensors"):
         (other / name).write_text("dear")
     (run / "checkpoint").symlink_to(other)
-    assert "checkpoint: a link" in refused(stranger, "train", "--resume", "run")
+    assert "checkpoint: a link" in refused(untrusted, "train", "--resume", "run")
     assert len(list(other.iterdir())) == 2
 
 
@@ -341,9 +341,9 @@ def _parse_mutated_recipes(folder: str, count: int) -> tuple[int, int]:
 )
 @pytest.mark.parametrize("read", [_load_mutated_weights, _parse_mutated_recipes])
 def test_mutated_files(
-    stranger: Path, read: Callable[[str, int], tuple[int, int]], count: int
+    untrusted: Path, read: Callable[[str, int], tuple[int, int]], count: int
 ) -> None:
-    (loaded, refusals), growth = measured(read, str(stranger), count)
+    (loaded, refusals), growth = measured(read, str(untrusted), count)
     assert loaded + refusals == count
     assert refusals > count // 2
     assert growth < MOST

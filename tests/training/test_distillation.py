@@ -1,4 +1,4 @@
-"""Learning from a trained network: the loss, the record of its cost, and who may not teach."""
+"""Knowledge distillation: the loss, the record of the teacher's cost, and invalid teachers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_loss_is_what_the_paper_says() -> None:
 
 
 @pytest.mark.parametrize("std", [0.2, 0.4])  # 0.4 is the student's own
-def test_the_teacher_sees_images_normalised_as_it_learned_them(std: float) -> None:
+def test_the_teacher_sees_images_normalized_as_in_its_training(std: float) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4))  # a shift of its images tells
     own, theirs = Normalize((0.1,), (0.4,)), Normalize((0.3,), (std,))
@@ -126,18 +126,18 @@ def test_it_resumes_to_the_same_bytes_and_from_no_other_teacher(
     assert resume_run(tmp_path / "halves").weights_sha256 == whole.weights_sha256
 
 
-def test_who_may_not_teach(easy_recipe: Path, teacher: Path, tmp_path: Path) -> None:
+def test_invalid_teachers_are_refused(easy_recipe: Path, teacher: Path, tmp_path: Path) -> None:
     missing = student(easy_recipe, tmp_path / "nobody")
     with pytest.raises(InputError, match="no such run folder"):
         make_plan(missing)
     unfinished = Path(shutil.copytree(teacher, tmp_path / "unfinished"))
     (unfinished / "result.json").unlink()
-    with pytest.raises(InputError, match="the run did not finish, so it can teach nothing"):
+    with pytest.raises(InputError, match="the run did not finish"):
         make_plan(student(easy_recipe, unfinished))
     held_out = student(easy_recipe, teacher, "data.val_size=20")
-    with pytest.raises(InputError, match=r"holds out 20 images .* which it may have seen"):
+    with pytest.raises(InputError, match=r"holds out 20 images .* which the teacher may have seen"):
         make_plan(held_out)
-    with pytest.raises(ModelError, match=r"it knows images \(1, 28, 28\) of 10 classes"):
+    with pytest.raises(ModelError, match=r"trained on images \(1, 28, 28\) of 10 classes"):
         make_plan(
             student(easy_recipe, teacher).with_overrides([f'data.name="{colours(tmp_path)}"'])
         )

@@ -21,7 +21,7 @@ def recipes(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]",
+            metavar="RECIPE",
             help="Print this recipe, to copy and modify.",
             autocompletion=options.complete_recipe,
         ),
@@ -57,7 +57,7 @@ def recipes(
 def plan(
     recipe: options.RecipeName, set_: options.Overrides = None, as_json: options.AsJson = False
 ) -> None:
-    """Show a recipe's layers, training steps and predicted verdict, without reading data."""
+    """Show layers, training steps and predicted verdict; reads no data."""
     loaded = options.load_recipe_with_overrides(recipe, set_)
     with stdout_to_stderr(as_json), report_stages():
         from whit.training.plan import make_plan

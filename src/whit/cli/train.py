@@ -23,7 +23,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RECIPE]",
+            metavar="RECIPE",
             help=f"Built-in recipe name or path to a .toml file.  [default: {DEFAULT_RECIPE}]",
             autocompletion=options.complete_recipe,
         ),
@@ -62,7 +62,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train a recipe or resume a run, check its budget, and write a run folder."""
+    """Train or resume a run, check its budget, write a run folder."""
     from whit.runs.folder import RunFolder
     from whit.training.device import resolve_device, resolve_threads
     from whit.training.plan import make_plan

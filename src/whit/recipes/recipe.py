@@ -178,19 +178,21 @@ def parse_run_recipe(text: str, source: str) -> Recipe:
 
 def _schema_problems(tables: dict[str, Any], source: str) -> list[str]:
     """Remove `schema` from the tables; return the problems with it and with keys of schema 1."""
-    schema = tables.pop("schema", SCHEMA)
+    schema = tables.pop("schema", None)
     problems = [f"{source}: {old.explain(value)}." for old, value in find_old_keys(tables)]
-    if problems or schema == 1:
-        problems.insert(
-            0,
+    if schema is not None and (schema not in (1, SCHEMA) or type(schema) is not int):
+        return [f"{source}: schema = {schema!r}: this version of whit reads schema {SCHEMA}."]
+    if schema == 1 and not problems:
+        return [
+            f"{source}: schema = 1: all of its keys are also valid in schema {SCHEMA}: "
+            f"write schema = {SCHEMA}."
+        ]
+    if schema != SCHEMA and problems:
+        heading = (
             f"{source}: written in recipe schema 1; this version of whit reads schema {SCHEMA}. "
-            f"Add schema = {SCHEMA} as the first line, and rename these keys:"
-            if problems
-            else f"{source}: schema = 1: all of its keys are also valid in schema {SCHEMA}: "
-            f"write schema = {SCHEMA}.",
+            f"Write schema = {SCHEMA} in the first line, and rename these keys:"
         )
-    elif schema != SCHEMA or type(schema) is not int:
-        problems = [f"{source}: schema = {schema!r}: this version of whit reads schema {SCHEMA}."]
+        return [heading, *problems]
     return problems
 
 

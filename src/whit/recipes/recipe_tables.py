@@ -179,7 +179,7 @@ class TrainSpec(Section):
         128, "images per step; the last batch of an epoch may be smaller", "images"
     )
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = key_field(
-        0.0, "label smoothing: probability spread over all classes"
+        0.0, "probability that is spread over all classes"
     )
     # At least half of the training, as a budget may require dropout. BatchNorm then ends on the
     # statistics of the network that is evaluated: after dropout those of training are wider

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from whit.errors import did_you_mean
 from whit.recipes.field_types import Positive, Real, Section, key_field
+from whit.system.validation_errors import field_error
 
 Factor = Annotated[Real, Field(ge=0, le=1000)]
 Progress = Annotated[Real, Field(ge=0, le=1)]
@@ -157,14 +158,14 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def parse_schedule(value: Any) -> Any:
-    """Validate a `[schedule]` table by its name. Raises ValueError for an unknown one."""
+    """Validate a `[schedule]` table by its name. Raises an error for an unknown one."""
     if not isinstance(value, dict):
         return value
     name = value.get("name", DEFAULT_SCHEDULE)
     if not isinstance(name, str) or name not in SCHEDULES:
         near = did_you_mean(name, SCHEDULES) if isinstance(name, str) else ""
-        raise ValueError(
-            f"name = {name!r}: no such schedule.{near} Allowed: {', '.join(SCHEDULES)}"
+        raise field_error(
+            f"schedule.name = {name!r}: no such schedule.{near} Allowed: {', '.join(SCHEDULES)}"
         )
     return SCHEDULES[name].model_validate({**value, "name": name})
 

@@ -104,7 +104,7 @@ def _phrase(item: Any) -> str:
         example = f"[{_toml(value)}]" if is_scalar else "[2, 1, 1]"
         return f"must be a list, e.g. {example}"
     if kind == "missing" and last and isinstance(last[0], int):  # a list of a fixed length
-        return f"must have {last[0] + 1} items or more"
+        return f"must have at least {last[0] + 1} item{'s' if last[0] else ''}"
     if kind in _PHRASES:
         context = {key: _format_bound(bound) for key, bound in item.get("ctx", {}).items()}
         return re.sub(r"\b1 (item|character)s", r"1 \1", _PHRASES[kind].format(**context))

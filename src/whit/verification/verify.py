@@ -217,9 +217,6 @@ def audit_run(
     reject_code_in_run(run.recipe.model.name, run.path)
     if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
-    assert run.result is not None
-    weights = run.path / layout.WEIGHTS
-    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
     _, _, num_images = probe_dataset(run.recipe.data.name)
@@ -228,6 +225,9 @@ def audit_run(
             f"{run.path / layout.RECIPE}: data.val_size = {run.recipe.data.val_size}: the training "
             f"data has only {num_images} images."
         )
+    assert run.result is not None
+    weights = run.path / layout.WEIGHTS
+    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run)
     if evaluated and (note := _explain_ties(run, evaluated)):
