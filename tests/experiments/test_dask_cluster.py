@@ -183,7 +183,7 @@ def test_a_cluster_that_is_not_there(workplace: Path) -> None:
     assert "--cluster nonsense://" in said
     code, said = whit(workplace, *study(1, "--cluster", "tcp://127.0.0.1:1", "--jobs", "2"))
     assert code == 2, said
-    assert "--jobs: a cluster has as many" in said
+    assert "--jobs: a cluster runs as many" in said
 
 
 def test_a_cluster_without_workers(
