@@ -288,7 +288,7 @@ def test_as_many_images_are_held_out_as_the_base_has(tmp_path: Path) -> None:
     text = GOOD.replace("val = 10000\n", "")
     assert load_space(written(tmp_path, text)).val == 0  # the search takes a sixth
     (tmp_path / "base.toml").write_text(
-        'name = "b"\n[model]\nname = "plain"\nwidths = [8]\n[data]\nval = 777\n'
+        'schema = 2\nname = "b"\n[model]\nname = "plain"\nwidths = [8]\n[data]\nval_size = 777\n'
     )
     text = text.replace('"sprint"', f'"{tmp_path}/base.toml"')
     assert load_space(written(tmp_path, text)).val == 777

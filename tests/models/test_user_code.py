@@ -275,7 +275,7 @@ def test_a_folder_a_wrong_suffix_and_a_missing_class_are_told() -> None:
         "net.txt: the file of a model must end in .py or .ipynb, not in '.txt'."
     )
     write("net.py", NET)
-    expected = "net.py names a file but no class in it: write 'net.py:Class'. Its classes: Net."
+    expected = "net.py names a file without a class: write 'net.py:Class'. Its classes: Net."
     assert problem("net.py") == problem("net.py:") == expected
     notebook(NET)
     assert problem("net.ipynb").endswith("Its classes: Net.")

@@ -221,7 +221,8 @@ def test_hostile_names_and_texts_are_text(shelf: Path, put: Put, serve: Serve) -
     rows = server.runs()
     assert {f"runs/{name}" for name in names} | {"runs/\\xff\\xfe"} == set(rows)
     for row in rows.values():
-        assert server.get(f"/api/runs/{row['id']}").status == 200
+        status = 409 if row["state"] == "damaged" else 200  # epochs are not a number
+        assert server.get(f"/api/runs/{row['id']}").status == status
     value = server.get(f"/api/runs/{rows[f'runs/{names[0]}']['id']}").json["result"]
     assert (value["violations"], value["best_epoch"], value["notes"][0]) == ([], None, script)
 
