@@ -178,5 +178,5 @@ def test_a_worker_with_another_teacher_refuses(
     job = Job(recipe.to_toml(), 0, str(tmp_path / "run"), **current_digests(recipe))
     other = run_job(replace(job, teacher_sha256="0" * 64))
     assert other.state == "failed"
-    assert "not the same weights here" in other.message
+    assert "this machine has other weights than the driver" in other.message
     assert run_job(job).state == "finished"

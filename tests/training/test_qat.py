@@ -141,7 +141,7 @@ def test_a_run_ends_with_low_bit_weights_that_c_stores_packed(recipe: Path, tmp_
     assert graph.bits == 3
     few = quantize(graph, trained.dataset.train.images)
     for name, whole in few.weights.items():
-        assert np.abs(whole.numbers).max() <= 3, name
+        assert np.abs(whole.values).max() <= 3, name
     program = few.program
     eight = quantize(replace(graph, bits=8), trained.dataset.train.images).program
     stored = {step.constants["weight"] for step in program.steps if "weight" in step.constants}
