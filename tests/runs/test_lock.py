@@ -1,4 +1,4 @@
-"""One owner at a time, whoever else comes; and many processes making many runs."""
+"""The lock of a run folder: one process at a time; and many processes creating many runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_second_process_is_refused_by_name(workplace: Path) -> None:
     owner = f"process {first.process.pid} on {socket.gethostname()}, since 20"
     assert said.startswith(f"whit: run: locked by {owner}")
     code, said = whit(workplace, "train", "--resume", "run", "--steal-lock")
-    assert code == 2, "a live owner on this machine keeps its lock"
+    assert code == 2, "a live process on this machine keeps its lock"
     assert read_run(workplace / "run").state == "running"
     first.signal(signal.SIGKILL)
     first.wait()
@@ -64,7 +64,7 @@ def test_of_several_that_begin_at_once_one_gets_the_name(workplace: Path) -> Non
 
 
 def left_by(folder: Path, **changes: object) -> None:
-    """Make the folder look as if another owner had not given it back."""
+    """Make the folder look as if another holder had not released it."""
     with_owner = RunLock(folder)
     value = json.loads((folder / "owner.json").read_text())
     with_owner.release()
