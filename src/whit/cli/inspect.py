@@ -127,9 +127,10 @@ def compare(
     as_json: options.AsJson = False,
 ) -> None:
     """Compare runs, with significance tests."""
-    from whit.experiments.comparison import compare_runs
+    with report_stages():
+        from whit.experiments.comparison import compare_runs
 
-    comparison = compare_runs(folders)
+        comparison = compare_runs(folders)
     show(comparison.to_json(), comparison.table, as_json)
 
 
@@ -140,9 +141,10 @@ def data(
     as_json: options.AsJson = False,
 ) -> None:
     """Load and verify a data set, and describe it."""
-    from whit.data.datasets import load_dataset
+    with report_stages():
+        from whit.data.datasets import load_dataset
 
-    facts = dataset_facts(load_dataset(name))
+        facts = dataset_facts(load_dataset(name))
     show(facts, lambda width: facts_table(facts, width), as_json)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from whit.cli import options
 from whit.errors import RunFailed
-from whit.system.console import make_console, show, stdout_to_stderr
+from whit.system.console import make_console, report_stages, show, stdout_to_stderr
 from whit.system.optional_deps import require_extra
 
 
@@ -46,15 +46,14 @@ def search(
 
     Run the same command again to resume; a larger --trials continues the search.
     """
-    from whit.experiments.search.space_file import load_space
-    from whit.training.device import resolve_device, resolve_threads
-
     require_extra("search", "optuna", "matplotlib")
     if storage is not None:
         require_extra("cluster", "psycopg")
-    from whit.experiments.search.storage import redact, validate_storage_url
+    with stdout_to_stderr(as_json), report_stages(quiet or as_json):
+        from whit.experiments.search.space_file import load_space
+        from whit.experiments.search.storage import redact, validate_storage_url
+        from whit.training.device import resolve_device, resolve_threads
 
-    with stdout_to_stderr(as_json):
         loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = options.collect_errors(
             lambda: load_space(space),
             lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),

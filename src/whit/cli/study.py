@@ -11,12 +11,17 @@ import typer
 
 from whit.cli import options
 from whit.errors import RunFailed
-from whit.system.console import make_console, show, stdout_to_stderr
+from whit.system.console import make_console, report_stages, show, stdout_to_stderr
 
 
 def study(
     recipes: Annotated[
-        list[str], typer.Argument(metavar="RECIPE...", help="Built-in names or .toml files.")
+        list[str],
+        typer.Argument(
+            metavar="RECIPE...",
+            autocompletion=options.complete_recipe,
+            help="Built-in names or .toml files.",
+        ),
     ],
     seeds: Annotated[str, typer.Option("--seeds", metavar="N", help="Seeds per recipe: 0 to N-1.")],
     set_: options.Overrides = None,
@@ -40,10 +45,11 @@ def study(
 
     Finished seeds are not trained again: run the same command again to resume.
     """
-    from whit.experiments.execution.executors import open_executor
-    from whit.experiments.study import plan_variants, run_study
-    from whit.experiments.study_progress import make_study_callback
-    from whit.training.device import resolve_device, resolve_threads
+    with report_stages(quiet or as_json):
+        from whit.experiments.execution.executors import open_executor
+        from whit.experiments.study import plan_variants, run_study
+        from whit.experiments.study_progress import make_study_callback
+        from whit.training.device import resolve_device, resolve_threads
 
     load_each = [partial(options.load_recipe_with_overrides, name, set_) for name in recipes]
     loaded, num_seeds, num_threads, num_jobs, _ = options.collect_errors(
@@ -53,7 +59,7 @@ def study(
         lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),
         lambda: None if device is None else resolve_device(device),
     )
-    with stdout_to_stderr(as_json):
+    with stdout_to_stderr(as_json), report_stages(quiet or as_json):
         arms = plan_variants(loaded, out)
     num_runs = num_seeds * len(arms)
     with (

@@ -15,7 +15,13 @@ from whit.errors import InputError, RunAlreadyFinished, RunFailed
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe
 from whit.runs import layout
-from whit.system.console import exit_immediately, make_console, show, stdout_to_stderr
+from whit.system.console import (
+    exit_immediately,
+    make_console,
+    report_stages,
+    show,
+    stdout_to_stderr,
+)
 from whit.system.text_tables import wrap
 
 
@@ -63,11 +69,12 @@ def train(
     as_json: options.AsJson = False,
 ) -> None:
     """Train or resume a run, check its budget, write a run folder."""
-    from whit.runs.folder import RunFolder
-    from whit.training.device import resolve_device, resolve_threads
-    from whit.training.plan import make_plan
-    from whit.training.progress import make_callback
-    from whit.training.run import resume_run, train_run
+    with report_stages(quiet or as_json):
+        from whit.runs.folder import RunFolder
+        from whit.training.device import resolve_device, resolve_threads
+        from whit.training.plan import make_plan
+        from whit.training.progress import make_callback
+        from whit.training.run import resume_run, train_run
 
     def load_recipe() -> Recipe | None:
         if resume is None:
@@ -104,8 +111,10 @@ def train(
                     on_second_signal=exit_immediately,
                 )
             else:
+                with report_stages(quiet or as_json):
+                    plan = make_plan(loaded)
                 result = train_run(
-                    make_plan(loaded),
+                    plan,
                     seed=run_seed,
                     out=out,
                     device=device or "cpu",
