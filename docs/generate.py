@@ -64,6 +64,13 @@ def recipe_keys() -> str:
     return key_reference_markdown(recipe_key_tables()).rstrip()
 
 
+def space_keys() -> str:
+    """Return the reference of the keys of search spaces, from their schema."""
+    from whit.experiments.search.space_schema import space_key_markdown
+
+    return space_key_markdown().rstrip()
+
+
 # Values that functions return, and that are not public names themselves.
 VALUES = (
     "whit.analysis.summary.ParamCounts",
@@ -101,6 +108,7 @@ def _directive(name: str) -> str:
 REGIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("reference/commands.md", "commands"): commands,
     ("reference/recipe-keys.md", "recipe_keys"): recipe_keys,
+    ("reference/search-spaces.md", "space_keys"): space_keys,
     ("reference/python-api.md", "python_api"): python_api,
     ("records.md", "records"): records,
 }

@@ -26,7 +26,7 @@ from whit.experiments.statistics import t_two_sided_p
 from whit.recipes.recipe import builtin_recipes, recipe_id
 from whit.runs import layout
 from whit.runs.reader import find_runs, read_run
-from whit.web.run_index import DEMO_RUNS
+from whit.web.run_location import DEMO_RUNS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

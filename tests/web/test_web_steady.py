@@ -23,7 +23,7 @@ from whit.errors import InputError
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import read_run, weights_problem
 from whit.web import worker
-from whit.web.run_index import DEMO_RUNS
+from whit.web.run_location import DEMO_RUNS
 from whit.web.server import listen
 
 Serve = Callable[..., Server]
@@ -225,6 +225,7 @@ def test_without_runs_those_of_the_package_are_served_until_there_are_some(
     value = server.get("/api/runs").json
     assert (value["roots"], value["studies"]) == ([], [])
     assert sorted(row["name"] for row in value["runs"]) == ["sprint", "tiniest"]
+    assert sorted(row["path"] for row in value["runs"]) == ["demo: sprint", "demo: tiniest"]
     for row in value["runs"]:
         assert (row["state"], row["verdict"]) == ("finished", "met")
         graph = server.get(f"/api/runs/{row['id']}/network").json

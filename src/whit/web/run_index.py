@@ -22,10 +22,9 @@ from whit.runs.listing import check_folders
 from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord
 from whit.web.payloads import damaged_row, run_details, run_row, study_rows
-from whit.web.run_location import RunDeleted, RunLocation, Signature, escape_path
+from whit.web.run_location import DEMO_RUNS, RunDeleted, RunLocation, Signature, escape_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
-DEMO_RUNS = Path(__file__).parent / "demo_runs"  # written by records/reproduce.py
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root
 _MAX_FOLDERS = 20_000  # that are listed, for a user who gives /
 _MAX_RUNS = 5_000

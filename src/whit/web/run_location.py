@@ -15,6 +15,9 @@ from whit.runs.reader import RunRecord, read_run
 Signature = tuple[tuple[int, int, int, int] | None, ...]
 
 
+DEMO_RUNS = Path(__file__).parent / "demo_runs"  # written by records/reproduce.py
+
+
 class RunDeleted(Exception):
     """A run folder that was listed is missing."""
 
@@ -32,6 +35,9 @@ class RunLocation:
 
     @property
     def display_path(self) -> str:
+        path = Path(self.path)
+        if path.is_relative_to(DEMO_RUNS):
+            return f"demo: {path.name}"
         return escape_path(self.path)
 
     def signature(self, files: Sequence[str] = layout.RECORD_FILES) -> Signature:
