@@ -186,7 +186,7 @@ def test_seeds_that_ended_are_of_what_is_there_now(workplace: Path) -> None:
     assert code == 2, said
     assert said == (
         f"whit: {folder}: the model's source changed since 1 of its seeds was trained. Give "
-        "another --out, remove the folder, or add --allow-changes to keep them.\n"
+        "another --out, remove the folder, or add --allow-changes to use them anyway.\n"
     )
     assert not (workplace / folder / "seed-1").exists()
 

@@ -95,7 +95,7 @@ def test_weights_of_another_network(run: Path, tmp_path: Path) -> None:
     recipe = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(recipe.replace("widths = [16, 24", "widths = [8, 24"))
     assert recipe != (run / "recipe.toml").read_text()
-    with pytest.raises(InputError, match="the model wants"):
+    with pytest.raises(InputError, match="the model expects"):
         export_run(run, "onnx", tmp_path / "made")
     assert names_in(tmp_path) == ["run"]
 

@@ -44,7 +44,7 @@ def export(
             f"--format {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}"
         )
     name = f"{run.resolve().name}{'-int8' * int8}.{to}"
-    with stdout_to_stderr(as_json), report_stages(quiet) as on_stage:
+    with stdout_to_stderr(as_json), report_stages(quiet, as_json) as on_stage:
         from whit.export.exporter import export_run
 
         result = export_run(run, to, out or Path(name), int8=int8, on_stage=on_stage)

@@ -92,7 +92,7 @@ def audit(
     loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
     from whit.verification.verify import audit
 
-    with stdout_to_stderr(as_json), report_stages() as on_stage:
+    with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
         result = audit(target, loaded, on_stage=on_stage)
     show(result.to_json(), result.table, as_json)
     options.exit_with_verdict(result.verdict)

@@ -82,18 +82,20 @@ def ignore_stage(stage: str) -> None:
 
 
 @contextmanager
-def report_stages(quiet: bool = False) -> Iterator[OnStage]:
+def report_stages(quiet: bool = False, as_json: bool = False) -> Iterator[OnStage]:
     """Give a function that takes the name of each stage of a long command as the stage begins.
 
     It is shown on standard error: on a terminal beside a spinner, which is there from the start,
-    since importing torch takes seconds, and disappears at the end; elsewhere as a line. With
-    `quiet` nothing is shown.
+    since importing torch takes seconds, and disappears at the end; elsewhere as a line, but for
+    `as_json`. With `quiet` nothing is shown.
     """
     if quiet:
         yield ignore_stage
     elif sys.stderr.isatty():
         with Console(stderr=True).status("Loading ...") as status:
             yield lambda stage: status.update(Text(f"{_capitalize(stage)} ...", overflow="fold"))
+    elif as_json:
+        yield ignore_stage
     else:
         yield lambda stage: echo(f"{_capitalize(stage)} ...", sys.stderr)
 
