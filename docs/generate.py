@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from blocks import (
+from doc_blocks import (
     ROOT,
     PageRun,
     call_whit,

@@ -1,6 +1,6 @@
 """Every fenced block of README.md and the pages is run, generated, or listed with a reason.
 
-docs/blocks.py says how a block is marked. `python docs/generate.py` renews what is generated.
+docs/doc_blocks.py says how a block is marked. `python docs/generate.py` renews what is generated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from blocks import (
+from doc_blocks import (
     ROOT,
     Block,
     BlockError,

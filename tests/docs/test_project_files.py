@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from blocks import ROOT
+from doc_blocks import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
