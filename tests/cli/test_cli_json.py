@@ -14,7 +14,8 @@ import pytest
 from calling import Done
 
 AUDIT = {
-    *("params", "macs", "forward_passes", "receptive_field", "layers", "violations", "verdict"),
+    *("params", "macs", "forward_passes", "receptive_field", "layers"),
+    *("recipe", "budget", "violations", "verdict", "notes"),
 }
 PARAMS = {"total", "trainable", "frozen", "buffers", "unused"}
 LAYER = {"name", "kind", "output_shape", "params", "macs", "receptive_field", "jump"}
@@ -38,11 +39,11 @@ def parsed(done: Done) -> Any:
         ("plan published-17098", {"steps", "images"}),
         ("plan published-16848", {"steps", "images"}),  # missed
         (f"plan {TALKS}", {"steps", "images"}),
-        ("audit sprint", {"notes"}),
-        ("audit models.py:Talks", {"notes"}),
-        ("audit models.py:BadForward", {"notes"}),
-        ("audit runs/easy-0", {"notes"}),
-        ("audit runs/easy-0/weights.safetensors --recipe easy.toml", {"notes"}),
+        ("audit sprint", {"target"}),
+        ("audit models.py:Talks", {"target"}),
+        ("audit models.py:BadForward", {"target"}),
+        ("audit runs/easy-0", {"target"}),
+        ("audit runs/easy-0/weights.safetensors --recipe easy.toml", {"target"}),
     ],
 )
 def test_plan_and_audit(
@@ -53,6 +54,8 @@ def test_plan_and_audit(
     assert set(value) == AUDIT | more
     assert set(value["params"]) == PARAMS
     assert all(set(layer) == LAYER for layer in value["layers"])
+    assert all(set(row) == {"rule", "limit", "value", "status"} for row in value["budget"])
+    assert {row["status"] for row in value["budget"]} <= {"pass", "FAIL", "pending"}
     assert all(set(violation) == VIOLATION for violation in value["violations"])
     assert done.code == (value["verdict"] == "missed")
     assert bool(value["violations"]) == (value["verdict"] == "missed")

@@ -41,6 +41,8 @@ def test_a_run_has_every_part(runs: Path) -> None:
     shown = f"{percent(test['correct'], test['total'])} ({test['correct']}/{test['total']})"
     assert f"accuracy >= 10 {shown} pass" in page.text
     assert "Verdict: met (recomputed from the saved weights)." in page.text
+    assert re.search(r"5 forward passes per decision, [\d,]+ MACs each", page.text)
+    assert "conv1 conv 4×28×28" in page.text  # the network, without test-time augmentation
     assert re.search(r"Epoch 2/2: loss \d\.\d{4}", page.text)
     assert re.search(r"Test set: Average loss: \d\.\d{4}, Accuracy: \d+/100 \(", page.text)
     assert f"whit train {record.path / 'recipe.toml'} --seed 0 --threads 1" in page.text

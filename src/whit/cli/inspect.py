@@ -94,7 +94,7 @@ def audit(
 
     with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
         result = audit(target, loaded, on_stage=on_stage)
-    show(result.to_json(), result.table, as_json)
+    show({"target": target, **result.to_json()}, result.table, as_json)
     options.exit_with_verdict(result.verdict)
 
 

@@ -18,7 +18,7 @@ from whit.reports.run_facts import RunFacts
 from whit.reports.wording import SEVERITIES, format_percent, one_line, plural, truncate
 from whit.runs import layout
 from whit.runs.reader import RunRecord
-from whit.runs.result import RULE_STATUS, EpochRecord
+from whit.runs.result import RULE_STATUS, EpochRecord, forward_passes_text
 from whit.system.numbers import percent
 
 # Unlike a terminal, a page has the width for the complete terms.
@@ -94,10 +94,12 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, images: Split | None) -> l
     text = (
         f"{counts.total:,} parameters: {counts.trainable:,} trainable, {counts.frozen:,} frozen, "
         f"{counts.buffers:,} in buffers; {counts.unused:,} unused. MACs: multiply-accumulate "
-        "operations for one image. Receptive field and effective stride (jump) are in input "
+        "operations for one forward pass. Receptive field and effective stride (jump) are in input "
         "pixels."
     )
-    blocks: list[Block] = [table, Text(text), *map(Text, audit.notes)]
+    cost = forward_passes_text(Metrics.from_audit(audit, recipe.eval.forward_passes), 10_000)
+    blocks: list[Block] = [table, Text(text), *map(Text, [cost] if cost else [])]
+    blocks += map(Text, audit.notes)
     shape = _image_shape(recipe, images)
     if shape is None:
         return blocks

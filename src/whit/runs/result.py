@@ -227,6 +227,14 @@ def verdict_html(budget: Budget, metrics: Metrics) -> str:
     )
 
 
+def budget_json(budget: Budget, metrics: Metrics) -> list[dict[str, str]]:
+    """Return each rule of the budget with its limit, its value and its status, as in tables."""
+    return [
+        {"rule": rule, "limit": limit, "value": value, "status": RULE_STATUS[passes]}
+        for rule, limit, value, passes in budget.rows(metrics)
+    ]
+
+
 def forward_passes_text(metrics: Metrics, width: int = 100) -> str:
     """Return the cost of test-time augmentation; empty when a decision is one forward pass."""
     passes = metrics.forward_passes

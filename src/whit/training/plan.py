@@ -16,7 +16,7 @@ from whit.models.build import build_initialized_model
 from whit.models.registry import in_memory_spec
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
-from whit.runs.result import forward_passes_text, verdict_html, verdict_text
+from whit.runs.result import budget_json, forward_passes_text, verdict_html, verdict_text
 from whit.runs.teacher import Teacher, load_teacher
 from whit.system.display.html_tables import html_block, html_text
 from whit.system.text_tables import wrap
@@ -73,11 +73,14 @@ class Plan:
             **self.audit.to_json(),
             "macs": self.metrics.macs,
             "forward_passes": self.metrics.forward_passes,
+            "recipe": self.recipe.name,
             **({"teacher": self.teacher.to_json()} if self.teacher else {}),
             "steps": self.num_steps,
             "images": self.num_images,
+            "budget": budget_json(self.recipe.budget.to_budget(), self.metrics),
             "violations": [violation.to_json() for violation in self.violations],
             "verdict": self.verdict,
+            "notes": list(self.audit.notes),
         }
 
     @property

@@ -31,7 +31,13 @@ from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
-from whit.runs.result import Evaluation, forward_passes_text, verdict_html, verdict_text
+from whit.runs.result import (
+    Evaluation,
+    budget_json,
+    forward_passes_text,
+    verdict_html,
+    verdict_text,
+)
 from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
@@ -72,6 +78,8 @@ class AuditResult:
             **self.audit.to_json(),
             "macs": self.metrics.macs,
             "forward_passes": self.metrics.forward_passes,
+            "recipe": self.recipe.name,
+            "budget": budget_json(self.recipe.budget.to_budget(), self.metrics),
             "violations": [violation.to_json() for violation in self.violations],
             "verdict": self.verdict,
             "notes": [*self.audit.notes, *self.notes],
