@@ -156,7 +156,9 @@ def recipe_differences(recipes: Sequence[Recipe]) -> tuple[tuple[str, tuple[str,
 
 
 def _value_text(value: Any) -> str:
-    """Return a value of a recipe as text, a float with six digits."""
+    """Return a value of a recipe as text: a float with six digits, a list as in TOML."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_value_text, value))}]"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
