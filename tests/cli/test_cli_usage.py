@@ -157,3 +157,11 @@ def test_completion_in_bash(words: list[str], completions: list[str], installed:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == completions
+
+
+def test_a_shell_without_completion_is_bad_input() -> None:
+    """Exit code 1 would say that a budget is missed."""
+    script = f"{sys.executable} -m whit --show-completion; exit $?"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert done.returncode in (0, 2)  # on some systems `sh` is bash
+    assert done.returncode == 0 or "not supported" in done.stderr

@@ -53,6 +53,9 @@ def _options(
         raise typer.Exit
 
 
+_COMPLETION = {"--install-completion", "--show-completion"}
+
+
 class _Stopped(BaseException):
     """A signal outside a run; an `except Exception` in a user's model does not catch it."""
 
@@ -88,6 +91,8 @@ def main() -> None:
 def _run() -> int:
     try:
         code = app(prog_name="whit", standalone_mode=False)  # also as `python -m whit`
+        if code == 1 and _COMPLETION & set(sys.argv[1:]):
+            return InputError.exit_code  # an unknown shell; 1 would mean "budget missed"
         return code if isinstance(code, int) else 0
     except TyperException as error:
         return report_usage_error(error, sys.argv[1:])
