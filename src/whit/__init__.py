@@ -1,4 +1,4 @@
-"""whit: train image classifiers that keep a budget, and judge them honestly.
+"""whit: train image classifiers within a budget, and evaluate them honestly.
 
     recipe = whit.load_recipe("sprint")
     whit.plan(recipe)

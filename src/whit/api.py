@@ -136,8 +136,8 @@ def study(
     each seed by their `reset_parameters`, or better its class or a function that builds it, which
     is called for each seed. It is trained in this process, into folders that are always new.
 
-    Raises InputError for anything given wrong, BudgetInfeasible when a recipe can never keep its
-    budget, Interrupted when stopped; what was under way is saved.
+    Raises InputError for invalid input, BudgetInfeasible when a recipe can never meet its
+    budget, Interrupted when stopped; what was running is saved.
     """
     from whit.experiments.execution.executors import open_executor
     from whit.experiments.execution.in_process import InProcessExecutor
@@ -199,7 +199,7 @@ def search(
     """Search a space, a built-in name or a `.toml` or `.py` file, on the validation split.
 
     `trials` counts those of earlier calls too. `storage` is the address of a PostgreSQL database
-    that several searches share. Raises InputError for anything given wrong, Interrupted when
+    that several searches share. Raises InputError for invalid input, Interrupted when
     stopped; the same call resumes.
     """
     from whit.experiments.execution.executors import open_executor

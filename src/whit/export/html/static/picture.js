@@ -1,4 +1,4 @@
-// A picture file as an input of a network: read in the browser, sent nowhere.
+// A picture file as an input of a network: read in the browser, not sent anywhere.
 
 const LIGHT = 128; // a mean grey of the border from here on is a light background
 

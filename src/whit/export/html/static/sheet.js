@@ -41,7 +41,7 @@ export class Sheet {
     );
     // A sibling of the drawing, so that a narrow page can place it below the result.
     root.parentElement.append(element("p", { class: "note how-to-draw", id: "how-to-draw" },
-      "Draw with mouse, pen or touch. Keyboard: arrow keys move the pen (Shift: in small steps), the space bar lowers or lifts it, Backspace undoes, Delete clears. An image file is read in this browser and sent nowhere."));
+      "Draw with mouse, pen or touch. Keyboard: arrow keys move the pen (Shift: in small steps), the space bar lowers or lifts it, Backspace undoes, Delete clears. An image file is read in this browser and not sent anywhere."));
     this.pad = new Pad(this.canvas, changed);
     thickness.addEventListener("input", () => (this.pad.thickness = Number(thickness.value)));
     eraser.addEventListener("click", () => {
