@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from make import (
     IDX_NAMES,
@@ -282,6 +282,7 @@ def test_damage_is_refused_by_name(tmp_path: Path, damage: Callable[[Path], list
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(place=0.015755943405893147, bit=3)  # harmless in the first byte that is compressed
 @settings(max_examples=60)
 def test_a_flipped_bit_in_a_gzip_file_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
@@ -296,8 +297,7 @@ def test_a_flipped_bit_in_a_gzip_file_is_refused_or_harmless(
         found = read_idx(path)
     except DataError as error:
         assert str(path) in str(error)  # noqa: PT017
-    else:  # only gzip's own header holds bits without meaning: time, system, flags
-        assert index < 10
+    else:  # a bit without meaning, of gzip's header or of how deflate writes its codes
         assert (found == values).all()
 
 
