@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from whit.errors import RecipeError
@@ -23,7 +23,7 @@ from whit.recipes.key_reference import (
     key_reference_markdown,
     key_reference_text,
 )
-from whit.recipes.recipe import Recipe, list_keys, load_recipe
+from whit.recipes.recipe import Recipe, list_keys, load_recipe, section_of
 from whit.recipes.recipe_tables import BudgetSpec
 from whit.recipes.schedule import SCHEDULES
 
@@ -35,8 +35,8 @@ def schema_keys() -> Counter[tuple[str, str]]:
     """Every key of the schema with its table; those of models and schedules once for each."""
     keys: Counter[tuple[str, str]] = Counter()
     for name in list_keys([], {}):
-        section = None if name in ("schema", "base", "schedule") else section_of(name)
-        if section is None and name != "schedule":
+        field = Recipe.model_fields.get(name)  # `schema` and `base` are none
+        if field is None or section_of(field.annotation) is None:
             keys["", name] += 1
         elif name != "schedule":
             keys.update((name, key) for key in list_keys([name], {name: {}}))
@@ -48,17 +48,6 @@ def schema_keys() -> Counter[tuple[str, str]]:
     return keys
 
 
-def section_of(name: str) -> type[BaseModel] | None:
-    """The table of a recipe of that name; None for a value."""
-    try:
-        list_keys([name], {name: {}})
-    except StopIteration:
-        return None
-    annotation: Any = Recipe.model_fields[name].annotation
-    kinds = [annotation, *getattr(annotation, "__args__", ())]
-    return next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-
-
 def field_of(table: str, description: str, key: Key) -> Any:
     """The field of the schema that a line of the reference is about."""
     if not table:
@@ -67,7 +56,7 @@ def field_of(table: str, description: str, key: Key) -> Any:
     for name, kind in variants.items():
         if description.startswith(f'With `name = "{name}"`'):
             return kind.model_fields[key.key]
-    section = section_of(table)
+    section = section_of(Recipe.model_fields[table].annotation)
     assert section is not None
     return section.model_fields[key.key]
 

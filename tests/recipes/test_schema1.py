@@ -125,6 +125,15 @@ def test_an_override_in_schema_1_is_refused_with_its_new_spelling() -> None:
     ]
 
 
+def test_old_keys_are_named_beside_overrides_that_are_no_override() -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("sprint").with_overrides(["foo", "model.views=9", "name.x=1"])
+    text = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 3
+    assert "write eval.tta_shifts = 8" in text
+    assert "foo: expected key=value" in text
+
+
 @pytest.mark.parametrize("schema", ["1", "3", "true", '"2"'])
 def test_other_schemas_are_refused(schema: str) -> None:
     text = f'schema = {schema}\nname = "x"\n[model]\nname = "plain"\nwidths = [8]\n'

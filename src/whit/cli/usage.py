@@ -87,18 +87,10 @@ def _keys_named(name: str) -> list[str]:
 
     if name in _SYNONYMS:
         return [_SYNONYMS[name]]
-    tables = [
-        key
-        for key in list_keys([], {})
-        if key not in ("schema", "base", "name", "description", "budget")
-    ]
-    return [
-        f"{table}.{name}"
-        for table in tables
-        if table in Recipe.model_fields
-        and name in list_keys([table], {table: {}})
-        and name not in ("name", "start")
-    ]
+    if name in ("name", "start"):  # keys of several tables
+        return []
+    tables = [key for key in Recipe.model_fields if key not in ("name", "description", "budget")]
+    return [f"{table}.{name}" for table in tables if name in list_keys([table], {table: {}})]
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from whit.analysis.kinds import LAYER_KINDS
 from whit.recipes.budget import RULES, LimitRule
-from whit.recipes.recipe import SCHEMA, Recipe
+from whit.recipes.recipe import SCHEMA, Recipe, section_of
 from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES
 from whit.recipes.toml_writer import toml_value
 from whit.system.text_tables import text_table, wrap
@@ -58,7 +58,7 @@ def list_key_tables(models: Mapping[str, type[BaseModel]]) -> list[KeyTable]:
         if name == "schedule":
             tables += _schedule_tables()
             continue
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is None:
             continue
         tables.append(KeyTable(name, _first_paragraph(section), tuple(_keys_of(section))))
@@ -84,7 +84,7 @@ def _top_keys() -> Iterator[Key]:
     fields = {
         name: field
         for name, field in Recipe.model_fields.items()
-        if _section_of(field.annotation) is None and name != "schedule"
+        if section_of(field.annotation) is None and name != "schedule"
     }
     yield from (_describe(name, field) for name, field in fields.items())
 
@@ -112,7 +112,7 @@ def _keys_of(section: type[BaseModel]) -> Iterator[Key]:
         key = _describe(name, field)
         rule = (
             rules.get(name)
-            if section is _section_of(Recipe.model_fields["budget"].annotation)
+            if section is section_of(Recipe.model_fields["budget"].annotation)
             else None
         )
         if isinstance(rule, LimitRule):
@@ -139,14 +139,6 @@ def _describe(name: str, field: FieldInfo) -> Key:
         unit,
         field.description or "",
     )
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the table that a field holds; None for a value."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
 
 
 def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:

@@ -152,7 +152,7 @@ def parse_recipe(text: str, source: str, folder: Path | None = None) -> Recipe:
     tables = parse_toml(text, source)
     problems = _schema_problems(tables, source)
     if "base" in tables:
-        tables = _merge_base(remove_old_keys(tables), source, folder or Path(), _MAX_BASES)
+        tables = _merge_base(tables, source, folder or Path(), _MAX_BASES)
     return _validate(tables, source, problems)
 
 
@@ -177,23 +177,26 @@ def parse_run_recipe(text: str, source: str) -> Recipe:
 
 
 def _schema_problems(tables: dict[str, Any], source: str) -> list[str]:
-    """Remove `schema` from the tables; return the problems with it and with keys of schema 1."""
+    """Remove `schema` from the tables; return the problem with it, if any."""
     schema = tables.pop("schema", None)
-    problems = [f"{source}: {old.explain(value)}." for old, value in find_old_keys(tables)]
+    has_old_keys = bool(find_old_keys(tables))
     if schema is not None and (schema not in (1, SCHEMA) or type(schema) is not int):
         return [f"{source}: schema = {schema!r}: this version of whit reads schema {SCHEMA}."]
-    if schema == 1 and not problems:
+    if schema == 1 and not has_old_keys:
         return [
             f"{source}: schema = 1: all of its keys are also valid in schema {SCHEMA}: "
             f"write schema = {SCHEMA}."
         ]
-    if schema != SCHEMA and problems:
-        heading = (
+    if schema != SCHEMA and has_old_keys:
+        return [
             f"{source}: written in recipe schema 1; this version of whit reads schema {SCHEMA}. "
             f"Write schema = {SCHEMA} in the first line, and rename these keys:"
-        )
-        return [heading, *problems]
-    return problems
+        ]
+    return []
+
+
+def _old_key_problems(tables: Mapping[str, Any], source: str) -> list[str]:
+    return [f"{source}: {old.explain(value)}." for old, value in find_old_keys(tables)]
 
 
 def _merge_base(
@@ -214,7 +217,8 @@ def _merge_base(
     except RecipeError as error:
         raise RecipeError([f"{source}: base = {name!r}: {p}" for p in error.problems]) from None
     below = parse_toml(text, base_source)
-    if problems := _schema_problems(below, base_source):
+    problems = _schema_problems(below, base_source)
+    if problems := [*problems, *_old_key_problems(below, base_source)]:
         raise RecipeError(problems)
     if "base" in below:
         below = _merge_base(below, base_source, base_folder, remaining - 1)
@@ -303,10 +307,8 @@ def builtin_recipes() -> dict[str, str]:
 
 
 def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Recipe:
-    old_keys = find_old_keys(tables)
-    if not problems:  # else those of the file are listed already
-        problems = [f"{source}: {old.explain(value)}." for old, value in old_keys]
-    tables = remove_old_keys(tables) if old_keys else tables
+    problems = [*problems, *_old_key_problems(tables, source)]
+    tables = remove_old_keys(tables)
     try:
         recipe = Recipe.model_validate(tables)
     except ValidationError as error:
@@ -317,6 +319,14 @@ def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Re
     return recipe
 
 
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the table that a field holds, of `DistillSpec | None` too; None for a value."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
 def list_keys(path: Sequence[str], tables: Mapping[str, Any]) -> list[str]:
     """Return the keys allowed in the table at `path` of a recipe of `tables`."""
     if list(path) == ["schedule"]:
@@ -324,12 +334,9 @@ def list_keys(path: Sequence[str], tables: Mapping[str, Any]) -> list[str]:
         return list(SCHEDULES[name].model_fields)
     section: type[BaseModel] = Recipe
     for name in path:
-        annotation = section.model_fields[name].annotation
-        section = next(  # of `DistillSpec | None`, too
-            kind
-            for kind in (annotation, *get_args(annotation))
-            if isinstance(kind, type) and issubclass(kind, BaseModel)
-        )
+        inner = section_of(section.model_fields[name].annotation)
+        assert inner is not None, path
+        section = inner
     return [*(["schema", "base"] if section is Recipe else []), *section.model_fields]
 
 
