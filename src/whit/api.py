@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from whit.recipes.recipe import Recipe
     from whit.runs.result import RunResult
     from whit.system.display.records import Records
-    from whit.system.signals import SignalHandler
     from whit.training.plan import Plan
     from whit.verification.restore import LoadedRun
     from whit.verification.verify import AuditResult
@@ -144,6 +142,7 @@ def study(
     from whit.experiments.study import plan_variants, run_study
     from whit.experiments.study_progress import make_study_callback
     from whit.system.console import make_console
+    from whit.system.signals import catch_signals
 
     is_sequence = isinstance(recipes, Sequence) and not isinstance(recipes, str)
     listed: Any = recipes if is_sequence else [recipes]
@@ -167,7 +166,7 @@ def study(
         )
     num_threads = threads or 1
     with (
-        _catch_signals() as signals,
+        catch_signals("The same call resumes.") as signals,
         open_executor(cluster, jobs, num_threads, signals, seeds * len(arms)) as workers,
     ):
         return run_study(
@@ -206,6 +205,7 @@ def search(
     from whit.experiments.search.space_file import load_space
     from whit.system.console import make_console
     from whit.system.optional_deps import require_extra
+    from whit.system.signals import catch_signals
 
     require_extra("search", "optuna", "matplotlib")
     if storage is not None:
@@ -218,7 +218,7 @@ def search(
     if storage is not None:
         validate_storage_url(storage)
     with (
-        _catch_signals() as signals,
+        catch_signals("The same call resumes.") as signals,
         open_executor(cluster, jobs, threads, signals) as executor,
         SearchDriver(
             loaded,
@@ -339,8 +339,7 @@ def export(
     from whit.export.exporter import export_run
 
     folder, model = _folder_and_model(run, model)
-    name = f"{folder.resolve().name}{'-int8' * int8}.{format}"
-    return export_run(folder, format, Path(out or name), model, int8=int8)
+    return export_run(folder, format, None if out is None else Path(out), model, int8=int8)
 
 
 def _resolve(recipe: RecipeOrModel, model: nn.Module | None) -> tuple[Recipe, nn.Module | None]:
@@ -421,15 +420,3 @@ def _is_module(value: object) -> TypeIs[nn.Module]:
     """Whether it is an nn.Module; without torch imported there is none."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.nn.Module)
-
-
-@contextmanager
-def _catch_signals() -> Iterator[SignalHandler]:
-    """Turn Ctrl-C into Interrupted, once what is under way is saved."""
-    from whit.system.signals import SignalHandler, StopRequested
-
-    try:
-        with SignalHandler() as signals:
-            yield signals
-    except StopRequested as stop:
-        raise stop.to_error(". The same call resumes.") from None

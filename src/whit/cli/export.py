@@ -43,9 +43,8 @@ def export(
         raise InputError(
             f"--format {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}"
         )
-    name = f"{run.resolve().name}{'-int8' * int8}.{to}"
     with stdout_to_stderr(as_json), report_stages(quiet, as_json) as on_stage:
         from whit.export.exporter import export_run
 
-        result = export_run(run, to, out or Path(name), int8=int8, on_stage=on_stage)
+        result = export_run(run, to, out, int8=int8, on_stage=on_stage)
     show(result.to_json(), result.text, as_json)

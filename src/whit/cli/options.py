@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,8 +12,9 @@ import typer
 
 from whit.errors import InputError
 from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe
+from whit.system import signals
 from whit.system.console import exit_immediately
-from whit.system.signals import SignalHandler, StopRequested
+from whit.system.signals import SignalHandler
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -102,11 +103,7 @@ def exit_with_verdict(verdict: str) -> None:
         raise typer.Exit(1)
 
 
-@contextmanager
-def catch_signals() -> Iterator[SignalHandler]:
+def catch_signals() -> AbstractContextManager[SignalHandler]:
     """Record signals; a signal outside of training ends the command."""
-    try:
-        with SignalHandler(partial(exit_immediately, resume_hint="the same command")) as signals:
-            yield signals
-    except StopRequested as stop:
-        raise stop.to_error(". Run the same command to resume.") from None
+    on_second_signal = partial(exit_immediately, resume_hint="the same command")
+    return signals.catch_signals("Run the same command to resume.", on_second_signal)

@@ -97,7 +97,7 @@ class ExportResult:
 def export_run(
     run: Path,
     target: str,
-    out: Path,
+    out: Path | None = None,
     model: nn.Module | None = None,
     *,
     int8: bool = False,
@@ -105,6 +105,7 @@ def export_run(
 ) -> ExportResult:
     """Export a finished run to `out` for a target of TARGETS, and verify it.
 
+    By default `out` is the run's name with the target as its suffix, in the current folder.
     `model` is required for runs whose model was given in Python; `int8` quantizes. `on_stage` is
     called with the name of each slow stage.
     Raises InputError if the run has no weights or if they were modified, if data or model source
@@ -116,6 +117,7 @@ def export_run(
         require_extra("export", *chosen.requires)
     if int8 and chosen.no_int8:
         raise InputError(f"--int8: {chosen.no_int8}. Omit --int8 or use --format c or onnx.")
+    out = out or Path(f"{run.resolve().name}{'-int8' * int8}.{target}")
     record = read_run(run)
     _require_exportable(record, out)
     trained = load_run_model(record, model)

@@ -105,3 +105,15 @@ class SignalHandler:
     def _cancel_timer(self) -> None:
         if signal.SIGALRM in self._previous:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+@contextmanager
+def catch_signals(
+    resume_hint: str, on_second_signal: Callable[[int], None] = raise_keyboard_interrupt
+) -> Iterator[SignalHandler]:
+    """Record signals; one that stops the body becomes Interrupted, with how to resume."""
+    try:
+        with SignalHandler(on_second_signal) as signals:
+            yield signals
+    except StopRequested as stop:
+        raise stop.to_error(f". {resume_hint}") from None
