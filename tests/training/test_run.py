@@ -165,6 +165,10 @@ def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path:
     judgement = whit.audit(tmp_path / "run")
     assert judgement.verdict == "pending"
     assert judgement.metrics.correct is None
+    for value in (result, judgement):
+        for text in (str(value), value._repr_html_()):
+            assert text.count("Verdict:") == 1
+            assert "Verdict: pending (not evaluated on test)." in text
     log = read_run(tmp_path / "run").log
     assert [e.split for epoch in log for e in epoch.evaluations] == ["val"] * 3
     assert {e.total for epoch in log for e in epoch.evaluations} == {50}

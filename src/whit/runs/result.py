@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from whit.recipes.budget import Budget, Metrics, Verdict, Violation
+from whit.recipes.recipe import Recipe
 from whit.system.display.html_tables import (
     html_block,
     html_columns,
@@ -22,6 +23,8 @@ from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
 
 RULE_STATUS = {True: "pass", False: "FAIL", None: "pending"}  # whether a limit is met, in tables
+# Why the accuracy of a pending verdict is unknown.
+_NOT_TRAINED, _NOT_EVALUATED = "not trained yet", "not evaluated on test"
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,12 @@ class RunResult:
 
     def text(self, width: int = 100) -> str:
         """Return the verdict, notes and cost as text of at most `width` columns."""
-        lines = [verdict_text(self.budget, self.metrics, width, "not evaluated on test")]
+        verdict = verdict_text(self.budget, self.metrics, width, _NOT_EVALUATED)
+        return "\n".join([verdict, *self._details(width)])
+
+    def _details(self, width: int) -> list[str]:
+        """Return what is known beside the verdict, as lines of at most `width` columns."""
+        lines = []
         if self.best and self.best[0] != self.epochs:
             epoch, evaluation = self.best
             best = (
@@ -155,7 +163,7 @@ class RunResult:
         lines.append(wrap(cost, width))
         if self.folder:
             lines.append(f"Run folder: {self.folder}")
-        return "\n".join(lines)
+        return lines
 
     def __str__(self) -> str:
         return self.text()
@@ -163,12 +171,9 @@ class RunResult:
     __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
-        verdict = verdict_text(self.budget, self.metrics)
-        rest = self.text().removeprefix(verdict).lstrip("\n")
-        curves = history_plots(self.history)
-        return html_block(
-            html_columns(verdict_html(self.budget, self.metrics), curves), html_text(rest)
-        )
+        verdict = verdict_html(self.budget, self.metrics, _NOT_EVALUATED)
+        details = html_text("\n".join(self._details(100)))
+        return html_block(html_columns(verdict, history_plots(self.history)), details)
 
 
 def history_rows(records: Sequence[EpochRecord]) -> Records:
@@ -215,14 +220,25 @@ def history_plots(history: Records) -> str:
     return html_columns(*plots)
 
 
-def verdict_html(budget: Budget, metrics: Metrics) -> str:
-    """Return the budget as a table with each value beside its limit, then the verdict."""
+def pending_reason(recipe: Recipe) -> str:
+    """Return why the accuracy of a network of this recipe is unknown."""
+    return _NOT_TRAINED if recipe.eval.test else _NOT_EVALUATED
+
+
+def _verdict_sentence(budget: Budget, metrics: Metrics, pending: str) -> str:
+    verdict = budget.verdict(metrics)
+    is_explained = verdict == "pending" and metrics.correct is None
+    return f"Verdict: {verdict}{f' ({pending})' if is_explained else ''}."
+
+
+def verdict_html(budget: Budget, metrics: Metrics, pending: str = _NOT_TRAINED) -> str:
+    """Return the same as `verdict_text`, as HTML."""
     cells = [(*row[:3], RULE_STATUS[row[3]]) for row in budget.rows(metrics)]
     if not cells:
         return html_text(verdict_text(budget, metrics))
     return (
         html_table(("budget", "limit", "value", ""), cells, "lrrl")
-        + html_text(f"Verdict: {budget.verdict(metrics)}.", bold=True)
+        + html_text(_verdict_sentence(budget, metrics, pending), bold=True)
         + html_list([violation.message for violation in budget.violations(metrics)])
     )
 
@@ -250,7 +266,7 @@ def forward_passes_text(metrics: Metrics, width: int = 100) -> str:
 
 
 def verdict_text(
-    budget: Budget, metrics: Metrics, width: int = 100, pending: str = "not trained yet"
+    budget: Budget, metrics: Metrics, width: int = 100, pending: str = _NOT_TRAINED
 ) -> str:
     """Return the budget as a small table of limits and values, then the verdict.
 
@@ -261,8 +277,6 @@ def verdict_text(
         return "Verdict: met (no limits set)."
     cells = [(rule, limit, value, RULE_STATUS[passes]) for rule, limit, value, passes in rows]
     lines = align_columns([("budget", "limit", "value", ""), *cells], "llll")
-    verdict = budget.verdict(metrics)
-    is_explained = verdict == "pending" and metrics.correct is None
-    lines.append(f"Verdict: {verdict}{f' ({pending})' if is_explained else ''}.")
+    lines.append(_verdict_sentence(budget, metrics, pending))
     lines += [wrap(f"  - {violation.message}", width) for violation in budget.violations(metrics)]
     return "\n".join(lines)

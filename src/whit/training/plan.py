@@ -16,7 +16,13 @@ from whit.models.build import build_initialized_model
 from whit.models.registry import in_memory_spec
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
-from whit.runs.result import budget_json, forward_passes_text, verdict_html, verdict_text
+from whit.runs.result import (
+    budget_json,
+    forward_passes_text,
+    pending_reason,
+    verdict_html,
+    verdict_text,
+)
 from whit.runs.teacher import Teacher, load_teacher
 from whit.system.display.html_tables import html_block, html_text
 from whit.system.text_tables import wrap
@@ -110,7 +116,9 @@ class Plan:
             "",
             *(wrap(line, width) for line in self._costs()),
             "",
-            verdict_text(self.recipe.budget.to_budget(), self.metrics, width),
+            verdict_text(
+                self.recipe.budget.to_budget(), self.metrics, width, pending_reason(self.recipe)
+            ),
         ]
         return "\n".join(lines)
 
@@ -125,7 +133,9 @@ class Plan:
     __repr__ = __str__  # the same at a prompt as printed
 
     def _repr_html_(self) -> str:
-        verdict = verdict_html(self.recipe.budget.to_budget(), self.metrics)
+        verdict = verdict_html(
+            self.recipe.budget.to_budget(), self.metrics, pending_reason(self.recipe)
+        )
         costs = html_text("\n".join(self._costs()))
         passes = html_text(forward_passes_text(self.metrics, 10_000))
         return html_block(self.audit.html(), passes, costs, verdict, title=self.title)

@@ -35,6 +35,7 @@ from whit.runs.result import (
     Evaluation,
     budget_json,
     forward_passes_text,
+    pending_reason,
     verdict_html,
     verdict_text,
 )
@@ -86,7 +87,9 @@ class AuditResult:
         }
 
     def table(self, width: int = 100) -> str:
-        verdict = verdict_text(self.recipe.budget.to_budget(), self.metrics, width)
+        verdict = verdict_text(
+            self.recipe.budget.to_budget(), self.metrics, width, pending_reason(self.recipe)
+        )
         passes = forward_passes_text(self.metrics, width)
         lines = [self.audit.table(width), *([passes] if passes else []), "", verdict]
         if self.mismatches:
@@ -102,7 +105,9 @@ class AuditResult:
 
     def _repr_html_(self) -> str:
         passes = html_text(forward_passes_text(self.metrics, 10_000))
-        verdict = verdict_html(self.recipe.budget.to_budget(), self.metrics)
+        verdict = verdict_html(
+            self.recipe.budget.to_budget(), self.metrics, pending_reason(self.recipe)
+        )
         parts = [self.audit.html(), passes, verdict]
         if self.mismatches:
             parts.append(html_text(_MISMATCHES, bold=True))
