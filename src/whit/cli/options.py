@@ -41,7 +41,7 @@ Device = Annotated[
 ]
 Jobs = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Number of runs in parallel.  [default: cores / threads]"),
+    typer.Option(metavar="N", help="Number of runs in parallel.  [default: free cores / threads]"),
 ]
 Threads = Annotated[str, typer.Option(metavar="N", help="Processor threads per run.")]
 Cluster = Annotated[

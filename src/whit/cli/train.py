@@ -49,7 +49,7 @@ def train(
     device: options.Device = None,
     threads: Annotated[
         str | None,
-        typer.Option(metavar="N", help="Processor threads.  [default: one per core]"),
+        typer.Option(metavar="N", help="Processor threads.  [default: one per free core]"),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -71,10 +71,11 @@ def train(
     """Train or resume a run, check its budget, write a run folder."""
     with report_stages(quiet or as_json):
         from whit.runs.folder import RunFolder
-        from whit.training.device import resolve_device, resolve_threads
+        from whit.training.device import resolve_device
         from whit.training.plan import make_plan
         from whit.training.progress import make_callback
         from whit.training.run import resume_run, train_run
+        from whit.training.threads import resolve_threads
 
     def load_recipe() -> Recipe | None:
         if resume is None:

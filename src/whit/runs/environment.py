@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from importlib import metadata
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whit.runs.code_version import git_state
+from whit.system.cores import count_cores
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def describe_environment(device: torch.device, seed: int, threads: int) -> dict[
         "system": f"{platform.system()} {platform.machine()}",
         "processor": str(capabilities.get("cpu_name") or platform.processor() or "unknown"),
         "processor_features": features,
-        "cores": os.cpu_count(),
+        "cores": count_cores(),
         "threads": threads,
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,

@@ -51,6 +51,9 @@ class RunStatus:
 class RunCallback(Callback[RunStatus]):
     """Base of the callbacks of a run."""
 
+    def on_notice(self, message: str) -> None:
+        """A sentence about the machine: other programs slow the run down."""
+
     def wrap_batches(self, epoch: int, batches: Batches, metrics: EpochMetrics) -> Batches:
         """Wrap an epoch's batches; `metrics` has the running sums of the epoch."""
         return batches

@@ -28,6 +28,7 @@ from whit.training.checkpoint import (
 )
 from whit.training.setup import RunSetup
 from whit.training.state import Batches, EpochMetrics
+from whit.training.threads import SharedCores
 
 # Seconds of training that a killed run may lose.
 _SAVE_INTERVAL = 30.0
@@ -134,6 +135,7 @@ class Checkpointer(RunCallback):
         self.resumable = resumable
         self.folder = folder
         self.signals = signals
+        self.cores: SharedCores | None = None  # while it trains
         self._callback = callback
         self._saved = time.perf_counter()
 
@@ -176,7 +178,11 @@ class Checkpointer(RunCallback):
                 yield batch
             self._between_steps()
 
+    def on_notice(self, message: str) -> None:
+        self._callback.on_notice(message)
+
     def on_evaluation(self, split: str, done: int, total: int) -> None:
+        self._share_cores()
         self._callback.on_evaluation(split, done, total)
 
     def on_epoch_end(self, record: EpochRecord) -> None:
@@ -186,8 +192,13 @@ class Checkpointer(RunCallback):
         self.folder.append_log(record)
         self._callback.on_epoch_end(record)
 
+    def _share_cores(self) -> None:
+        if self.cores is not None:
+            self.cores.between_steps()
+
     def _between_steps(self) -> None:
         self.signals.check()
+        self._share_cores()
         if time.perf_counter() - self._saved > _SAVE_INTERVAL:
             self.save()
 

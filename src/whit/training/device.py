@@ -1,9 +1,8 @@
-"""The device, the threads and the memory that a run computes with."""
+"""The device and the memory that a run computes with."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 
 import torch
 
@@ -29,16 +28,6 @@ def resolve_device(name: str) -> torch.device:
                 f"--device {name}: this machine has {count} CUDA device(s), starting at cuda:0."
             )
     return device
-
-
-def resolve_threads(threads: int | None) -> int:
-    """Return the number of threads to compute with. Raises InputError outside 1 to 4 x cores."""
-    if threads is None:
-        return torch.get_num_threads()
-    maximum = 4 * (os.cpu_count() or 1)
-    if not 1 <= threads <= maximum:
-        raise InputError(f"--threads {threads}: allowed on this machine: 1 to {maximum}.")
-    return threads
 
 
 def enable_determinism(device: torch.device) -> None:

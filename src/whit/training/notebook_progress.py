@@ -59,6 +59,10 @@ class NotebookReporter(RunCallback):
                 text += f" of this epoch, {left_in_all:.0f} s in all"
             self._show_progress(metrics.total / total, text)
 
+    def on_notice(self, message: str) -> None:
+        self.messages.append(message)
+        self._update()
+
     def on_evaluation(self, split: str, done: int, total: int) -> None:
         if not done or self.output.is_due:
             text = f"evaluating on {split}: {done:,} of {total:,} images"

@@ -118,6 +118,9 @@ class LineReporter(Reporter[RunStatus], RunCallback):
         for message in [*messages, f"Resuming {subject.folder} {subject.position}\n"]:
             self.echo(message)
 
+    def on_notice(self, message: str) -> None:
+        self.echo(message)
+
     def on_epoch_end(self, record: EpochRecord) -> None:
         text = (
             f"Epoch {record.epoch}/{self.subject.plan.recipe.train.epochs}: "
@@ -203,7 +206,10 @@ class WarningReporter(RunCallback):
 
     def on_resume(self, subject: RunStatus, messages: Sequence[str]) -> None:
         for message in messages:
-            print(f"whit: {message}", file=sys.stderr)
+            self.on_notice(message)
+
+    def on_notice(self, message: str) -> None:
+        print(f"whit: {message}", file=sys.stderr)
 
 
 def make_callback(console: Console, quiet: bool) -> RunCallback:

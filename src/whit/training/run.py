@@ -32,12 +32,13 @@ from whit.system.signals import SignalHandler, StopRequested, raise_keyboard_int
 from whit.training.callback import RunCallback, RunStatus
 from whit.training.checkpoint import file_name, find_latest_checkpoint
 from whit.training.checkpointer import Checkpointer, ResumableState, reconcile_log
-from whit.training.device import resolve_device, resolve_threads
+from whit.training.device import resolve_device
 from whit.training.evaluation import evaluate
 from whit.training.loop import train
 from whit.training.outcome import build_result, diverged_result
 from whit.training.plan import Plan, make_plan
 from whit.training.setup import setup_run
+from whit.training.threads import SharedCores, ThreadChoice, resolve_threads, use_threads
 
 
 def train_run(
@@ -53,14 +54,17 @@ def train_run(
 ) -> RunResult:
     """Train the recipe of a plan, judge the result, and write a run folder.
 
-    `model` is trained in place of the recipe's. Raises BudgetInfeasible before any data is read
-    when the model can never meet its budget; InputError and its subclasses before anything is
-    written; Interrupted after saving; RunFailed when the run itself fails.
+    `model` is trained in place of the recipe's. Without `threads`, one for each core that is
+    free. Raises BudgetInfeasible before any data is read when the model can never meet its budget;
+    InputError and its subclasses before anything is written; Interrupted after saving; RunFailed
+    when the run itself fails.
     """
     if plan.hard_violations:
         raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
-    torch_device, num_threads = resolve_device(device), resolve_threads(threads)
+    torch_device = resolve_device(device)
+    choice = ThreadChoice(threads)  # measures the machine's load while the data is loaded
     setup = setup_run(plan, model, seed, torch_device)
+    num_threads, notice = choice.choose()
     recipe = plan.recipe.to_toml().encode()
     resumable = ResumableState(setup, recipe)
     checkpoint = resumable.to_bytes(elapsed=0.0)
@@ -72,12 +76,14 @@ def train_run(
     with (
         SignalHandler(on_second_signal) as signals,
         preserve_rng_state(),
-        _use_threads(num_threads),
+        use_threads(num_threads),
         RunFolder.create(out, plan.recipe.name, seed, files) as folder,
         callback or RunCallback() as callback,
     ):
         callback.on_start(RunStatus(plan, folder.path, num_threads, resumable.describe_position()))
-        return _execute(Checkpointer(resumable, folder, signals, callback))
+        if notice:
+            callback.on_notice(notice)
+        return _execute(Checkpointer(resumable, folder, signals, callback), num_threads)
 
 
 def resume_run(
@@ -133,7 +139,9 @@ def resume_run(
                 "Python."
             )
         before = resumable.threads or record.environment.get("threads")
-        num_threads = resolve_threads(threads or (before if isinstance(before, int) else None))
+        num_threads = resolve_threads(
+            threads or (before if isinstance(before, int) else torch.get_num_threads())
+        )
         environment = setup.environment(num_threads)
         changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not allow_changes:
@@ -152,12 +160,12 @@ def resume_run(
         resumable.changes += [{**change, "epoch": setup.state.epoch} for change in changes]
         reconcile_log(folder, resumable, damaged)
         position = resumable.describe_position()
-        with _use_threads(num_threads):
+        with use_threads(num_threads):
             callback.on_resume(RunStatus(plan, path, num_threads, position), messages)
-            return _execute(Checkpointer(resumable, folder, signals, callback))
+            return _execute(Checkpointer(resumable, folder, signals, callback), num_threads)
 
 
-def _execute(checkpointer: Checkpointer) -> RunResult:
+def _execute(checkpointer: Checkpointer, num_threads: int) -> RunResult:
     """Train from the position of the state to the end, judge, and finish the folder."""
     folder, signals, resumable = checkpointer.folder, checkpointer.signals, checkpointer.resumable
     setup, state = resumable.setup, resumable.state
@@ -168,7 +176,15 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
         return build_result(plan, dataset, state, resumable.records, resumable.changes, weights)
 
     try:
-        with _report_model_errors(plan.recipe, folder):
+        with (
+            _report_model_errors(plan.recipe, folder),
+            SharedCores(
+                num_threads if state.device.type == "cpu" else 0,
+                folder.resume_command,
+                signals.check,
+                checkpointer.on_notice,
+            ) as checkpointer.cores,
+        ):
             for record in train(state, setup.loader, plan.recipe, setup.objective, checkpointer):
                 progress = record.epoch / plan.recipe.train.epochs
                 with state.quantizer.quantized_weights(progress), signals.interruptible():
@@ -245,17 +261,6 @@ def _splits_after(epoch: int, recipe: Recipe, dataset: Dataset) -> list[Split]:
     if recipe.eval.each_epoch == "test" or (is_last and recipe.eval.test):
         splits.append(dataset.test)
     return splits
-
-
-@contextmanager
-def _use_threads(num_threads: int) -> Iterator[None]:
-    """Set the number of torch's threads, and restore it afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

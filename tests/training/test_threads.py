@@ -1,0 +1,152 @@
+"""How many threads a run takes, what it says about a busy machine; turns change no byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from whit.errors import InputError
+from whit.experiments.execution import executors
+from whit.recipes.recipe import Recipe, load_recipe
+from whit.runs.result import RunResult
+from whit.system.turns import Turns
+from whit.training import threads
+from whit.training.callback import RunCallback
+from whit.training.plan import make_plan
+from whit.training.run import train_run
+from whit.training.threads import SharedCores, ThreadChoice, resolve_threads
+
+
+class _Notices(RunCallback):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_notice(self, message: str) -> None:
+        self.texts.append(message)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A machine of 8 cores; `used` of them are in use by other programs."""
+    state = {"used": 0.0}
+
+    class Meter:
+        seconds = 60.0
+
+        def __init__(self, exempt: object = None):
+            pass
+
+        def read(self) -> float:
+            return state["used"]
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for module in (threads, executors):
+        monkeypatch.setattr(module, "LoadMeter", Meter)
+        monkeypatch.setattr(module, "count_cores", lambda: 8)
+    monkeypatch.setattr("whit.system.cores.count_cores", lambda: 8)
+    torch.set_num_threads(8)
+    return state
+
+
+@pytest.mark.parametrize(("used", "expected"), [(0.0, 8), (0.4, 8), (1.0, 7), (5.6, 2), (8.0, 1)])
+def test_one_thread_for_each_free_core(
+    used: float, expected: int, machine: dict[str, float]
+) -> None:
+    machine["used"] = used
+    number, notice = ThreadChoice(None).choose()
+    assert number == expected
+    assert bool(notice) == (expected < 8)
+
+
+def test_the_sentence_says_what_to_do(machine: dict[str, float]) -> None:
+    machine["used"] = 7.25
+    assert ThreadChoice(None).choose()[1] == (
+        "Other programs use 7.2 of 8 cores: training on 1 thread. --threads 8 trains on 8."
+    )
+
+
+def test_given_threads_are_kept(machine: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    machine["used"] = 8.0
+    assert ThreadChoice(3).choose() == (3, "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert ThreadChoice(None).choose() == (8, "")
+
+
+def test_fewer_threads_set_in_torch_are_kept(machine: dict[str, float]) -> None:
+    torch.set_num_threads(2)
+    assert ThreadChoice(None).choose() == (2, "")
+
+
+def test_threads_out_of_range() -> None:
+    for number in (0, -1, 10**6):
+        with pytest.raises(InputError, match=f"--threads {number}: allowed on this machine: 1 to"):
+            resolve_threads(number)
+
+
+def test_a_study_divides_the_free_cores(
+    machine: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert executors._count_free_jobs(2) == 4
+    assert capsys.readouterr().err == ""
+    machine["used"] = 3.9
+    assert executors._count_free_jobs(2) == 2
+    assert "other programs use 3.9 of 8 cores: training 2 at a time. --jobs 4 trains 4." in (
+        capsys.readouterr().err.replace("\n", " ")
+    )
+    assert executors._count_free_jobs(16) == 1
+
+
+def test_a_busy_machine_is_said_once(machine: dict[str, float], tmp_path: Path) -> None:
+    machine["used"] = 4.0
+    texts: list[str] = []
+    with SharedCores(8, "whit train --resume RUN", lambda: None, texts.append) as shared:
+        shared.between_steps()
+        shared.between_steps()
+    assert texts == [
+        "Other programs use 4.0 of 8 cores and slow down training on 8 threads. One thread is "
+        "hardly slowed down: stop with Ctrl-C, then: whit train --resume RUN --threads 1 "
+        "--allow-changes"
+    ]
+
+
+def test_one_thread_is_not_slowed_down(machine: dict[str, float]) -> None:
+    machine["used"] = 8.0
+    texts: list[str] = []
+    with SharedCores(1, "", lambda: None, texts.append) as shared:
+        shared.between_steps()
+    assert texts == []
+
+
+def _train(recipe: Recipe, out: Path, callback: RunCallback | None = None) -> RunResult:
+    return train_run(make_plan(recipe), out=out, threads=1, callback=callback)
+
+
+def test_turns_change_no_byte(
+    easy_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(str(easy_recipe))
+    alone = _train(recipe, tmp_path / "alone")
+    folder = tmp_path / "locks"
+    monkeypatch.setattr(threads, "turns_folder", lambda: folder)
+    monkeypatch.setattr(threads, "_READ_SECONDS", 0.0)
+    monkeypatch.setattr("whit.system.turns._TURN_SECONDS", 0.0)
+    monkeypatch.setattr("whit.system.turns._PATIENCE_SECONDS", 0.02)
+    notices = _Notices()
+    with Turns(8, 8, folder) as other:
+        other._member.release()
+        member = Turns(1, 8, folder)
+        member._member = member._lock("process-1")
+        with member:  # holds no turn of its own, but is there
+            shared = _train(recipe, tmp_path / "shared", notices)
+    assert shared.weights_sha256 == alone.weights_sha256
+    assert notices.texts == ["Takes turns on the cores with 1 other run of whit."]
+
+
+def test_the_run_records_its_cores(easy_recipe: Path, tmp_path: Path) -> None:
+    _train(load_recipe(str(easy_recipe)), tmp_path / "run")
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["threads"] == 1
+    assert environment["cores"] >= 1
