@@ -14,7 +14,7 @@ from whit.recipes.recipe import Recipe, load_recipe
 from whit.runs.result import RunResult
 from whit.system.turns import Turns
 from whit.training import threads
-from whit.training.callback import RunCallback
+from whit.training.callback import RunCallback, RunStatus
 from whit.training.plan import make_plan
 from whit.training.run import train_run
 from whit.training.threads import SharedCores, ThreadChoice, resolve_threads
@@ -99,25 +99,76 @@ def test_a_study_divides_the_free_cores(
     assert executors._count_free_jobs(16) == 1
 
 
-def test_a_busy_machine_is_said_once(machine: dict[str, float], tmp_path: Path) -> None:
+class _Run:
+    """A run on 8 cores, as its callbacks see it."""
+
+    def __init__(self, threads: int, is_fixed: bool):
+        self.texts: list[str] = []
+        self.changes: list[tuple[int, int]] = []
+        self.cores = SharedCores(
+            threads,
+            is_fixed,
+            "whit train --resume RUN",
+            check=lambda: None,
+            notify=self.texts.append,
+            on_change=lambda before, now: self.changes.append((before, now)),
+        )
+
+
+def test_a_busy_machine_is_said_once_when_threads_were_chosen(machine: dict[str, float]) -> None:
     machine["used"] = 4.0
-    texts: list[str] = []
-    with SharedCores(8, "whit train --resume RUN", lambda: None, texts.append) as shared:
-        shared.between_steps()
-        shared.between_steps()
-    assert texts == [
+    run = _Run(8, is_fixed=True)
+    with run.cores as cores:
+        cores.between_steps()
+        cores.between_steps()
+    assert torch.get_num_threads() == 8
+    assert run.texts == [
         "Other programs use 4.0 of 8 cores and slow down training on 8 threads. One thread is "
         "hardly slowed down: stop with Ctrl-C, then: whit train --resume RUN --threads 1 "
         "--allow-changes"
     ]
 
 
+def test_threads_follow_the_load(machine: dict[str, float]) -> None:
+    run = _Run(8, is_fixed=False)
+    with run.cores as cores:
+        for used, expected in [(0.2, 8), (4.0, 4), (4.0, 4), (5.5, 3), (8.0, 1), (0.0, 8)]:
+            machine["used"] = used
+            cores.between_steps()
+            assert torch.get_num_threads() == cores.num_threads == expected
+    assert run.changes == [(8, 4), (4, 3), (3, 1), (1, 8)]
+    assert run.texts[0] == (
+        "Other programs use 4.0 of 8 cores: training goes on with 4 threads. --threads 8 keeps 8."
+    )
+    assert run.texts[-1].startswith("Cores are free again: training goes on with 8 threads.")
+
+
+def test_short_bursts_change_nothing(
+    machine: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads.LoadMeter, "seconds", 1.0)
+    run = _Run(8, is_fixed=False)
+    with run.cores as cores:
+        for used in (8.0, 0.0, 8.0, 0.0, 8.0):
+            machine["used"] = used
+            cores.between_steps()
+        assert run.changes == []
+        cores.between_steps()
+        assert run.changes == [(8, 1)]
+        machine["used"] = 0.0
+        for _ in range(29):
+            cores.between_steps()
+        assert run.changes == [(8, 1)]
+        cores.between_steps()
+        assert run.changes == [(8, 1), (1, 8)]
+
+
 def test_one_thread_is_not_slowed_down(machine: dict[str, float]) -> None:
     machine["used"] = 8.0
-    texts: list[str] = []
-    with SharedCores(1, "", lambda: None, texts.append) as shared:
-        shared.between_steps()
-    assert texts == []
+    run = _Run(1, is_fixed=True)
+    with run.cores as cores:
+        cores.between_steps()
+    assert run.texts == []
 
 
 def _train(recipe: Recipe, out: Path, callback: RunCallback | None = None) -> RunResult:
@@ -150,3 +201,22 @@ def test_the_run_records_its_cores(easy_recipe: Path, tmp_path: Path) -> None:
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["threads"] == 1
     assert environment["cores"] >= 1
+
+
+def test_changed_threads_are_recorded(
+    easy_recipe: Path, tmp_path: Path, machine: dict[str, float]
+) -> None:
+    class LoadBegins(RunCallback):
+        def on_start(self, subject: RunStatus) -> None:
+            machine["used"] = 8.0
+
+    machine["used"] = 6.0
+    recipe = load_recipe(str(easy_recipe))
+    result = train_run(make_plan(recipe), out=tmp_path / "run", callback=LoadBegins())
+    change = {"what": "threads", "before": 2, "now": 1, "epoch": 1}
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["accepted_changes"] == [
+        change
+    ]
+    assert result.state == "finished"
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert (environment["threads"], environment["threads_fixed"]) == (2, False)

@@ -62,7 +62,7 @@ class Turns:
         check: Callable[[], None] = lambda: None,
     ):
         self.folder = folder
-        self._needed = min(num_threads, num_cores)
+        self.needed = num_threads  # cores, at most all
         self._check = check
         self._cores = [self._lock(f"core-{number}") for number in range(num_cores)]
         self._queue = self._lock("queue")
@@ -143,14 +143,14 @@ class Turns:
 
     def _wait_for_cores(self, deadline: float) -> None:
         """Lock the cores one by one. Only the head of the queue does so: nobody blocks another."""
-        held = 0
+        held, needed = 0, min(self.needed, len(self._cores))
         while True:
             for core in self._cores:
-                if held < self._needed and not core.is_locked:
+                if held < needed and not core.is_locked:
                     with suppress(Timeout):
                         core.acquire(blocking=False)
                         held += 1
-            if held == self._needed:
+            if held == needed:
                 return
             self._sleep(deadline)
 

@@ -178,6 +178,11 @@ class Checkpointer(RunCallback):
                 yield batch
             self._between_steps()
 
+    def on_threads_changed(self, before: int, now: int) -> None:
+        """Record that the number of threads changed within the run."""
+        change = {"what": "threads", "before": before, "now": now}
+        self.resumable.changes.append({**change, "epoch": self.resumable.state.epoch})
+
     def on_notice(self, message: str) -> None:
         self._callback.on_notice(message)
 

@@ -70,7 +70,7 @@ def train_run(
     checkpoint = resumable.to_bytes(elapsed=0.0)
     files = {
         layout.RECIPE: recipe,
-        layout.ENVIRONMENT: encode_json(setup.environment(num_threads)),
+        layout.ENVIRONMENT: encode_json(setup.environment(num_threads, choice.is_fixed)),
         f"{layout.CHECKPOINTS}/{file_name(0, checkpoint)}": checkpoint,
     }
     with (
@@ -83,7 +83,9 @@ def train_run(
         callback.on_start(RunStatus(plan, folder.path, num_threads, resumable.describe_position()))
         if notice:
             callback.on_notice(notice)
-        return _execute(Checkpointer(resumable, folder, signals, callback), num_threads)
+        return _execute(
+            Checkpointer(resumable, folder, signals, callback), num_threads, choice.is_fixed
+        )
 
 
 def resume_run(
@@ -142,7 +144,8 @@ def resume_run(
         num_threads = resolve_threads(
             threads or (before if isinstance(before, int) else torch.get_num_threads())
         )
-        environment = setup.environment(num_threads)
+        is_fixed = threads is not None or record.environment.get("threads_fixed") is not False
+        environment = setup.environment(num_threads, is_fixed)
         changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not allow_changes:
             advice = (
@@ -162,10 +165,12 @@ def resume_run(
         position = resumable.describe_position()
         with use_threads(num_threads):
             callback.on_resume(RunStatus(plan, path, num_threads, position), messages)
-            return _execute(Checkpointer(resumable, folder, signals, callback), num_threads)
+            return _execute(
+                Checkpointer(resumable, folder, signals, callback), num_threads, is_fixed
+            )
 
 
-def _execute(checkpointer: Checkpointer, num_threads: int) -> RunResult:
+def _execute(checkpointer: Checkpointer, num_threads: int, is_fixed: bool) -> RunResult:
     """Train from the position of the state to the end, judge, and finish the folder."""
     folder, signals, resumable = checkpointer.folder, checkpointer.signals, checkpointer.resumable
     setup, state = resumable.setup, resumable.state
@@ -180,9 +185,11 @@ def _execute(checkpointer: Checkpointer, num_threads: int) -> RunResult:
             _report_model_errors(plan.recipe, folder),
             SharedCores(
                 num_threads if state.device.type == "cpu" else 0,
+                is_fixed,
                 folder.resume_command,
-                signals.check,
-                checkpointer.on_notice,
+                check=signals.check,
+                notify=checkpointer.on_notice,
+                on_change=checkpointer.on_threads_changed,
             ) as checkpointer.cores,
         ):
             for record in train(state, setup.loader, plan.recipe, setup.objective, checkpointer):

@@ -36,10 +36,14 @@ class RunSetup:
     objective: Objective
     started: float  # seconds, of time.perf_counter
 
-    def environment(self, threads: int) -> dict[str, Any]:
-        """Return what determines the bytes of the run, for environment.json."""
+    def environment(self, threads: int, threads_fixed: bool) -> dict[str, Any]:
+        """Return what determines the bytes of the run, for environment.json.
+
+        `threads_fixed`: the user chose the number of threads, so that no load changes it.
+        """
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
+            "threads_fixed": threads_fixed,
             "data_sha256": self.dataset.fingerprint,
             "model_sha256": user_model_sha256(self.plan.recipe.model.name),
             "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,

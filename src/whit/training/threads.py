@@ -12,7 +12,10 @@ from whit.errors import InputError
 from whit.system.cores import LoadMeter, count_cores, count_free_cores
 from whit.system.turns import Turns, list_members, turns_folder
 
-_READ_SECONDS = 5.0  # between two looks at what else runs
+_TOLERANCE = 0.3  # cores in use beyond which programs get into each other's way
+_READ_SECONDS = 1.0  # between two looks at what else runs
+_BUSY_SECONDS = 2.0  # for which other programs must be busy, before threads are given up
+_FREE_SECONDS = 30.0  # for which cores must be free, before they are used again
 
 
 def resolve_threads(threads: int) -> int:
@@ -27,11 +30,13 @@ class ThreadChoice:
     """The threads of a run: those given, or one for each core that is free.
 
     It measures from when it is made until `choose` what else runs. Other runs of whit do not count:
-    they take turns. Raises InputError for a number that is not allowed.
+    they take turns. `is_fixed` tells whether the user chose the number. Raises InputError for
+    a number that is not allowed.
     """
 
     def __init__(self, threads: int | None):
         self._given = None if threads is None else resolve_threads(threads)
+        self.is_fixed = threads is not None or bool(os.environ.get("OMP_NUM_THREADS"))
         folder = turns_folder()
         self._meter = LoadMeter(lambda: list_members(folder) if folder else [])
 
@@ -41,11 +46,9 @@ class ThreadChoice:
         Numbers set by OMP_NUM_THREADS or torch.set_num_threads are not exceeded, and the former is
         not lowered either.
         """
-        if self._given is not None:
-            return self._given, ""
         default, cores = torch.get_num_threads(), count_cores()
-        if os.environ.get("OMP_NUM_THREADS"):
-            return default, ""
+        if self.is_fixed:
+            return self._given or default, ""
         most = min(default, cores)
         if most == 1:
             return 1, ""
@@ -60,28 +63,38 @@ class ThreadChoice:
 
 
 class SharedCores:
-    """The cores of a run while it trains, as a context: turns, and notices about other programs.
+    """The cores of a run while it trains, as a context: turns, and threads as other programs allow.
 
     `between_steps` is called between two steps and two batches of an evaluation, where the state
-    may be saved; `check`, while the run waits for its turn. `notify` gets a sentence the first
-    time that other programs slow the run down, and the first time that it takes turns. A run on
-    another device than the processor has 0 threads, and takes no turns.
+    may be saved; `check`, while the run waits for its turn. A run on another device than the
+    processor has 0 threads, and takes no turns.
+
+    Threads that the user did not choose are given up while other programs need the cores:
+    threads that share a core wait for each other at every barrier. That changes the rounding of
+    sums, so `on_change` gets the number before and after, to be recorded. `notify` gets sentences
+    about the machine.
     """
 
     def __init__(
         self,
         num_threads: int,
+        is_fixed: bool,
         resume_command: str,
+        *,
         check: Callable[[], None],
         notify: Callable[[str], None],
+        on_change: Callable[[int, int], None],
     ):
-        self._num_threads = num_threads
+        self.num_threads = num_threads
+        self._is_fixed = is_fixed
+        self._most = num_threads
         self._num_cores = count_cores()
         self._resume_command = resume_command
-        self._notify = notify
+        self._notify, self._on_change = notify, on_change
         folder = turns_folder() if num_threads else None
         self._turns = Turns(num_threads, self._num_cores, folder, check)
         self._meter = LoadMeter(self._turns.others)
+        self._busy_seconds = self._free_seconds = 0.0
         self._noticed: set[str] = set()
 
     def __enter__(self) -> SharedCores:
@@ -94,20 +107,45 @@ class SharedCores:
     def between_steps(self) -> None:
         """Pass on the turn if it is over; look at what else runs from time to time."""
         self._turns.between_steps()
-        if self._meter.seconds < _READ_SECONDS:
+        seconds = self._meter.seconds
+        if seconds < _READ_SECONDS:
             return
-        used, others = self._meter.read(), len(self._turns.others())
-        crowd = self._num_threads > 1 and self._num_threads + used > self._num_cores + 0.5
-        if crowd:
-            self._notice(
-                "busy",
-                f"Other programs use {used:.1f} of {self._num_cores} cores and slow down training "
-                f"on {_threads(self._num_threads)}. One thread is hardly slowed down: stop with "
-                f"Ctrl-C, then: {self._resume_command} --threads 1 --allow-changes",
-            )
+        used = self._meter.read()
+        others = len(self._turns.others())
         if others:
             runs = "1 other run" if others == 1 else f"{others} other runs"
             self._notice("turns", f"Takes turns on the cores with {runs} of whit.")
+        is_crowded = self.num_threads > 1 and self.num_threads + used > self._num_cores + _TOLERANCE
+        is_free = self._most + used < self._num_cores + _TOLERANCE
+        self._busy_seconds = self._busy_seconds + seconds if is_crowded else 0.0
+        self._free_seconds = self._free_seconds + seconds if is_free else 0.0
+        if self._busy_seconds >= _BUSY_SECONDS:
+            self._give_up_threads(used)
+        elif self._free_seconds >= _FREE_SECONDS and self.num_threads < self._most:
+            self._use(self._most, "Cores are free again")
+
+    def _give_up_threads(self, used: float) -> None:
+        load = f"Other programs use {used:.1f} of {self._num_cores} cores"
+        if self._is_fixed:
+            advice = f"stop with Ctrl-C, then: {self._resume_command} --threads 1 --allow-changes"
+            self._notice(
+                "busy",
+                f"{load} and slow down training on {_threads(self.num_threads)}. One thread is "
+                f"hardly slowed down: {advice}",
+            )
+        else:
+            self._use(min(count_free_cores(used), self.num_threads - 1), load)
+
+    def _use(self, num_threads: int, reason: str) -> None:
+        before, self.num_threads = self.num_threads, num_threads
+        torch.set_num_threads(num_threads)
+        self._turns.needed = num_threads
+        self._busy_seconds = self._free_seconds = 0.0
+        self._on_change(before, num_threads)
+        self._notify(
+            f"{reason}: training goes on with {_threads(num_threads)}. --threads {self._most} "
+            f"keeps {self._most}."
+        )
 
     def _notice(self, kind: str, text: str) -> None:
         if kind not in self._noticed:
