@@ -5,7 +5,7 @@
 Whole commands, their start included, with the default number of threads unless said otherwise:
 
 - beside one program per core that never pauses: the default against `--threads 1` beside the same;
-- the same, where the other programs start when training has begun;
+- the same, where the other programs start while it trains;
 - two trainings started at once, until both are done, against one alone.
 
 Run it on a machine that does nothing else. Writes SHARED_MACHINE.md beside itself. What the default

@@ -32,7 +32,7 @@ from whit.data.normalization import Normalize
 from whit.data.splits import Split
 from whit.models.build import build_initialized_model
 from whit.recipes.recipe import Recipe, load_recipe
-from whit.training.device import tune_malloc
+from whit.training.hardware.device import tune_malloc
 from whit.training.loop import train
 from whit.training.optimization.objective import Objective, has_bf16
 from whit.training.optimization.optim import set_lr

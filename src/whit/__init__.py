@@ -13,8 +13,6 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from whit.system.openmp import limit_spinning
-
 if TYPE_CHECKING:
     from whit.analysis import Audit
     from whit.api import (
@@ -120,4 +118,3 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
-limit_spinning()

@@ -23,14 +23,14 @@ from whit.system import turns
 name, threads, cores, folder, log = sys.argv[1:]
 log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 turns._TURN_SECONDS = 0.005
-take, give_back = turns.Turns._take, turns.Turns._give_back
+take, release = turns.Turns._take, turns.Turns._release
 def taken(self):
     take(self)
     os.write(log, f"+{name}\\n".encode())
 def given(self):
     os.write(log, f"-{name}\\n".encode())
-    give_back(self)
-turns.Turns._take, turns.Turns._give_back = taken, given
+    release(self)
+turns.Turns._take, turns.Turns._release = taken, given
 with turns.Turns(int(threads), int(cores), Path(folder)) as mine:
     while True:
         time.sleep(0.001)

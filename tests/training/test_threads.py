@@ -13,11 +13,11 @@ from whit.experiments.execution import executors
 from whit.recipes.recipe import Recipe, load_recipe
 from whit.runs.result import RunResult
 from whit.system.turns import Turns
-from whit.training import threads
 from whit.training.callback import RunCallback, RunStatus
+from whit.training.hardware import threads
+from whit.training.hardware.threads import SharedCores, ThreadChoice, resolve_threads
 from whit.training.plan import make_plan
 from whit.training.run import train_run
-from whit.training.threads import SharedCores, ThreadChoice, resolve_threads
 
 
 class _Notices(RunCallback):
@@ -138,9 +138,9 @@ def test_threads_follow_the_load(machine: dict[str, float]) -> None:
             assert torch.get_num_threads() == cores.num_threads == expected
     assert run.changes == [(8, 4), (4, 3), (3, 1), (1, 8)]
     assert run.texts[0] == (
-        "Other programs use 4.0 of 8 cores: training goes on with 4 threads. --threads 8 keeps 8."
+        "Other programs use 4.0 of 8 cores: training continues on 4 threads. --threads 8 keeps 8."
     )
-    assert run.texts[-1].startswith("Cores are free again: training goes on with 8 threads.")
+    assert run.texts[-1].startswith("Cores are free again: training continues on 8 threads.")
 
 
 def test_short_bursts_change_nothing(

@@ -49,8 +49,8 @@ def study(
         from whit.experiments.execution.executors import open_executor
         from whit.experiments.study import plan_variants, run_study
         from whit.experiments.study_progress import make_study_callback
-        from whit.training.device import resolve_device
-        from whit.training.threads import resolve_threads
+        from whit.training.hardware.device import resolve_device
+        from whit.training.hardware.threads import resolve_threads
 
     load_each = [partial(options.load_recipe_with_overrides, name, set_) for name in recipes]
     loaded, num_seeds, num_threads, num_jobs, _ = options.collect_errors(

@@ -71,11 +71,11 @@ def train(
     """Train or resume a run, check its budget, write a run folder."""
     with report_stages(quiet or as_json):
         from whit.runs.folder import RunFolder
-        from whit.training.device import resolve_device
+        from whit.training.hardware.device import resolve_device
+        from whit.training.hardware.threads import resolve_threads
         from whit.training.plan import make_plan
         from whit.training.progress import make_callback
         from whit.training.run import resume_run, train_run
-        from whit.training.threads import resolve_threads
 
     def load_recipe() -> Recipe | None:
         if resume is None:

@@ -49,7 +49,7 @@ def turns_folder() -> Path | None:
 class Turns:
     """Turns on `num_threads` of `num_cores` cores, shared with this user's other processes.
 
-    As a context it takes a turn, and gives it back at the end. `between_steps` is called often,
+    As a context it takes a turn, and releases it at the end. `between_steps` is called often,
     and passes the turn on when it is over and somebody waits. `check` is called while waiting, and
     may raise. Without a folder, or where its files cannot be locked, nobody waits.
     """
@@ -82,7 +82,7 @@ class Turns:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._give_back()
+        self._release()
         self._member.release()
         if self.folder is not None:
             with suppress(OSError):
@@ -100,7 +100,7 @@ class Turns:
         if self._is_held and not self._somebody_waits():
             self._ends_at = now + _TURN_SECONDS
             return
-        self._give_back()
+        self._release()
         self._take()
 
     @property
@@ -129,7 +129,7 @@ class Turns:
                 stack.callback(self._queue.release)
                 self._wait_for_cores(deadline)
         except (Timeout, OSError):
-            self._give_back()
+            self._release()
             self._ends_at = time.monotonic() + _PAUSE_SECONDS
         else:
             self._ends_at = time.monotonic() + _TURN_SECONDS
@@ -160,7 +160,7 @@ class Turns:
             raise Timeout(self._queue.lock_file)
         time.sleep(_POLL_SECONDS)
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         for core in self._cores:
             core.release()
 

@@ -26,9 +26,9 @@ from whit.training.checkpoint import (
     valid_checkpoints,
     write_checkpoint,
 )
+from whit.training.hardware.threads import SharedCores
 from whit.training.setup import RunSetup
 from whit.training.state import Batches, EpochMetrics
-from whit.training.threads import SharedCores
 
 # Seconds of training that a killed run may lose.
 _SAVE_INTERVAL = 30.0

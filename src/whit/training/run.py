@@ -32,13 +32,13 @@ from whit.system.signals import SignalHandler, StopRequested, raise_keyboard_int
 from whit.training.callback import RunCallback, RunStatus
 from whit.training.checkpoint import file_name, find_latest_checkpoint
 from whit.training.checkpointer import Checkpointer, ResumableState, reconcile_log
-from whit.training.device import resolve_device
 from whit.training.evaluation import evaluate
+from whit.training.hardware.device import resolve_device
+from whit.training.hardware.threads import SharedCores, ThreadChoice, resolve_threads, use_threads
 from whit.training.loop import train
 from whit.training.outcome import build_result, diverged_result
 from whit.training.plan import Plan, make_plan
 from whit.training.setup import setup_run
-from whit.training.threads import SharedCores, ThreadChoice, resolve_threads, use_threads
 
 
 def train_run(

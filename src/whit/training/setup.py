@@ -17,7 +17,7 @@ from whit.errors import DataError, InputError, ModelError
 from whit.models.build import build_initialized_model, materialize_lazy_layers
 from whit.models.user_code import user_model_sha256
 from whit.runs.environment import describe_environment
-from whit.training.device import enable_determinism, tune_malloc
+from whit.training.hardware.device import enable_determinism, tune_malloc
 from whit.training.optimization.distillation import build_distillation
 from whit.training.optimization.objective import Objective
 from whit.training.plan import Plan

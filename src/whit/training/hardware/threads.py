@@ -13,7 +13,7 @@ from whit.system.cores import LoadMeter, count_cores, count_free_cores
 from whit.system.turns import Turns, list_members, turns_folder
 
 _TOLERANCE = 0.3  # cores in use beyond which programs get into each other's way
-_READ_SECONDS = 1.0  # between two looks at what else runs
+_READ_SECONDS = 1.0  # between two measurements of what else runs
 _BUSY_SECONDS = 2.0  # for which other programs must be busy, before threads are given up
 _FREE_SECONDS = 30.0  # for which cores must be free, before they are used again
 
@@ -143,7 +143,7 @@ class SharedCores:
         self._busy_seconds = self._free_seconds = 0.0
         self._on_change(before, num_threads)
         self._notify(
-            f"{reason}: training goes on with {_threads(num_threads)}. --threads {self._most} "
+            f"{reason}: training continues on {_threads(num_threads)}. --threads {self._most} "
             f"keeps {self._most}."
         )
 
