@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import runpy
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,11 @@ os.environ["WHIT_TEST_TRIED"] = str(_TRIED)
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [_NO_NETWORK, os.environ.get("PYTHONPATH")])
 )
+# Tests that print what they do, and count workers, do not depend on what else the machine does;
+# those of shared machines unset both.
+os.environ["WHIT_CORES"] = str(os.cpu_count())
+os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="whit-test-runtime-")
+atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 runpy.run_path(f"{_NO_NETWORK}/sitecustomize.py")
 
 # How long an example takes says how busy the machine is, and nothing about whit.

@@ -11,8 +11,15 @@ import psutil
 import pytest
 
 from waiting import wait_until
+from whit.errors import InputError
 from whit.system import cores
 from whit.system.cores import LoadMeter, count_cores, count_free_cores, read_cgroup_quota
+
+
+@pytest.fixture(autouse=True)
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WHIT_CORES")
+
 
 _BUSY = [sys.executable, "-c", "while True: pass"]
 
@@ -118,3 +125,22 @@ def test_meter_does_not_count_its_own_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cores, "_allowed_cores", lambda: [0])
     # 3 seconds on the core in 2 seconds' time, 2 of them its own.
     assert LoadMeter().read() == 0.5
+
+
+def test_setting_takes_the_place_of_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHIT_CORES", "3")
+    assert count_cores() == 3
+    with subprocess.Popen(_BUSY) as busy:
+        try:
+            meter = LoadMeter()
+            wait_until(lambda: psutil.Process(busy.pid).cpu_times().user > 0.3)
+            assert meter.read() == 0.0
+        finally:
+            busy.kill()
+
+
+@pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])
+def test_wrong_setting(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHIT_CORES", setting)
+    with pytest.raises(InputError, match=f"WHIT_CORES={setting}: expected a number of cores"):
+        count_cores()

@@ -11,15 +11,24 @@ from pathlib import Path
 
 import psutil
 
-_MIN_SECONDS = 0.1  # of a measurement: the system counts in hundredths of a second
+from whit.errors import InputError
+
+_SETTING = "WHIT_CORES"
+_MIN_SECONDS = 0.1  # of a measurement; the system counts in hundredths of a second
 
 
 def count_cores() -> int:
     """Return how many cores this process may use, at least 1.
 
     They are those of its CPU affinity, as set by `taskset` or a cpuset, and no more than its
-    cgroup's quota, as set by a container or a batch system.
+    cgroup's quota, as set by a container or a batch system. The environment variable WHIT_CORES
+    takes their place. Raises InputError when it is not a number from 1 up.
     """
+    setting = os.environ.get(_SETTING)
+    if setting:
+        if not setting.isdecimal() or int(setting) < 1:
+            raise InputError(f"{_SETTING}={setting}: expected a number of cores, at least 1.")
+        return int(setting)
     quota = read_cgroup_quota()
     cores = len(_allowed_cores())
     return cores if quota is None else max(1, min(cores, int(quota)))
@@ -91,7 +100,8 @@ class LoadMeter:
     """Measures how many cores other programs use, from one `read` to the next.
 
     Neither this process counts, nor those whose numbers `exempt` returns. Programs of lower
-    priority do not count: they give way.
+    priority do not count: they yield to others. Nothing counts where WHIT_CORES says how many cores
+    to use.
     """
 
     def __init__(self, exempt: Callable[[], Iterable[int]] = lambda: ()):
@@ -108,6 +118,8 @@ class LoadMeter:
 
         Waits until at least a tenth of a second has passed since then.
         """
+        if os.environ.get(_SETTING):
+            return 0.0
         time.sleep(max(0.0, _MIN_SECONDS - self.seconds))
         before, now = self._before, self._take()
         self._before = now
