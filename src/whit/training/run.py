@@ -34,6 +34,7 @@ from whit.training.checkpoint import file_name, find_latest_checkpoint
 from whit.training.checkpointer import Checkpointer, ResumableState, reconcile_log
 from whit.training.device import resolve_device, resolve_threads
 from whit.training.evaluation import evaluate
+from whit.training.independence import find_trained_dependence
 from whit.training.loop import train
 from whit.training.outcome import build_result, diverged_result
 from whit.training.plan import Plan, make_plan
@@ -164,8 +165,9 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
     plan, dataset = setup.plan, setup.dataset
     predictor = with_tta(state.model, plan.recipe.eval.tta_shifts)
 
-    def result_with(weights: bytes) -> RunResult:
-        return build_result(plan, dataset, state, resumable.records, resumable.changes, weights)
+    def result_with(weights: bytes, dependence: str | None = None) -> RunResult:
+        records, changes = resumable.records, resumable.changes
+        return build_result(plan, dataset, state, records, changes, weights, dependence)
 
     try:
         with _report_model_errors(plan.recipe, folder):
@@ -192,7 +194,8 @@ def _execute(checkpointer: Checkpointer) -> RunResult:
         location = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
         raise error.with_advice(location) from None
     weights = save_weights(state.model)
-    return _finalize(result_with(weights), weights, checkpointer)
+    dependence = find_trained_dependence(state.model, dataset, setup.normalize, state.device)
+    return _finalize(result_with(weights, dependence), weights, checkpointer)
 
 
 def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> RunResult:
