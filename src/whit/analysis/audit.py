@@ -189,6 +189,7 @@ def _write_notes(
         session.note(f"{params.unused:,} parameters never reach the output: {_join_names(names)}")
     for role, plural in ((BUFFER, "buffers"), (CONSTANT, "constants")):
         matching = [e for e in entries if e.role == role and e.index in counted]
+        matching = [entry for entry in matching if entry.num_elements]
         if matching:
             total = sum(entry.num_elements for entry in matching)
             names = list(dict.fromkeys(entry.name for entry in matching))

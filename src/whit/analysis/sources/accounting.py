@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from whit.analysis.sources.executed_code import CodeLine
 from whit.analysis.sources.packed_values import count_packed
 from whit.analysis.sources.python_numbers import count_python_numbers
-from whit.analysis.sources.reachable import find_reachable
+from whit.analysis.sources.reachable import Reachable, find_reachable
+from whit.analysis.tracing.stored_tensors import storage_key
 
 if TYPE_CHECKING:
     from whit.analysis.tracing.session import TracingSession
+    from whit.analysis.tracing.trace import Trace
+
+# Functions that give the memory of a tensor to code outside torch, which may write to it.
+_MEMORY = frozenset({"numpy", "array", "data_ptr", "untyped_storage", "storage", "dlpack"})
 
 
 def account_for_sources(
@@ -41,11 +47,13 @@ def account_for_sources(
     if numbers.counted:
         counted.add(registry.add_numbers(", ".join(numbers.names), numbers.counted).index)
     unverified += numbers.unverified
-    if session.image_entries and (reachable.data or reachable.opaque):
+    unverified += _find_foreign(session, counted, reachable)
+    has_left = session.image_entries or _has_left_torch(trace)
+    if has_left and (reachable.data or reachable.opaque or files):
         sources = [holding.name for holding in reachable.data[:2]] or [*reachable.opaque][:1]
         unverified.append(
-            "values computed from the image leave torch and come back, and code that cannot be "
-            f"followed may use numbers of {' or '.join(sources)}"
+            "values leave torch and come back, and what cannot be followed between may use numbers "
+            f"of {' or '.join(sources or ['files'])}"
         )
     if any(op.stochastic for op in trace.ops if op.live):
         unverified.append(
@@ -53,3 +61,29 @@ def account_for_sources(
             "stored numbers"
         )
     return tuple(dict.fromkeys(unverified))
+
+
+def _find_foreign(
+    session: TracingSession, counted: set[int], reachable: Reachable
+) -> Iterator[str]:
+    """Yield a sentence on constants that come from a compiled package, which may read files."""
+    packages = [name for name in reachable.opaque if name.startswith("the package ")]
+    if not packages:
+        return
+    known = {storage_key(tensor) for _, tensor in reachable.tensors.values() if not tensor.is_meta}
+    foreign = 0
+    for index, tensor in session.trace.constants.items():
+        entry = session.registry.entries[index]
+        if index in counted and not entry.literal and storage_key(tensor) not in known:
+            foreign += entry.num_elements
+    if foreign:
+        yield (
+            f"{foreign:,} numbers come from {packages[0]}, which may read them from files: what it "
+            "reads is not known"
+        )
+
+
+def _has_left_torch(trace: Trace) -> bool:
+    """Return whether memory of tensors is given to code that is not torch's."""
+    calls = (call for call in trace.function_calls if call.module_call is not None)
+    return any(call.name in _MEMORY for call in calls)

@@ -132,6 +132,7 @@ def count_python_numbers(
         _tensor_holding("", tensor)
         for index in counted
         if (tensor := registry.find_tensor(index)) is not None
+        and registry.entries[index].role != "constant"
     )
     sites: dict[CodeLine, list[float]] = {}
     for op in trace.ops:

@@ -104,6 +104,7 @@ class _Search:
     def __init__(self) -> None:
         self.found = Reachable()
         self._seen: set[int] = set()
+        self._classes: set[type] = set()
         self._alive: list[Any] = []  # so that no id is used twice
         self._num_numbers = 0
 
@@ -229,9 +230,9 @@ class _Search:
         return ()
 
     def _visit_class(self, cls: type) -> None:
-        if id(cls) in self._seen or not _is_model_class(cls):
+        if cls in self._classes or not _is_model_class(cls):
             return
-        self._seen.add(id(cls))
+        self._classes.add(cls)
         owner = ("class", cls)
         for name, value in vars(cls).items():
             if not (name.startswith("__") and name.endswith("__")):

@@ -261,6 +261,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 line=find_code_line() if numbers else None,
             )
         )
+        if any(isinstance(arg, torch.UntypedStorage) for arg in args) or name == "from_file":
+            for out in outputs:  # memory that no operation wrote: a file, or bytes of Python
+                self._storages.pop(storage_key(out), None)
+                self._add_constant(out, literal=False)
+            return
         for out in [] if is_view else mutated or outputs:
             info = StorageInfo(out, None, claims, stochastic and not uses_image)
             self._store(info, field, bool(mutated))

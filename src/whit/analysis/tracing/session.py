@@ -165,19 +165,31 @@ class TracingSession:
         }
         if not running:
             return {}
-        set_mode(self.models, training=True)
-        before = {index: tensor.clone() for index, tensor in running.items()}
+        stored = self._find_switched(running)
         images = self._prepare(training=False, batch=2 * BATCH)
-        stored = {
-            index: tensor.numel()
-            for index, tensor in running.items()
-            if not tensor.is_meta and not torch.equal(tensor, before[index])
-        }
         constant = count_constant_channels(self.copy, images)
         for index, tensor in running.items():
             if count := constant.get(storage_key(tensor)):
                 stored.setdefault(index, count)
         return stored
+
+    def _find_switched(self, running: dict[int, Tensor]) -> dict[int, int]:
+        """Return which of the tensors a change to evaluation mode writes, and their sizes."""
+        before = {index: tensor.clone() for index, tensor in running.items()}
+        set_mode(self.models, training=True)
+        with torch.no_grad():
+            for tensor in running.values():
+                tensor.fill_(1.5)
+        set_mode(self.models, training=False)
+        switched = {
+            index: tensor.numel()
+            for index, tensor in running.items()
+            if not bool((tensor == 1.5).all())
+        }
+        with torch.no_grad():
+            for index, tensor in running.items():
+                tensor.copy_(before[index])
+        return switched
 
     def _check_single_image(self) -> None:
         """Note if the batch dimension is lost with one image, as a bare `squeeze()` does."""

@@ -122,7 +122,7 @@ class TensorRegistry:
         index, count = len(self.entries), self._count_new(original)
         is_integer = not (tensor.is_floating_point() or tensor.is_complex())
         entry = StoredTensor(index, name, role, count, trainable, running, literal, is_integer)
-        self._tensors[index] = original
+        self._tensors[index] = tensor
         self.entries.append(entry)
         for key, alias in {storage_key(tensor): tensor, storage_key(original): original}.items():
             if not alias.is_meta:
