@@ -45,6 +45,11 @@ _SKIPPED_TYPES = (
 _COMPUTING = frozenset(
     {"torch", "numpy", "einops", "torchvision", "timm", "opt_einsum", "whit", "typing_extensions"}
 )
+# Names by which code reaches values that it does not name.
+_DYNAMIC = frozenset(
+    {"globals", "vars", "__dict__", "__globals__", "__import__", "import_module", "eval", "exec"}
+    | {"_getframe", "f_globals", "f_locals", "get_objects", "get_referrers", "getsource"}
+)
 _RANDOM = ("random", "numpy.random", "secrets")
 
 
@@ -122,6 +127,8 @@ class _Search:
         """Search what a function names: globals, closures, arguments, literals."""
         self._visit_code(code)
         used = set(_names_in(code))
+        if used & _DYNAMIC:
+            self.found.opaque["names that are looked up while the code runs"] = None
         for name in used:
             if name in names:
                 self._visit_global(("globals", id(names)), name, names[name], used)
@@ -265,9 +272,22 @@ class _Search:
         self._holding(owner, name).add(name, numbers, num_bytes)
 
     def _add_text(self, owner: tuple[str, object], name: str, text: str) -> None:
-        """Add a text that may hold numbers: long, and not in words."""
-        if (len(text) >= MIN_TEXT and text.count(" ") * 20 < len(text)) or _is_number_list(text):
+        """Add a text that is a number, or may hold some: long, and not in words."""
+        number = _parse_number(text)
+        if number is not None:
+            self._add(owner, name, np.array([number]))
+        elif (len(text) >= MIN_TEXT and text.count(" ") * 20 < len(text)) or _is_number_list(text):
             self._add(owner, name, np.zeros(0), len(text))
+
+
+def _parse_number(text: str) -> float | None:
+    """Return the number that `text` writes; None for other texts."""
+    if len(text) >= MIN_TEXT or not any(character.isdigit() for character in text):
+        return None
+    try:
+        return float.fromhex(text) if "0x" in text else float(text)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_number_list(text: str) -> bool:
@@ -296,8 +316,12 @@ def _is_model_class(cls: type) -> bool:
 
 
 def _names_in(code: CodeType) -> Iterator[str]:
-    """Yield the names that `code` and the functions defined inside it use."""
-    for name in code.co_names:
+    """Yield the names that `code` and the functions defined inside it use.
+
+    Its short texts are among them: `getattr(table, "weights")` names what it reads.
+    """
+    texts = (value for value in code.co_consts if isinstance(value, str) and len(value) < MIN_TEXT)
+    for name in (*code.co_names, *(text for text in texts if text.isidentifier())):
         yield name
         if "." in name:  # import a.b
             yield name.partition(".")[0]
