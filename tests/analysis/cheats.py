@@ -722,7 +722,7 @@ class OtherNorms(Base):
         return self.layer(self.group(self.instance(self.conv(x))).relu().mean((2, 3)))
 
 
-@case("A coordinate map that is made anew each time", "honest")
+@case("A coordinate map that each call makes again", "honest")
 class Grid(Base):
     def forward(self, x: Tensor) -> Tensor:
         rows = torch.linspace(-1, 1, 12)

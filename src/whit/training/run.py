@@ -33,8 +33,7 @@ from whit.training.callback import RunCallback, RunStatus
 from whit.training.checkpoint import file_name, find_latest_checkpoint
 from whit.training.checkpointer import Checkpointer, ResumableState, reconcile_log
 from whit.training.device import resolve_device, resolve_threads
-from whit.training.evaluation import evaluate
-from whit.training.independence import find_trained_dependence
+from whit.training.evaluation import evaluate, find_trained_dependence
 from whit.training.loop import train
 from whit.training.outcome import build_result, diverged_result
 from whit.training.plan import Plan, make_plan

@@ -43,8 +43,7 @@ from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
-from whit.training.evaluation import predict
-from whit.training.independence import find_trained_dependence
+from whit.training.evaluation import find_trained_dependence, predict
 from whit.training.plan import make_plan
 from whit.verification.provenance import current_digests, diff_inputs
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from whit.analysis.independence.call_state import StateValue, find_changes, other_values, read_state
 from whit.analysis.independence.cause import describe_mixing
-from whit.analysis.independence.state import StateValue, find_changes, other_values, read_state
 from whit.analysis.sources.executed_code import ExecutedCode, watch_code
 from whit.analysis.tracing.ablation import perturb_zero_weights
 
@@ -72,7 +72,7 @@ class _Probe:
     def run(
         self, images: Tensor, model: nn.Module | None = None, seed: int | None = _SEED
     ) -> Tensor | None:
-        """Return the output for `images`; None where the pass fails. No seed: go on drawing."""
+        """Return the output for `images`; None where the pass fails. No seed: the generators continue."""
         if seed is not None:
             torch.manual_seed(seed)
             random.seed(seed)

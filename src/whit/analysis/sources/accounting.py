@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from whit.analysis.tracing.session import TracingSession
     from whit.analysis.tracing.trace import Trace
 
+# torch tags these as random because they can apply dropout, which the probe of calls finds.
+_ATTENTION = frozenset(
+    {
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_attention_math",
+        "_scaled_dot_product_cudnn_attention",
+    }
+)
 # Functions that give the memory of a tensor to code outside torch, which may write to it.
 _MEMORY = frozenset({"numpy", "array", "data_ptr", "untyped_storage", "storage", "dlpack"})
 
@@ -55,7 +65,7 @@ def account_for_sources(
             "values leave torch and come back, and what cannot be followed between may use numbers "
             f"of {' or '.join(sources or ['files'])}"
         )
-    if any(op.stochastic for op in trace.ops if op.live):
+    if any(op.stochastic for op in trace.ops if op.live and op.name not in _ATTENTION):
         unverified.append(
             "random numbers drawn in inference reach the output: from a fixed seed they stand for "
             "stored numbers"

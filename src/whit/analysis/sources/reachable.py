@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from whit.analysis.sources.executed_code import ExecutedCode, is_model_code
 
-MIN_DATA = 24  # so many numbers of one owner are data; fewer are sizes, strides and settings
+MIN_DATA = 24  # so many numbers in one place are data; fewer are sizes, strides and settings
 MIN_LITERALS = 64  # so many different numbers written in the code of one function are data
 MIN_TEXT = 64  # characters without spaces in a text that may hold numbers
 MAX_VISITED = 300_000  # references followed; beyond, what is reachable counts as unknown
@@ -55,7 +55,7 @@ _RANDOM = ("random", "numpy.random", "secrets")
 
 @dataclass
 class Holding:
-    """The numbers of one owner: a module's attributes, a file's globals, a function's code."""
+    """The numbers in one place: a module's attributes, a file's globals, a function's code."""
 
     name: str  # of its largest part
     parts: list[npt.NDArray[np.float64]] = field(default_factory=list)
