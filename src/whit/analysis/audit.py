@@ -85,10 +85,10 @@ def _find_batch_dependence(session: TracingSession) -> str | None:
     if session.trace.failure is not None:
         return None
     macs = sum_macs(session.trace.ops, BATCH)
-    large = max(2 * SMALL, min(EVALUATION_BATCH, MAX_PROBE_MACS // max(macs, 1)))
+    large = min(EVALUATION_BATCH, MAX_PROBE_MACS // max(macs, 1))
     model, _ = safe_copy(session.models[0])
     images = probe_batch(model, session.image_shape, max(NUM_IMAGES, large), 2)
-    return find_batch_dependence(model, images, large)
+    return find_batch_dependence(model, images, large, quick=large <= SMALL)
 
 
 def _find_counted(session: TracingSession) -> tuple[set[int], set[int]]:

@@ -46,6 +46,7 @@ def account_for_sources(
         "not counted"
         for action, line in files.items()
     ]
+    unverified += [f"the packed weights in {name} cannot be read" for name in session.unread]
     counts, doubts = count_packed(trace, registry)
     for index, count in counts.items():
         if index in counted:

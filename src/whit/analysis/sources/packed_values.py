@@ -33,10 +33,15 @@ class PackedModules:
     def __init__(self) -> None:
         self._tensors: dict[int, tuple[Any, list[Tensor]]] = {}  # by id of the object
 
+    @property
+    def unread(self) -> list[str]:
+        """The types of objects that hold no tensors that can be read."""
+        return [str(found._type()) for found, tensors in self._tensors.values() if not tensors]
+
     def unpack(self, args: tuple[Any, ...]) -> list[Tensor]:
         """Return the tensors inside the packed weights among the arguments of an operation."""
         tensors: list[Tensor] = []
-        for argument in args:
+        for argument in tree_leaves(args):
             if isinstance(argument, torch.ScriptObject):
                 if id(argument) not in self._tensors:
                     self._tensors[id(argument)] = argument, _unpack(argument)
@@ -51,7 +56,13 @@ def _unpack(packed: Any) -> list[Tensor]:
                 values = getattr(packed, read)()
         except Exception:
             continue
-        return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        tensors = []
+        for leaf in tree_leaves(values):
+            if isinstance(leaf, Tensor):
+                tensors.append(leaf)
+            elif isinstance(leaf, torch.ScriptObject):  # a cell of an LSTM holds two
+                tensors += _unpack(leaf)
+        return tensors
     return []
 
 

@@ -128,12 +128,6 @@ def count_python_numbers(
         data += _uncounted_tensors(registry, reachable, counted)
     is_closed = not data and not reachable.opaque and not outside
     known = _Known(data)
-    already = _Known(
-        _tensor_holding("", tensor)
-        for index in counted
-        if (tensor := registry.find_tensor(index)) is not None
-        and registry.entries[index].role != "constant"
-    )
     sites: dict[CodeLine, list[float]] = {}
     for op in trace.ops:
         if op.live and op.numbers and op.line:
@@ -147,7 +141,7 @@ def count_python_numbers(
         (in_loops if is_loop else single).append(numbers[is_known])
         rest = numbers[~is_known]
         is_doubtful = is_loop and len(np.unique(rest)) > LOOP and not is_closed
-        if is_doubtful and already.find(rest).mean() < 0.5:
+        if is_doubtful and _find_registered(registry, counted).find(rest).mean() < 0.5:
             result.unverified.append(_describe_doubt(line, rest, data, reachable, outside))
     found = np.concatenate(in_loops)
     if len(np.unique(np.concatenate(single))) >= MIN_DATA:  # each on a line of its own
@@ -167,6 +161,16 @@ def count_python_numbers(
         ):
             result.computed.add(index)
     return result
+
+
+def _find_registered(registry: TensorRegistry, counted: set[int]) -> _Known:
+    """Return the numbers of the parameters and buffers that count."""
+    return _Known(
+        _tensor_holding("", tensor)
+        for index in counted
+        if (tensor := registry.find_tensor(index)) is not None
+        and registry.entries[index].role != "constant"
+    )
 
 
 def _uncounted_tensors(

@@ -48,7 +48,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._attributes = attributes  # names of tensors kept as plain attributes, by storage key
         self._image_constants = image_constants  # constants by number that the image determines
         self._storages: dict[int, StorageInfo] = {}
-        self._packed = PackedModules()
+        self.packed = PackedModules()
         self._derived = derived or {}
         self._num_ops = 0  # aten operations
         self._thread = threading.get_ident()
@@ -127,7 +127,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if threading.get_ident() != self._thread:
             return func(*args, **kwargs)
         self._num_ops += is_numbered(func)
-        packed = self._packed.unpack(args)
+        packed = self.packed.unpack(args)
         name = f"quantized_{get_aten_name(func)}" if packed else get_aten_name(func)
         inputs = [*tensor_leaves((args, kwargs)), *packed]
         try:

@@ -41,6 +41,7 @@ class TracingSession:
         }
         self.executed = ExecutedCode()
         self.files: dict[str, CodeLine | None] = {}  # what inference reads from outside
+        self.unread: dict[str, None] = {}  # packed weights of these types cannot be read
         self._derived: dict[int, Tensor] = {}  # computed in earlier passes from nothing stored
         self._attributes = _name_plain_attributes(copy) | _name_plain_attributes(model)
         self.trace = self._trace(training=False, registry=self.registry)
@@ -89,6 +90,7 @@ class TracingSession:
                 stack.enter_context(watch_files(self.files))
             trace = record_forward(self.copy, image, recorder)
         self._derived |= recorder.find_derived()
+        self.unread.update(dict.fromkeys(recorder.packed.unread))
         return trace
 
     def _watch_code(self) -> None:
@@ -217,7 +219,10 @@ class TracingSession:
         for kind in ("gap", "linear", "batchnorm", "dropout"):
             training = kind in TRAINING_KINDS
             trace = self._training_trace if training else self.trace
-            numbers = frozenset(op.number for op in trace.ops if op.live and op.kind == kind)
+            ops = [op for op in trace.ops if op.live and op.kind == kind]
+            # results in integers take no noise
+            ops = [op for op in ops if not op.name.startswith("quantized_")]
+            numbers = frozenset(op.number for op in ops)
             make_images = partial(self._prepare, training)
             if numbers and is_output_invariant(self.copy, make_images, numbers):
                 ineffective.add(kind)
