@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -68,13 +69,8 @@ class _Reader:
         self._seen.add(id(cls))
         for name, value in list(vars(cls).items()):
             if not name.startswith("__"):
-                self._read_value(
-                    (id(cls), name),
-                    f"{cls.__name__}.{name}",
-                    value,
-                    lambda new, name=name: setattr(cls, name, new),
-                    1,
-                )
+                replace = partial(setattr, cls, name)
+                self._read_value((id(cls), name), f"{cls.__name__}.{name}", value, replace, 1)
 
     def read_item(self, owner: Any, key: Any, name: str, depth: int) -> None:
         def replace(new: Value) -> None:

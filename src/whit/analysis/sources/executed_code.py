@@ -20,7 +20,7 @@ import torch
 _LIBRARIES = tuple(
     os.path.realpath(path) + os.sep
     for path in (
-        *(os.path.dirname(package.__file__) for package in (torch, np)),
+        *(os.path.dirname(package.__file__) for package in (torch, np) if package.__file__),
         os.path.dirname(os.path.dirname(__file__)),
     )
 )
@@ -92,7 +92,7 @@ def watch_code(executed: ExecutedCode) -> Iterator[None]:
     seen: dict[int, CodeType] = {}
     before = sys.gettrace()  # of a debugger, or what measures the coverage of tests
 
-    def on_call(frame: FrameType, event: str, argument: Any) -> Any:
+    def on_call(frame: FrameType, event: Any, argument: Any) -> Any:
         code = frame.f_code
         if id(code) not in seen and threading.get_ident() == thread:
             seen[id(code)] = code  # by id: the hash of a code object reads all of it

@@ -92,8 +92,8 @@ def count_packed(trace: Trace, registry: TensorRegistry) -> tuple[dict[int, int]
         if op.name != "view" and op.writes & taken_further:
             continue  # its results are taken apart again
         stored = _find_source(op)
-        for entry in stored:
-            parts[entry] += op.num_parts
+        for index in stored:
+            parts[index] += op.num_parts
     counts, doubts = {}, []
     for index, num_parts in parts.items():
         entry = registry.entries[index]

@@ -93,7 +93,7 @@ class _Known:
             if holding.num_numbers
         ]
 
-    def find(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    def find(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Return which of `numbers` are known."""
         found = np.zeros(len(numbers), dtype=bool)
         for _, values in self.holdings:

@@ -35,6 +35,7 @@ MIN_DATA = 24  # so many numbers in one place are data; fewer are sizes, strides
 MIN_LITERALS = 64  # so many different numbers written in the code of one function are data
 MIN_TEXT = 64  # characters without spaces in a text that may hold numbers
 MAX_VISITED = 300_000  # references followed; beyond, what is reachable counts as unknown
+MAX_ARRAY = 1_000_000  # numbers of an array that are compared one by one
 MAX_NUMBERS = 5_000_000
 
 _SKIPPED_TYPES = (
@@ -203,13 +204,15 @@ class _Search:
         if isinstance(value, Tensor):
             self.found.tensors[id(value)] = name, value
         elif isinstance(value, (bytes, bytearray, memoryview)):
-            numbers = np.frombuffer(value, dtype=np.uint8) if len(value) else np.zeros(0)
+            known = 0 < len(value) <= MAX_ARRAY
+            numbers = np.frombuffer(value, dtype=np.uint8) if known else np.zeros(0)
             self._add(owner, name, numbers.astype(np.float64), len(value))
         elif isinstance(value, array.array):
             self._add(owner, name, _to_numbers(value.tolist()))
         elif isinstance(value, np.ndarray):
             if value.dtype.kind in "biufc":
-                self._add(owner, name, _array_numbers(value))
+                numbers = _array_numbers(value) if value.size <= MAX_ARRAY else np.zeros(0)
+                self._add(owner, name, numbers, 0 if len(numbers) else value.size)
             return value.ravel().tolist() if value.dtype.kind in "OUS" else ()
         elif isinstance(value, nn.Module):
             self.visit_module(f"{name}", value)

@@ -128,7 +128,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         self._num_ops += is_numbered(func)
         packed = self.packed.unpack(args)
-        name = f"quantized_{get_aten_name(func)}" if packed else get_aten_name(func)
+        name = get_aten_name(func)
+        if packed:
+            name = f"quantized_{name.removeprefix('quantized_')}"
         inputs = [*tensor_leaves((args, kwargs)), *packed]
         try:
             operands = [self._make_operand(tensor, name) for tensor in inputs]
