@@ -50,7 +50,8 @@ def _build_audit(
     trace = session.trace
     counted, live = _find_counted(session)
     unverified = account_for_sources(session, counted, session.files)
-    dependence = _find_batch_dependence(session)
+    dependence, problem_of_probe = _find_batch_dependence(session)
+    unverified += problem_of_probe
     logits = describe_probabilities(trace)
     layers = _build_layers(session, counted, live)
     params = _count_params(session, counted, live)
@@ -80,15 +81,22 @@ def _build_audit(
     )
 
 
-def _find_batch_dependence(session: TracingSession) -> str | None:
-    """Return why the output for an image depends on more than that image, if it does."""
+def _find_batch_dependence(session: TracingSession) -> tuple[str | None, tuple[str, ...]]:
+    """Return why the output for an image depends on more than that image, if it does.
+
+    And a sentence if this could not be found out.
+    """
     if session.trace.failure is not None:
-        return None
+        return None, ()
     macs = sum_macs(session.trace.ops, BATCH)
     large = min(EVALUATION_BATCH, MAX_PROBE_MACS // max(macs, 1))
     model, _ = safe_copy(session.models[0])
     images = probe_batch(model, session.image_shape, max(NUM_IMAGES, large), 2)
-    return find_batch_dependence(model, images, large, quick=large <= SMALL)
+    try:
+        return find_batch_dependence(model, images, large, quick=large <= SMALL), ()
+    except Exception as error:
+        problem = describe_error(error)
+        return None, (f"whether each image is judged alone could not be found out: {problem}",)
 
 
 def _find_counted(session: TracingSession) -> tuple[set[int], set[int]]:

@@ -77,8 +77,9 @@ def find_trained_dependence(
     may be too small to see before training, or behind a gate that training opens. The model is
     left unchanged.
     """
-    split = dataset.val or dataset.train
-    images = normalize(split.images[: 2 * _BATCH].to(device).float())
+    val = dataset.val
+    split = val if val and len(val) >= _BATCH else dataset.train
+    images = normalize(split.images[:_BATCH].to(device).float())
     with preserve_model(model):
         return find_batch_dependence(model, images, _BATCH)
 

@@ -26,8 +26,7 @@ from whit.analysis.tracing.ablation import perturb_zero_weights
 SMALL = 4  # images in a small batch
 NUM_IMAGES = 3 * SMALL  # at least, to be probed with
 _SEED = 30_000
-_TOLERANCE = {torch.float64: 1e-6}  # relative to the largest output; of float32 and others:
-_COARSE_TOLERANCE = 1e-3
+_TOLERANCE, _COARSE_TOLERANCE = 1e-6, 1e-3  # relative to the largest output: float64, others
 
 _OTHERS = "the output for an image depends on the other images of its batch"
 _CALLS = "the output for an image depends on earlier batches or on the number of calls"
@@ -40,8 +39,8 @@ def find_batch_dependence(
 ) -> str | None:
     """Return a sentence if the output for an image depends on more than that image, else None.
 
-    `images`, (N, C, H, W) with N >= NUM_IMAGES, are as the model takes them. `large` of them, up
-    to half, are also evaluated in one batch, as an evaluation does. `quick` omits the probes of
+    `images`, (N, C, H, W), are as the model takes them; fewer than NUM_IMAGES are repeated. `large`
+    of them are also evaluated in one batch, as an evaluation does. `quick` omits the probes of
     rare causes, for a model whose pass takes long. Runs copies of `model` in evaluation mode; where
     it cannot be copied, the model itself. Global random state changes.
     """
@@ -54,7 +53,7 @@ class _Probe:
         self.quick = quick
         self.original = model
         self.model = _copy(model)
-        self.images = images
+        self.images = images[torch.arange(max(len(images), NUM_IMAGES)) % len(images)]
         self.executed = ExecutedCode()
 
     def find(self, large: int) -> str | None:
@@ -90,7 +89,9 @@ class _Probe:
                 output = model.eval()(images.clone())
         except Exception:
             return None
-        return output.detach().clone() if isinstance(output, Tensor) and output.dim() else None
+        if not isinstance(output, Tensor) or not output.dim():
+            return None
+        return (output.dequantize() if output.is_quantized else output.detach()).clone()
 
     # --- calls ------------------------------------------------------------------------------
 
@@ -245,10 +246,10 @@ def _is_far(one: Tensor, other: Tensor) -> bool:
     """
     if one.shape != other.shape or not one.is_floating_point():
         return one.shape != other.shape
-    difference = (one - other).abs().flatten(1).amax(1)
+    difference = (one - other).abs().reshape(len(one), -1).amax(1)
     scale = other.abs().max().clamp(min=1e-3)
     if one.dtype == torch.float64:
-        return bool((difference > _TOLERANCE[torch.float64] * scale).any())
+        return bool((difference > _TOLERANCE * scale).any())
     return bool((difference > _COARSE_TOLERANCE * scale).float().mean() > 0.5)
 
 

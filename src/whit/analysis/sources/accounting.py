@@ -52,7 +52,10 @@ def account_for_sources(
         if index in counted:
             registry.entries[index].num_elements = count
     unverified += doubts
-    reachable = find_reachable(session.copy, session.executed)
+    try:
+        reachable = find_reachable(session.copy, session.executed)
+    except Exception as error:  # an object that answers no question about itself
+        reachable = Reachable(opaque={f"objects that cannot be searched ({error})": None})
     numbers = count_python_numbers(trace, registry, reachable, counted, bool(files))
     counted -= numbers.computed
     if numbers.counted:
