@@ -2,7 +2,7 @@
 
 __all__ = [
     "accounting",
-    "channels",
+    "constant_channels",
     "executed_code",
     "file_access",
     "packed_values",

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from whit.analysis.sources.channels import count_constant_channels
+from whit.analysis.sources.constant_channels import count_constant_channels
 from whit.analysis.sources.executed_code import CodeLine, ExecutedCode, watch_code
 from whit.analysis.sources.file_access import watch_files
 from whit.analysis.tracing.ablation import is_output_invariant, perturb_zero_weights
