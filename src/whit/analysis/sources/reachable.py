@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import gc
+import numbers
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -205,14 +206,14 @@ class _Search:
             self.found.tensors[id(value)] = name, value
         elif isinstance(value, (bytes, bytearray, memoryview)):
             known = 0 < len(value) <= MAX_ARRAY
-            numbers = np.frombuffer(value, dtype=np.uint8) if known else np.zeros(0)
-            self._add(owner, name, numbers.astype(np.float64), len(value))
+            values = np.frombuffer(value, dtype=np.uint8) if known else np.zeros(0)
+            self._add(owner, name, values.astype(np.float64), len(value))
         elif isinstance(value, array.array):
             self._add(owner, name, _to_numbers(value.tolist()))
         elif isinstance(value, np.ndarray):
             if value.dtype.kind in "biufc":
-                numbers = _array_numbers(value) if value.size <= MAX_ARRAY else np.zeros(0)
-                self._add(owner, name, numbers, 0 if len(numbers) else value.size)
+                values = _array_numbers(value) if value.size <= MAX_ARRAY else np.zeros(0)
+                self._add(owner, name, values, 0 if len(values) else value.size)
             return value.ravel().tolist() if value.dtype.kind in "OUS" else ()
         elif isinstance(value, nn.Module):
             self.visit_module(f"{name}", value)
@@ -236,8 +237,19 @@ class _Search:
             module = type(value).__module__
             if module.partition(".")[0] == "torch":
                 return ()
-            return [each for each in gc.get_referents(value) if not isinstance(each, ModuleType)]
+            return self._expand_object(owner, name, value)
         return ()
+
+    def _expand_object(self, owner: tuple[str, object], name: str, value: Any) -> list[Any]:
+        """Return what an object of any type refers to; one without references may be a number."""
+        referents = [each for each in gc.get_referents(value) if not isinstance(each, ModuleType)]
+        if isinstance(value, numbers.Number):  # a Decimal, a Fraction
+            self._add(owner, name, _to_numbers([value]))
+            return []
+        is_leaf = all(isinstance(each, type) for each in referents)
+        if is_leaf and type(value) is not object and not hasattr(type(value), "__len__"):
+            self._add(owner, name, np.array([np.nan]))
+        return referents
 
     def _visit_class(self, cls: type) -> None:
         if cls in self._classes or not _is_model_class(cls):
@@ -245,7 +257,7 @@ class _Search:
         self._classes.add(cls)
         owner = ("class", cls)
         for name, value in vars(cls).items():
-            if not (name.startswith("__") and name.endswith("__")):
+            if name == "__doc__" or not (name.startswith("__") and name.endswith("__")):
                 inner = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
                 self.visit(owner, f"{cls.__name__}.{name}", inner)
 
@@ -253,10 +265,8 @@ class _Search:
         owner = ("code", code)
         holding = self._holding(owner, f"the code of {code.co_name}")
         holding.is_code = True
-        docstring = None if "__doc__" in code.co_names else code.co_consts[:1]
-        for i, constant in enumerate(code.co_consts):
-            is_doc = docstring is not None and i == 0 and isinstance(constant, str)
-            for value in [] if is_doc else _flatten_constants(constant):
+        for constant in code.co_consts:
+            for value in _flatten_constants(constant):
                 self.visit(owner, holding.name, value)
 
     # --- what is found ----------------------------------------------------------------------
