@@ -128,3 +128,22 @@ def test_rows_say_what_violations_say() -> None:
 
 def test_every_kind_is_explained() -> None:
     assert all(LAYER_KINDS.values())
+
+
+def test_numbers_that_are_not_counted_leave_the_verdict_pending() -> None:
+    budget = Budget({"params": "< 20"})
+    metrics = Metrics(params=1, unverified=("the forward pass reads a file",))
+    assert budget.verdict(metrics) == "pending"
+    assert budget.violations(metrics) == ()
+    assert budget.rows(metrics)[-1] == ("every number counted", "yes", "?", None)
+    assert budget.verdict(Metrics(params=30, unverified=metrics.unverified)) == "missed"
+    assert Budget().verdict(metrics) == "pending"
+
+
+def test_a_network_that_judges_images_together_meets_no_budget() -> None:
+    metrics = Metrics(params=1, batch_dependence="the output depends on other images")
+    for budget in (Budget(), Budget({"params": "< 20"})):
+        assert budget.verdict(metrics) == "missed"
+        (violation,) = budget.violations(metrics)
+        assert violation.rule == "each image judged alone"
+        assert "the output depends on other images" in violation.message

@@ -5,13 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from whit.analysis.audit import audit_model
+    from whit.analysis.independence.probe import find_batch_dependence
     from whit.analysis.kinds import KINDS, LAYER_KINDS
     from whit.analysis.rows import Layer
     from whit.analysis.summary import Audit, ParamCounts
+    from whit.analysis.tracing.sandbox import preserve_model
 
-__all__ = ["KINDS", "LAYER_KINDS", "Audit", "Layer", "ParamCounts", "audit_model"]
+__all__ = [
+    "KINDS",
+    "LAYER_KINDS",
+    "Audit",
+    "Layer",
+    "ParamCounts",
+    "audit_model",
+    "find_batch_dependence",
+    "preserve_model",
+]
 
-_MODULES = {"KINDS": "kinds", "LAYER_KINDS": "kinds", "Layer": "rows", "audit_model": "audit"}
+_MODULES = {
+    "KINDS": "kinds",
+    "LAYER_KINDS": "kinds",
+    "Layer": "rows",
+    "audit_model": "audit",
+    "find_batch_dependence": "independence.probe",
+    "preserve_model": "tracing.sandbox",
+}
 
 
 def __getattr__(name: str) -> Any:

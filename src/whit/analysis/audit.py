@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from whit.analysis.independence.probe import NUM_IMAGES, SMALL, find_batch_dependence
+from whit.analysis.logits import describe_probabilities
 from whit.analysis.rows import (
     Layer,
     RowBuilder,
@@ -13,11 +15,15 @@ from whit.analysis.rows import (
     sum_macs,
     unclaimed_rows,
 )
+from whit.analysis.sources.accounting import account_for_sources
 from whit.analysis.summary import Audit, ParamCounts
 from whit.analysis.tracing.dataflow import tensor_leaves
-from whit.analysis.tracing.sandbox import preserve_model, safe_copy
+from whit.analysis.tracing.sandbox import preserve_model, probe_batch, safe_copy
 from whit.analysis.tracing.session import BATCH, TRAINING_KINDS, TracingSession, describe_error
 from whit.analysis.tracing.stored_tensors import BUFFER, CONSTANT, PARAMETER
+
+EVALUATION_BATCH = 500  # images that an evaluation runs at once
+MAX_PROBE_MACS = 400_000_000  # of one such batch: larger models are probed with fewer images
 
 
 def audit_model(
@@ -43,6 +49,10 @@ def _build_audit(
     """Return the audit; `problem` is a note from before the session."""
     trace = session.trace
     counted, live = _find_counted(session)
+    unverified = account_for_sources(session, counted, session.files)
+    dependence, problem_of_probe = _find_batch_dependence(session)
+    unverified += problem_of_probe
+    logits = describe_probabilities(trace)
     layers = _build_layers(session, counted, live)
     params = _count_params(session, counted, live)
     assert sum(layer.params for layer in layers) == params.total, "rows must sum to the total"
@@ -50,6 +60,9 @@ def _build_audit(
     if problem:
         session.note(problem)
     _write_notes(session, counted, live, params)
+    for sentence in (logits, dependence, *unverified):
+        if sentence:
+            session.note(sentence)
     macs = None if trace.failure or trace.macs_unknown else sum_macs(trace.ops, BATCH)
     assert macs is None or macs == sum(layer.macs or 0 for layer in layers)
     return Audit(
@@ -62,7 +75,28 @@ def _build_audit(
         output_shape=None if output is None else drop_batch(tuple(output.shape), BATCH),
         output_problem=_find_output_problem(session, num_classes),
         name=name,
+        unverified=unverified,
+        batch_dependence=dependence,
+        expects_logits=logits,
     )
+
+
+def _find_batch_dependence(session: TracingSession) -> tuple[str | None, tuple[str, ...]]:
+    """Return why the output for an image depends on more than that image, if it does.
+
+    And a sentence if this could not be found out.
+    """
+    if session.trace.failure is not None:
+        return None, ()
+    macs = sum_macs(session.trace.ops, BATCH)
+    large = min(EVALUATION_BATCH, MAX_PROBE_MACS // max(macs, 1))
+    model, _ = safe_copy(session.models[0])
+    images = probe_batch(model, session.image_shape, max(NUM_IMAGES, large), 2)
+    try:
+        return find_batch_dependence(model, images, large, quick=large <= SMALL), ()
+    except Exception as error:
+        problem = describe_error(error)
+        return None, (f"whether each image is judged alone could not be found out: {problem}",)
 
 
 def _find_counted(session: TracingSession) -> tuple[set[int], set[int]]:
@@ -75,11 +109,16 @@ def _find_counted(session: TracingSession) -> tuple[set[int], set[int]]:
     for op in trace.ops:
         if op.live:
             live |= op.entries
-            weights |= op.entries - (op.statistics & updated)
+            excused = op.statistics & updated if op.uses_image else frozenset[int]()
+            weights |= op.entries - excused
     if trace.failure is None:
         for output in tensor_leaves(trace.output):
             live.update(registry.overlapping(output))
             weights.update(registry.overlapping(output))
+    for index, count in session.stored_statistics.items():
+        if index not in weights:
+            registry.entries[index].num_elements = count
+            weights.add(index)
     counted = set()
     for entry in registry.entries:
         if entry.role == PARAMETER:
@@ -158,6 +197,7 @@ def _write_notes(
         session.note(f"{params.unused:,} parameters never reach the output: {_join_names(names)}")
     for role, plural in ((BUFFER, "buffers"), (CONSTANT, "constants")):
         matching = [e for e in entries if e.role == role and e.index in counted]
+        matching = [entry for entry in matching if entry.num_elements]
         if matching:
             total = sum(entry.num_elements for entry in matching)
             names = list(dict.fromkeys(entry.name for entry in matching))

@@ -55,6 +55,11 @@ class Audit:
     output_shape: tuple[int, ...] | None  # without the batch
     output_problem: str | None  # why the output cannot be trained on, if it cannot
     name: str = ""
+    failure: str | None = None  # why the forward pass failed, the user's line first
+    kinds_known: bool = True  # false: the pass was not seen completely, absent kinds are unknown
+    unverified: tuple[str, ...] = ()  # numbers that inference may read and that are not counted
+    batch_dependence: str | None = None  # why the output for an image depends on other images
+    expects_logits: str | None = None  # why the output does not suit a loss that takes logits
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the layers; verdict and violations are the budget's to add."""
@@ -63,6 +68,8 @@ class Audit:
             "macs": self.macs,
             "receptive_field": to_json_value(self.receptive_field),
             "layers": [layer.to_json() for layer in self.layers],
+            **({"unverified": list(self.unverified)} if self.unverified else {}),
+            **({"batch_dependence": self.batch_dependence} if self.batch_dependence else {}),
         }
 
     def rows(self) -> list[tuple[str, ...]]:

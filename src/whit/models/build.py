@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 
 import torch
@@ -42,6 +43,8 @@ def load_model(
     image_shape, num_classes, _ = probe_dataset(recipe.data.name)
     if model is None:
         model = build_initialized_model(recipe, image_shape, num_classes, seed)
+    else:
+        materialize_lazy_layers(model, image_shape, recipe.model.name)
     load_weights(model, weights)
     return model
 
@@ -70,8 +73,13 @@ def initialize_copy(model: nn.Module) -> nn.Module:
 
 
 def materialize_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
-    """Initialize lazy layers, if any, by a pass of blank images. Raises ModelError if it fails."""
-    if not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+    """Initialize by a pass of blank images what a network creates in its first forward pass.
+
+    That is lazy layers, and parameters and buffers that the pass registers. A network without them
+    is left as it is. Raises ModelError for lazy layers if the pass fails.
+    """
+    has_lazy_layers = any(nn.parameter.is_lazy(parameter) for parameter in model.parameters())
+    if not has_lazy_layers and not _creates_tensors(model, image_shape):
         return
     was_training = model.training
     try:
@@ -84,3 +92,16 @@ def materialize_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int],
         ) from None
     finally:
         model.train(was_training)
+
+
+def _creates_tensors(model: nn.Module, image_shape: tuple[int, int, int]) -> bool:
+    """Return whether a first forward pass registers parameters or buffers; tries it on a copy."""
+    before = set(model.state_dict())
+    with preserve_rng_state(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            copied = copy.deepcopy(model).eval()
+            copied(torch.zeros(2, *image_shape))
+        except Exception:
+            return False  # what fails is reported by the audit
+        return set(copied.state_dict()) != before

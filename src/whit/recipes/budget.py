@@ -81,7 +81,10 @@ class Metrics:
     pass. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
     `receptive_field` is in input pixels, (rows, columns) if they differ. `leaked` counts test
     images that are also in the training or validation split. `selected_on_test` is true when the
-    weights were selected by their test accuracy.
+    weights were selected by their test accuracy. `kinds_known` is false when the forward pass was
+    not seen completely, so that a kind that is not in `kinds` is unknown. `unverified` are
+    sentences about numbers that inference may read and that could not be counted.
+    `batch_dependence` says why the output for an image depends on other images or other calls.
     """
 
     params: int | None = None
@@ -94,6 +97,9 @@ class Metrics:
     receptive_field: float | tuple[float, float] | None = None
     leaked: int = 0
     selected_on_test: bool = False
+    kinds_known: bool = True
+    unverified: tuple[str, ...] = ()
+    batch_dependence: str | None = None
 
     @classmethod
     def from_audit(cls, audit: Audit, forward_passes: int) -> Metrics:
@@ -105,6 +111,9 @@ class Metrics:
             macs=macs,
             forward_passes=forward_passes,
             receptive_field=audit.receptive_field,
+            kinds_known=audit.kinds_known,
+            unverified=audit.unverified,
+            batch_dependence=audit.batch_dependence,
         )
 
     def network_json(self) -> dict[str, Any]:
@@ -321,6 +330,24 @@ RULES: tuple[LimitRule | KindsRule, ...] = (
 )
 
 
+def check_judged_alone(metrics: Metrics) -> Iterator[Check]:
+    """Check that the output for an image depends on that image alone, as every budget requires."""
+    if metrics.batch_dependence:
+        message = f"{metrics.batch_dependence}: each image must be judged alone."
+        rule = "each image judged alone"
+        value = "depends on the batch"
+        yield (
+            (rule, "yes", "no", False),
+            Violation(rule, "independent of the batch", value, message),
+        )
+
+
+def check_counted(metrics: Metrics) -> Iterator[Check]:
+    """Check that every number that inference reads could be counted."""
+    if metrics.unverified:
+        yield ("every number counted", "yes", "?", None), None
+
+
 @dataclass(frozen=True)
 class Budget:
     """The validated values of a recipe's `[budget]` by key; absent or None means no limit."""
@@ -330,6 +357,8 @@ class Budget:
     def _checks(self, metrics: Metrics) -> Iterator[Check]:
         for rule in RULES:
             yield from rule.check(self.limits.get(rule.key), metrics)
+        yield from check_judged_alone(metrics)
+        yield from check_counted(metrics)
 
     def violations(self, metrics: Metrics) -> tuple[Violation, ...]:
         """Return every violation, in the order of RULES."""

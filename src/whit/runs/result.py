@@ -23,6 +23,8 @@ from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
 
 RULE_STATUS = {True: "pass", False: "FAIL", None: "pending"}  # whether a limit is met, in tables
+# Why a verdict is pending although the network was trained and evaluated.
+_NOT_COUNTED = "not every number that inference reads could be counted"
 # Why the accuracy of a pending verdict is unknown.
 _NOT_TRAINED, _NOT_EVALUATED = "not trained yet", "not evaluated on test"
 
@@ -227,8 +229,10 @@ def pending_reason(recipe: Recipe) -> str:
 
 def _verdict_sentence(budget: Budget, metrics: Metrics, pending: str) -> str:
     verdict = budget.verdict(metrics)
-    is_explained = verdict == "pending" and metrics.correct is None
-    return f"Verdict: {verdict}{f' ({pending})' if is_explained else ''}."
+    reasons = [pending] if metrics.correct is None else []
+    reasons += [_NOT_COUNTED] if metrics.unverified else []
+    explained = f" ({'; '.join(reasons)})" if verdict == "pending" and reasons else ""
+    return f"Verdict: {verdict}{explained}."
 
 
 def verdict_html(budget: Budget, metrics: Metrics, pending: str = _NOT_TRAINED) -> str:

@@ -1,4 +1,4 @@
-"""Evaluating a model on a split, image by image."""
+"""Evaluating a model on a split, image by image, and whether it judges each image alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from whit.analysis import find_batch_dependence, preserve_model
 from whit.data.normalization import Normalize
-from whit.data.splits import Split
+from whit.data.splits import Dataset, Split
 from whit.runs.result import Evaluation
 
 _BATCH = 500
@@ -65,6 +66,22 @@ def predict(model: nn.Module, split: Split, normalize: Normalize) -> Tensor:
     logits = torch.cat(parts)
     assert len(logits) == len(split), f"predicted {len(logits)} of {len(split)} images"
     return logits
+
+
+def find_trained_dependence(
+    model: nn.Module, dataset: Dataset, normalize: Normalize, device: torch.device | str = "cpu"
+) -> str | None:
+    """Return why the output for an image depends on more than that image; None if it does not.
+
+    Uses validation images, or else training images, never those of the test split. A dependence
+    may be too small to see before training, or behind a gate that training opens. The model is
+    left unchanged.
+    """
+    val = dataset.val
+    split = val if val and len(val) >= _BATCH else dataset.train
+    images = normalize(split.images[:_BATCH].to(device).float())
+    with preserve_model(model):
+        return find_batch_dependence(model, images, _BATCH)
 
 
 def _batches(

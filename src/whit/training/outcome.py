@@ -24,8 +24,12 @@ def build_result(
     records: list[EpochRecord],
     changes: list[dict[str, Any]],
     weights: bytes,
+    dependence: str | None = None,
 ) -> RunResult:
-    """Return the result of a run that has ended. `weights` is the content of its weights file."""
+    """Return the result of a run that has ended. `weights` is the content of its weights file.
+
+    `dependence` says why the trained network's output depends on more than the image.
+    """
     evaluations = records[-1].evaluations if records else ()
     test = next((e for e in evaluations if e.split == "test"), None)
     epochs = Fraction(state.seen, len(dataset.train))
@@ -35,6 +39,7 @@ def build_result(
         correct=test.correct if test else None,
         total=test.total if test else None,
         leaked=dataset.overlap,
+        batch_dependence=plan.audit.batch_dependence or dependence,
     )
     budget = plan.recipe.budget.to_budget()
     num_evaluations = sum(e.split == "test" for record in records for e in record.evaluations)
@@ -91,6 +96,7 @@ def _notes(
 ) -> tuple[str, ...]:
     """Return notes on how the result came about."""
     notes = list(dataset.notes)
+    notes += [f"{note}." for note in (plan.audit.expects_logits, *plan.audit.unverified) if note]
     if plan.teacher:
         notes.append(f"distilled from {plan.teacher}; the teacher is not part of the budget.")
     if num_evaluations > 1:

@@ -32,7 +32,7 @@ from whit.system.signals import SignalHandler, StopRequested, raise_keyboard_int
 from whit.training.callback import RunCallback, RunStatus
 from whit.training.checkpoint import file_name, find_latest_checkpoint
 from whit.training.checkpointer import Checkpointer, ResumableState, reconcile_log
-from whit.training.evaluation import evaluate
+from whit.training.evaluation import evaluate, find_trained_dependence
 from whit.training.hardware.device import resolve_device
 from whit.training.hardware.threads import SharedCores, ThreadChoice, resolve_threads, use_threads
 from whit.training.loop import train
@@ -177,8 +177,9 @@ def _execute(checkpointer: Checkpointer, num_threads: int, is_fixed: bool) -> Ru
     plan, dataset = setup.plan, setup.dataset
     predictor = with_tta(state.model, plan.recipe.eval.tta_shifts)
 
-    def result_with(weights: bytes) -> RunResult:
-        return build_result(plan, dataset, state, resumable.records, resumable.changes, weights)
+    def result_with(weights: bytes, dependence: str | None = None) -> RunResult:
+        records, changes = resumable.records, resumable.changes
+        return build_result(plan, dataset, state, records, changes, weights, dependence)
 
     try:
         with (
@@ -215,7 +216,8 @@ def _execute(checkpointer: Checkpointer, num_threads: int, is_fixed: bool) -> Ru
         location = f"The last finite weights are in {folder.path / layout.WEIGHTS}."
         raise error.with_advice(location) from None
     weights = save_weights(state.model)
-    return _finalize(result_with(weights), weights, checkpointer)
+    dependence = find_trained_dependence(state.model, dataset, setup.normalize, state.device)
+    return _finalize(result_with(weights, dependence), weights, checkpointer)
 
 
 def _finalize(result: RunResult, weights: bytes, checkpointer: Checkpointer) -> RunResult:

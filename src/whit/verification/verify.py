@@ -43,7 +43,7 @@ from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
-from whit.training.evaluation import predict
+from whit.training.evaluation import find_trained_dependence, predict
 from whit.training.plan import make_plan
 from whit.verification.provenance import current_digests, diff_inputs
 
@@ -202,11 +202,18 @@ def _audit_weights(
     dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
-    model = with_tta(model, recipe.eval.tta_shifts)
+    network, model = model, with_tta(model, recipe.eval.tta_shifts)
     on_stage(f"evaluating {recipe.name} on {len(dataset.test):,} test images")
     logits = predict(model, dataset.test, normalize)
     test = _count_correct(logits, dataset.test)
-    metrics = replace(metrics, correct=test.correct, total=test.total, leaked=dataset.overlap)
+    dependence = audit.batch_dependence or find_trained_dependence(network, dataset, normalize)
+    metrics = replace(
+        metrics,
+        correct=test.correct,
+        total=test.total,
+        leaked=dataset.overlap,
+        batch_dependence=dependence,
+    )
     evaluated = EvaluatedModel(model, dataset, normalize, logits, test)
     return AuditResult(recipe, audit, metrics), evaluated
 
@@ -242,7 +249,8 @@ def audit_run(
     weights = run.path / layout.WEIGHTS
     result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
-    metrics, notes = result.metrics, _notes(run)
+    metrics = result.metrics
+    notes = tuple(note for note in _notes(run) if note.removesuffix(".") not in result.audit.notes)
     if evaluated and (note := _explain_ties(run, evaluated)):
         metrics = replace(metrics, correct=run.result["test"]["correct"])
         notes = (*notes, note)

@@ -127,6 +127,11 @@ OPERATORS: dict[str, Operator] = {
 
 # Kinds of operations by how their name begins, such as backward passes inside forward.
 PREFIXES = {
+    "quantized_linear": Operator("linear", macs=None),  # with packed weights
+    "quantized_conv": Operator("conv", macs=None),
+    "quantized_lstm": Operator("rnn", macs=None),
+    "quantized_gru": Operator("rnn", macs=None),
+    "quantized_": Operator("other", macs=None),
     **dict.fromkeys(("upsample_", "_upsample_", "grid_sampler"), Operator("upsample")),
     **dict.fromkeys(("avg_pool", "_adaptive_avg_pool"), Operator("avgpool")),
 }

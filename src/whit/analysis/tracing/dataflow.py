@@ -22,6 +22,9 @@ OVERWRITING_OPS = frozenset(
     {"copy", "fill", "zero", "bernoulli", "normal", "uniform", "random", "exponential", "set_"}
 )
 
+# Running statistics that move by less than this in a step stay what they were initialized to.
+MIN_MOMENTUM = 1e-4
+
 # Results that take only shape and type from their arguments.
 FACTORY_PREFIXES = ("new_", "empty", "zeros", "ones", "full", "arange", "linspace", "eye", "scalar")
 
@@ -64,7 +67,8 @@ def live_operands(
 
 def updates_running_statistics(call: OpCall) -> bool:
     """Return whether a batch normalization in this pass updates its running statistics."""
-    return is_batch_norm(call.name) and call.uses_batch_statistics and call.arg(6, 0.1) != 0
+    moves = abs(call.arg(6, 0.1)) >= MIN_MOMENTUM
+    return is_batch_norm(call.name) and call.uses_batch_statistics and moves
 
 
 def covers_storage(tensor: Tensor) -> bool:

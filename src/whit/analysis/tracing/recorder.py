@@ -15,6 +15,9 @@ from whit.analysis.receptive_field import ReceptiveField, image_field, untracked
 from whit.analysis.rules.call import OpCall, Operand, get_aten_name, is_numbered
 from whit.analysis.rules.randomness import classify_random
 from whit.analysis.rules.registry import apply_rule, find_operator, is_batch_norm
+from whit.analysis.sources.executed_code import find_code_line
+from whit.analysis.sources.packed_values import PackedModules, count_parts
+from whit.analysis.sources.python_numbers import find_numbers
 from whit.analysis.tracing import dataflow
 from whit.analysis.tracing.call_stack import CallStack
 from whit.analysis.tracing.dataflow import tensor_leaves
@@ -36,6 +39,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         paths: dict[int, str],
         attributes: dict[int, str],
         image_constants: frozenset[int] = frozenset(),
+        derived: dict[int, Tensor] | None = None,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
@@ -44,6 +48,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._attributes = attributes  # names of tensors kept as plain attributes, by storage key
         self._image_constants = image_constants  # constants by number that the image determines
         self._storages: dict[int, StorageInfo] = {}
+        self.packed = PackedModules()
+        self._derived = derived or {}
         self._num_ops = 0  # aten operations
         self._thread = threading.get_ident()
 
@@ -101,6 +107,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note(self, text: str) -> None:
         self.trace.notes[text] = None
 
+    def find_derived(self) -> dict[int, Tensor]:
+        """Return the tensors computed from neither the image, stored nor random numbers."""
+        return {
+            key: storage.tensor
+            for key, storage in self._storages.items()
+            if storage.layout is None and not storage.claims and not storage.stochastic
+        }
+
     # --- one operation ------------------------------------------------------------------
 
     def __torch_dispatch__(
@@ -113,8 +127,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if threading.get_ident() != self._thread:
             return func(*args, **kwargs)
         self._num_ops += is_numbered(func)
+        packed = self.packed.unpack(args)
         name = get_aten_name(func)
-        inputs = tensor_leaves((args, kwargs))
+        if packed:
+            name = f"quantized_{name.removeprefix('quantized_')}"
+        inputs = [*tensor_leaves((args, kwargs)), *packed]
         try:
             operands = [self._make_operand(tensor, name) for tensor in inputs]
         except Exception as error:  # a tensor without plain memory
@@ -133,7 +150,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _make_operand(self, tensor: Tensor, name: str) -> Operand:
         storage = self._storages.get(storage_key(tensor))
         entries = self._registry.overlapping(tensor)
-        if storage is None and not entries:
+        if storage is None and not entries and storage_key(tensor) in self._derived:
+            pass  # computed in an earlier pass, from no stored number
+        elif storage is None and not entries:
             self._add_constant(tensor, literal=name == "lift_fresh")
             entries = self._registry.overlapping(tensor)
         elif storage is None and all(entry in self.trace.constants for entry in entries):
@@ -209,6 +228,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.trace.macs_unknown |= operator.macs is None
         elif macs:
             kind = "matmul"  # weights with weights: work, but no layer that mixes the image
+        numbers = find_numbers(func, name, args, kwargs)
         statistics = self._find_entries(args[3:5] if is_batch_norm(name) else ())
         module_call, function_call = self._calls.find_caller()
         fills = name in dataflow.OVERWRITING_OPS
@@ -227,7 +247,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 ),
                 entries=entries,
                 statistics=statistics,
-                updates=statistics if dataflow.updates_running_statistics(call) else frozenset(),
+                updates=statistics
+                if uses_image and dataflow.updates_running_statistics(call)
+                else frozenset(),
                 claims=claims,
                 macs=macs,
                 field=field,
@@ -236,8 +258,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 stochastic=stochastic,
                 number=self._num_ops,
                 inconclusive=inconclusive,
+                numbers=numbers,
+                num_parts=count_parts(func, name, args, outputs),
+                line=find_code_line() if numbers else None,
             )
         )
+        if any(isinstance(arg, torch.UntypedStorage) for arg in args) or name == "from_file":
+            for out in outputs:  # memory that no operation wrote: a file, or bytes of Python
+                self._storages.pop(storage_key(out), None)
+                self._add_constant(out, literal=False)
+            return
         for out in [] if is_view else mutated or outputs:
             info = StorageInfo(out, None, claims, stochastic and not uses_image)
             self._store(info, field, bool(mutated))

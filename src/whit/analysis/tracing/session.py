@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from whit.analysis.sources.constant_channels import count_constant_channels
+from whit.analysis.sources.executed_code import CodeLine, ExecutedCode, watch_code
+from whit.analysis.sources.file_access import watch_files
 from whit.analysis.tracing.ablation import is_output_invariant, perturb_zero_weights
 from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.recorder import Recorder
-from whit.analysis.tracing.sandbox import probe_batch, set_mode
+from whit.analysis.tracing.sandbox import probe_batch, safe_copy, set_mode
 from whit.analysis.tracing.stored_tensors import TensorRegistry, storage_key
 from whit.analysis.tracing.trace import CallSite, Trace
 
@@ -35,8 +39,14 @@ class TracingSession:
             for traced in self.models
             for path, module in traced.named_modules()
         }
+        self.executed = ExecutedCode()
+        self.files: dict[str, CodeLine | None] = {}  # what inference reads from outside
+        self.unread: dict[str, None] = {}  # packed weights of these types cannot be read
+        self._derived: dict[int, Tensor] = {}  # computed in earlier passes from nothing stored
         self._attributes = _name_plain_attributes(copy) | _name_plain_attributes(model)
         self.trace = self._trace(training=False, registry=self.registry)
+        self._watch_code()
+        self._trace_created_tensors()
         self.in_training: dict[str, set[CallSite]] = {}
         self._training_trace = Trace()
         self.updated_statistics: frozenset[int] | None = None  # None: the training pass failed
@@ -45,6 +55,8 @@ class TracingSession:
         self.image_entries: set[int] = set()  # constants that the image determines
         self._trace_image_constants()
         self._check_single_image()
+        # of running statistics, how many belong to channels that no image changes
+        self.stored_statistics = self._find_stored_statistics()
         self.ineffective = self._find_ineffective_kinds()
 
     def note(self, text: str) -> None:
@@ -72,9 +84,29 @@ class TracingSession:
         set_mode(self.models, training)
         torch.manual_seed(torch.initial_seed() + draw)
         image = probe_batch(self.copy, self.image_shape, BATCH, draw)
-        recorder = Recorder(registry, self._paths, self._attributes, image_constants)
-        with torch.no_grad():
-            return record_forward(self.copy, image, recorder)
+        recorder = Recorder(registry, self._paths, self._attributes, image_constants, self._derived)
+        with torch.no_grad(), ExitStack() as stack:
+            if not training:
+                stack.enter_context(watch_files(self.files))
+            trace = record_forward(self.copy, image, recorder)
+        self._derived |= recorder.find_derived()
+        self.unread.update(dict.fromkeys(recorder.packed.unread))
+        return trace
+
+    def _watch_code(self) -> None:
+        """Run a fresh copy, as in its first call, to see which functions it executes."""
+        model, _ = safe_copy(self.models[0])
+        set_mode((self.models[0], model), training=False)
+        images = probe_batch(model, self.image_shape, BATCH, 0)
+        with suppress(Exception), torch.no_grad(), watch_code(self.executed):
+            model(images)
+
+    def _trace_created_tensors(self) -> None:
+        """Trace again if the first pass registered parameters or buffers: they count as such."""
+        names = [*self.copy.named_parameters(), *self.copy.named_buffers()]
+        if {name for name, _ in names} - {entry.name for entry in self.registry.entries}:
+            self.registry = TensorRegistry.build(self.copy, self.models[0])
+            self.trace = self._trace(training=False, registry=self.registry)
 
     def _trace_training(self) -> None:
         """Run as in training, again while a random mask has shown no zero."""
@@ -120,6 +152,47 @@ class TracingSession:
             entries = list(self.trace.constants)
             self.image_entries = {entries[number] for number in changed if number < len(entries)}
 
+    def _find_stored_statistics(self) -> dict[int, int]:
+        """Return by registry entry how many running statistics are storage, not statistics.
+
+        Those of channels that no image changes, and those that a change of the mode writes.
+        """
+        if self.trace.failure is not None:
+            return {}
+        running = {
+            entry.index: tensor
+            for entry in self.registry.entries
+            if (tensor := self.registry.find_tensor(entry.index)) is not None
+            and any(entry.index in op.statistics for op in self.trace.ops)
+        }
+        if not running:
+            return {}
+        stored = self._find_switched(running)
+        images = self._prepare(training=False, batch=2 * BATCH)
+        constant = count_constant_channels(self.copy, images)
+        for index, tensor in running.items():
+            if count := constant.get(storage_key(tensor)):
+                stored.setdefault(index, count)
+        return stored
+
+    def _find_switched(self, running: dict[int, Tensor]) -> dict[int, int]:
+        """Return which of the tensors a change to evaluation mode writes, and their sizes."""
+        before = {index: tensor.clone() for index, tensor in running.items()}
+        set_mode(self.models, training=True)
+        with torch.no_grad():
+            for tensor in running.values():
+                tensor.fill_(1.5)
+        set_mode(self.models, training=False)
+        switched = {
+            index: tensor.numel()
+            for index, tensor in running.items()
+            if not bool((tensor == 1.5).all())
+        }
+        with torch.no_grad():
+            for index, tensor in running.items():
+                tensor.copy_(before[index])
+        return switched
+
     def _check_single_image(self) -> None:
         """Note if the batch dimension is lost with one image, as a bare `squeeze()` does."""
         if not isinstance(self.trace.output, Tensor):
@@ -146,7 +219,10 @@ class TracingSession:
         for kind in ("gap", "linear", "batchnorm", "dropout"):
             training = kind in TRAINING_KINDS
             trace = self._training_trace if training else self.trace
-            numbers = frozenset(op.number for op in trace.ops if op.live and op.kind == kind)
+            ops = [op for op in trace.ops if op.live and op.kind == kind]
+            # results in integers take no noise
+            ops = [op for op in ops if not op.name.startswith("quantized_")]
+            numbers = frozenset(op.number for op in ops)
             make_images = partial(self._prepare, training)
             if numbers and is_output_invariant(self.copy, make_images, numbers):
                 ineffective.add(kind)

@@ -28,6 +28,7 @@ class StoredTensor:
     trainable: bool = False
     running: bool = False  # a running statistic registered by a BatchNorm or InstanceNorm
     literal: bool = False  # written inside forward, as `torch.tensor([...])` is
+    is_integer: bool = False
 
     @property
     def module_path(self) -> str:
@@ -66,6 +67,7 @@ class TensorRegistry:
     lazy: list[str] = field(default_factory=list)  # parameters that have no shape yet
     _spans: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
     _counted: dict[int, np.ndarray] = field(default_factory=dict)  # by storage: a flag a byte
+    _tensors: dict[int, Tensor] = field(default_factory=dict)  # by entry
     _alive: list[Tensor] = field(default_factory=list)  # so that no address is used twice
 
     @classmethod
@@ -118,7 +120,9 @@ class TensorRegistry:
         if original is None or isinstance(original, UninitializedTensorMixin):
             original = tensor
         index, count = len(self.entries), self._count_new(original)
-        entry = StoredTensor(index, name, role, count, trainable, running, literal)
+        is_integer = not (tensor.is_floating_point() or tensor.is_complex())
+        entry = StoredTensor(index, name, role, count, trainable, running, literal, is_integer)
+        self._tensors[index] = tensor
         self.entries.append(entry)
         for key, alias in {storage_key(tensor): tensor, storage_key(original): original}.items():
             if not alias.is_meta:
@@ -131,6 +135,16 @@ class TensorRegistry:
         first, last = byte_span(tensor)
         spans = self._spans.get(storage_key(tensor), ())
         return [index for start, stop, index in spans if start < last and first < stop]
+
+    def add_numbers(self, name: str, count: int) -> StoredTensor:
+        """Add an entry for `count` stored numbers that are not in a tensor."""
+        entry = StoredTensor(len(self.entries), name, CONSTANT, count)
+        self.entries.append(entry)
+        return entry
+
+    def find_tensor(self, index: int) -> Tensor | None:
+        """Return the tensor of an entry; None where the numbers are in no plain tensor."""
+        return self._tensors.get(index)
 
     def _count_new(self, tensor: Tensor) -> int:
         """Mark the numbers of `tensor` as counted; return how many were new."""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from whit.analysis.receptive_field import ReceptiveField
+from whit.analysis.sources.executed_code import CodeLine
 from whit.analysis.tracing.memory_layout import Layout
 from whit.analysis.tracing.stored_tensors import storage_key
 
@@ -73,6 +74,9 @@ class Op:
     number: int = 0  # among all aten operations, from 1
     inconclusive: bool = False  # a random mask that happened to have no zero
     live: bool = True
+    numbers: tuple[float, ...] = ()  # Python numbers that it takes as values
+    num_parts: int = 0  # numbers that it takes out of stored ones by type, bits or digits
+    line: CodeLine | None = None  # of the model's code, where `numbers` come from
 
 
 @dataclass

@@ -1,0 +1,11 @@
+"""What a forward pass reads beside its image: code, Python values, files, random numbers."""
+
+__all__ = [
+    "accounting",
+    "constant_channels",
+    "executed_code",
+    "file_access",
+    "packed_values",
+    "python_numbers",
+    "reachable",
+]
