@@ -60,7 +60,8 @@ def train(claim: str, seeds: int, jobs: int, folder: Path) -> str:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     out = os.path.relpath(folder, ROOT)
     arguments = ["study", *CLAIMS[claim], "--seeds", str(seeds), "--jobs", str(jobs)]
-    arguments += ["--threads", str(threads), "--out", out]
+    # Two of the published systems train for 20 epochs, which is one more than their budget has.
+    arguments += ["--threads", str(threads), "--out", out, "--over-budget"]
     done = subprocess.run([sys.executable, "-m", "whit", *arguments], cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)

@@ -33,7 +33,7 @@ def recipes(
 ) -> None:
     """List the built-in recipes, or print one of them."""
     from whit.recipes.listing import recipe_rows, recipe_table
-    from whit.recipes.recipe import builtin_recipes, load_recipe
+    from whit.recipes.recipe import builtin_recipes
 
     if keys and recipe is not None:
         raise InputError("--keys lists the keys of all recipes: omit RECIPE.")
@@ -44,7 +44,7 @@ def recipes(
         tables = recipe_key_tables()
         show(key_reference_json(tables), lambda width: key_reference_text(tables, width), as_json)
     elif recipe is not None:
-        loaded = load_recipe(recipe)
+        loaded = options.load_recipe_with_overrides(recipe, None)
         text = builtin_recipes().get(recipe) or loaded.to_toml()
         show(
             loaded.model_dump(mode="json", exclude_none=True), lambda width: text.rstrip(), as_json
@@ -55,10 +55,13 @@ def recipes(
 
 
 def plan(
-    recipe: options.RecipeName, set_: options.Overrides = None, as_json: options.AsJson = False
+    target: options.Target,
+    recipe: options.BaseRecipe = None,
+    set_: options.Overrides = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show layers, training steps and predicted verdict; reads no data."""
-    loaded = options.load_recipe_with_overrides(recipe, set_)
+    loaded = options.load_recipe_with_overrides(target, set_, recipe)
     with stdout_to_stderr(as_json), report_stages():
         from whit.training.plan import make_plan
 

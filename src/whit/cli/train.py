@@ -26,14 +26,16 @@ from whit.system.text_tables import wrap
 
 
 def train(
-    recipe: Annotated[
+    target: Annotated[
         str | None,
         typer.Argument(
             metavar="RECIPE",
-            help=f"Built-in recipe name or path to a .toml file.  [default: {DEFAULT_RECIPE}]",
+            help="Built-in recipe, .toml file, or your model: file.py:Class, notebook.ipynb:Class."
+            f"  [default: {DEFAULT_RECIPE}]",
             autocompletion=options.complete_recipe,
         ),
     ] = None,
+    recipe: options.BaseRecipe = None,
     set_: options.Overrides = None,
     seed: Annotated[
         str | None,
@@ -65,6 +67,7 @@ def train(
         bool,
         typer.Option("--steal-lock", help="Take over a run still locked by another machine."),
     ] = False,
+    over_budget: options.OverBudget = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -78,8 +81,9 @@ def train(
 
     def load_recipe() -> Recipe | None:
         if resume is None:
-            return options.load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
-        given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+            return options.load_recipe_with_overrides(target or DEFAULT_RECIPE, set_, recipe)
+        given = {"RECIPE": target, "--recipe": recipe, "--set": set_ or None, "--seed": seed,
+                 "--out": out, "--over-budget": over_budget}  # fmt: skip
         _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit")
         return None
 
@@ -119,6 +123,7 @@ def train(
                     out=out,
                     device=device or "cpu",
                     threads=num_threads,
+                    over_budget=over_budget,
                     callback=callback,
                     on_second_signal=exit_immediately,
                 )

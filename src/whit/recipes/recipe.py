@@ -315,7 +315,7 @@ def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Re
         found = describe_errors(error, source, allowed_keys=lambda path: list_keys(path, tables))
         problems = [*problems, *found]
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError(problems, tables.get("model"))
     return recipe
 
 
