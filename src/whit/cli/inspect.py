@@ -10,7 +10,15 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError
-from whit.system.console import report_stages, show, stdout_to_stderr, write
+from whit.recipes.recipe import Recipe, load_recipe
+from whit.system.console import (
+    echo,
+    make_console,
+    report_stages,
+    show,
+    stdout_to_stderr,
+    write,
+)
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -71,11 +79,12 @@ def plan(
 
 
 def audit(
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="TARGET",
-            help="Run folder, recipe, file.py:Class, notebook.ipynb:Class or .safetensors file.",
+            metavar="TARGET...",
+            help="Run folder, recipe, file.py:Class, notebook.ipynb:Class, .safetensors file, or a "
+            "folder of these.",
         ),
     ],
     recipe: Annotated[
@@ -89,16 +98,53 @@ def audit(
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Recompute everything from the weights; ignores stored results."""
-    if set_ and recipe is None:
-        raise InputError("--set overrides keys of a recipe: add --recipe RECIPE.")
-    loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
-    from whit.verification.verify import audit
+    """Recompute everything from the weights; ignores stored results.
 
+    A folder stands for the runs, recipes, .py and .ipynb files in it and in its subfolders.
+    """
+    changes = set_ or []
+    loaded = None if recipe is None else load_recipe(recipe)
     with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
-        result = audit(target, loaded, on_stage=on_stage)
-    show({"target": target, **result.to_json()}, result.table, as_json)
-    options.exit_with_verdict(result.verdict)
+        from whit.verification import audit_batch
+        from whit.verification.verify import audit
+
+        if not audit_batch.is_batch(targets):
+            result = audit(targets[0], loaded, on_stage=on_stage, changes=changes)
+    if not audit_batch.is_batch(targets):
+        show({"target": targets[0], **result.to_json()}, result.table, as_json)
+        options.exit_with_verdict(result.verdict)
+        return
+    _audit_batch(targets, loaded, changes, as_json)
+
+
+def _audit_batch(
+    targets: list[str], recipe: Recipe | None, changes: list[str], as_json: bool
+) -> None:
+    from whit.verification import audit_batch
+
+    if (recipe or changes) and not any(map(audit_batch.takes_recipe, targets)):
+        raise InputError("--recipe, --set: each of the targets has its own recipe: omit them.")
+    expanded, skipped = audit_batch.expand_targets(targets, with_weights=recipe is not None)
+    if expanded == targets and len(targets) == 1:
+        raise InputError(next(audit_batch.audit_targets(targets)).problems)
+    width = make_console().width
+    audits = []
+    with stdout_to_stderr(as_json):
+        for each in audit_batch.audit_targets(expanded, recipe, changes):
+            audits.append(each)
+            if each.result is None:
+                echo("\n".join(f"whit: {problem}" for problem in each.problems), sys.stderr)
+            elif not as_json:
+                title = f"{each.target} ({len(audits)} of {len(expanded)})"
+                table = each.result.table(width)
+                write(f"{title}\n{'=' * len(title)}\n{table}\n", sys.stdout)
+    show(
+        [each.to_json() for each in audits],
+        lambda width: audit_batch.summary_table(audits, skipped, width),
+        as_json,
+    )
+    if code := audit_batch.exit_code(audits):
+        raise typer.Exit(code)
 
 
 def runs(

@@ -227,8 +227,14 @@ def pending_reason(recipe: Recipe) -> str:
 
 def _verdict_sentence(budget: Budget, metrics: Metrics, pending: str) -> str:
     verdict = budget.verdict(metrics)
-    is_explained = verdict == "pending" and metrics.correct is None
-    return f"Verdict: {verdict}{f' ({pending})' if is_explained else ''}."
+    if verdict != "pending":
+        return f"Verdict: {verdict}."
+    unknown = [rule for rule, _, _, passes in budget.rows(metrics) if passes is None]
+    known_reasons = {"accuracy": pending, "epochs": "planned epochs unknown"}
+    reasons = [known_reasons[rule] for rule in ("accuracy", "epochs") if rule in unknown]
+    if others := [rule for rule in unknown if rule not in known_reasons]:
+        reasons.append(f"unknown: {', '.join(others)}")
+    return f"Verdict: pending ({'; '.join(reasons)})."
 
 
 def verdict_html(budget: Budget, metrics: Metrics, pending: str = _NOT_TRAINED) -> str:
