@@ -304,9 +304,10 @@ def runs(folder: str | Path = "runs", *more: str | Path) -> Records:
 
 
 def compare(*runs: Run) -> Comparison:
-    """Compare runs, or folders of runs of one recipe each, with significance tests.
+    """Compare runs, or folders of runs, by recipe, with significance tests.
 
-    Raises InputError for fewer than two, and for runs that were not judged on the same images.
+    Raises InputError for fewer than two, for a run given twice, and for runs that were not judged
+    on the same images.
     """
     from whit.experiments.comparison import compare_runs
 

@@ -101,7 +101,7 @@ def test_lists(workshop: Path, whit: Callable[..., Done]) -> None:
     assert found["spoilt/typed-result"] == ("damaged", None)
     assert parsed(whit("runs a-folder --json", workshop)) == []
     value = parsed(whit("compare runs/easy-0 runs/easy-1 --json", workshop))
-    assert set(value) == {"runs", "differences", "evidence", "correction"}
+    assert set(value) == {"runs", "differences", "evidence", "correction", "notes"}
     assert {"name", "seeds", "params", "accuracy", "correct", "total"} <= set(value["runs"][0])
     facts = parsed(whit("data easy.npz --json", workshop))
     assert (facts["train"], facts["val"], facts["test"]) == (400, 0, 100)

@@ -173,7 +173,8 @@ WRONG = {
     "compare-unfinished": "compare runs/easy-0 spoilt/unfinished more/untested-0",
     "compare-missing": "compare runs nowhere",
     "compare-damaged": "compare runs/easy-0 spoilt/typed-result",
-    "compare-mixed-folder": "compare runs mixed",
+    "compare-one-recipe": "compare runs",
+    "compare-with-itself": "compare runs/easy-0 runs runs/easy-1 runs/easy-1/",
     "compare-other-data": "compare runs more/other-0",
     # study
     "study-everything-wrong": "study sprnt --seeds 0 --jobs none --threads 99999 --device gpu",

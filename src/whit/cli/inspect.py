@@ -175,7 +175,10 @@ def compare(
     ],
     as_json: options.AsJson = False,
 ) -> None:
-    """Compare runs, with significance tests."""
+    """Compare runs, with significance tests.
+
+    In a folder of runs, those of each recipe are compared as one group.
+    """
     with report_stages():
         from whit.experiments.comparison import compare_runs
 

@@ -24,7 +24,10 @@ _NO_SPREAD = 1e-9  # points: far below one image of any test split, far above wh
 
 @dataclass(frozen=True)
 class SampleStats:
-    """Percentages over seeds. `sd` and `interval` (of the mean) are None for a single seed."""
+    """Percentages over seeds. `sd` and `interval` (of the mean) are None for a single seed.
+
+    Student's t knows no bounds, so the interval is cut at 0 and 100 %.
+    """
 
     values: tuple[float, ...]
 
@@ -41,7 +44,7 @@ class SampleStats:
         if self.sd is None:
             return None
         half = t_critical(len(self.values) - 1) * self.sd / math.sqrt(len(self.values))
-        return self.mean - half, self.mean + half
+        return _clip(self.mean, half, 0.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,12 @@ def _t_test(
         counts = range(2, _MAX_SEEDS + 1)
         halves = ((k, t_critical(k - 1, 1 - alpha) * sd / math.sqrt(k)) for k in counts)
         seeds_needed = next((max(1, k - n) for k, h in halves if h < abs(difference)), None)
-    return _TTest(difference, (difference - half, difference + half), p_value, seeds_needed)
+    return _TTest(difference, _clip(difference, half, -100.0, 100.0), p_value, seeds_needed)
+
+
+def _clip(centre: float, half: float, low: float, high: float) -> tuple[float, float]:
+    """Return centre ± half, without what no accuracy or difference of accuracies can be."""
+    return max(centre - half, low), min(centre + half, high)
 
 
 def holm_adjust(p_values: Sequence[float]) -> list[float]:

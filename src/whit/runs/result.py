@@ -17,7 +17,7 @@ from whit.system.display.html_tables import (
     html_table,
     html_text,
 )
-from whit.system.display.line_plot import Series, line_plot
+from whit.system.display.line_plot import PERCENT, UNBOUNDED, Series, line_plot
 from whit.system.display.records import Records
 from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
@@ -210,13 +210,14 @@ def history_plots(history: Records) -> str:
     if len(history) < 2:
         return ""
     plots = []
-    for measure, label in (("loss", "loss"), ("accuracy", "accuracy, %")):
+    measures = (("loss", "loss", UNBOUNDED), ("accuracy", "accuracy, %", PERCENT))
+    for measure, label, bounds in measures:
         keys = [key for key in history[0] if key.endswith(f"_{measure}")]
         series = [
             Series(key.removesuffix(f"_{measure}"), [(row["epoch"], row[key]) for row in history])
             for key in keys
         ]
-        plots.append(line_plot(series, "epoch", label))
+        plots.append(line_plot(series, "epoch", label, bounds))
     return html_columns(*plots)
 
 

@@ -55,6 +55,7 @@ function axis(low, high, from, to, label, count) {
     low -= padding;
     high += padding;
   }
+  if (label.includes("%")) high = Math.min(high, 100);  // no accuracy is larger
   const at = (value) => from + ((value - low) / (high - low)) * (to - from);
   return { at, label, ticks: ticksBetween(low, high, count) };
 }
