@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from whit.experiments.study import Study
     from whit.export.exporter import ExportResult
     from whit.recipes.recipe import Recipe
+    from whit.reports.report_path import ReportPath
     from whit.runs.result import RunResult
     from whit.system.display.records import Records
     from whit.training.plan import Plan
@@ -319,9 +320,10 @@ def report(
     out: str | Path | None = None,
     markdown: bool = False,
     model: nn.Module | None = None,
-) -> Path:
+) -> ReportPath:
     """Write the report of a run, a study or a folder of several as one HTML page; return its path.
 
+    A notebook shows the path as a link.
     With `markdown`, a section for a README, its pictures in a folder. By default it goes into the
     target. `model` takes the weights of a run that trained a model given in Python. Raises
     InputError for a target that is none of these, RunFailed when the disk is full.

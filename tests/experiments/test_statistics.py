@@ -203,6 +203,7 @@ def test_a_p_value_is_never_printed_as_zero() -> None:
     found = mcnemar_test("a", "b", 5.0, 0, 2000)  # 2 / 2**2000 is zero as a float
     assert found.p_value == 0.0
     assert "p < 0.0001" in str(found)
+    assert repr(found) == str(found)
     assert found.to_json()["p_value"] > 0
 
 

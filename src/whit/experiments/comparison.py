@@ -20,7 +20,7 @@ from whit.system.display.html_tables import html_block, html_list, html_table
 from whit.system.text_tables import text_table, wrap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Groups of runs, what differs between them, and the test of each against the first.
 
@@ -71,6 +71,8 @@ class Comparison:
 
     def __str__(self) -> str:
         return self.table()
+
+    __repr__ = __str__  # the same at a prompt as printed
 
     def html(self) -> str:
         """Return the tables as a part of an HTML output."""

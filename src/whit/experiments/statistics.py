@@ -47,7 +47,7 @@ class SampleStats:
         return _clip(self.mean, half, 0.0, 100.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SignificanceTest:
     """`b` - `a` in percentage points of accuracy, with its 95 % interval where there is one.
 
@@ -99,6 +99,8 @@ class SignificanceTest:
             text += f", Holm-adjusted for {self.num_comparisons} comparisons "
             text += format_p(self.adjusted_p)
         return f"{text} ({self.method}): {self._conclusion()}"
+
+    __repr__ = __str__  # the same at a prompt as printed
 
     def _conclusion(self) -> str:
         if self.is_significant and self.interval is None:
