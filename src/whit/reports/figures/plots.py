@@ -108,8 +108,8 @@ def draw_reliability(calibration: Calibration) -> bytes:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
         upper.plot([b.confidence for b in bins], [b.accuracy for b in bins], color=BLUE, marker="o",
-                   markersize=5, label="this network")  # fmt: skip
-        upper.set(ylabel="accuracy", ylim=(-0.02, 1.04), xlim=(0, 1.02))
+                   markersize=5, label="this network", clip_on=False)  # fmt: skip
+        upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
         _add_legend(figure, (upper,))
         centres = [(b.low + b.high) / 2 for b in bins]
         counts = [b.count for b in bins]

@@ -107,7 +107,7 @@ export function scatter(points) {
   x.ticks = [1, 2, 5].flatMap((digit) => [1, 2, 3, 4, 5, 6, 7].map((power) => Math.log10(digit * 10 ** power)))
     .filter((tick) => tick >= Math.min(...logs) - 0.05 && tick <= Math.max(...logs) + 0.05);
   x.format = (tick) => Math.round(10 ** tick).toLocaleString("en");
-  if (!x.ticks.length) x.ticks = [logs[0]];
+  if (x.ticks.length < 2) x.ticks = [...new Set([Math.min(...logs), Math.max(...logs)])];
   const y = yAxis(floor === best ? best - 1 : floor, best, "test accuracy, %");
   const below = valid.length - inside.length;
   const svg = frame(
