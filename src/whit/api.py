@@ -425,6 +425,9 @@ def _target_and_model(
 def _folder_and_model(run: Any, model: nn.Module | None = None) -> tuple[Path, nn.Module | None]:
     """Return the folder of a run; and its model, where only a loaded run has it."""
     if isinstance(run, str | Path):
+        from whit.models.model_target import require_run
+
+        require_run(run)
         return Path(run), model
     folder = getattr(run, "folder", None)
     if not isinstance(folder, Path):

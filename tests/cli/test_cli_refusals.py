@@ -114,6 +114,18 @@ WRONG = {
     "source-map": "train source.toml --set model.name=models.py:Map",
     "source-pair": "train source.toml --set model.name=models.py:Pair",
     "source-huge": "train source.toml --set model.name=models.py:Huge",
+    # a model file, or a recipe, in the wrong place
+    "model-file-with-a-recipe-alone": "train --recipe smallest",
+    "model-file-and-wrong-recipe": (
+        "train models.py:Net --recipe sprnt --set train.epoch=3 --set model.x=1 --seed x"
+    ),
+    "model-file-without-class": "plan models.py",
+    "model-file-twice": "plan models.py:Net --set model.name=plain",
+    "model-file-exported": "export models.py:Net --format c",
+    "recipe-exported": "export sprint --format c",
+    "model-file-reported": "report models.py:Net",
+    "recipe-empty-name": "plan ''",
+    "study-of-a-recipe-by-another": "study sprint --recipe smallest --seeds 2",
     # data
     "data-missing": "train easy.toml --set data.name=nowhere.npz",
     "data-misspelt": "data mnsit",

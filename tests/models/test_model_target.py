@@ -88,7 +88,7 @@ def test_all_problems_at_once() -> None:
     assert "--set model.name: the model is net.py:Nett" in first
     assert "has no class 'Nett'. Did you mean 'Net'?" in second
     assert "No recipe 'sprnt'" in third
-    with pytest.raises(InputError, match="sprint: is a recipe itself; --recipe is for a model"):
+    with pytest.raises(InputError, match="--recipe smallest: trains a model file"):
         load_target("sprint", "smallest")
 
 

@@ -110,7 +110,8 @@ def compare_runs(folders: list[Path]) -> Comparison:
     names = [folder.name for folder in folders]
     for folder in folders:
         if not os.path.isdir(folder):
-            problems.append(f"{folder}: no such folder.")
+            kind = "not a folder" if os.path.lexists(folder) else "no such folder"
+            problems.append(f"{folder}: {kind}. Give run folders, or folders of runs.")
             continue
         try:
             runs = [read_run(path) for path in find_runs([folder])]

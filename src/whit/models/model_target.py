@@ -5,6 +5,7 @@ torch is imported inside the functions: a misspelt name is refused at once.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from whit.errors import InputError, RecipeError
 from whit.recipes.model_ref import is_model_path
-from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
 from whit.recipes.recipe_tables import ModelSpec
 
 
@@ -34,8 +35,8 @@ def load_target(
     if not is_model_path(str(target)):
         if recipe is not None:
             problems.append(
-                f"{target}: is a recipe itself; --recipe is for a model such as net.py:Net. Omit "
-                "one of them."
+                f"--recipe {recipe}: trains a model file, such as net.py:Net. To use this recipe "
+                "itself, give it as RECIPE."
             )
         recipe = target
     else:
@@ -55,10 +56,33 @@ def load_target(
         base = base.with_overrides(changes)
     except RecipeError as error:
         problems += [*error.problems, *_model_problems(error.model)]
+        if base is None:  # there is no recipe to change: find what no recipe has
+            problems += _find_unknown_keys(changes)
     if problems:
         raise InputError(problems)
     assert base is not None
     return base
+
+
+def require_run(target: str | Path) -> None:
+    """Raise InputError for a recipe or model file where a trained run is needed."""
+    name = str(target)
+    if os.path.isdir(name) or not (is_model_path(name) or name in builtin_recipes()):
+        return
+    raise InputError(
+        f"{name}: is no run folder, but what a run is trained from: train it with "
+        f"`whit train {name}`, and give the folder of that run."
+    )
+
+
+def _find_unknown_keys(changes: Sequence[str]) -> Sequence[str]:
+    """Return the overrides that are unknown in any recipe."""
+    of_any = [c for c in changes if not c.strip().startswith(("model.", "schedule."))]
+    try:
+        load_recipe(DEFAULT_RECIPE).with_overrides(of_any)
+    except RecipeError as error:
+        return [p for p in error.problems if "unknown key" in p or "expected key=value" in p]
+    return ()
 
 
 def _model_problems(table: Any) -> Sequence[str]:

@@ -60,7 +60,9 @@ def write_report(
     require_extra("report", "matplotlib")
     default = target / ("report.md" if markdown else "report.html")
     file = ReportPath(default if out is None else out)
-    problems = [*_target_problems(target), *_path_problems(file, markdown)]
+    problems = _target_problems(target)
+    if out is not None or not problems:
+        problems += _path_problems(file, markdown)
     if problems:
         raise InputError(problems)
     document = build_document(target, model, on_stage)
