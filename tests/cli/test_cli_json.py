@@ -119,3 +119,14 @@ def test_runs_as_csv(whit: Callable[..., Done], workshop: Path) -> None:
     assert whit("runs a-folder --csv", workshop).out.startswith("run,recipe,seed,")
     refused = whit("runs --csv --json", workshop)
     assert (refused.code, refused.out) == (2, "")
+
+
+@pytest.mark.parametrize("command", ["train", "study --seeds 2"])
+def test_what_is_refused_before_training(
+    command: str, workshop: Path, whit: Callable[..., Done]
+) -> None:
+    done = whit(f"{command} easy.toml --json --set budget.epochs='< 3'", workshop)
+    assert done.code == 1
+    value = parsed(Done(0, done.out, done.err))
+    assert value["verdict"] == "missed"
+    assert [violation["rule"] for violation in value["violations"]] == ["epochs"]

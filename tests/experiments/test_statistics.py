@@ -317,6 +317,9 @@ def test_a_folder_of_several_recipes_gives_one_table(
         ("sharpest", 2),
     ]
     assert len(found.evidence) == 1
+    shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-studies" / "study")
+    deeper = compare_runs([tmp_path.parent / f"{tmp_path.name}-studies"])
+    assert [len(group.runs) for group in deeper.groups] == [2, 2]
     other = shutil.copytree(pair[0], tmp_path / "other" / "copy")
     names = [group.name for group in compare_runs([tmp_path, other]).groups]
     assert names == [f"{tmp_path.name}/fewest-epochs", f"{tmp_path.name}/sharpest", "copy"]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from whit.errors import InputError
+from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes
 from whit.system import signals
-from whit.system.console import exit_immediately
+from whit.system.console import exit_immediately, show
 from whit.system.signals import SignalHandler
 
 
@@ -118,6 +119,18 @@ def exit_with_verdict(verdict: str) -> None:
     """Exit with code 1 when the budget is missed."""
     if verdict == "missed":
         raise typer.Exit(1)
+
+
+@contextmanager
+def infeasible_as_json(as_json: bool) -> Iterator[None]:
+    """With --json, print also what is refused before training."""
+    try:
+        yield
+    except BudgetInfeasible as refused:
+        if as_json:
+            violations = [violation.to_json() for violation in refused.violations]
+            show({"verdict": "missed", "violations": violations}, str, as_json)
+        raise
 
 
 def catch_signals() -> AbstractContextManager[SignalHandler]:

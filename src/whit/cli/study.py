@@ -67,7 +67,11 @@ def study(
         lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),
         lambda: None if device is None else resolve_device(device),
     )
-    with stdout_to_stderr(as_json), report_stages(quiet or as_json):
+    with (
+        options.infeasible_as_json(as_json),
+        stdout_to_stderr(as_json),
+        report_stages(quiet or as_json),
+    ):
         arms = plan_variants(loaded, out, over_budget=over_budget)
     num_runs = num_seeds * len(arms)
     with (

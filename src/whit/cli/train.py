@@ -12,7 +12,6 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError, RunAlreadyFinished, RunFailed
-from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe
 from whit.runs import layout
 from whit.system.console import (
@@ -102,7 +101,7 @@ def train(
     )
     callback = make_callback(make_console(), quiet or as_json)
     try:
-        with stdout_to_stderr(as_json):
+        with options.infeasible_as_json(as_json), stdout_to_stderr(as_json):
             if loaded is None:
                 assert resume is not None
                 result = resume_run(
@@ -127,11 +126,6 @@ def train(
                     callback=callback,
                     on_second_signal=exit_immediately,
                 )
-    except BudgetInfeasible as refused:
-        if as_json:
-            violations = [violation.to_json() for violation in refused.violations]
-            show({"verdict": "missed", "violations": violations}, str, as_json)
-        raise
     except RunAlreadyFinished as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None

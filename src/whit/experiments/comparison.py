@@ -114,7 +114,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
             problems.append(f"{folder}: {kind}. Give run folders, or folders of runs.")
             continue
         try:
-            runs = [read_run(path) for path in find_runs([folder])]
+            runs = [read_run(path) for path in _find_runs(folder)]
         except InputError as error:
             problems += error.problems
             continue
@@ -134,6 +134,12 @@ def compare_runs(folders: list[Path]) -> Comparison:
         except InputError as error:
             problems += error.problems
     raise InputError(problems)
+
+
+def _find_runs(folder: Path) -> list[Path]:
+    """Return the runs at or in a folder; without any, those in the folders in it, as of studies."""
+    direct = find_runs([folder])
+    return direct or find_runs(sorted(path for path in folder.iterdir() if path.is_dir()))
 
 
 def _group_by_recipe(
