@@ -84,6 +84,29 @@ FILES = {
         ["Net"],
     ),
     "each uses the other": (module("A", uses="B()") + module("B", uses="A()"), ["A", "B"]),
+    "a class inside a function": (
+        "def build():\n    class Net(nn.Module):\n        pass\n    return Net()\n",
+        ["build"],
+    ),
+    "a function that is annotated": (
+        "from zoo import resnet\ndef build() -> nn.Module:\n    return resnet(1)\n"
+        "def count(model: nn.Module) -> int:\n    return 3\n"
+        "def freeze(model: nn.Module) -> nn.Module:\n    return model\n",
+        ["build"],
+    ),
+    "a module of data": (
+        "import lightning as L\nclass Data(L.LightningDataModule):\n    pass\n" + module("Net"),
+        ["Net"],
+    ),
+    "a forward of two arguments alone": (
+        "class Net(nn.Module):\n    def forward(self, x, hidden):\n        return x\n",
+        ["Net"],
+    ),
+    "built in a wrapper": (
+        module("Net") + "class Wrap(nn.Module):\n    def __init__(self, model):\n"
+        "        self.model = model\n    def forward(self, x, y):\n        return Net()\n",
+        ["Net"],
+    ),
     "none": ("model = nn.Sequential(nn.Flatten())\nclass Config:\n    pass\n", []),
 }  # fmt: skip
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -95,16 +96,21 @@ class _Definitions:
 
     def models(self) -> list[str]:
         modules = {name for name in self.classes if self._is_module(name, set())}
-        builders: dict[str, ast.Call] = {}
+        builders: dict[str, ast.Call | None] = {}  # with the call that builds the model
+        for name, function in self.functions.items():
+            if function.returns and self._is_free(name) and self._is_base(function.returns):
+                builders[name] = None
         for _ in range(len(self.functions)):  # a function may build what another one returns
-            before = len(builders)
+            before = dict(builders)
             for name, function in self.functions.items():
-                built = _returned_model(function, lambda call: self._builds(call, builders))
-                if name not in builders and built is not None:
+                names = builders.keys() | self._local_modules(function)
+                built = _returned_model(function, partial(self._builds, names=names))
+                if built is not None:
                     builders[name] = built
-            if len(builders) == before:
+            if builders == before:
                 break
         candidates = {name for name in modules if self._takes_images(name)} | builders.keys()
+        candidates = candidates or modules
         named = {**self.classes, **self.functions}
         parts = set()
         for name in modules | builders.keys():
@@ -112,8 +118,9 @@ class _Definitions:
             used = (names & candidates) - {name}
             if name in builders:
                 call = builders[name]
-                own = call.func.id if isinstance(call.func, ast.Name) else ""
-                if own in used and not call.args and not call.keywords and self._is_free(own):
+                own = _dotted(call.func) if call else ""
+                is_default = call is not None and not call.args and not call.keywords
+                if own in used and is_default and self._is_free(own):
                     parts.add(name)  # the class itself says as much
                     used.discard(own)
                 elif own in modules and self._is_free(own):
@@ -128,22 +135,34 @@ class _Definitions:
         """Whether a class is derived from torch.nn.Module, as far as its text shows."""
         if name in seen:
             return False
-        node, seen = self.classes[name], seen | {name}
-        unknown = False
-        for base in node.bases:
-            dotted = _dotted(base)
-            root, _, rest = dotted.partition(".")
-            if dotted in self.classes:
-                if self._is_module(dotted, seen):
-                    return True
-                continue
-            origin = f"{self.origins.get(root, root)}.{rest}".rstrip(".")
-            last = origin.rpartition(".")[2]
-            if last.endswith("Module") or _is_torch_module(origin):
-                return True
-            unknown |= root in self.origins and last != "Function"
+        node = self.classes[name]
+        if any(self._is_base(base, seen | {name}) for base in node.bases):
+            return True
         # A base of another file: what has a forward method is a module.
-        return unknown and self._method(name, "forward") is not None
+        roots = [_dotted(base).partition(".")[0] for base in node.bases]
+        unknown = any(root in self.origins for root in roots)
+        is_function = any(_dotted(base).endswith("Function") for base in node.bases)
+        return unknown and not is_function and self._method(name, "forward") is not None
+
+    def _is_base(self, node: ast.expr, seen: set[str] | frozenset[str] = frozenset()) -> bool:
+        """Whether an expression names a class of modules."""
+        dotted = _dotted(node)
+        if dotted in self.classes:
+            return self._is_module(dotted, set(seen))
+        origin = self._origin(dotted)
+        last = origin.rpartition(".")[2]
+        is_module = last.endswith("Module") and not last.endswith("DataModule")
+        return is_module or _is_torch_module(origin)
+
+    def _origin(self, dotted: str) -> str:
+        """Return `torch.nn.Module` for what is imported under another name."""
+        root, _, rest = dotted.partition(".")
+        return f"{self.origins.get(root, root)}.{rest}".rstrip(".")
+
+    def _local_modules(self, function: ast.FunctionDef) -> set[str]:
+        """Return the classes of modules that are defined inside a function."""
+        classes = [node for node in _walk_body(function.body) if isinstance(node, ast.ClassDef)]
+        return {c.name for c in classes if any(self._is_base(base) for base in c.bases)}
 
     def _method(self, name: str, method: str) -> ast.FunctionDef | None:
         """Return a method of a class or of its bases in this file."""
@@ -170,13 +189,12 @@ class _Definitions:
         init = self._method(name, "__init__")
         return init is None or _num_required(init) - 1 <= 0
 
-    def _builds(self, call: ast.Call, builders: dict[str, ast.Call]) -> bool:
+    def _builds(self, call: ast.Call, names: Collection[str]) -> bool:
+        """Whether a call builds a module: of a class, or of `names`."""
         dotted = _dotted(call.func)
         if dotted in self.classes:
             return self._is_module(dotted, set())
-        root, _, rest = dotted.partition(".")
-        origin = f"{self.origins.get(root, root)}.{rest}".rstrip(".")
-        return dotted in builders or _is_torch_module(origin)
+        return dotted in names or _is_torch_module(self._origin(dotted))
 
 
 def _returned_model(
