@@ -73,14 +73,18 @@ def test_one_bad_target_does_not_hide_the_others(folder: Path, whit: Callable[..
     (folder / "hand-ins" / "carl" / "stopped").mkdir(parents=True)
     shutil.copy(folder / "hand-ins/ada/run/recipe.toml", folder / "hand-ins/carl/stopped")
     shutil.copy(folder / "hand-ins/ada/run/log.jsonl", folder / "hand-ins/carl/stopped")
+    gone = EASY.replace("easy.npz", "gone.npz")
+    (folder / "hand-ins" / "bob" / "gone.toml").write_text(gone)
     done = whit("audit hand-ins hand-ins/empty nowhere.py --json", folder)
     assert done.code == 2
     value = json.loads(done.out)
     assert {each["target"]: each["verdict"] for each in value if "verdict" in each} == TARGETS
     errors = {each["target"]: each["error"] for each in value if "error" in each}
     assert list(errors) == ["hand-ins/bob/broken.toml", "hand-ins/bob/cut.py",
+                            "hand-ins/bob/gone.toml",
                             "hand-ins/carl/stopped", "hand-ins/empty", "nowhere.py"]  # fmt: skip
     assert "line 1: syntax error" in errors["hand-ins/bob/cut.py"]
+    assert errors["hand-ins/bob/gone.toml"].startswith("hand-ins/bob/gone.toml: data 'gone.npz': ")
     assert "nothing to audit in this folder" in errors["hand-ins/empty"]
     assert all(f"whit: {error}" in done.err for error in errors.values())
 

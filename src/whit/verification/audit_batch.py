@@ -100,7 +100,9 @@ def audit_targets(
             result = audit(target, given[0], on_stage=on_stage, changes=given[1])
             yield TargetAudit(target, result)
         except InputError as error:
-            yield TargetAudit(target, None, error.problems, error.exit_code)
+            path = target.rpartition(":")[0] or target
+            problems = (p if path in p else f"{target}: {p}" for p in error.problems)
+            yield TargetAudit(target, None, tuple(problems), error.exit_code)
         except Exception as error:  # of a user's model or whit itself: the others are still audited
             text = str(error) if isinstance(error, WhitError) else traceback.format_exc()
             yield TargetAudit(target, None, (f"{target}: failed: {text}",), WhitError.exit_code)
