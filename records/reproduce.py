@@ -22,7 +22,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import whit
-from whit.experiments.statistics import t_two_sided_p
+from whit.experiments.statistics import format_p, t_two_sided_p
 from whit.recipes.recipe import builtin_recipes, recipe_id
 from whit.runs import layout
 from whit.runs.reader import find_runs, read_run
@@ -60,7 +60,8 @@ def train(claim: str, seeds: int, jobs: int, folder: Path) -> str:
     threads = max(1, (os.cpu_count() or 1) // jobs)
     out = os.path.relpath(folder, ROOT)
     arguments = ["study", *CLAIMS[claim], "--seeds", str(seeds), "--jobs", str(jobs)]
-    arguments += ["--threads", str(threads), "--out", out]
+    # Two of the published systems train for 20 epochs, which is one more than their budget has.
+    arguments += ["--threads", str(threads), "--out", out, "--over-budget"]
     done = subprocess.run([sys.executable, "-m", "whit", *arguments], cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
@@ -95,7 +96,7 @@ def why_far(bests: list[float], published: float) -> str:
     return (
         f"our seeds spread by {stdev(bests):.3f} points (best epochs {min(bests):.2f} to "
         f"{max(bests):.2f}); one more run of ours would lie as far from their mean as the "
-        f"published {published:.2f} with p = {p:.2f}, {chance}. The write-up shows one run, the "
+        f"published {published:.2f} with {format_p(p)}, {chance}. The write-up shows one run, the "
         "best of those that its author tried, and is expected above a mean."
     )
 

@@ -175,5 +175,5 @@ def test_wrong_arguments_are_named() -> None:
         whit.export("nowhere", "onx")
     with pytest.raises(whit.InputError, match="expected a run folder, a RunResult or a LoadedRun"):
         whit.load_run(3)  # type: ignore[arg-type]
-    with pytest.raises(whit.InputError, match="two or more run folders"):
+    with pytest.raises(whit.InputError, match="one: no such folder"):
         whit.compare("one")

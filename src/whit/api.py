@@ -2,13 +2,14 @@
 
 Everything is imported inside the functions, so that `import whit` stays quick. A recipe is a
 built-in name, a path to a `.toml` file or a run folder, or a `Recipe`; where a model is to be
-trained or planned, also `file.py:Class` or an nn.Module, with data, training and budget of the
-default recipe. A run is its folder, the `RunResult` of its training, or a `LoadedRun`.
+trained or planned, also `file.py:Class`, `notebook.ipynb:Class` or an nn.Module, with data,
+training and budget of the default recipe. `model` takes the place of a recipe's: an nn.Module or
+such a file; of a file with one model the class may be omitted. A run is its folder, the `RunResult`
+of its training, or a `LoadedRun`.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from whit.experiments.study import Study
     from whit.export.exporter import ExportResult
     from whit.recipes.recipe import Recipe
+    from whit.reports.report_path import ReportPath
     from whit.runs.result import RunResult
     from whit.system.display.records import Records
     from whit.training.plan import Plan
@@ -35,14 +37,12 @@ if TYPE_CHECKING:
     from whit.verification.verify import AuditResult
 
     RecipeOrModel: TypeAlias = Recipe | str | Path | nn.Module
+    Model: TypeAlias = nn.Module | str | Path
     Run: TypeAlias = str | Path | RunResult | LoadedRun
 
 
-def plan(recipe: RecipeOrModel, model: nn.Module | None = None) -> Plan:
-    """Return what a recipe will cost and the predicted verdict; reads no images.
-
-    `model` takes the place of the recipe's.
-    """
+def plan(recipe: RecipeOrModel, model: Model | None = None) -> Plan:
+    """Return what a recipe will cost and the predicted verdict; reads no images."""
     from whit.training.plan import make_plan
 
     return make_plan(*_resolve(recipe, model))
@@ -50,19 +50,20 @@ def plan(recipe: RecipeOrModel, model: nn.Module | None = None) -> Plan:
 
 def train(
     recipe: RecipeOrModel | None = None,
-    model: nn.Module | None = None,
+    model: Model | None = None,
     *,
     seed: int = 0,
     out: str | Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    over_budget: bool = False,
     quiet: bool = False,
 ) -> RunResult:
     """Train a recipe, by default the flagship one, judge it, and leave a run folder.
 
-    `model` is trained in place of the recipe's, from the weights that it has. Raises
-    BudgetInfeasible when the model can never keep the budget, InputError for anything given
-    wrong, Interrupted after saving, RunFailed when the run itself goes wrong.
+    An nn.Module is trained from the weights that it has. Raises BudgetInfeasible when the run can
+    never meet its budget, unless `over_budget`; InputError for invalid input, Interrupted after
+    saving, RunFailed when the run itself fails.
     """
     from whit.recipes.recipe import DEFAULT_RECIPE
     from whit.system.console import make_console
@@ -78,6 +79,7 @@ def train(
         out=Path(out) if out is not None else None,
         device=device,
         threads=threads,
+        over_budget=over_budget,
         callback=make_callback(make_console(), quiet),
     )
 
@@ -114,7 +116,7 @@ def resume(
 
 def study(
     recipes: RecipeOrModel | Sequence[RecipeOrModel],
-    model: nn.Module | Callable[[], nn.Module] | None = None,
+    model: Model | Callable[[], nn.Module] | None = None,
     *,
     seeds: int = 10,
     out: str | Path = "studies",
@@ -123,6 +125,7 @@ def study(
     device: str = "cpu",
     cluster: str | None = None,
     allow_changes: bool = False,
+    over_budget: bool = False,
     quiet: bool = False,
 ) -> Study:
     """Train recipes over seeds 0 to `seeds` - 1, `jobs` at a time in processes of their own.
@@ -130,12 +133,13 @@ def study(
     Seeds that are in `out` already are not trained again. `threads` are those of each run, by
     default 1; `cluster` is the address of a dask scheduler whose workers train.
 
-    `model` takes the place of the recipes' own: a module, whose layers are initialized again for
-    each seed by their `reset_parameters`, or better its class or a function that builds it, which
-    is called for each seed. It is trained in this process, into folders that are always new.
+    `model` takes the place of the recipes' own: a file, or a module, whose layers are initialized
+    again for each seed by their `reset_parameters`, or better its class or a function that builds
+    it, which is called for each seed. A model that is no file is trained in this process, into
+    folders that are always new.
 
     Raises InputError for invalid input, BudgetInfeasible when a recipe can never meet its
-    budget, Interrupted when stopped; what was running is saved.
+    budget, unless `over_budget`, Interrupted when stopped; what was running is saved.
     """
     from whit.experiments.execution.executors import open_executor
     from whit.experiments.execution.in_process import InProcessExecutor
@@ -146,12 +150,17 @@ def study(
 
     is_sequence = isinstance(recipes, Sequence) and not isinstance(recipes, str)
     listed: Any = recipes if is_sequence else [recipes]
-    resolved = [_resolve(recipe, None) for recipe in listed]
+    if isinstance(model, str | Path):
+        resolved, model = [_resolve(recipe, model) for recipe in listed], None
+    else:
+        resolved = [_resolve(recipe, None) for recipe in listed]
     given = [other for _, other in resolved if other is not None]
     if given and (model is not None or len(resolved) > 1):
         raise InputError("A study takes one model: study(model), or study(recipes, model).")
     build = _model_builder(model if model is not None else given[0] if given else None)
-    arms = plan_variants([recipe for recipe, _ in resolved], Path(out), build and build())
+    arms = plan_variants(
+        [recipe for recipe, _ in resolved], Path(out), build and build(), over_budget
+    )
     callback = make_study_callback(make_console(), quiet)
     if build:
         if jobs not in (None, 1) or cluster is not None:
@@ -162,7 +171,13 @@ def study(
         executor = InProcessExecutor(build)
         # 0 is as many threads as there are cores.
         return run_study(
-            arms, range(seeds), executor, threads=threads or 0, device=device, callback=callback
+            arms,
+            range(seeds),
+            executor,
+            threads=threads or 0,
+            device=device,
+            over_budget=over_budget,
+            callback=callback,
         )
     num_threads = threads or 1
     with (
@@ -176,6 +191,7 @@ def study(
             threads=num_threads,
             device=device,
             allow_changes=allow_changes,
+            over_budget=over_budget,
             callback=callback,
             signals=signals,
         )
@@ -289,9 +305,10 @@ def runs(folder: str | Path = "runs", *more: str | Path) -> Records:
 
 
 def compare(*runs: Run) -> Comparison:
-    """Compare runs, or folders of runs of one recipe each, with significance tests.
+    """Compare runs, or folders of runs, by recipe, with significance tests.
 
-    Raises InputError for fewer than two, and for runs that were not judged on the same images.
+    Raises InputError for fewer than two, for a run given twice, and for runs that were not judged
+    on the same images.
     """
     from whit.experiments.comparison import compare_runs
 
@@ -303,9 +320,10 @@ def report(
     out: str | Path | None = None,
     markdown: bool = False,
     model: nn.Module | None = None,
-) -> Path:
+) -> ReportPath:
     """Write the report of a run, a study or a folder of several as one HTML page; return its path.
 
+    A notebook shows the path as a link.
     With `markdown`, a section for a README, its pictures in a folder. By default it goes into the
     target. `model` takes the weights of a run that trained a model given in Python. Raises
     InputError for a target that is none of these, RunFailed when the disk is full.
@@ -342,29 +360,32 @@ def export(
     return export_run(folder, format, None if out is None else Path(out), model, int8=int8)
 
 
-def _resolve(recipe: RecipeOrModel, model: nn.Module | None) -> tuple[Recipe, nn.Module | None]:
-    """Return the recipe, and the model that takes the place of its own."""
+def _resolve(recipe: RecipeOrModel, model: Model | None) -> tuple[Recipe, nn.Module | None]:
+    """Return the recipe, and the module that takes the place of its own model."""
+    from whit.models.model_target import load_target, rename
     from whit.recipes.model_ref import is_model_path
     from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 
+    is_file = isinstance(recipe, str | Path) and is_model_path(str(recipe))
+    if model is not None and (is_file or _is_module(recipe)):
+        raise InputError("Two models: give a recipe and a model, or a model alone.")
+    if _is_module(recipe):
+        return rename(load_recipe(DEFAULT_RECIPE), type(recipe).__name__), recipe
+    if isinstance(model, str | Path):
+        if not is_model_path(str(model)):
+            raise InputError(f"model = {str(model)!r}: {_EXPECTED_MODEL}, or file.py:Class.")
+        assert isinstance(recipe, Recipe | str | Path)
+        return load_target(model, recipe), None
+    if model is not None and not _is_module(model):
+        raise InputError(f"model: {_EXPECTED_MODEL}, found {type(model).__name__}.")
     if isinstance(recipe, Recipe):
         return recipe, model
-    default = load_recipe(DEFAULT_RECIPE)
-    if _is_module(recipe):
-        if model is not None:
-            raise InputError("Two models: give a recipe and a model, or a model alone.")
-        return _named(default, type(recipe).__name__), recipe
-    assert isinstance(recipe, str | Path)
-    if is_model_path(str(recipe)):
-        renamed = _named(default, str(recipe).rpartition(":")[2])
-        return renamed.with_overrides([f"model.name={recipe}"]), model
-    return load_recipe(recipe), model
-
-
-def _named(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe under the name of a class, as far as it may be one of a recipe."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", name).lstrip("_.-")[:64]
-    return recipe.model_copy(update={"name": name or "model", "description": ""})
+    if not isinstance(recipe, str | Path):
+        raise InputError(
+            f"recipe: expected a name, a path, a Recipe or a torch.nn.Module, found "
+            f"{type(recipe).__name__}."
+        )
+    return load_target(recipe), model
 
 
 def _model_builder(
@@ -404,6 +425,9 @@ def _target_and_model(
 def _folder_and_model(run: Any, model: nn.Module | None = None) -> tuple[Path, nn.Module | None]:
     """Return the folder of a run; and its model, where only a loaded run has it."""
     if isinstance(run, str | Path):
+        from whit.models.model_target import require_run
+
+        require_run(run)
         return Path(run), model
     folder = getattr(run, "folder", None)
     if not isinstance(folder, Path):

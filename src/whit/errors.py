@@ -55,7 +55,11 @@ class InputError(WhitError):
 
 
 class RecipeError(InputError):
-    """A recipe's keys or values are wrong."""
+    """A recipe's keys or values are wrong; `model` is its table of that name, where it was read."""
+
+    def __init__(self, problems: str | Sequence[str], model: Any = None):
+        super().__init__(problems)
+        self.model = model
 
 
 class SourceError(InputError):

@@ -101,7 +101,7 @@ def test_lists(workshop: Path, whit: Callable[..., Done]) -> None:
     assert found["spoilt/typed-result"] == ("damaged", None)
     assert parsed(whit("runs a-folder --json", workshop)) == []
     value = parsed(whit("compare runs/easy-0 runs/easy-1 --json", workshop))
-    assert set(value) == {"runs", "differences", "evidence", "correction"}
+    assert set(value) == {"runs", "differences", "evidence", "correction", "notes"}
     assert {"name", "seeds", "params", "accuracy", "correct", "total"} <= set(value["runs"][0])
     facts = parsed(whit("data easy.npz --json", workshop))
     assert (facts["train"], facts["val"], facts["test"]) == (400, 0, 100)
@@ -119,3 +119,14 @@ def test_runs_as_csv(whit: Callable[..., Done], workshop: Path) -> None:
     assert whit("runs a-folder --csv", workshop).out.startswith("run,recipe,seed,")
     refused = whit("runs --csv --json", workshop)
     assert (refused.code, refused.out) == (2, "")
+
+
+@pytest.mark.parametrize("command", ["train", "study --seeds 2"])
+def test_what_is_refused_before_training(
+    command: str, workshop: Path, whit: Callable[..., Done]
+) -> None:
+    done = whit(f"{command} easy.toml --json --set budget.epochs='< 3'", workshop)
+    assert done.code == 1
+    value = parsed(Done(0, done.out, done.err))
+    assert value["verdict"] == "missed"
+    assert [violation["rule"] for violation in value["violations"]] == ["epochs"]

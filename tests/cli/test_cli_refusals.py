@@ -114,6 +114,18 @@ WRONG = {
     "source-map": "train source.toml --set model.name=models.py:Map",
     "source-pair": "train source.toml --set model.name=models.py:Pair",
     "source-huge": "train source.toml --set model.name=models.py:Huge",
+    # a model file, or a recipe, in the wrong place
+    "model-file-with-a-recipe-alone": "train --recipe smallest",
+    "model-file-and-wrong-recipe": (
+        "train models.py:Net --recipe sprnt --set train.epoch=3 --set model.x=1 --seed x"
+    ),
+    "model-file-without-class": "plan models.py",
+    "model-file-twice": "plan models.py:Net --set model.name=plain",
+    "model-file-exported": "export models.py:Net --format c",
+    "recipe-exported": "export sprint --format c",
+    "model-file-reported": "report models.py:Net",
+    "recipe-empty-name": "plan ''",
+    "study-of-a-recipe-by-another": "study sprint --recipe smallest --seeds 2",
     # data
     "data-missing": "train easy.toml --set data.name=nowhere.npz",
     "data-misspelt": "data mnsit",
@@ -173,7 +185,8 @@ WRONG = {
     "compare-unfinished": "compare runs/easy-0 spoilt/unfinished more/untested-0",
     "compare-missing": "compare runs nowhere",
     "compare-damaged": "compare runs/easy-0 spoilt/typed-result",
-    "compare-mixed-folder": "compare runs mixed",
+    "compare-one-recipe": "compare runs",
+    "compare-with-itself": "compare runs/easy-0 runs runs/easy-1 runs/easy-1/",
     "compare-other-data": "compare runs more/other-0",
     # study
     "study-everything-wrong": "study sprnt --seeds 0 --jobs none --threads 99999 --device gpu",

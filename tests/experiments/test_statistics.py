@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whit.errors import InputError
 from whit.experiments.comparison import compare, compare_runs
 from whit.experiments.seed_group import SeedGroup
 from whit.experiments.statistics import (
@@ -27,6 +28,7 @@ from whit.experiments.statistics import (
     t_two_sided_p,
     welch_t_test,
 )
+from whit.system.display.line_plot import PERCENT, ticks
 
 
 @pytest.mark.parametrize(
@@ -201,6 +203,7 @@ def test_a_p_value_is_never_printed_as_zero() -> None:
     found = mcnemar_test("a", "b", 5.0, 0, 2000)  # 2 / 2**2000 is zero as a float
     assert found.p_value == 0.0
     assert "p < 0.0001" in str(found)
+    assert repr(found) == str(found)
     assert found.to_json()["p_value"] > 0
 
 
@@ -257,3 +260,86 @@ def test_one_seed_each_speaks_of_two_networks_only() -> None:
     assert "these two trained networks differ" in str(found)
     assert "is better than" not in str(found)
     assert mcnemar_test("a", "b", 0.0, 0, 0).p_value == 1.0
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """Two runs of one recipe with seeds 0 and 1."""
+    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
+    for seed, name in enumerate(("first", "second")):
+        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / name)
+    return tmp_path / "first", tmp_path / "second"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("threads", 7), ("torch", "2.99.0"), ("processor", "another"), ("device", "cuda")],
+)
+def test_a_different_environment_is_shown(key: str, value: object, pair: tuple[Path, Path]) -> None:
+    file = pair[1] / "environment.json"
+    environment = json.loads(file.read_text())
+    file.write_text(json.dumps(environment | {key: value}))
+    found = compare_runs(list(pair))
+    now = [str(environment[key]), str(value)]
+    assert found.to_json()["differences"] == {f"environment.{key}": now}
+    assert f"environment.{key}" in str(found)
+    assert f"environment.{key}" in found.html()
+
+
+def test_a_run_is_not_compared_with_itself(pair: tuple[Path, Path]) -> None:
+    first, second = pair
+    link = first.parent / "link"
+    link.symlink_to(first)
+    for folders in ([first, first], [first, link, second], [first.parent, second]):
+        with pytest.raises(InputError, match="a run is not compared with itself"):
+            compare_runs(folders)
+
+
+def test_copies_of_a_run_are_said(pair: tuple[Path, Path]) -> None:
+    first, second = pair
+    copy = shutil.copytree(first, first.parent / "copies" / "copy")
+    found = compare_runs([first, second, copy])
+    (note,) = found.to_json()["notes"]
+    assert note.startswith("first and copy: 1 of their runs have equal weights")
+    assert note in found.table(10_000)
+    assert note in found.html()
+
+
+def test_a_folder_of_several_recipes_gives_one_table(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    record = Path(__file__).parents[2] / "records" / "sharpest"
+    for seed in range(2):
+        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / f"sharp-{seed}")
+    found = compare_runs([tmp_path])
+    assert [(group.name, len(group.runs)) for group in found.groups] == [
+        ("fewest-epochs", 2),
+        ("sharpest", 2),
+    ]
+    assert len(found.evidence) == 1
+    shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-studies" / "study")
+    deeper = compare_runs([tmp_path.parent / f"{tmp_path.name}-studies"])
+    assert [len(group.runs) for group in deeper.groups] == [2, 2]
+    other = shutil.copytree(pair[0], tmp_path / "other" / "copy")
+    names = [group.name for group in compare_runs([tmp_path, other]).groups]
+    assert names == [f"{tmp_path.name}/fewest-epochs", f"{tmp_path.name}/sharpest", "copy"]
+    shutil.rmtree(tmp_path / "sharp-0")
+    shutil.rmtree(tmp_path / "sharp-1")
+    with pytest.raises(InputError, match="2 runs of one recipe: give another run"):
+        compare_runs([tmp_path])
+
+
+def test_no_interval_reaches_beyond_what_an_accuracy_can_be() -> None:
+    assert SampleStats((99.0, 100.0)).interval == (pytest.approx(93.147, abs=1e-3), 100.0)
+    assert SampleStats((0.0, 1.0)).interval == (0.0, pytest.approx(6.853, abs=1e-3))
+    found = paired_t_test("a", "b", [(0.0, 100.0), (10.0, 60.0)])
+    assert found.interval == (-100.0, 100.0)
+    assert "95 % interval -100.000 to +100.000" in str(found)
+
+
+def test_no_axis_of_accuracies_reaches_beyond_100() -> None:
+    for values in ((100.0, 100.0), (99.97, 100.0), (0.0, 0.0), (0.0, 100.0), (50.0, 50.0)):
+        found = ticks(min(values), max(values), 5, PERCENT)
+        assert 0 <= found[0] <= min(values)
+        assert max(values) <= found[-1] <= 100
+        assert len(found) >= 2

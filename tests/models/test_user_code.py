@@ -274,11 +274,11 @@ def test_a_folder_a_wrong_suffix_and_a_missing_class_are_told() -> None:
     assert problem("net.txt:Net") == (
         "net.txt: the file of a model must end in .py or .ipynb, not in '.txt'."
     )
-    write("net.py", NET)
-    expected = "net.py names a file without a class: write 'net.py:Class'. Its classes: Net."
+    write("net.py", NET + NET.replace("Net", "Net2"))
+    expected = "net.py defines 2 models: name one of net.py:Net, net.py:Net2."
     assert problem("net.py") == problem("net.py:") == expected
-    notebook(NET)
-    assert problem("net.ipynb").endswith("Its classes: Net.")
+    notebook("x = 3")
+    assert problem("net.ipynb").startswith("net.ipynb defines no model: ")
     assert problem("net.py:Net.Inner") == (
         "net.py:Net.Inner: 'Net.Inner' is not the name of a class at the top of the file."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from whit.errors import InputError, RunFailed
 from whit.reports import write_report
 from whit.reports.figures.network import select_feature_maps, select_receptive_fields
 from whit.reports.figures.thumbnails import encode_png
+from whit.reports.report_path import ReportPath
 from whit.runs.reader import read_run
 
 
@@ -159,3 +161,18 @@ def test_the_command_shows_its_stages(
     code, out, err = call("report", str(finished / "nowhere"), "--quiet")
     assert (code, out) == (2, "")
     assert err.startswith("whit: ")
+
+
+def test_a_notebook_shows_a_report_as_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a <b>"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    inside, outside = ReportPath("run 1/report.html"), ReportPath(tmp_path / "report.html")
+    assert '<a href="run%201/report.html"' in inside._repr_html_()
+    assert f'<a href="file://{tmp_path}/report.html"' in outside._repr_html_()
+    assert ">run 1/report.html</a>" in inside._repr_html_()
+    assert "<b>" not in ReportPath(folder / "x.html")._repr_html_()
+    assert inside == Path("run 1/report.html")
+    assert pickle.loads(pickle.dumps(inside)) == inside

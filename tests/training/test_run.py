@@ -140,7 +140,8 @@ def test_altered_weights_are_found(finished: Path) -> None:
 def test_an_over_budget_model_is_refused_before_data_is_read(
     easy_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = ["budget.params=< 100", 'budget.forbid=["linear"]', "model.dropout=0.0"]
+    changes = ["budget.params=< 100", 'budget.forbid=["linear"]', "model.dropout=0.0",
+               "budget.epochs=< 1"]  # fmt: skip
     planned = make_plan(whit.load_recipe(easy_recipe).with_overrides(changes))
 
     def no_data(*_: object, **__: object) -> None:
@@ -150,8 +151,25 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
     with pytest.raises(BudgetInfeasible) as caught:
         train_run(planned, out=tmp_path / "run")
     rules = [violation.rule for violation in caught.value.violations]
-    assert rules == ["params", "require dropout", "forbid linear"]
+    assert rules == ["params", "epochs", "require dropout", "forbid linear"]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("limit", ["budget.epochs=< 1", "budget.params=< 100"])
+def test_a_run_over_its_budget_is_trained_on_request_and_missed(
+    limit: str, easy_recipe: Path, tmp_path: Path
+) -> None:
+    recipe = whit.load_recipe(easy_recipe).with_overrides([limit, "train.epochs=1"])
+    with pytest.raises(BudgetInfeasible):
+        whit.train(recipe, out=tmp_path / "run", quiet=True)
+    with pytest.raises(BudgetInfeasible):
+        whit.study(recipe, seeds=1, out=tmp_path / "study", quiet=True)
+    assert not any(
+        path.is_dir() for path in tmp_path.iterdir() if path.name != easy_recipe.parent.name
+    )
+    result = whit.train(recipe, out=tmp_path / "run", quiet=True, over_budget=True)
+    assert result.verdict == "missed"
+    assert whit.audit(tmp_path / "run").verdict == "missed"
 
 
 def test_val_is_read_each_epoch_and_test_left_alone(easy_recipe: Path, tmp_path: Path) -> None:

@@ -317,8 +317,12 @@ def test_errors_are_pages_for_a_browser_and_json_for_a_script(server: Server) ->
     rows = server.runs()
     requests = {
         f"/runs/{rows['runs/own-model']['id']}/report": (403, "--trust-model-files"),
-        f"/runs/{rows['runs/damaged']['id']}/report": (409, "damaged: not a JSON object"),
+        f"/runs/{rows['runs/damaged']['id']}/report": (
+            409,
+            "<p>runs/damaged/result.json: damaged: not a JSON object",
+        ),
         "/runs/0123456789abcdef/report": (404, "No run has this id"),
+        "/runs/no-id/report": (404, "No run has this id"),
         "/api/nothing": (404, "This address does not exist"),
     }
     browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

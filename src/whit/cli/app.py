@@ -99,6 +99,7 @@ def _run() -> int:
     except BudgetInfeasible as error:
         lines = ["refused before training: the budget cannot be met."]
         lines += [f"  - {violation.message}" for violation in error.violations]
+        lines.append("Change the recipe or its budget, or add --over-budget to train it anyway.")
         echo("whit: " + "\n".join(lines), sys.stderr)
         return error.exit_code
     except WhitError as error:

@@ -10,6 +10,7 @@ import typer
 from whit.cli.options import AsJson, Quiet
 from whit.errors import InputError, did_you_mean
 from whit.export.targets import TARGETS
+from whit.models.model_target import require_run
 from whit.system.console import report_stages, show, stdout_to_stderr
 
 _INT8_TARGETS = [target.name for target in TARGETS.values() if not target.no_int8]
@@ -43,6 +44,7 @@ def export(
         raise InputError(
             f"--format {to}: allowed: {', '.join(TARGETS)}.{did_you_mean(to, TARGETS)}"
         )
+    require_run(run)
     with stdout_to_stderr(as_json), report_stages(quiet, as_json) as on_stage:
         from whit.export.exporter import export_run
 

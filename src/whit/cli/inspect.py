@@ -10,7 +10,15 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError
-from whit.system.console import report_stages, show, stdout_to_stderr, write
+from whit.recipes.recipe import Recipe, load_recipe
+from whit.system.console import (
+    echo,
+    make_console,
+    report_stages,
+    show,
+    stdout_to_stderr,
+    write,
+)
 from whit.system.text_tables import text_table
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ def recipes(
 ) -> None:
     """List the built-in recipes, or print one of them."""
     from whit.recipes.listing import recipe_rows, recipe_table
-    from whit.recipes.recipe import builtin_recipes, load_recipe
+    from whit.recipes.recipe import builtin_recipes
 
     if keys and recipe is not None:
         raise InputError("--keys lists the keys of all recipes: omit RECIPE.")
@@ -44,7 +52,7 @@ def recipes(
         tables = recipe_key_tables()
         show(key_reference_json(tables), lambda width: key_reference_text(tables, width), as_json)
     elif recipe is not None:
-        loaded = load_recipe(recipe)
+        loaded = options.load_recipe_with_overrides(recipe, None)
         text = builtin_recipes().get(recipe) or loaded.to_toml()
         show(
             loaded.model_dump(mode="json", exclude_none=True), lambda width: text.rstrip(), as_json
@@ -55,10 +63,13 @@ def recipes(
 
 
 def plan(
-    recipe: options.RecipeName, set_: options.Overrides = None, as_json: options.AsJson = False
+    target: options.Target,
+    recipe: options.BaseRecipe = None,
+    set_: options.Overrides = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show layers, training steps and predicted verdict; reads no data."""
-    loaded = options.load_recipe_with_overrides(recipe, set_)
+    loaded = options.load_recipe_with_overrides(target, set_, recipe)
     with stdout_to_stderr(as_json), report_stages():
         from whit.training.plan import make_plan
 
@@ -68,11 +79,12 @@ def plan(
 
 
 def audit(
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            metavar="TARGET",
-            help="Run folder, recipe, file.py:Class, notebook.ipynb:Class or .safetensors file.",
+            metavar="TARGET...",
+            help="Run folder, recipe, file.py:Class, notebook.ipynb:Class, .safetensors file, or a "
+            "folder of these.",
         ),
     ],
     recipe: Annotated[
@@ -86,16 +98,53 @@ def audit(
     set_: options.Overrides = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Recompute everything from the weights; ignores stored results."""
-    if set_ and recipe is None:
-        raise InputError("--set overrides keys of a recipe: add --recipe RECIPE.")
-    loaded = None if recipe is None else options.load_recipe_with_overrides(recipe, set_)
-    from whit.verification.verify import audit
+    """Recompute everything from the weights; ignores stored results.
 
+    A folder stands for the runs, recipes, .py and .ipynb files in it and in its subfolders.
+    """
+    changes = set_ or []
+    loaded = None if recipe is None else load_recipe(recipe)
     with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
-        result = audit(target, loaded, on_stage=on_stage)
-    show({"target": target, **result.to_json()}, result.table, as_json)
-    options.exit_with_verdict(result.verdict)
+        from whit.verification import audit_batch
+        from whit.verification.verify import audit
+
+        if not audit_batch.is_batch(targets):
+            result = audit(targets[0], loaded, on_stage=on_stage, changes=changes)
+    if not audit_batch.is_batch(targets):
+        show({"target": targets[0], **result.to_json()}, result.table, as_json)
+        options.exit_with_verdict(result.verdict)
+        return
+    _audit_batch(targets, loaded, changes, as_json)
+
+
+def _audit_batch(
+    targets: list[str], recipe: Recipe | None, changes: list[str], as_json: bool
+) -> None:
+    from whit.verification import audit_batch
+
+    if (recipe or changes) and not any(map(audit_batch.takes_recipe, targets)):
+        raise InputError("--recipe, --set: each of the targets has its own recipe: omit them.")
+    expanded, skipped = audit_batch.expand_targets(targets, with_weights=recipe is not None)
+    if expanded == targets and len(targets) == 1:
+        raise InputError(next(audit_batch.audit_targets(targets)).problems)
+    width = make_console().width
+    audits = []
+    with stdout_to_stderr(as_json):
+        for each in audit_batch.audit_targets(expanded, recipe, changes):
+            audits.append(each)
+            if each.result is None:
+                echo("\n".join(f"whit: {problem}" for problem in each.problems), sys.stderr)
+            elif not as_json:
+                title = f"{each.target} ({len(audits)} of {len(expanded)})"
+                table = each.result.table(width)
+                write(f"{title}\n{'=' * len(title)}\n{table}\n", sys.stdout)
+    show(
+        [each.to_json() for each in audits],
+        lambda width: audit_batch.summary_table(audits, skipped, width),
+        as_json,
+    )
+    if code := audit_batch.exit_code(audits):
+        raise typer.Exit(code)
 
 
 def runs(
@@ -126,7 +175,10 @@ def compare(
     ],
     as_json: options.AsJson = False,
 ) -> None:
-    """Compare runs, with significance tests."""
+    """Compare runs, with significance tests.
+
+    In a folder of runs, those of each recipe are compared as one group.
+    """
     with report_stages():
         from whit.experiments.comparison import compare_runs
 

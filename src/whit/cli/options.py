@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from whit.errors import InputError
-from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe
+from whit.recipes.budget import BudgetInfeasible
+from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes
 from whit.system import signals
-from whit.system.console import exit_immediately
+from whit.system.console import exit_immediately, show
 from whit.system.signals import SignalHandler
 
 
@@ -22,13 +23,26 @@ def complete_recipe(incomplete: str) -> list[str]:
     return [name for name in builtin_recipes() if name.startswith(incomplete)]
 
 
-RecipeName = Annotated[
+Target = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE",
-        help="Built-in recipe name or path to a .toml file.",
+        help="Built-in recipe, .toml file, or your model: file.py:Class, notebook.ipynb:Class.",
         autocompletion=complete_recipe,
     ),
+]
+BaseRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help=f"Recipe that a model file is trained by.  [default: {DEFAULT_RECIPE}]",
+        autocompletion=complete_recipe,
+    ),
+]
+OverBudget = Annotated[
+    bool,
+    typer.Option("--over-budget", help="Train although the budget cannot be met."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -57,9 +71,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and n
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
-def load_recipe_with_overrides(name: str, changes: list[str] | None) -> Recipe:
-    """Return the recipe with its `--set` changes. Raises RecipeError."""
-    return load_recipe(name).with_overrides(changes or [])
+def load_recipe_with_overrides(
+    target: str, changes: list[str] | None, recipe: str | None = None
+) -> Recipe:
+    """Return the recipe, or that of a model file, with its `--set` changes. Raises InputError."""
+    from whit.models.model_target import load_target
+
+    return load_target(target, recipe, changes or [])
 
 
 def parse_seed(text: str) -> int:
@@ -101,6 +119,18 @@ def exit_with_verdict(verdict: str) -> None:
     """Exit with code 1 when the budget is missed."""
     if verdict == "missed":
         raise typer.Exit(1)
+
+
+@contextmanager
+def infeasible_as_json(as_json: bool) -> Iterator[None]:
+    """With --json, print also what is refused before training."""
+    try:
+        yield
+    except BudgetInfeasible as refused:
+        if as_json:
+            violations = [violation.to_json() for violation in refused.violations]
+            show({"verdict": "missed", "violations": violations}, str, as_json)
+        raise
 
 
 def catch_signals() -> AbstractContextManager[SignalHandler]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from whit.cli.options import Quiet
+from whit.models.model_target import require_run
 from whit.system.console import echo, report_stages
 
 
@@ -32,6 +33,7 @@ def report(
     The network is evaluated again; a model file of your own is executed for that.
     """
     with report_stages(quiet) as on_stage:
+        require_run(target)
         on_stage(f"reading {target}")  # before torch is imported, which takes seconds
         from whit.reports import write_report
 

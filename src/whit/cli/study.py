@@ -11,6 +11,7 @@ import typer
 
 from whit.cli import options
 from whit.errors import RunFailed
+from whit.recipes.model_ref import is_model_path
 from whit.system.console import make_console, report_stages, show, stdout_to_stderr
 
 
@@ -20,10 +21,11 @@ def study(
         typer.Argument(
             metavar="RECIPE...",
             autocompletion=options.complete_recipe,
-            help="Built-in names or .toml files.",
+            help="Built-in recipes, .toml files, or models as file.py:Class.",
         ),
     ],
     seeds: Annotated[str, typer.Option("--seeds", metavar="N", help="Seeds per recipe: 0 to N-1.")],
+    recipe: options.BaseRecipe = None,
     set_: options.Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the run folders.")] = Path(
         "studies"
@@ -38,6 +40,7 @@ def study(
             "--allow-changes", help="Resume although code or data changed since earlier seeds."
         ),
     ] = False,
+    over_budget: options.OverBudget = False,
     quiet: options.Quiet = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -52,7 +55,12 @@ def study(
         from whit.training.hardware.device import resolve_device
         from whit.training.hardware.threads import resolve_threads
 
-    load_each = [partial(options.load_recipe_with_overrides, name, set_) for name in recipes]
+    # --recipe is for the model files among them; with none, it is refused.
+    files = [name for name in recipes if is_model_path(name)] or recipes
+    load_each = [
+        partial(options.load_recipe_with_overrides, name, set_, recipe if name in files else None)
+        for name in recipes
+    ]
     loaded, num_seeds, num_threads, num_jobs, _ = options.collect_errors(
         lambda: options.collect_errors(*load_each),
         lambda: options.parse_positive_int("--seeds", seeds, 10_000),
@@ -60,8 +68,12 @@ def study(
         lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),
         lambda: None if device is None else resolve_device(device),
     )
-    with stdout_to_stderr(as_json), report_stages(quiet or as_json):
-        arms = plan_variants(loaded, out)
+    with (
+        options.infeasible_as_json(as_json),
+        stdout_to_stderr(as_json),
+        report_stages(quiet or as_json),
+    ):
+        arms = plan_variants(loaded, out, over_budget=over_budget)
     num_runs = num_seeds * len(arms)
     with (
         stdout_to_stderr(as_json),
@@ -75,6 +87,7 @@ def study(
             threads=num_threads,
             device=device or "cpu",
             allow_changes=allow_changes,
+            over_budget=over_budget,
             command=sys.argv[1:],
             callback=make_study_callback(make_console(), quiet or as_json),
             signals=signals,

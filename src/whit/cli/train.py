@@ -12,7 +12,6 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError, RunAlreadyFinished, RunFailed
-from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe
 from whit.runs import layout
 from whit.system.console import (
@@ -26,14 +25,16 @@ from whit.system.text_tables import wrap
 
 
 def train(
-    recipe: Annotated[
+    target: Annotated[
         str | None,
         typer.Argument(
             metavar="RECIPE",
-            help=f"Built-in recipe name or path to a .toml file.  [default: {DEFAULT_RECIPE}]",
+            help="Built-in recipe, .toml file, or your model: file.py:Class, notebook.ipynb:Class."
+            f"  [default: {DEFAULT_RECIPE}]",
             autocompletion=options.complete_recipe,
         ),
     ] = None,
+    recipe: options.BaseRecipe = None,
     set_: options.Overrides = None,
     seed: Annotated[
         str | None,
@@ -65,6 +66,7 @@ def train(
         bool,
         typer.Option("--steal-lock", help="Take over a run still locked by another machine."),
     ] = False,
+    over_budget: options.OverBudget = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -79,8 +81,9 @@ def train(
 
     def load_recipe() -> Recipe | None:
         if resume is None:
-            return options.load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
-        given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+            return options.load_recipe_with_overrides(target or DEFAULT_RECIPE, set_, recipe)
+        given = {"RECIPE": target, "--recipe": recipe, "--set": set_ or None, "--seed": seed,
+                 "--out": out, "--over-budget": over_budget}  # fmt: skip
         _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit")
         return None
 
@@ -99,7 +102,7 @@ def train(
     )
     callback = make_callback(make_console(), quiet or as_json)
     try:
-        with stdout_to_stderr(as_json):
+        with options.infeasible_as_json(as_json), stdout_to_stderr(as_json):
             if loaded is None:
                 assert resume is not None
                 result = resume_run(
@@ -120,14 +123,10 @@ def train(
                     out=out,
                     device=device or "cpu",
                     threads=num_threads,
+                    over_budget=over_budget,
                     callback=callback,
                     on_second_signal=exit_immediately,
                 )
-    except BudgetInfeasible as refused:
-        if as_json:
-            violations = [violation.to_json() for violation in refused.violations]
-            show({"verdict": "missed", "violations": violations}, str, as_json)
-        raise
     except RunAlreadyFinished as ended:
         if ended.result["state"] != "finished":
             raise RunFailed(str(ended)) from None

@@ -16,7 +16,7 @@ from whit.experiments.statistics import SampleStats, SignificanceTest
 from whit.runs.reader import RunRecord
 from whit.runs.result import Evaluation
 from whit.system.display.html_tables import html_columns, html_table, html_text
-from whit.system.display.line_plot import dot_plot
+from whit.system.display.line_plot import PERCENT, dot_plot
 from whit.system.numbers import percent, round_json
 from whit.system.text_tables import stacked_table, wrap
 
@@ -212,7 +212,7 @@ def seeds_html(groups: Sequence[SeedGroup]) -> str:
     return (
         html_columns(*tables)
         + notes
-        + dot_plot(accuracies, f"{split} accuracy, %: each seed, and the mean")
+        + dot_plot(accuracies, f"{split} accuracy, %: each seed, and the mean", PERCENT)
     )
 
 

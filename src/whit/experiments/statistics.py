@@ -24,7 +24,10 @@ _NO_SPREAD = 1e-9  # points: far below one image of any test split, far above wh
 
 @dataclass(frozen=True)
 class SampleStats:
-    """Percentages over seeds. `sd` and `interval` (of the mean) are None for a single seed."""
+    """Percentages over seeds. `sd` and `interval` (of the mean) are None for a single seed.
+
+    Student's t knows no bounds, so the interval is cut at 0 and 100 %.
+    """
 
     values: tuple[float, ...]
 
@@ -41,10 +44,10 @@ class SampleStats:
         if self.sd is None:
             return None
         half = t_critical(len(self.values) - 1) * self.sd / math.sqrt(len(self.values))
-        return self.mean - half, self.mean + half
+        return _clip(self.mean, half, 0.0, 100.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SignificanceTest:
     """`b` - `a` in percentage points of accuracy, with its 95 % interval where there is one.
 
@@ -96,6 +99,8 @@ class SignificanceTest:
             text += f", Holm-adjusted for {self.num_comparisons} comparisons "
             text += format_p(self.adjusted_p)
         return f"{text} ({self.method}): {self._conclusion()}"
+
+    __repr__ = __str__  # the same at a prompt as printed
 
     def _conclusion(self) -> str:
         if self.is_significant and self.interval is None:
@@ -217,7 +222,12 @@ def _t_test(
         counts = range(2, _MAX_SEEDS + 1)
         halves = ((k, t_critical(k - 1, 1 - alpha) * sd / math.sqrt(k)) for k in counts)
         seeds_needed = next((max(1, k - n) for k, h in halves if h < abs(difference)), None)
-    return _TTest(difference, (difference - half, difference + half), p_value, seeds_needed)
+    return _TTest(difference, _clip(difference, half, -100.0, 100.0), p_value, seeds_needed)
+
+
+def _clip(centre: float, half: float, low: float, high: float) -> tuple[float, float]:
+    """Return centre ± half, without what no accuracy or difference of accuracies can be."""
+    return max(centre - half, low), min(centre + half, high)
 
 
 def holm_adjust(p_values: Sequence[float]) -> list[float]:

@@ -112,13 +112,16 @@ class StudyCallback(ExperimentCallback[Sequence[StudyProgress]]):
 
 
 def plan_variants(
-    recipes: Sequence[Recipe], root: Path, model: nn.Module | None = None
+    recipes: Sequence[Recipe],
+    root: Path,
+    model: nn.Module | None = None,
+    over_budget: bool = False,
 ) -> tuple[StudyArm, ...]:
     """Name the recipes of a study. Raises InputError for duplicates, or an unwritable `root`.
 
     `model` takes the place of the recipes' own. Whether two models given in Python are the same
     cannot be known, so the folders of such a study are new ones. Raises BudgetInfeasible when one
-    of them can never meet its budget.
+    of them can never meet its budget, unless `over_budget`.
     """
     if model is not None:
         spec = in_memory_spec(model)
@@ -144,11 +147,10 @@ def plan_variants(
         except InputError as error:
             problems += error.problems
             continue
-        if plan.hard_violations:
-            violations += plan.violations
+        violations += plan.violations
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
-    if violations:
+    if violations and not over_budget:
         raise BudgetInfeasible(violations)
     names = [recipe.name for recipe in recipes]
     if model is not None:
@@ -174,6 +176,7 @@ def run_study(
     threads: int = 1,
     device: str = "cpu",
     allow_changes: bool = False,
+    over_budget: bool = False,
     command: Sequence[str] = (),
     callback: StudyCallback | None = None,
     signals: SignalHandler | None = None,
@@ -225,6 +228,7 @@ def run_study(
                 threads=threads,
                 device=device,
                 allow_changes=allow_changes,
+                over_budget=over_budget,
                 model_sha256=inputs[arm.name].get("model_sha256"),
                 teacher_sha256=inputs[arm.name].get("teacher_sha256"),
                 command=tuple(command),

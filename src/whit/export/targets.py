@@ -130,7 +130,8 @@ class HtmlTarget(Target):
         from whit.export.html.page import drawing_page
 
         description = f"{_describe(trained)} All computation runs in this page."
-        return ExportedModel(graph, drawing_page(graph_json(graph), description).encode())
+        network = graph_json(graph, trained.recipe.data.name)
+        return ExportedModel(graph, drawing_page(network, description).encode())
 
     def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
         from whit.export.ir.interpreter import run_logits

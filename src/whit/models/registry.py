@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,32 @@ def in_memory_spec(model: nn.Module) -> ModelSpec:
     return ModelSpec(name=f"{IN_MEMORY}{type(model).__name__}")
 
 
+def find_argument_problems(spec: ModelSpec) -> Sequence[str]:
+    """Return what is wrong with the name and arguments of a built-in model; builds nothing."""
+    if is_model_path(spec.name) or spec.is_in_memory:
+        return ()
+    try:
+        _entry_and_config(spec)
+    except ModelError as error:
+        return error.problems
+    return ()
+
+
+def _entry_and_config(spec: ModelSpec) -> tuple[ModelEntry, BaseModel]:
+    entry = MODELS.get(spec.name)
+    if entry is None:
+        raise ModelError(
+            f"model.name = {spec.name!r}: no such model.{did_you_mean(spec.name, MODELS)} "
+            f"Built-in: {', '.join(MODELS)}; or your own as path/file.py:Class."
+        )
+    try:
+        return entry, entry.config.model_validate(spec.arguments)
+    except ValidationError as error:
+        keys = ["name", *entry.config.model_fields]
+        problems = describe_errors(error, parent=["model"], allowed_keys=lambda path: keys)
+        raise ModelError(problems) from None
+
+
 def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
     """Build a model with fresh weights from torch's global generator.
 
@@ -67,18 +93,7 @@ def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
             f"model.name = {spec.name!r}: this model was passed in Python, so no recipe can build "
             "it; pass it again as model=..., or put its class in a file and use file.py:Class."
         )
-    entry = MODELS.get(spec.name)
-    if entry is None:
-        raise ModelError(
-            f"model.name = {spec.name!r}: no such model.{did_you_mean(spec.name, MODELS)} "
-            f"Built-in: {', '.join(MODELS)}; or your own as path/file.py:Class."
-        )
-    try:
-        config = entry.config.model_validate(spec.arguments)
-    except ValidationError as error:
-        keys = ["name", *entry.config.model_fields]
-        problems = describe_errors(error, parent=["model"], allowed_keys=lambda path: keys)
-        raise ModelError(problems) from None
+    entry, config = _entry_and_config(spec)
     try:
         with torch.device("meta"):  # shapes without numbers
             count = sum(p.numel() for p in entry.build(config, channels, classes).parameters())

@@ -30,6 +30,8 @@ Verdict = Literal["met", "missed", "pending"]
 _SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _LIMIT = re.compile(r"\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*")
 
+COUNTED_RULE = "every number counted"  # in every budget, pending where something is not counted
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -345,7 +347,7 @@ def check_judged_alone(metrics: Metrics) -> Iterator[Check]:
 def check_counted(metrics: Metrics) -> Iterator[Check]:
     """Check that every number that inference reads could be counted."""
     if metrics.unverified:
-        yield ("every number counted", "yes", "?", None), None
+        yield (COUNTED_RULE, "yes", "?", None), None
 
 
 @dataclass(frozen=True)

@@ -280,10 +280,15 @@ def _read_recipe_text(name_or_path: str | Path) -> tuple[str, str, Path]:
     name, path = str(name_or_path), Path(name_or_path)
     if name in builtin:
         return builtin[name], name, Path()
+    if not name:
+        raise RecipeError("The name of a recipe is empty. `whit recipes` lists the built-in ones.")
     try:
         if path.is_dir():
             if not (path / RECIPE_FILE).is_file():
-                raise RecipeError(f"{path}: this folder contains no {RECIPE_FILE}.")
+                raise RecipeError(
+                    f"{path}: this folder contains no {RECIPE_FILE}, as a run folder does. Give a "
+                    "built-in recipe, a .toml file or a run folder."
+                )
             path /= RECIPE_FILE
         return read_text(path, "not a recipe"), str(path), path.parent
     except FileNotFoundError:
@@ -315,7 +320,7 @@ def _validate(tables: Mapping[str, Any], source: str, problems: list[str]) -> Re
         found = describe_errors(error, source, allowed_keys=lambda path: list_keys(path, tables))
         problems = [*problems, *found]
     if problems:
-        raise RecipeError(problems)
+        raise RecipeError(problems, tables.get("model"))
     return recipe
 
 

@@ -12,6 +12,7 @@ from whit.reports import study_facts
 from whit.reports.document import Document
 from whit.reports.renderers.html import render_html
 from whit.reports.renderers.markdown import Markdown
+from whit.reports.report_path import ReportPath
 from whit.reports.run_facts import collect_run_facts
 from whit.reports.run_report import run_document
 from whit.reports.study_facts import collect_study_facts
@@ -48,7 +49,7 @@ def write_report(
     markdown: bool = False,
     model: nn.Module | None = None,
     on_stage: OnStage = ignore_stage,
-) -> Path:
+) -> ReportPath:
     """Write the report of a run, a study or several studies; return the file.
 
     By default it is `report.html`, or `report.md` with the folder `report`, in the target; no
@@ -57,8 +58,11 @@ def write_report(
     contains none, or for a path that cannot be written, RunFailed when the disk is full.
     """
     require_extra("report", "matplotlib")
-    file = out if out is not None else target / ("report.md" if markdown else "report.html")
-    problems = [*_target_problems(target), *_path_problems(file, markdown)]
+    default = target / ("report.md" if markdown else "report.html")
+    file = ReportPath(default if out is None else out)
+    problems = _target_problems(target)
+    if out is not None or not problems:
+        problems += _path_problems(file, markdown)
     if problems:
         raise InputError(problems)
     document = build_document(target, model, on_stage)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from whit.recipes.budget import Budget, Metrics, Verdict, Violation
+from whit.recipes.budget import COUNTED_RULE, Budget, Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
 from whit.system.display.html_tables import (
     html_block,
@@ -17,7 +17,7 @@ from whit.system.display.html_tables import (
     html_table,
     html_text,
 )
-from whit.system.display.line_plot import Series, line_plot
+from whit.system.display.line_plot import PERCENT, UNBOUNDED, Series, line_plot
 from whit.system.display.records import Records
 from whit.system.numbers import floor_percent, json_number, percent
 from whit.system.text_tables import align_columns, wrap
@@ -212,13 +212,14 @@ def history_plots(history: Records) -> str:
     if len(history) < 2:
         return ""
     plots = []
-    for measure, label in (("loss", "loss"), ("accuracy", "accuracy, %")):
+    measures = (("loss", "loss", UNBOUNDED), ("accuracy", "accuracy, %", PERCENT))
+    for measure, label, bounds in measures:
         keys = [key for key in history[0] if key.endswith(f"_{measure}")]
         series = [
             Series(key.removesuffix(f"_{measure}"), [(row["epoch"], row[key]) for row in history])
             for key in keys
         ]
-        plots.append(line_plot(series, "epoch", label))
+        plots.append(line_plot(series, "epoch", label, bounds))
     return html_columns(*plots)
 
 
@@ -229,10 +230,18 @@ def pending_reason(recipe: Recipe) -> str:
 
 def _verdict_sentence(budget: Budget, metrics: Metrics, pending: str) -> str:
     verdict = budget.verdict(metrics)
-    reasons = [pending] if metrics.correct is None else []
-    reasons += [_NOT_COUNTED] if metrics.unverified else []
-    explained = f" ({'; '.join(reasons)})" if verdict == "pending" and reasons else ""
-    return f"Verdict: {verdict}{explained}."
+    if verdict != "pending":
+        return f"Verdict: {verdict}."
+    unknown = [rule for rule, _, _, passes in budget.rows(metrics) if passes is None]
+    known_reasons = {
+        "accuracy": pending,
+        "epochs": "planned epochs unknown",
+        COUNTED_RULE: _NOT_COUNTED,
+    }
+    reasons = [reason for rule, reason in known_reasons.items() if rule in unknown]
+    if others := [rule for rule in unknown if rule not in known_reasons]:
+        reasons.append(f"unknown: {', '.join(others)}")
+    return f"Verdict: pending ({'; '.join(reasons)})."
 
 
 def verdict_html(budget: Budget, metrics: Metrics, pending: str = _NOT_TRAINED) -> str:

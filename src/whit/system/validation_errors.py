@@ -72,7 +72,10 @@ def describe_errors(
     shown by index, and values are not shown.
     """
     problems = []
-    for item in error.errors():
+    errors = error.errors()
+    for item in errors:
+        if item["type"] == "too_short" and _has_invalid_item(item["loc"], errors):
+            continue  # pydantic does not count items that are invalid
         kind, message = item["type"], _phrase(item)
         steps = [*parent, *item["loc"]]
         path = [str(step) for step in steps if is_stored or isinstance(step, str)]
@@ -94,6 +97,10 @@ def describe_errors(
             path[-1] += f" = {_shorten(_toml(item['input']))}"
         problems.append(": ".join(part for part in (source, ".".join(path), message) if part) + ".")
     return problems
+
+
+def _has_invalid_item(path: tuple[Any, ...], errors: Sequence[Any]) -> bool:
+    return any(len(e["loc"]) > len(path) and e["loc"][: len(path)] == path for e in errors)
 
 
 def _phrase(item: Any) -> str:

@@ -14,7 +14,7 @@ from whit.data.datasets import probe_dataset
 from whit.errors import InputError, ModelError
 from whit.models.build import build_initialized_model
 from whit.models.registry import in_memory_spec
-from whit.recipes.budget import Metrics, Verdict, Violation
+from whit.recipes.budget import BudgetInfeasible, Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
 from whit.runs.result import (
     budget_json,
@@ -63,12 +63,13 @@ class Plan:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
+        """The rules that no training can keep: those on the network, and on the epochs."""
         return self.recipe.budget.to_budget().violations(self.metrics)
 
-    @property
-    def hard_violations(self) -> tuple[Violation, ...]:
-        """The violations that no training can fix: parameters and layers."""
-        return tuple(violation for violation in self.violations if violation.rule != "epochs")
+    def check_feasible(self) -> None:
+        """Raise BudgetInfeasible, with all violations, when the run can never meet its budget."""
+        if self.violations:
+            raise BudgetInfeasible(self.violations)
 
     @property
     def verdict(self) -> Verdict:

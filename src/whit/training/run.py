@@ -18,7 +18,6 @@ from whit import errors
 from whit.data.splits import Dataset, Split
 from whit.models.tta import with_tta
 from whit.models.weights import save_weights
-from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.model_ref import reject_code_in_run
 from whit.recipes.recipe import Recipe
 from whit.runs import layout
@@ -49,18 +48,19 @@ def train_run(
     out: Path | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    over_budget: bool = False,
     callback: RunCallback | None = None,
     on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
 ) -> RunResult:
     """Train the recipe of a plan, judge the result, and write a run folder.
 
     `model` is trained in place of the recipe's. Without `threads`, one for each core that is
-    free. Raises BudgetInfeasible before any data is read when the model can never meet its budget;
-    InputError and its subclasses before anything is written; Interrupted after saving; RunFailed
-    when the run itself fails.
+    free. Raises BudgetInfeasible before any data is read when the run can never meet its budget,
+    unless `over_budget`; InputError and its subclasses before anything is written; Interrupted
+    after saving; RunFailed when the run itself fails.
     """
-    if plan.hard_violations:
-        raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
+    if not over_budget:
+        plan.check_feasible()
     torch_device = resolve_device(device)
     choice = ThreadChoice(threads)  # measures the machine's load while the data is loaded
     setup = setup_run(plan, model, seed, torch_device)

@@ -1,3 +1,3 @@
 """A finished run loaded again: recomputed, compared, its errors analyzed."""
 
-__all__ = ["error_analysis", "provenance", "restore", "verify"]
+__all__ = ["audit_batch", "error_analysis", "provenance", "restore", "verify"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,12 +20,12 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError, did_you_mean
 from whit.models.build import build_initialized_model, load_model
+from whit.models.model_target import load_target
 from whit.models.tta import with_tta
 from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import is_model_path, reject_code_in_run
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
-from whit.recipes.recipe_tables import ModelSpec
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
@@ -121,55 +121,68 @@ def audit(
     recipe: Recipe | None = None,
     model: nn.Module | None = None,
     on_stage: OnStage = ignore_stage,
+    changes: Sequence[str] = (),
 ) -> AuditResult:
     """Audit a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
     A model without a recipe is audited with data and budget of the default recipe. `model` is the
     network of a run folder or `.safetensors` that no recipe can build; the weights are loaded
-    into it. Raises InputError when the target is none of these.
+    into it. `changes` are `key=value` overrides of the recipe. Raises InputError when the target
+    is none of these.
     """
     if isinstance(target, nn.Module):
         return _audit_model(target, recipe, type(target).__name__)
     path = Path(target)
     if is_model_path(str(target)):
-        base = recipe or load_recipe(DEFAULT_RECIPE)
-        sizes = base.model.arguments if is_model_path(base.model.name) else {}
-        base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
-        image_shape, classes, _ = probe_dataset(base.data.name)
-        model = build_initialized_model(base, image_shape, classes)
-        return _audit_model(model, base, str(target), recipe)
+        return _audit_file(str(target), recipe, changes)
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(
                 f"{path}: a weights file does not contain its recipe: add --recipe RECIPE."
             )
-        return _audit_weights(path, recipe, model, on_stage=on_stage)[0]
+        return _audit_weights(path, recipe.with_overrides(changes), model, on_stage=on_stage)[0]
     if recipe is not None:
         raise InputError(f"{target}: has its own recipe: omit --recipe.")
     if os.path.isdir(path):
+        if changes:
+            raise InputError(f"{target}: has its own recipe, which is not changed: omit --set.")
         return audit_run(read_run(path), model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
             f"{did_you_mean(str(target), builtin_recipes())}"
         )
-    planned = make_plan(load_recipe(target))
+    planned = make_plan(load_target(target, None, changes))
     return AuditResult(planned.recipe, planned.audit, planned.metrics)
 
 
-def _audit_model(
-    model: nn.Module, recipe: Recipe | None, name: str, requested: Recipe | None = None
-) -> AuditResult:
+def _audit_file(target: str, recipe: Recipe | None, changes: Sequence[str]) -> AuditResult:
+    """Audit a user's model file, of which nothing but the model is read."""
+    base = recipe or load_recipe(DEFAULT_RECIPE)
+    loaded = load_target(target, base, changes)
+    name = loaded.model.name
+    image_shape, classes, _ = probe_dataset(loaded.data.name)
+    model = build_initialized_model(loaded, image_shape, classes)
+    result = _audit_model(model, loaded.model_copy(update={"name": base.name}), name)
+    notes = [] if recipe else [_default_note(base)]
+    notes.append(
+        f"only the model {name.rpartition(':')[2]} was read: for how many epochs, on what data and "
+        "with what result it is trained is unknown."
+    )
+    return replace(result, notes=(*notes, *result.notes))
+
+
+def _default_note(recipe: Recipe) -> str:
+    return f"budget and image shape are those of the recipe {recipe.name!r}."
+
+
+def _audit_model(model: nn.Module, recipe: Recipe | None, name: str) -> AuditResult:
     base = recipe or load_recipe(DEFAULT_RECIPE)
     image_shape, classes, _ = probe_dataset(base.data.name)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit, base.eval.forward_passes)
-    notes = (
-        []
-        if requested or recipe
-        else [f"budget and image shape are those of the recipe {base.name!r}."]
-    )
+    notes = [] if recipe else [_default_note(base)]
     if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))

@@ -142,10 +142,8 @@ class Application:
 
     async def _locate(self, request: Request) -> RunLocation:
         id = request.path_params["id"]
-        if not is_id(id):
-            raise HTTPException(404)
         location = self.index.lookup(id)
-        if location is None:
+        if location is None and is_id(id):
             await self.list_runs()  # it may be new
             location = self.index.lookup(id)
         if location is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 from http import HTTPStatus
 
@@ -41,5 +42,7 @@ def encode_error(status: int, message: str, accept: str) -> tuple[bytes, str]:
     if "text/html" not in accept.lower():
         return json.dumps({"error": message}).encode(), "application/json; charset=utf-8"
     title = f"{status} {HTTPStatus(status).phrase}"
-    sentence = escape(message[:1].upper() + message[1:])
+    if message.split(" ", 1)[0].isalpha():  # a path keeps its case
+        message = message[:1].upper() + message[1:]
+    sentence = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(message))
     return _PAGE.format(title=title, message=sentence).encode(), "text/html; charset=utf-8"

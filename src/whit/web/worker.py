@@ -34,7 +34,7 @@ def build_network(run: RunRecord) -> str:
     from whit.export.html.graph_json import graph_json
     from whit.export.ir.build import build_graph
 
-    return json.dumps(graph_json(build_graph(_load_network(run))))
+    return json.dumps(graph_json(build_graph(_load_network(run)), run.recipe.data.name))
 
 
 def build_errors(run: RunRecord) -> str:

@@ -50,6 +50,7 @@ class InProcessExecutor:
                 out=Path(job.folder),
                 device=job.device,
                 threads=job.threads or None,
+                over_budget=job.over_budget,
                 callback=_JobCallback(job, on_progress),
             )
         except Interrupted:

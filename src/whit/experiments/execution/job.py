@@ -22,6 +22,7 @@ class Job:
     threads: int = 1
     device: str = "cpu"
     allow_changes: bool = False
+    over_budget: bool = False  # is trained although it can never meet its budget
     # (epoch, percent): a run whose val accuracy is lower after that epoch is pruned.
     pruning_thresholds: tuple[tuple[int, float], ...] = ()
     model_sha256: str | None = None  # of a user's own model, as the driver has it

@@ -46,6 +46,7 @@ def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
                 out=folder,
                 device=job.device,
                 threads=job.threads,
+                over_budget=job.over_budget,
                 callback=callback,
             )
     except WhitError as error:

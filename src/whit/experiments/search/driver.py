@@ -193,8 +193,7 @@ class SearchDriver:
                 recipe = self.space.build_recipe(changes)
                 recipe = recipe.with_overrides([f"name={self.space.name}-{trial.number:04d}"])
                 plan = make_plan(self.space.for_validation(recipe))
-                if plan.hard_violations:
-                    raise BudgetInfeasible(plan.violations)
+                plan.check_feasible()
             except (InputError, BudgetInfeasible) as error:
                 self.storage.reject(trial)
                 self.search.infeasible += 1

@@ -8,8 +8,11 @@ from typing import Any
 from whit.export.ir.graph import Graph
 
 
-def graph_json(graph: Graph) -> dict[str, Any]:
-    """Return a graph as JSON; `weights` holds all constants as little-endian float32 in base64."""
+def graph_json(graph: Graph, data: str = "") -> dict[str, Any]:
+    """Return a graph as JSON; `weights` holds all constants as little-endian float32 in base64.
+
+    `data` is the name of the data set, from which the page tells digits from other images.
+    """
     positions: dict[str, dict[str, Any]] = {}
     content = bytearray()
     for name, tensor in graph.constants.items():
@@ -22,6 +25,7 @@ def graph_json(graph: Graph) -> dict[str, Any]:
     ]
     return {
         "name": graph.name,
+        "data": data,
         "image_shape": list(graph.image_shape),
         "classes": list(graph.classes),
         "shifts": [list(shift) for shift in graph.shifts],

@@ -30,8 +30,9 @@ from torch import nn
 
 from whit.errors import SourceError, did_you_mean
 from whit.models.user_code import factory
+from whit.models.user_code.discovery import find_only_model
 from whit.models.user_code.notebook import Notebook
-from whit.models.user_code.scopes import analyze_statement, list_classes, unknown_name_error
+from whit.models.user_code.scopes import analyze_statement, unknown_name_error
 from whit.models.user_code.sibling_imports import sibling_imports
 from whit.models.user_code.slicing import slice_notebook
 from whit.models.user_code.source import Source, describe_syntax_error, parse, read_python
@@ -42,7 +43,8 @@ from whit.recipes.model_ref import SUFFIXES, is_model_path
 def read_source(target: str) -> Source:
     """Return the code that `target` names; runs none of it.
 
-    Raises SourceError: no such file, not readable, not UTF-8, no class named, a syntax error, no
+    The class may be omitted where the file has one model. Raises SourceError: no such file, not
+    readable, not UTF-8, no class named although it has none or several, a syntax error, no
     such class, or (in a notebook) a name that the class uses but no cell defines.
     """
     path, name = _parse_target(target)
@@ -57,6 +59,13 @@ def read_source(target: str) -> Source:
         return Source(path, name, text)
     except RecursionError as error:
         raise SourceError(f"{path}: its code is nested too deeply.") from error
+
+
+def resolve_target(target: str) -> str:
+    """Return `path:Class` for a target whose class may be omitted. Raises as `read_source`."""
+    source = read_source(target)
+    named = target.endswith(f":{source.name}")
+    return target if named else f"{target.removesuffix(':')}:{source.name}"
 
 
 def user_model_sha256(name: str) -> str | None:
@@ -78,10 +87,9 @@ def _parse_target(target: str) -> tuple[Path, str]:
         problems.append(
             f"{path}: the file of a model must end in .py or .ipynb, not in {path.suffix!r}."
         )
-    if not name:
-        classes = "" if problems else _list_classes_in(path)
-        problems.append(f"{path} names a file without a class: write '{path}:Class'.{classes}")
-    elif not name.isidentifier():
+    if not name and not problems:
+        name = find_only_model(path)
+    elif name and not name.isidentifier():
         problems.append(f"{target}: {name!r} is not the name of a class at the top of the file.")
     if problems:
         raise SourceError(problems)
@@ -98,17 +106,6 @@ def _describe_missing_file(path: Path) -> str:
     except (OSError, ValueError):  # no such folder, or an invalid file name
         names = []
     return f"{path}: no such file.{did_you_mean(path.name, names)}"
-
-
-def _list_classes_in(path: Path) -> str:
-    """Return a sentence with the classes in a file, or an empty string where it cannot be read."""
-    try:
-        if path.suffix.lower() == ".ipynb":
-            return list_classes(Notebook.read(path).statements)
-        tree = parse(read_python(path), path)
-        return list_classes(analyze_statement(node) for node in tree.body)
-    except (SourceError, RecursionError):
-        return ""
 
 
 def load_model_class(target: str | Source) -> factory.ModelFactory:

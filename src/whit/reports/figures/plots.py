@@ -82,7 +82,7 @@ def draw_curves(log: Sequence[EpochRecord], recipe: Recipe) -> bytes:
         lr.plot(epochs, [record.lr for record in log], color=BLACK, marker="o", linestyle="",
                 markersize=4, label="last step of each epoch")  # fmt: skip
         loss.set(ylabel="loss, nats", ylim=(0, None))
-        accuracy.set(ylabel="accuracy, %")
+        _label_accuracy(accuracy)
         lr.set_xlabel("epoch")
         lr.locator_params(axis="x", integer=True)
         _add_legend(figure, (loss, lr))
@@ -108,8 +108,8 @@ def draw_reliability(calibration: Calibration) -> bytes:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.3))
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
         upper.plot([b.confidence for b in bins], [b.accuracy for b in bins], color=BLUE, marker="o",
-                   markersize=5, label="this network")  # fmt: skip
-        upper.set(ylabel="accuracy", ylim=(-0.02, 1.04), xlim=(0, 1.02))
+                   markersize=5, label="this network", clip_on=False)  # fmt: skip
+        upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1))
         _add_legend(figure, (upper,))
         centres = [(b.low + b.high) / 2 for b in bins]
         counts = [b.count for b in bins]
@@ -133,6 +133,7 @@ def draw_seed_spread(groups: Sequence[SeedGroup], min_accuracy: float | None) ->
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
+        axes.margins(x=0.08)
         for row, group in enumerate(groups):
             _draw_seed_row(axes, -row, group)
         if min_accuracy is not None:
@@ -143,6 +144,8 @@ def draw_seed_spread(groups: Sequence[SeedGroup], min_accuracy: float | None) ->
         axes.set_ylim(-len(groups) + 0.4, 0.75)
         axes.locator_params(axis="x", nbins=6)
         axes.ticklabel_format(axis="x", useOffset=False)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, 0.0), min(high, 100.0))
         _add_legend(figure, (axes,))
 
     return render_svg(draw, 1.7 + 0.6 * len(groups))
@@ -167,7 +170,8 @@ def draw_seed_curves(group: SeedGroup) -> bytes:
         is_final = all(len(_evaluations(run.log, group.split)) < 2 for run in group.runs)
         title = f"lines: training; diamonds: {group.split}" if is_final else f"on {group.split}"
         loss.set(ylabel="training loss, nats", ylim=(0, None))
-        accuracy.set(ylabel="accuracy, %", title=title)
+        _label_accuracy(accuracy)
+        accuracy.set(title=title)
         accuracy.title.set_fontsize(9)
         plot_schedule(lr, group.runs[0].recipe)
         lr.set_xlabel("epoch")
@@ -183,19 +187,26 @@ def _draw_seed_row(axes: Axes, y: float, group: SeedGroup) -> None:
         count = len(list(same))
         step = min(0.12, 0.5 / count)
         axes.plot([value] * count, [y + step * i for i in range(count)], "o", color=BLUE,
-                  markersize=6, markerfacecolor=SKY, label="one seed")  # fmt: skip
+                  markersize=6, markerfacecolor=SKY, label="one seed", clip_on=False)  # fmt: skip
     if sample.interval:
         low, high = sample.interval
         axes.plot([low, high], [y - 0.2] * 2, color=BLACK, linewidth=3,
                   label="95 % confidence interval")  # fmt: skip
-    axes.plot(sample.mean, y - 0.2, "D", color=BLACK, markersize=6, label="mean")
+    axes.plot(sample.mean, y - 0.2, "D", color=BLACK, markersize=6, label="mean", clip_on=False)
 
 
 def _plot_accuracy(
     axes: Axes, counts: Sequence[tuple[int, EpochRecord | Evaluation]], **style: Any
 ) -> None:
     percents = [100 * count.correct / count.total for _, count in counts]
-    axes.plot([epoch for epoch, _ in counts], percents, **style)
+    # A marker at 100 % lies on the edge of the axes and is drawn as a whole.
+    axes.plot([epoch for epoch, _ in counts], percents, clip_on=False, **style)
+
+
+def _label_accuracy(axes: Axes) -> None:
+    """Label the axis, which reaches neither below 0 nor above 100 %."""
+    low, high = axes.get_ylim()
+    axes.set(ylabel="accuracy, %", ylim=(max(low, 0.0), min(high, 100.0)))
 
 
 def _evaluations(log: Sequence[EpochRecord], split: str) -> list[tuple[int, Evaluation]]:

@@ -19,6 +19,10 @@ _MAX_DOTS = 40  # a line of more points is drawn without dots
 _ROW = 22  # height of a row of dots
 _CHARACTER = 6.4  # width of a character of 11 pixels, about
 
+Bounds = tuple[float, float]  # what an axis does not reach beyond
+UNBOUNDED = (-math.inf, math.inf)
+PERCENT = (0.0, 100.0)
+
 
 @dataclass(frozen=True)
 class Series:
@@ -28,8 +32,13 @@ class Series:
     points: Sequence[tuple[float, float | None]]
 
 
-def line_plot(series: Sequence[Series], x_label: str, y_label: str) -> str:
-    """Return a plot of lines with axes and a legend; nothing where no series has a point."""
+def line_plot(
+    series: Sequence[Series], x_label: str, y_label: str, bounds: Bounds = UNBOUNDED
+) -> str:
+    """Return a plot of lines with axes and a legend; nothing where no series has a point.
+
+    The y axis does not reach beyond `bounds`.
+    """
     known = [
         (x, y) for line in series for x, y in line.points if y is not None and math.isfinite(y)
     ]
@@ -39,7 +48,7 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str) -> str:
     x_ticks = ticks(x_low, x_high, 6)
     if all(x == round(x) for x, _ in known):
         x_ticks = [x for x in x_ticks if x == round(x)]  # there is no epoch 1.5
-    y_ticks = ticks(min(y for _, y in known), max(y for _, y in known), 5)
+    y_ticks = ticks(min(y for _, y in known), max(y for _, y in known), 5, bounds)
     if x_low == x_high:
         x_low, x_high = x_low - 0.5, x_high + 0.5
     y_low, y_high = y_ticks[0], y_ticks[-1]
@@ -71,12 +80,17 @@ def line_plot(series: Sequence[Series], x_label: str, y_label: str) -> str:
     return _svg(_WIDTH, _HEIGHT, y_label, parts) + _legend(series, y_label)
 
 
-def dot_plot(rows: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
-    """Return values as dots, a row for each name, with a mark at their mean."""
+def dot_plot(
+    rows: Sequence[tuple[str, Sequence[float]]], x_label: str, bounds: Bounds = UNBOUNDED
+) -> str:
+    """Return values as dots, a row for each name, with a mark at their mean.
+
+    The axis does not reach beyond `bounds`.
+    """
     values = [value for _, row in rows for value in row]
     if not values:
         return ""
-    x_ticks = ticks(min(values), max(values), 5)
+    x_ticks = ticks(min(values), max(values), 5, bounds)
     low, high = x_ticks[0], x_ticks[-1]
     # The end of a path tells it from others.
     names = [name if len(name) <= 24 else f"…{name[-23:]}" for name, _ in rows]
@@ -101,16 +115,19 @@ def dot_plot(rows: Sequence[tuple[str, Sequence[float]]], x_label: str) -> str:
     return _svg(width, bottom + 20, x_label, parts) + label
 
 
-def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return at least two round numbers, about `count`, from `low` or below to `high` or above."""
+def ticks(low: float, high: float, count: int, bounds: Bounds = UNBOUNDED) -> list[float]:
+    """Return at least two round numbers, about `count`, from `low` or below to `high` or above.
+
+    `low` and `high` lie within `bounds`, which are round numbers themselves; so do the ticks.
+    """
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # equal but for rounding
         margin = abs(low) / 100 or 0.5
-        low, high = low - margin, high + margin
+        low, high = max(low - margin, bounds[0]), min(high + margin, bounds[1])
     raw = (high - low) / max(count - 1, 1)
     power: float = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [step * i for i in range(first, last + 1)]
+    return [min(max(step * i, bounds[0]), bounds[1]) for i in range(first, last + 1)]
 
 
 def format_tick(value: float, among: Sequence[float]) -> str:

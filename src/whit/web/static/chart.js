@@ -55,6 +55,7 @@ function axis(low, high, from, to, label, count) {
     low -= padding;
     high += padding;
   }
+  if (label.includes("%")) high = Math.min(high, 100);  // no accuracy is larger
   const at = (value) => from + ((value - low) / (high - low)) * (to - from);
   return { at, label, ticks: ticksBetween(low, high, count) };
 }
@@ -106,7 +107,7 @@ export function scatter(points) {
   x.ticks = [1, 2, 5].flatMap((digit) => [1, 2, 3, 4, 5, 6, 7].map((power) => Math.log10(digit * 10 ** power)))
     .filter((tick) => tick >= Math.min(...logs) - 0.05 && tick <= Math.max(...logs) + 0.05);
   x.format = (tick) => Math.round(10 ** tick).toLocaleString("en");
-  if (!x.ticks.length) x.ticks = [logs[0]];
+  if (x.ticks.length < 2) x.ticks = [...new Set([Math.min(...logs), Math.max(...logs)])];
   const y = yAxis(floor === best ? best - 1 : floor, best, "test accuracy, %");
   const below = valid.length - inside.length;
   const svg = frame(

@@ -1,7 +1,7 @@
 // The drawing view: one sheet, and one or two networks that classify it.
 
 import { Network } from "./network.js";
-import { element, Panel } from "./panel.js";
+import { element, isDigits, Panel } from "./panel.js";
 import { Sheet, subjectOf } from "./sheet.js";
 import { fetchJson, runOptions } from "./store.js";
 
@@ -50,13 +50,29 @@ export class DrawView {
     }
   }
 
-  /** Choose the first of some runs whose network can be loaded. */
+  /** Choose the first of some runs that classifies digits, or else the first that can be loaded. */
   async chooseFirst(side, ids) {
-    if (!ids.length) await this.choose(side, "");
+    if (side.isSearching) return; // the list of runs has changed meanwhile
+    await this.choose(side, "");
+    if (!ids.length) return;
+    side.isSearching = true;
+    side.card.hidden = false;
+    side.message.textContent = "Loading the network…";
+    let found = "";
     for (const id of ids) {
-      const isLoaded = await this.choose(side, id);
-      if (isLoaded || side.id !== id) return; // or the user has chosen another one meanwhile
+      const network = await this.load(id).catch(() => null);
+      if (side.id) break; // the user has chosen one
+      if (network && (!found || isDigits(network))) found = id;
+      if (network && isDigits(network)) break;
     }
+    side.isSearching = false;
+    if (!side.id) await this.choose(side, found || ids[0]);
+  }
+
+  /** Return a run's network, fetched once. */
+  async load(id) {
+    if (!this.networks.has(id)) this.networks.set(id, new Network(await fetchJson(`/api/runs/${id}/network`)));
+    return this.networks.get(id);
   }
 
   /** Let a run's network classify the sheet, on one side; return whether it could be loaded. */
@@ -70,15 +86,15 @@ export class DrawView {
     side.panel.use(null);
     if (!id) return false;
     try {
-      if (!this.networks.has(id)) this.networks.set(id, new Network(await fetchJson(`/api/runs/${id}/network`)));
+      const network = await this.load(id);
       if (side.id !== id) return false;
-      side.network = this.networks.get(id);
+      side.network = network;
       side.message.textContent = "";
       side.output.hidden = false;
       side.panel.use(side.network);
       if (side.index === 0) {
         this.sheet.use(side.network);
-        this.title.textContent = `Draw ${subjectOf(side.network.classes)}`;
+        this.title.textContent = `Draw ${subjectOf(side.network)}`;
       }
       this.classify(side);
       return true;

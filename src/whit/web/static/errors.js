@@ -55,7 +55,8 @@ export class ErrorsView {
       const analysis = await fetchJson(`/api/runs/${id}/errors`);
       if (this.id !== id) return;
       this.analysis = analysis;
-      this.isInk = readsHandwriting({ imageShape: analysis.shape, classes: analysis.classes });
+      const data = this.store.run(id)?.data;
+      this.isInk = readsHandwriting({ imageShape: analysis.shape, classes: analysis.classes, data });
       this.classSelect.replaceChildren(element("option", { value: "" }, "all"),
         ...analysis.classes.map((name, index) => element("option", { value: String(index) }, name)));
       this.draw();

@@ -244,7 +244,9 @@ export class RunsView {
       ...studies.filter(({ data }) => data === current).map((study) => (
         { kind: "study", name: study.name, params: study.params, accuracy: study.mean })),
     ]);
-    const legend = scatterLegend().filter(([, , kind]) => kind !== "published" || anchors.length);
+    const hasStudy = studies.some(({ data }) => data === current);
+    const shown = { run: true, study: hasStudy, published: anchors.length > 0 };
+    const legend = scatterLegend().filter(([, , kind]) => shown[kind]);
     this.scatter.replaceChildren(...(svg ? [
       element("figcaption", {}, `Test accuracy on ${current} after the last epoch${anchors.length ? ", with published results" : ""}.`), svg,
       element("ul", { class: "legend" }, ...legend.map(([mark, text]) => element("li", {}, mark, text))),

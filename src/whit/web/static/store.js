@@ -3,7 +3,8 @@
 import { element } from "./panel.js";
 
 const POLL_MS = 2000;
-const MAX_CANDIDATES = 4;
+const DIGITS = "mnist"; // the built-in data set
+const MAX_CANDIDATES = 6;
 
 /** Fetch JSON; an error response becomes an Error with the server's message. */
 export async function fetchJson(url) {
@@ -63,9 +64,15 @@ export class Store {
     return [...groups].sort(([, a], [, b]) => b.length - a.length);
   }
 
-  /** The runs to try at first: the most accurate of each data set, as the data of one may be missing. */
+  /**
+   * The runs to try at first: the most accurate one of each data set, digits first, as the data of
+   * a set may be missing; then the next ones, as the files of a run may be damaged.
+   */
   firstCandidates() {
-    return this.networksByData().slice(0, MAX_CANDIDATES).map(([, [best]]) => best.id);
+    const groups = this.networksByData().sort(([a], [b]) => (b === DIGITS) - (a === DIGITS));
+    const ranks = groups.flatMap(([, runs], group) => runs.map(({ id }, rank) => ({ id, rank, group })));
+    ranks.sort((a, b) => a.rank - b.rank || a.group - b.group);
+    return ranks.slice(0, MAX_CANDIDATES).map(({ id }) => id);
   }
 
   /** Whether a run's network can be loaded: finished, with weights, its code trusted. */

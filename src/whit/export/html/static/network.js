@@ -20,6 +20,7 @@ export class Network {
   /** `graph`: JSON made by whit.export.html.graph_json. */
   constructor(graph) {
     this.name = graph.name;
+    this.data = graph.data; // name of the data set
     this.classes = graph.classes;
     this.imageShape = graph.image_shape;
     this.operations = graph.operations;

@@ -7,6 +7,9 @@ const STEP = 2;
 const SLICE_MS = 8; // of work before the browser handles events again
 const UNSURE = 0.6; // a prediction of less confidence is called unsure,
 const CLOSE = 0.25; // and one with less distance from the second class
+// Data sets of digits by their names; those of other images may have numbers as classes, too.
+const DIGIT_DATA = /(mnist|digit|usps|svhn)[^/]*$/i;
+const OTHER_DATA = /(fashion|kmnist|k-mnist|kuzushiji|notmnist)[^/]*$/i;
 const LONGEST_CHARACTER = 2; // of the name of a class that is a digit or a letter
 
 /** Create an element with attributes and children, which are elements or text. */
@@ -21,8 +24,13 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 /** Whether a network reads handwritten characters: light ink on black, centred as in MNIST. */
-export const readsHandwriting = ({ imageShape: [channels], classes }) =>
-  channels === 1 && classes.every((name) => name.length <= LONGEST_CHARACTER);
+export const readsHandwriting = ({ imageShape: [channels], classes, data }) =>
+  channels === 1 && classes.every((name) => name.length <= LONGEST_CHARACTER) && !OTHER_DATA.test(data);
+
+/** Whether the classes are the ten digits, and not other classes that are numbered. */
+export const isDigits = ({ classes, data }) =>
+  classes.length === 10 && classes.every((name, index) => name === String(index))
+  && (!data || (DIGIT_DATA.test(data) && !OTHER_DATA.test(data)));
 
 /** Draw an image, 0..255, channel by channel and line by line; ink appears dark on white. */
 export function drawImage(canvas, pixels, [channels, rows, columns], isInk) {

@@ -2,14 +2,15 @@
 
 import { asItStands, centred, resampled } from "./digits.js";
 import { Pad } from "./pad.js";
-import { element, readsHandwriting } from "./panel.js";
+import { element, isDigits, readsHandwriting } from "./panel.js";
 import { readPicture } from "./picture.js";
 
 const FAINT = 40; // of 255: noise and shadows on a photographed sheet of paper, not ink
 
-/** What to draw, in a few words. */
-export function subjectOf(classes) {
-  if (classes.length === 10 && classes.every((name, index) => name === String(index))) return "a digit";
+/** What to draw for a network, in a few words. */
+export function subjectOf(network) {
+  if (isDigits(network)) return "a digit";
+  const { classes } = network;
   const names = classes.map((name) => (name.length > 20 ? `${name.slice(0, 19)}…` : name));
   return names.length > 8 ? `one of ${names.length} classes` : `one of: ${names.join(", ")}`;
 }
@@ -63,10 +64,10 @@ export class Sheet {
 
   /** Adapt the sheet to the images and classes of a network. */
   use(network) {
-    const isNew = !this.network || subjectOf(network.classes) !== subjectOf(this.network.classes);
+    const isNew = !this.network || subjectOf(network) !== subjectOf(this.network);
     this.network = network;
     const [, rows, columns] = network.imageShape;
-    this.canvas.setAttribute("aria-label", `Draw ${subjectOf(network.classes)}`);
+    this.canvas.setAttribute("aria-label", `Draw ${subjectOf(network)}`);
     this.centringText.textContent = readsHandwriting(network) ? "Centre and scale as in MNIST" : "Centre and scale";
     if (isNew) this.resetCentring();
     this.pad.resize(rows, columns);
