@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import ast
-import copy
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from whit.errors import SourceError
-from whit.models.user_code import source
-from whit.models.user_code.scopes import Statement, analyze_statement
-
-# Cell magics whose cell is still Python of the notebook itself. All others pass the cell to
-# another language, another process or a file.
-PYTHON_CELL_MAGICS = {"time", "timeit", "capture", "prun", "memit", "matplotlib", "wandb"}
-
-# What IPython defines in every notebook, without output here.
-PRELUDE = "def display(*shown, **options): pass\n\ndef get_ipython(): pass"
-
-MAGIC_LINE = re.compile(r"\s*[%!?]|.*\?\s*$|[\w., \t]+=\s*[%!]")
+from whit.errors import SourceError, did_you_mean
+from whit.models.user_code import ipython_syntax, source
+from whit.models.user_code.python_file import has_lazy_annotations
+from whit.models.user_code.slicing import DependencySlicer, StarNames
+from whit.models.user_code.statements import (
+    NameUse,
+    Statement,
+    split_statements,
+    unknown_name_error,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +49,120 @@ class Notebook:
     path: Path
     statements: list[Statement]
     unparsable: list[UnparsableCell]
+    written: dict[str, str]  # the files of its `%%writefile` cells
+    foreign: list[tuple[int, str]]  # cells of another language: number, text
+    code: str  # of all cells, as they are written
 
     @classmethod
     def read(cls, path: Path) -> Notebook:
-        statements = _split_statements(PRELUDE, 0, source.parse_quietly(PRELUDE))
-        unparsable, parsed = [], []
-        for number, cell in _read_code_cells(path):
-            text = _strip_magics(cell)
+        unparsable, parsed, foreign = [], [], []
+        written: dict[str, str] = {}
+        cells = _read_code_cells(path)
+        names = ipython_syntax.find_names(text for _, text in cells)
+        for number, cell in cells:
+            text = ipython_syntax.strip_cell(cell, names)
+            if isinstance(text, ipython_syntax.WrittenFile):
+                before = written.get(text.relative_path, "") if text.appends else ""
+                written[text.relative_path] = before + text.text
+                continue
+            if text is None:
+                foreign.append((number, cell))
+                continue
             try:
                 parsed.append((text, number, source.parse_quietly(text)))
             except SyntaxError as error:
                 unparsable.append(UnparsableCell(number, text, error))
         # A future import holds for every cell after it; here it is applied to all cells.
-        lazy = any(
-            isinstance(node, ast.ImportFrom)
-            and node.module == "__future__"
-            and "annotations" in [alias.name for alias in node.names]
-            for _, _, tree in parsed
-            for node in tree.body
-        )
+        lazy = has_lazy_annotations(tree for _, _, tree in parsed)
+        statements = []
         for text, number, tree in parsed:
-            statements += _split_statements(text, number, tree, lazy)
-        return cls(path, statements, unparsable)
+            statements += split_statements(text, number, tree, lazy)
+        code = "\n".join(text for _, text in cells)
+        return cls(path, statements, unparsable, written, foreign, code)
+
+    def slice(
+        self, name: str, star_names: StarNames, *, whole: bool = False
+    ) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """Return the statements that a class depends on as one text, and each line's (cell, line).
+
+        Raises SourceError: no such class, or names that no cell defines.
+        """
+        slicer = DependencySlicer(self.statements, star_names, is_notebook=True)
+        self._check_class(name, slicer.find_root(name))
+        if whole:
+            slicer.add_all()
+        else:
+            slicer.add(name)
+        if slicer.missing:
+            raise SourceError(self._describe_missing(name, slicer.missing))
+        return self._join(name, slicer.sort_statements())
+
+    def _check_class(self, name: str, root: int | None) -> None:
+        cell = 0 if root is None else self.statements[root].cell
+        for unparsable in self.unparsable:
+            if unparsable.number > cell and unparsable.defines(name):
+                raise SourceError(unparsable.describe(self.path))
+        if root is not None:
+            return
+        # A star import may provide it, but then it is not a class of the notebook.
+        definition = re.compile(rf"^\s*(?:class|def)\s+{name}\b", re.MULTILINE)
+        for number, text in self.foreign:
+            if definition.search(text):
+                magic = text.strip().split("\n")[0]
+                raise SourceError(
+                    f"{self.path}, cell {number}: {name!r} is defined in a cell that begins with "
+                    f"`{magic}`, which is not executed as Python of the notebook."
+                )
+        for path, text in self.written.items():
+            if definition.search(text):
+                module = path.removesuffix(".py").replace("/", ".")
+                raise SourceError(
+                    f"{self.path}: {name!r} is defined in {path}, which a cell writes, and no cell "
+                    f"imports it: add `from {module} import {name}` to the notebook."
+                )
+        raise unknown_name_error(self.path, name, self.statements)
+
+    def _describe_missing(self, name: str, missing: list[tuple[NameUse, Statement]]) -> list[str]:
+        """Return a sentence for each name; one for all names of a cell with a syntax error."""
+        first_uses = {use.root: (use, statement) for use, statement in reversed(missing)}
+        by_cell: dict[int, list[str]] = {}
+        problems = []
+        known = {name for statement in self.statements for name in statement.binds}
+        for root, (use, statement) in reversed(first_uses.items()):
+            cells = [i for i, cell in enumerate(self.unparsable) if cell.may_bind(root)]
+            if cells:
+                by_cell.setdefault(cells[-1], []).append(root)
+                continue
+            problems.append(
+                f"{self.path}, cell {statement.cell}, line {use.line}: {name} needs "
+                f"{root!r}, which no cell defines.{did_you_mean(root, known)}"
+            )
+        problems += [
+            f"{self.unparsable[index].describe(self.path)} ({name} needs "
+            f"{', '.join(map(repr, names))} from this cell)"
+            for index, names in by_cell.items()
+        ]
+        return problems
+
+    def _join(self, name: str, needed: list[Statement]) -> tuple[str, tuple[tuple[int, int], ...]]:
+        lines = [f"# From {self.path.name}: what {name} needs.", ""]
+        origins = [(0, 0), (0, 0)]
+        cell = main_line = 0
+        # `from __future__` must be the first statement, and changes how all others are compiled.
+        futures = [s for s in self.statements if s.dotted.startswith("__future__.")]
+        for statement in [*futures, *(s for s in needed if s not in futures)]:
+            if statement.cell != cell:
+                cell, main_line = statement.cell, 0
+                lines += ["", f"# cell {cell}"]
+                origins += [(cell, 0)] * (len(lines) - len(origins))
+            if statement.main_line and statement.main_line != main_line:
+                lines.append("if True:  # __name__ == '__main__'")
+                origins.append((cell, statement.main_line))
+            main_line = statement.main_line
+            for offset, line in enumerate(statement.text.split("\n")):
+                lines.append(line)
+                origins.append((cell, min(statement.line + offset, statement.last_line)))
+        return "\n".join([*lines, ""]), (*origins, origins[-1])
 
 
 def _read_code_cells(path: Path) -> list[tuple[int, str]]:
@@ -119,61 +207,3 @@ def _join_lines(lines: object) -> str:
     if not isinstance(text, str):
         raise TypeError(text)
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _strip_magics(text: str) -> str:
-    """Return a cell with each magic or shell line replaced by `pass`; line numbers do not change.
-
-    A magic is a line at which Python's parser fails and that looks like one. So a line `% b`
-    inside brackets, or `!` in a string, does not change.
-    """
-    lines = text.split("\n")
-    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
-    margin = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
-    lines = [line.removeprefix(margin) for line in lines]  # an indented cell, as IPython reads it
-    if lines[first].startswith("%%"):
-        words = lines[first][2:].split()
-        if not words or words[0] not in PYTHON_CELL_MAGICS:
-            return "\n".join(f"# {line}" for line in lines)
-        lines[first] = ""
-    for _ in range(len(lines)):
-        try:
-            source.parse_quietly("\n".join(lines))
-            break
-        except SyntaxError as error:
-            index = (error.lineno or 1) - 1
-            if index >= len(lines) or not MAGIC_LINE.match(lines[index]):
-                break  # another syntax error: reported if the class depends on the cell
-            line = lines[index]
-            indent = line[: len(line) - len(line.lstrip())]
-            lines[index] = f"{indent}pass  # {line.strip()}"
-            while line.rstrip().endswith("\\") and index + 1 < len(lines):
-                index += 1
-                line, lines[index] = lines[index], ""
-    return "\n".join(lines)
-
-
-def _split_statements(
-    text: str, cell: int, tree: ast.Module, lazy_annotations: bool = False
-) -> list[Statement]:
-    """Return a cell's statements, an import of several names as one for each name."""
-    lines = text.split("\n")
-    statements = []
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom) and len(node.names) > 1:
-            # A class that uses only torch must not require `import torch, torchvision`.
-            for alias in node.names:
-                single = ast.copy_location(copy.copy(node), alias)
-                single.names = [alias]
-                text = ast.unparse(single)
-                statements.append(analyze_statement(single, text, cell, lazy_annotations))
-            continue
-        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-        rows = lines[first - 1 : node.end_lineno]
-        # Cut off other statements on the same lines; columns are in bytes of UTF-8.
-        rows[-1] = rows[-1].encode()[: node.end_col_offset].decode()
-        start = node.lineno - first
-        rows[start] = rows[start].encode()[node.col_offset :].decode()
-        text = "\n".join(rows)
-        statements.append(analyze_statement(node, text, cell, lazy_annotations, first))
-    return statements

@@ -1,71 +1,90 @@
-"""Slice a notebook: the statements that one class depends on, in an order in which they run."""
+"""Slice a file or notebook: the statements that some of its names depend on, and their order."""
 
 from __future__ import annotations
 
 import builtins
+import re
 import sys
+from collections.abc import Callable, Iterable, Sequence, Set
 
-from whit.errors import SourceError, did_you_mean
-from whit.models.user_code.notebook import Notebook
-from whit.models.user_code.scopes import NameUse, Statement, unknown_name_error
+from whit.models.user_code.statements import NameUse, Statement
 
-# Names that every module has, or that Python provides inside a class.
-IMPLICIT_NAMES = {*dir(builtins), "__name__", "__file__", "__doc__", "__class__", "__builtins__"}
+# Names that every module has, that Python provides inside a class, or whit in place of IPython.
+IMPLICIT_NAMES = {
+    *(*dir(builtins), "__name__", "__file__", "__doc__", "__class__", "__builtins__"),
+    *("__package__", "__spec__", "__loader__", "__path__", "display", "get_ipython"),
+}
+_SEED_CALL = re.compile(r"\b\w*seed\w*\(")
+_RANDOM_USE = re.compile(r"rand|shuffle|choice|normal|permutation|sample|bernoulli|uniform")
 
-
-def slice_notebook(notebook: Notebook, name: str) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Return the statements that a class depends on as one text, and the (cell, line) of each line.
-
-    Raises SourceError: no such class, or names that no cell defines.
-    """
-    needed = DependencySlicer(notebook, name).sort_statements()
-    lines = [f"# From {notebook.path.name}: what {name} needs.", ""]
-    origins = [(0, 0), (0, 0)]
-    cell = 0
-    # `from __future__` must be the first statement, and changes how all others are compiled.
-    futures = [s for s in notebook.statements if s.dotted.startswith("__future__.")]
-    for statement in [*futures, *(s for s in needed if s not in futures)]:
-        if statement.cell != cell:
-            cell = statement.cell
-            lines += ["", f"# cell {cell}"] if cell else [""]
-            origins += [(cell, 0)] * (len(lines) - len(origins))
-        for offset, line in enumerate(statement.text.split("\n")):
-            lines.append(line)
-            origins.append((cell, min(statement.line + offset, statement.last_line)))
-    return "\n".join([*lines, ""]), (*origins, origins[-1])
+# Return the names that `from module import *` binds, None where they are not known.
+StarNames = Callable[[str], Set[str] | None]
 
 
 class DependencySlicer:
-    """Finds the statements that a class depends on, and an order in which they can run.
+    """Finds the statements that names depend on, and an order in which they can run.
 
     A name used when its statement runs (a base class, a default, an assignment's right side)
     refers to the latest definition above. A deferred use, inside a function, refers to the latest
-    definition above the statement that causes the call. If there is none above, the notebook was
-    run out of order: the nearest definition below is taken, and moved up.
+    definition above the statement that causes the call: the first that builds the class, or else
+    the class itself in a notebook, and the end of a file. If there is none above, the nearest
+    definition below is taken; in a notebook, which may have been run out of order, it is moved up.
+
+    `missing` has the uses of names that nothing defines, with the statement.
     """
 
-    def __init__(self, notebook: Notebook, name: str):
-        self.path = notebook.path
-        self.name = name
-        self.statements = notebook.statements
-        self.unparsable = notebook.unparsable
+    def __init__(
+        self, statements: Sequence[Statement], star_names: StarNames, *, is_notebook: bool
+    ):
+        self.statements = statements
+        self.is_notebook = is_notebook
         self.required: dict[int, set[int]] = {}  # statement -> those that must have run before it
         self.deferred: dict[int, set[int]] = {}  # statement -> those that its functions depend on
-        self.problems: list[str] = []
+        self.missing: list[tuple[NameUse, Statement]] = []
+        self._star_names = star_names
+        self._seen: set[tuple[int, int]] = set()
         self._providers: dict[str, list[int]] = {}
-        for index, statement in enumerate(self.statements):
-            for provided in statement.provides:
+        self._imported = {name for s in statements if s.is_import for name in s.binds}
+        self._defined = {name for s in statements for name in s.defines}
+        self._effects = self._find_effects()
+        for index, statement in enumerate(statements):
+            for provided in statement.binds.keys() | self._mutated_by(statement):
                 self._providers.setdefault(provided, []).append(index)
-        root = self._find_root()
-        mutations = self._find_mutations(root)
-        end = max([root, *mutations]) + 1  # the class is called after all that completes it
+
+    def add(self, name: str) -> bool:
+        """Add what a name depends on; return whether a statement binds it.
+
+        In a class's place, the last definition counts, or else the last statement that binds it.
+        """
+        root = self.find_root(name)
+        if root is None:
+            return False
+        end = self._find_end(name, root)
+        mutations = self._find_mutations(name, root)
+        end = max([end, root + 1, *(i + 1 for i in mutations)])
         self._follow([(index, end) for index in [root, *mutations]])
-        if self.problems:
-            raise SourceError(list(dict.fromkeys(self.problems)))
+        return True
+
+    def add_statements(self, indexes: Iterable[int]) -> None:
+        self._follow([(index, len(self.statements)) for index in indexes])
+
+    def add_all(self) -> None:
+        """Add every statement."""
+        self.required = {index: set() for index in range(len(self.statements))}
+        self.deferred = {index: set() for index in self.required}
+
+    def find_root(self, name: str) -> int | None:
+        defining = [i for i, s in enumerate(self.statements) if name in s.defines]
+        binding = [i for i, s in enumerate(self.statements) if name in s.binds]
+        certain = [i for i in binding if self.statements[i].binds[name]]
+        return (defining or certain or binding or [None])[-1]
 
     def sort_statements(self) -> list[Statement]:
-        """Return the statements top to bottom, except where one requires a later one."""
+        """Return the statements top to bottom, except where one of a notebook requires a later."""
+        self._add_seeds()
         pending = sorted(self.required)
+        if not self.is_notebook:
+            return [self.statements[index] for index in pending]
         ordered = []
         while pending:
             blocked = set(pending)
@@ -75,55 +94,103 @@ class DependencySlicer:
             ordered.append(self.statements[index])
         return ordered
 
-    def _prerequisites(self, index: int) -> set[int]:
-        """Return all that must have run before a statement can: what it uses and calls."""
-        prerequisites: set[int] = set()
-        pending = self.required[index]
-        while pending:
-            prerequisites |= pending
-            depended = {j for i in pending for j in self.required[i] | self.deferred[i]}
-            pending = depended - prerequisites
-        return prerequisites
+    def _find_effects(self) -> dict[str, set[str]]:
+        """Return the module's names that each function changes when it is called."""
+        effects: dict[str, set[str]] = {}
+        calls: dict[str, set[str]] = {}
+        for statement in self.statements:
+            for name in statement.defines:
+                effects[name] = statement.later_mutates | statement.declares_global
+                calls[name] = {use.root for use in statement.uses if use.deferred}
+        changed = True
+        while changed:
+            changed = False
+            for name, called in calls.items():
+                for other in called & effects.keys():
+                    if not effects[other] <= effects[name]:
+                        effects[name] |= effects[other]
+                        changed = True
+        return effects
 
-    def _find_root(self) -> int:
-        """Return the last definition of the class, or else the last statement that binds it."""
-        defining = [i for i, s in enumerate(self.statements) if self.name in s.defines]
-        binding = [i for i, s in enumerate(self.statements) if self.name in s.binds]
-        root = (defining or binding or [-1])[-1]
-        cell = self.statements[root].cell if root >= 0 else 0
-        for unparsable in self.unparsable:
-            if unparsable.number > cell and unparsable.defines(self.name):
-                raise SourceError(unparsable.describe(self.path))
-        if root < 0:
-            # A star import may provide it, but then it is not a class of the notebook.
-            cells = [s for s in self.statements if s.cell]
-            raise unknown_name_error(self.path, self.name, cells)
-        return root
+    def _mutated_by(self, statement: Statement) -> set[str]:
+        mutated = statement.mutates | (statement.method_calls - self._imported - self._defined)
+        for function in statement.calls & self._effects.keys():
+            mutated |= self._effects[function]
+        for name in list(mutated):
+            shared = {n: o for s in self.statements for n, o in s.shares.items()}
+            while name in shared and shared[name] not in mutated:
+                name = shared[name]
+                mutated.add(name)
+        return mutated
 
-    def _find_mutations(self, root: int) -> list[int]:
-        """Return the mutations of the class below its definition, like `Net.forward = forward`."""
+    def _find_end(self, name: str, root: int) -> int:
+        """Return the index of the statement that causes the functions of `name` to be called."""
+        if name not in self._defined:
+            return root + 1 if self.is_notebook else len(self.statements)
+        leading = {name}  # functions that call it
+        while True:
+            more = {
+                defined
+                for s in self.statements
+                for defined in s.defines
+                if defined not in leading and leading & {use.root for use in s.uses}
+            }
+            if not more:
+                break
+            leading |= more
+        for index in range(root + 1, len(self.statements)):
+            statement = self.statements[index]
+            if statement.calls & leading and not statement.defines:
+                return index
+        return root + 1 if self.is_notebook else len(self.statements)
+
+    def _find_mutations(self, name: str, root: int) -> list[int]:
+        """Return the mutations of the name below its definition, like `Net.forward = forward`."""
         following = range(root + 1, len(self.statements))
-        rebound = (i for i in following if self.name in self.statements[i].binds)
+        rebound = (i for i in following if name in self.statements[i].binds)
         end = next(rebound, len(self.statements))
-        return [i for i in following if i < end and self.name in self.statements[i].mutates]
+        return [i for i in self._providers.get(name, []) if root < i < end]
 
     def _follow(self, pending: list[tuple[int, int]]) -> None:
         """Add statements, each with the index at which it is called, and their dependencies."""
-        seen = set()
         while pending:
             index, called_at = pending.pop()
-            if (index, called_at) in seen:
+            if (index, called_at) in self._seen:
                 continue
-            seen.add((index, called_at))
+            self._seen.add((index, called_at))
             required = self.required.setdefault(index, set())
             deferred = self.deferred.setdefault(index, set())
-            for use in self.statements[index].uses:
-                if use.deferred and use.root in self.statements[index].binds:
+            statement = self.statements[index]
+            for use in [*statement.uses, *self._changed_by_calls(statement, index)]:
+                if use.deferred and use.root in statement.binds:
                     continue  # a function that calls itself, a class that names itself in super()
                 before = called_at if use.deferred else index
                 definitions = self._resolve(use, before, index)
                 (deferred if use.deferred else required).update(definitions)
                 pending += [(other, before) for other in definitions]
+            if statement.is_import:
+                paths = self._find_path_changes(statement, index)
+                required.update(paths)
+                pending += [(other, index) for other in paths]
+
+    def _changed_by_calls(self, statement: Statement, index: int) -> list[NameUse]:
+        """Return the earlier values that the statement changes through functions it calls."""
+        used = {use.root for use in statement.uses}
+        names = self._mutated_by(statement) - used - statement.binds.keys()
+        return [
+            NameUse(name, statement.line, False)
+            for name in sorted(names)
+            if any(i < index for i in self._providers.get(name, []))
+        ]
+
+    def _find_path_changes(self, statement: Statement, index: int) -> list[int]:
+        """Return the changes of `sys.path` above an import of what is not installed yet."""
+        module = statement.dotted or (statement.stars or [""])[0]
+        if module.partition(".")[0] in (*sys.stdlib_module_names, "torch"):
+            return []
+        return [
+            i for i in range(index) if re.search(r"\bsys\.path\.\w+\(", self.statements[i].text)
+        ]
 
     def _resolve(self, use: NameUse, before: int, user: int) -> set[int]:
         """Return the statements that give a name its value before statement `before` runs."""
@@ -141,13 +208,17 @@ class DependencySlicer:
         if name in IMPLICIT_NAMES:
             return set()
         if above:
-            return {above[-1]}  # bound in a loop only
+            return {above[-1]}  # bound in a loop only, or by a function that is called
         known, unknown = self._find_star_imports(name)
         if known or below:
             return {known[-1]} if known else {below[0]}
-        if not unknown and not any(name in s.declares_global for s in self.statements):
-            self._add_problem(use, user)
-        return set(unknown)
+        dynamic = self._find_dynamic(before)
+        is_set_later = any(name in s.declares_global for s in self.statements)
+        if use.optional:
+            return set()
+        if not (unknown or dynamic or is_set_later):
+            self.missing.append((use, self.statements[user]))
+        return {*unknown, *dynamic}
 
     def _find_imports(self, use: NameUse, imports: list[int]) -> set[int]:
         """Return the imports that a dotted name requires.
@@ -160,28 +231,55 @@ class DependencySlicer:
         return matching or {imports[-1]}
 
     def _find_star_imports(self, name: str) -> tuple[list[int], list[int]]:
-        """Return the star imports that bind a name, and those of modules not imported yet."""
-        stars = [(index, star) for index, s in enumerate(self.statements) for star in s.stars]
-        unknown = [index for index, star in stars if star not in sys.modules]
-        known = [i for i, star in stars if star in sys.modules and _exports(star, name)]
+        """Return the star imports that bind a name, and those of which the names are not known."""
+        known, unknown = [], []
+        for index, statement in enumerate(self.statements):
+            for star in statement.stars:
+                names = self._star_names(star)
+                if names is None:
+                    unknown.append(index)
+                elif name in names:
+                    known.append(index)
         return known, unknown
 
-    def _add_problem(self, use: NameUse, user: int) -> None:
-        statement = self.statements[user]
-        names = {name for s in self.statements for name in s.binds}
-        problem = (
-            f"{self.path}, cell {statement.cell}, line {use.line}: {self.name} needs "
-            f"{use.root!r}, which no cell defines.{did_you_mean(use.root, names)}"
-        )
-        candidates = [cell for cell in self.unparsable if cell.may_bind(use.root)]
-        hints = [
-            f" A cell that may define it is not valid Python: {c.describe(self.path)}"
-            for c in candidates
+    def _find_dynamic(self, before: int) -> list[int]:
+        """Return the statements that may bind any name, as `globals().update(config)` does."""
+        functions = {name for s in self.statements if any(s.is_dynamic) for name in s.defines}
+        return [
+            index
+            for index, s in enumerate(self.statements[:before])
+            if (False in s.is_dynamic and not s.defines) or s.calls & functions
         ]
-        self.problems.append("".join([problem, *hints]))
+
+    def _add_seeds(self) -> None:
+        """Add the seeds above random constants, so that they are the same each time."""
+        random = [
+            index
+            for index in self.required
+            if not self.statements[index].defines and not self.statements[index].is_import
+            and any(_RANDOM_USE.search(use.dotted) for use in self.statements[index].uses)
+        ]  # fmt: skip
+        for index in range(max(random, default=0)):
+            statement = self.statements[index]
+            is_call = not statement.defines and not statement.is_import and not statement.binds
+            if is_call and index not in self.required and _SEED_CALL.search(statement.text):
+                self._follow([(index, index)])
+
+    def _prerequisites(self, index: int) -> set[int]:
+        """Return all that must have run before a statement can: what it uses and calls."""
+        prerequisites: set[int] = set()
+        pending = self.required[index]
+        while pending:
+            prerequisites |= pending
+            depended = {j for i in pending for j in self.required[i] | self.deferred[i]}
+            pending = depended - prerequisites
+        return prerequisites
 
 
-def _exports(module: str, name: str) -> bool:
-    """Return whether a star import of a module that is already imported binds `name`."""
-    public = getattr(sys.modules[module], "__all__", None)
-    return hasattr(sys.modules[module], name) if public is None else name in public
+def loaded_star_names(module: str) -> Set[str] | None:
+    """Return the names of a star import of a module that is imported already, else None."""
+    loaded = sys.modules.get(module)
+    if loaded is None:
+        return None
+    public: Iterable[str] | None = getattr(loaded, "__all__", None)
+    return set(public) if public else {n for n in vars(loaded) if not n.startswith("_")}
