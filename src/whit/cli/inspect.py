@@ -55,10 +55,13 @@ def recipes(
 
 
 def plan(
-    recipe: options.RecipeName, set_: options.Overrides = None, as_json: options.AsJson = False
+    recipe: options.RecipeName,
+    set_: options.Overrides = None,
+    run_whole_file: options.RunWholeFile = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show layers, training steps and predicted verdict; reads no data."""
-    loaded = options.load_recipe_with_overrides(recipe, set_)
+    loaded = options.load_recipe_with_overrides(recipe, set_, run_whole_file)
     with stdout_to_stderr(as_json), report_stages():
         from whit.training.plan import make_plan
 
@@ -84,6 +87,8 @@ def audit(
         ),
     ] = None,
     set_: options.Overrides = None,
+    run_whole_file: options.RunWholeFile = False,
+    trust_model_files: options.TrustModelFiles = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Recompute everything from the weights; ignores stored results."""
@@ -93,7 +98,13 @@ def audit(
     from whit.verification.verify import audit
 
     with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
-        result = audit(target, loaded, on_stage=on_stage)
+        result = audit(
+            target,
+            loaded,
+            on_stage=on_stage,
+            run_whole_file=run_whole_file,
+            trust_model_files=trust_model_files,
+        )
     show({"target": target, **result.to_json()}, result.table, as_json)
     options.exit_with_verdict(result.verdict)
 

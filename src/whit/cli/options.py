@@ -50,6 +50,20 @@ Cluster = Annotated[
         metavar="ADDRESS", help="Run on the workers of a dask scheduler.  [default: this machine]"
     ),
 ]
+RunWholeFile = Annotated[
+    bool,
+    typer.Option(
+        "--run-whole-file",
+        help="Execute all of a model's file, not only what its class depends on.",
+    ),
+]
+TrustModelFiles = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model-files",
+        help="Execute a run's copy of the model's source where the file is missing or changed.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
@@ -57,9 +71,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and n
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
-def load_recipe_with_overrides(name: str, changes: list[str] | None) -> Recipe:
+def load_recipe_with_overrides(
+    name: str, changes: list[str] | None, run_whole_file: bool = False
+) -> Recipe:
     """Return the recipe with its `--set` changes. Raises RecipeError."""
-    return load_recipe(name).with_overrides(changes or [])
+    return load_recipe(name).with_overrides(whole_file_override(changes, run_whole_file))
+
+
+def whole_file_override(changes: list[str] | None, run_whole_file: bool) -> list[str]:
+    """Return the `--set` changes with that of `--run-whole-file`."""
+    return [*(changes or []), *(["model.run_whole_file=true"] if run_whole_file else [])]
 
 
 def parse_seed(text: str) -> int:

@@ -35,6 +35,7 @@ def train(
         ),
     ] = None,
     set_: options.Overrides = None,
+    run_whole_file: options.RunWholeFile = False,
     seed: Annotated[
         str | None,
         typer.Option(
@@ -65,6 +66,7 @@ def train(
         bool,
         typer.Option("--steal-lock", help="Take over a run still locked by another machine."),
     ] = False,
+    trust_model_files: options.TrustModelFiles = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -78,12 +80,16 @@ def train(
 
     def load_recipe() -> Recipe | None:
         if resume is None:
-            return options.load_recipe_with_overrides(recipe or DEFAULT_RECIPE, set_)
+            return options.load_recipe_with_overrides(
+                recipe or DEFAULT_RECIPE, set_, run_whole_file
+            )
         given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
+        given["--run-whole-file"] = run_whole_file
         _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit")
         return None
 
     only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}
+    only_resumed["--trust-model-files"] = trust_model_files
     loaded, run_seed, num_threads, _, _, _ = options.collect_errors(
         load_recipe,
         lambda: 0 if seed is None else options.parse_seed(seed),
@@ -107,6 +113,7 @@ def train(
                     threads=num_threads,
                     allow_changes=allow_changes,
                     steal_lock=steal_lock,
+                    trust_model_files=trust_model_files,
                     callback=callback,
                     on_second_signal=exit_immediately,
                 )

@@ -1,5 +1,6 @@
 """Load a model from a user's own Python file or notebook, and run as little of it as possible."""
 
 from whit.models.user_code.loader import build_user_model, read_source, user_model_sha256
+from whit.models.user_code.source import Source
 
-__all__ = ["build_user_model", "read_source", "user_model_sha256"]
+__all__ = ["Source", "build_user_model", "read_source", "user_model_sha256"]

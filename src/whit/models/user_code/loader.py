@@ -64,23 +64,35 @@ def _read_file(path: Path, name: str, run_whole_file: bool) -> Source:
     folder = path.absolute().parent
     finder = NeighbourFinder(folder, searched=search_paths(file.text, folder))
     finder.join_package(file.tree)
+    return slice_file(file, name, finder, run_whole_file)
+
+
+def slice_file(
+    file: PythonFile,
+    name: str,
+    finder: NeighbourFinder,
+    run_whole_file: bool,
+    is_copy: bool = False,
+) -> Source:
+    """Return the code of a class in a file. Raises SourceError: the file does not define it."""
     slicer = DependencySlicer(file.statements, finder.star_names, is_notebook=False)
-    stars = [index for index, s in enumerate(file.statements) if s.stars]
+    stars = [index for index, statement in enumerate(file.statements) if statement.stars]
     if not slicer.add(name):
         # The names that a star import binds may be known only once it has run.
         if not stars:
-            raise unknown_name_error(path, name, file.statements)
+            raise unknown_name_error(file.path, name, file.statements)
         slicer.add_statements(stars)
     text = file.text if run_whole_file else file.join(slicer.sort_statements())
     neighbours = finder.collect(text, whole=run_whole_file, requested=name)
     return Source(
-        path,
+        file.path,
         name,
         text,
         content=file.content,
         neighbours=neighbours,
         package=finder.package,
         run_whole_file=run_whole_file,
+        is_copy=is_copy,
     )
 
 

@@ -40,6 +40,7 @@ class NeighbourFinder:
     searched: Sequence[Path] = ()  # other folders, as of `sys.path.append("src")`
     package: str = ""  # of the file, for its relative imports
     aliases: dict[str, Path] = field(default_factory=dict)  # the top package -> its folder
+    known: Mapping[str, PythonFile] | None = None  # of a copy: all modules, and no others
     _files: dict[str, PythonFile | None] = field(default_factory=dict)
 
     def join_package(self, tree: ast.Module) -> None:
@@ -72,6 +73,8 @@ class NeighbourFinder:
 
     def find(self, module: str) -> PythonFile | None:
         """Return the file of a module, parsed; None if it is not a neighbour."""
+        if self.known is not None:
+            return self.known.get(module)
         if module not in self._files:
             self._files[module] = self._read(module)
         return self._files[module]
@@ -87,7 +90,9 @@ class NeighbourFinder:
 
     def _locate(self, module: str) -> tuple[Path, bool, str | None] | None:
         parts = module.split(".")
-        if not all(parts) or (is_taken(parts[0]) and parts[0] not in self.aliases):
+        if not all(part.isidentifier() for part in parts) or (
+            is_taken(parts[0]) and parts[0] not in self.aliases
+        ):
             return None
         stem = "/".join(parts)
         for relative in (f"{stem}.py", f"{stem}/__init__.py"):

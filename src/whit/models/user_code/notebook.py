@@ -9,12 +9,11 @@ from pathlib import Path
 
 from whit.errors import SourceError, did_you_mean
 from whit.models.user_code import ipython_syntax, source
-from whit.models.user_code.python_file import has_lazy_annotations
+from whit.models.user_code.python_file import has_lazy_annotations, split_statements
 from whit.models.user_code.slicing import DependencySlicer, StarNames
 from whit.models.user_code.statements import (
     NameUse,
     Statement,
-    split_statements,
     unknown_name_error,
 )
 

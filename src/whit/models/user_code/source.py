@@ -92,9 +92,8 @@ def read_bytes(path: Path) -> bytes:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def read_python(path: Path) -> str:
+def decode_python(path: Path, raw: bytes) -> str:
     """Return the text of a Python file, in UTF-8 or the encoding that its coding line declares."""
-    raw = read_bytes(path)
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
         return raw.decode(encoding)
