@@ -45,7 +45,29 @@ def analyze_statement(
     last_line = node.end_lineno or node.lineno
     statement = Statement(text, cell, line, last_line, is_import, dotted, main_line)
     ScopeAnalyzer(statement, lazy_annotations or sys.version_info >= (3, 14)).visit(node)
+    statement.may_bind.update(statement.binds.keys() - _definite_names([node]))
     return statement
+
+
+def _definite_names(body: Sequence[ast.stmt]) -> set[str]:
+    """Return the names that statements bind on every path through them."""
+    names: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.If):
+            names |= _definite_names(node.body) & _definite_names(node.orelse)
+        elif isinstance(node, ast.Try | ast.TryStar):
+            paths = [_definite_names([*node.body, *node.orelse])]
+            handlers = [h for h in node.handlers if not isinstance(h.body[-1], ast.Raise)]
+            paths += [_definite_names(handler.body) for handler in handlers]
+            names |= set.intersection(*paths) | _definite_names(node.finalbody)
+        elif isinstance(node, ast.With):
+            suppresses = any("suppress" in ast.unparse(item) for item in node.items)
+            names |= set() if suppresses else _definite_names(node.body)
+        elif not isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.Match):
+            analyzed = Statement("", 0, 0, 0, is_import=False, dotted="")
+            ScopeAnalyzer(analyzed, lazy_annotations=True).visit(node)
+            names |= analyzed.binds.keys()
+    return names
 
 
 @dataclass(slots=True)
@@ -103,6 +125,9 @@ class ScopeAnalyzer(ast.NodeVisitor):
             return
         if self._at_top:
             self.statement.mutates.add(name)
+            while isinstance(target, ast.Subscript):
+                target = target.value
+            self.statement.sets.add(ast.unparse(target))
         elif self._in_function and not any(name in scope.names for scope in self._scopes):
             self.statement.later_mutates.add(name)
 
@@ -146,7 +171,7 @@ class ScopeAnalyzer(ast.NodeVisitor):
         self.generic_visit(node)
         function = node.func
         if isinstance(function, ast.Attribute) and function.attr in MUTATORS:
-            self._mutate(function)
+            self._mutate(function.value)
         if not isinstance(function, ast.Name):
             return
         if function.id in {"setattr", "delattr"} and node.args:

@@ -161,7 +161,7 @@ class DependencySlicer:
             required = self.required.setdefault(index, set())
             deferred = self.deferred.setdefault(index, set())
             statement = self.statements[index]
-            for use in [*statement.uses, *self._changed_by_calls(statement, index)]:
+            for use in [*statement.uses, *self._kept_values(statement, index)]:
                 if use.deferred and use.root in statement.binds:
                     continue  # a function that calls itself, a class that names itself in super()
                 before = called_at if use.deferred else index
@@ -173,12 +173,12 @@ class DependencySlicer:
                 required.update(paths)
                 pending += [(other, index) for other in paths]
 
-    def _changed_by_calls(self, statement: Statement, index: int) -> list[NameUse]:
-        """Return the earlier values that the statement changes through functions it calls."""
-        used = {use.root for use in statement.uses}
-        names = self._mutated_by(statement) - used - statement.binds.keys()
+    def _kept_values(self, statement: Statement, index: int) -> list[NameUse]:
+        """Return the earlier values that it keeps in part, or changes through functions it calls."""
+        used = {use.root for use in statement.uses if not use.deferred}
+        names = (self._mutated_by(statement) - statement.binds.keys() | statement.may_bind) - used
         return [
-            NameUse(name, statement.line, False)
+            NameUse(name, statement.line, deferred=False, optional=True)
             for name in sorted(names)
             if any(i < index for i in self._providers.get(name, []))
         ]
@@ -201,8 +201,8 @@ class DependencySlicer:
         certain = [i for i in above if self.statements[i].binds.get(name, True)]
         bound = [i for i in certain if name in self.statements[i].binds]
         if bound and self.statements[bound[-1]].is_import:
-            # Settings such as `torch.backends.cudnn.benchmark = True` are not part of a model.
-            return self._find_imports(use, [i for i in bound if self.statements[i].is_import])
+            imports = self._find_imports(use, [i for i in bound if self.statements[i].is_import])
+            return imports | {i for i in certain if i > bound[-1] and self._sets(i, use)}
         if bound:
             return {certain[-1]}  # the binding, or the latest mutation of its value
         if name in IMPLICIT_NAMES:
@@ -229,6 +229,16 @@ class DependencySlicer:
         latest = {self.statements[i].dotted: i for i in imports}
         matching = {i for dotted, i in latest.items() if f"{use.dotted}.".startswith(f"{dotted}.")}
         return matching or {imports[-1]}
+
+    def _sets(self, index: int, use: NameUse) -> bool:
+        """Return whether a statement sets an attribute of a module that a use reads.
+
+        Settings such as `torch.backends.cudnn.benchmark = True` are not part of a model.
+        """
+        return any(
+            f"{use.dotted}.".startswith(f"{name}.") or f"{name}.".startswith(f"{use.dotted}.")
+            for name in self.statements[index].sets
+        )
 
     def _find_star_imports(self, name: str) -> tuple[list[int], list[int]]:
         """Return the star imports that bind a name, and those of which the names are not known."""

@@ -38,7 +38,9 @@ class Statement:
     dotted: str  # of `import a.b` and `from a import b`: the dotted name that it binds
     main_line: int = 0  # the line of `if __name__ == "__main__":` around it, 0 without
     binds: dict[str, bool] = field(default_factory=dict)  # name -> not only inside a loop
+    may_bind: set[str] = field(default_factory=set)  # those that may keep their earlier value
     mutates: set[str] = field(default_factory=set)  # `sizes` in `sizes.append(3)`, `sizes += [3]`
+    sets: set[str] = field(default_factory=set)  # `config.width` in `config.width = 3`
     method_calls: set[str] = field(default_factory=set)  # `parser` in a line `parser.add(...)`
     shares: dict[str, str] = field(default_factory=dict)  # `group = parser.add_group()`
     calls: set[str] = field(default_factory=set)  # functions that it calls when it runs

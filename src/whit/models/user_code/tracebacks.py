@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import linecache
+import re
+import sys
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 from whit.models.user_code.source import Source, describe_syntax_error, summarize_exception
@@ -35,6 +38,11 @@ def describe_failure(source: Source, action: str, error: BaseException) -> str:
             advice = "The file runs without command line arguments: give these options defaults."
         return f"{location}: {action} ended the program with exit code {error.code!r}{at}. {advice}"
     hint = ""
+    if isinstance(error, NameError) and error.name and (module := _find_missing_star(source)):
+        return (
+            f"{location}: {action} needs {error.name!r}{shown}. It may come from {module!r}, which "
+            "is neither installed nor beside the file."
+        )
     if isinstance(error, NameError | KeyError | AttributeError) and is_slice(source):
         hint = (
             " Only what the class depends on was executed: if that is too little, add "
@@ -50,6 +58,16 @@ def _find_innermost_user_line(source: Source, error: BaseException) -> tuple[str
         if location := user_location(source, filename, line):
             return location, linecache.getline(filename, line).strip()
     return str(source.path), ""
+
+
+def _find_missing_star(source: Source) -> str | None:
+    """Return a module of `from module import *` that is missing, if there is one."""
+    beside = {neighbour.module for neighbour in source.neighbours}
+    for module in re.findall(r"^\s*from\s+([\w.]+)\s+import\s+\*", source.text, re.MULTILINE):
+        top: str = module.partition(".")[0]
+        if module not in beside and top not in sys.modules and find_spec(top) is None:
+            return str(module)
+    return None
 
 
 def user_location(source: Source, filename: str, line: int) -> str:

@@ -228,7 +228,9 @@ def _find_importer() -> str:
     frame: types.FrameType | None = sys._getframe(2)
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not filename.startswith("<frozen importlib") and filename != importlib.__file__:
+        # `import_module` is part of the import, `importlib.util.find_spec` only asks.
+        is_import = filename.startswith("<frozen importlib._bootstrap")
+        if not is_import and filename not in (importlib.__file__, "<frozen importlib>"):
             return filename
         frame = frame.f_back
     return ""
