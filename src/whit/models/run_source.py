@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from whit.errors import SourceError
+from whit.errors import InputError, SourceError
 from whit.models.user_code import Source, read_source
 from whit.models.user_code.loader import slice_file
 from whit.models.user_code.neighbours import NeighbourFinder
@@ -70,6 +70,20 @@ def explain_copy(run: Path) -> str:
         f"A copy of the source that was trained is in {run / COPY_FILE}. It is executed only on "
         "request: read it, then add --trust-model-files (in Python: trust_model_files=True)."
     )
+
+
+def explain_misfit(
+    error: InputError, run: Path, environment: Mapping[str, Any], source: Source | None
+) -> InputError:
+    """Return the error of weights that do not fit, with its cause if the source has changed."""
+    recorded = environment.get("model_sha256")
+    if source is None or recorded in (None, source.sha256):
+        return error
+    problem = (
+        f"{source.target} has changed since the run, and the weights do not fit it any more "
+        f"({error.problems[0].rstrip('.')})."
+    )
+    return InputError([problem, *([explain_copy(run)] if has_copy(run, environment) else [])])
 
 
 def copy_files(source: Source) -> dict[str, bytes]:

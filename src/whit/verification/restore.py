@@ -18,6 +18,7 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
 from whit.models.build import load_model
+from whit.models.run_source import explain_misfit
 from whit.models.tta import with_tta
 from whit.models.user_code import Source
 from whit.recipes.budget import Metrics
@@ -152,7 +153,10 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}: no network to load.")
     recipe = run.recipe
-    model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0, source)
+    try:
+        model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0, source)
+    except InputError as error:
+        raise explain_misfit(error, run.path, run.environment, source) from None
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))

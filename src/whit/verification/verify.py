@@ -18,11 +18,11 @@ from whit.analysis import Audit, audit_model
 from whit.data.datasets import load_dataset, probe_dataset
 from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
-from whit.errors import InputError, did_you_mean
+from whit.errors import InputError, SourceError, did_you_mean
 from whit.models.build import build_initialized_model, load_model
-from whit.models.run_source import explain_copy, has_copy
+from whit.models.run_source import explain_copy, explain_misfit, has_copy
 from whit.models.tta import with_tta
-from whit.models.user_code import Source
+from whit.models.user_code import Source, collect_missing_packages
 from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
 from whit.recipes.model_ref import is_model_path
@@ -147,7 +147,11 @@ def audit(
         base = base.model_copy(update={"model": spec})
         image_shape, classes, _ = probe_dataset(base.data.name)
         model = build_initialized_model(base, image_shape, classes)
-        return _audit_model(model, base, str(target), recipe)
+        with collect_missing_packages() as missing:
+            result = _audit_model(model, base, str(target), recipe)
+        if missing and result.audit.output_problem:
+            raise SourceError(f"{target} {missing[0]}.")
+        return result
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(
@@ -157,6 +161,8 @@ def audit(
     if recipe is not None:
         raise InputError(f"{target}: has its own recipe: omit --recipe.")
     if os.path.isdir(path):
+        if run_whole_file:
+            raise InputError(f"{target}: its recipe says what is executed: omit --run-whole-file.")
         run = read_run(path, trust_model_files=trust_model_files)
         return audit_run(run, model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
@@ -164,7 +170,8 @@ def audit(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
             f"{did_you_mean(str(target), builtin_recipes())}"
         )
-    planned = make_plan(load_recipe(target))
+    changes = ["model.run_whole_file=true"] if run_whole_file else []
+    planned = make_plan(load_recipe(target).with_overrides(changes, "--run-whole-file"))
     return AuditResult(planned.recipe, planned.audit, planned.metrics)
 
 
@@ -251,7 +258,12 @@ def audit_run(
         )
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
-    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage, source)
+    try:
+        result, evaluated = _audit_weights(
+            weights, run.recipe, model, run.seed or 0, on_stage, source
+        )
+    except InputError as error:
+        raise explain_misfit(error, run.path, run.environment, source) from None
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run, source)
     if evaluated and (note := _explain_ties(run, evaluated)):

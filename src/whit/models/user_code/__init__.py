@@ -2,5 +2,12 @@
 
 from whit.models.user_code.loader import build_user_model, read_source, user_model_sha256
 from whit.models.user_code.source import Source
+from whit.models.user_code.stand_ins import collect_missing_packages
 
-__all__ = ["Source", "build_user_model", "read_source", "user_model_sha256"]
+__all__ = [
+    "Source",
+    "build_user_model",
+    "collect_missing_packages",
+    "read_source",
+    "user_model_sha256",
+]

@@ -28,7 +28,7 @@ def find_factory(
         raise SourceError(f"{source.path}: running it did not define {source.name!r}.")
     value: object = vars(module)[source.name]
     if package := missing_package_of(value):
-        raise SourceError(f"{source.target} {MissingPackage(package)}.")
+        raise SourceError(f"{source.target} {MissingPackage(package).sentence}.")
     if isinstance(value, nn.Module):
         is_local = type(value).__module__ == module.__name__
         instead = (

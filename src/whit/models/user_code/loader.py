@@ -37,7 +37,7 @@ from whit.models.user_code.notebook import Notebook
 from whit.models.user_code.python_file import PythonFile
 from whit.models.user_code.slicing import DependencySlicer
 from whit.models.user_code.source import Source, describe_syntax_error
-from whit.models.user_code.stand_ins import MissingPackage, missing_package_of
+from whit.models.user_code.stand_ins import MissingPackage, missing_package_of, register_file
 from whit.models.user_code.statements import list_classes, unknown_name_error
 from whit.models.user_code.tracebacks import describe_failure
 from whit.models.user_code.user_imports import execute, user_imports
@@ -180,6 +180,7 @@ def load_model_class(target: str | Source) -> factory.ModelFactory:
     module = types.ModuleType(f"_whit_user_{digest}")
     module.__file__ = source.filename
     module.__package__ = source.package
+    register_file(source.filename, source.format_location)
     previous = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module
     try:
@@ -224,7 +225,7 @@ def build_user_model(
     if not isinstance(model, nn.Module):
         if package := missing_package_of(model):
             site = factory.definition_site(source, model_class)
-            raise SourceError(f"{site}: {source.name} {MissingPackage(package)}.")
+            raise SourceError(f"{site}: {source.name} {MissingPackage(package).sentence}.")
         raise SourceError(
             f"{factory.definition_site(source, model_class)}: {source.name} returned a "
             f"{type(model).__name__!r}, not a torch.nn.Module."

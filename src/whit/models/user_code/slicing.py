@@ -174,7 +174,7 @@ class DependencySlicer:
                 pending += [(other, index) for other in paths]
 
     def _kept_values(self, statement: Statement, index: int) -> list[NameUse]:
-        """Return the earlier values that it keeps in part, or changes through functions it calls."""
+        """Return the earlier values that it may keep, or changes through functions it calls."""
         used = {use.root for use in statement.uses if not use.deferred}
         names = (self._mutated_by(statement) - statement.binds.keys() | statement.may_bind) - used
         return [

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NoReturn
 
@@ -25,6 +26,8 @@ from torch import nn
 _executing = 0  # above 0 while the statements of a file are executed
 _TYPE_NAME = re.compile(r"StandIn\[([\w.]+)\]")
 _broken: dict[str, str] = {}  # package -> the error of its import
+_locations: dict[str, Callable[[int], str]] = {}  # of lines of user's files
+_raised: list[MissingPackage] = []
 
 
 class MissingPackage(ImportError):
@@ -33,8 +36,33 @@ class MissingPackage(ImportError):
     def __init__(self, package: str):
         reason = _broken.get(package)
         state = f"fails when it is imported ({reason})" if reason else "is not installed"
-        super().__init__(f"needs {package!r}, which {state}")
         self.package = package
+        self.sentence = f"needs {package!r}, which {state}"  # without its subject
+        location = _find_user_line()
+        super().__init__(f"{self.sentence} ({location})" if location else self.sentence)
+        _raised.append(self)
+
+
+@contextlib.contextmanager
+def collect_missing_packages() -> Iterator[list[MissingPackage]]:
+    """Give a list to which every MissingPackage is added that is raised inside."""
+    _raised.clear()
+    yield _raised
+
+
+def register_file(filename: str, format_location: Callable[[int], str]) -> None:
+    """Give the messages about lines of a user's file their location."""
+    _locations[filename] = format_location
+
+
+def _find_user_line() -> str:
+    """Return the location of the line of a user's file that is executed now, or ""."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename in _locations:
+            return _locations[frame.f_code.co_filename](frame.f_lineno)
+        frame = frame.f_back
+    return ""
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ def describe_failure(source: Source, action: str, error: BaseException) -> str:
         path = _display_path(source, error.filename)
         return describe_syntax_error(f"{path}, line {error.lineno}", error)
     if missing := find_missing_package(error):
-        return f"{location}: {action} {missing}{shown}. Install it, or remove it from the network."
+        advice = "Install it, or remove it from the network."
+        return f"{location}: {action} {missing.sentence}{shown}. {advice}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return (
             f"{location}: {action} needs {error.name!r}, which is neither installed nor beside the "

@@ -147,6 +147,7 @@ class _NeighbourLoader(importlib.abc.Loader):
         module.__file__ = neighbour.filename
         if neighbour.is_package:
             module.__path__ = [str(neighbour.path.absolute().parent)]
+        stand_ins.register_file(neighbour.filename, lambda line: f"{neighbour.path}, line {line}")
         execute(neighbour.text, neighbour.filename, module)
 
 
