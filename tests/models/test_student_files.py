@@ -9,6 +9,7 @@ pytest tests/models/test_student_files.py
 from __future__ import annotations
 
 import json
+import sys
 import textwrap
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 
 from whit.errors import SourceError
 from whit.models.user_code import build_user_model, read_source
+from whit.verification.verify import audit
 
 NET = """\
 class Net(nn.Module):
@@ -85,196 +87,543 @@ def cells(*texts: str) -> str:
 
 # name -> files, width of Net; the first file is the target
 CASES: dict[str, tuple[dict[str, str], int]] = {
-    "plain script that trains": (
-        {"net.py": IMPORTS + PACKAGES + MARK + NET4 + TRAIN + LOOP}, 4),
+    "plain script that trains": ({"net.py": IMPORTS + PACKAGES + MARK + NET4 + TRAIN + LOOP}, 4),
     "script under a main block": (
-        {"net.py": IMPORTS + PACKAGES + MARK + NET4 + TRAIN
-         + "if __name__ == '__main__':\n" + textwrap.indent(LOOP, "    ")}, 4),
+        {
+            "net.py": IMPORTS
+            + PACKAGES
+            + MARK
+            + NET4
+            + TRAIN
+            + "if __name__ == '__main__':\n"
+            + textwrap.indent(LOOP, "    ")
+        },
+        4,
+    ),
     "main function called at the end": (
-        {"net.py": IMPORTS + PACKAGES + MARK + NET4 + TRAIN
-         + "def main():\n" + textwrap.indent(LOOP, "    ") + "main()\n"}, 4),
+        {
+            "net.py": IMPORTS
+            + PACKAGES
+            + MARK
+            + NET4
+            + TRAIN
+            + "def main():\n"
+            + textwrap.indent(LOOP, "    ")
+            + "main()\n"
+        },
+        4,
+    ),
     "Colab export with raw magics": (
-        {"net.py": COLAB + IMPORTS + PACKAGES + MARK
-         + "%matplotlib inline\n" + NET4 + "!nvidia-smi\n" + TRAIN + LOOP + "!ls -l \\\n  data\n"}, 4),
+        {
+            "net.py": COLAB
+            + IMPORTS
+            + PACKAGES
+            + MARK
+            + "%matplotlib inline\n"
+            + NET4
+            + "!nvidia-smi\n"
+            + TRAIN
+            + LOOP
+            + "!ls -l \\\n  data\n"
+        },
+        4,
+    ),
     "jupyter nbconvert export": (
-        {"net.py": "#!/usr/bin/env python\n# coding: utf-8\n\n# In[1]:\n\n\n"
-         "get_ipython().system('pip install torchsummary')\n"
-         "get_ipython().run_line_magic('matplotlib', 'inline')\n\n# In[2]:\n\n" + IMPORTS + PACKAGES
-         + MARK + "# In[3]:\n\nfiles = get_ipython().getoutput('ls')\n" + NET4
-         + "\n# In[4]:\n\nget_ipython().run_cell_magic('time', '', 'mark()\\n')\n" + TRAIN + LOOP}, 4),
+        {
+            "net.py": "#!/usr/bin/env python\n# coding: utf-8\n\n# In[1]:\n\n\n"
+            "get_ipython().system('pip install torchsummary')\n"
+            "get_ipython().run_line_magic('matplotlib', 'inline')\n\n# In[2]:\n\n"
+            + IMPORTS
+            + PACKAGES
+            + MARK
+            + "# In[3]:\n\nfiles = get_ipython().getoutput('ls')\n"
+            + NET4
+            + "\n# In[4]:\n\nget_ipython().run_cell_magic('time', '', 'mark()\\n')\n"
+            + TRAIN
+            + LOOP
+        },
+        4,
+    ),
     "jupytext percent format": (
-        {"net.py": "# ---\n# jupyter:\n#   kernelspec: python3\n# ---\n\n# %% [markdown]\n# # MNIST\n"
-         "\n# %%\n" + IMPORTS + PACKAGES + MARK + "\n# %%\n" + NET4 + "\n# %%\n# !ls\n" + TRAIN + LOOP}, 4),
+        {
+            "net.py": "# ---\n# jupyter:\n#   kernelspec: python3\n# ---\n\n"
+            "# %% [markdown]\n# # MNIST\n"
+            "\n# %%\n"
+            + IMPORTS
+            + PACKAGES
+            + MARK
+            + "\n# %%\n"
+            + NET4
+            + "\n# %%\n# !ls\n"
+            + TRAIN
+            + LOOP
+        },
+        4,
+    ),
     "bare pip line in a file": (
-        {"net.py": "pip install torchsummary\nmkdir data\ncd ..\n" + IMPORTS + NET4}, 4),
+        {"net.py": "pip install torchsummary\nmkdir data\ncd ..\n" + IMPORTS + NET4},
+        4,
+    ),
     "argparse at module level": (
-        {"net.py": IMPORTS + "import argparse\n"
-         "parser = argparse.ArgumentParser(description=__doc__)\n"
-         "parser.add_argument('--width', type=int, default=6)\n"
-         "group = parser.add_argument_group('training')\n"
-         "group.add_argument('--lr', type=float, default=0.1)\n"
-         "args = parser.parse_args()\nargs.use_cuda = torch.cuda.is_available()\n"
-         "print(args.lr)\n" + NET.replace("WIDTH", "args.width") + MARK + "mark()\n"}, 6),
+        {
+            "net.py": IMPORTS + "import argparse\n"
+            "parser = argparse.ArgumentParser(description=__doc__)\n"
+            "parser.add_argument('--width', type=int, default=6)\n"
+            "group = parser.add_argument_group('training')\n"
+            "group.add_argument('--lr', type=float, default=0.1)\n"
+            "args = parser.parse_args()\nargs.use_cuda = torch.cuda.is_available()\n"
+            "print(args.lr)\n" + NET.replace("WIDTH", "args.width") + MARK + "mark()\n"
+        },
+        6,
+    ),
     "argparse value used through a subgroup": (
-        {"net.py": IMPORTS + "import argparse\nparser = argparse.ArgumentParser()\n"
-         "g = parser.add_argument_group('model')\ng.add_argument('-w', default=7, type=int)\n"
-         "opt, _ = parser.parse_known_args()\n" + NET.replace("WIDTH", "opt.w")}, 7),
+        {
+            "net.py": IMPORTS + "import argparse\nparser = argparse.ArgumentParser()\n"
+            "g = parser.add_argument_group('model')\ng.add_argument('-w', default=7, type=int)\n"
+            "opt, _ = parser.parse_known_args()\n" + NET.replace("WIDTH", "opt.w")
+        },
+        7,
+    ),
     "config dictionary": (
-        {"net.py": IMPORTS + "config = {'lr': 0.1, 'width': 5}\nconfig['width'] += 3\n"
-         "config.update(epochs=20)\n" + NET.replace("WIDTH", "config['width']")
-         + MARK + "config['width'] = 100\nmark()\n"}, 8),
+        {
+            "net.py": IMPORTS + "config = {'lr': 0.1, 'width': 5}\nconfig['width'] += 3\n"
+            "config.update(epochs=20)\n"
+            + NET.replace("WIDTH", "config['width']")
+            + MARK
+            + "config['width'] = 100\nmark()\n"
+        },
+        8,
+    ),
     "configuration class and dataclass": (
-        {"net.py": IMPORTS + "from dataclasses import dataclass, field\n\n@dataclass\nclass Config:\n"
-         "    width: int = 9\n    layers: list = field(default_factory=list)\n\ncfg = Config()\n"
-         + NET.replace("WIDTH", "cfg.width")}, 9),
+        {
+            "net.py": IMPORTS
+            + "from dataclasses import dataclass, field\n\n@dataclass\nclass Config:\n"
+            "    width: int = 9\n    layers: list = field(default_factory=list)\n\ncfg = Config()\n"
+            + NET.replace("WIDTH", "cfg.width")
+        },
+        9,
+    ),
     "constant between the class and where it is built": (
-        {"net.py": IMPORTS + "SIZE = 3\n" + NET.replace("=WIDTH", "=None").replace(
-            "(1, width, 3)", "(1, SIZE, 3)").replace("2d(width", "2d(SIZE")
-         + "SIZE = 5\nmodel = Net()\nSIZE = 100\n"}, 5),
+        {
+            "net.py": IMPORTS
+            + "SIZE = 3\n"
+            + NET.replace("=WIDTH", "=None")
+            .replace("(1, width, 3)", "(1, SIZE, 3)")
+            .replace("2d(width", "2d(SIZE")
+            + "SIZE = 5\nmodel = Net()\nSIZE = 100\n"
+        },
+        5,
+    ),
     "names used in the class and set in the main block": (
-        {"net.py": IMPORTS + NET.replace("=WIDTH", "=None").replace(
-            "(1, width, 3)", "(1, size, 3)").replace("2d(width", "2d(size") + MARK
-         + "if __name__ == '__main__':\n    size = 6\n    model = Net()\n    mark()\n"}, 6),
+        {
+            "net.py": IMPORTS
+            + NET.replace("=WIDTH", "=None")
+            .replace("(1, width, 3)", "(1, size, 3)")
+            .replace("2d(width", "2d(size")
+            + MARK
+            + "if __name__ == '__main__':\n    size = 6\n    model = Net()\n    mark()\n"
+        },
+        6,
+    ),
     "class in an if, package in a try": (
-        {"net.py": IMPORTS + "try:\n    from apex_x import amp\n    HAS_APEX = True\nexcept ImportError:\n"
-         "    HAS_APEX = False\nif HAS_APEX:\n    WIDTH = 100\nelse:\n    WIDTH = 3\n    "
-         + NET.replace("\n", "\n    ")}, 3),
+        {
+            "net.py": IMPORTS
+            + "try:\n    from apex_x import amp\n    HAS_APEX = True\nexcept ImportError:\n"
+            "    HAS_APEX = False\nif HAS_APEX:\n    WIDTH = 100\nelse:\n    WIDTH = 3\n    "
+            + NET.replace("\n", "\n    ")
+        },
+        3,
+    ),
     "optional package guarded by suppress": (
-        {"net.py": IMPORTS + "import contextlib\nw = 4\nwith contextlib.suppress(ImportError):\n"
-         "    import apex_x\n    w = 100\n" + NET.replace("WIDTH", "w")}, 4),
+        {
+            "net.py": IMPORTS + "import contextlib\nw = 4\nwith contextlib.suppress(ImportError):\n"
+            "    import apex_x\n    w = 100\n" + NET.replace("WIDTH", "w")
+        },
+        4,
+    ),
     "list filled by a loop": (
-        {"net.py": IMPORTS + "widths = []\nfor i in range(3):\n    widths.append(2 ** i)\n"
-         + NET.replace("WIDTH", "sum(widths)")}, 7),
+        {
+            "net.py": IMPORTS
+            + "widths = []\nfor i in range(3):\n    widths.append(2 ** i)\n"
+            + NET.replace("WIDTH", "sum(widths)")
+        },
+        7,
+    ),
     "globals() updated from a dictionary": (
-        {"net.py": IMPORTS + "HPARAMS = {'WIDTH': 5}\nglobals().update(HPARAMS)\n" + NET}, 5),
+        {"net.py": IMPORTS + "HPARAMS = {'WIDTH': 5}\nglobals().update(HPARAMS)\n" + NET},
+        5,
+    ),
     "global set by a function": (
-        {"net.py": IMPORTS + "def setup():\n    global WIDTH\n    WIDTH = 11\n\nsetup()\n" + NET}, 11),
+        {"net.py": IMPORTS + "def setup():\n    global WIDTH\n    WIDTH = 11\n\nsetup()\n" + NET},
+        11,
+    ),
     "list filled by a function": (
-        {"net.py": IMPORTS + "sizes = []\ndef add(n):\n    sizes.append(n)\nadd(2)\nadd(3)\n"
-         + NET.replace("WIDTH", "sum(sizes)")}, 5),
+        {
+            "net.py": IMPORTS
+            + "sizes = []\ndef add(n):\n    sizes.append(n)\nadd(2)\nadd(3)\n"
+            + NET.replace("WIDTH", "sum(sizes)")
+        },
+        5,
+    ),
     "registry filled by decorators": (
-        {"net.py": IMPORTS + "BLOCKS = {}\ndef register(name):\n    def wrap(c):\n"
-         "        BLOCKS[name] = c\n        return c\n    return wrap\n\n"
-         "@register('small')\ndef small(): return 4\n@register('large')\ndef large(): return 40\n"
-         + NET.replace("WIDTH", "BLOCKS['small']()")}, 4),
+        {
+            "net.py": IMPORTS + "BLOCKS = {}\ndef register(name):\n    def wrap(c):\n"
+            "        BLOCKS[name] = c\n        return c\n    return wrap\n\n"
+            "@register('small')\ndef small(): return 4\n"
+            "@register('large')\ndef large(): return 40\n"
+            + NET.replace("WIDTH", "BLOCKS['small']()")
+        },
+        4,
+    ),
     "helper below the class": (
-        {"net.py": IMPORTS + NET.replace("=WIDTH", "=None").replace(
-            "super().__init__()", "super().__init__(); width = half(12)")
-         + "def half(n):\n    return n // 2\n"}, 6),
+        {
+            "net.py": IMPORTS
+            + NET.replace("=WIDTH", "=None").replace(
+                "super().__init__()", "super().__init__(); width = half(12)"
+            )
+            + "def half(n):\n    return n // 2\n"
+        },
+        6,
+    ),
     "lambda, partial and a base class": (
-        {"net.py": IMPORTS + "from functools import partial\nscale = lambda n: n * 2\n"
-         "Conv = partial(nn.Conv2d, kernel_size=3)\nclass Base(nn.Module):\n    pass\n"
-         + NET.replace("WIDTH", "scale(4)").replace("nn.Module", "Base").replace(
-             "nn.Conv2d(1, width, 3)", "Conv(1, width)")}, 8),
+        {
+            "net.py": IMPORTS + "from functools import partial\nscale = lambda n: n * 2\n"
+            "Conv = partial(nn.Conv2d, kernel_size=3)\nclass Base(nn.Module):\n    pass\n"
+            + NET.replace("WIDTH", "scale(4)")
+            .replace("nn.Module", "Base")
+            .replace("nn.Conv2d(1, width, 3)", "Conv(1, width)")
+        },
+        8,
+    ),
     "star imports of torch": (
-        {"net.py": "import torch\nfrom torch import nn\nfrom torch.nn import *\n"
-         "import torch.nn.functional as F\n" + NET4.replace("nn.Conv2d", "Conv2d")}, 4),
+        {
+            "net.py": "import torch\nfrom torch import nn\nfrom torch.nn import *\n"
+            "import torch.nn.functional as F\n" + NET4.replace("nn.Conv2d", "Conv2d")
+        },
+        4,
+    ),
     "sibling module with a star import": (
-        {"train.py": "from model import *\nfrom utils import *\nmark()\n",
-         "model.py": IMPORTS + PACKAGES + NET4 + MARK + "mark()\n",
-         "utils.py": PACKAGES + MARK}, 4),
+        {
+            "train.py": "from model import *\nfrom utils import *\nmark()\n",
+            "model.py": IMPORTS + PACKAGES + NET4 + MARK + "mark()\n",
+            "utils.py": PACKAGES + MARK,
+        },
+        4,
+    ),
     "sibling that trains when imported": (
-        {"audit.py": "from train import Net\n",
-         "train.py": IMPORTS + PACKAGES + MARK + NET4 + TRAIN + LOOP}, 4),
+        {
+            "audit.py": "from train import Net\n",
+            "train.py": IMPORTS + PACKAGES + MARK + NET4 + TRAIN + LOOP,
+        },
+        4,
+    ),
     "sibling that imports torchvision through utils": (
-        {"train.py": "from model import Net\n",
-         "model.py": "from utils import nn, F, get_loader\n" + NET4,
-         "utils.py": IMPORTS + "from torchvision_x import datasets, transforms\n"
-         "TRANSFORM = transforms.Compose([transforms.ToTensor()])\n"
-         "class Data(datasets.MNIST):\n    pass\n"
-         "def get_loader():\n    return Data('data', transform=TRANSFORM)\n"}, 4),
+        {
+            "train.py": "from model import Net\n",
+            "model.py": "from utils import nn, F, get_loader\n" + NET4,
+            "utils.py": IMPORTS + "from torchvision_x import datasets, transforms\n"
+            "TRANSFORM = transforms.Compose([transforms.ToTensor()])\n"
+            "class Data(datasets.MNIST):\n    pass\n"
+            "def get_loader():\n    return Data('data', transform=TRANSFORM)\n",
+        },
+        4,
+    ),
     "import of a module by name": (
-        {"net.py": IMPORTS + "import config\nimport lib.sizes as s\n"
-         + NET.replace("WIDTH", "config.WIDTH + s.EXTRA"),
-         "config.py": MARK + "WIDTH = 3\nWIDTH *= 2\nDATA = mark\nmark()\n",
-         "lib/__init__.py": "raise RuntimeError('not needed')\n",
-         "lib/sizes.py": "EXTRA = 1\n"}, 7),
+        {
+            "net.py": IMPORTS
+            + "import config\nimport lib.sizes as s\n"
+            + NET.replace("WIDTH", "config.WIDTH + s.EXTRA"),
+            "config.py": MARK + "WIDTH = 3\nWIDTH *= 2\nDATA = mark\nmark()\n",
+            "lib/__init__.py": "raise RuntimeError('not needed')\n",
+            "lib/sizes.py": "EXTRA = 1\n",
+        },
+        7,
+    ),
     "relative imports in a folder": (
-        {"models/net.py": IMPORTS + "from .sizes import WIDTH\nfrom ..common import base\n"
-         + NET.replace("WIDTH", "WIDTH + base.ONE"),
-         "models/sizes.py": "WIDTH = 4\n", "common/base.py": "ONE = 1\n"}, 5),
+        {
+            "models/net.py": IMPORTS
+            + "from .sizes import WIDTH\nfrom ..common import base\n"
+            + NET.replace("WIDTH", "WIDTH + base.ONE"),
+            "models/sizes.py": "WIDTH = 4\n",
+            "common/base.py": "ONE = 1\n",
+        },
+        5,
+    ),
     "package with __init__ files and absolute imports": (
-        {"pkg/models/net.py": IMPORTS + "from pkg.models.sizes import WIDTH\nfrom pkg import EXTRA\n"
-         + NET.replace("WIDTH", "WIDTH + EXTRA"),
-         "pkg/__init__.py": "from .extra import EXTRA\nfrom pkg.trainer import run\n",
-         "pkg/extra.py": "EXTRA = 2\n", "pkg/trainer.py": "raise RuntimeError('trained')\n",
-         "pkg/models/__init__.py": "", "pkg/models/sizes.py": "WIDTH = 4\n"}, 6),
+        {
+            "pkg/models/net.py": IMPORTS
+            + "from pkg.models.sizes import WIDTH\nfrom pkg import EXTRA\n"
+            + NET.replace("WIDTH", "WIDTH + EXTRA"),
+            "pkg/__init__.py": "from .extra import EXTRA\nfrom pkg.trainer import run\n",
+            "pkg/extra.py": "EXTRA = 2\n",
+            "pkg/trainer.py": "raise RuntimeError('trained')\n",
+            "pkg/models/__init__.py": "",
+            "pkg/models/sizes.py": "WIDTH = 4\n",
+        },
+        6,
+    ),
     "module in the folder above": (
-        {"project/models/net.py": IMPORTS + "from utils.sizes import WIDTH\n" + NET,
-         "project/utils/sizes.py": "WIDTH = 4\n"}, 4),
+        {
+            "project/models/net.py": IMPORTS + "from utils.sizes import WIDTH\n" + NET,
+            "project/utils/sizes.py": "WIDTH = 4\n",
+        },
+        4,
+    ),
     "sys.path extended": (
-        {"net.py": IMPORTS + "import sys, os\nsys.path.append(os.path.join(os.path.dirname("
-         "os.path.abspath(__file__)), 'src'))\nfrom sizes import WIDTH\n" + NET,
-         "src/sizes.py": "WIDTH = 5\n"}, 5),
+        {
+            "net.py": IMPORTS + "import sys, os\nsys.path.append(os.path.join(os.path.dirname("
+            "os.path.abspath(__file__)), 'src'))\nfrom sizes import WIDTH\n" + NET,
+            "src/sizes.py": "WIDTH = 5\n",
+        },
+        5,
+    ),
     "importlib with a computed name": (
-        {"net.py": IMPORTS + "import importlib\nwhich = 'small'\n"
-         "sizes = importlib.import_module('sizes_' + which)\n" + NET.replace("WIDTH", "sizes.WIDTH"),
-         "sizes_small.py": MARK + "WIDTH = 4\nmark()\n"}, 4),
+        {
+            "net.py": IMPORTS + "import importlib\nwhich = 'small'\n"
+            "sizes = importlib.import_module('sizes_' + which)\n"
+            + NET.replace("WIDTH", "sizes.WIDTH"),
+            "sizes_small.py": MARK + "WIDTH = 4\nmark()\n",
+        },
+        4,
+    ),
     "pretrained weights are not loaded": (
-        {"net.py": IMPORTS + NET4 + "model = Net()\nmodel.load_state_dict(torch.load('w.pt'))\n"
-         "state = torch.load('w.pt')\nmodel.eval()\n"}, 4),
+        {
+            "net.py": IMPORTS + NET4 + "model = Net()\nmodel.load_state_dict(torch.load('w.pt'))\n"
+            "state = torch.load('w.pt')\nmodel.eval()\n"
+        },
+        4,
+    ),
     "random constant under a seed": (
-        {"net.py": IMPORTS + "torch.manual_seed(3)\nwidth_ = int(torch.randint(4, 5, ()))\n"
-         + NET.replace("WIDTH", "width_")}, 4),
+        {
+            "net.py": IMPORTS
+            + "torch.manual_seed(3)\nwidth_ = int(torch.randint(4, 5, ()))\n"
+            + NET.replace("WIDTH", "width_")
+        },
+        4,
+    ),
     "future annotations and missing packages in them": (
-        {"net.py": "from __future__ import annotations\n" + IMPORTS + "import pandas_x as pd\n"
-         + NET4.replace("forward(self, x)", "forward(self, x: pd.Frame) -> torch.Tensor")}, 4),
+        {
+            "net.py": "from __future__ import annotations\n"
+            + IMPORTS
+            + "import pandas_x as pd\n"
+            + NET4.replace("forward(self, x)", "forward(self, x: pd.Frame) -> torch.Tensor")
+        },
+        4,
+    ),
     "annotations with missing packages": (
-        {"net.py": IMPORTS + "from typing import Optional\nimport PIL_x\nfrom jaxtyping_x import Float\n"
-         + NET4.replace("forward(self, x)",
-                        'forward(self, x: Float[torch.Tensor, "b"] | PIL_x.Image) -> Optional[PIL_x.A]')}, 4),
+        {
+            "net.py": IMPORTS
+            + "from typing import Optional\nimport PIL_x\nfrom jaxtyping_x import Float\n"
+            + NET4.replace(
+                "forward(self, x)",
+                'forward(self, x: Float[torch.Tensor, "b"] | PIL_x.Image) -> Optional[PIL_x.A]',
+            )
+        },
+        4,
+    ),
     "hydra, Lightning trainer and metrics around a plain network": (
-        {"net.py": IMPORTS + "import hydra_x as hydra\nimport lightning_x as pl\nimport torchmetrics_x\n"
-         + NET4 + "class Lit(pl.LightningModule):\n    def __init__(self):\n        super().__init__()\n"
-         "        self.net = Net()\n\n@hydra.main(config_path='conf')\ndef main(cfg):\n"
-         "    pl.Trainer().fit(Lit())\n\nmain()\n"}, 4),
+        {
+            "net.py": IMPORTS
+            + "import hydra_x as hydra\nimport lightning_x as pl\nimport torchmetrics_x\n"
+            + NET4
+            + "class Lit(pl.LightningModule):\n"
+            "    def __init__(self):\n        super().__init__()\n"
+            "        self.net = Net()\n\n@hydra.main(config_path='conf')\ndef main(cfg):\n"
+            "    pl.Trainer().fit(Lit())\n\nmain()\n"
+        },
+        4,
+    ),
     "metric made in the constructor and unused in forward": (
-        {"net.py": IMPORTS + "import torchmetrics_x\n" + NET4.replace(
-            "super().__init__()", "super().__init__(); self.acc = torchmetrics_x.Accuracy(10)")}, 4),
+        {
+            "net.py": IMPORTS
+            + "import torchmetrics_x\n"
+            + NET4.replace(
+                "super().__init__()", "super().__init__(); self.acc = torchmetrics_x.Accuracy(10)"
+            )
+        },
+        4,
+    ),
+    "main block of one line": (
+        {"net.py": IMPORTS + NET4 + "def main(): mark()\nif __name__ == '__main__': main()\n"},
+        4,
+    ),
+    "constant that an if may change": (
+        {"net.py": IMPORTS + "w = 4\nif w > 9:\n    w = 99\n" + NET.replace("WIDTH", "w")},
+        4,
+    ),
+    "question whether a package is installed": (
+        {
+            "net.py": IMPORTS + "import importlib.util\n"
+            "w = 9 if importlib.util.find_spec('timm_x') else 4\n" + NET.replace("WIDTH", "w")
+        },
+        4,
+    ),
+    "settings of an imported configuration": (
+        {
+            "net.py": IMPORTS + "import config, os\nfrom config import cfg\nconfig.WIDTH = 3\n"
+            "cfg['more'] = 1\nos.environ['WHIT_X'] = '2'\n"
+            + NET.replace("WIDTH", "config.WIDTH + cfg['more'] + int(os.environ['WHIT_X'])"),
+            "config.py": "WIDTH = 90\ncfg = {}\n",
+        },
+        6,
+    ),
+    "modules that import each other": (
+        {
+            "net.py": IMPORTS + "import sizes\n" + NET.replace("WIDTH", "sizes.get()"),
+            "sizes.py": "import net\ndef get(): return 4\ndef build(): return net.Net()\n",
+        },
+        4,
+    ),
+    "network in a function": (
+        {"net.py": IMPORTS + "def Net():\n" + textwrap.indent(NET4, "    ") + "    return Net()\n"},
+        4,
+    ),
+    "tabs, attributes and a namespace": (
+        {
+            "net.py": IMPORTS + "from types import SimpleNamespace\ncfg = SimpleNamespace()\n"
+            "setattr(cfg, 'w', 2)\nvars(cfg)['v'] = 1\ncfg.u = 1\n"
+            "if __name__ == '__main__':\n\timport os\n\tw = cfg.w + cfg.v + cfg.u\n\tNet()\n"
+            + NET.replace("=WIDTH", "=None").replace("super()", "width = w; super()", 1)
+        },
+        4,
+    ),
     # --- notebooks ---
     "notebook with automagic lines": (
-        {"net.ipynb": cells("pip install torchsummary\nmkdir data\ncd ..\n" + IMPORTS,
-                            "ls", "pwd", "cp a.txt b.txt", NET4, "rm -rf data")}, 4),
+        {
+            "net.ipynb": cells(
+                "pip install torchsummary\nmkdir data\ncd ..\n" + IMPORTS,
+                "ls",
+                "pwd",
+                "cp a.txt b.txt",
+                NET4,
+                "rm -rf data",
+            )
+        },
+        4,
+    ),
     "notebook with every magic": (
-        {"net.ipynb": cells(
-            "%matplotlib inline\n%load_ext autoreload\n%autoreload 2\n%config X.y = 'retina'\n" + IMPORTS,
-            "%%time\n%%capture out\nimport os", "?print\nprint?\nnn.Conv2d??\n!ls\n!!ls",
-            "files = !ls\nt = %timeit -o 1 + 1\na, b = %sx ls", "%%bash\npip install x\ncd $HOME",
-            "%%html\n<b>class Net</b>", "if True:\n    !mkdir data\nelse:\n    %cd ..",
-            "%time w = 4", "%%timeit -n 1\nmark()", NET.replace("WIDTH", "w"),
-            "!python train.py \\\n   --epochs 20 \\\n   --lr 'it''s'", "model?")}, 4),
+        {
+            "net.ipynb": cells(
+                "%matplotlib inline\n%load_ext autoreload\n%autoreload 2\n%config X.y = 'retina'\n"
+                + IMPORTS,
+                "%%time\n%%capture out\nimport os",
+                "?print\nprint?\nnn.Conv2d??\n!ls\n!!ls",
+                "files = !ls\nt = %timeit -o 1 + 1\na, b = %sx ls",
+                "%%bash\npip install x\ncd $HOME",
+                "%%html\n<b>class Net</b>",
+                "if True:\n    !mkdir data\nelse:\n    %cd ..",
+                "%time w = 4",
+                "%%timeit -n 1\nmark()",
+                NET.replace("WIDTH", "w"),
+                "!python train.py \\\n   --epochs 20 \\\n   --lr 'it''s'",
+                "model?",
+            )
+        },
+        4,
+    ),
     "notebook that writes its module": (
-        {"net.ipynb": cells("%%writefile model.py\n" + IMPORTS + NET4 + "print('x')\n",
-                            "%%writefile -a model.py\nWIDTH = 4\n", "from model import Net\nnet = Net()")}, 4),
+        {
+            "net.ipynb": cells(
+                "%%writefile model.py\n" + IMPORTS + NET4 + "print('x')\n",
+                "%%writefile -a model.py\nWIDTH = 4\n",
+                "from model import Net\nnet = Net()",
+            )
+        },
+        4,
+    ),
     "notebook that runs another file": (
-        {"net.ipynb": cells(IMPORTS, "%run sizes.py", NET),
-         "sizes.py": MARK + "WIDTH = 4\nmark()\n"}, 4),
+        {
+            "net.ipynb": cells(IMPORTS, "%run sizes.py", NET),
+            "sizes.py": MARK + "WIDTH = 4\nmark()\n",
+        },
+        4,
+    ),
     "notebook with its own model.py": (
-        {"net.ipynb": cells("import wandb_x\nfrom model import Net\nwandb_x.init()"),
-         "model.py": "import utils\n" + IMPORTS + NET4, "utils.py": "import torchvision_x\n"}, 4),
+        {
+            "net.ipynb": cells("import wandb_x\nfrom model import Net\nwandb_x.init()"),
+            "model.py": "import utils\n" + IMPORTS + NET4,
+            "utils.py": "import torchvision_x\n",
+        },
+        4,
+    ),
     "class defined three times": (
-        {"net.ipynb": cells(IMPORTS, NET.replace("WIDTH", "40"), "Net()", NET.replace("WIDTH", "20"),
-                            "Net()", NET4, "model = Net()")}, 4),
+        {
+            "net.ipynb": cells(
+                IMPORTS,
+                NET.replace("WIDTH", "40"),
+                "Net()",
+                NET.replace("WIDTH", "20"),
+                "Net()",
+                NET4,
+                "model = Net()",
+            )
+        },
+        4,
+    ),
     "notebook with broken cells elsewhere": (
-        {"net.ipynb": cells(IMPORTS, "print 'old'", NET4, "for x in\n", "git clone https://x.y\n")}, 4),
+        {"net.ipynb": cells(IMPORTS, "print 'old'", NET4, "for x in\n", "git clone https://x.y\n")},
+        4,
+    ),
     "notebook with a shadowed magic": (
-        {"net.ipynb": cells(IMPORTS, "ls = [1, 3]\ncat = sum", "cat (ls)", NET.replace("WIDTH", "cat(ls)"))}, 4),
+        {
+            "net.ipynb": cells(
+                IMPORTS, "ls = [1, 3]\ncat = sum", "cat (ls)", NET.replace("WIDTH", "cat(ls)")
+            )
+        },
+        4,
+    ),
     "notebook with a main block": (
-        {"net.ipynb": cells(IMPORTS, "if __name__ == '__main__':\n    w = 4", NET.replace("WIDTH", "w"))}, 4),
+        {
+            "net.ipynb": cells(
+                IMPORTS, "if __name__ == '__main__':\n    w = 4", NET.replace("WIDTH", "w")
+            )
+        },
+        4,
+    ),
     "notebook pasted with prompts": (
-        {"net.ipynb": cells(">>> import torch\n>>> from torch import nn\n>>> import torch.nn.functional as F\n",
-                            "".join(f"{'>>>' if i == 0 else '...'} {line}\n"
-                                    for i, line in enumerate(NET4.splitlines())))}, 4),
+        {
+            "net.ipynb": cells(
+                ">>> import torch\n>>> from torch import nn\n>>> import torch.nn.functional as F\n",
+                "".join(
+                    f"{'>>>' if i == 0 else '...'} {line}\n"
+                    for i, line in enumerate(NET4.splitlines())
+                ),
+            )
+        },
+        4,
+    ),
     "Colab notebook": (
-        {"net.ipynb": cells(
-            "from google_x.colab import drive, files\ndrive.mount('/content/drive', force_remount=True)\n"
-            "%cd /content/drive/MyDrive/Session 5", "IN_COLAB = 'google.colab' in str(get_ipython())",
-            IMPORTS + PACKAGES, MARK, NET4, TRAIN, LOOP, "#@title Width {run: 'auto'}\nw = 3 #@param")}, 4),
+        {
+            "net.ipynb": cells(
+                "from google_x.colab import drive, files\n"
+                "drive.mount('/content/drive', force_remount=True)\n"
+                "%cd /content/drive/MyDrive/Session 5",
+                "IN_COLAB = 'google.colab' in str(get_ipython())",
+                IMPORTS + PACKAGES,
+                MARK,
+                NET4,
+                TRAIN,
+                LOOP,
+                "#@title Width {run: 'auto'}\nw = 3 #@param",
+            )
+        },
+        4,
+    ),
     "constant changed before the model is built": (
-        {"net.ipynb": cells(IMPORTS + "drop = 3", NET.replace("=WIDTH", "=None").replace(
-            "super().__init__()", "super().__init__(); width = drop"), "drop = 6", "model = Net()",
-            "drop = 90")}, 6),
-}  # fmt: skip
+        {
+            "net.ipynb": cells(
+                IMPORTS + "drop = 3",
+                NET.replace("=WIDTH", "=None").replace(
+                    "super().__init__()", "super().__init__(); width = drop"
+                ),
+                "drop = 6",
+                "model = Net()",
+                "drop = 90",
+            )
+        },
+        6,
+    ),
+}
 
 
 def write(files: dict[str, str]) -> str:
@@ -296,3 +645,184 @@ def test_the_network_is_read_and_nothing_is_trained(
     with torch.no_grad():
         assert model.eval()(torch.zeros(2, 1, 10, 10)).shape == (2, 10)
     assert not Path("TRAINED").exists()
+
+
+def problem(target: str, run_whole_file: bool = False) -> str:
+    """Return the one problem of building a model, a sentence of one line."""
+    with pytest.raises(SourceError) as caught:
+        build_user_model(target, {}, run_whole_file=run_whole_file)
+    (only,) = caught.value.problems
+    assert "\n" not in only
+    return only
+
+
+NEEDS = "needs 'timm_x', which is not installed"
+REFUSED: dict[str, tuple[dict[str, str], str]] = {
+    "one sentence for a broken cell": (
+        {"net.ipynb": cells(IMPORTS + "WIDTH = 4\ngit clone https://x\n", NET)},
+        "net.ipynb, cell 1, line 5: syntax error, invalid syntax: `git clone https://x` "
+        "(Net needs 'WIDTH', 'nn', 'F' from this cell)",
+    ),
+    "class in another language": (
+        {"net.ipynb": cells("%%bash\ncat > m.py <<END\n" + NET4 + "END")},
+        "net.ipynb, cell 1: 'Net' is defined in a cell that begins with `%%bash`, which is not "
+        "executed as Python of the notebook.",
+    ),
+    "class in a file that no cell imports": (
+        {"net.ipynb": cells("%%writefile lib/m.py\n" + NET4)},
+        "net.ipynb: 'Net' is defined in lib/m.py, which a cell writes, and no cell imports it: "
+        "add `from lib.m import Net` to the notebook.",
+    ),
+    "output of a shell command": (
+        {"net.ipynb": cells(IMPORTS, "n = !nproc", "WIDTH = int(n[0])", NET)},
+        "net.ipynb, cell 2, line 1: it raised RuntimeError: needs the output of `!nproc`, and "
+        "shell commands are not executed at `n = get_ipython().getoutput('nproc')`.",
+    ),
+    "required arguments": (
+        {
+            "net.py": IMPORTS + "import argparse\np = argparse.ArgumentParser()\n"
+            "p.add_argument('--w', required=True)\na = p.parse_args()\n"
+            + NET.replace("WIDTH", "a.w")
+        },
+        "net.py, line 7: it ended the program with exit code 2 at `a = p.parse_args()`. "
+        "The file runs without command line arguments: give these options defaults.",
+    ),
+    "base class of a missing package": (
+        {"net.py": "from timm_x import ResNet\nclass Net(ResNet): pass\n"},
+        f"net.py:Net {NEEDS}.",
+    ),
+    "decorator of a missing package": (
+        {"net.py": IMPORTS + "import timm_x\n@timm_x.register\n" + NET4},
+        f"net.py:Net {NEEDS}.",
+    ),
+    "number from a missing package": (
+        {"net.py": IMPORTS + "import timm_x\nWIDTH = len(timm_x.data().classes)\n" + NET},
+        f"net.py, line 5: it {NEEDS}: `WIDTH = len(timm_x.data().classes)`. Install it, or remove "
+        "it from the network.",
+    ),
+    "layer from a missing package": (
+        {
+            "net.py": IMPORTS
+            + "from timm_x import Mish\n"
+            + NET4.replace("nn.Dropout(0.1)", "nn.Sequential(nn.Dropout(0.1), Mish())")
+        },
+        f"net.py, line 11: building Net {NEEDS}: `self.drop = nn.Sequential(nn.Dropout(0.1), "
+        "Mish())`. Install it, or remove it from the network.",
+    ),
+    "initialization by a missing package": (
+        {
+            "net.py": IMPORTS
+            + "import timm_x\n"
+            + NET4.replace("self.drop =", "timm_x.init_(self.conv1.weight); self.drop =")
+        },
+        f"net.py, line 11: building Net {NEEDS}: `timm_x.init_(self.conv1.weight); self.drop = "
+        "nn.Dropout(0.1)`. Install it, or remove it from the network.",
+    ),
+    "everything from a missing package": (
+        {"net.py": "from timm_x.all import *\nimport torch.nn.functional as F\n" + NET4},
+        "net.py, line 3: it needs 'nn': `class Net(nn.Module):`. It may come from 'timm_x.all', "
+        "which is neither installed nor beside the file.",
+    ),
+    "statement that was left out": (
+        {
+            "net.py": IMPORTS
+            + "import registry, blocks\n"
+            + NET.replace("WIDTH", "registry.R['w']"),
+            "registry.py": "R = {}\n",
+            "blocks.py": "import registry\nregistry.R['w'] = 4\n",
+        },
+        "net.py, line 6: it raised KeyError: 'w' at `def __init__(self, width=registry.R['w']):`. "
+        "Only what the class depends on was executed: if that is too little, add --run-whole-file.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_one_cause_is_one_sentence_with_the_user_s_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files, expected = REFUSED[name]
+    assert problem(write(files)) == expected
+
+
+def test_the_whole_file_is_executed_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    registry = REFUSED["statement that was left out"][0]
+    assert build_user_model(write(registry), {}, run_whole_file=True).conv1.out_channels == 4
+    trains = {"trains.py": IMPORTS + PACKAGES + MARK + "transforms.ToTensor()\nmark()\n" + NET4}
+    assert problem(write(trains), run_whole_file=True).startswith(
+        "trains.py, line 12: it raised RuntimeError: trained"
+    )
+    book = {"net.ipynb": cells(IMPORTS, "%pip install x", MARK + "mark()", NET4)}
+    assert "cell 3, line 3: it raised RuntimeError" in problem(write(book), run_whole_file=True)
+
+
+def test_a_package_that_needs_a_missing_one_in_forward_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = NET4.replace("x = self.drop", "x = timm_x.pad(x); x = self.drop")
+    write({"net.py": f"import timm_x\n{IMPORTS}{body}"})
+    with pytest.raises(SourceError) as caught:
+        audit("net.py:Net")
+    assert str(caught.value) == f"net.py:Net {NEEDS} (net.py, line 14)."
+
+
+def test_a_package_that_fails_when_it_is_imported_is_treated_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchvision that was built for another torch."""
+    monkeypatch.chdir(tmp_path)
+    installed = {
+        "lib/tv_x/__init__.py": "from tv_x import ops\n",
+        "lib/tv_x/ops.py": "nms = 1 / 0\n",
+    }
+    write(installed)
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    used = NET4.replace("F.relu", "transforms.relu")
+    write({"a/net.py": IMPORTS + "from tv_x import transforms\nt = transforms.A()\n" + NET4})
+    build_user_model("a/net.py:Net", {})
+    write({"a/uses.py": IMPORTS + "from tv_x import transforms\n" + used})
+    with pytest.raises(ImportError, match=r"'tv_x', which fails when it is imported \(ZeroDiv"):
+        build_user_model("a/uses.py:Net", {})(torch.zeros(1, 1, 10, 10))
+    guarded = "try:\n    import tv_x\nexcept Exception:\n    WIDTH = 6\n"
+    write({"a/guarded.py": IMPORTS + guarded + NET})
+    assert build_user_model("a/guarded.py:Net", {}).conv1.out_channels == 6
+
+
+def test_stand_ins_are_forgotten_and_never_given_to_installed_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    optional = "try:\n    import accelerator_x\n    FAST = 1\nexcept ImportError:\n    FAST = 0\n"
+    write({"lib/site-packages/tool_x.py": optional})
+    monkeypatch.syspath_prepend(str(tmp_path / "lib/site-packages"))
+    modules, path, finders = set(sys.modules), list(sys.path), list(sys.meta_path)
+    needs = (
+        IMPORTS + "import tool_x, torch.gone_x, gone_x.deep as g\ng.a\nWIDTH = 4 + tool_x.FAST\n"
+    )
+    write({"net.py": needs + NET})
+    assert build_user_model("net.py:Net", {}).conv1.out_channels == 4
+    build_user_model("net.py:Net", {}, run_whole_file=True)
+    added = {name for name in set(sys.modules) - modules if not name.startswith("_whit_user_")}
+    assert added <= {"tool_x"}
+    assert not hasattr(torch, "gone_x")
+    assert (sys.path, sys.meta_path) == (path, finders)
+    with pytest.raises(ModuleNotFoundError):
+        import gone_x  # noqa: F401
+
+
+def test_what_is_not_executed_does_not_change_the_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {"net.py": "from model import Net\n", "model.py": IMPORTS + NET4}
+    target = write(files)
+    digest = read_source(target).sha256
+    write({"net.py": "\n\nfrom model import Net\nepochs = 30\n", "model.py": IMPORTS + NET4 + LOOP})
+    assert read_source(target).sha256 == digest
+    write({"model.py": IMPORTS + NET4.replace("0.1", "0.2")})
+    assert read_source(target).sha256 != digest

@@ -83,8 +83,8 @@ def train(
             return options.load_recipe_with_overrides(
                 recipe or DEFAULT_RECIPE, set_, run_whole_file
             )
-        given = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed, "--out": out}
-        given["--run-whole-file"] = run_whole_file
+        given: dict[str, object] = {"RECIPE": recipe, "--set": set_ or None, "--seed": seed}
+        given |= {"--out": out, "--run-whole-file": run_whole_file}
         _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit")
         return None
 

@@ -113,8 +113,11 @@ def read_copy(run: Path, environment: Mapping[str, Any]) -> Source:
     description = environment.get(_DESCRIPTION)
     values = description if isinstance(description, dict) else {}
     name, package, modules = (values.get(key) for key in ("class", "package", "modules"))
-    is_valid = isinstance(name, str) and isinstance(package, str) and isinstance(modules, dict)
-    if not is_valid or not name.isidentifier() or len(modules) > _MAX_MODULES:
+    if (
+        not (isinstance(name, str) and isinstance(package, str) and isinstance(modules, dict))
+        or not name.isidentifier()
+        or len(modules) > _MAX_MODULES
+    ):
         raise SourceError(f"{run}: the description of the copy of its model is damaged.")
     files = {}
     for module, file in modules.items():

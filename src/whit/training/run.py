@@ -104,10 +104,10 @@ def resume_run(
     """
     record = read_run(path, trust_model_files=trust_model_files)
     _refuse_ended(record, steal_lock)
-    source = find_source(record)
+    model_source = find_source(record)
     if model is not None and not record.recipe.model.is_in_memory:
         raise errors.IncompatibleResume(f"{path}: its recipe builds its model: omit model=...")
-    plan = make_plan(record.recipe, model, source)
+    plan = make_plan(record.recipe, model, model_source)
     if plan.recipe != record.recipe:
         raise errors.IncompatibleResume(
             f"{path}: trained {record.recipe.model.name}, not the given model."

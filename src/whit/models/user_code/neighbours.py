@@ -231,7 +231,7 @@ def _imported_module(module: str, bound: str, used: Set[str]) -> Iterator[Reques
 
 def _dotted_uses(tree: ast.Module) -> Iterator[str]:
     """Yield `a.b.c` for each outermost chain of attributes of a name, and bare names."""
-    inner = set()
+    inner: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             parts, value = [node.attr], node.value

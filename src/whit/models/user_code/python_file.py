@@ -57,8 +57,9 @@ class PythonFile:
         except SyntaxError:
             return frozenset()
         for node in tree.body:
-            is_list = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-            if is_list and isinstance(node.value, ast.List | ast.Tuple):
+            if not isinstance(node, ast.Assign) or ast.unparse(node.targets[0]) != "__all__":
+                continue
+            if isinstance(node.value, ast.List | ast.Tuple):
                 items = [item.value for item in node.value.elts if isinstance(item, ast.Constant)]
                 return {item for item in items if isinstance(item, str)}
         names = {name for statement in self.statements for name in statement.binds}

@@ -77,7 +77,8 @@ class DependencySlicer:
         defining = [i for i, s in enumerate(self.statements) if name in s.defines]
         binding = [i for i, s in enumerate(self.statements) if name in s.binds]
         certain = [i for i in binding if self.statements[i].binds[name]]
-        return (defining or certain or binding or [None])[-1]
+        found = defining or certain or binding
+        return found[-1] if found else None
 
     def sort_statements(self) -> list[Statement]:
         """Return the statements top to bottom, except where one of a notebook requires a later."""
