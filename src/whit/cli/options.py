@@ -75,12 +75,13 @@ def load_recipe_with_overrides(
     name: str, changes: list[str] | None, run_whole_file: bool = False
 ) -> Recipe:
     """Return the recipe with its `--set` changes. Raises RecipeError."""
-    return load_recipe(name).with_overrides(whole_file_override(changes, run_whole_file))
+    recipe = load_recipe(name).with_overrides(changes or [])
+    return set_run_whole_file(recipe) if run_whole_file else recipe
 
 
-def whole_file_override(changes: list[str] | None, run_whole_file: bool) -> list[str]:
-    """Return the `--set` changes with that of `--run-whole-file`."""
-    return [*(changes or []), *(["model.run_whole_file=true"] if run_whole_file else [])]
+def set_run_whole_file(recipe: Recipe) -> Recipe:
+    """Return the recipe with `--run-whole-file`. Raises RecipeError for a built-in model."""
+    return recipe.with_overrides(["model.run_whole_file=true"], "--run-whole-file")
 
 
 def parse_seed(text: str) -> int:
