@@ -26,6 +26,7 @@ from torch import nn
 
 from whit.errors import SourceError
 from whit.models.user_code import build_user_model, read_source, user_model_sha256
+from whit.models.user_code.ipython_syntax import WrittenFile, find_names, strip_cell
 from whit.models.user_code.loader import load_model_class
 from whit.models.user_code.scopes import analyze_statement
 from whit.recipes.model_ref import is_model_path
@@ -814,3 +815,44 @@ def test_errors_in_a_notebook_are_told_with_cell_and_line() -> None:
     assert problem("net.ipynb:Net").startswith(
         "net.ipynb, cell 1, line 1: syntax error, 'await' outside function: `width = await"
     )
+
+
+@pytest.mark.parametrize(
+    ("cell", "python"),
+    [
+        ("pip install a \\\n  b\nx = 2", "pass  # pip install a    b\n\nx = 2"),
+        ("if 1:\n    cd ..\n    x = 1", "if 1:\n    pass  # cd ..\n    x = 1"),
+        ("mkdir data", "pass  # mkdir data"),
+        ("git clone x", "git clone x"),  # no alias of IPython: a syntax error there, too
+        ("%time x = f(3)", "x = f(3)"),
+        ("time x = f(3)", "x = f(3)"),
+        ("x = %time f(3)", "x = f(3)"),
+        ("x = %timeit -o f(3)", "x = get_ipython().run_line_magic('timeit', '-o f(3)')"),
+        ("a, *b = !ls {x}", "a, *b = get_ipython().getoutput('ls {x}')"),
+        ("c['k'].v = !!ls", "c['k'].v = get_ipython().getoutput('!ls')"),
+        ("%run -i lib/sizes.py", "from lib.sizes import *"),
+        ("?torch.nn", "pass  # ?torch.nn"),
+        ("x.y[0]??", "pass  # x.y[0]??"),
+        ("x = y +  # why?", "x = y +  # why?"),
+        ("s = '''\n!ls\n%%bash\n'''", "s = '''\n!ls\n%%bash\n'''"),
+        ("x = (7\n  % 3)", "x = (7\n  % 3)"),
+        ("\n\n%%time\n%%capture out\nx = 1", "\n\n\n\nx = 1"),
+        ("  import os\n  x = 1", "import os\nx = 1"),
+        (">>> x = 1\n>>> if x:\n...     y = 2", "x = 1\nif x:\n    y = 2"),
+        ("In [1]: x = 1", "x = 1"),
+        ("%%bash\nls", None),
+        ("%%javascript\nx", None),
+        ("%%\nls", None),
+        ("%%writefile 'lib/m.py'\nx = 1", WrittenFile("lib/m.py", "x = 1\n", False)),
+        ("%%writefile -a m.py\nx = 1", WrittenFile("m.py", "x = 1\n", True)),
+        ("%%file m.py\nx = 1", WrittenFile("m.py", "x = 1\n", False)),
+    ],
+)
+def test_ipython_s_syntax_becomes_python_s(cell: str, python: object) -> None:
+    assert strip_cell(cell, set()) == python
+
+
+def test_a_bound_name_is_no_magic() -> None:
+    assert strip_cell("cat notes txt", {"cat"}) == "cat notes txt"
+    texts = ["a, b = 1, 2\nc == 3", "def f(): pass\nclass C: pass", "from m import d as e, g", "?("]
+    assert find_names([*texts, "for i, j in x: pass"]) >= {*"abfdegCij"}

@@ -133,8 +133,8 @@ def _replace(line: str, names: Set[str]) -> str | None:
     statement = rest.strip()
     if magic == "time" and _parses(statement):
         return indent + statement  # it runs in the notebook, and may bind names
-    if magic == "run" and (module := re.fullmatch(r"(?:-\w+ +)*(?:\./)?(\w+)\.py", statement)):
-        return f"{indent}from {module[1]} import *"
+    if magic == "run" and (module := re.fullmatch(r"(?:-\w+ +)*(?:\./)?([\w/]+)\.py", statement)):
+        return f"{indent}from {module[1].replace('/', '.')} import *"
     return f"{indent}pass  # {code}"
 
 

@@ -70,7 +70,7 @@ class Notebook:
             try:
                 parsed.append((text, number, source.parse_quietly(text)))
             except SyntaxError as error:
-                unparsable.append(UnparsableCell(number, text, error))
+                unparsable.append(UnparsableCell(number, cell, error))
         # A future import holds for every cell after it; here it is applied to all cells.
         lazy = has_lazy_annotations(tree for _, _, tree in parsed)
         statements = []

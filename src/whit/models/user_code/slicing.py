@@ -46,6 +46,7 @@ class DependencySlicer:
         self._providers: dict[str, list[int]] = {}
         self._imported = {name for s in statements if s.is_import for name in s.binds}
         self._defined = {name for s in statements for name in s.defines}
+        self._shared = {n: other for s in statements for n, other in s.shares.items()}
         self._effects = self._find_effects()
         for index, statement in enumerate(statements):
             for provided in statement.binds.keys() | self._mutated_by(statement):
@@ -118,9 +119,8 @@ class DependencySlicer:
         for function in statement.calls & self._effects.keys():
             mutated |= self._effects[function]
         for name in list(mutated):
-            shared = {n: o for s in self.statements for n, o in s.shares.items()}
-            while name in shared and shared[name] not in mutated:
-                name = shared[name]
+            while name in self._shared and self._shared[name] not in mutated:
+                name = self._shared[name]
                 mutated.add(name)
         return mutated
 
