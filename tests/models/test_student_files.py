@@ -386,6 +386,39 @@ CASES: dict[str, tuple[dict[str, str], int]] = {
         },
         4,
     ),
+    "package whose __init__ imports everything": (
+        {
+            "train.py": "from pkg import Net\n",
+            "pkg/__init__.py": "from .net import *\nfrom .trainer import *\n",
+            "pkg/net.py": IMPORTS + NET4,
+            "pkg/trainer.py": "import wandb_x\nraise RuntimeError('trained')\n",
+        },
+        4,
+    ),
+    "folder that is named as a standard module": (
+        {
+            "code/net.py": IMPORTS + "from .sizes import WIDTH\n" + NET,
+            "code/sizes.py": "WIDTH = 4\n",
+        },
+        4,
+    ),
+    "file in the __init__ of a package": (
+        {
+            "my-model/__init__.py": IMPORTS + "from .sizes import WIDTH\n" + NET,
+            "my-model/sizes.py": "WIDTH = 4\n",
+        },
+        4,
+    ),
+    "data beside the file": (
+        {
+            "net.py": IMPORTS + "import json, pathlib\n"
+            "path = pathlib.Path(__file__).parent / 'config.json'\n"
+            "with open(path) as file:\n    config = json.load(file)\n"
+            + NET.replace("WIDTH", "config['width']"),
+            "config.json": '{"width": 4}',
+        },
+        4,
+    ),
     "pretrained weights are not loaded": (
         {
             "net.py": IMPORTS + NET4 + "model = Net()\nmodel.load_state_dict(torch.load('w.pt'))\n"
@@ -722,6 +755,11 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
         {"net.py": "from timm_x.all import *\nimport torch.nn.functional as F\n" + NET4},
         "net.py, line 3: it needs 'nn': `class Net(nn.Module):`. It may come from 'timm_x.all', "
         "which is neither installed nor beside the file.",
+    ),
+    "misspelt layer": (
+        {"net.py": IMPORTS + "from torch.nn import Conv2D\n" + NET4.replace("nn.Conv2d", "Conv2D")},
+        "net.py, line 4: it raised ImportError: cannot import name 'Conv2D' from 'torch.nn' "
+        f"({torch.nn.__file__}) at `from torch.nn import Conv2D`.",
     ),
     "statement that was left out": (
         {

@@ -325,7 +325,9 @@ def test_what_is_no_module_class_is_told() -> None:
     write("gone.py", "Net = 3\ndel Net\n")
     assert problem("gone.py:Net", True) == "gone.py: running it did not define 'Net'."
     write("star.py", "from math import *\n")
-    assert problem("star.py:Net") == "star.py: running it did not define 'Net'."
+    assert problem("star.py:Net") == "star.py has no class 'Net'. It defines no class."
+    write("unknown.py", "from chunk_x import *\n")
+    assert problem("unknown.py:Net") == "unknown.py: running it did not define 'Net'."
 
 
 def test_a_syntax_error_is_told_with_its_line() -> None:

@@ -76,12 +76,8 @@ def slice_file(
 ) -> Source:
     """Return the code of a class in a file. Raises SourceError: the file does not define it."""
     slicer = DependencySlicer(file.statements, finder.star_names, is_notebook=False)
-    stars = [index for index, statement in enumerate(file.statements) if statement.stars]
-    if not slicer.add(name):
-        # The names that a star import binds may be known only once it has run.
-        if not stars:
-            raise unknown_name_error(file.path, name, file.statements)
-        slicer.add_statements(stars)
+    if not slicer.add(name) and not slicer.add_star(name):
+        raise unknown_name_error(file.path, name, file.statements)
     text = file.text if run_whole_file else file.join(slicer.sort_statements())
     neighbours = finder.collect(text, whole=run_whole_file, requested=name)
     return Source(

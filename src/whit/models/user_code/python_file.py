@@ -76,7 +76,8 @@ class PythonFile:
             return self.text
         slicer = DependencySlicer(self.statements, star_names, is_notebook=False)
         for name in sorted(self._expand(names)):
-            slicer.add(name)
+            if not slicer.add(name):
+                slicer.add_star(name)
         return self.join(slicer.sort_statements())
 
     def _expand(self, names: Set[str]) -> Set[str]:

@@ -66,8 +66,12 @@ class DependencySlicer:
         self._follow([(index, end) for index in [root, *mutations]])
         return True
 
-    def add_statements(self, indexes: Iterable[int]) -> None:
+    def add_star(self, name: str) -> bool:
+        """Add the star import that binds a name, or all that may; return whether there is one."""
+        known, unknown = self._find_star_imports(name)
+        indexes = known[-1:] or unknown
         self._follow([(index, len(self.statements)) for index in indexes])
+        return bool(indexes)
 
     def add_all(self) -> None:
         """Add every statement."""

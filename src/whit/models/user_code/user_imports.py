@@ -92,11 +92,13 @@ class UserFinder(importlib.abc.MetaPathFinder):
         above = sys.modules.get(name.rpartition(".")[0])
         if isinstance(above, stand_ins.StandInModule):
             return _stand_in_spec(name)
-        if importer not in self.files or self._is_guarded():
+        is_own = name.rpartition(".")[0] in self.neighbours
+        if importer not in self.files or is_own or self._is_guarded():
             return None
         spec = self._find_installed(name, path, target)
         if spec is None:
-            return _stand_in_spec(name)
+            # `from torch.nn import Conv2D` asks for a submodule: that is no missing package.
+            return None if _is_attribute() else _stand_in_spec(name)
         if hasattr(spec.loader, "exec_module") and isinstance(
             spec.loader, importlib.machinery.SourceFileLoader
         ):
@@ -235,6 +237,16 @@ def _find_importer() -> str:
             return filename
         frame = frame.f_back
     return ""
+
+
+def _is_attribute() -> bool:
+    """Whether a module is looked for since a package has no attribute of that name."""
+    frame: types.FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_name == "_handle_fromlist":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @cache
