@@ -16,7 +16,7 @@ from torch import nn
 
 from whit import errors
 from whit.data.splits import Dataset, Split
-from whit.models.run_source import copy_files
+from whit.models.run_source import copy_files, explain_copy, has_copy
 from whit.models.tta import with_tta
 from whit.models.weights import save_weights
 from whit.recipes.budget import BudgetInfeasible
@@ -144,9 +144,11 @@ def resume_run(
                 "Resuming would not give the same result. Undo these changes, or add "
                 "--allow-changes; the result then lists them."
             )
-            raise errors.IncompatibleResume(
-                [*(f"{path}: {describe_change(change)}." for change in changes), advice]
-            )
+            problems = [f"{path}: {describe_change(change)}." for change in changes]
+            is_source = any(change["what"] == "model_sha256" for change in changes)
+            if is_source and has_copy(path, record.environment):
+                problems.append(explain_copy(path))
+            raise errors.IncompatibleResume([*problems, advice])
         messages = [f"{file}: damaged and ignored." for file in damaged]
         if damaged or latest is None:
             source = latest.path if latest else "the beginning: there is no valid checkpoint"
