@@ -41,11 +41,17 @@ if TYPE_CHECKING:
     Run: TypeAlias = str | Path | RunResult | LoadedRun
 
 
-def plan(recipe: RecipeOrModel, model: Model | None = None) -> Plan:
-    """Return what a recipe will cost and the predicted verdict; reads no images."""
+def plan(
+    recipe: RecipeOrModel, model: Model | None = None, *, run_whole_file: bool = False
+) -> Plan:
+    """Return what a recipe will cost and the predicted verdict; reads no images.
+
+    Of a `file.py:Class` only what the class depends on is executed; with `run_whole_file` all of
+    the file is.
+    """
     from whit.training.plan import make_plan
 
-    return make_plan(*_resolve(recipe, model))
+    return make_plan(*_resolve(recipe, model, run_whole_file))
 
 
 def train(
@@ -58,12 +64,13 @@ def train(
     threads: int | None = None,
     over_budget: bool = False,
     quiet: bool = False,
+    run_whole_file: bool = False,
 ) -> RunResult:
     """Train a recipe, by default the flagship one, judge it, and leave a run folder.
 
-    An nn.Module is trained from the weights that it has. Raises BudgetInfeasible when the run can
-    never meet its budget, unless `over_budget`; InputError for invalid input, Interrupted after
-    saving, RunFailed when the run itself fails.
+    An nn.Module is trained from the weights that it has. `run_whole_file` is as in `plan`. Raises
+    BudgetInfeasible when the run can never meet its budget, unless `over_budget`; InputError for
+    invalid input, Interrupted after saving, RunFailed when the run itself fails.
     """
     from whit.recipes.recipe import DEFAULT_RECIPE
     from whit.system.console import make_console
@@ -71,7 +78,7 @@ def train(
     from whit.training.progress import make_callback
     from whit.training.run import train_run
 
-    resolved, model = _resolve(DEFAULT_RECIPE if recipe is None else recipe, model)
+    resolved, model = _resolve(DEFAULT_RECIPE if recipe is None else recipe, model, run_whole_file)
     return train_run(
         make_plan(resolved, model),
         model=model,
@@ -92,12 +99,15 @@ def resume(
     threads: int | None = None,
     allow_changes: bool = False,
     steal_lock: bool = False,
+    trust_model_files: bool = False,
     quiet: bool = False,
 ) -> RunResult:
     """Resume a run that was stopped or killed, to the same bytes as if it had not been.
 
-    `model` is needed for a run of a model given in Python. Raises RunAlreadyFinished when the
-    run has a result, IncompatibleResume when it would not be the same run, and what `train` raises.
+    `model` is needed for a run of a model given in Python. `trust_model_files` executes the copy of
+    a model's source in the folder, if its own file is missing or has changed. Raises
+    RunAlreadyFinished when the run has a result, IncompatibleResume when it would not be the same
+    run, and what `train` raises.
     """
     from whit.system.console import make_console
     from whit.training.progress import make_callback
@@ -110,6 +120,7 @@ def resume(
         threads=threads,
         allow_changes=allow_changes,
         steal_lock=steal_lock,
+        trust_model_files=trust_model_files,
         callback=make_callback(make_console(), quiet),
     )
 
@@ -127,6 +138,7 @@ def study(
     allow_changes: bool = False,
     over_budget: bool = False,
     quiet: bool = False,
+    run_whole_file: bool = False,
 ) -> Study:
     """Train recipes over seeds 0 to `seeds` - 1, `jobs` at a time in processes of their own.
 
@@ -136,7 +148,7 @@ def study(
     `model` takes the place of the recipes' own: a file, or a module, whose layers are initialized
     again for each seed by their `reset_parameters`, or better its class or a function that builds
     it, which is called for each seed. A model that is no file is trained in this process, into
-    folders that are always new.
+    folders that are always new. `run_whole_file` is as in `plan`.
 
     Raises InputError for invalid input, BudgetInfeasible when a recipe can never meet its
     budget, unless `over_budget`, Interrupted when stopped; what was running is saved.
@@ -151,9 +163,9 @@ def study(
     is_sequence = isinstance(recipes, Sequence) and not isinstance(recipes, str)
     listed: Any = recipes if is_sequence else [recipes]
     if isinstance(model, str | Path):
-        resolved, model = [_resolve(recipe, model) for recipe in listed], None
+        resolved, model = [_resolve(recipe, model, run_whole_file) for recipe in listed], None
     else:
-        resolved = [_resolve(recipe, None) for recipe in listed]
+        resolved = [_resolve(recipe, None, run_whole_file) for recipe in listed]
     given = [other for _, other in resolved if other is not None]
     if given and (model is not None or len(resolved) > 1):
         raise InputError("A study takes one model: study(model), or study(recipes, model).")
@@ -256,30 +268,42 @@ def audit(
     target: Run | nn.Module,
     recipe: Recipe | str | Path | None = None,
     model: nn.Module | None = None,
+    *,
+    run_whole_file: bool = False,
+    trust_model_files: bool = False,
 ) -> AuditResult:
     """Recompute layers and verdict of a run, recipe, `file.py:Class`, `notebook.ipynb:Class`,
     `.safetensors`, or a model; stored results are not trusted.
 
-    `model` takes the weights of a run that trained a model given in Python.
+    `model` takes the weights of a run that trained a model given in Python. `run_whole_file` is as
+    in `plan`; `trust_model_files` executes a run's copy of a model's source, if the file itself is
+    missing or has changed.
     """
     from whit.recipes.recipe import load_recipe
     from whit.verification.verify import audit
 
     loaded = load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
-    return audit(*_target_and_model(target, model, loaded))
+    return audit(
+        *_target_and_model(target, model, loaded),
+        run_whole_file=run_whole_file,
+        trust_model_files=trust_model_files,
+    )
 
 
-def load_run(run: Run, model: nn.Module | None = None) -> LoadedRun:
+def load_run(
+    run: Run, model: nn.Module | None = None, *, trust_model_files: bool = False
+) -> LoadedRun:
     """Return a finished run with its recipe, result, history, and its model with its weights.
 
     `model` is the network of a run that was given one in Python; the weights are put into it.
-    Runs a user's own model file. Raises InputError when there are no weights, or they do not fit.
+    Runs a user's own model file; with `trust_model_files` its copy in the run folder, if the file
+    is missing or has changed. Raises InputError when there are no weights, or they do not fit.
     """
     from whit.runs.reader import read_run
     from whit.verification.restore import load_run_model
 
     folder, model = _folder_and_model(run, model)
-    return load_run_model(read_run(folder), model)
+    return load_run_model(read_run(folder, trust_model_files=trust_model_files), model)
 
 
 def load_data(name_or_path: str | Path = "mnist", *, val: int = 0) -> Dataset:
@@ -320,18 +344,27 @@ def report(
     out: str | Path | None = None,
     markdown: bool = False,
     model: nn.Module | None = None,
+    *,
+    trust_model_files: bool = False,
 ) -> ReportPath:
     """Write the report of a run, a study or a folder of several as one HTML page; return its path.
 
     A notebook shows the path as a link.
     With `markdown`, a section for a README, its pictures in a folder. By default it goes into the
-    target. `model` takes the weights of a run that trained a model given in Python. Raises
-    InputError for a target that is none of these, RunFailed when the disk is full.
+    target. `model` takes the weights of a run that trained a model given in Python;
+    `trust_model_files` is as in `load_run`. Raises InputError for a target that is none of these,
+    RunFailed when the disk is full.
     """
     from whit.reports import write_report
 
     folder, model = _folder_and_model(target, model)
-    return write_report(folder, None if out is None else Path(out), markdown, model)
+    return write_report(
+        folder,
+        None if out is None else Path(out),
+        markdown,
+        model,
+        trust_model_files=trust_model_files,
+    )
 
 
 def export(
@@ -341,13 +374,14 @@ def export(
     *,
     int8: bool = False,
     model: nn.Module | None = None,
+    trust_model_files: bool = False,
 ) -> ExportResult:
     """Export a finished run as "onnx", "c" or "html", and verify it on every image of its split.
 
     By default `out` is the run's name with the format as its suffix, in the current folder; it must
     not exist yet. `int8` quantizes to integers, for onnx and c. `model` takes the weights of a run
-    that trained a model given in Python. Raises InputError for what cannot be exported, RunFailed
-    when the export is not the network.
+    that trained a model given in Python; `trust_model_files` is as in `load_run`. Raises InputError
+    for what cannot be exported, RunFailed when the export is not the network.
     """
     from whit.export.targets import TARGETS
 
@@ -357,11 +391,24 @@ def export(
     from whit.export.exporter import export_run
 
     folder, model = _folder_and_model(run, model)
-    return export_run(folder, format, None if out is None else Path(out), model, int8=int8)
+    return export_run(
+        folder,
+        format,
+        None if out is None else Path(out),
+        model,
+        int8=int8,
+        trust_model_files=trust_model_files,
+    )
 
 
-def _resolve(recipe: RecipeOrModel, model: Model | None) -> tuple[Recipe, nn.Module | None]:
+def _resolve(
+    recipe: RecipeOrModel, model: Model | None, run_whole_file: bool = False
+) -> tuple[Recipe, nn.Module | None]:
     """Return the recipe, and the module that takes the place of its own model."""
+    if run_whole_file:
+        resolved, module = _resolve(recipe, model)
+        return resolved.with_overrides(["model.run_whole_file=true"], "run_whole_file"), module
+
     from whit.models.model_target import load_target, rename
     from whit.recipes.model_ref import is_model_path
     from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe

@@ -106,6 +106,7 @@ WRONG = {
     "source-no-class": "plan source.toml --set model.name=models.py",
     "source-syntax": "plan easy.toml --set model.name=syntax.py:Net",
     "source-import": "plan easy.toml --set model.name=import.py:Net",
+    "source-whole-file": "plan sprint --run-whole-file",
     "source-no-module": "plan source.toml --set model.name=models.py:NoModule",
     "source-keys": "plan source.toml --set model.name=models.py:Net --set model.widht=3",
     "source-constructor": "train source.toml --set model.name=models.py:BadConstructor",

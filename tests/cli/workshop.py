@@ -147,7 +147,7 @@ FILES: dict[str, str | bytes] = {
     "deep.toml": "name = " + "[" * 5000,
     "empty.toml": "",
     "syntax.py": "import torch\nclass Net(torch.nn.Module:\n    pass\n",
-    "import.py": "import torchvisionary\nclass Net: pass\n",
+    "import.py": "import torchvisionary\nclass Net(torchvisionary.Net): pass\n",
     "not-an.npz": "PK of a kind",
     "keys.toml": """\
 schema = 2

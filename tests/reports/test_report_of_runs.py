@@ -169,7 +169,7 @@ def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
 
 def test_code_in_a_run_folder_is_not_executed(finished: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    (finished / "net.py").write_text(f"open({str(ran)!r}, 'w')\nclass Net: pass\n")
+    (finished / "net.py").write_text(f"class Net: open({str(ran)!r}, 'w')\n")
     recipe = read_run(finished).recipe.with_overrides([f"model.name={finished / 'net.py'}:Net"])
     (finished / "recipe.toml").write_text(recipe.to_toml())
     page = checked(render_run_html(read_run(finished)))

@@ -230,7 +230,7 @@ def test_uncommitted_changes_are_noted(run: Path) -> None:
 
 
 def test_code_that_comes_with_a_run_is_not_run(run: Path, tmp_path: Path) -> None:
-    (run / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: pass\n")
+    (run / "evil.py").write_text(f"class Net: open({str(tmp_path / 'ran')!r}, 'w')\n")
     recipe = (run / "recipe.toml").read_text()
     start = recipe.index("[model]")
     end = recipe.index("[data]")

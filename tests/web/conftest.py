@@ -77,7 +77,7 @@ def shown(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy("runs/damaged") / "result.json").write_text("[1, 2]")
     (copy("runs/no-weights") / "weights.safetensors").unlink()
     own = copy("runs/own-model") / "recipe.toml"
-    (folder / "mine.py").write_text("open('canary', 'w')\nclass Net: pass\n")
+    (folder / "mine.py").write_text("class Net: open('canary', 'w')\n")
     own.write_text(own.read_text().replace('name = "plain"', 'name = "mine.py:Net"'))
     for seed in range(3):
         environment = copy(f"studies/easy-01234567/seed-{seed}") / "environment.json"

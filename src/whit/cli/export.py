@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whit.cli.options import AsJson, Quiet
+from whit.cli.options import AsJson, Quiet, TrustModelFiles
 from whit.errors import InputError, did_you_mean
 from whit.export.targets import TARGETS
 from whit.models.model_target import require_run
@@ -36,6 +36,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Output path; must not exist.")
     ] = None,
+    trust_model_files: TrustModelFiles = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,5 +49,7 @@ def export(
     with stdout_to_stderr(as_json), report_stages(quiet, as_json) as on_stage:
         from whit.export.exporter import export_run
 
-        result = export_run(run, to, out, int8=int8, on_stage=on_stage)
+        result = export_run(
+            run, to, out, int8=int8, trust_model_files=trust_model_files, on_stage=on_stage
+        )
     show(result.to_json(), result.text, as_json)

@@ -66,10 +66,11 @@ def plan(
     target: options.Target,
     recipe: options.BaseRecipe = None,
     set_: options.Overrides = None,
+    run_whole_file: options.RunWholeFile = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show layers, training steps and predicted verdict; reads no data."""
-    loaded = options.load_recipe_with_overrides(target, set_, recipe)
+    loaded = options.load_recipe_with_overrides(target, set_, recipe, run_whole_file)
     with stdout_to_stderr(as_json), report_stages():
         from whit.training.plan import make_plan
 
@@ -96,33 +97,39 @@ def audit(
         ),
     ] = None,
     set_: options.Overrides = None,
+    run_whole_file: options.RunWholeFile = False,
+    trust_model_files: options.TrustModelFiles = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Recompute everything from the weights; ignores stored results.
 
     A folder stands for the runs, recipes, .py and .ipynb files in it and in its subfolders.
     """
-    changes = set_ or []
+    choices: dict[str, Any] = {
+        "changes": set_ or [],
+        "run_whole_file": run_whole_file,
+        "trust_model_files": trust_model_files,
+    }
     loaded = None if recipe is None else load_recipe(recipe)
     with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
         from whit.verification import audit_batch
         from whit.verification.verify import audit
 
         if not audit_batch.is_batch(targets):
-            result = audit(targets[0], loaded, on_stage=on_stage, changes=changes)
+            result = audit(targets[0], loaded, on_stage=on_stage, **choices)
     if not audit_batch.is_batch(targets):
         show({"target": targets[0], **result.to_json()}, result.table, as_json)
         options.exit_with_verdict(result.verdict)
         return
-    _audit_batch(targets, loaded, changes, as_json)
+    _audit_batch(targets, loaded, choices, as_json)
 
 
 def _audit_batch(
-    targets: list[str], recipe: Recipe | None, changes: list[str], as_json: bool
+    targets: list[str], recipe: Recipe | None, choices: dict[str, Any], as_json: bool
 ) -> None:
     from whit.verification import audit_batch
 
-    if (recipe or changes) and not any(map(audit_batch.takes_recipe, targets)):
+    if (recipe or choices["changes"]) and not any(map(audit_batch.takes_recipe, targets)):
         raise InputError("--recipe, --set: each of the targets has its own recipe: omit them.")
     expanded, skipped = audit_batch.expand_targets(targets, with_weights=recipe is not None)
     if expanded == targets and len(targets) == 1:
@@ -130,7 +137,7 @@ def _audit_batch(
     width = make_console().width
     audits = []
     with stdout_to_stderr(as_json):
-        for each in audit_batch.audit_targets(expanded, recipe, changes):
+        for each in audit_batch.audit_targets(expanded, recipe, **choices):
             audits.append(each)
             if each.result is None:
                 echo("\n".join(f"whit: {problem}" for problem in each.problems), sys.stderr)

@@ -64,6 +64,20 @@ Cluster = Annotated[
         metavar="ADDRESS", help="Run on the workers of a dask scheduler.  [default: this machine]"
     ),
 ]
+RunWholeFile = Annotated[
+    bool,
+    typer.Option(
+        "--run-whole-file",
+        help="Execute all of a model's file, not only what its class depends on.",
+    ),
+]
+TrustModelFiles = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model-files",
+        help="Execute a run's copy of the model's source where the file is missing or changed.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and nothing else.")]
 
@@ -72,12 +86,21 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 
 def load_recipe_with_overrides(
-    target: str, changes: list[str] | None, recipe: str | None = None
+    target: str,
+    changes: list[str] | None,
+    recipe: str | None = None,
+    run_whole_file: bool = False,
 ) -> Recipe:
     """Return the recipe, or that of a model file, with its `--set` changes. Raises InputError."""
     from whit.models.model_target import load_target
 
-    return load_target(target, recipe, changes or [])
+    loaded = load_target(target, recipe, changes or [], run_whole_file=run_whole_file)
+    return set_run_whole_file(loaded) if run_whole_file else loaded
+
+
+def set_run_whole_file(recipe: Recipe) -> Recipe:
+    """Return the recipe with `--run-whole-file`. Raises RecipeError for a built-in model."""
+    return recipe.with_overrides(["model.run_whole_file=true"], "--run-whole-file")
 
 
 def parse_seed(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from whit.cli.options import Quiet
+from whit.cli.options import Quiet, TrustModelFiles
 from whit.models.model_target import require_run
 from whit.system.console import echo, report_stages
 
@@ -26,6 +26,7 @@ def report(
         bool,
         typer.Option("--markdown", help="Write a README section, with its figures in a folder."),
     ] = False,
+    trust_model_files: TrustModelFiles = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a report of a run or a study, as HTML or Markdown.
@@ -37,5 +38,7 @@ def report(
         on_stage(f"reading {target}")  # before torch is imported, which takes seconds
         from whit.reports import write_report
 
-        file = write_report(target, out, markdown, on_stage=on_stage)
+        file = write_report(
+            target, out, markdown, on_stage=on_stage, trust_model_files=trust_model_files
+        )
     echo(f"Report: {file}", sys.stdout)

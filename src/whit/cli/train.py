@@ -36,6 +36,7 @@ def train(
     ] = None,
     recipe: options.BaseRecipe = None,
     set_: options.Overrides = None,
+    run_whole_file: options.RunWholeFile = False,
     seed: Annotated[
         str | None,
         typer.Option(
@@ -67,6 +68,7 @@ def train(
         typer.Option("--steal-lock", help="Take over a run still locked by another machine."),
     ] = False,
     over_budget: options.OverBudget = False,
+    trust_model_files: options.TrustModelFiles = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the verdict only.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -81,13 +83,17 @@ def train(
 
     def load_recipe() -> Recipe | None:
         if resume is None:
-            return options.load_recipe_with_overrides(target or DEFAULT_RECIPE, set_, recipe)
+            return options.load_recipe_with_overrides(
+                target or DEFAULT_RECIPE, set_, recipe, run_whole_file
+            )
         given = {"RECIPE": target, "--recipe": recipe, "--set": set_ or None, "--seed": seed,
-                 "--out": out, "--over-budget": over_budget}  # fmt: skip
+                 "--out": out, "--over-budget": over_budget,
+                 "--run-whole-file": run_whole_file}  # fmt: skip
         _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit")
         return None
 
     only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}
+    only_resumed["--trust-model-files"] = trust_model_files
     loaded, run_seed, num_threads, _, _, _ = options.collect_errors(
         load_recipe,
         lambda: 0 if seed is None else options.parse_seed(seed),
@@ -111,6 +117,7 @@ def train(
                     threads=num_threads,
                     allow_changes=allow_changes,
                     steal_lock=steal_lock,
+                    trust_model_files=trust_model_files,
                     callback=callback,
                     on_second_signal=exit_immediately,
                 )

@@ -101,16 +101,18 @@ def export_run(
     model: nn.Module | None = None,
     *,
     int8: bool = False,
+    trust_model_files: bool = False,
     on_stage: OnStage = ignore_stage,
 ) -> ExportResult:
     """Export a finished run to `out` for a target of TARGETS, and verify it.
 
-    By default `out` is the run's name with the target as its suffix, in the current folder.
-    `model` is required for runs whose model was given in Python; `int8` quantizes. `on_stage` is
-    called with the name of each slow stage.
-    Raises InputError if the run has no weights or if they were modified, if data or model source
-    changed since the run, if the target does not support the model, or if `out` exists; RunFailed
-    if the export does not match the model or cannot be written. Nothing is written in these cases.
+    By default `out` is the run's name with the target as its suffix, in the current folder. `model`
+    is required for runs whose model was given in Python; `int8` quantizes. `trust_model_files`
+    executes the copy of a user's own model in the folder, if its file is missing or has changed.
+    `on_stage` is called with the name of each slow stage. Raises InputError if the run has no
+    weights or if they were modified, if data or model source changed since the run, if the target
+    does not support the model, or if `out` exists; RunFailed if the export does not match the model
+    or cannot be written. Nothing is written in these cases.
     """
     chosen = TARGETS[target]
     if chosen.requires:
@@ -118,7 +120,7 @@ def export_run(
     if int8 and chosen.no_int8:
         raise InputError(f"--int8: {chosen.no_int8}. Omit --int8 or use --format c or onnx.")
     out = out or Path(f"{run.resolve().name}{'-int8' * int8}.{target}")
-    record = read_run(run)
+    record = read_run(run, trust_model_files=trust_model_files)
     _require_exportable(record, out)
     trained = load_run_model(record, model)
     _require_unchanged(trained)
@@ -189,7 +191,9 @@ def _require_exportable(run: RunRecord, out: Path) -> None:
 def _require_unchanged(trained: LoadedRun) -> None:
     """Raise InputError if data or model source changed since the run."""
     run = trained.run
-    digests = current_digests(run.recipe, trained.dataset, with_teacher=False)
+    digests = current_digests(
+        run.recipe, trained.dataset, with_teacher=False, source=trained.source
+    )
     problems = [
         f"{run.path}: {REPRODUCIBILITY_KEYS[change['what']]} changed since the run, so it is not "
         "exported: restore it, or train again."

@@ -12,28 +12,38 @@ from torch import nn
 from whit.data.datasets import probe_dataset
 from whit.errors import ModelError
 from whit.models.registry import build_model
+from whit.models.user_code import Source
 from whit.models.weights import load_weights
 from whit.recipes.recipe import Recipe
 from whit.system.rng import preserve_rng_state, seed_all
 
 
 def build_initialized_model(
-    recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0
+    recipe: Recipe,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    seed: int = 0,
+    source: Source | None = None,
 ) -> nn.Module:
     """Return the recipe's model with the initial weights of `seed`, lazy layers materialized.
 
-    `image_shape` is (C, H, W). torch's global generators are restored afterwards.
+    `image_shape` is (C, H, W); `source` is the code of a user's model, if it was read already.
+    torch's global generators are restored afterwards.
     Raises ModelError when it cannot be built, SourceError when a user's code fails.
     """
     with preserve_rng_state():
         seed_all(seed, "weights")
-        model = build_model(recipe.model, image_shape[0], num_classes)
+        model = build_model(recipe.model, image_shape[0], num_classes, source)
         materialize_lazy_layers(model, image_shape, recipe.model.name)
     return model
 
 
 def load_model(
-    recipe: Recipe, weights: Path, model: nn.Module | None = None, seed: int = 0
+    recipe: Recipe,
+    weights: Path,
+    model: nn.Module | None = None,
+    seed: int = 0,
+    source: Source | None = None,
 ) -> nn.Module:
     """Return the recipe's model, or `model`, with the weights of a safetensors file.
 
@@ -42,7 +52,7 @@ def load_model(
     """
     image_shape, num_classes, _ = probe_dataset(recipe.data.name)
     if model is None:
-        model = build_initialized_model(recipe, image_shape, num_classes, seed)
+        model = build_initialized_model(recipe, image_shape, num_classes, seed, source)
     else:
         materialize_lazy_layers(model, image_shape, recipe.model.name)
     load_weights(model, weights)

@@ -20,14 +20,19 @@ from whit.recipes.recipe_tables import ModelSpec
 
 
 def load_target(
-    target: str | Path, recipe: Recipe | str | Path | None = None, changes: Sequence[str] = ()
+    target: str | Path,
+    recipe: Recipe | str | Path | None = None,
+    changes: Sequence[str] = (),
+    *,
+    run_whole_file: bool = False,
 ) -> Recipe:
     """Return the recipe of a built-in name, a `.toml` file, a run folder, or a user's model.
 
     A model, `file.py:Class` or `notebook.ipynb:Class`, takes the place of that of `recipe`, by
     default the default one; the result has the name of the class. The class may be omitted where
-    the file has one model. `changes` are `key=value` overrides of the result. Raises InputError
-    with all problems, also for a `recipe` beside a target that is one itself.
+    the file has one model. `changes` are `key=value` overrides of the result. With `run_whole_file`
+    all of the file is read. Raises InputError with all problems, also for a `recipe` beside a
+    target that is one itself.
     """
     problems: list[str] = []
     base = name = None
@@ -45,7 +50,7 @@ def load_target(
         if "model.name" in keys:
             problems.append(f"--set model.name: the model is {target}. Omit one of them.")
         try:
-            name = resolve_target(str(target))
+            name = resolve_target(str(target), run_whole_file=run_whole_file)
         except InputError as error:
             problems += error.problems
     try:

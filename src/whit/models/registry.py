@@ -12,7 +12,7 @@ from torch import nn
 from whit.errors import ModelError, did_you_mean
 from whit.models import published
 from whit.models.plain import PlainConfig, plain
-from whit.models.user_code import build_user_model
+from whit.models.user_code import Source, build_user_model
 from whit.recipes.model_ref import IN_MEMORY, is_model_path
 from whit.recipes.recipe_tables import ModelSpec
 from whit.system.validation_errors import describe_errors
@@ -80,14 +80,17 @@ def _entry_and_config(spec: ModelSpec) -> tuple[ModelEntry, BaseModel]:
         raise ModelError(problems) from None
 
 
-def build_model(spec: ModelSpec, channels: int, classes: int) -> nn.Module:
+def build_model(
+    spec: ModelSpec, channels: int, classes: int, source: Source | None = None
+) -> nn.Module:
     """Build a model with fresh weights from torch's global generator.
 
-    Raises ModelError for an unknown name or an invalid configuration, SourceError for a user's
-    model that cannot be loaded.
+    `source` is the code of a user's model, if it was read already. Raises ModelError for an unknown
+    name or an invalid configuration, SourceError for a user's model that cannot be loaded.
     """
     if is_model_path(spec.name):
-        return build_user_model(spec.name, spec.arguments)
+        whole = bool(spec.run_whole_file)
+        return build_user_model(source or spec.name, spec.arguments, run_whole_file=whole)
     if spec.is_in_memory:
         raise ModelError(
             f"model.name = {spec.name!r}: this model was passed in Python, so no recipe can build "

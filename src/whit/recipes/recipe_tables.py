@@ -10,17 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from whit.recipes.augmentations import AUGMENTATIONS, Augmentation
 from whit.recipes.budget import RULES, Budget
 from whit.recipes.field_types import Count, Flag, Name, Positive, Real, Section, key_field
-from whit.recipes.model_ref import IN_MEMORY
+from whit.recipes.model_ref import IN_MEMORY, is_model_path
 from whit.recipes.optimizers import OPTIMIZERS, UpdateRule
 from whit.recipes.toml_writer import toml_value
 
 
 class ModelSpec(BaseModel):
-    """The network. Every key but `name` is an argument of the model."""
+    """The network. Every key but `name` and `run_whole_file` is an argument of the model."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: Name = key_field(..., "a built-in model, or `path/file.py:Class`")
+    run_whole_file: Flag | None = key_field(
+        None,
+        "execute all statements of a `path/file.py:Class`, not only those that the class needs",
+    )
 
     @model_validator(mode="after")
     def _check_arguments(self) -> ModelSpec:
@@ -32,6 +36,8 @@ class ModelSpec(BaseModel):
                 raise ValueError(
                     f"{name} must be a string, a number, true or false, a list or a table"
                 ) from None
+        if self.run_whole_file is not None and not is_model_path(self.name):
+            raise ValueError("run_whole_file is only for a model named as path/file.py:Class")
         return self
 
     @property

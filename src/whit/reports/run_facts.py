@@ -14,11 +14,10 @@ from whit.data.datasets import load_dataset
 from whit.data.splits import Split
 from whit.errors import InputError
 from whit.recipes.budget import Metrics, Verdict, Violation
-from whit.recipes.model_ref import reject_code_in_run
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
 from whit.system.console import OnStage, ignore_stage
-from whit.training.plan import make_plan
+from whit.training.plan import find_source, make_plan
 from whit.verification import error_analysis
 from whit.verification.provenance import diff_inputs
 from whit.verification.restore import load_run_model
@@ -129,8 +128,7 @@ def load_run_split(run: RunRecord) -> Split | None:
 def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
     """Return the layers of a run's recipe; None if the model cannot be built here."""
     try:
-        reject_code_in_run(run.recipe.model.name, run.path)
-        return make_plan(run.recipe, model).audit
+        return make_plan(run.recipe, model, find_source(run)).audit
     except InputError:
         return None
 

@@ -49,13 +49,17 @@ def write_report(
     markdown: bool = False,
     model: nn.Module | None = None,
     on_stage: OnStage = ignore_stage,
+    *,
+    trust_model_files: bool = False,
 ) -> ReportPath:
     """Write the report of a run, a study or several studies; return the file.
 
-    By default it is `report.html`, or `report.md` with the folder `report`, in the target; no
-    audit of a run reads these names. An existing report is replaced. `on_stage` is called with the
-    name of each slow stage as it begins. Raises InputError for a target that is no run and
-    contains none, or for a path that cannot be written, RunFailed when the disk is full.
+    By default it is `report.html`, or `report.md` with the folder `report`, in the target; no audit
+    of a run reads these names. An existing report is replaced. `on_stage` is called with the name
+    of each slow stage as it begins. `trust_model_files` executes the copy of a user's own model in
+    the folder of a run, if its file is missing or has changed. Raises InputError for a target that
+    is no run and contains none, or for a path that cannot be written, RunFailed when the disk is
+    full.
     """
     require_extra("report", "matplotlib")
     default = target / ("report.md" if markdown else "report.html")
@@ -65,7 +69,7 @@ def write_report(
         problems += _path_problems(file, markdown)
     if problems:
         raise InputError(problems)
-    document = build_document(target, model, on_stage)
+    document = build_document(target, model, on_stage, trust_model_files=trust_model_files)
     on_stage(f"writing {file}")
     if not markdown:
         _write(file, render_html(document).encode())
@@ -79,11 +83,16 @@ def write_report(
 
 
 def build_document(
-    target: Path, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
+    target: Path,
+    model: nn.Module | None = None,
+    on_stage: OnStage = ignore_stage,
+    *,
+    trust_model_files: bool = False,
 ) -> Document:
     """Return the report of a run folder, a study, or a folder of several."""
     if layout.has_recipe(target):
-        facts = collect_run_facts(read_run(target), model, on_stage)
+        run = read_run(target, trust_model_files=trust_model_files)
+        facts = collect_run_facts(run, model, on_stage)
         on_stage("drawing the figures")
         return run_document(facts)
     groups = study_facts.find_groups(target)

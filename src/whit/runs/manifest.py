@@ -20,7 +20,8 @@ HASHED_FILES = tuple(name for name in layout.FILES if name != layout.RESULT)
 
 def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the result with the digests of the other files, and its own digest."""
-    hashed = {**result, "files": {name: _file_digest(folder / name) for name in HASHED_FILES}}
+    names = (*HASHED_FILES, *layout.find_model_files(folder))
+    hashed = {**result, "files": {name: _file_digest(folder / name) for name in names}}
     return {**hashed, "digest": _digest(hashed)}
 
 
@@ -31,7 +32,9 @@ def verify_manifest(result: dict[str, Any], folder: Path) -> Iterator[tuple[str,
     """
     files = result.get("files")
     files = files if isinstance(files, dict) else {}
-    for name in HASHED_FILES:
+    recorded = (name for name in files if isinstance(name, str) and layout.is_model_file(name))
+    model_files = sorted({*recorded, *layout.find_model_files(folder)})
+    for name in (*HASHED_FILES, *model_files):
         now = _file_digest(folder / name)
         if files.get(name) != now:
             yield name, str(files.get(name)), str(now)

@@ -43,6 +43,8 @@ class RunRecord:
     log: tuple[EpochRecord, ...]
     result: dict[str, Any] | None
     stored_result: dict[str, Any] | None = None
+    # Whether the copy of a user's own model in the folder may be executed.
+    trust_model_files: bool = False
 
     @property
     def state(self) -> State:
@@ -128,8 +130,10 @@ class _StoredResult(_Stored):
     accepted_changes: list[_StoredChange] = []
 
 
-def read_run(path: Path) -> RunRecord:
-    """Read a run folder. Raises InputError when it is not one, or a file in it is damaged."""
+def read_run(path: Path, *, trust_model_files: bool = False) -> RunRecord:
+    """Read a run folder; `trust_model_files` allows to execute the copy of its model's source.
+
+    Raises InputError when it is not one, or a file in it is damaged."""
     if not layout.has_recipe(path):
         raise InputError(f"{path}: not a readable run folder (no recipe.toml).")
     try:
@@ -164,7 +168,9 @@ def read_run(path: Path) -> RunRecord:
                 f"{path / layout.LOG}, line {number}: damaged: evaluations: correct must be from 0 "
                 "to total, and total at least 1."
             )
-    return RunRecord(path, recipe, environment, tuple(log), result, stored)
+    return RunRecord(
+        path, recipe, environment, tuple(log), result, stored, trust_model_files=trust_model_files
+    )
 
 
 def _read_recipe(file: Path) -> Recipe:

@@ -14,8 +14,11 @@ from whit.data.datasets import probe_dataset
 from whit.errors import InputError, ModelError
 from whit.models.build import build_initialized_model
 from whit.models.registry import in_memory_spec
+from whit.models.run_source import find_run_source, read_model_source
+from whit.models.user_code import Source
 from whit.recipes.budget import BudgetInfeasible, Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
+from whit.runs.reader import RunRecord
 from whit.runs.result import (
     budget_json,
     forward_passes_text,
@@ -41,6 +44,7 @@ class Plan:
     num_classes: int
     num_train: int
     teacher: Teacher | None = None
+    source: Source | None = None  # of a user's own model: the code that is trained
 
     @property
     def steps_per_epoch(self) -> int:
@@ -142,8 +146,10 @@ class Plan:
         return html_block(self.audit.html(), passes, costs, verdict, title=self.title)
 
 
-def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
+def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | None = None) -> Plan:
     """Plan a recipe, or a recipe for `model`; reads no images.
+
+    `source` is the code of a user's model in place of the file that the recipe names.
 
     Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
     data set is missing, InputError when batch or validation sizes do not fit it.
@@ -177,7 +183,8 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
         problems += error.problems
     try:
         if model is None:
-            model = build_initialized_model(recipe, image_shape, num_classes)
+            source = source or read_model_source(recipe.model)
+            model = build_initialized_model(recipe, image_shape, num_classes, source=source)
         audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
         if audit.output_problem:
             problems.append(f"{recipe.model.name}: {audit.output_problem}.")
@@ -186,7 +193,14 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     if problems:
         raise ModelError(problems)
     assert audit is not None
-    return Plan(recipe, audit, image_shape, num_classes, num_train, teacher)
+    return Plan(recipe, audit, image_shape, num_classes, num_train, teacher, source)
+
+
+def find_source(run: RunRecord) -> Source | None:
+    """Return what `find_run_source` returns for a run as it was read."""
+    return find_run_source(
+        run.path, run.recipe.model, run.environment, trust_copy=run.trust_model_files
+    )
 
 
 def _teacher_problems(

@@ -16,9 +16,9 @@ from torch import nn
 
 from whit import errors
 from whit.data.splits import Dataset, Split
+from whit.models.run_source import copy_files, explain_copy, has_copy
 from whit.models.tta import with_tta
 from whit.models.weights import save_weights
-from whit.recipes.model_ref import reject_code_in_run
 from whit.recipes.recipe import Recipe
 from whit.runs import layout
 from whit.runs.compatibility import describe_change, diff_environments
@@ -36,7 +36,7 @@ from whit.training.hardware.device import resolve_device
 from whit.training.hardware.threads import SharedCores, ThreadChoice, resolve_threads, use_threads
 from whit.training.loop import train
 from whit.training.outcome import build_result, diverged_result
-from whit.training.plan import Plan, make_plan
+from whit.training.plan import Plan, find_source, make_plan
 from whit.training.setup import setup_run
 
 
@@ -71,6 +71,7 @@ def train_run(
     files = {
         layout.RECIPE: recipe,
         layout.ENVIRONMENT: encode_json(setup.environment(num_threads, choice.is_fixed)),
+        **(copy_files(plan.source) if plan.source else {}),
         f"{layout.CHECKPOINTS}/{file_name(0, checkpoint)}": checkpoint,
     }
     with (
@@ -96,6 +97,7 @@ def resume_run(
     threads: int | None = None,
     allow_changes: bool = False,
     steal_lock: bool = False,
+    trust_model_files: bool = False,
     callback: RunCallback | None = None,
     on_second_signal: Callable[[int], None] = raise_keyboard_interrupt,
 ) -> RunResult:
@@ -103,16 +105,17 @@ def resume_run(
 
     Device and threads default to those of the run. `allow_changes` resumes although machine, code
     or data have changed; the result lists the changes. `steal_lock` takes the lock of another
-    machine that did not release it. Raises RunAlreadyFinished when there is nothing to resume,
-    IncompatibleResume when the result would differ, and InputError; then nothing was changed.
-    Otherwise as `train_run`.
+    machine that did not release it. `trust_model_files` executes the copy of a user's own model in
+    the folder, if its file is missing or has changed. Raises RunAlreadyFinished when there is
+    nothing to resume, IncompatibleResume when the result would differ, and InputError; then nothing
+    was changed. Otherwise as `train_run`.
     """
-    record = read_run(path)
+    record = read_run(path, trust_model_files=trust_model_files)
     _refuse_ended(record, steal_lock)
-    reject_code_in_run(record.recipe.model.name, path)
+    model_source = find_source(record)
     if model is not None and not record.recipe.model.is_in_memory:
         raise errors.IncompatibleResume(f"{path}: its recipe builds its model: omit model=...")
-    plan = make_plan(record.recipe, model)
+    plan = make_plan(record.recipe, model, model_source)
     if plan.recipe != record.recipe:
         raise errors.IncompatibleResume(
             f"{path}: trained {record.recipe.model.name}, not the given model."
@@ -152,9 +155,11 @@ def resume_run(
                 "Resuming would not give the same result. Undo these changes, or add "
                 "--allow-changes; the result then lists them."
             )
-            raise errors.IncompatibleResume(
-                [*(f"{path}: {describe_change(change)}." for change in changes), advice]
-            )
+            problems = [f"{path}: {describe_change(change)}." for change in changes]
+            is_source = any(change["what"] == "model_sha256" for change in changes)
+            if is_source and has_copy(path, record.environment):
+                problems.append(explain_copy(path))
+            raise errors.IncompatibleResume([*problems, advice])
         messages = [f"{file}: damaged and ignored." for file in damaged]
         if damaged or latest is None:
             source = latest.path if latest else "the beginning: there is no valid checkpoint"

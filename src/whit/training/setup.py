@@ -15,7 +15,7 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset
 from whit.errors import DataError, InputError, ModelError
 from whit.models.build import build_initialized_model, materialize_lazy_layers
-from whit.models.user_code import user_model_sha256
+from whit.models.run_source import describe_copy
 from whit.runs.environment import describe_environment
 from whit.training.hardware.device import enable_determinism, tune_malloc
 from whit.training.optimization.distillation import build_distillation
@@ -41,11 +41,13 @@ class RunSetup:
 
         `threads_fixed`: the user chose the number of threads, so that no load changes it.
         """
+        source = self.plan.source
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "threads_fixed": threads_fixed,
             "data_sha256": self.dataset.fingerprint,
-            "model_sha256": user_model_sha256(self.plan.recipe.model.name),
+            "model_sha256": source.sha256 if source else None,
+            **(describe_copy(source) if source else {}),
             "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
         }
 
@@ -65,7 +67,9 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
         )
     normalize = build_normalize(recipe.data, dataset, device)
     if model is None:
-        model = build_initialized_model(recipe, plan.image_shape, plan.num_classes, seed)
+        model = build_initialized_model(
+            recipe, plan.image_shape, plan.num_classes, seed, plan.source
+        )
     materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(f"{recipe.model.name}: no trainable parameters.")

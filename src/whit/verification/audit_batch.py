@@ -86,10 +86,14 @@ def audit_targets(
     recipe: Recipe | None = None,
     changes: Sequence[str] = (),
     on_stage: OnStage = ignore_stage,
+    *,
+    run_whole_file: bool = False,
+    trust_model_files: bool = False,
 ) -> Iterator[TargetAudit]:
     """Audit each target; one that cannot be audited does not end it.
 
-    `recipe` and `changes` are for those that are model files and weights.
+    `recipe` and `changes` are for those that are model files and weights, `run_whole_file` for
+    model files; `trust_model_files` is as in `audit`.
     """
     for number, target in enumerate(targets, start=1):
         on_stage(f"auditing {target} ({number} of {len(targets)})")
@@ -97,7 +101,14 @@ def audit_targets(
         try:
             if _is_plain_folder(target):
                 raise InputError(_describe_empty_folder(target))
-            result = audit(target, given[0], on_stage=on_stage, changes=given[1])
+            result = audit(
+                target,
+                given[0],
+                on_stage=on_stage,
+                changes=given[1],
+                run_whole_file=run_whole_file and is_model_path(target),
+                trust_model_files=trust_model_files,
+            )
             yield TargetAudit(target, result)
         except InputError as error:
             path = target.rpartition(":")[0] or target

@@ -10,7 +10,8 @@ from typing import Any
 
 from whit.data.datasets import DATASETS, load_dataset
 from whit.data.splits import Dataset
-from whit.models.user_code import user_model_sha256
+from whit.models.run_source import read_model_source
+from whit.models.user_code import Source
 from whit.recipes.recipe import Recipe
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, Change, diff_environments
 from whit.runs.reader import RunRecord
@@ -31,7 +32,7 @@ class InputDigests:
         they are loaded. Raises DataError, ModelError or InputError for missing inputs.
         """
         data = recipe.data
-        key = (recipe.model.name, data, recipe.distill, with_data)
+        key = (recipe.model.name, recipe.model.run_whole_file, data, recipe.distill, with_data)
         if key not in self._known:
             is_read = with_data and data.name not in DATASETS
             dataset = self._load(data.name, val=data.val_size) if is_read else None
@@ -40,16 +41,21 @@ class InputDigests:
 
 
 def current_digests(
-    recipe: Recipe, dataset: Dataset | None = None, *, with_teacher: bool = True
+    recipe: Recipe,
+    dataset: Dataset | None = None,
+    *,
+    with_teacher: bool = True,
+    source: Source | None = None,
 ) -> dict[str, str]:
     """Return the SHA-256 of a user's model, of the data and of the teacher's weights.
 
-    The keys are those of environment.json; inputs that a recipe does not have are omitted. Raises
+    The keys are those of environment.json; inputs that a recipe does not have are omitted. `source`
+    is the code of the model, if it was read already. Raises
     SourceError or InputError for a model or a teacher that is missing.
     """
     digests = {}
-    if model_sha256 := user_model_sha256(recipe.model.name):
-        digests["model_sha256"] = model_sha256
+    if source := source or read_model_source(recipe.model):
+        digests["model_sha256"] = source.sha256
     if dataset:
         digests["data_sha256"] = dataset.fingerprint
     if with_teacher and (teacher := load_teacher(recipe)):

@@ -18,9 +18,10 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError
 from whit.models.build import load_model
+from whit.models.run_source import explain_misfit
 from whit.models.tta import with_tta
+from whit.models.user_code import Source
 from whit.recipes.budget import Metrics
-from whit.recipes.model_ref import reject_code_in_run
 from whit.recipes.recipe import Recipe
 from whit.runs import layout
 from whit.runs.reader import RunRecord, weights_problem
@@ -28,6 +29,7 @@ from whit.runs.result import RunResult, history_rows
 from whit.system.display.records import Records
 from whit.training.evaluation import predict
 from whit.training.outcome import best_epoch
+from whit.training.plan import find_source
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,6 +40,7 @@ class LoadedRun:
     model: nn.Module
     dataset: Dataset
     normalize: Normalize
+    source: Source | None = None  # of a user's own model
 
     @property
     def predictor(self) -> nn.Module:
@@ -146,12 +149,15 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     Raises InputError when the run has no weights or they do not fit, ModelError when the network
     cannot be built, DataError when the data set is missing.
     """
-    reject_code_in_run(run.recipe.model.name, run.path)
+    source = find_source(run)
     if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}: no network to load.")
     recipe = run.recipe
-    model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0)
+    try:
+        model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0, source)
+    except InputError as error:
+        raise explain_misfit(error, run.path, run.environment, source) from None
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
-    return LoadedRun(run, model.eval(), dataset, normalize)
+    return LoadedRun(run, model.eval(), dataset, normalize, source)

@@ -18,13 +18,15 @@ from whit.analysis import Audit, audit_model
 from whit.data.datasets import load_dataset, probe_dataset
 from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
-from whit.errors import InputError, did_you_mean
+from whit.errors import InputError, SourceError, did_you_mean
 from whit.models.build import build_initialized_model, load_model
 from whit.models.model_target import load_target
+from whit.models.run_source import explain_copy, explain_misfit, has_copy
 from whit.models.tta import with_tta
+from whit.models.user_code import Source, collect_missing_packages
 from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
-from whit.recipes.model_ref import is_model_path, reject_code_in_run
+from whit.recipes.model_ref import is_model_path
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
@@ -44,7 +46,7 @@ from whit.system.display.html_tables import html_block, html_list, html_text
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import find_trained_dependence, predict
-from whit.training.plan import make_plan
+from whit.training.plan import find_source, make_plan
 from whit.verification.provenance import current_digests, diff_inputs
 
 # Logits this close may swap places when sums are computed in another order.
@@ -122,20 +124,24 @@ def audit(
     model: nn.Module | None = None,
     on_stage: OnStage = ignore_stage,
     changes: Sequence[str] = (),
+    *,
+    run_whole_file: bool = False,
+    trust_model_files: bool = False,
 ) -> AuditResult:
     """Audit a run folder, a recipe, `file.py:Class`, `notebook.ipynb:Class`, a `.safetensors`
     with its recipe, or a model in Python.
 
     A model without a recipe is audited with data and budget of the default recipe. `model` is the
-    network of a run folder or `.safetensors` that no recipe can build; the weights are loaded
-    into it. `changes` are `key=value` overrides of the recipe. Raises InputError when the target
-    is none of these.
+    network of a run folder or `.safetensors` that no recipe can build; the weights are loaded into
+    it. `changes` are `key=value` overrides of the recipe. `run_whole_file` executes all statements
+    of a model's file; `trust_model_files` executes the copy of a user's own model in a run folder,
+    if its file is missing or has changed. Raises InputError when the target is none of these.
     """
     if isinstance(target, nn.Module):
         return _audit_model(target, recipe, type(target).__name__)
     path = Path(target)
     if is_model_path(str(target)):
-        return _audit_file(str(target), recipe, changes)
+        return _audit_file(str(target), recipe, changes, run_whole_file)
     if path.suffix == ".safetensors":
         if recipe is None:
             raise InputError(
@@ -147,24 +153,41 @@ def audit(
     if os.path.isdir(path):
         if changes:
             raise InputError(f"{target}: has its own recipe, which is not changed: omit --set.")
-        return audit_run(read_run(path), model, on_stage)[0]
+        if run_whole_file:
+            raise InputError(f"{target}: its recipe says what is executed: omit --run-whole-file.")
+        run = read_run(path, trust_model_files=trust_model_files)
+        return audit_run(run, model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
             f"{did_you_mean(str(target), builtin_recipes())}"
         )
-    planned = make_plan(load_target(target, None, changes))
+    planned = make_plan(_load_target(target, None, changes, run_whole_file))
     return AuditResult(planned.recipe, planned.audit, planned.metrics)
 
 
-def _audit_file(target: str, recipe: Recipe | None, changes: Sequence[str]) -> AuditResult:
+def _load_target(
+    target: str | Path, recipe: Recipe | None, changes: Sequence[str], run_whole_file: bool
+) -> Recipe:
+    loaded = load_target(target, recipe, changes, run_whole_file=run_whole_file)
+    if run_whole_file:
+        loaded = loaded.with_overrides(["model.run_whole_file=true"], "--run-whole-file")
+    return loaded
+
+
+def _audit_file(
+    target: str, recipe: Recipe | None, changes: Sequence[str], run_whole_file: bool
+) -> AuditResult:
     """Audit a user's model file, of which nothing but the model is read."""
     base = recipe or load_recipe(DEFAULT_RECIPE)
-    loaded = load_target(target, base, changes)
+    loaded = _load_target(target, base, changes, run_whole_file)
     name = loaded.model.name
     image_shape, classes, _ = probe_dataset(loaded.data.name)
     model = build_initialized_model(loaded, image_shape, classes)
-    result = _audit_model(model, loaded.model_copy(update={"name": base.name}), name)
+    with collect_missing_packages() as missing:
+        result = _audit_model(model, loaded.model_copy(update={"name": base.name}), name)
+    if missing and result.audit.output_problem:
+        raise SourceError(f"{target} {missing[0]}.")
     notes = [] if recipe else [_default_note(base)]
     notes.append(
         f"only the model {name.rpartition(':')[2]} was read: for how many epochs, on what data and "
@@ -205,9 +228,10 @@ def _audit_weights(
     model: nn.Module | None,
     seed: int = 0,
     on_stage: OnStage = ignore_stage,
+    source: Source | None = None,
 ) -> tuple[AuditResult, EvaluatedModel | None]:
     image_shape, classes, _ = probe_dataset(recipe.data.name)
-    model = load_model(recipe, path, model, seed)
+    model = load_model(recipe, path, model, seed, source)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     metrics = Metrics.from_audit(audit, recipe.eval.forward_passes)
     if not recipe.eval.test:  # a recipe for tuning does not evaluate on test
@@ -247,7 +271,7 @@ def audit_run(
 
     Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
-    reject_code_in_run(run.recipe.model.name, run.path)
+    source = find_source(run)
     if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
     if not run.log:
@@ -260,10 +284,16 @@ def audit_run(
         )
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
-    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
+    try:
+        result, evaluated = _audit_weights(
+            weights, run.recipe, model, run.seed or 0, on_stage, source
+        )
+    except InputError as error:
+        raise explain_misfit(error, run.path, run.environment, source) from None
     epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
     metrics = result.metrics
-    notes = tuple(note for note in _notes(run) if note.removesuffix(".") not in result.audit.notes)
+    notes = _notes(run, source)
+    notes = tuple(note for note in notes if note.removesuffix(".") not in result.audit.notes)
     if evaluated and (note := _explain_ties(run, evaluated)):
         metrics = replace(metrics, correct=run.result["test"]["correct"])
         notes = (*notes, note)
@@ -271,7 +301,7 @@ def audit_run(
     # Weights as good as the best evaluation, but not as the last, were selected on test.
     selected = bool(logged) and metrics.correct != logged[-1] and metrics.correct == max(logged)
     metrics = replace(metrics, epochs=epochs, selected_on_test=selected)
-    mismatches = [*find_tampering(run), *_find_changed_inputs(run, evaluated)]
+    mismatches = [*find_tampering(run), *_find_changed_inputs(run, evaluated, source)]
     mismatches += _find_mismatches(run, metrics, sha256(weights.read_bytes()), logged)
     return replace(result, metrics=metrics, mismatches=tuple(mismatches), notes=notes), evaluated
 
@@ -305,12 +335,18 @@ def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
     )
 
 
-def _find_changed_inputs(run: RunRecord, evaluated: EvaluatedModel | None) -> Iterator[Violation]:
+def _find_changed_inputs(
+    run: RunRecord, evaluated: EvaluatedModel | None, source: Source | None
+) -> Iterator[Violation]:
     """Yield the inputs that changed since the run was trained."""
     dataset = evaluated.dataset if evaluated else None
-    for change in diff_inputs(run, current_digests(run.recipe, dataset, with_teacher=False)):
+    digests = current_digests(run.recipe, dataset, with_teacher=False, source=source)
+    for change in diff_inputs(run, digests):
         what = REPRODUCIBILITY_KEYS[change["what"]]
         message = f"{run.path.name}: {what} changed since the run."
+        is_users = change["what"] == "model_sha256" and not run.trust_model_files
+        if is_users and has_copy(run.path, run.environment):
+            message += f" {explain_copy(run.path)}"
         rule = f"record {what.split()[-1]}"
         yield Violation(rule, str(change["before"]), change["now"], message)
 
@@ -325,10 +361,15 @@ def find_tampering(run: RunRecord) -> Iterator[Violation]:
         yield Violation(f"altered {name}", recorded, now, message)
 
 
-def _notes(run: RunRecord) -> tuple[str, ...]:
+def _notes(run: RunRecord, source: Source | None) -> tuple[str, ...]:
     """Return notes on how the run came about."""
     result, code = run.result or {}, run.environment.get("code")
     notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
+    if source is not None and source.is_copy:
+        notes.append(
+            f"{run.recipe.model.name} is missing or has changed: the copy of its source, "
+            f"{source.path}, was executed."
+        )
     if isinstance(code, dict) and code.get("dirty"):
         notes.append(f"trained with uncommitted changes to commit {str(code.get('commit'))[:12]}.")
     return tuple(notes)

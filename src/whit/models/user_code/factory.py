@@ -9,17 +9,26 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from whit.errors import SourceError, did_you_mean
-from whit.models.user_code.source import Source
+from whit.models.user_code.reading.source import Source
+from whit.models.user_code.stand_ins import MissingPackage, missing_package_of
 from whit.models.user_code.tracebacks import user_location
 
 ModelFactory = type[nn.Module] | Callable[..., nn.Module]
 
 
-def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
-    """Return what `source` names in its executed module. Raises SourceError: it builds no model."""
+def find_factory(
+    module: types.ModuleType, source: Source, list_classes: Callable[[], str]
+) -> ModelFactory:
+    """Return what `source` names in its executed module.
+
+    `list_classes` gives the sentence of a message that names the classes of the file. Raises
+    SourceError: it builds no model.
+    """
     if source.name not in vars(module):
         raise SourceError(f"{source.path}: running it did not define {source.name!r}.")
     value: object = vars(module)[source.name]
+    if package := missing_package_of(value):
+        raise SourceError(f"{source.target} {MissingPackage(package).sentence}.")
     if isinstance(value, nn.Module):
         is_local = type(value).__module__ == module.__name__
         instead = (
@@ -27,16 +36,9 @@ def find_factory(module: types.ModuleType, source: Source) -> ModelFactory:
         )
         raise SourceError(f"{source.target} is a model instance, not a class: name {instead}.")
     if isinstance(value, type) and not issubclass(value, nn.Module):
-        types_by_name = {n: t for n, t in vars(module).items() if isinstance(t, type)}
-        modules = [
-            name
-            for name, kind in types_by_name.items()
-            if issubclass(kind, nn.Module) and kind.__module__ == module.__name__
-        ]
-        hint = f" Its modules: {', '.join(modules)}." if modules else ""
         raise SourceError(
             f"{source.target} is a class, but not a torch.nn.Module: "
-            f"write `class {source.name}(nn.Module)`.{hint}"
+            f"write `class {source.name}(nn.Module)`.{list_classes()}"
         )
     if not callable(value):
         raise SourceError(

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from whit.data.datasets import load_dataset
 from whit.data.normalization import Normalize, build_normalize
 from whit.models.build import load_model
+from whit.models.run_source import find_run_source
 from whit.models.tta import with_tta
-from whit.recipes.model_ref import reject_code_in_run
 from whit.recipes.recipe import Recipe
 from whit.recipes.recipe_tables import DistillSpec
 from whit.runs import layout
@@ -64,8 +64,8 @@ def build_distillation(
     Raises InputError when the weights do not fit its network.
     """
     run = teacher.run
-    reject_code_in_run(run.recipe.model.name, run.path)
-    network = load_model(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0)
+    source = find_run_source(run.path, run.recipe.model, run.environment)
+    network = load_model(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0, source=source)
     network.eval().requires_grad_(False)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     data, taught = run.recipe.data, normalize

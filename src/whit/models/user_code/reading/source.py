@@ -15,6 +15,21 @@ from whit.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A module beside a user's file that it imports, read but not yet run."""
+
+    module: str  # its dotted name
+    path: Path
+    text: str  # exactly what is executed
+    content: bytes  # of its file
+    is_package: bool = False
+
+    @property
+    def filename(self) -> str:
+        return str(self.path.absolute())
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """The code that defines one model, read but not yet run."""
 
@@ -22,6 +37,11 @@ class Source:
     name: str  # of the class or function
     text: str  # exactly what is executed
     origins: tuple[tuple[int, int], ...] = ()  # of a notebook: (cell, line) of each line of text
+    content: bytes = b""  # of the file; of a notebook, the text
+    neighbours: tuple[Neighbour, ...] = ()
+    package: str = ""  # of which the file is a part, for its relative imports
+    run_whole_file: bool = False
+    is_copy: bool = False  # the copy in a run folder: it imports no files but `neighbours`
 
     @property
     def target(self) -> str:
@@ -29,8 +49,16 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the executed code in UTF-8, as 64 hexadecimal digits."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """SHA-256 of the executed code in UTF-8, as 64 hexadecimal digits.
+
+        That of the modules that it imports is included. Empty lines do not count: a change of what
+        is not executed leaves the digest as it is.
+        """
+        digest = hashlib.sha256(_without_empty_lines(self.text).encode())
+        for neighbour in self.neighbours:
+            text = _without_empty_lines(neighbour.text)
+            digest.update(f"\0{neighbour.module}\0{text}".encode())
+        return digest.hexdigest()
 
     @property
     def folder(self) -> Path:
@@ -53,6 +81,10 @@ class Source:
         return f"{self.path}, cell {cell}, line {line}" if cell else str(self.path)
 
 
+def _without_empty_lines(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if line.strip())
+
+
 def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -60,9 +92,8 @@ def read_bytes(path: Path) -> bytes:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def read_python(path: Path) -> str:
+def decode_python(path: Path, raw: bytes) -> str:
     """Return the text of a Python file, in UTF-8 or the encoding that its coding line declares."""
-    raw = read_bytes(path)
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
         return raw.decode(encoding)

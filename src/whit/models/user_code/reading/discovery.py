@@ -17,8 +17,9 @@ from pathlib import Path
 from torch import nn
 
 from whit.errors import SourceError
-from whit.models.user_code.notebook import Notebook
-from whit.models.user_code.source import parse, parse_quietly, read_python
+from whit.models.user_code.reading.notebook import Notebook
+from whit.models.user_code.reading.python_file import PythonFile
+from whit.models.user_code.reading.source import parse_quietly
 
 _MAX_LISTED = 12
 # Methods that return the module itself.
@@ -36,7 +37,7 @@ def find_models(path: Path) -> list[str]:
             statements = [s for s in Notebook.read(path).statements if s.cell]
             bodies = [parse_quietly(statement.text).body for statement in statements]
         else:
-            bodies = [parse(read_python(path), path).body]
+            bodies = [PythonFile.read(path).tree.body]
         return _Definitions.read(node for body in bodies for node in body).models()
     except RecursionError as error:
         raise SourceError(f"{path}: its code is nested too deeply.") from error

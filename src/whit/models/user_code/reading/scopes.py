@@ -5,51 +5,25 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from whit.errors import SourceError, did_you_mean
+from whit.models.user_code.reading.statements import NameUse, Statement
 
 Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 # Methods that mutate a list, set or dictionary.
 MUTATORS = {"add", "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "update"}
-
-
-@dataclass(frozen=True, slots=True)
-class NameUse:
-    """A free name of a statement, with the attributes that are accessed on it."""
-
-    dotted: str  # `torch.nn.Module`
-    line: int  # in its cell
-    deferred: bool  # inside a function: looked up when that is called, not when it is defined
-
-    @property
-    def root(self) -> str:
-        return self.dotted.partition(".")[0]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Statement:
-    """A top-level statement of a file or cell, with the names that it deals with."""
-
-    text: str
-    cell: int  # from 1; 0 outside notebooks
-    line: int  # its first, in its cell
-    last_line: int
-    is_import: bool
-    dotted: str  # of `import a.b` and `from a import b`: the dotted name that it binds
-    binds: dict[str, bool] = field(default_factory=dict)  # name -> not only inside a loop
-    mutates: set[str] = field(default_factory=set)  # `sizes` in `sizes.append(3)`, `sizes += [3]`
-    declares_global: set[str] = field(default_factory=set)  # in its functions
-    defines: list[str] = field(default_factory=list)  # functions and classes
-    classes: list[str] = field(default_factory=list)
-    uses: list[NameUse] = field(default_factory=list)
-    stars: list[str] = field(default_factory=list)  # modules of which it imports everything
-
-    @property
-    def provides(self) -> set[str]:
-        return self.binds.keys() | self.mutates
+# Methods that do not change what a network is built from: of modules, tensors and data frames,
+# of loggers and figures. Any other method that is called as a statement may change its object.
+NON_MUTATORS = {
+    *("backward", "bfloat16", "compile", "cpu", "cuda", "double", "eval", "fit", "float", "half"),
+    *("load_state_dict", "mps", "parameters", "requires_grad_", "step", "summary", "to", "train"),
+    *("xpu", "zero_grad", "add_graph", "add_image", "add_scalar", "close", "describe", "draw"),
+    *("finish", "flush", "head", "imshow", "info", "log", "plot", "print_help", "save", "savefig"),
+    *("show", "tail", "watch", "write", "debug", "warning", "error", "forward", "test", "validate"),
+}
+# Functions that read or write names by their text.
+DYNAMIC = {"globals", "locals", "vars", "exec"}
 
 
 def analyze_statement(
@@ -58,6 +32,7 @@ def analyze_statement(
     cell: int = 0,
     lazy_annotations: bool = False,
     first_line: int | None = None,
+    main_line: int = 0,
 ) -> Statement:
     """Return a top-level node as a Statement."""
     dotted = ""
@@ -67,21 +42,32 @@ def analyze_statement(
         dotted = "__future__." if from_future else node.names[0].asname or node.names[0].name
     line = node.lineno if first_line is None else first_line
     is_import = bool(dotted)
-    statement = Statement(text, cell, line, node.end_lineno or node.lineno, is_import, dotted)
+    last_line = node.end_lineno or node.lineno
+    statement = Statement(text, cell, line, last_line, is_import, dotted, main_line)
     ScopeAnalyzer(statement, lazy_annotations or sys.version_info >= (3, 14)).visit(node)
+    statement.may_bind.update(statement.binds.keys() - _definite_names([node]))
     return statement
 
 
-def list_classes(statements: Iterable[Statement]) -> str:
-    """Return a sentence that begins with a space and names the classes defined."""
-    classes = dict.fromkeys(name for statement in statements for name in statement.classes)
-    return f" Its classes: {', '.join(classes)}." if classes else " It defines no class."
-
-
-def unknown_name_error(path: Path, name: str, statements: Sequence[Statement]) -> SourceError:
-    """Return the error for a name that no statement of the file binds."""
-    hint = did_you_mean(name, [defined for s in statements for defined in s.defines])
-    return SourceError(f"{path} has no class {name!r}.{hint}{list_classes(statements)}")
+def _definite_names(body: Sequence[ast.stmt]) -> set[str]:
+    """Return the names that statements bind on every path through them."""
+    names: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.If):
+            names |= _definite_names(node.body) & _definite_names(node.orelse)
+        elif isinstance(node, ast.Try | ast.TryStar):
+            paths = [_definite_names([*node.body, *node.orelse])]
+            handlers = [h for h in node.handlers if not isinstance(h.body[-1], ast.Raise)]
+            paths += [_definite_names(handler.body) for handler in handlers]
+            names |= set.intersection(*paths) | _definite_names(node.finalbody)
+        elif isinstance(node, ast.With):
+            suppresses = any("suppress" in ast.unparse(item) for item in node.items)
+            names |= set() if suppresses else _definite_names(node.body)
+        elif not isinstance(node, ast.For | ast.AsyncFor | ast.While | ast.Match):
+            analyzed = Statement("", 0, 0, 0, is_import=False, dotted="")
+            ScopeAnalyzer(analyzed, lazy_annotations=True).visit(node)
+            names |= analyzed.binds.keys()
+    return names
 
 
 @dataclass(slots=True)
@@ -121,13 +107,29 @@ class ScopeAnalyzer(ast.NodeVisitor):
         if deferred or name not in self.statement.binds:
             self.statement.uses.append(NameUse(dotted, node.lineno, deferred))
 
+    @property
+    def _at_top(self) -> bool:
+        return all(scope.kind == "block" for scope in self._scopes)
+
+    @property
+    def _in_function(self) -> bool:
+        return any(scope.kind == "function" for scope in self._scopes)
+
     def _mutate(self, target: ast.expr) -> None:
-        """Record that `name` in `name.a[0].b` is mutated, if that happens at the top level."""
-        while isinstance(target, ast.Attribute | ast.Subscript):
-            target = target.value
-        at_top = all(scope.kind == "block" for scope in self._scopes)
-        if isinstance(target, ast.Name) and at_top:
-            self.statement.mutates.add(target.id)
+        """Record that `name` in `name.a[0].b` or `vars(name)["b"]` is mutated.
+
+        In a function it happens when that is called.
+        """
+        name = _find_root(target)
+        if name is None:
+            return
+        if self._at_top:
+            self.statement.mutates.add(name)
+            while isinstance(target, ast.Subscript):
+                target = target.value
+            self.statement.sets.add(ast.unparse(target))
+        elif self._in_function and not any(name in scope.names for scope in self._scopes):
+            self.statement.later_mutates.add(name)
 
     def _visit_all(self, nodes: Iterable[ast.AST | None]) -> None:
         for node in nodes:
@@ -167,17 +169,57 @@ class ScopeAnalyzer(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Attribute) and node.func.attr in MUTATORS:
-            self._mutate(node.func)
+        function = node.func
+        if isinstance(function, ast.Attribute) and function.attr in MUTATORS:
+            self._mutate(function.value)
+        if not isinstance(function, ast.Name):
+            return
+        if function.id in {"setattr", "delattr"} and node.args:
+            self._mutate(node.args[0])
+        if not self._in_function:
+            self.statement.calls.add(function.id)
+        if function.id in DYNAMIC and not (function.id == "vars" and node.args):
+            self.statement.is_dynamic.append(self._in_function)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        self.generic_visit(node)
+        call = node.value
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and self._at_top:
+            name = _find_root(call.func)
+            if name is not None and call.func.attr not in NON_MUTATORS:
+                self.statement.method_calls.add(name)
+
+    def _visit_decorators(self, decorators: Iterable[ast.expr]) -> None:
+        """A decorator is called: it may register what it decorates."""
+        for decorator in decorators:
+            self.visit(decorator)
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            name = _find_root(called)
+            if name is None or not self._at_top:
+                continue
+            is_method = isinstance(called, ast.Attribute)
+            (self.statement.method_calls if is_method else self.statement.calls).add(name)
 
     # Bindings: the value is read before the name is bound
 
     def visit_Assign(self, node: ast.Assign) -> None:
         self._visit_all([node.value, *node.targets])
+        # `group = parser.add_argument_group()`: what is added to group is added to parser.
+        call, target = node.value, node.targets[0]
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            name = _find_root(call.func)
+            if name and call.func.attr.startswith("add_") and isinstance(target, ast.Name):
+                self.statement.shares[target.id] = name
+                self._mutate(call.func)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         in_function = bool(self._scopes) and self._scopes[-1].kind == "function"
-        if not (self._lazy_annotations or in_function):
+        if not in_function and self._lazy_annotations:
+            # A dataclass looks up `typing` in the module to find a ClassVar.
+            names = [n for n in ast.walk(node.annotation) if isinstance(n, ast.Name)]
+            uses = [NameUse(name.id, name.lineno, deferred=True, optional=True) for name in names]
+            self.statement.uses.extend(uses)
+        elif not in_function:
             self.visit(node.annotation)
         if node.value is not None:
             self._visit_all([node.value, node.target])
@@ -235,7 +277,7 @@ class ScopeAnalyzer(ast.NodeVisitor):
     # Scopes
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self._visit_all(node.decorator_list)
+        self._visit_decorators(node.decorator_list)
         if not self._scopes:
             self.statement.defines.append(node.name)
         self._bind(node.name)
@@ -256,7 +298,7 @@ class ScopeAnalyzer(ast.NodeVisitor):
         self._visit_in("function", local, [node.body])
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._visit_all(node.decorator_list)
+        self._visit_decorators(node.decorator_list)
         self._scopes.append(_Scope("block", _type_parameters(node)))
         self._visit_all([*node.bases, *node.keywords])
         self._visit_in("class", (), node.body)
@@ -282,6 +324,18 @@ class ScopeAnalyzer(ast.NodeVisitor):
     visit_SetComp = _visit_comprehension
     visit_DictComp = _visit_comprehension
     visit_GeneratorExp = _visit_comprehension
+
+
+def _find_root(node: ast.expr) -> str | None:
+    """Return `name` of `name.a[0].b` and of `vars(name)["b"]`; None for other expressions."""
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Attribute | ast.Subscript):
+            node = node.value
+        elif isinstance(node, ast.Call) and node.args and ast.unparse(node.func) == "vars":
+            node = node.args[0]
+        else:
+            return None
+    return node.id
 
 
 def _all_arguments(arguments: ast.arguments) -> list[ast.arg]:
