@@ -12,8 +12,9 @@ from whit.errors import InputError
 from whit.experiments import seed_group, statistics
 from whit.experiments.seed_group import SAMPLE_KEYS, SeedGroup
 from whit.experiments.statistics import SignificanceTest
-from whit.recipes.recipe import Recipe
-from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.runs import layout
+from whit.runs.differences import recipe_differences
+from whit.runs.reader import RunRecord, read_run
 from whit.system.display.html_tables import html_block, html_list, html_table
 from whit.system.text_tables import text_table, wrap
 
@@ -94,15 +95,25 @@ def compare_runs(folders: list[Path]) -> Comparison:
         if not os.path.isdir(folder):
             problems.append(f"{folder}: no such folder.")
             continue
+        runs, excluded = [], []
         try:
-            runs = [read_run(path) for path in find_runs([folder])]
+            paths = layout.find_runs([folder])
         except InputError as error:
             problems += error.problems
             continue
+        for path in paths:
+            try:
+                runs.append(read_run(path))
+            except InputError as error:
+                excluded += error.problems
         judged = [run for run in runs if seed_group.is_judged(run)]
         recipes = sorted({run.recipe.to_toml(): run.recipe.name for run in judged}.values())
         if not judged:
-            problems.append(f"{folder}: it has no finished run that was evaluated on test or val.")
+            if paths != [folder] or not excluded:
+                problems.append(
+                    f"{folder}: it has no finished run that was evaluated on test or val."
+                )
+            problems += excluded
         elif len(recipes) > 1:
             problems.append(
                 f"{folder}: it has runs of {len(recipes)} recipes ({', '.join(recipes)}): "
@@ -115,13 +126,22 @@ def compare_runs(folders: list[Path]) -> Comparison:
             unique, duplicates = _split_duplicates(judged)
             diverged, diverged_duplicates = _split_duplicates(diverged)
             runs_by_kind = (unique, diverged, duplicates + diverged_duplicates)
-            groups.append(SeedGroup(name or str(folder), *map(tuple, runs_by_kind)))
+            remarks = [f"not counted: {problem}" for problem in excluded]
+            remarks += weights_remark(unique)
+            groups.append(SeedGroup(name or str(folder), *map(tuple, runs_by_kind), tuple(remarks)))
     if not problems:
         try:
             return compare(groups)
         except InputError as error:
             problems += error.problems
     raise InputError(problems)
+
+
+def weights_remark(runs: Sequence[RunRecord]) -> list[str]:
+    """Return a sentence about finished runs whose weights were removed; none without such runs."""
+    count = sum(not os.path.lexists(run.path / layout.WEIGHTS) for run in runs)
+    without = f"{count} of {len(runs)} runs {'has' if count == 1 else 'have'} no {layout.WEIGHTS}"
+    return [f"{without}: the result cannot be recomputed."] if count else []
 
 
 def _split_duplicates(runs: list[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:
@@ -144,36 +164,8 @@ def seed_order(run: RunRecord) -> tuple[int, str]:
     return (-1 if run.seed is None else run.seed, run.path.name)
 
 
-def recipe_differences(recipes: Sequence[Recipe]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the keys in which recipes differ, with the value of each as text."""
-    ignored = {"name", "description"}
-    tables = [_flatten(recipe.model_dump(exclude=ignored)) for recipe in recipes]
-    keys = dict.fromkeys(key for table in tables for key in table)
-    keys_differing = [key for key in keys if len({str(table.get(key)) for table in tables}) > 1]
-    return tuple(
-        (key, tuple(_value_text(table.get(key, "-")) for table in tables)) for key in keys_differing
-    )
-
-
-def _value_text(value: Any) -> str:
-    """Return a value of a recipe as text: a float with six digits, a list as in TOML."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value_text, value))}]"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _environment_differences(
     groups: Sequence[SeedGroup],
 ) -> list[tuple[str, tuple[str, ...]]]:
     rows = [(key, tuple(group.environment(key) for group in groups)) for key in SAMPLE_KEYS]
     return [(f"environment.{key}", values) for key, values in rows if len(set(values)) > 1]
-
-
-def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

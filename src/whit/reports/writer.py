@@ -78,8 +78,8 @@ def build_document(
     target: Path, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
 ) -> Document:
     """Return the report of a run folder, a study, or a folder of several."""
-    if layout.has_recipe(target):
-        facts = collect_run_facts(read_run(target), model, on_stage)
+    if layout.is_run(target):
+        facts = collect_run_facts(read_run(target, allow_edited=True), model, on_stage)
         on_stage("drawing the figures")
         return run_document(facts)
     groups = study_facts.find_groups(target)

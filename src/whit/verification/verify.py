@@ -148,7 +148,7 @@ def audit(
     if recipe is not None:
         raise InputError(f"{target}: has its own recipe: omit --recipe.")
     if os.path.isdir(path):
-        return audit_run(read_run(path), model, on_stage)[0]
+        return audit_run(read_run(path, allow_edited=True), model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
@@ -228,7 +228,7 @@ def audit_run(
     Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
     reject_code_in_run(run.recipe.model.name, run.path)
-    if problem := weights_problem(run):
+    if problem := weights_problem(run, allow_edited=True):
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")

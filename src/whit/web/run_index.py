@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,6 @@ from whit.web.run_location import DEMO_RUNS, RunDeleted, RunLocation, Signature,
 
 FOLDERS = ("runs", "studies", "records", "searches")
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root
-_MAX_FOLDERS = 20_000  # that are listed, for a user who gives /
 _MAX_RUNS = 5_000
 _MAX_DETAILS = 32  # runs whose complete log is cached
 _MAX_IDS = 20_000  # those of deleted runs too
@@ -152,10 +151,10 @@ class RunIndex:
         """Return the run folders below all roots by path, and whether those are all."""
         locations: dict[str, RunLocation] = {}
         ids: set[str] = set()
-        remaining = [_MAX_FOLDERS]
+        remaining = [layout.MAX_FOLDERS]
         for root in roots:
             real_root = os.path.relpath(os.path.realpath(root), self.base)
-            for path in _walk(root, _DEPTH, self._locations, remaining):
+            for path in layout.walk_runs(root, _DEPTH, remaining, self._locations):
                 location = self._locations.get(path) or _locate(path, root, real_root)
                 if location.id not in ids:  # one root may be inside another
                     ids.add(location.id)
@@ -179,49 +178,6 @@ def _make_id(path: str) -> str:
 
 def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
-
-
-def _walk(
-    path: str, depth: int, known: Mapping[str, object], remaining: list[int]
-) -> Iterator[str]:
-    """Yield the run folders at or below a folder, by name. Enters no links and no runs.
-
-    A folder that is `known` as a run is not listed again, as its files are checked anyway. At most
-    `remaining[0]` folders are listed, which is counted down.
-    """
-    if path in known:
-        yield path
-        return
-    remaining[0] -= 1
-    if remaining[0] < 0:
-        return
-    files, folders = set(), []
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
-                else:
-                    files.add(entry.name)
-    except OSError:
-        return  # deleted meanwhile, or without permission
-    if _looks_like_run(path, files, folders):
-        yield path
-        return
-    if depth == 0:
-        return
-    for name in sorted(folders):
-        if not name.startswith("."):  # a run that is being created, or not a folder of whit's
-            yield from _walk(f"{path}{os.sep}{name}", depth - 1, known, remaining)
-
-
-def _looks_like_run(path: str, files: set[str], folders: list[str]) -> bool:
-    """Whether a folder is a run, and not that of a trial, which holds a recipe and its runs."""
-    run_files = files & set(layout.FILES)
-    if len(run_files) > 1 or (run_files and layout.CHECKPOINTS in folders):
-        return True
-    is_trial = folders or os.path.basename(os.path.dirname(path)) == "trials"
-    return layout.RECIPE in files and not is_trial
 
 
 def _last_change(signature: Signature) -> float | None:
