@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from whit.errors import InputError
-from whit.runs.lock import read_lock_holder
 from whit.runs.layout import find_runs
+from whit.runs.lock import read_lock_holder
 from whit.runs.reader import read_run
 from whit.system.untrusted_files import read_untrusted
 

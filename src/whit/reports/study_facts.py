@@ -25,6 +25,7 @@ from whit.runs import layout
 from whit.runs.reader import RunRecord, edited_message, read_run
 from whit.system.console import OnStage, ignore_stage
 
+_SEARCH_DEPTH = 5  # of the runs in a folder of searches
 SplitCache = dict[object, Split | None]  # by data set, size of val, split and digest
 
 
@@ -105,10 +106,12 @@ def _load_cached(run: RunRecord, cache: SplitCache) -> Split | None:
 
 
 def find_groups(folder: Path) -> list[RunGroup]:
-    """Return the runs of a folder, or of the folders in it, by recipe.
+    """Return the runs of a folder, or of the folders in it, by recipe; of a search its trials.
 
     Raises InputError for a folder that cannot be listed, or without any run.
     """
+    if os.path.isdir(folder / "trials"):
+        folder = folder / "trials"
     direct = layout.find_runs([folder])
     try:
         children = sorted(path for path in folder.iterdir() if path not in direct)
@@ -118,11 +121,24 @@ def find_groups(folder: Path) -> list[RunGroup]:
     folders += [(path.name, layout.find_runs([path])) for path in children if os.path.isdir(path)]
     groups = [group for name, paths in folders if paths for group in _group_by_recipe(name, paths)]
     if not groups:
-        raise InputError(f"{folder}: no run folder here or one level below.")
+        raise InputError(_no_runs_message(folder))
     names = [group.name for group in groups]
     if len(set(names)) == len(names):
         return groups
     return [RunGroup(f"{g.name} {number}", g.runs, g.damages) for number, g in enumerate(groups, 1)]
+
+
+def _no_runs_message(folder: Path) -> str:
+    """Return where runs are, if they lie deeper, as those of several searches do."""
+    message = f"{folder}: no run folder here or one level below"
+    below: dict[str, int] = {}
+    for path in layout.walk_runs(str(folder), _SEARCH_DEPTH, [layout.MAX_FOLDERS]):
+        part = os.path.join(folder, Path(path).relative_to(folder).parts[0])
+        below[part] = below.get(part, 0) + 1
+    if not below:
+        return f"{message}."
+    found = ", ".join(f"{path} ({count} runs)" for path, count in below.items())
+    return f"{message}. Report on one of these: {found}."
 
 
 def _group_by_recipe(folder: str, paths: Sequence[Path]) -> list[RunGroup]:

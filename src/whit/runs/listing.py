@@ -52,6 +52,8 @@ class Column:
         if self.kind == "state":
             return str(row["verdict"] if row["state"] == "finished" else row["state"])
         if self.kind == "percent":
+            if row["correct"] is None and row["val_correct"] is not None:
+                return f"{percent(row['val_correct'], row['val_total'])} val"
             return "?" if row["correct"] is None else percent(row["correct"], row["total"])
         if self.kind == "time":
             return str(row["date"] or "?")[:16]  # to the minute
@@ -80,6 +82,11 @@ def _epochs(run: RunRecord) -> Any:
     return _stored("epochs")(run) if run.result else len(run.log)
 
 
+def _val(key: str) -> Callable[[RunRecord], Any]:
+    """Return a function that gives a value of the last evaluation on val of a finished run."""
+    return lambda run: getattr(run.last_val if _stored("verdict")(run) else None, key, None)
+
+
 def _evaluated(key: str) -> Callable[[RunRecord], Any]:
     return lambda run: getattr(run.final_evaluation, key, None)
 
@@ -91,7 +98,8 @@ COLUMNS = (
     Column("changed", {}, "date", "date", "time", "9.5rem"),
     Column("seed", {"seed": lambda run: run.seed}, "seed", "seed", "plain", "4rem"),
     Column("state", {"state": lambda run: run.state}, "", "state", "state", "6rem"),
-    Column("accuracy", {key: _stored("test", key) for key in ("correct", "total")},
+    Column("accuracy", {**{key: _stored("test", key) for key in ("correct", "total")},
+                        **{f"val_{key}": _val(key) for key in ("correct", "total")}},
            "accuracy", "accuracy %", "percent", "7.5rem",
            {key: _evaluated(key) for key in ("correct", "total")}),
     Column("verdict", {"verdict": _stored("verdict")}, "verdict", "", "state"),

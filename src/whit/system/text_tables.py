@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -95,14 +95,20 @@ def _cut_middle(name: str, kept: int, width: int) -> str:
 
 def _common_start(names: Sequence[str]) -> str:
     """Return the words that all names begin with, up to a separator; not all of a name."""
-    start = os.path.commonprefix(list(names))
-    return re.sub(r"[^/\\_-]*$", "", start[: min(map(len, names)) - 1])
+    start = _common_prefix([name[:-1] for name in names])
+    return re.sub(r"[^/\\_-]*$", "", start)
 
 
 def _common_end(names: Sequence[str]) -> str:
     start = len(_common_start(names))
-    end = os.path.commonprefix([name[start:][::-1] for name in names])[::-1]
-    return re.sub(r"^[^/\\_-]*", "", end[-(min(map(len, names)) - start - 1) :])
+    end = _common_prefix([name[start + 1 :][::-1] for name in names])[::-1]
+    return re.sub(r"^[^/\\_-]*", "", end)
+
+
+def _common_prefix(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(a for a, _ in same)
 
 
 def wrap(text: str, width: int) -> str:

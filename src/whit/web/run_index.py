@@ -18,10 +18,16 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.runs import layout
-from whit.runs.listing import check_folders
+from whit.runs.listing import check_folders, comparable_values
 from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord
-from whit.web.payloads import damaged_row, run_details, run_row, study_rows
+from whit.web.payloads import (
+    damaged_row,
+    run_details,
+    run_row,
+    study_rows,
+    with_differences,
+)
 from whit.web.run_location import DEMO_RUNS, RunDeleted, RunLocation, Signature, escape_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
@@ -40,6 +46,7 @@ class _CachedRow:
     signature: Signature
     row: dict[str, Any]
     run: RunRecord | None = None  # of an unfinished one, whose process may die at any time
+    values: dict[str, Any] = field(default_factory=dict)  # in which it may differ from others
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,9 @@ class RunIndex:
             value = {
                 "roots": [escape_path(root) for root in roots],
                 "is_complete": is_complete,
-                "runs": [row.row for row in rows.values()],
+                "runs": with_differences(
+                    [row.row for row in rows.values()], [row.values for row in rows.values()]
+                ),
                 "studies": study_rows([(locations[path], row.row) for path, row in rows.items()]),
             }
             self._list = state, value
@@ -110,7 +119,7 @@ class RunIndex:
 
         Raises RunDeleted, or InputError when the run is damaged. Thread-safe.
         """
-        signature = location.signature_with_weights()
+        signature = location.signature()
         cached = self._details.get(location.id)
         if cached is not None and cached.signature != signature:
             cached = None
@@ -118,7 +127,7 @@ class RunIndex:
         holder = run.lock_holder if run.result is None else None
         is_alive = holder.is_alive() if holder else None
         if cached is None or cached.lock != (holder, is_alive):
-            changed = _last_change(signature[: len(layout.RECORD_FILES)])
+            changed = _last_change(signature)
             value = run_details(location, run, holder, is_alive, changed)
             cached = _CachedDetails(signature, run, (holder, is_alive), value)
             self._details[location.id] = cached
@@ -137,7 +146,7 @@ class RunIndex:
             if cached.run is None or cached.row["state"] == cached.run.state:
                 return cached
             row = {**cached.row, "state": cached.run.state}
-            return _CachedRow(signature, row, cached.run)
+            return _CachedRow(signature, row, cached.run, cached.values)
         try:
             run = location.read()
         except RunDeleted:
@@ -145,7 +154,9 @@ class RunIndex:
         except InputError as error:
             return _CachedRow(signature, damaged_row(location, error, _last_change(signature)))
         row = run_row(location, run, _last_change(signature))
-        return _CachedRow(signature, row, run if run.result is None else None)
+        return _CachedRow(
+            signature, row, run if run.result is None else None, comparable_values(run)
+        )
 
     def _find(self, roots: Sequence[str]) -> tuple[dict[str, RunLocation], bool]:
         """Return the run folders below all roots by path, and whether those are all."""
@@ -182,4 +193,5 @@ def is_id(text: str) -> bool:
 
 def _last_change(signature: Signature) -> float | None:
     """Return when a file of the run was last written, in seconds since 1970."""
-    return max((round(file[0] / 1e9, 3) for file in signature if file), default=None)
+    times = [file[0] for file in signature[: len(layout.RECORD_FILES)] if file]
+    return round(max(times) / 1e9, 3) if times else None

@@ -77,9 +77,7 @@ class SearchDriver:
                 self.storage = TrialStorage(space, self.search.folder, storage, seed)
             self.search.messages += self.storage.repairs
             self._adopt_trials()
-            self.search.trials, self.search.excluded = trials.read_trials(
-                self.search.folder, space
-            )
+            self.search.trials, self.search.excluded = trials.read_trials(self.search.folder, space)
             self._fetch_remote()
             self.search.pruned = self.storage.count("pruned")
             self.suggester = Suggester(space, self.storage)

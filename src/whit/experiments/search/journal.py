@@ -15,6 +15,10 @@ from optuna.storages.journal import JournalFileBackend
 from whit.errors import InputError
 from whit.system.atomic_files import atomic_write, durable_append
 
+ADVICE = (
+    "Restore the file from a copy, or remove it: the search then takes the trials from their "
+    "folders, and the sampler forgets their parameters."
+)
 _RECORD_START = b'{"op_code"'  # what Optuna begins each record with
 
 
@@ -59,9 +63,7 @@ def repair_journal(path: Path) -> list[str]:
             continue
         if damaged:
             raise InputError(
-                f"{path}: line {damaged} of {len(lines)} is damaged, and records follow it. Restore "
-                "the file from a copy, or remove it: the search then takes the trials from their "
-                "folders, and the sampler forgets their parameters."
+                f"{path}: line {damaged} of {len(lines)} is damaged, and others follow it. {ADVICE}"
             )
         records.append(record)
         if len(record) < len(line):

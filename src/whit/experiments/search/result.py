@@ -110,14 +110,19 @@ class SearchResult:
 
     def _differences_table(self, width: int) -> list[str]:
         """Return a table of the keys in which the trials on the front differ; none for one."""
+        rows = self._difference_rows()
+        return [stacked_table(rows, "l" * len(rows[0]), width)] if rows else []
+
+    def _differences_html(self) -> str:
+        rows = self._difference_rows()
+        return html_table(rows[0], rows[1:], "l" * len(rows[0])) if rows else ""
+
+    def _difference_rows(self) -> list[tuple[str, ...]]:
         front = self.pareto_front
         differences = recipe_differences([trial.recipe for trial in front])
-        if not differences:
-            return []
-        rows = [("trial", *(trial.name for trial in front))]
-        rows += [(key, *values) for key, values in differences]
-        columns = list(zip(*rows, strict=True))
-        return [stacked_table(columns, "l" * len(rows), width)]
+        columns = [("trial", *(trial.name for trial in front))]
+        columns += [(key, *values) for key, values in differences]
+        return list(zip(*columns, strict=True)) if differences else []
 
     def __str__(self) -> str:
         return self.table()
@@ -125,8 +130,10 @@ class SearchResult:
     def _repr_html_(self) -> str:
         notes = note_lines((trial.seeds for trial in self.pareto_front), 10_000)
         tests = [str(test) for test in self.evidence()]
-        rest = [html_list([*tests, *notes, *self.excluded, *self.messages, *self.failures]), html_text(self._recipes)]
-        return html_block(html_text(self.counts), self.pareto_html(), *rest)
+        problems = [*self.excluded, *self.messages, *self.failures]
+        rest = [html_list([*tests, *notes, *problems]), html_text(self._recipes)]
+        tables = [self.pareto_html(), self._differences_html()]
+        return html_block(html_text(self.counts), *tables, *rest)
 
 
 class SearchCallback(ExperimentCallback[SearchResult]):

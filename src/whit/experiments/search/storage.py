@@ -21,7 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from whit.errors import InputError, RunFailed
-from whit.experiments.search.journal import Journal
+from whit.experiments.search.journal import ADVICE, Journal
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.runs import layout
 from whit.runs.lock import LockHolder
@@ -62,9 +62,7 @@ class TrialStorage:
             return optuna.storages.JournalStorage(journal)
         except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
             raise InputError(
-                f"{path}: damaged: {type(error).__name__}: {error}. Restore the file from a copy, "
-                "or remove it: the search then takes the trials from their folders, and the "
-                "sampler forgets their parameters."
+                f"{path}: damaged: {type(error).__name__}: {error}. {ADVICE}"
             ) from None
 
     def adopt(self, recipes: Mapping[int, str]) -> int:
