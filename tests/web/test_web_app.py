@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from asking import Server
 
+from harness.forging import reseal
 from whit.web import app
 from whit.web.run_index import RunIndex
 
@@ -210,11 +211,12 @@ def test_hostile_names_and_texts_are_text(shelf: Path, put: Put, serve: Serve) -
     os.rename(put(shelf / "runs" / "raw"), os.fsencode(shelf / "runs") + b"/\xff\xfe")
     result = json.loads((folders[0] / "result.json").read_text())
     result |= {"notes": [script, 3, [[[]]]], "violations": script, "best_epoch": [[script]]}
-    (folders[0] / "result.json").write_text(json.dumps(result))
+    reseal(folders[0], result)
     (folders[1] / "result.json").write_text(
         json.dumps(result | {"epochs": float("nan"), "seed": [script], "diverged": {"loss": {}}})
     )
     (folders[2] / "environment.json").write_text(json.dumps({"seed": {}, "code": [[script]] * 999}))
+    reseal(folders[2])
     server = serve(shelf)
     answer = server.get("/api/runs")
     assert answer.headers["x-content-type-options"] == "nosniff"
