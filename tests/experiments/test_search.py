@@ -19,9 +19,10 @@ from whit.errors import InputError
 from whit.experiments.execution import worker
 from whit.experiments.execution.job import Job, Outcome, ProgressCallback
 from whit.experiments.execution.runner import run_job
+from whit.experiments.search.database import redact, validate_storage_url
 from whit.experiments.search.driver import SearchDriver
 from whit.experiments.search.space_file import load_space
-from whit.experiments.search.storage import TrialStorage, redact, validate_storage_url
+from whit.experiments.search.storage import TrialStorage
 from whit.recipes.recipe import load_recipe
 
 SPACE = """\

@@ -21,6 +21,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from whit.errors import InputError, RunFailed
+from whit.experiments.search.database import (
+    advisory_lock,
+    database_errors,
+    open_database,
+    redact,
+)
 from whit.experiments.search.journal import ADVICE, Journal
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.runs import layout
@@ -28,7 +34,6 @@ from whit.runs.lock import LockHolder
 
 _HEARTBEAT_SECONDS = 15.0  # between two heartbeats of a driver
 _DEAD_AFTER = 90.0  # seconds without one
-_TABLES_LOCK = 0x77686974  # "whit": of the lock under which a database gets its tables
 _FIXED = "settings"  # key of what must not change
 
 
@@ -52,7 +57,7 @@ class TrialStorage:
             if address is None:
                 storage = self._open_journal(folder / "journal.log")
             else:
-                storage = _open_database(address)
+                storage = open_database(address)
             self.study = _open_study(space, storage, seed)
 
     def _open_journal(self, path: Path) -> optuna.storages.JournalStorage:
@@ -149,7 +154,7 @@ class TrialStorage:
         with ExitStack() as stack:
             if self.address is not None:
                 key = int.from_bytes(sha256(self.name.encode()).digest()[:7], "big")
-                stack.enter_context(_advisory_lock(self.address, key))
+                stack.enter_context(advisory_lock(self.address, key))
             yield
 
     def tell(
@@ -276,38 +281,11 @@ class TrialStorage:
             yield
         except OSError as error:
             raise RunFailed(f"the journal of the search cannot be written: {error}.") from None
-        except _database_errors() as error:
+        except database_errors() as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise kind(
                 f"--storage {redact(self.address or '')}: database error: {reason}"
             ) from None
-
-
-def redact(address: str) -> str:
-    """Return an address without its password, before the host or as a parameter."""
-    address = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", address)
-    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", address)
-
-
-def validate_storage_url(address: str) -> None:
-    """Raise InputError unless `address` is that of a PostgreSQL database."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        url = make_url(address)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        url = None
-    drivers = ("postgresql", "postgresql+psycopg")
-    if url is not None and "@" in (url.host or ""):
-        raise InputError(
-            f"--storage {redact(address)}: write an @ or / in a password as %40 or %2F."
-        )
-    if url is None or url.drivername not in drivers or not url.database:
-        raise InputError(
-            f"--storage {redact(address)}: expected the address of a PostgreSQL database, e.g. "
-            "postgresql://user:password@host/name."
-        )
 
 
 def recipe_key(recipe: str) -> str:
@@ -368,29 +346,3 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
             )
         sampler.reseed_rng()  # or it would repeat the same random candidates
         return study
-
-
-def _open_database(address: str) -> optuna.storages.RDBStorage:
-    # Drivers that start at the same moment would create the same tables, and all but one fail.
-    with _advisory_lock(address, _TABLES_LOCK):
-        return optuna.storages.RDBStorage(_url(address), engine_kwargs={"pool_pre_ping": True})
-
-
-def _url(address: str) -> str:
-    return re.sub(r"^postgresql://", "postgresql+psycopg://", address)
-
-
-@contextmanager
-def _advisory_lock(address: str, key: int) -> Iterator[None]:
-    """Hold a lock of the database, which it releases when this process dies."""
-    from sqlalchemy import NullPool, create_engine, text
-
-    with create_engine(_url(address), poolclass=NullPool).begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
-        yield
-
-
-def _database_errors() -> tuple[type[Exception], ...]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (optuna.exceptions.StorageInternalError, SQLAlchemyError)
