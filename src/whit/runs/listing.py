@@ -160,7 +160,8 @@ def run_rows(roots: list[Path]) -> list[Row]:
         date = last_change(Path(path))
         rows.append({"run": path, **run_fields(run), "date": date and _local_time(date),
                      "differs": {}, "problem": problem})  # fmt: skip
-    tables = [comparable_values(run) for run in runs]
+    flat: dict[int, dict[str, Any]] = {}  # by identity: the seeds of a study share their recipe
+    tables = [comparable_values(run, flat) for run in runs]
     keys = differing_keys([table for table in tables if table])
     for row, table in zip(rows, tables, strict=True):
         row["differs"] = {key: table.get(key) for key in keys} if table else {}
@@ -198,14 +199,20 @@ def _local_time(seconds: float) -> str | None:
         return None
 
 
-def comparable_values(run: RunRecord | None) -> dict[str, Any]:
+def comparable_values(
+    run: RunRecord | None, flat: dict[int, dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """Return the values in which a run may differ from others, by dotted key.
 
     None of a damaged or edited run, whose recipe may not be the one that it was trained with.
+    `flat` keeps the values of recipes, by identity, for runs that all stay in memory.
     """
     if run is None or run.edited:
         return {}
-    values = flatten_recipe(run.recipe)
+    flat = {} if flat is None else flat
+    if id(run.recipe) not in flat:
+        flat[id(run.recipe)] = flatten_recipe(run.recipe)
+    values = dict(flat[id(run.recipe)])
     for key in _ENVIRONMENT:
         value = run.environment.get(key)
         if key == "code":

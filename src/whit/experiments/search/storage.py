@@ -34,6 +34,7 @@ from whit.runs.lock import LockHolder
 
 _HEARTBEAT_SECONDS = 15.0  # between two heartbeats of a driver
 _DEAD_AFTER = 90.0  # seconds without one
+_MAX_GAP = 1_000  # numbers of infeasible suggestions between two trials
 _FIXED = "settings"  # key of what must not change
 
 
@@ -81,6 +82,8 @@ class TrialStorage:
         with self._translate_errors():
             for number, recipe in sorted(recipes.items()):
                 known = {t.number: t for t in self._trials()}
+                if number > len(known) + _MAX_GAP:
+                    continue  # a folder that no search has made
                 while number not in known:
                     trial = self.study.ask()
                     known[trial.number] = self._find(trial.number)
