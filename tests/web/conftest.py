@@ -77,7 +77,7 @@ def shown(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (copy("runs/stopped") / "result.json").unlink()
     (copy("runs/damaged") / "result.json").write_text("[1, 2]")
     edited = copy("runs/edited") / "result.json"
-    edited.write_text(edited.read_text().replace('"correct": ', '"correct": 0', 1))
+    edited.write_text(edited.read_text().replace('"seed": 0', '"seed": 1'))
     (copy("runs/no-weights") / "weights.safetensors").unlink()
     own = copy("runs/own-model") / "recipe.toml"
     (folder / "mine.py").write_text("open('canary', 'w')\nclass Net: pass\n")

@@ -95,7 +95,8 @@ def compare_runs(folders: list[Path]) -> Comparison:
         if not os.path.isdir(folder):
             problems.append(f"{folder}: no such folder.")
             continue
-        runs, excluded = [], []
+        runs: list[RunRecord] = []
+        excluded: list[str] = []
         try:
             paths = layout.find_runs([folder])
         except InputError as error:
@@ -125,10 +126,17 @@ def compare_runs(folders: list[Path]) -> Comparison:
             diverged = [run for run in runs if run.state == "diverged" and run.recipe == recipe]
             unique, duplicates = _split_duplicates(judged)
             diverged, diverged_duplicates = _split_duplicates(diverged)
-            runs_by_kind = (unique, diverged, duplicates + diverged_duplicates)
             remarks = [f"not counted: {problem}" for problem in excluded]
             remarks += weights_remark(unique)
-            groups.append(SeedGroup(name or str(folder), *map(tuple, runs_by_kind), tuple(remarks)))
+            groups.append(
+                SeedGroup(
+                    name or str(folder),
+                    tuple(unique),
+                    tuple(diverged),
+                    (*duplicates, *diverged_duplicates),
+                    tuple(remarks),
+                )
+            )
     if not problems:
         try:
             return compare(groups)
