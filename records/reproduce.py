@@ -22,10 +22,11 @@ from statistics import mean, stdev
 from typing import Any
 
 import whit
+from whit.errors import InputError
 from whit.experiments.statistics import format_p, t_two_sided_p
 from whit.recipes.recipe import builtin_recipes, recipe_id
 from whit.runs import layout
-from whit.runs.reader import find_runs, read_run
+from whit.runs.reader import read_run
 from whit.web.run_location import DEMO_RUNS
 
 HERE = Path(__file__).parent
@@ -107,7 +108,12 @@ def seeds_of(folder: Path, recipe: str) -> list[Path]:
     Records in schema 1 are in folders of other names.
     """
     wanted = whit.load_recipe(recipe)
-    runs = [read_run(path) for path in find_runs(sorted(folder.iterdir()))]
+    runs = []
+    for path in layout.find_runs(sorted(folder.iterdir())):
+        try:
+            runs.append(read_run(path))
+        except InputError as error:  # edited or damaged: said, and counted in nothing
+            print(f"not counted: {error}", file=sys.stderr)
     runs = [run for run in runs if run.result and run.recipe.name == wanted.name]
     same = [run for run in runs if recipe_id(run.recipe) == recipe_id(wanted)]
     return [run.path for run in sorted(same or runs, key=lambda run: run.seed or 0)]

@@ -238,9 +238,9 @@ def search(
     require_extra("search", "optuna", "matplotlib")
     if storage is not None:
         require_extra("cluster", "psycopg")
+    from whit.experiments.search.database import validate_storage_url
     from whit.experiments.search.driver import SearchDriver
     from whit.experiments.search.search_progress import make_search_callback
-    from whit.experiments.search.storage import validate_storage_url
 
     loaded = load_space(str(space))
     if storage is not None:

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from browser.chromium import PROGRAM, Watched, new_context
 from browser.drawing import draw_a_seven, nameless
 from harness.fixtures import RECIPE
+from harness.forging import reseal
 from harness.processes import Command
 from waiting import wait_until
 from web.asking import Server
@@ -41,6 +42,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = folder / "runs" / "own-model" / "recipe.toml"
     text = recipe.read_text().replace('name = "plain"', 'name = "mine.py:Net"')
     recipe.write_text(text.replace('name = "fewest-epochs"', 'name = "mine"'))
+    reseal(recipe.parent)
     study = folder / "studies" / "easy-01234567"
     for seed in (2, 3, 4):
         shutil.copytree(first.with_name(f"seed-{seed}"), study / f"seed-{seed}")

@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from browser.chromium import PROGRAM, Watched
 from browser.drawing import nameless
 from browser.test_page import RECORD
+from harness.forging import reseal
 from harness.processes import whit
 from web.asking import Server
 
@@ -67,6 +68,7 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(folder / "runs/pets", folder / f"runs/missing-{number}")
         text = recipe.replace('name = "pets"', 'name = "missing"')
         (folder / f"runs/missing-{number}/recipe.toml").write_text(text)
+        reseal(folder / f"runs/missing-{number}")
     return folder
 
 

@@ -112,6 +112,8 @@ def test_runs_as_csv(whit: Callable[..., Done], workshop: Path) -> None:
     done = whit("runs runs spoilt --csv", workshop)
     assert (done.code, done.err) == (0, "")
     read = list(csv.DictReader(io.StringIO(done.out, newline="")))
+    differs = [row.pop("differs") for row in rows]
+    assert [row.pop("differs").count("=") for row in read] == [*map(len, differs)]
     assert read == [
         {key: "" if value is None else str(value) for key, value in row.items()} for row in rows
     ]

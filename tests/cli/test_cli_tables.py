@@ -6,9 +6,11 @@ On a terminal no line is wider than the terminal; a pipe has no width and gets 1
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,11 +21,13 @@ from calling import Done
 from masks import without_times
 from rich.console import Console
 
+from harness.forging import reseal
 from whit.recipes.budget import Budget, Metrics
 from whit.recipes.recipe import load_recipe
 from whit.runs.result import Evaluation, RunResult
 
 WIDTHS = (60, 80, 100)
+DATE = 1_767_225_600  # 2026-01-01 00:00 UTC
 
 
 @pytest.fixture
@@ -38,6 +42,16 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Dates are in local time."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.fixture
 def records(workshop: Path, tmp_path: Path) -> Path:
     """Folders `wide` and `narrow` with runs of invented results, and `odd` with broken ones."""
 
@@ -48,9 +62,11 @@ def records(workshop: Path, tmp_path: Path) -> Path:
         result = json.loads((folder / "result.json").read_text())
         result["test"] |= {"correct": correct, "misclassified": list(range(100 - correct))}
         result["seconds"]["total"] = seconds
-        (folder / "result.json").write_text(json.dumps(result))
         environment = json.loads((folder / "environment.json").read_text())
         (folder / "environment.json").write_text(json.dumps(environment | {"seed": seed}))
+        reseal(folder, result)
+        for file in folder.iterdir():
+            os.utime(file, (DATE + 3600 * seed, DATE + 3600 * seed))
 
     for seed, correct in enumerate((97, 98, 99, 98)):
         add(f"narrow/easy-{seed}-20260101T000000Z", "[8, 16]", correct, 1.5, seed)
@@ -60,6 +76,11 @@ def records(workshop: Path, tmp_path: Path) -> Path:
     (tmp_path / "odd/stopped/result.json").unlink()
     add("odd/damaged", "[8, 16]", 90, 1.0)
     (tmp_path / "odd/damaged/log.jsonl").write_text("{")
+    os.utime(tmp_path / "odd/damaged/log.jsonl", (DATE, DATE))
+    add("odd/edited", "[8, 16]", 90, 1.0)
+    file = tmp_path / "odd/edited/result.json"
+    file.write_text(file.read_text().replace('"correct": 90', '"correct": 99'))
+    os.utime(file, (DATE, DATE))
     return tmp_path
 
 
@@ -213,18 +234,18 @@ def test_a_verdict_as_text(width: int, golden: Callable[[str, str], None]) -> No
     golden(f"verdict-{width}", text + "\n")
 
 
+RUN = "easy-0-20260101T000000Z"
+TABLES = {
+    "runs": ("runs narrow wide odd", (*WIDTHS, 140)),
+    "compare-folders": ("compare narrow wide", WIDTHS),
+    "compare-runs": (f"compare narrow/{RUN} wide/{RUN}", WIDTHS),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "line"),
-    [
-        ("runs", "runs narrow wide odd"),
-        ("compare-folders", "compare narrow wide"),
-        (
-            "compare-runs",
-            "compare narrow/easy-0-20260101T000000Z wide/easy-0-20260101T000000Z",
-        ),
-    ],
+    ("name", "line", "width"),
+    [(name, line, width) for name, (line, widths) in TABLES.items() for width in widths],
 )
-@pytest.mark.parametrize("width", WIDTHS)
 def test_tables_of_runs(
     name: str,
     line: str,
@@ -233,6 +254,7 @@ def test_tables_of_runs(
     whit: Callable[..., Done],
     golden: Callable[[str, str], None],
     columns: Callable[[int], None],
+    utc: None,
 ) -> None:
     columns(width)
     done = whit(line, records)

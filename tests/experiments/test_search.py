@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.forging import reseal
 from harness.processes import Command, children_of, have_ended, whit
 from waiting import wait_until
 from whit.errors import InputError
 from whit.experiments.execution import worker
 from whit.experiments.execution.job import Job, Outcome, ProgressCallback
 from whit.experiments.execution.runner import run_job
+from whit.experiments.search.database import redact, validate_storage_url
 from whit.experiments.search.driver import SearchDriver
 from whit.experiments.search.space_file import load_space
-from whit.experiments.search.storage import TrialStorage, redact, validate_storage_url
+from whit.experiments.search.storage import TrialStorage
 from whit.recipes.recipe import load_recipe
 
 SPACE = """\
@@ -108,7 +110,7 @@ def test_multiply_adds_are_read_from_results_and_recomputed_for_those_of_older_v
     for file in place.glob("searches/tiny/trials/*/seed-*/result.json"):
         result = json.loads(file.read_text())
         assert isinstance(result.pop("macs"), int)
-        file.write_text(json.dumps(result))
+        reseal(file.parent, result)
     assert found_by(place, 2) == value
 
 
@@ -134,6 +136,54 @@ def test_a_trial_only_asked_for_is_not_infeasible(
     after = TrialStorage(space, place, None, 0)
     assert after.orphaned() == []
     assert (after.count("infeasible"), after.num_trials()) == (1, 0)
+
+
+def test_a_finite_space_is_exhausted_and_a_cut_journal_repaired(place: Path) -> None:
+    """And an edited trial is not counted; the runs are listed, and a report compares the trials."""
+    (place / "tiny.toml").write_text(
+        'name = "tiny"\nbase = "easy.toml"\nseeds = 1\n[space]\n'
+        '"train.epochs" = [1, 2]\n"train.batch_size" = [50, 100]\n'
+    )
+    search = ("search", "tiny.toml", "--trials", "12", "--jobs", "2")
+    code, said = whit(place, *search)
+    assert code == 0, said
+    assert "The space is exhausted: all 4 combinations were tried." in " ".join(said.split())
+    assert len(numbers(place)) == 4
+    before = found_by(place, 12)
+    assert (before["trials"] + before["pruned"], before["exhausted"]) == (4, True)
+
+    folder = place / "searches" / "tiny"
+    with (folder / "journal.log").open("r+b") as journal:
+        journal.truncate((folder / "journal.log").stat().st_size - 30)
+    code, said = whit(place, *search)
+    assert code == 0, said
+    assert "bytes of records that were not written to their end were removed" in said
+    (folder / "journal.log").unlink()  # each trial is taken from its folder
+    code, said = whit(place, *search)
+    assert code == 0, said
+    assert "4 trials taken from searches/tiny/trials" in said
+    assert len(numbers(place)) == 4
+    after = found_by(place, 12)
+    assert after["pareto_front"] == before["pareto_front"]
+
+    number = after["pareto_front"][0]["trial"]
+    result = folder / f"trials/{number:04d}/seed-0/result.json"
+    result.write_text(result.read_text().replace('"params": ', '"params": 1', 1))
+    edited = found_by(place, 12)
+    assert edited["trials"] == after["trials"] - 1
+    assert number not in [point["trial"] for point in edited["pareto_front"]]
+    assert f"trial {number:04d}: " in edited["excluded"][0]
+    assert "altered after the run: result.json" in edited["excluded"][0]
+    assert len(numbers(place)) == 4
+
+    code, said = whit(place, "runs", "searches/tiny", "--json")
+    assert code == 0, said
+    rows = json.loads(said)
+    assert sorted(row["state"] for row in rows) == ["edited", *["finished"] * 3]
+    assert {"train.epochs", "train.batch_size"} <= rows[0]["differs"].keys() | {*rows[1]["differs"]}
+    code, said = whit(place, "report", "searches/tiny", "--quiet")
+    assert code == 0, said
+    assert "altered after the run" in (folder / "report.html").read_text()
 
 
 OWN_MODEL = """\

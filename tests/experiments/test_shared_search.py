@@ -20,7 +20,7 @@ from harness.clusters import started as started_dask
 from harness.databases import PROGRAMS, Postgres, started
 from harness.processes import Command, evidence, whit
 from waiting import wait_until
-from whit.experiments.search.storage import _open_database
+from whit.experiments.search.database import open_database
 
 pytestmark = pytest.mark.skipif(PROGRAMS is None, reason="PostgreSQL is not installed")
 
@@ -86,7 +86,7 @@ def test_drivers_may_begin_at_the_same_moment(database: Postgres) -> None:
 
         def begin(driver: int, address: str = address, gate: threading.Barrier = together) -> int:
             gate.wait()
-            storage = _open_database(address)
+            storage = open_database(address)
             try:
                 return len(storage.get_all_studies())
             finally:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.forging import reseal
 from whit.errors import InputError
 from whit.experiments.comparison import compare, compare_runs
 from whit.experiments.seed_group import SeedGroup
@@ -229,10 +230,11 @@ def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path
         shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / "some" / f"seed-{seed}")
     result = json.loads((tmp_path / "some" / "seed-1" / "result.json").read_text())
     lost = {"state": "diverged", "diverged": {"epoch": 1, "step": 3, "loss": None, "lr": 0.1}}
-    (tmp_path / "some" / "seed-1" / "result.json").write_text(json.dumps(result | lost))
+    reseal(tmp_path / "some" / "seed-1", result | lost)
     environment = json.loads((tmp_path / "some" / "seed-2" / "environment.json").read_text())
     other = json.dumps(environment | {"data_sha256": "0" * 64})
     (tmp_path / "some" / "seed-2" / "environment.json").write_text(other)
+    reseal(tmp_path / "some" / "seed-2")
     some = compare_runs([tmp_path / "some", whole]).groups[0]
     assert [run.seed for run in some.runs] == [0, 2]
     assert [run.seed for run in some.diverged] == [1]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from export import read
 from export.zoo import some_images
+from harness.forging import reseal
 from harness.processes import whit
 from whit.errors import InputError, ModelError, RunFailed
 from whit.export import exporter
@@ -85,7 +86,7 @@ def test_existing_files_are_kept(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_diverged(run: Path, tmp_path: Path) -> None:
     result = json.loads((run / "result.json").read_text())
-    (run / "result.json").write_text(json.dumps(result | {"state": "diverged"}))
+    reseal(run, result | {"state": "diverged"})
     with pytest.raises(InputError, match="the run diverged"):
         export_run(run, "c", tmp_path / "made")
     assert names_in(tmp_path) == ["run"]
@@ -95,6 +96,7 @@ def test_weights_of_another_network(run: Path, tmp_path: Path) -> None:
     recipe = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(recipe.replace("widths = [16, 24", "widths = [8, 24"))
     assert recipe != (run / "recipe.toml").read_text()
+    reseal(run)
     with pytest.raises(InputError, match="the model expects"):
         export_run(run, "onnx", tmp_path / "made")
     assert names_in(tmp_path) == ["run"]
@@ -102,13 +104,14 @@ def test_weights_of_another_network(run: Path, tmp_path: Path) -> None:
 
 def test_modified_weights(run: Path, tmp_path: Path) -> None:
     shutil.copy(read.recorded(1) / "weights.safetensors", run)
-    with pytest.raises(InputError, match="modified since the run was evaluated"):
+    with pytest.raises(InputError, match=r"altered after the run: weights\.safetensors"):
         export_run(run, "c", tmp_path / "made")
 
 
 def test_other_data_than_the_run_used(run: Path, tmp_path: Path) -> None:
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"data_sha256": "0" * 64}))
+    reseal(run)
     with pytest.raises(InputError, match="the data changed since the run"):
         export_run(run, "c", tmp_path / "made")
     assert names_in(tmp_path) == ["run"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from report_page import checked, train
 
+from harness.forging import reseal
 from whit.errors import InputError
 from whit.recipes.recipe import Recipe
 from whit.reports import render_study_html
@@ -40,6 +41,7 @@ def test_a_study_shows_its_spread_and_the_commonly_misclassified_images(runs: Pa
 
 def test_a_study_lists_missing_and_altered_runs(runs: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(runs, tmp_path / "study"))
+    shutil.copytree(folder / "seed-0", folder / "seed-3")
     (folder / "seed-0" / "result.json").write_text("{")
     (folder / "seed-1" / "audit.txt").write_text("better")
     (folder / "seed-2" / "result.json").unlink()
@@ -49,7 +51,9 @@ def test_a_study_lists_missing_and_altered_runs(runs: Path, tmp_path: Path) -> N
     assert "seed 2: stopped" in page.text
     assert "Integrity check failed." in page.text
     assert "audit.txt: altered after the run" in page.text
-    (folder / "seed-1" / "result.json").unlink()
+    assert "seed 1: edited, not included in the results" in page.text
+    for seed in (1, 3):
+        (folder / f"seed-{seed}" / "result.json").unlink()
     with pytest.raises(InputError, match="no finished run"):
         render_study_html(folder)
 
@@ -76,6 +80,7 @@ def test_further_recipes_are_listed_in_the_table_only(
     for number in range(3):
         folder = Path(shutil.copytree(runs / "seed-0", tmp_path / "many" / f"r{number}"))
         (folder / "recipe.toml").write_text(text.replace('"easy"', f'"easy{number}"'))
+        reseal(folder)
     page = checked(render_study_html(tmp_path / "many"))
     assert "2 more recipes are listed in the table only." in page.text
     assert "easy2" in page.text

@@ -19,7 +19,8 @@ from whit.errors import DataError, InputError, ModelError, RunFailed
 from whit.recipes.budget import BudgetInfeasible
 from whit.recipes.recipe import load_recipe
 from whit.runs.folder import import_run
-from whit.runs.reader import find_runs, read_run
+from whit.runs.layout import find_runs
+from whit.runs.reader import read_run
 from whit.training.plan import make_plan
 from whit.training.run import train_run
 from whit.verification.verify import audit

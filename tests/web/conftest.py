@@ -11,6 +11,7 @@ import pytest
 from asking import Server
 
 import whit
+from harness.forging import reseal
 
 RECIPE = """\
 schema = 2
@@ -75,14 +76,18 @@ def shown(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy("runs/one")
     (copy("runs/stopped") / "result.json").unlink()
     (copy("runs/damaged") / "result.json").write_text("[1, 2]")
+    edited = copy("runs/edited") / "result.json"
+    edited.write_text(edited.read_text().replace('"seed": 0', '"seed": 1'))
     (copy("runs/no-weights") / "weights.safetensors").unlink()
     own = copy("runs/own-model") / "recipe.toml"
     (folder / "mine.py").write_text("class Net: open('canary', 'w')\n")
     own.write_text(own.read_text().replace('name = "plain"', 'name = "mine.py:Net"'))
+    reseal(own.parent)
     for seed in range(3):
         environment = copy(f"studies/easy-01234567/seed-{seed}") / "environment.json"
         told = json.loads(environment.read_text())
         environment.write_text(json.dumps({**told, "seed": seed}))
+        reseal(environment.parent)
     copy("searches/small/trials/0004/seed-0")
     shutil.copy(trained / "run" / "recipe.toml", folder / "searches/small/trials/0004")
     copy("records/easy/easy-01234567/seed-0")

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 from asking import Server
 
+from harness.forging import reseal
 from whit.web import app
 from whit.web.run_index import RunIndex
 
 Put = Callable[[Path], Path]
 Serve = Callable[..., Server]
 ROW = {"id", "path", "name", "seed", "state", "message", "params", "epochs", "correct", "total",
-       "verdict", "study", "split", "seconds", "changed", "data", "user_model",
-       "has_weights"}  # fmt: skip
+       "verdict", "study", "split", "seconds", "changed", "differs", "data",
+       "user_model", "has_weights"}  # fmt: skip
 STUDY = {"id", "path", "name", "runs", "data", "split", "finished", "judged", "met", "mean", "sd",
          "min", "max", "params", "epochs"}  # fmt: skip
 
@@ -39,6 +40,7 @@ def test_the_list(server: Server) -> None:
         "runs/one": "finished",
         "runs/stopped": "stopped",
         "runs/damaged": "damaged",
+        "runs/edited": "edited",
         "runs/no-weights": "finished",
         "runs/own-model": "finished",
         "studies/easy-01234567/seed-0": "finished",
@@ -49,7 +51,7 @@ def test_the_list(server: Server) -> None:
     }
     assert [row["path"] for row in value["runs"] if row["user_model"]] == ["runs/own-model"]
     without = {row["path"] for row in value["runs"] if not row["has_weights"]}
-    assert without == {"runs/stopped", "runs/damaged", "runs/no-weights"}
+    assert without == {"runs/stopped", "runs/damaged", "runs/edited", "runs/no-weights"}
     assert all(re.fullmatch("[0-9a-f]{16}", row["id"]) for row in value["runs"])
 
 
@@ -62,6 +64,13 @@ def test_rows_and_studies_say_what_the_files_say(server: Server, shown: Path) ->
     assert row["seconds"] == result["seconds"]["total"]
     assert abs(row["changed"] - (shown / "runs/one/result.json").stat().st_mtime) < 60
     assert "result.json" in rows["runs/damaged"]["message"]
+    edited = rows["runs/edited"]
+    assert "altered after the run: result.json" in edited["message"]
+    assert [edited[key] for key in ("correct", "verdict", "params", "seconds")] == [None] * 4
+    details = server.get(f"/api/runs/{edited['id']}").json
+    assert (details["state"], details["result"], details["log"]) == ("edited", None, [])
+    assert server.get(f"/api/runs/{edited['id']}/network").status == 409
+    assert rows["runs/own-model"]["differs"] == "model=mine.py:Net"
     studies = {study["name"]: study for study in server.get("/api/runs").json["studies"]}
     assert list(studies) == ["easy-01234567", "easy/easy-01234567", "small/trials/0004"]
     study = studies["easy-01234567"]
@@ -142,6 +151,7 @@ def test_a_model_file_is_executed_when_trusted(shelf: Path, put: Put, serve: Ser
     recipe = put(shelf / "runs/own") / "recipe.toml"
     (shelf / "mine.py").write_text("print('built')\nNet = 1 / 0\n")
     recipe.write_text(recipe.read_text().replace('name = "plain"', 'name = "mine.py:Net"'))
+    reseal(recipe.parent)
     server = serve(shelf, "--trust-model-files")
     assert server.get("/api/runs").json["trust_model_files"] is True
     answer = server.get(f"/api/runs/{server.runs()['runs/own']['id']}/network")
@@ -210,11 +220,12 @@ def test_hostile_names_and_texts_are_text(shelf: Path, put: Put, serve: Serve) -
     os.rename(put(shelf / "runs" / "raw"), os.fsencode(shelf / "runs") + b"/\xff\xfe")
     result = json.loads((folders[0] / "result.json").read_text())
     result |= {"notes": [script, 3, [[[]]]], "violations": script, "best_epoch": [[script]]}
-    (folders[0] / "result.json").write_text(json.dumps(result))
+    reseal(folders[0], result)
     (folders[1] / "result.json").write_text(
         json.dumps(result | {"epochs": float("nan"), "seed": [script], "diverged": {"loss": {}}})
     )
     (folders[2] / "environment.json").write_text(json.dumps({"seed": {}, "code": [[script]] * 999}))
+    reseal(folders[2])
     server = serve(shelf)
     answer = server.get("/api/runs")
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -280,9 +291,9 @@ def test_a_thousand_runs(shelf: Path, put: Put, monkeypatch: pytest.MonkeyPatch)
     read: list[Path] = []
     from whit.runs.reader import read_run
 
-    def counting(path: Path) -> Any:
+    def counting(path: Path, **options: Any) -> Any:
         read.append(path)
-        return read_run(path)
+        return read_run(path, **options)
 
     monkeypatch.setattr("whit.web.run_location.read_run", counting)
     index = RunIndex()
@@ -306,8 +317,8 @@ def test_the_server_knows_no_torch() -> None:
 def test_every_column_of_the_page_is_in_the_rows(server: Server) -> None:
     columns = server.get("/page/columns.json").json
     assert [column["heading"] for column in columns] == [
-        *("run", "seed", "state", "accuracy %", "split", "parameters", "epochs", "seconds"),
-        "changed",
+        *("run", "differs in", "seed", "state", "accuracy %", "split", "parameters", "epochs"),
+        *("seconds", "date"),
     ]
     keys = {column["key"] for column in columns if column["kind"] != "percent"}
     assert keys < ROW

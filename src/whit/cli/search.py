@@ -50,8 +50,8 @@ def search(
     if storage is not None:
         require_extra("cluster", "psycopg")
     with stdout_to_stderr(as_json), report_stages(quiet or as_json):
+        from whit.experiments.search.database import redact, validate_storage_url
         from whit.experiments.search.space_file import load_space
-        from whit.experiments.search.storage import redact, validate_storage_url
         from whit.training.hardware.device import resolve_device
         from whit.training.hardware.threads import resolve_threads
 

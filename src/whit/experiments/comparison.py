@@ -14,8 +14,10 @@ from whit.errors import InputError
 from whit.experiments import seed_group, statistics
 from whit.experiments.seed_group import SAMPLE_KEYS, SeedGroup
 from whit.experiments.statistics import SignificanceTest
-from whit.recipes.recipe import Recipe, recipe_id
-from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.recipes.recipe import recipe_id
+from whit.runs import layout
+from whit.runs.differences import recipe_differences
+from whit.runs.reader import RunRecord, read_run
 from whit.system.display.html_tables import html_block, html_list, html_table
 from whit.system.text_tables import text_table, wrap
 
@@ -113,18 +115,30 @@ def compare_runs(folders: list[Path]) -> Comparison:
             kind = "not a folder" if os.path.lexists(folder) else "no such folder"
             problems.append(f"{folder}: {kind}. Give run folders, or folders of runs.")
             continue
+        runs: list[RunRecord] = []
+        excluded: list[str] = []
         try:
-            runs = [read_run(path) for path in _find_runs(folder)]
+            paths = _find_runs(folder)
         except InputError as error:
             problems += error.problems
             continue
+        for path in paths:
+            try:
+                runs.append(read_run(path))
+            except InputError as error:
+                excluded += error.problems
         judged = [run for run in runs if seed_group.is_judged(run)]
         if not judged:
-            problems.append(f"{folder}: it has no finished run that was evaluated on test or val.")
+            if paths != [folder] or not excluded:
+                problems.append(
+                    f"{folder}: it has no finished run that was evaluated on test or val."
+                )
+            problems += excluded
         else:
             name = folder.name if names.count(folder.name) == 1 else str(folder)
             prefix = "" if len(folders) == 1 else f"{name}/"
-            groups += _group_by_recipe(name or str(folder), prefix, judged, runs)
+            remarks = [f"not counted: {problem}" for problem in excluded]
+            groups += _group_by_recipe(name or str(folder), prefix, judged, runs, remarks)
     problems += _find_repeated(groups)
     if not problems and len(groups) < 2:
         problems.append(_describe_too_few(groups))
@@ -138,19 +152,28 @@ def compare_runs(folders: list[Path]) -> Comparison:
 
 def _find_runs(folder: Path) -> list[Path]:
     """Return the runs at or in a folder; without any, those in the folders in it, as of studies."""
-    direct = find_runs([folder])
-    return direct or find_runs(sorted(path for path in folder.iterdir() if path.is_dir()))
+    direct = layout.find_runs([folder])
+    return direct or layout.find_runs(
+        [path for path in layout.list_folder(folder) if path.is_dir()]
+    )
 
 
 def _group_by_recipe(
-    name: str, prefix: str, judged: Sequence[RunRecord], runs: Sequence[RunRecord]
+    name: str,
+    prefix: str,
+    judged: Sequence[RunRecord],
+    runs: Sequence[RunRecord],
+    remarks: Sequence[str],
 ) -> list[SeedGroup]:
-    """Return the runs of one folder as groups: `name`, or `prefix` and the recipe of each."""
+    """Return the runs of one folder as groups: `name`, or `prefix` and the recipe of each.
+
+    `remarks` are about the folder, and go with its first group.
+    """
     by_recipe: dict[str, list[RunRecord]] = {}
     for run in judged:
         by_recipe.setdefault(recipe_id(run.recipe), []).append(run)
     recipe_names = [group[0].recipe.name for group in by_recipe.values()]
-    groups = []
+    groups: list[SeedGroup] = []
     for digest, same in by_recipe.items():
         recipe = same[0].recipe
         if len(by_recipe) > 1:
@@ -161,8 +184,16 @@ def _group_by_recipe(
         ]
         unique, duplicates = _split_duplicates(same)
         diverged, diverged_duplicates = _split_duplicates(diverged)
-        runs_by_kind = (unique, diverged, duplicates + diverged_duplicates)
-        groups.append(SeedGroup(name, *map(tuple, runs_by_kind)))
+        own_remarks = [*([] if groups else remarks), *weights_remark(unique)]
+        groups.append(
+            SeedGroup(
+                name,
+                tuple(unique),
+                tuple(diverged),
+                (*duplicates, *diverged_duplicates),
+                tuple(own_remarks),
+            )
+        )
     return groups
 
 
@@ -184,6 +215,13 @@ def _find_repeated(groups: Sequence[SeedGroup]) -> list[str]:
         "not compared with itself."
         for path in repeated
     ]
+
+
+def weights_remark(runs: Sequence[RunRecord]) -> list[str]:
+    """Return a sentence about finished runs whose weights were removed; none without such runs."""
+    count = sum(not os.path.lexists(run.path / layout.WEIGHTS) for run in runs)
+    without = f"{count} of {len(runs)} runs {'has' if count == 1 else 'have'} no {layout.WEIGHTS}"
+    return [f"{without}: the result cannot be recomputed."] if count else []
 
 
 def _split_duplicates(runs: list[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:
@@ -210,36 +248,8 @@ def seed_order(run: RunRecord) -> tuple[int, str]:
     return (-1 if run.seed is None else run.seed, run.path.name)
 
 
-def recipe_differences(recipes: Sequence[Recipe]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the keys in which recipes differ, with the value of each as text."""
-    ignored = {"name", "description"}
-    tables = [_flatten(recipe.model_dump(exclude=ignored)) for recipe in recipes]
-    keys = dict.fromkeys(key for table in tables for key in table)
-    keys_differing = [key for key in keys if len({str(table.get(key)) for table in tables}) > 1]
-    return tuple(
-        (key, tuple(_value_text(table.get(key, "-")) for table in tables)) for key in keys_differing
-    )
-
-
-def _value_text(value: Any) -> str:
-    """Return a value of a recipe as text: a float with six digits, a list as in TOML."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value_text, value))}]"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
 def _environment_differences(
     groups: Sequence[SeedGroup],
 ) -> list[tuple[str, tuple[str, ...]]]:
     rows = [(key, tuple(group.environment(key) for group in groups)) for key in SAMPLE_KEYS]
     return [(f"environment.{key}", values) for key, values in rows if len(set(values)) > 1]
-
-
-def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

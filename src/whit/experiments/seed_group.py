@@ -47,6 +47,7 @@ class SeedGroup:
     runs: tuple[RunRecord, ...]  # at least one, in the order of their seeds
     diverged: tuple[RunRecord, ...] = ()  # have no accuracy; they count as missed
     duplicates: tuple[RunRecord, ...] = ()  # of a seed that is among the others: not counted
+    remarks: tuple[str, ...] = ()  # on runs of its folder, such as edited ones: not counted
 
     @property
     def split(self) -> str:
@@ -127,7 +128,7 @@ class SeedGroup:
             if len(counts) > 1:
                 listed = ", ".join(f"{value} ({count})" for value, count in counts.items())
                 notes.append(f"runs differ in {label}: {listed}.")
-        return [f"{self.name}: {note}" for note in notes]
+        return [f"{self.name}: {note}" for note in (*notes, *self.remarks)]
 
     @property
     def mean_text(self) -> str:

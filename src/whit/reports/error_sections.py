@@ -166,7 +166,7 @@ def _error_thumbnail(
 def _recorded_errors(facts: RunFacts) -> list[Section]:
     """Return the recorded misclassified images of a run that cannot be recomputed."""
     run = facts.run
-    if run.state != "finished":
+    if run.recorded_state != "finished":
         return []
     reason = facts.problem or facts.analysis_problem or "there are no images"
     blocks: list[Block] = [

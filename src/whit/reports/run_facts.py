@@ -68,7 +68,7 @@ class RunFacts:
         )
         if result is None:
             return metrics
-        test = result["test"] if self.run.state == "finished" else {}
+        test = result["test"] if self.run.recorded_state == "finished" else {}
         return replace(
             metrics,
             params=result["params"],
@@ -86,9 +86,9 @@ def collect_run_facts(
     `model` is the network of a run that was given one in Python; `on_stage` is called with the
     name of each slow stage. Raises InputError for altered weights that cannot be loaded.
     """
-    problem = weights_problem(run)
+    problem = weights_problem(run, allow_edited=True)
     if problem:  # an unfinished run is described by its state
-        return _collect_recorded(run, model, problem if run.state == "finished" else None)
+        return _collect_recorded(run, model, problem if run.recorded_state == "finished" else None)
     on_stage(f"evaluating {run.path} on its {'test' if run.recipe.eval.test else 'val'} images")
     try:
         audit_result, evaluated = audit_run(run, model)
@@ -134,7 +134,7 @@ def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None
 
 
 def _collect_recorded(run: RunRecord, model: nn.Module | None, problem: str | None) -> RunFacts:
-    images = load_run_split(run) if run.state == "finished" else None
+    images = load_run_split(run) if run.recorded_state == "finished" else None
     mismatches = tuple(find_mismatches(run))
     return RunFacts(run, None, problem, None, audit_recipe(run, model), None, images, mismatches)
 

@@ -29,7 +29,7 @@ def run_document(facts: RunFacts) -> Document:
 def _summarize(facts: RunFacts) -> str:
     """Return the result of the run in a sentence."""
     run, metrics = facts.run, facts.metrics
-    if run.state == "diverged":
+    if run.recorded_state == "diverged":
         return "The run diverged: its loss became infinite or NaN. It has no result."
     if run.result is None:
         planned = run.recipe.train.epochs

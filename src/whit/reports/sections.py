@@ -35,7 +35,7 @@ def verdict_blocks(facts: RunFacts) -> list[Block]:
         messages = tuple(one_line(mismatch.message) for mismatch in facts.mismatches)
         blocks.append(Callout("bad", "Integrity check failed (verdict: missed).", messages))
     budget = run.recipe.budget.to_budget()
-    if run.state == "diverged":
+    if run.recorded_state == "diverged":
         diverged = (run.result or {}).get("diverged")
         at = diverged if isinstance(diverged, dict) else {}
         step = f"epoch {truncate(at.get('epoch', '?'))}, step {truncate(at.get('step', '?'))}"

@@ -21,9 +21,11 @@ from whit.reports.run_facts import (
     find_mismatches,
     load_run_split,
 )
-from whit.runs.reader import RunRecord, find_runs, read_run
+from whit.runs import layout
+from whit.runs.reader import RunRecord, edited_message, read_run
 from whit.system.console import OnStage, ignore_stage
 
+_SEARCH_DEPTH = 5  # of the runs in a folder of searches
 SplitCache = dict[object, Split | None]  # by data set, size of val, split and digest
 
 
@@ -31,8 +33,9 @@ SplitCache = dict[object, Split | None]  # by data set, size of val, split and d
 class StudyFacts:
     """Seeds of one recipe; `missing` has the reason for each run without an accuracy.
 
-    `altered` lists what was altered in the others, by their digests. `median_run` is the run of
-    median accuracy, evaluated again; None for a study among several. `images` is the split.
+    `altered` lists what was altered in those of them that are edited, by their digests.
+    `median_run` is the run of median accuracy, evaluated again; None for a study among several.
+    `images` is the split.
     """
 
     seeds: SeedGroup
@@ -75,14 +78,16 @@ def collect_study_facts(
     stage. Raises InputError without a finished run.
     """
     judged = tuple(run for run in group.runs if is_judged(run))
+    edited = [run for run in group.runs if run.edited]
     if not judged:
         problem = f"{group.name}: contains no finished run that was evaluated on test or val."
-        raise InputError([problem, *group.damages])
+        messages = [edited_message(run.path, run.edited) for run in edited]
+        raise InputError([problem, *group.damages, *messages])
     diverged = tuple(run for run in group.runs if run.state == "diverged")
     others = [run for run in group.runs if run not in judged and run not in diverged]
     missing = [f"seed {run.seed}: {run.state}, not included in the results." for run in others]
     seeds = SeedGroup(group.name, judged, diverged)
-    altered = tuple(v.message for run in judged for v in find_mismatches(run))
+    altered = tuple(v.message for run in edited for v in find_mismatches(run))
     median_run = None
     if cache is None:
         median_run = collect_run_facts(_find_median_run(seeds), model, on_stage)
@@ -101,24 +106,39 @@ def _load_cached(run: RunRecord, cache: SplitCache) -> Split | None:
 
 
 def find_groups(folder: Path) -> list[RunGroup]:
-    """Return the runs of a folder, or of the folders in it, by recipe.
+    """Return the runs of a folder, or of the folders in it, by recipe; of a search its trials.
 
     Raises InputError for a folder that cannot be listed, or without any run.
     """
-    direct = find_runs([folder])
+    if os.path.isdir(folder / "trials"):
+        folder = folder / "trials"
+    direct = layout.find_runs([folder])
     try:
         children = sorted(path for path in folder.iterdir() if path not in direct)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from None
     folders = [(folder.name, direct)]
-    folders += [(path.name, find_runs([path])) for path in children if os.path.isdir(path)]
+    folders += [(path.name, layout.find_runs([path])) for path in children if os.path.isdir(path)]
     groups = [group for name, paths in folders if paths for group in _group_by_recipe(name, paths)]
     if not groups:
-        raise InputError(f"{folder}: no run folder here or one level below.")
+        raise InputError(_no_runs_message(folder))
     names = [group.name for group in groups]
     if len(set(names)) == len(names):
         return groups
     return [RunGroup(f"{g.name} {number}", g.runs, g.damages) for number, g in enumerate(groups, 1)]
+
+
+def _no_runs_message(folder: Path) -> str:
+    """Return where runs are, if they lie deeper, as those of several searches do."""
+    message = f"{folder}: no run folder here or one level below"
+    below: dict[str, int] = {}
+    for path in layout.walk_runs(str(folder), _SEARCH_DEPTH, [layout.MAX_FOLDERS]):
+        part = os.path.join(folder, Path(path).relative_to(folder).parts[0])
+        below[part] = below.get(part, 0) + 1
+    if not below:
+        return f"{message}."
+    found = ", ".join(f"{path} ({count} runs)" for path, count in below.items())
+    return f"{message}. Report on one of these: {found}."
 
 
 def _group_by_recipe(folder: str, paths: Sequence[Path]) -> list[RunGroup]:
@@ -126,7 +146,7 @@ def _group_by_recipe(folder: str, paths: Sequence[Path]) -> list[RunGroup]:
     damages: list[str] = []
     for path in paths:
         try:
-            run = read_run(path)
+            run = read_run(path, allow_edited=True)
         except InputError as error:
             damages += error.problems
             continue

@@ -90,8 +90,8 @@ def build_document(
     trust_model_files: bool = False,
 ) -> Document:
     """Return the report of a run folder, a study, or a folder of several."""
-    if layout.has_recipe(target):
-        run = read_run(target, trust_model_files=trust_model_files)
+    if layout.is_run(target):
+        run = read_run(target, trust_model_files=trust_model_files, allow_edited=True)
         facts = collect_run_facts(run, model, on_stage)
         on_stage("drawing the figures")
         return run_document(facts)

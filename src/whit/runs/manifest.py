@@ -1,14 +1,18 @@
 """The manifest of a run: digests of its files and of the result itself, in `result.json`.
 
-It detects files that were changed after the run, by accident or by hand. If the manifest was also
-rewritten, `whit audit` detects it: it recomputes the accuracy from the weights.
+It detects files that were changed after the run, by accident or by hand: `read_run` verifies it for
+every reader. If the manifest was also rewritten, `whit audit` detects it: it recomputes the
+accuracy from the weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,11 @@ from whit.recipes.schema1 import digest_key
 from whit.runs import layout
 
 HASHED_FILES = tuple(name for name in layout.FILES if name != layout.RESULT)
+# A folder that is kept as a record may lack these: no number of its result is read from them.
+OPTIONAL_FILES = (layout.WEIGHTS, layout.AUDIT)
+# Of a file that is hashed, beside those of its weights: a hole of 50 GB takes a minute to read.
+_MAX_BYTES = 256_000_000
+_BYTES_PER_PARAM = 64
 
 
 def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -25,17 +34,38 @@ def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**hashed, "digest": _digest(hashed)}
 
 
-def verify_manifest(result: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, str]]:
+def find_edited(result: dict[str, Any], folder: Path, texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the files that were altered after the run; OPTIONAL_FILES may be missing.
+
+    `texts` are the contents of files that were read already; they are not read again. Without a
+    manifest it is the result that was altered.
+    """
+    if not isinstance(result.get("files"), dict):
+        return (layout.RESULT,)
+    return tuple(
+        name
+        for name, _, _ in verify_manifest(result, folder, texts)
+        if name not in OPTIONAL_FILES or os.path.lexists(folder / name)
+    )
+
+
+def verify_manifest(
+    result: dict[str, Any], folder: Path, texts: Mapping[str, str] = {}
+) -> Iterator[tuple[str, str, str]]:
     """Yield (file, recorded digest, digest now) for each file that was altered or is missing.
 
-    `result` is the content of the result file as it is stored, in either schema.
+    `result` is the content of the result file as it is stored, in either schema; `texts` as of
+    `find_edited`.
     """
     files = result.get("files")
     files = files if isinstance(files, dict) else {}
     recorded = (name for name in files if isinstance(name, str) and layout.is_model_file(name))
     model_files = sorted({*recorded, *layout.find_model_files(folder)})
+    params = result.get("params")
+    max_bytes = _MAX_BYTES + _BYTES_PER_PARAM * (params if isinstance(params, int) else 0)
     for name in (*HASHED_FILES, *model_files):
-        now = _file_digest(folder / name)
+        text = texts.get(name)
+        now = _sha256(text.encode()) if text is not None else _file_digest(folder / name, max_bytes)
         if files.get(name) != now:
             yield name, str(files.get(name)), str(now)
     key = digest_key(result)
@@ -45,12 +75,34 @@ def verify_manifest(result: dict[str, Any], folder: Path) -> Iterator[tuple[str,
 
 
 def _digest(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return _sha256(json.dumps(value, sort_keys=True).encode())
 
 
-def _file_digest(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None where there is none, or a link."""
-    if path.is_symlink() or not path.is_file():
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _file_digest(path: Path, max_bytes: int | None = None) -> str | None:
+    """Return the SHA-256 of a file; None where there is none, or a link.
+
+    Of a file above `max_bytes`, or one that cannot be read, return the reason, which no digest is.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError:
         return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if max_bytes is not None and status.st_size > max_bytes:
+        return f"not read: {status.st_size:,} bytes"
+    try:
+        return _cached_digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except OSError as error:
+        return f"not read: {error.strerror}"
+
+
+@lru_cache(maxsize=20_000)
+def _cached_digest(path: Path, size: int, mtime: int, ctime: int) -> str:
+    """Hash a file once while its size and times stay: the page lists the same runs again."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,7 +9,6 @@ from typing import Any
 from whit.errors import InputError
 from whit.recipes.recipe import Recipe
 from whit.runs import layout
-from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.system.numbers import floor_percent
 
@@ -68,14 +67,10 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     path = Path(name)
     if not layout.has_recipe(path):
         raise InputError(f"distill.teacher = {name!r}: no such run folder.")
-    run = read_run(path)
+    run = read_run(path, allow_edited=True)
     if problem := weights_problem(run):
-        raise InputError(f"distill.teacher = {name!r}: {problem}.")
-    if tampered := [file for file, _, _ in verify_manifest(run.stored_result or {}, path)]:
-        raise InputError(
-            f"distill.teacher = {name!r}: altered after the run: {', '.join(tampered)}. Train the "
-            "teacher again."
-        )
+        advice = " Train the teacher again." if run.edited else ""
+        raise InputError(f"distill.teacher = {name!r}: {problem}.{advice}")
     data, teacher_data = recipe.data, run.recipe.data
     held_out, teacher_held_out = data.val_size, teacher_data.val_size
     if held_out and (teacher_data.name, teacher_held_out) != (data.name, held_out):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -61,6 +63,52 @@ def stacked_table(rows: Sequence[Sequence[str]], align: str, width: int) -> str:
         )
         for table in tables
     )
+
+
+def shorten_names(names: Sequence[str], width: int) -> list[str] | None:
+    """Return names of at most `width` characters, as distinct as they were; None if impossible.
+
+    What all names begin or end with gives way to an ellipsis first, then their middle.
+    """
+    if max(map(len, names), default=0) <= width:
+        return list(names)
+    start, end = _common_start(names), len(_common_end(names))
+    middles = [name[len(start) : len(name) - end or None] for name in names]
+    for last in (end, 0):
+        ends = [name[len(name) - last :] if last else "…" * bool(end) for name in names]
+        candidates = [f"{'…' * bool(start)}{m}{e}" for m, e in zip(middles, ends, strict=True)]
+        if max(map(len, candidates)) <= width:
+            return candidates
+    for kept in sorted(range(width), key=lambda kept: abs(width - 1 - 2 * kept)):
+        cut = [_cut_middle(name, kept, width) for name in candidates]
+        if len(set(cut)) == len(set(names)):
+            return cut
+    return None
+
+
+def _cut_middle(name: str, kept: int, width: int) -> str:
+    """Return `kept` characters from the start, an ellipsis, and as many from the end as fit."""
+    if len(name) <= width:
+        return name
+    return f"{name[:kept]}…{name[len(name) - (width - 1 - kept) :]}"
+
+
+def _common_start(names: Sequence[str]) -> str:
+    """Return the words that all names begin with, up to a separator; not all of a name."""
+    start = _common_prefix([name[:-1] for name in names])
+    return re.sub(r"[^/\\_-]*$", "", start)
+
+
+def _common_end(names: Sequence[str]) -> str:
+    start = len(_common_start(names))
+    end = _common_prefix([name[start + 1 :][::-1] for name in names])[::-1]
+    return re.sub(r"^[^/\\_-]*", "", end)
+
+
+def _common_prefix(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(a for a, _ in same)
 
 
 def wrap(text: str, width: int) -> str:

@@ -155,7 +155,7 @@ def audit(
             raise InputError(f"{target}: has its own recipe, which is not changed: omit --set.")
         if run_whole_file:
             raise InputError(f"{target}: its recipe says what is executed: omit --run-whole-file.")
-        run = read_run(path, trust_model_files=trust_model_files)
+        run = read_run(path, trust_model_files=trust_model_files, allow_edited=True)
         return audit_run(run, model, on_stage)[0]
     if str(target) not in builtin_recipes() and not os.path.isfile(path):
         raise InputError(
@@ -272,7 +272,7 @@ def audit_run(
     Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
     source = find_source(run)
-    if problem := weights_problem(run):
+    if problem := weights_problem(run, allow_edited=True):
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")

@@ -10,17 +10,20 @@ file. The files of a run are untrusted input: the page shows all of them as text
         is_complete false where there are more runs than are listed (5,000)
         trust_model_files   whether the code of models that are a user's own files is executed
         runs        [{id, path, name, seed, state, message, params, epochs, correct, total,
-                      verdict, study, split, seconds, changed, data, user_model, has_weights}]
+                      verdict, study, split, seconds, changed, differs, data, user_model,
+                      has_weights}]
         studies     [{id, path, name, runs: [id], data, split, finished, judged, met, mean, sd,
                       min, max, params, epochs}]
 
-`state` is finished, diverged, running, stopped or damaged; of a damaged run `message` is the error
-and the rest may be null. `epochs` are done, not planned. `correct` of `total` images of `split`
-(test or val) after the last epoch, null before. `study` is the id of a study, or null. `seconds` in
-total; `changed` in seconds since 1970. `data`: name of the data set. `user_model`: the model is a
-user's own file. `has_weights`: its network and its errors can be requested. A study is a folder of
-seeds, also that of a trial; `mean`, `sd`, `min` and `max` are percent over its `finished` runs
-(null without any), `met` how many of `judged` meet the budget (null: pending).
+`state` is finished, diverged, running, stopped, edited or damaged; of a damaged run `message` is
+the error and the rest may be null. An edited one was altered after the run, as `message` says, and
+nothing of its result and log is returned. `differs`: what distinguishes it from most other runs.
+`epochs` are done, not planned. `correct` of `total` images of `split` (test or val) after the last
+epoch, null before. `study` is the id of a study, or null. `seconds` in total; `changed` in seconds
+since 1970. `data`: name of the data set. `user_model`: the model is a user's own file.
+`has_weights`: its network and its errors can be requested. A study is a folder of seeds, also that
+of a trial; `mean`, `sd`, `min` and `max` are percent over its `finished` runs (null without any),
+`met` how many of `judged` meet the budget (null: pending).
 
     /api/runs/{id}
         id, path, name, description, seed, state, study, split, user_model, changed

@@ -15,13 +15,14 @@ from typing import Any
 from whit.errors import InputError
 from whit.experiments.statistics import SampleStats
 from whit.recipes.model_ref import is_model_path
-from whit.runs.listing import run_fields
+from whit.runs.listing import differences_texts, run_fields
 from whit.runs.lock import LockHolder
-from whit.runs.reader import RunRecord, weights_problem
+from whit.runs.reader import RunRecord, edited_message, weights_problem
 from whit.web.run_location import RunLocation, escape_path
 
 _MAX_ITEMS = 100  # of an unchecked list or table
 _MAX_TEXT = 2_000  # characters of a text in it
+_MAX_DIFFERS = 120  # characters of what a run differs in
 _LOCK_HOLDER = ("host", "pid", "since")
 _ENVIRONMENT = (
     *("whit", "torch", "system", "processor", "cores", "threads", "device", "code", "command"),
@@ -33,6 +34,7 @@ def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dic
     return {
         **_blank_row(location, changed),
         **{key: _finite_or_none(value) for key, value in run_fields(run, on_page=True).items()},
+        "message": _as_text(edited_message(run.path, run.edited)) if run.edited else None,
         "data": run.recipe.data.name,
         "user_model": is_model_path(run.recipe.model.name),
         "has_weights": weights_problem(run) is None,
@@ -41,9 +43,22 @@ def run_row(location: RunLocation, run: RunRecord, changed: float | None) -> dic
 
 def damaged_row(location: RunLocation, error: InputError, changed: float | None) -> dict[str, Any]:
     """Return the row of a run that could not be read, with the problem as its message."""
-    message = str(error)[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
     row = {**_blank_row(location, changed), **run_fields(None, on_page=True)}
+    message = _as_text(str(error))
     return {**row, "name": os.path.basename(location.display_path), "message": message}
+
+
+def _as_text(message: str) -> str:
+    """Return a message with a path in it as text that JSON can hold."""
+    return message[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+
+
+def with_differences(
+    rows: Sequence[dict[str, Any]], values: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the rows with what distinguishes each run, from its `comparable_values`."""
+    texts = [", ".join(items) for items in differences_texts(values)]
+    return [{**row, "differs": text[:_MAX_DIFFERS]} for row, text in zip(rows, texts, strict=True)]
 
 
 def _blank_row(location: RunLocation, changed: float | None) -> dict[str, Any]:
@@ -105,9 +120,12 @@ def run_details(
     is_alive: bool | None,
     changed: float | None,
 ) -> dict[str, Any]:
-    """Return everything that the page shows of one run, including its epoch log."""
+    """Return everything that the page shows of one run, including its epoch log.
+
+    Of an edited run, neither its log nor its result.
+    """
     recipe = run.recipe
-    log = [record.to_json() for record in run.log]
+    log = [] if run.edited else [record.to_json() for record in run.log]
     return {
         "id": location.id,
         "path": location.display_path,
@@ -125,7 +143,7 @@ def run_details(
         "epochs_planned": recipe.train.epochs,
         "budget": recipe.budget.model_dump(),
         "log": sanitize(log, max_items=len(log)),
-        "result": run.result and _select_result(run.result),
+        "result": None if run.edited else run.result and _select_result(run.result),
         "lock_holder": lock_holder
         and {**_select(asdict(lock_holder), _LOCK_HOLDER), "alive": is_alive},
         "environment": sanitize({key: run.environment.get(key) for key in _ENVIRONMENT}),

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +18,20 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.runs import layout
-from whit.runs.listing import check_folders
+from whit.runs.listing import check_folders, comparable_values
 from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord
-from whit.web.payloads import damaged_row, run_details, run_row, study_rows
+from whit.web.payloads import (
+    damaged_row,
+    run_details,
+    run_row,
+    study_rows,
+    with_differences,
+)
 from whit.web.run_location import DEMO_RUNS, RunDeleted, RunLocation, Signature, escape_path
 
 FOLDERS = ("runs", "studies", "records", "searches")
 _DEPTH = 4  # searches/<name>/trials/<number>/seed-<n> is four below its root
-_MAX_FOLDERS = 20_000  # that are listed, for a user who gives /
 _MAX_RUNS = 5_000
 _MAX_DETAILS = 32  # runs whose complete log is cached
 _MAX_IDS = 20_000  # those of deleted runs too
@@ -41,6 +46,7 @@ class _CachedRow:
     signature: Signature
     row: dict[str, Any]
     run: RunRecord | None = None  # of an unfinished one, whose process may die at any time
+    values: dict[str, Any] = field(default_factory=dict)  # in which it may differ from others
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,9 @@ class RunIndex:
             value = {
                 "roots": [escape_path(root) for root in roots],
                 "is_complete": is_complete,
-                "runs": [row.row for row in rows.values()],
+                "runs": with_differences(
+                    [row.row for row in rows.values()], [row.values for row in rows.values()]
+                ),
                 "studies": study_rows([(locations[path], row.row) for path, row in rows.items()]),
             }
             self._list = state, value
@@ -111,7 +119,7 @@ class RunIndex:
 
         Raises RunDeleted, or InputError when the run is damaged. Thread-safe.
         """
-        signature = location.signature_with_weights()
+        signature = location.signature()
         cached = self._details.get(location.id)
         if cached is not None and cached.signature != signature:
             cached = None
@@ -119,7 +127,7 @@ class RunIndex:
         holder = run.lock_holder if run.result is None else None
         is_alive = holder.is_alive() if holder else None
         if cached is None or cached.lock != (holder, is_alive):
-            changed = _last_change(signature[: len(layout.RECORD_FILES)])
+            changed = _last_change(signature)
             value = run_details(location, run, holder, is_alive, changed)
             cached = _CachedDetails(signature, run, (holder, is_alive), value)
             self._details[location.id] = cached
@@ -138,7 +146,7 @@ class RunIndex:
             if cached.run is None or cached.row["state"] == cached.run.state:
                 return cached
             row = {**cached.row, "state": cached.run.state}
-            return _CachedRow(signature, row, cached.run)
+            return _CachedRow(signature, row, cached.run, cached.values)
         try:
             run = location.read()
         except RunDeleted:
@@ -146,16 +154,18 @@ class RunIndex:
         except InputError as error:
             return _CachedRow(signature, damaged_row(location, error, _last_change(signature)))
         row = run_row(location, run, _last_change(signature))
-        return _CachedRow(signature, row, run if run.result is None else None)
+        return _CachedRow(
+            signature, row, run if run.result is None else None, comparable_values(run)
+        )
 
     def _find(self, roots: Sequence[str]) -> tuple[dict[str, RunLocation], bool]:
         """Return the run folders below all roots by path, and whether those are all."""
         locations: dict[str, RunLocation] = {}
         ids: set[str] = set()
-        remaining = [_MAX_FOLDERS]
+        remaining = [layout.MAX_FOLDERS]
         for root in roots:
             real_root = os.path.relpath(os.path.realpath(root), self.base)
-            for path in _walk(root, _DEPTH, self._locations, remaining):
+            for path in layout.walk_runs(root, _DEPTH, remaining, self._locations):
                 location = self._locations.get(path) or _locate(path, root, real_root)
                 if location.id not in ids:  # one root may be inside another
                     ids.add(location.id)
@@ -181,49 +191,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def _walk(
-    path: str, depth: int, known: Mapping[str, object], remaining: list[int]
-) -> Iterator[str]:
-    """Yield the run folders at or below a folder, by name. Enters no links and no runs.
-
-    A folder that is `known` as a run is not listed again, as its files are checked anyway. At most
-    `remaining[0]` folders are listed, which is counted down.
-    """
-    if path in known:
-        yield path
-        return
-    remaining[0] -= 1
-    if remaining[0] < 0:
-        return
-    files, folders = set(), []
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
-                else:
-                    files.add(entry.name)
-    except OSError:
-        return  # deleted meanwhile, or without permission
-    if _looks_like_run(path, files, folders):
-        yield path
-        return
-    if depth == 0:
-        return
-    for name in sorted(folders):
-        if not name.startswith("."):  # a run that is being created, or not a folder of whit's
-            yield from _walk(f"{path}{os.sep}{name}", depth - 1, known, remaining)
-
-
-def _looks_like_run(path: str, files: set[str], folders: list[str]) -> bool:
-    """Whether a folder is a run, and not that of a trial, which holds a recipe and its runs."""
-    run_files = files & set(layout.FILES)
-    if len(run_files) > 1 or (run_files and layout.CHECKPOINTS in folders):
-        return True
-    is_trial = folders or os.path.basename(os.path.dirname(path)) == "trials"
-    return layout.RECIPE in files and not is_trial
-
-
 def _last_change(signature: Signature) -> float | None:
     """Return when a file of the run was last written, in seconds since 1970."""
-    return max((round(file[0] / 1e9, 3) for file in signature if file), default=None)
+    times = [file[0] for file in signature[: len(layout.RECORD_FILES)] if file]
+    return round(max(times) / 1e9, 3) if times else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +39,14 @@ class RunLocation:
             return f"demo: {path.name}"
         return escape_path(self.path)
 
-    def signature(self, files: Sequence[str] = layout.RECORD_FILES) -> Signature:
+    def signature(self) -> Signature:
         """Return what changes whenever one of the files does; all None when the run is missing."""
-        return tuple(_file_signature(f"{self.path}{os.sep}{name}") for name in files)
-
-    def signature_with_weights(self) -> Signature:
-        return self.signature(layout.FILES)
+        return tuple(_file_signature(f"{self.path}{os.sep}{name}") for name in layout.FILES)
 
     def read(self) -> RunRecord:
-        """Read the run. Raises RunDeleted, or InputError when it is damaged."""
+        """Read the run, also an edited one. Raises RunDeleted, or InputError when it is damaged."""
         try:
-            return read_run(Path(self.path))
+            return read_run(Path(self.path), allow_edited=True)
         except InputError:
             if not os.path.isdir(self.path):
                 raise RunDeleted(f"{self.display_path}: deleted since it was listed.") from None

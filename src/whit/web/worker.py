@@ -78,7 +78,9 @@ def _load_network(run: RunRecord) -> LoadedRun:
 def handle_request(what: str, path: str, trust_model_files: bool) -> dict[str, Any]:
     """Return {"body"}, or {"status", "error"} with a message. Raises nothing."""
     try:
-        run = read_run(Path(path), trust_model_files=trust_model_files)
+        run = read_run(
+            Path(path), trust_model_files=trust_model_files, allow_edited=what == "report"
+        )
         if is_model_path(run.recipe.model.name) and not trust_model_files:
             return {"status": 403, "error": user_model_refusal(run.recipe.model.name)}
         return {"body": _BUILDERS[what](run)}

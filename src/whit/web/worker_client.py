@@ -59,7 +59,7 @@ class WorkerClient:
 
         Without `cache` it is computed each time: the code of a user's own model may change.
         """
-        key = (what, location.path, location.signature_with_weights())
+        key = (what, location.path, location.signature())
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]

@@ -1,7 +1,9 @@
 """Recipes suggested by Optuna, trained, pruned, and kept on a Pareto front."""
 
 __all__ = [
+    "database",
     "driver",
+    "journal",
     "plot",
     "pruning",
     "result",
@@ -10,5 +12,6 @@ __all__ = [
     "space_file",
     "space_schema",
     "storage",
+    "suggestion",
     "trials",
 ]

@@ -13,12 +13,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import optuna
 from filelock import FileLock, Timeout
 
 from whit.errors import InputError, RunFailed
@@ -28,17 +26,15 @@ from whit.experiments.search.pruning import pruning_thresholds
 from whit.experiments.search.result import SearchCallback, SearchResult
 from whit.experiments.search.space import Space
 from whit.experiments.search.storage import TrialStorage
+from whit.experiments.search.suggestion import SpaceExhausted, Suggester
 from whit.experiments.search.trials import Trial
-from whit.recipes.budget import BudgetInfeasible
-from whit.recipes.recipe import RECIPE_FILE, Recipe, parse_recipe
+from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe, parse_recipe
 from whit.runs.folder import import_run
 from whit.system.atomic_files import atomic_write
 from whit.system.signals import SignalHandler, StopRequested
 from whit.training.plan import make_plan
 from whit.verification import provenance
 
-# Infeasible suggestions in a row, after which the search ends with an error.
-_MAX_INFEASIBLE = 100
 _POLL_SECONDS = 1.0  # between two queries of what other drivers have done
 
 
@@ -79,10 +75,13 @@ class SearchDriver:
             # A database may never respond; a journal does, and must not be left half written.
             with signals.interruptible() if signals and storage else nullcontext():
                 self.storage = TrialStorage(space, self.search.folder, storage, seed)
-            self.search.trials = trials.read_trials(self.search.folder, space)
+            self.search.messages += self.storage.repairs
+            self._adopt_trials()
+            self.search.trials, self.search.excluded = trials.read_trials(self.search.folder, space)
             self._fetch_remote()
             self.search.pruned = self.storage.count("pruned")
-            self.search.infeasible = self.storage.count("infeasible")
+            self.suggester = Suggester(space, self.storage)
+            self.search.infeasible = self.suggester.num_infeasible
             if not allow_changes:
                 self._refuse_changed()
         except BaseException:
@@ -122,7 +121,9 @@ class SearchDriver:
         if num_earlier := len(self.search.trials):
             plural = "s" if num_earlier > 1 else ""
             messages = [f"Resuming: {num_earlier} trial{plural} already done."]
-            self.callback.on_resume(self.search, messages)
+            self.callback.on_resume(self.search, [*messages, *self.search.messages])
+        elif self.search.messages:
+            self.callback.on_resume(self.search, self.search.messages)
         else:
             self.callback.on_start(self.search)
         while self._run_jobs(self._new_trials()) or self.storage.num_running_elsewhere():
@@ -166,7 +167,15 @@ class SearchDriver:
             self._write_recipe(number, recipe)
             yield self._job(number, recipe, 0)
         while self.storage.num_trials() < self.search.requested:
-            if trial := self._suggest():
+            try:
+                trial = self.suggester.suggest(self.search.requested)
+            except SpaceExhausted as exhausted:
+                self.search.exhausted = str(exhausted)
+                return
+            finally:
+                self.search.infeasible = self.suggester.num_infeasible
+            if trial:
+                self._write_recipe(*trial)
                 yield self._job(*trial, 0)
 
     def _confirmation_runs(self, unconfirmed: Sequence[Trial]) -> Iterator[Job]:
@@ -176,37 +185,6 @@ class SearchDriver:
                 if seed not in ended and self.storage.claim(trial.number, seed):
                     job = self._job(trial.number, trial.recipe, seed)
                     yield replace(job, pruning_thresholds=())
-
-    def _suggest(self) -> tuple[int, Recipe] | None:
-        """Ask Optuna until the plan accepts a suggestion; None if other drivers have enough.
-
-        Raises InputError when none seems feasible, or the space itself fails.
-        """
-        for _ in range(_MAX_INFEASIBLE):
-            trial = self.storage.ask()
-            try:
-                changes = self.space.suggest_changes(_OptunaSuggest(trial))
-            except BaseException:
-                self.storage.reject(trial)
-                raise
-            try:
-                recipe = self.space.build_recipe(changes)
-                recipe = recipe.with_overrides([f"name={self.space.name}-{trial.number:04d}"])
-                plan = make_plan(self.space.for_validation(recipe))
-                plan.check_feasible()
-            except (InputError, BudgetInfeasible) as error:
-                self.storage.reject(trial)
-                self.search.infeasible += 1
-                last = error
-                continue
-            if not self.storage.accept(trial, recipe.to_toml(), self.search.requested):
-                return None
-            self._write_recipe(trial.number, recipe)
-            return trial.number, recipe
-        raise InputError(
-            f"{self.space.source}: {_MAX_INFEASIBLE} suggestions in a row were infeasible. The "
-            f"last one: {last} Change the space or the budget of its base."
-        )
 
     def _write_recipe(self, number: int, recipe: Recipe) -> None:
         folder = self._folder(number)
@@ -265,6 +243,18 @@ class SearchDriver:
             import_run(self._folder(number) / f"seed-{seed}", files)
             self._add(trials.read_trial(self._folder(number), self.space))
 
+    def _adopt_trials(self) -> None:
+        """Take the trials in the folder whose records the journal has lost."""
+        recipes = {}
+        for folder in trials.trial_folders(self.search.folder):
+            with suppress(InputError):
+                recipes[int(folder.name)] = load_recipe(folder).to_toml()
+        if count := self.storage.adopt(recipes):
+            self.search.messages.append(
+                f"{count} trial{'s' if count > 1 else ''} taken from {self.search.folder}/trials: "
+                "the journal has no record of them."
+            )
+
     def _add(self, trial: Trial | None) -> None:
         if trial:
             others = [t for t in self.search.trials if t.number != trial.number]
@@ -292,19 +282,6 @@ class SearchDriver:
 
     def _folder(self, number: int) -> Path:
         return self.search.folder / "trials" / f"{number:04d}"
-
-
-class _OptunaSuggest:
-    """An Optuna trial whose categorical choices may be of any type."""
-
-    def __init__(self, trial: optuna.Trial):
-        self.trial = trial
-        self.suggest_int = trial.suggest_int
-        self.suggest_float = trial.suggest_float
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        # Optuna stores only text and numbers, so it chooses an index.
-        return choices[self.trial.suggest_categorical(name, range(len(choices)))]
 
 
 def _lock_folder(folder: Path) -> FileLock:

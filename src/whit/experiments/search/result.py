@@ -7,12 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from whit.experiments.comparison import recipe_differences
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.search.trials import Trial, pareto_front
 from whit.experiments.seed_group import compare_groups, note_lines
 from whit.experiments.statistics import SignificanceTest, describe_correction
 from whit.experiments.study import ExperimentCallback
+from whit.runs.differences import recipe_differences
 from whit.system.display.html_tables import html_block, html_list, html_table, html_text
 from whit.system.text_tables import stacked_table, wrap
 
@@ -28,6 +28,9 @@ class SearchResult:
     infeasible: int = 0  # suggestions that the plan rejected; they are no trials
     pruned: int = 0
     requested: int = 0  # trials in all
+    exhausted: str = ""  # why there are fewer: a sentence
+    excluded: list[str] = field(default_factory=list)  # why trials are not counted: edited, damaged
+    messages: list[str] = field(default_factory=list)  # on what was repaired when it resumed
     running: dict[str, int] = field(default_factory=dict)  # run folder to epochs done
 
     @property
@@ -47,10 +50,13 @@ class SearchResult:
             "trials": len(self.trials),
             "infeasible": self.infeasible,
             "pruned": self.pruned,
+            "exhausted": bool(self.exhausted),
             "pareto_front": [trial.to_json() for trial in self.pareto_front],
             "evidence": [test.to_json() for test in evidence],
             "correction": describe_correction(evidence),
             "failures": self.failures,
+            "excluded": self.excluded,
+            "repairs": self.messages,
         }
 
     def table(self, width: int = 100) -> str:
@@ -63,7 +69,8 @@ class SearchResult:
         sentences = [*map(str, evidence), *filter(None, [describe_correction(evidence)])]
         parts += [wrap(sentence, width) for sentence in sentences]
         parts += note_lines((trial.seeds for trial in self.pareto_front), width)
-        parts += [wrap(failure, width) for failure in self.failures]
+        parts += [wrap(f"Not counted: {problem}", width) for problem in self.excluded]
+        parts += [wrap(message, width) for message in (*self.messages, *self.failures)]
         parts.append(self._recipes)
         return "\n\n".join(parts)
 
@@ -72,8 +79,8 @@ class SearchResult:
         """How many trials there were, as a sentence."""
         return (
             f"{len(self.trials)} trials completed, {self.pruned} pruned, {self.infeasible} "
-            "suggestions infeasible."
-        )
+            f"suggestions infeasible. {self.exhausted}"
+        ).rstrip()
 
     @property
     def _recipes(self) -> str:
@@ -103,14 +110,19 @@ class SearchResult:
 
     def _differences_table(self, width: int) -> list[str]:
         """Return a table of the keys in which the trials on the front differ; none for one."""
+        rows = self._difference_rows()
+        return [stacked_table(rows, "l" * len(rows[0]), width)] if rows else []
+
+    def _differences_html(self) -> str:
+        rows = self._difference_rows()
+        return html_table(rows[0], rows[1:], "l" * len(rows[0])) if rows else ""
+
+    def _difference_rows(self) -> list[tuple[str, ...]]:
         front = self.pareto_front
         differences = recipe_differences([trial.recipe for trial in front])
-        if not differences:
-            return []
-        rows = [("trial", *(trial.name for trial in front))]
-        rows += [(key, *values) for key, values in differences]
-        columns = list(zip(*rows, strict=True))
-        return [stacked_table(columns, "l" * len(rows), width)]
+        columns = [("trial", *(trial.name for trial in front))]
+        columns += [(key, *values) for key, values in differences]
+        return list(zip(*columns, strict=True)) if differences else []
 
     def __str__(self) -> str:
         return self.table()
@@ -118,8 +130,10 @@ class SearchResult:
     def _repr_html_(self) -> str:
         notes = note_lines((trial.seeds for trial in self.pareto_front), 10_000)
         tests = [str(test) for test in self.evidence()]
-        rest = [html_list([*tests, *notes, *self.failures]), html_text(self._recipes)]
-        return html_block(html_text(self.counts), self.pareto_html(), *rest)
+        problems = [*self.excluded, *self.messages, *self.failures]
+        rest = [html_list([*tests, *notes, *problems]), html_text(self._recipes)]
+        tables = [self.pareto_html(), self._differences_html()]
+        return html_block(html_text(self.counts), *tables, *rest)
 
 
 class SearchCallback(ExperimentCallback[SearchResult]):

@@ -80,6 +80,86 @@ class Space:
         )
 
 
+class _InfiniteSpace(Exception):
+    """A float that may have any value between two bounds was asked for."""
+
+
+class _EnumeratingSuggest:
+    """Takes the option of each choice that `indices` has, and the first where it has none.
+
+    `sizes` are the numbers of options of the choices made, `params` Optuna's values of them: a
+    categorical choice is an index there.
+    """
+
+    def __init__(self, indices: Sequence[int]):
+        self.indices = indices
+        self.sizes: list[int] = []
+        self.params: dict[str, Any] = {}
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        return int(self._choose(name, range(low, high + 1, step)))
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        if low != high:
+            raise _InfiniteSpace
+        return float(self._choose(name, [low]))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[self._choose(name, range(len(choices)))]
+
+    def _choose(self, name: str, options: Sequence[Any]) -> Any:
+        if name not in self.params:
+            depth = len(self.sizes)
+            self.sizes.append(len(options))
+            self.params[name] = options[self.indices[depth] if depth < len(self.indices) else 0]
+        return self.params[name]
+
+
+class FixedSuggest:
+    """Suggests the values of one combination of `enumerate_params`."""
+
+    def __init__(self, params: Mapping[str, Any]):
+        self.params = params
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        return int(self.params[name])
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        return float(self.params[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[self.params[name]]
+
+
+def enumerate_params(space: Space, max_combinations: int) -> list[dict[str, Any]] | None:
+    """Return Optuna's parameters of every combination of a space, which may be conditional.
+
+    None for a space of more combinations, of infinitely many, or whose function does not allow it.
+    """
+    combinations: list[dict[str, Any]] = []
+    indices: list[int] = []
+    while len(combinations) < max_combinations:
+        trial = _EnumeratingSuggest(indices)
+        try:
+            space.suggest(trial)
+        except Exception:  # a float, or a user's function that fails: whatever it is, no grid
+            return None
+        combinations.append(trial.params)
+        # The next combination: as an odometer, from the choice made last.
+        taken = [*indices, *[0] * (len(trial.sizes) - len(indices))][: len(trial.sizes)]
+        while taken and taken[-1] + 1 >= trial.sizes[len(taken) - 1]:
+            taken.pop()
+        if not taken:
+            return combinations
+        taken[-1] += 1
+        indices = taken
+    return None
+
+
 class RandomSuggest:
     """Uniformly random suggestions from a seed.
 

@@ -11,24 +11,30 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from whit.errors import InputError, RunFailed
+from whit.experiments.search.database import (
+    advisory_lock,
+    database_errors,
+    open_database,
+    redact,
+)
+from whit.experiments.search.journal import ADVICE, Journal
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.runs import layout
 from whit.runs.lock import LockHolder
 
 _HEARTBEAT_SECONDS = 15.0  # between two heartbeats of a driver
 _DEAD_AFTER = 90.0  # seconds without one
-_TABLES_LOCK = 0x77686974  # "whit": of the lock under which a database gets its tables
+_MAX_GAP = 1_000  # numbers of infeasible suggestions between two trials
 _FIXED = "settings"  # key of what must not change
 
 
@@ -38,44 +44,121 @@ class TrialStorage:
     def __init__(self, space: Space, folder: Path, address: str | None, seed: int):
         """Open or create it: in `folder`, or in the database at `address`.
 
-        Raises InputError when the database cannot be used.
+        Raises InputError when the journal is damaged or the database cannot be used. `repairs` are
+        sentences on what was removed from the journal.
         """
         self.address = address
+        self.name = space.name
+        self.repairs: list[str] = []
+        self._keys: dict[int, str] = {}  # of the recipes of trials, by number
         self.driver = LockHolder.this_process()
         self._last_heartbeat = 0.0
         with self._translate_errors(InputError):
             storage: optuna.storages.BaseStorage
             if address is None:
-                journal = JournalFileBackend(str(folder / "journal.log"))
-                storage = optuna.storages.JournalStorage(journal)
+                storage = self._open_journal(folder / "journal.log")
             else:
-                storage = _open_database(address)
+                storage = open_database(address)
             self.study = _open_study(space, storage, seed)
+
+    def _open_journal(self, path: Path) -> optuna.storages.JournalStorage:
+        journal = Journal(path)
+        self.repairs = journal.repairs
+        try:
+            return optuna.storages.JournalStorage(journal)
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise InputError(
+                f"{path}: damaged: {type(error).__name__}: {error}. {ADVICE}"
+            ) from None
+
+    def adopt(self, recipes: Mapping[int, str]) -> int:
+        """Take trials, as recipes by number, whose records were lost with a part of the journal.
+
+        They are orphaned then; return how many. Numbers without a recipe are not trials.
+        """
+        if self.address is not None:
+            return 0
+        adopted = 0
+        with self._translate_errors():
+            for number, recipe in sorted(recipes.items()):
+                known = {t.number: t for t in self._trials()}
+                if number > len(known) + _MAX_GAP:
+                    continue  # a folder that no search has made
+                while number not in known:
+                    trial = self.study.ask()
+                    known[trial.number] = self._find(trial.number)
+                    if trial.number < number:
+                        self.study.tell(trial, state=TrialState.FAIL)
+                if known[number].state.is_finished() or known[number].user_attrs.get("recipe"):
+                    continue
+                trial = optuna.Trial(self.study, known[number]._trial_id)
+                trial.set_user_attr("recipe", recipe)
+                adopted += 1
+        return adopted
+
+    def enqueue(self, params: Mapping[str, Any]) -> None:
+        """Make the next trial one with these parameters."""
+        with self._translate_errors():
+            self.study.enqueue_trial(dict(params))
+
+    def tried_params(self) -> list[dict[str, Any]]:
+        """Return the parameters of all trials, also of those that were rejected."""
+        with self._translate_errors():
+            return [dict(t.params) for t in self._trials()]
+
+    def is_known(self, recipe: str) -> bool:
+        """Whether a trial has this recipe: one that ended, was pruned, or runs anywhere."""
+        with self._translate_errors():
+            return recipe_key(recipe) in self._recipe_keys()
+
+    def _recipe_keys(self, excluded: int | None = None) -> set[str]:
+        keys = set()
+        for frozen in self._trials():
+            recipe = frozen.user_attrs.get("recipe")
+            if recipe and frozen.number != excluded:
+                if frozen.number not in self._keys:
+                    self._keys[frozen.number] = recipe_key(recipe)
+                keys.add(self._keys[frozen.number])
+        return keys
 
     def ask(self) -> optuna.Trial:
         with self._translate_errors():
             return self.study.ask()
 
-    def reject(self, trial: optuna.Trial) -> None:
-        """Record that a suggestion is infeasible, and does not count as a trial."""
+    def reject(self, trial: optuna.Trial, outcome: str = "infeasible") -> None:
+        """Record that a suggestion is infeasible or a duplicate, and does not count as a trial."""
         with self._translate_errors():
-            trial.set_user_attr("outcome", "infeasible")
+            trial.set_user_attr("outcome", outcome)
             self.study.tell(trial, state=TrialState.FAIL)
 
-    def accept(self, trial: optuna.Trial, recipe: str, num_trials: int) -> bool:
+    def accept(
+        self, trial: optuna.Trial, recipe: str, num_trials: int
+    ) -> Literal["accepted", "duplicate", "enough"]:
         """Record a trial's recipe and that this driver trains it.
 
-        Return False when other drivers have started `num_trials` in the meantime.
+        Unless another trial has the recipe, or other drivers have started `num_trials` in the
+        meantime: then it is no trial.
         """
-        with self._translate_errors():
+        with self._translate_errors(), self._exclusive():
+            if recipe_key(recipe) in self._recipe_keys(excluded=trial.number):
+                self.reject(trial, "duplicate")
+                return "duplicate"
+            earlier = [t for t in self._trials() if t.number < trial.number and _counts(t)]
+            if len(earlier) >= num_trials:
+                self.study.tell(trial, state=TrialState.FAIL)
+                return "enough"
             trial.set_user_attr("recipe", recipe)
             trial.set_user_attr("driver", asdict(self.driver))
-            earlier = [t for t in self._trials() if t.number < trial.number and _counts(t)]
-            if len(earlier) < num_trials:
-                return True
-            trial.set_user_attr("recipe", None)
-            self.study.tell(trial, state=TrialState.FAIL)
-            return False
+            return "accepted"
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Exclude the other drivers of this search, which would accept the same recipe."""
+        with ExitStack() as stack:
+            if self.address is not None:
+                key = int.from_bytes(sha256(self.name.encode()).digest()[:7], "big")
+                stack.enter_context(advisory_lock(self.address, key))
+            yield
 
     def tell(
         self, number: int, values: list[float] | None, outcome: str, files: Mapping[str, bytes]
@@ -201,38 +284,18 @@ class TrialStorage:
             yield
         except OSError as error:
             raise RunFailed(f"the journal of the search cannot be written: {error}.") from None
-        except _database_errors() as error:
+        except database_errors() as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise kind(
                 f"--storage {redact(self.address or '')}: database error: {reason}"
             ) from None
 
 
-def redact(address: str) -> str:
-    """Return an address without its password, before the host or as a parameter."""
-    address = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", address)
-    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", address)
-
-
-def validate_storage_url(address: str) -> None:
-    """Raise InputError unless `address` is that of a PostgreSQL database."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        url = make_url(address)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        url = None
-    drivers = ("postgresql", "postgresql+psycopg")
-    if url is not None and "@" in (url.host or ""):
-        raise InputError(
-            f"--storage {redact(address)}: write an @ or / in a password as %40 or %2F."
-        )
-    if url is None or url.drivername not in drivers or not url.database:
-        raise InputError(
-            f"--storage {redact(address)}: expected the address of a PostgreSQL database, e.g. "
-            "postgresql://user:password@host/name."
-        )
+def recipe_key(recipe: str) -> str:
+    """Return what two recipes, as complete TOML texts, share if they differ in nothing but name."""
+    top, table, rest = recipe.partition("\n[")
+    lines = [line for line in top.split("\n") if not line.startswith(("name =", "description ="))]
+    return sha256("\n".join([*lines, table, rest]).encode()).hexdigest()
 
 
 def _counts(frozen: FrozenTrial) -> bool:
@@ -286,19 +349,3 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
             )
         sampler.reseed_rng()  # or it would repeat the same random candidates
         return study
-
-
-def _open_database(address: str) -> optuna.storages.RDBStorage:
-    from sqlalchemy import NullPool, create_engine, text
-
-    url = re.sub(r"^postgresql://", "postgresql+psycopg://", address)
-    with create_engine(url, poolclass=NullPool).begin() as connection:
-        # Drivers that start at the same moment would create the same tables, and all but one fail.
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TABLES_LOCK})
-        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-
-
-def _database_errors() -> tuple[type[Exception], ...]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (optuna.exceptions.StorageInternalError, SQLAlchemyError)

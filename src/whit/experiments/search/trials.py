@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -139,10 +138,23 @@ def _numbered(folder: Path, prefix: str = "") -> list[Path]:
     return sorted(paths, key=lambda path: int(path.name[len(prefix) :]))
 
 
-def read_trials(folder: Path, space: Space) -> list[Trial]:
-    """Read all trials of a search that have a result; damaged ones are omitted."""
-    trials = []
-    for path in _numbered(folder / "trials"):
-        with suppress(InputError):
-            trials.append(read_trial(path, space))
-    return [trial for trial in trials if trial]
+def read_trials(folder: Path, space: Space) -> tuple[list[Trial], list[str]]:
+    """Read all trials of a search that have a result, and why others are not counted.
+
+    A trial is not counted when one of its runs was altered or damaged.
+    """
+    trials: list[Trial] = []
+    problems: list[str] = []
+    for path in trial_folders(folder):
+        try:
+            trial = read_trial(path, space)
+        except InputError as error:
+            problems += [f"trial {path.name}: {problem}" for problem in error.problems]
+        else:
+            trials += [trial] if trial else []
+    return trials, problems
+
+
+def trial_folders(folder: Path) -> list[Path]:
+    """Return the folders of the trials of a search, by number; they may have no run yet."""
+    return [path for path in _numbered(folder / "trials") if path.is_dir()]

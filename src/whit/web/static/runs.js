@@ -81,7 +81,7 @@ export class RunsView {
   /** The runs that match the filter, sorted. */
   filteredRuns() {
     const query = this.filter.value.trim().toLowerCase();
-    const text = (run) => [run.name, run.path, run.state, run.verdict].join(" ").toLowerCase();
+    const text = (run) => [run.name, run.path, run.state, run.verdict, run.differs].join(" ").toLowerCase();
     const runs = this.store.runs.filter((run) => text(run).includes(query));
     const column = COLUMNS.find(({ key }) => key === this.order.key);
     const value = column.value || ((run) => run[column.key]);
@@ -135,7 +135,7 @@ export class RunsView {
   row(run) {
     const box = element("input", {
       type: "checkbox", "aria-label": `curves of ${describeRun(run)}`, "data-key": run.id,
-      checked: this.selected.includes(run.id), disabled: run.state === "damaged",
+      checked: this.selected.includes(run.id), disabled: ["damaged", "edited"].includes(run.state),
     });
     box.addEventListener("change", () => this.toggle(run.id, box));
     const cells = COLUMNS.map((column) => {
