@@ -16,7 +16,7 @@ from whit.analysis.rows import (
 from whit.analysis.summary import Audit, ParamCounts
 from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.sandbox import preserve_model, safe_copy
-from whit.analysis.tracing.session import BATCH, TRAINING_KINDS, TracingSession, describe_error
+from whit.analysis.tracing.session import BATCH, TRAINING_KINDS, TracingSession
 from whit.analysis.tracing.stored_tensors import BUFFER, CONSTANT, PARAMETER
 
 
@@ -46,7 +46,7 @@ def _build_audit(
     layers = _build_layers(session, counted, live)
     params = _count_params(session, counted, live)
     assert sum(layer.params for layer in layers) == params.total, "rows must sum to the total"
-    output = trace.output if isinstance(trace.output, Tensor) else None
+    output = session.output if isinstance(session.output, Tensor) else None
     if problem:
         session.note(problem)
     _write_notes(session, counted, live, params)
@@ -62,6 +62,8 @@ def _build_audit(
         output_shape=None if output is None else drop_batch(tuple(output.shape), BATCH),
         output_problem=_find_output_problem(session, num_classes),
         name=name,
+        failure=session.failure,
+        kinds_known=not (session.failure or session.unseen),
     )
 
 
@@ -117,9 +119,9 @@ def _count_params(session: TracingSession, counted: set[int], live: set[int]) ->
 
 
 def _find_output_problem(session: TracingSession, num_classes: int | None) -> str | None:
-    if session.trace.failure is not None:
-        return f"the forward pass fails: {describe_error(session.trace.failure)}"
-    output = session.trace.output
+    if session.failure is not None:
+        return session.failure
+    output = session.output
     if not isinstance(output, Tensor):
         return f"the output is a {type(output).__name__}, not a tensor"
     shape = tuple(output.shape)
@@ -134,8 +136,8 @@ def _find_output_problem(session: TracingSession, num_classes: int | None) -> st
 
 def _find_kinds(session: TracingSession) -> frozenset[str]:
     inference = {op.kind for op in session.trace.ops if op.live and op.kind} - TRAINING_KINDS
-    if session.updated_statistics is None:
-        return frozenset(inference - session.ineffective)
+    if session.recurrent:
+        inference.add("rnn")
     training = {kind for kind, sites in session.in_training.items() if sites}
     if "batchnorm" in training:
         inference.discard("scale")
@@ -148,8 +150,8 @@ def _write_notes(
     entries, trace = session.registry.entries, session.trace
     if trace.failure is not None:
         session.note(
-            f"the forward pass fails: {describe_error(trace.failure)}; shapes, MACs and fields "
-            "after that are unknown, and every buffer is counted"
+            "shapes, MACs and fields after the forward pass fails are unknown, and every buffer "
+            "is counted"
         )
     for name in session.registry.lazy:
         session.note(f"lazy parameter {name} has no shape yet and is not counted")

@@ -55,10 +55,13 @@ class Audit:
     output_shape: tuple[int, ...] | None  # without the batch
     output_problem: str | None  # why the output cannot be trained on, if it cannot
     name: str = ""
+    failure: str | None = None  # why the forward pass fails, with the user's line first
+    kinds_known: bool = True  # False: it was not seen whole, and absent kinds are unknown
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the layers; verdict and violations are the budget's to add."""
         return {
+            **({"failure": self.failure} if self.failure else {}),
             "params": self.params.to_json(),
             "macs": self.macs,
             "receptive_field": to_json_value(self.receptive_field),
@@ -105,7 +108,8 @@ class Audit:
             [name_width, *(widths[i - 1] for i in columns)],
         )
         rule = "-" * min(max(map(len, lines)), width)
-        text = [_truncate_left(self.name, width)] if self.name else []
+        text = _wrap(f"{self.failure}.", width, "  ") + [""] if self.failure else []
+        text += [_truncate_left(self.name, width)] if self.name else []
         text += [*lines[: len(heads)], rule, *lines[len(heads) : -1], rule, lines[-1]]
         text += _wrap(self.params.describe(), width, "")
         for note in self.notes:
@@ -120,8 +124,9 @@ class Audit:
 
     def html(self) -> str:
         """Return table, counts and notes as a part of an HTML output."""
+        failure = html_text(f"{self.failure}.", bold=True) if self.failure else ""
         layers = html_table(HEADINGS, self.rows(), f"L{ALIGN[1:]}", footer=self.total_row())
-        return layers + html_text(self.params.describe()) + html_list(self.notes)
+        return failure + layers + html_text(self.params.describe()) + html_list(self.notes)
 
 
 def _wrap_headings() -> list[tuple[str, ...]]:

@@ -78,7 +78,7 @@ class Metrics:
 
     `epochs` is images seen / images in the training split. `correct` of `total` test images
     were classified correctly after the last epoch. `kinds` are the layer kinds of the forward
-    pass. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
+    pass; without `kinds_known` it was not seen whole, and those that are not among them are unknown. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
     `receptive_field` is in input pixels, (rows, columns) if they differ. `leaked` counts test
     images that are also in the training or validation split. `selected_on_test` is true when the
     weights were selected by their test accuracy.
@@ -94,6 +94,7 @@ class Metrics:
     receptive_field: float | tuple[float, float] | None = None
     leaked: int = 0
     selected_on_test: bool = False
+    kinds_known: bool = True
 
     @classmethod
     def from_audit(cls, audit: Audit, forward_passes: int) -> Metrics:
@@ -105,6 +106,7 @@ class Metrics:
             macs=macs,
             forward_passes=forward_passes,
             receptive_field=audit.receptive_field,
+            kinds_known=audit.kinds_known,
         )
 
     def network_json(self) -> dict[str, Any]:
@@ -292,6 +294,9 @@ class KindsRule:
             if metrics.kinds is None:
                 yield (rule, self.state, "?", None), None
                 continue
+            if kind not in metrics.kinds and not metrics.kinds_known:
+                yield (rule, self.state, "unknown", None), None
+                continue
             state = "present" if kind in metrics.kinds else "absent"
             violation = None
             if state != self.state:
@@ -340,9 +345,14 @@ class Budget:
         return [row for row, _ in self._checks(metrics) if row]
 
     def verdict(self, metrics: Metrics) -> Verdict:
-        """`missed` if a rule is violated, `pending` if one cannot be checked yet, else `met`."""
+        """`missed` if a rule is violated, `pending` if one cannot be checked, else `met`.
+
+        Nothing is `met` by a network whose forward pass was not seen whole.
+        """
         if self.violations(metrics):
             return "missed"
+        if not metrics.kinds_known:
+            return "pending"
         return "pending" if any(row[3] is None for row in self.rows(metrics)) else "met"
 
 

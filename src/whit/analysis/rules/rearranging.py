@@ -100,6 +100,13 @@ def index(call: OpCall, kind: str | None) -> RuleResult:
     return RuleResult(field.with_dim(indexed[0], AxisRun("", call.shape[indexed[0]])), kind)
 
 
+def index_put(call: OpCall, kind: str | None) -> RuleResult:
+    """Single elements are overwritten, with values that depend on no image."""
+    if len(call.fields) != 1 or not call.find_operand(call.args[0]).field:
+        raise UnknownReceptiveField("positions are written by index")
+    return RuleResult(call.field, kind)
+
+
 def grid_sample(call: OpCall, kind: str | None) -> RuleResult:
     """Each position of a map of the same size reads wherever a grid says: it may be anywhere."""
     field = call.field

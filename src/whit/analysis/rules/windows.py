@@ -76,7 +76,7 @@ def slide_window(
 
 def pool(call: OpCall, kind: str | None) -> RuleResult:
     field, image = call.field, call.image_tensor
-    count = 3 if "3d" in call.name else 2
+    count = next((n for n in (1, 3) if f"{n}d" in call.name), 2)
     sizes, leading = image.shape[-count:], image.dim() - count
     kernel = call.int_args(1, count)
     stride = call.int_args(2, count) if call.arg(2) else kernel
@@ -103,6 +103,19 @@ def adaptive_pool(call: OpCall, kind: str | None) -> RuleResult:
             result = result.slide(i, out, Fraction(size, out), kernel)
     full_map = kind == "avgpool" and is_global_mean(field, result)
     return RuleResult(result, "gap" if full_map else kind)
+
+
+def fractional_pool(call: OpCall, kind: str | None) -> RuleResult:
+    """Windows of one size at random places; on average as far apart as the sizes say."""
+    field, image = call.field, call.image_tensor
+    count = 3 if "3d" in call.name else 2
+    result = field.without_flags()
+    for axis, kernel in enumerate(call.int_args(1, count)):
+        i = image.dim() - count + axis
+        out = call.shape[i]
+        stride = Fraction(image.shape[i] - kernel, max(out - 1, 1))
+        result = result.slide(i, out, stride, kernel)
+    return RuleResult(result, kind)
 
 
 def pad(call: OpCall, kind: str | None) -> RuleResult:

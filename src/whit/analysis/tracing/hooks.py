@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from whit.analysis.tracing.dataflow import tensor_leaves
+from whit.analysis.tracing.patterns import mark_attention
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.trace import Trace
 
@@ -75,4 +76,5 @@ def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Re
             trace.mark_live(tensor_leaves(trace.output))
         except NotImplementedError as error:
             trace.failure = error
+    mark_attention(trace)
     return trace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -13,8 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from whit.analysis.receptive_field import ReceptiveField, image_field, untracked_dims
 from whit.analysis.rules.call import OpCall, Operand, get_aten_name, is_numbered
-from whit.analysis.rules.randomness import classify_random
-from whit.analysis.rules.registry import apply_rule, find_operator, is_batch_norm
+from whit.analysis.rules.composites import (
+    ATTENTION_FUNCTIONS,
+    LINEAR_FUNCTIONS,
+    resolve_composite,
+)
+from whit.analysis.rules.randomness import classify_random, draws_numbers, plant_extremes
+from whit.analysis.rules.registry import apply_rule, find_operator, is_batch_norm, is_opaque
 from whit.analysis.tracing import dataflow
 from whit.analysis.tracing.call_stack import CallStack
 from whit.analysis.tracing.dataflow import tensor_leaves
@@ -22,9 +27,7 @@ from whit.analysis.tracing.memory_layout import Layout
 from whit.analysis.tracing.stored_tensors import CONSTANT, TensorRegistry, storage_key
 from whit.analysis.tracing.trace import FunctionCall, Op, StorageInfo, Trace
 
-# Functions that are fully connected by name, wherever they are applied.
-LINEAR_FUNCTIONS = frozenset({"linear", "bilinear", "multi_head_attention_forward"})
-ATTENTION_FUNCTIONS = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward"})
+_WHOLE = {frozenset("h"): "its whole column", frozenset("w"): "its whole row"}
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -36,6 +39,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         paths: dict[int, str],
         attributes: dict[int, str],
         image_constants: frozenset[int] = frozenset(),
+        planted_draw: int | None = None,
+        earlier: Mapping[int, StorageInfo] | None = None,
     ):
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
@@ -43,7 +48,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._registry = registry
         self._attributes = attributes  # names of tensors kept as plain attributes, by storage key
         self._image_constants = image_constants  # constants by number that the image determines
-        self._storages: dict[int, StorageInfo] = {}
+        self._planted_draw = planted_draw  # which training pass this is; None: for inference
+        self._earlier = earlier or {}  # storages of an earlier pass, which the model may have kept
+        self.storages: dict[int, StorageInfo] = {}
         self._num_ops = 0  # aten operations
         self._thread = threading.get_ident()
 
@@ -57,16 +64,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def set_input(self, image: Tensor) -> None:
         """Register `image`, (N, C, H, W), as the input."""
         layout = Layout.bind(image_field(image.shape), image)
-        self._storages[storage_key(image)] = StorageInfo(image, layout)
+        self.storages[storage_key(image)] = StorageInfo(image, layout)
 
     def enter_module(self, module: nn.Module) -> None:
         if threading.get_ident() == self._thread:
             self._calls.enter_module(module)
+        else:
+            self.trace.unseen["a module runs in another thread, where it cannot be seen"] = None
 
     def leave_module(self, arguments: Any, result: Any) -> None:
         if threading.get_ident() != self._thread or not self._calls.modules:
             return
         call = self._calls.modules.pop()
+        call.returned = result is not None
         tensors = tensor_leaves(result)
         if tensors:
             result = tensors[0]
@@ -88,7 +98,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def find_field(self, tensor: Tensor) -> ReceptiveField | None:
         """Return the receptive field of `tensor`; None if it does not depend on the image."""
         try:
-            storage = self._storages.get(storage_key(tensor))
+            storage = self.storages.get(storage_key(tensor))
         except NotImplementedError:  # no memory of its own, as inside torch.vmap
             return None
         if storage is None or storage.layout is None:
@@ -119,8 +129,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             operands = [self._make_operand(tensor, name) for tensor in inputs]
         except Exception as error:  # a tensor without plain memory
             self._note_failure(name, error)
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if is_numbered(func):
+                self.trace.signature.append(dataflow.sign_operation(func, result))
+            return result
         result = func(*args, **kwargs)
+        if is_numbered(func):
+            self.trace.signature.append(dataflow.sign_operation(func, result))
         try:
             self._record(func, name, args, kwargs, operands, result)
         except Exception as error:
@@ -128,18 +143,32 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _note_failure(self, name: str, error: Exception) -> None:
-        self._note(f"{name} could not be followed: {type(error).__name__}: {error}")
+        reason = "".join(str(error).splitlines()[:1])
+        self._note_unseen(f"{name} could not be followed: {type(error).__name__}: {reason}")
+
+    def _note_unseen(self, text: str) -> None:
+        """Note why what the forward pass does cannot be known completely."""
+        self._note(text)
+        self.trace.unseen[text] = None
 
     def _make_operand(self, tensor: Tensor, name: str) -> Operand:
-        storage = self._storages.get(storage_key(tensor))
+        storage = self.storages.get(storage_key(tensor))
         entries = self._registry.overlapping(tensor)
-        if storage is None and not entries:
+        if storage is None and not entries and (storage := self._recall(tensor)):
+            self.storages[storage_key(tensor)] = storage
+        elif storage is None and not entries:
             self._add_constant(tensor, literal=name == "lift_fresh")
             entries = self._registry.overlapping(tensor)
         elif storage is None and all(entry in self.trace.constants for entry in entries):
             self._add_constant(tensor, literal=False)  # perhaps another part of it
         stored = bool(entries) or bool(storage and storage.claims)
-        return Operand(tensor, self.find_field(tensor), stored)
+        return Operand(tensor, self.find_field(tensor), stored, self._is_stochastic(tensor))
+
+    def _recall(self, tensor: Tensor) -> StorageInfo | None:
+        """Return what is known of a tensor that an earlier pass computed from the code alone."""
+        storage = self._earlier.get(storage_key(tensor))
+        computed = storage and not (storage.layout or storage.claims or storage.stochastic)
+        return storage if computed else None
 
     def _add_constant(self, tensor: Tensor, literal: bool) -> None:
         name = self._attributes.get(storage_key(tensor), "constant")
@@ -152,8 +181,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Record values that went from the image through Python: they may depend on anything."""
         field = ReceptiveField(untracked_dims(tensor.shape), None, cropped=True)
         key = storage_key(tensor)
-        self._storages[key] = StorageInfo(tensor, Layout.bind(field, tensor))
-        known = frozenset(key for key, storage in self._storages.items() if storage.layout)
+        self.storages[key] = StorageInfo(tensor, Layout.bind(field, tensor))
+        known = frozenset(key for key, storage in self.storages.items() if storage.layout)
         shape = tuple(tensor.shape)
         self.trace.ops.append(
             Op("python", None, self._calls.next_order(), shape, True, known, frozenset({key}))
@@ -174,7 +203,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         views = {storage_key(operand.tensor) for operand in operands}
         mutated = dataflow.find_mutated(func, args, kwargs)
-        is_view = not mutated and all(storage_key(out) in views for out in outputs)
+        reshaped = mutated and name in dataflow.INPLACE_VIEWS
+        is_view = (not mutated or reshaped) and all(storage_key(out) in views for out in outputs)
         if mutated and name in dataflow.OVERWRITING_OPS:
             operands = operands[1:] if name == "copy" else []
         is_factory = name.startswith(dataflow.FACTORY_PREFIXES) or name.endswith("_like")
@@ -183,7 +213,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         uses_image = any(operand.field for operand in used)
         entries = self._find_entries(operand.tensor for operand in used)
         claims = entries.union(*(self._find_claims(operand.tensor) for operand in used))
-        generates = torch.Tag.nondeterministic_seeded in func.tags
+        generates = torch.Tag.nondeterministic_seeded in func.tags and draws_numbers(name, args)
+        if generates and self._planted_draw is not None and not uses_image:
+            plant_extremes(name, args, outputs[0], self._planted_draw)
         stochastic = generates or any(self._is_stochastic(operand.tensor) for operand in used)
 
         field, kind, inconclusive = None, None, False
@@ -206,9 +238,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 kind, inconclusive = classify_random(call, masks, kind, generates)
             if kind == "batchnorm" and not call.uses_batch_statistics:
                 kind = "scale"
-            self.trace.macs_unknown |= operator.macs is None
+            self._note_whole_axes(finding.whole_axes, kind)
+            if is_opaque(name):
+                self._note_unseen(f"{name} is not known here, and what it does cannot be seen")
+            self.trace.macs_unknown |= operator.macs is None or is_opaque(name)
         elif macs:
             kind = "matmul"  # weights with weights: work, but no layer that mixes the image
+        if kind or (uses_image and not is_view):
+            functions = [function.name for function in self._calls.functions]
+            kind = resolve_composite(functions, kind, name in ("copy", "clone"))
         statistics = self._find_entries(args[3:5] if is_batch_norm(name) else ())
         module_call, function_call = self._calls.find_caller()
         fills = name in dataflow.OVERWRITING_OPS
@@ -230,6 +268,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 updates=statistics if dataflow.updates_running_statistics(call) else frozenset(),
                 claims=claims,
                 macs=macs,
+                pairs=kind in ("matmul", "attention") and len(call.fields) > 1,
                 field=field,
                 module_call=module_call,
                 function_call=function_call,
@@ -242,11 +281,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             info = StorageInfo(out, None, claims, stochastic and not uses_image)
             self._store(info, field, bool(mutated))
 
+    def _note_whole_axes(self, axes: frozenset[str], kind: str | None) -> None:
+        """Note, once, that values depend on more than the windows that the table gives."""
+        if axes and not any("receptive fields are those of the windows" in n for n in self.trace.notes):
+            whole = _WHOLE.get(axes, "the whole map")
+            self._note(
+                f"from {self._calls.describe_caller()} on each value also depends on {whole} "
+                f"({kind}); receptive fields are those of the windows"
+            )
+
     def _note_scalar(self, name: str, operands: list[Operand]) -> None:
         if name in ("_local_scalar_dense", "equal", "is_nonzero") and any(
             operand.field for operand in operands
         ):
-            self._note(
+            self._note_unseen(
                 "a number computed from the image goes through Python: "
                 "the table holds for one random image"
             )
@@ -256,18 +304,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return frozenset(entry for entries in overlapping for entry in entries)
 
     def _find_claims(self, tensor: Tensor) -> frozenset[int]:
-        storage = self._storages.get(storage_key(tensor))
+        storage = self.storages.get(storage_key(tensor))
         return storage.claims if storage and storage.layout is None else frozenset()
 
     def _is_stochastic(self, tensor: Tensor) -> bool:
-        storage = self._storages.get(storage_key(tensor))
+        storage = self.storages.get(storage_key(tensor))
         return bool(storage and storage.stochastic)
 
     def _store(self, info: StorageInfo, field: ReceptiveField | None, mutated: bool) -> None:
         """Keep what is known of a result, or of a part of memory that was written."""
         out = info.tensor
         key = storage_key(out)
-        storage = self._storages.get(key)
+        storage = self.storages.get(key)
         if mutated and storage is None and self._registry.overlapping(out):
             return  # a stored number that is updated: still a stored number
         if field is not None and tuple(out.shape) != tuple(
@@ -276,7 +324,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             field = ReceptiveField(untracked_dims(out.shape), field.windows, cropped=True)
         if not mutated or storage is None or dataflow.covers_storage(out):
             info.layout = Layout.bind(field, out) if field else None
-            self._storages[key] = info
+            self.storages[key] = info
         elif field is None:
             storage.claims |= info.claims
             storage.stochastic |= info.stochastic
