@@ -61,7 +61,6 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the layers; verdict and violations are the budget's to add."""
         return {
-            **({"failure": self.failure} if self.failure else {}),
             "params": self.params.to_json(),
             "macs": self.macs,
             "receptive_field": to_json_value(self.receptive_field),

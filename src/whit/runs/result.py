@@ -227,7 +227,9 @@ def pending_reason(recipe: Recipe) -> str:
 
 def _verdict_sentence(budget: Budget, metrics: Metrics, pending: str) -> str:
     verdict = budget.verdict(metrics)
-    is_explained = verdict == "pending" and metrics.correct is None
+    if verdict == "pending" and not metrics.kinds_known:
+        pending = "the forward pass could not be analyzed completely"
+    is_explained = verdict == "pending" and (metrics.correct is None or not metrics.kinds_known)
     return f"Verdict: {verdict}{f' ({pending})' if is_explained else ''}."
 
 

@@ -70,12 +70,18 @@ class Plan:
         """The violations that no training can fix: parameters and layers."""
         return tuple(violation for violation in self.violations if violation.rule != "epochs")
 
+    def check_trainable(self) -> None:
+        """Raise ModelError if the forward pass fails: the plan is shown, and no training starts."""
+        if self.audit.failure:
+            raise ModelError(f"{self.audit.failure}.")
+
     @property
     def verdict(self) -> Verdict:
         return self.recipe.budget.to_budget().verdict(self.metrics)
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **({"failure": self.audit.failure} if self.audit.failure else {}),
             **self.audit.to_json(),
             "macs": self.metrics.macs,
             "forward_passes": self.metrics.forward_passes,
@@ -144,7 +150,8 @@ class Plan:
 def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
     """Plan a recipe, or a recipe for `model`; reads no images.
 
-    Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
+    Raises ModelError when the model cannot be built or gives the wrong shape (of one whose forward
+    pass fails, everything but the parameters is unknown in the plan), DataError when the
     data set is missing, InputError when batch or validation sizes do not fit it.
     """
     image_shape, num_classes, num_images = probe_dataset(recipe.data.name)
@@ -178,7 +185,7 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None) -> Plan:
         if model is None:
             model = build_initialized_model(recipe, image_shape, num_classes)
         audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
-        if audit.output_problem:
+        if audit.output_problem and not audit.failure:
             problems.append(f"{recipe.model.name}: {audit.output_problem}.")
     except InputError as error:
         problems += error.problems

@@ -57,6 +57,7 @@ def train_run(
     when the model can never meet its budget; InputError and its subclasses before anything is
     written; Interrupted after saving; RunFailed when the run itself fails.
     """
+    plan.check_trainable()
     if plan.hard_violations:
         raise BudgetInfeasible(plan.violations)  # all at once, the epochs with them
     torch_device, num_threads = resolve_device(device), resolve_threads(threads)
@@ -105,6 +106,7 @@ def resume_run(
     if model is not None and not record.recipe.model.is_in_memory:
         raise errors.IncompatibleResume(f"{path}: its recipe builds its model: omit model=...")
     plan = make_plan(record.recipe, model)
+    plan.check_trainable()
     if plan.recipe != record.recipe:
         raise errors.IncompatibleResume(
             f"{path}: trained {record.recipe.model.name}, not the given model."

@@ -76,6 +76,7 @@ class AuditResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **({"failure": self.audit.failure} if self.audit.failure else {}),
             **self.audit.to_json(),
             "macs": self.metrics.macs,
             "forward_passes": self.metrics.forward_passes,
@@ -170,7 +171,7 @@ def _audit_model(
         if requested or recipe
         else [f"budget and image shape are those of the recipe {base.name!r}."]
     )
-    if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
+    if audit.output_problem and not audit.failure and not any(audit.output_problem in note for note in audit.notes):
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))
 

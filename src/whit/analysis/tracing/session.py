@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from whit.analysis.kinds import LAYER_KINDS
 from whit.analysis.tracing.ablation import Ablation, perturb_zero_weights
 from whit.analysis.tracing.dataflow import tensor_leaves
-from whit.analysis.tracing.failures import describe_error, describe_failure
+from whit.analysis.tracing.failures import describe_failure
 from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.patterns import find_recurrent
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.sandbox import probe_batch, set_mode
 from whit.analysis.tracing.stored_tensors import TensorRegistry, storage_key
 from whit.analysis.tracing.trace import CallSite, Op, StorageInfo, Trace
+from whit.system.user_lines import describe_error
 
 BATCH = 2  # more than one image, so that a stray squeeze() shows
 MAX_TRAINING_PASSES = 6  # more than one only while a random mask has shown no zero yet
@@ -26,8 +27,15 @@ TRAINING_KINDS = frozenset({"batchnorm", "dropout", "droppath", "noise"})
 class TracingSession:
     """The passes of one audit and what they showed; `model` is run only where `copy` calls it."""
 
-    def __init__(self, model: nn.Module, copy: nn.Module, image_shape: tuple[int, int, int]):
+    def __init__(
+        self,
+        model: nn.Module,
+        copy: nn.Module,
+        image_shape: tuple[int, int, int],
+        name: str = "",
+    ):
         self.models = (model, copy)
+        self._name = name or type(model).__name__
         self.copy = copy
         self.image_shape = image_shape
         self.notes: dict[str, None] = {}
@@ -103,7 +111,7 @@ class TracingSession:
             with torch.no_grad():
                 self.output = self.copy(images)
         except Exception as plain:
-            self.failure = describe_failure(plain, self.trace)
+            self.failure = describe_failure(plain, self.trace, self._name)
         else:
             self.unseen[f"the forward pass cannot be traced: {describe_error(error)}"] = None
 
@@ -120,7 +128,8 @@ class TracingSession:
                     self.in_training[op.kind] |= trace.call_sites(op)
             if trace.failure is not None:
                 if self.failure is None and self.trace.failure is None:
-                    self.failure = describe_failure(trace.failure, trace, " in training mode")
+                    mode = " in training mode"
+                    self.failure = describe_failure(trace.failure, trace, self._name, mode)
                     self.note(self.failure)
                 return
             if not any(op.inconclusive and op.live for op in trace.ops):

@@ -193,6 +193,7 @@ class SearchDriver:
                 recipe = self.space.build_recipe(changes)
                 recipe = recipe.with_overrides([f"name={self.space.name}-{trial.number:04d}"])
                 plan = make_plan(self.space.for_validation(recipe))
+                plan.check_trainable()
                 if plan.hard_violations:
                     raise BudgetInfeasible(plan.violations)
             except (InputError, BudgetInfeasible) as error:

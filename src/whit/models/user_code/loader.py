@@ -37,6 +37,7 @@ from whit.models.user_code.slicing import slice_notebook
 from whit.models.user_code.source import Source, describe_syntax_error, parse, read_python
 from whit.models.user_code.tracebacks import describe_failure
 from whit.recipes.model_ref import SUFFIXES, is_model_path
+from whit.system.user_lines import LOCATE
 
 
 def read_source(target: str) -> Source:
@@ -124,6 +125,7 @@ def load_model_class(target: str | Source) -> factory.ModelFactory:
     digest = hashlib.sha256(f"{source.filename}\n{source.text}".encode()).hexdigest()[:16]
     module = types.ModuleType(f"_whit_user_{digest}")
     module.__file__ = source.filename
+    module.__dict__[LOCATE] = source.format_location
     module.__package__ = ""  # so that a relative import fails with Python's clear message
     # For tracebacks and inspect.getsource: a file may change, and notebook cells are in none.
     lines = [f"{line}\n" for line in source.text.split("\n")]
