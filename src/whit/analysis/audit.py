@@ -34,7 +34,9 @@ def audit_model(
     """
     with preserve_model(model):
         copy, problem = safe_copy(model)
-        return _build_audit(TracingSession(model, copy, image_shape, name), num_classes, name, problem)
+        return _build_audit(
+            TracingSession(model, copy, image_shape, name), num_classes, name, problem
+        )
 
 
 def _build_audit(

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from whit.analysis.rules.call import has_addend
+
 # Returns the multiply-adds of an aten operation on the full batch: name, arguments, result.
 MacRule = Callable[[str, tuple[Any, ...], Tensor], int]
 
@@ -29,7 +31,7 @@ def convolution_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
 
 
 def product_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
-    left = args[1] if name.startswith("add") or name == "baddbmm" else args[0]
+    left = args[int(has_addend(name))]
     if left.layout != torch.strided:  # a sparse matrix: each stored number, once for each column
         return int(left._nnz() * (out.shape[-1] if out.dim() > 1 else 1))
     if name == "dot":

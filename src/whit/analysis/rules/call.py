@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from whit.analysis.receptive_field import AXES, Dims, ReceptiveField, untracked_dims
@@ -28,7 +29,15 @@ class Operand:
 
     def constant_value(self) -> float | None:
         """Return the one value of all elements, if it depends on nothing but the code."""
-        if self.field or self.stored or self.random or not self.tensor.numel() or self.tensor.is_complex():
+        if (
+            self.field
+            or self.stored
+            or self.random
+            or not self.tensor.numel()
+            or self.tensor.is_complex()
+        ):
+            return None
+        if self.tensor.layout != torch.strided or self.tensor.is_nested:
             return None
         low, high = self.tensor.min().item(), self.tensor.max().item()
         return float(low) if low == high else None
@@ -124,6 +133,11 @@ def get_aten_name(func: Any) -> str:
     if namespace not in ("aten", ""):
         return f"{namespace}::{name}"
     return str(name[:-1] if name.endswith("_") and not name.endswith("__") else name)
+
+
+def has_addend(name: str) -> bool:
+    """Return whether the first argument of a matrix product is added to it."""
+    return name.startswith(("add", "baddbmm", "_sparse_addmm"))
 
 
 def is_numbered(func: Any) -> bool:

@@ -19,7 +19,7 @@ from whit.analysis.receptive_field import (
     extend_windows,
     merge_fields,
 )
-from whit.analysis.rules.call import MEAN_TOLERANCE, OpCall, Operand, RuleResult
+from whit.analysis.rules.call import MEAN_TOLERANCE, OpCall, Operand, RuleResult, has_addend
 
 
 def pointwise(call: OpCall, kind: str | None) -> RuleResult:
@@ -66,8 +66,8 @@ def _find_varying_axes(tensor: Tensor, dims: Dims) -> frozenset[str]:
 
 def product(call: OpCall, kind: str | None) -> RuleResult:
     """Matrix products: the last dim of the left operand is summed with one of the right."""
-    has_addend = call.name.startswith("add") or call.name == "baddbmm"
-    left, right = (call.find_operand(call.args[has_addend + i]) for i in (0, 1))
+    first = int(has_addend(call.name))
+    left, right = (call.find_operand(call.args[first + i]) for i in (0, 1))
     inner_right = -1 if call.name == "linear" or right.tensor.dim() == 1 else -2
     contracted = [*left.dims[-1], *right.dims[inner_right]]
     if call.name == "linear":
@@ -99,7 +99,7 @@ def product(call: OpCall, kind: str | None) -> RuleResult:
     if result.num_positions > 1 and not call.inside_linear:
         kind = "conv"
     added = [field for field in call.fields if field not in fields]
-    if has_addend and added:
+    if first and added:
         result = merge_fields([result, *added], call.shape)
     return RuleResult(result, kind)
 

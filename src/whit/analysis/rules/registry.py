@@ -47,7 +47,10 @@ OPERATORS: dict[str, Operator] = {
         convolution_macs,
     ),
     **_define(
-        "linear", "mm bmm mv dot addmm addmv baddbmm addbmm linear", products.product, product_macs
+        "linear",
+        "mm bmm mv dot addmm addmv baddbmm addbmm linear _sparse_mm _sparse_addmm",
+        products.product,
+        product_macs,
     ),
     **_define("linear", "_trilinear", products.trilinear, bilinear_macs),
     # products with stored weights that are kept in few bits: how they are stored says nothing
@@ -143,7 +146,7 @@ OPERATORS: dict[str, Operator] = {
     **_define(
         None,
         "clone _to_copy copy tril triu native_dropout zero contiguous lift_fresh_copy detach_copy "
-        "bernoulli",
+        "bernoulli to_mkldnn _to_dense _to_sparse _to_sparse_csr",
         products.pointwise,
     ),
 }

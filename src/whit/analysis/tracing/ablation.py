@@ -12,13 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from whit.analysis.rules.call import is_numbered
 from whit.analysis.tracing.dataflow import sign_operation, tensor_leaves
+from whit.analysis.tracing.stored_tensors import memory_parts
 from whit.analysis.tracing.trace import Signature, Trace
 
 NOISE_SCALES = (1.0, 100.0)  # the second gets past a saturated activation
 
 
 class DifferentPass(Exception):
-    """A pass executed other operations than the one whose numbers are used."""
+    """A pass executed other operations than the one whose numbers are used, or took no noise."""
 
 
 class NoiseInjector(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -38,6 +39,7 @@ class NoiseInjector(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._thread = threading.get_ident()
         self._count = 0
         self._differs = False
+        self.injected = False  # whether any result could take noise: integers cannot
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -64,9 +66,10 @@ class NoiseInjector(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
             if self._count in self._numbers and not self._differs:
                 for leaf in tensor_leaves(result):
-                    if leaf.is_floating_point():
+                    if leaf.is_floating_point() or leaf.is_complex():
                         noise = torch.randn(leaf.shape, generator=self._generator)
                         leaf += noise.to(leaf) * self._scale
+                        self.injected = True
         return result
 
 
@@ -74,8 +77,15 @@ def perturb_zero_weights(model: nn.Module) -> None:
     """Give weights that start at zero another value: a gate that training opens has an effect."""
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.is_floating_point() and not parameter.any():
-                parameter.uniform_(0.5, 1.0)
+            for part in memory_parts(parameter):
+                if part.is_floating_point() and not part.any():
+                    part.uniform_(0.5, 1.0)
+
+
+def _to_real(tensor: Tensor) -> Tensor:
+    """Return the numbers of an output in double precision."""
+    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    return (torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor).double()
 
 
 class Ablation:
@@ -95,7 +105,7 @@ class Ablation:
         injector = NoiseInjector(numbers, scale, self._trace.signature)
         with torch.no_grad(), injector:
             output = self._model(images)
-        if not injector.matches:
+        if not injector.matches or (numbers and not injector.injected):
             raise DifferentPass
         return tensor_leaves(output)
 
@@ -104,7 +114,7 @@ class Ablation:
         for scale in NOISE_SCALES:
             for one, other in zip(self._expected, self._run(numbers, scale), strict=False):
                 if one.shape != other.shape or not torch.allclose(
-                    one.double(), other.double(), rtol=1e-5, atol=1e-5
+                    _to_real(one), _to_real(other), rtol=1e-5, atol=1e-5
                 ):
                     return False
         return True

@@ -80,6 +80,8 @@ def updates_running_statistics(call: OpCall) -> bool:
 
 def covers_storage(tensor: Tensor) -> bool:
     """Return whether `tensor` covers all of its storage."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return True  # sparse and opaque tensors have no views
     return tensor.numel() * tensor.element_size() >= tensor.untyped_storage().nbytes()
 
 

@@ -67,9 +67,9 @@ def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Re
         with hook_modules(recorder), FunctionTracer(recorder), recorder:
             recorder.set_input(image)
             trace.output = forward(image)
-            if isinstance(trace.output, Tensor):
-                trace.output_field = recorder.find_field(trace.output)
-    except Exception as error:
+        if isinstance(trace.output, Tensor):
+            trace.output_field = recorder.find_field(trace.output)
+    except (Exception, SystemExit) as error:
         trace.failure = error
     if trace.failure is None:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -25,7 +26,7 @@ from whit.analysis.tracing.call_stack import CallStack
 from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.memory_layout import Layout
 from whit.analysis.tracing.stored_tensors import CONSTANT, TensorRegistry, storage_key
-from whit.analysis.tracing.trace import FunctionCall, Op, StorageInfo, Trace
+from whit.analysis.tracing.trace import FunctionCall, ModuleCall, Op, StorageInfo, Trace
 
 _WHOLE = {frozenset("h"): "its whole column", frozenset("w"): "its whole row"}
 
@@ -53,6 +54,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.storages: dict[int, StorageInfo] = {}
         self._num_ops = 0  # aten operations
         self._thread = threading.get_ident()
+        self._is_inspecting = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -75,7 +77,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave_module(self, arguments: Any, result: Any) -> None:
         if threading.get_ident() != self._thread or not self._calls.modules:
             return
-        call = self._calls.modules.pop()
+        with self._inspecting():
+            self._leave_module(self._calls.modules.pop(), arguments, result)
+
+    @contextmanager
+    def _inspecting(self) -> Iterator[None]:
+        """Run operations that look into a tensor as none of the model's."""
+        self._is_inspecting = True
+        try:
+            yield
+        finally:
+            self._is_inspecting = False
+
+    def _leave_module(self, call: ModuleCall, arguments: Any, result: Any) -> None:
         call.returned = result is not None
         tensors = tensor_leaves(result)
         if tensors:
@@ -92,7 +106,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calls.functions.pop()
         tensors = tensor_leaves(result)
         if tensors:
-            with torch._C.DisableTorchFunction():
+            with torch._C.DisableTorchFunction(), self._inspecting():
                 call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
 
     def find_field(self, tensor: Tensor) -> ReceptiveField | None:
@@ -120,7 +134,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._dispatch(func, args, kwargs or {})
 
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self._thread or self._is_inspecting:
             return func(*args, **kwargs)
         self._num_ops += is_numbered(func)
         name = get_aten_name(func)
@@ -239,6 +253,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "batchnorm" and not call.uses_batch_statistics:
                 kind = "scale"
             self._note_whole_axes(finding.whole_axes, kind)
+            if kind in ("mean", "sum", "avgpool") and field.windows is None and field.cropped:
+                self._note_unseen(
+                    f"whether {self._calls.describe_caller()} averages the whole map is unknown, as "
+                    "it follows an operation whose positions are unknown"
+                )
             if is_opaque(name):
                 self._note_unseen(f"{name} is not known here, and what it does cannot be seen")
             self.trace.macs_unknown |= operator.macs is None or is_opaque(name)
@@ -283,7 +302,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note_whole_axes(self, axes: frozenset[str], kind: str | None) -> None:
         """Note, once, that values depend on more than the windows that the table gives."""
-        if axes and not any("receptive fields are those of the windows" in n for n in self.trace.notes):
+        if axes and not any(
+            "receptive fields are those of the windows" in n for n in self.trace.notes
+        ):
             whole = _WHOLE.get(axes, "the whole map")
             self._note(
                 f"from {self._calls.describe_caller()} on each value also depends on {whole} "

@@ -15,7 +15,7 @@ from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.patterns import find_recurrent
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.sandbox import probe_batch, set_mode
-from whit.analysis.tracing.stored_tensors import TensorRegistry, storage_key
+from whit.analysis.tracing.stored_tensors import TensorRegistry, memory_parts, storage_key
 from whit.analysis.tracing.trace import CallSite, Op, StorageInfo, Trace
 from whit.system.user_lines import describe_error
 
@@ -110,10 +110,10 @@ class TracingSession:
         try:
             with torch.no_grad():
                 self.output = self.copy(images)
-        except Exception as plain:
+        except (Exception, SystemExit) as plain:
             self.failure = describe_failure(plain, self.trace, self._name)
         else:
-            self.unseen[f"the forward pass cannot be traced: {describe_error(error)}"] = None
+            self._note_unseen(f"the forward pass cannot be traced: {describe_error(error)}")
 
     def _trace_training(self) -> None:
         """Run as in training, again while a random mask has shown no zero."""
@@ -130,7 +130,7 @@ class TracingSession:
                 if self.failure is None and self.trace.failure is None:
                     mode = " in training mode"
                     self.failure = describe_failure(trace.failure, trace, self._name, mode)
-                    self.note(self.failure)
+                    self.note("what the forward pass does in training mode is unknown")
                 return
             if not any(op.inconclusive and op.live for op in trace.ops):
                 break
@@ -156,7 +156,7 @@ class TracingSession:
         changed = frozenset(
             number
             for number, (one, other) in enumerate(pairs)
-            if one.shape != other.shape or not torch.equal(one, other)
+            if not _is_equal(one, other)
         )
         if changed:
             self._note_unseen(
@@ -181,7 +181,8 @@ class TracingSession:
         if not any(op.macs and not op.uses_image for op in self.trace.ops):
             return
         both = [
-            [op for op in trace.ops if op.macs] for trace in (self.trace, self._trace(False, batch=1))
+            [op for op in trace.ops if op.macs]
+            for trace in (self.trace, self._trace(False, batch=1))
         ]
         # views differ with the batch, and calls do not
         callers = [[(op.module_call, op.function_call) for op in ops] for ops in both]
@@ -207,7 +208,7 @@ class TracingSession:
             shape, expected = tuple(output.shape), (1, *self.trace.output.shape[1:])
             if shape != expected:
                 self.note(f"for one image the output has shape {shape}, not {expected}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.note(f"the forward pass fails for one image: {describe_error(error)}")
 
     def _find_ineffective_kinds(self) -> set[str]:
@@ -265,6 +266,16 @@ class TracingSession:
         """Set mode and random state; return the first probe images."""
         set_mode(self.models, training)
         return probe_batch(self.copy, self.image_shape, batch, 0)
+
+
+def _is_equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors of any layout have the same shape and numbers."""
+    if one.shape != other.shape or one.layout != other.layout:
+        return False
+    parts, others = memory_parts(one), memory_parts(other)
+    if not parts:
+        parts, others = [one.to_dense()], [other.to_dense()]
+    return all(map(torch.equal, parts, others))
 
 
 def _name_plain_attributes(model: nn.Module) -> dict[int, str]:
