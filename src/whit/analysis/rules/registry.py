@@ -87,7 +87,10 @@ OPERATORS: dict[str, Operator] = {
     **_define("other", "_cdist_forward", macs=None),
     **_define("softmax", "_softmax _safe_softmax _log_softmax", reductions.mix_dims(1)),
     **_define("cat", "cat stack", rearranging.cat),
-    **_define("shuffle", "native_channel_shuffle channel_shuffle col2im"),
+    **_define("shuffle", "native_channel_shuffle channel_shuffle", rearranging.channel_shuffle),
+    **_define("shuffle", "col2im", windows.fold),
+    **_define("shuffle", "repeat", rearranging.repeat),
+    **_define("shuffle", "rot90", rearranging.rot90),
     **_define("shuffle", "im2col", windows.unfold),
     **_define("shuffle", "roll", rearranging.roll),
     **_define("shuffle", "flip", rearranging.flip),
@@ -111,9 +114,10 @@ OPERATORS: dict[str, Operator] = {
         "upsample",
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d "
         "_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_trilinear3d "
-        "upsample_bicubic2d",
+        "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa",
         windows.upsample,
     ),
+    **_define("upsample", "max_unpool2d max_unpool3d", windows.unpool),
     **_define("upsample", "grid_sampler_2d", rearranging.grid_sample),
     **_define("max", "amax amin max min", reductions.reduce(1)),
     **_define("mean", "mean", reductions.reduce(1)),

@@ -36,7 +36,7 @@ class FunctionTracer(TorchFunctionMode):
         try:
             result = func(*args, **kwargs)
         finally:
-            self._recorder.leave_function(function, result)
+            self._recorder.leave_function(function, args, result)
         return result
 
 

@@ -47,7 +47,9 @@ class Layout:
     def read(self, tensor: Tensor) -> ReceptiveField:
         """Return the field of `tensor`, a view of this memory."""
         if not _has_strides(tensor):
-            same = tuple(tensor.shape) == tuple(prod(run.size for run in d) for d in self.field.dims)
+            same = tuple(tensor.shape) == tuple(
+                prod(run.size for run in d) for d in self.field.dims
+            )
             unknown = ReceptiveField(untracked_dims(tensor.shape), None, cropped=True)
             return self.field if same else unknown
         sizes = zip(tensor.shape, tensor.stride(), strict=True)

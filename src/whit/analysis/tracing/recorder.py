@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from whit.analysis.receptive_field import ReceptiveField, image_field, untracked_dims
+from whit.analysis.receptive_field import AXES, ReceptiveField, image_field, untracked_dims
 from whit.analysis.rules.call import OpCall, Operand, get_aten_name, is_numbered
 from whit.analysis.rules.composites import (
     ATTENTION_FUNCTIONS,
@@ -102,12 +102,28 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def enter_function(self, name: str) -> FunctionCall:
         return self._calls.enter_function(name)
 
-    def leave_function(self, call: FunctionCall, result: Any) -> None:
+    def leave_function(self, call: FunctionCall, arguments: Any, result: Any) -> None:
         self._calls.functions.pop()
         tensors = tensor_leaves(result)
         if tensors:
             with torch._C.DisableTorchFunction(), self._inspecting():
+                if call.name == "rms_norm":
+                    self._keep_windows(arguments, tensors[0])
                 call.shape, call.field = tuple(tensors[0].shape), self.find_field(tensors[0])
+
+    def _keep_windows(self, arguments: Any, result: Tensor) -> None:
+        """Give the result of `rms_norm` the field of its input, as its parts are not one operation.
+
+        A normalization keeps the windows; see `reductions`.
+        """
+        image = tensor_leaves(arguments)[0]
+        before, storage = self.find_field(image), self.storages.get(storage_key(result))
+        if before is None or storage is None or image.shape != result.shape:
+            return
+        normalized = before.dims[len(before.dims) - len(arguments[1]) :]
+        axes = {run.axis for dim in normalized for run in dim if run.size > 1} & {*AXES}
+        storage.layout = Layout.bind(before.without_flags(), result)
+        self._note_whole_axes(frozenset(axes), "layernorm")
 
     def find_field(self, tensor: Tensor) -> ReceptiveField | None:
         """Return the receptive field of `tensor`; None if it does not depend on the image."""
@@ -211,12 +227,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operands: list[Operand],
         result: Any,
     ) -> None:
-        outputs = tensor_leaves(result)
+        mutated = dataflow.find_mutated(func, args, kwargs)
+        outputs = tensor_leaves(result) or mutated
         if not outputs:
             self._note_scalar(name, operands)
             return
+        if not {id(out) for out in outputs} & {id(out) for out in mutated}:
+            mutated = []  # written beside the results, such as the noise of RReLU
         views = {storage_key(operand.tensor) for operand in operands}
-        mutated = dataflow.find_mutated(func, args, kwargs)
         reshaped = mutated and name in dataflow.INPLACE_VIEWS
         is_view = (not mutated or reshaped) and all(storage_key(out) in views for out in outputs)
         if mutated and name in dataflow.OVERWRITING_OPS:

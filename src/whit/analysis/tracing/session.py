@@ -154,9 +154,7 @@ class TracingSession:
             return
         pairs = zip(reference.constants.values(), again.constants.values(), strict=True)
         changed = frozenset(
-            number
-            for number, (one, other) in enumerate(pairs)
-            if not _is_equal(one, other)
+            number for number, (one, other) in enumerate(pairs) if not _is_equal(one, other)
         )
         if changed:
             self._note_unseen(
