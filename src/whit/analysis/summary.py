@@ -107,7 +107,7 @@ class Audit:
             [name_width, *(widths[i - 1] for i in columns)],
         )
         rule = "-" * min(max(map(len, lines)), width)
-        text = _wrap(f"{self.failure}.", width, "  ") + [""] if self.failure else []
+        text = [*_wrap(f"{self.failure}.", width, "  "), ""] if self.failure else []
         text += [_truncate_left(self.name, width)] if self.name else []
         text += [*lines[: len(heads)], rule, *lines[len(heads) : -1], rule, lines[-1]]
         text += _wrap(self.params.describe(), width, "")

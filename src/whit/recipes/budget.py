@@ -78,7 +78,8 @@ class Metrics:
 
     `epochs` is images seen / images in the training split. `correct` of `total` test images
     were classified correctly after the last epoch. `kinds` are the layer kinds of the forward
-    pass; without `kinds_known` it was not seen whole, and those that are not among them are unknown. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
+    pass; without `kinds_known` it was not seen whole, and kinds that are not among them are
+    unknown. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
     `receptive_field` is in input pixels, (rows, columns) if they differ. `leaked` counts test
     images that are also in the training or validation split. `selected_on_test` is true when the
     weights were selected by their test accuracy.

@@ -171,7 +171,11 @@ def _audit_model(
         if requested or recipe
         else [f"budget and image shape are those of the recipe {base.name!r}."]
     )
-    if audit.output_problem and not audit.failure and not any(audit.output_problem in note for note in audit.notes):
+    if (
+        audit.output_problem
+        and not audit.failure
+        and not any(audit.output_problem in note for note in audit.notes)
+    ):
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))
 

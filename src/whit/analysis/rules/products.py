@@ -94,7 +94,7 @@ def product(call: OpCall, kind: str | None) -> RuleResult:
         if fields[0].num_positions > 1 and result.num_positions == 1 and not fields[0].cropped:
             return RuleResult(result, "gap" if abs(gain - 1) < MEAN_TOLERANCE else "sum")
         return RuleResult(result, "sum")
-    if not weight.stored:
+    if not (weight.stored or weight.random or call.inside_linear):
         return RuleResult(result, "matmul")
     if result.num_positions > 1 and not call.inside_linear:
         kind = "conv"

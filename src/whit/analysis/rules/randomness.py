@@ -18,6 +18,8 @@ _ATTENTION_DROPOUT = {
     "_scaled_dot_product_cudnn_attention": 5,
 }
 
+_WITH_WEIGHTS = frozenset({"linear", "conv", "rnn", "attention", "embedding", "matmul"})
+
 
 def draws_numbers(name: str, args: tuple[Any, ...]) -> bool:
     """Return whether an operation that torch calls random draws numbers with these arguments."""
@@ -37,7 +39,7 @@ def plant_extremes(name: str, args: tuple[Any, ...], drawn: Tensor, draw: int) -
     A mask with p = 0.000001 then has a zero in the first pass. Of a single number, the passes
     `draw` 1, 2, ... show either extreme in turn, and pass 0 none.
     """
-    if not drawn.is_floating_point() or drawn.numel() == 0:
+    if drawn.numel() == 0 or drawn.dtype == torch.bool or drawn.is_complex():
         return
     positions = _first_positions(drawn)
     if len(positions) == 1:
@@ -70,6 +72,17 @@ def _find_extreme(
         low, high = (*given, *(0.0, 1.0)[len(given) :])
         below = high - (high - low) * torch.finfo(drawn.dtype).eps / 2
         return float(below if largest else low)
+    if name == "exponential":
+        return None if largest else 0.0
+    if name in ("randint", "randint_like", "random"):
+        given = [int(value) for value in args[name != "randint" :][:2] if isinstance(value, int)]
+        low, stop = (0, *given) if len(given) == 1 else (*given, 0, 0)[:2]
+        return (stop - 1 if largest else low) if stop > low else None
+    if name == "multinomial":
+        if len(args) < 3 or not args[2] or args[0].dim() != 1:
+            return None
+        possible = args[0].nonzero().flatten()
+        return int(possible[-1 if largest else 0])
     if name == "bernoulli":
         chance = args[1] if len(args) > 1 else args[0]
         if isinstance(chance, Tensor):
@@ -92,6 +105,8 @@ def classify_random(
         return ("dropout" if call.arg(1) > 0 else kind), False
     if call.name in _ATTENTION_DROPOUT or call.name.startswith(("rrelu_with", "fractional_max")):
         return kind, False
+    if kind in _WITH_WEIGHTS:
+        return kind, False  # weights drawn in the pass are weights
     if generates or not _sets_to_zero(call):
         return "noise", False
     for mask in masks:

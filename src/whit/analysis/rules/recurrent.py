@@ -16,7 +16,15 @@ def layer(call: OpCall, kind: str | None) -> RuleResult:
     if windows is not None:
         rows, columns = (replace(window, fixed=True) for window in windows)
         windows = rows, columns
-    dims = (*field.dims[:-1], (AxisRun("", call.shape[-1]),))
+    dims = ((AxisRun("", call.shape[0]),), field.dims[1], (AxisRun("", call.shape[-1]),))
+    return RuleResult(ReceptiveField(dims, windows), kind)
+
+
+def pack(call: OpCall, kind: str | None) -> RuleResult:
+    """Time steps of all images in one dim: which step an element is from is no longer known."""
+    steps = call.field.dims[1 if call.arg(2, False) else 0]
+    windows = extend_windows(call.field.windows, steps)
+    dims = ((AxisRun("", call.shape[0]),), *call.field.dims[2:])
     return RuleResult(ReceptiveField(dims, windows), kind)
 
 

@@ -82,6 +82,7 @@ OPERATORS: dict[str, Operator] = {
     **_define("layernorm", "native_layer_norm _fused_rms_norm", reductions.layer_norm),
     **_define("embedding", "embedding", rearranging.embedding),
     **_define("rnn", "mkldnn_rnn_layer", recurrent.layer, recurrent_macs),
+    **_define("reshape", "_pack_padded_sequence _pad_packed_sequence", recurrent.pack),
     **_define("rnn", "_cudnn_rnn miopen_rnn", macs=None),
     **_define("rnn", "_thnn_fused_lstm_cell _thnn_fused_gru_cell", recurrent.fused_cell),
     **_define("other", "_cdist_forward", macs=None),

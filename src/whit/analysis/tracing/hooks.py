@@ -67,6 +67,8 @@ def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Re
         with hook_modules(recorder), FunctionTracer(recorder), recorder:
             recorder.set_input(image)
             trace.output = forward(image)
+        for output in tensor_leaves(trace.output):
+            recorder.check_output(output)
         if isinstance(trace.output, Tensor):
             trace.output_field = recorder.find_field(trace.output)
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""Layers that are no single operation: hand-written attention and recurrence, from the data flow."""
+"""Layers that are no single operation, found in the data flow: attention and recurrence."""
 
 from __future__ import annotations
 
@@ -37,18 +37,25 @@ def mark_attention(trace: Trace) -> None:
 def find_recurrent(trace: Trace) -> list[Op]:
     """Return the products with stored weights of results of the same weights, as in a loop in time.
 
-    They remain fully connected layers, and make the network a recurrent one.
+    At each step the loop takes something new of the image: their operand depends on the image in
+    another way too. They remain fully connected layers, and make the network a recurrent one.
     """
     found = []
-    weights: dict[int, frozenset[int]] = {}  # by storage: the weights of the products behind it
+    some: dict[int, frozenset[int]] = {}  # by storage: weights of products behind it
+    always: dict[int, frozenset[int]] = {}  # those on every path from the image
     for op in trace.ops:
-        behind = _gather(weights, op)
+        behind = _gather(some, op)
+        paths = [always[storage] for storage in op.reads if storage in always]
+        on_all = frozenset.intersection(*paths) if paths else _NONE
         if op.kind == "linear" and op.macs and op.claims:
-            if op.claims & behind and op.live:
+            if op.live and op.claims & behind - on_all:
                 found.append(op)
             behind |= op.claims
+            on_all |= op.claims
         for storage in op.writes:
-            weights[storage] = behind
+            some[storage] = behind
+            if op.uses_image:
+                always[storage] = on_all
     return found
 
 

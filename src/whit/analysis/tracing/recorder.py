@@ -138,6 +138,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note("receptive field unknown after a view that crosses dimensions")
         return field
 
+    def check_output(self, tensor: Tensor) -> None:
+        """Note an output that no operation of the pass has computed, as one of another thread."""
+        key = storage_key(tensor)
+        if key not in self.storages and not self._registry.overlapping(tensor):
+            self._note_unseen("the output was not computed where it can be seen")
+
     def _note(self, text: str) -> None:
         self.trace.notes[text] = None
 
@@ -206,6 +212,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add_python_result(tensor)
         entry = self._registry.add(name, tensor, CONSTANT, literal=literal)
         self.trace.constants[entry.index] = tensor
+        self.trace.num_outside += not literal
 
     def _add_python_result(self, tensor: Tensor) -> None:
         """Record values that went from the image through Python: they may depend on anything."""
@@ -271,10 +278,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if kind == "batchnorm" and not call.uses_batch_statistics:
                 kind = "scale"
             self._note_whole_axes(finding.whole_axes, kind)
-            if kind in ("mean", "sum", "avgpool") and field.windows is None and field.cropped:
+            vector = prod(call.shape[2:]) == 1
+            if kind in ("mean", "sum", "avgpool") and field.windows is None and vector:
                 self._note_unseen(
-                    f"whether {self._calls.describe_caller()} averages the whole map is unknown, as "
-                    "it follows an operation whose positions are unknown"
+                    f"whether {self._calls.describe_caller()} averages the whole map is unknown, "
+                    "as it follows an operation whose positions are unknown"
                 )
             if is_opaque(name):
                 self._note_unseen(f"{name} is not known here, and what it does cannot be seen")
@@ -314,6 +322,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 inconclusive=inconclusive,
             )
         )
+        if name == "_pack_padded_sequence":
+            outputs = outputs[:1]  # the second depends on the lengths alone
         for out in [] if is_view else mutated or outputs:
             info = StorageInfo(out, None, claims, stochastic and not uses_image)
             self._store(info, field, bool(mutated))

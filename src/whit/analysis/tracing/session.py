@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from whit.analysis.tracing.failures import describe_failure
 from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.patterns import find_recurrent
 from whit.analysis.tracing.recorder import Recorder
-from whit.analysis.tracing.sandbox import probe_batch, set_mode
+from whit.analysis.tracing.sandbox import SEED, probe_batch, set_mode
 from whit.analysis.tracing.stored_tensors import TensorRegistry, memory_parts, storage_key
 from whit.analysis.tracing.trace import CallSite, Op, StorageInfo, Trace
 from whit.system.user_lines import describe_error
@@ -64,8 +66,10 @@ class TracingSession:
         self._check_single_image()
         self.recurrent = find_recurrent(self.trace)
         self._note_recurrence()
-        self.ineffective = self._find_ineffective_kinds()
-        self.unseen |= self.trace.unseen | self._training_trace.unseen
+        self.changing: set[str] = set()  # kinds of layers that only some passes have
+        self.ineffective = self._find_ineffective_kinds() | self.changing
+        for text in self.trace.unseen | self._training_trace.unseen:
+            self._note_unseen(text)
 
     def note(self, text: str) -> None:
         """Keep `text` for the audit's notes, once."""
@@ -94,6 +98,8 @@ class TracingSession:
         registry = registry or TensorRegistry.build(self.copy, self.models[0])
         set_mode(self.models, training)
         torch.manual_seed(torch.initial_seed() + draw)
+        random.seed(SEED + draw)
+        np.random.seed(SEED + draw)
         image = probe_batch(self.copy, self.image_shape, batch, draw)
         recorder = Recorder(
             registry, self._paths, self._attributes, image_constants,
@@ -134,10 +140,22 @@ class TracingSession:
                 return
             if not any(op.inconclusive and op.live for op in trace.ops):
                 break
+        self._check_outside_numbers()
         # by name: a buffer that the first pass registers moves the numbers of those after it
         self.updated_statistics = frozenset(
             entry.index for entry in self.registry.entries if entry.name in updated
         )
+
+    def _check_outside_numbers(self) -> None:
+        """Note numbers in training that inference has not and torch does not make.
+
+        A mask made by numpy is one: whether it is one of dropout is not known.
+        """
+        if self._training_trace.num_outside > self.trace.num_outside:
+            self._note_unseen(
+                "in training mode numbers from outside the pass are combined with the data: "
+                "whether they drop some of it is unknown"
+            )
 
     def _trace_image_constants(self) -> None:
         """Trace again if some constants change with the image: they are made from it.
@@ -217,6 +235,7 @@ class TracingSession:
         if self.updated_statistics is None or self.trace.failure is not None:
             return set()
         perturb_zero_weights(self.copy)
+        self._check_next_pass()
         ineffective: set[str] = set()
         for training, trace in ((False, self.trace), (True, self._training_trace)):
             kinds = [kind for kind in LAYER_KINDS if (kind in TRAINING_KINDS) == training]
@@ -237,6 +256,21 @@ class TracingSession:
                 self.note(f"{kind} has no effect on the output and does not count")
             ineffective |= found
         return ineffective
+
+    def _check_next_pass(self) -> None:
+        """Note if a later pass has other layers than the first, which the table shows."""
+        first, later = self.trace, self._trace(False)
+        if later.signature == first.signature:
+            return
+        kinds = [
+            {op.kind for op in trace.ops if op.live} & {*LAYER_KINDS} for trace in (first, later)
+        ]
+        macs = [sum(op.macs for op in trace.ops if op.live) for trace in (first, later)]
+        if kinds[0] != kinds[1] or macs[0] != macs[1]:
+            self.changing |= kinds[0] ^ kinds[1]
+            self._note_unseen(
+                "a later pass executes other layers than the first, which the table shows"
+            )
 
     def _find_invariant(self, training: bool, trace: Trace, kinds: list[str]) -> set[str] | None:
         """Return those of `kinds` whose noise leaves the output as it is.
@@ -271,9 +305,12 @@ def _is_equal(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.layout != other.layout:
         return False
     parts, others = memory_parts(one), memory_parts(other)
-    if not parts:
-        parts, others = [one.to_dense()], [other.to_dense()]
-    return all(map(torch.equal, parts, others))
+    try:
+        if not parts:
+            parts, others = [one.to_dense()], [other.to_dense()]
+        return all(map(torch.equal, parts, others))
+    except (RuntimeError, NotImplementedError):  # numbers that cannot be read, as inside jvp
+        return False
 
 
 def _name_plain_attributes(model: nn.Module) -> dict[int, str]:
