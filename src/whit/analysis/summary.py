@@ -58,6 +58,11 @@ class Audit:
     failure: str | None = None  # why the forward pass fails, with the user's line first
     kinds_known: bool = True  # False: it was not seen whole, and absent kinds are unknown
 
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, after why the forward pass fails, which tables show above the layers."""
+        return (*([f"{self.failure}."] if self.failure else []), *self.notes)
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the layers; verdict and violations are the budget's to add."""
         return {

@@ -81,7 +81,6 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **({"failure": self.audit.failure} if self.audit.failure else {}),
             **self.audit.to_json(),
             "macs": self.metrics.macs,
             "forward_passes": self.metrics.forward_passes,
@@ -92,7 +91,7 @@ class Plan:
             "budget": budget_json(self.recipe.budget.to_budget(), self.metrics),
             "violations": [violation.to_json() for violation in self.violations],
             "verdict": self.verdict,
-            "notes": list(self.audit.notes),
+            "notes": list(self.audit.all_notes),
         }
 
     @property

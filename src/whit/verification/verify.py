@@ -76,7 +76,6 @@ class AuditResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **({"failure": self.audit.failure} if self.audit.failure else {}),
             **self.audit.to_json(),
             "macs": self.metrics.macs,
             "forward_passes": self.metrics.forward_passes,
@@ -84,7 +83,7 @@ class AuditResult:
             "budget": budget_json(self.recipe.budget.to_budget(), self.metrics),
             "violations": [violation.to_json() for violation in self.violations],
             "verdict": self.verdict,
-            "notes": [*self.audit.notes, *self.notes],
+            "notes": [*self.audit.all_notes, *self.notes],
         }
 
     def table(self, width: int = 100) -> str:

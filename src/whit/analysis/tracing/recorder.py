@@ -212,7 +212,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add_python_result(tensor)
         entry = self._registry.add(name, tensor, CONSTANT, literal=literal)
         self.trace.constants[entry.index] = tensor
-        self.trace.num_outside += not literal and tensor.numel() > 1
 
     def _add_python_result(self, tensor: Tensor) -> None:
         """Record values that went from the image through Python: they may depend on anything."""

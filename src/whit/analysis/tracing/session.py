@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +14,7 @@ from whit.analysis.tracing.failures import describe_failure
 from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.patterns import find_recurrent
 from whit.analysis.tracing.recorder import Recorder
-from whit.analysis.tracing.sandbox import SEED, probe_batch, set_mode
+from whit.analysis.tracing.sandbox import probe_batch, set_mode
 from whit.analysis.tracing.stored_tensors import TensorRegistry, memory_parts, storage_key
 from whit.analysis.tracing.trace import CallSite, Op, StorageInfo, Trace
 from whit.system.user_lines import describe_error
@@ -98,8 +96,6 @@ class TracingSession:
         registry = registry or TensorRegistry.build(self.copy, self.models[0])
         set_mode(self.models, training)
         torch.manual_seed(torch.initial_seed() + draw)
-        random.seed(SEED + draw)
-        np.random.seed(SEED + draw)
         image = probe_batch(self.copy, self.image_shape, batch, draw)
         recorder = Recorder(
             registry, self._paths, self._attributes, image_constants,
@@ -151,7 +147,7 @@ class TracingSession:
 
         A mask made by numpy is one: whether it is one of dropout is not known.
         """
-        if self._training_trace.num_outside > self.trace.num_outside:
+        if _count_outside(self._training_trace) > _count_outside(self.trace):
             self._note_unseen(
                 "in training mode numbers from outside the pass are combined with the data: "
                 "whether they drop some of it is unknown"
@@ -165,9 +161,9 @@ class TracingSession:
         if not self.trace.constants or self.trace.failure is not None:
             return
         reference, again = self.trace, self._trace(False, draw=1)
-        if again.signature != reference.signature:  # the first pass made what the model keeps
+        if not _is_comparable(reference, again):  # the first pass made what the model keeps
             reference = self._trace(False)
-        if again.signature != reference.signature:
+        if not _is_comparable(reference, again):
             self._note_unseen("passes on different images execute different operations")
             return
         pairs = zip(reference.constants.values(), again.constants.values(), strict=True)
@@ -298,6 +294,22 @@ class TracingSession:
         """Set mode and random state; return the first probe images."""
         set_mode(self.models, training)
         return probe_batch(self.copy, self.image_shape, batch, 0)
+
+
+def _count_outside(trace: Trace) -> int:
+    """Return how many tensors of several numbers from outside the pass meet the image in it."""
+    used = frozenset().union(*(op.claims for op in trace.ops if op.live and op.uses_image))
+    found = {
+        storage_key(tensor)
+        for entry, tensor in trace.constants.items()
+        if entry in used and tensor.numel() > 1
+    }
+    return len(found)
+
+
+def _is_comparable(one: Trace, other: Trace) -> bool:
+    """Return whether constants of one number are the same constant in two passes."""
+    return one.signature == other.signature and len(one.constants) == len(other.constants)
 
 
 def _is_equal(one: Tensor, other: Tensor) -> bool:

@@ -104,7 +104,6 @@ class Trace:
     output: Any = None
     output_field: ReceptiveField | None = None
     constants: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # by registry entry
-    num_outside: int = 0  # of the constants, those of several numbers that no code has written
     macs_unknown: bool = False  # of some operation
     unseen: dict[str, None] = dataclasses.field(default_factory=dict)  # why it was not seen whole
     signature: list[Signature] = dataclasses.field(default_factory=list)  # of numbered operations
