@@ -38,6 +38,7 @@ def overwrite(x: Tensor, p: float) -> Tensor:
 BY_HAND = {
     "bernoulli": lambda x, p: x * torch.empty_like(x).bernoulli_(1 - p) / (1 - p),
     "probabilities": lambda x, p: x * torch.bernoulli(torch.full_like(x, 1 - p)),
+    "boolean": lambda x, p: x * torch.empty(x.shape, dtype=torch.bool).bernoulli_(1 - p),
     "above": lambda x, p: x * (torch.rand_like(x) > p),
     "not below": lambda x, p: x * (torch.rand_like(x) >= p).float() / (1 - p),
     "kept": lambda x, p: x * (torch.rand(x.shape) < 1 - p),

@@ -39,7 +39,7 @@ def plant_extremes(name: str, args: tuple[Any, ...], drawn: Tensor, draw: int) -
     A mask with p = 0.000001 then has a zero in the first pass. Of a single number, the passes
     `draw` 1, 2, ... show either extreme in turn, and pass 0 none.
     """
-    if drawn.numel() == 0 or drawn.dtype == torch.bool or drawn.is_complex():
+    if drawn.numel() == 0 or drawn.is_complex():
         return
     positions = _first_positions(drawn)
     if len(positions) == 1:

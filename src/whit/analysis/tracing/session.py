@@ -281,7 +281,7 @@ class TracingSession:
                 for kind in kinds
                 if numbers[kind] and ablation.is_output_invariant(numbers[kind])
             }
-        except Exception:  # DifferentPass, or noise that the model refuses
+        except (Exception, SystemExit):  # DifferentPass, or noise that the model refuses
             return None
 
     def _find_numbers(self, trace: Trace, kind: str) -> frozenset[int]:
