@@ -68,15 +68,16 @@ def _find_extreme(
 ) -> float | None:
     """Return the extreme that can be drawn at `position`; None if it is not known."""
     if name in ("rand", "rand_like", "uniform"):
-        given = args[1:3] if name == "uniform" else ()
-        low, high = (*given, *(0.0, 1.0)[len(given) :])
-        below = high - (high - low) * torch.finfo(drawn.dtype).eps / 2
-        return float(below if largest else low)
+        bounds = [0.0, 1.0]
+        if name == "uniform":
+            bounds[: len(args) - 1] = map(float, args[1:3])
+        below = bounds[1] - (bounds[1] - bounds[0]) * torch.finfo(drawn.dtype).eps / 2
+        return below if largest else bounds[0]
     if name == "exponential":
         return None if largest else 0.0
     if name in ("randint", "randint_like", "random"):
-        given = [int(value) for value in args[name != "randint" :][:2] if isinstance(value, int)]
-        low, stop = (0, *given) if len(given) == 1 else (*given, 0, 0)[:2]
+        limits = [value for value in args[name != "randint" :][:2] if isinstance(value, int)]
+        low, stop = [0, 0, *limits][-2:] if len(limits) < 2 else limits
         return (stop - 1 if largest else low) if stop > low else None
     if name == "multinomial":
         if len(args) < 3 or not args[2] or args[0].dim() != 1:

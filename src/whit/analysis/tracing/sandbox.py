@@ -28,7 +28,12 @@ def initialized_tensors(model: nn.Module) -> list[Tensor]:
 def safe_copy(model: nn.Module) -> tuple[nn.Module, str | None]:
     """Return a copy of `model` on the CPU, or the model itself and a note saying why."""
     try:
-        copied = copy.deepcopy(model)
+        clones = {  # torch can clone these, and not copy them deeply
+            id(tensor): _clone_like(tensor)
+            for tensor in initialized_tensors(model)
+            if tensor.layout != torch.strided or tensor.is_nested
+        }
+        copied = copy.deepcopy(model, clones)
     except Exception as error:
         return model, f"the model cannot be copied ({type(error).__name__}); it was run itself"
     if any(tensor.is_meta for tensor in initialized_tensors(copied)):
@@ -74,6 +79,14 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
                 # batch_norm moves its running statistics without raising their version
                 if tensor._version != version or not torch.equal(tensor, value):
                     tensor.copy_(value)
+
+
+def _clone_like(tensor: Tensor) -> Tensor:
+    """Return a copy of a parameter or buffer that is one too."""
+    copied = tensor.detach().clone()
+    return (
+        nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+    )
 
 
 def _copy_values(tensor: Tensor) -> Tensor | None:

@@ -259,11 +259,12 @@ class TracingSession:
         if later.signature == first.signature:
             return
         kinds = [
-            {op.kind for op in trace.ops if op.live} & {*LAYER_KINDS} for trace in (first, later)
+            {op.kind for op in trace.ops if op.live and op.kind in LAYER_KINDS}
+            for trace in (first, later)
         ]
         macs = [sum(op.macs for op in trace.ops if op.live) for trace in (first, later)]
         if kinds[0] != kinds[1] or macs[0] != macs[1]:
-            self.changing |= kinds[0] ^ kinds[1]
+            self.changing |= {kind for kind in kinds[0] ^ kinds[1] if kind}
             self._note_unseen(
                 "a later pass executes other layers than the first, which the table shows"
             )
