@@ -71,7 +71,7 @@ def channel_shuffle(call: OpCall, kind: str | None) -> RuleResult:
 
 
 def repeat(call: OpCall, kind: str | None) -> RuleResult:
-    """Copies side by side, along dims without positions."""
+    """Adjacent copies, along dims without positions."""
     times = [int(number) for number in call.args[1]]
     dims = [()] * (len(times) - len(call.field.dims)) + [*call.field.dims]
     for i, number in enumerate(times):
