@@ -40,7 +40,10 @@ MAY_IMPORT["__main__"] = {"cli"}
 # Of some packages only a part is open to others, so that they stay without torch.
 ONLY = {
     ("recipes", "analysis"): {"whit.analysis.kinds"},
-    ("analysis", "system"): {"whit.system.text_tables", "whit.system.display.html_tables"},
+    ("analysis", "system"): {
+        *("whit.system.text_tables", "whit.system.display.html_tables"),
+        "whit.system.user_lines",
+    },
     ("web", "experiments"): {"whit.experiments.seed_group", "whit.experiments.statistics"},
 }
 

@@ -70,14 +70,14 @@ CASES = {
     "squeeze and excitation": (
         lambda m, x: x * m.a(x.mean((2, 3), keepdim=True)).sigmoid(), c(1), 24, 1,
     ),
-    "group norm": (lambda m, x: m.a(x), nn.GroupNorm(2, 4), 24, 1),
+    "group norm": (lambda m, x: m.a(x), nn.GroupNorm(2, 4), 3, 1),
     "after group norm": (lambda m, x: F.conv2d(m.a(x), torch.ones(1, 4, 3, 3)),
-                         nn.GroupNorm(2, 4), 24, 1),
-    "layer norm over rows": (lambda m, x: m.a(x), nn.LayerNorm(22), (3, 24), 1),
+                         nn.GroupNorm(2, 4), 5, 1),
+    "layer norm over rows": (lambda m, x: m.a(x), nn.LayerNorm(22), 3, 1),
     "layer norm over channels": (
         lambda m, x: m.a(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.LayerNorm(4), 3, 1,
     ),
-    "instance norm": (lambda m, x: m.a(x), nn.InstanceNorm2d(4), 24, 1),
+    "instance norm": (lambda m, x: m.a(x), nn.InstanceNorm2d(4), 3, 1),
     "softmax over columns": (lambda m, x: x.softmax(3), None, (3, 24), 1),
     "batch norm": (lambda m, x: m.a(x), nn.BatchNorm2d(4), 3, 1),
     "channel shuffle": (

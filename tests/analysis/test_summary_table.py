@@ -39,7 +39,7 @@ def awkward() -> nn.Module:
 
 
 def failing() -> nn.Module:
-    return Written(lambda m, x: m.fc(m.conv(x).flatten(1)))
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 10))  # no line of a user's
 
 
 CASES = {

@@ -62,6 +62,9 @@ def _quick_plans(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, recipe: Recipe):
             self.epochs = recipe.train.epochs
 
+        def check_trainable(self) -> None:
+            pass
+
         def check_feasible(self) -> None:
             if self.epochs > 19:
                 raise BudgetInfeasible(())

@@ -19,8 +19,9 @@ from whit.analysis.sources.accounting import account_for_sources
 from whit.analysis.summary import Audit, ParamCounts
 from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.sandbox import preserve_model, probe_batch, safe_copy
-from whit.analysis.tracing.session import BATCH, TRAINING_KINDS, TracingSession, describe_error
+from whit.analysis.tracing.session import BATCH, TRAINING_KINDS, TracingSession
 from whit.analysis.tracing.stored_tensors import BUFFER, CONSTANT, PARAMETER
+from whit.system.user_lines import describe_error
 
 EVALUATION_BATCH = 500  # images that an evaluation runs at once
 MAX_PROBE_MACS = 400_000_000  # of one such batch: larger models are probed with fewer images
@@ -40,7 +41,9 @@ def audit_model(
     """
     with preserve_model(model):
         copy, problem = safe_copy(model)
-        return _build_audit(TracingSession(model, copy, image_shape), num_classes, name, problem)
+        return _build_audit(
+            TracingSession(model, copy, image_shape, name), num_classes, name, problem
+        )
 
 
 def _build_audit(
@@ -56,7 +59,7 @@ def _build_audit(
     layers = _build_layers(session, counted, live)
     params = _count_params(session, counted, live)
     assert sum(layer.params for layer in layers) == params.total, "rows must sum to the total"
-    output = trace.output if isinstance(trace.output, Tensor) else None
+    output = session.output if isinstance(session.output, Tensor) else None
     if problem:
         session.note(problem)
     _write_notes(session, counted, live, params)
@@ -78,6 +81,8 @@ def _build_audit(
         unverified=unverified,
         batch_dependence=dependence,
         expects_logits=logits,
+        failure=session.failure,
+        kinds_known=not (session.failure or session.unseen),
     )
 
 
@@ -156,9 +161,9 @@ def _count_params(session: TracingSession, counted: set[int], live: set[int]) ->
 
 
 def _find_output_problem(session: TracingSession, num_classes: int | None) -> str | None:
-    if session.trace.failure is not None:
-        return f"the forward pass fails: {describe_error(session.trace.failure)}"
-    output = session.trace.output
+    if session.failure is not None:
+        return session.failure
+    output = session.output
     if not isinstance(output, Tensor):
         return f"the output is a {type(output).__name__}, not a tensor"
     shape = tuple(output.shape)
@@ -173,8 +178,8 @@ def _find_output_problem(session: TracingSession, num_classes: int | None) -> st
 
 def _find_kinds(session: TracingSession) -> frozenset[str]:
     inference = {op.kind for op in session.trace.ops if op.live and op.kind} - TRAINING_KINDS
-    if session.updated_statistics is None:
-        return frozenset(inference - session.ineffective)
+    if session.recurrent:
+        inference.add("rnn")
     training = {kind for kind, sites in session.in_training.items() if sites}
     if "batchnorm" in training:
         inference.discard("scale")
@@ -187,8 +192,8 @@ def _write_notes(
     entries, trace = session.registry.entries, session.trace
     if trace.failure is not None:
         session.note(
-            f"the forward pass fails: {describe_error(trace.failure)}; shapes, MACs and fields "
-            "after that are unknown, and every buffer is counted"
+            "shapes, MACs and fields after the forward pass fails are unknown, and every buffer "
+            "is counted"
         )
     for name in session.registry.lazy:
         session.note(f"lazy parameter {name} has no shape yet and is not counted")

@@ -58,5 +58,8 @@ KINDS: dict[str, str] = {
 # The kinds that a budget may require or forbid.
 LAYER_KINDS = {
     kind: KINDS[kind]
-    for kind in ("conv", "linear", "batchnorm", "dropout", "gap", "maxpool", "avgpool")
+    for kind in (
+        *("conv", "linear", "rnn", "attention", "batchnorm", "dropout"),
+        *("gap", "maxpool", "avgpool"),
+    )
 }

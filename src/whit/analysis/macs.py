@@ -10,7 +10,10 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from whit.analysis.rules.call import has_addend
 
 # Returns the multiply-adds of an aten operation on the full batch: name, arguments, result.
 MacRule = Callable[[str, tuple[Any, ...], Tensor], int]
@@ -28,10 +31,24 @@ def convolution_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
 
 
 def product_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
-    left = args[1] if name.startswith("add") or name == "baddbmm" else args[0]
+    left = args[int(has_addend(name))]
+    if left.layout != torch.strided:  # a sparse matrix: each stored number, once for each column
+        return int(left._nnz() * (out.shape[-1] if out.dim() > 1 else 1))
     if name == "dot":
         return int(left.numel())
     return int(out.numel() * left.shape[-1] * (left.shape[0] if name == "addbmm" else 1))
+
+
+def bilinear_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
+    """As two products: (N, I) with the weights (O, I, J), and what results with (N, J)."""
+    outputs, _, inner = args[1].shape
+    return int(prod(out.shape[:-1]) * (args[1].numel() + outputs * inner))
+
+
+def recurrent_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:
+    """One layer in one direction: both weight matrices at each step of (T, N, features)."""
+    steps = prod(args[0].shape[:2])
+    return int(steps * (args[1].numel() + args[2].numel()))
 
 
 def attention_macs(name: str, args: tuple[Any, ...], out: Tensor) -> int:

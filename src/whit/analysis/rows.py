@@ -71,7 +71,11 @@ def drop_batch(shape: tuple[int, ...] | None, batch: int) -> tuple[int, ...] | N
 
 def sum_macs(ops: Iterable[Op], batch: int) -> int:
     """Return multiply-adds for one image: work on weights alone is done once for any batch."""
-    return sum(op.macs // batch if op.uses_image else op.macs for op in ops)
+    total = 0
+    for op in ops:
+        alone = op.macs if op.macs_of_one is None else op.macs_of_one
+        total += op.macs // batch if op.uses_image else alone
+    return total
 
 
 class _Row(NamedTuple):

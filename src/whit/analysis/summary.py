@@ -61,6 +61,11 @@ class Audit:
     batch_dependence: str | None = None  # why the output for an image depends on other images
     expects_logits: str | None = None  # why the output does not suit a loss that takes logits
 
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, after why the forward pass fails, which tables show above the layers."""
+        return (*([f"{self.failure}."] if self.failure else []), *self.notes)
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the layers; verdict and violations are the budget's to add."""
         return {
@@ -112,7 +117,8 @@ class Audit:
             [name_width, *(widths[i - 1] for i in columns)],
         )
         rule = "-" * min(max(map(len, lines)), width)
-        text = [_truncate_left(self.name, width)] if self.name else []
+        text = [*_wrap(f"{self.failure}.", width, "  "), ""] if self.failure else []
+        text += [_truncate_left(self.name, width)] if self.name else []
         text += [*lines[: len(heads)], rule, *lines[len(heads) : -1], rule, lines[-1]]
         text += _wrap(self.params.describe(), width, "")
         for note in self.notes:
@@ -127,8 +133,9 @@ class Audit:
 
     def html(self) -> str:
         """Return table, counts and notes as a part of an HTML output."""
+        failure = html_text(f"{self.failure}.", bold=True) if self.failure else ""
         layers = html_table(HEADINGS, self.rows(), f"L{ALIGN[1:]}", footer=self.total_row())
-        return layers + html_text(self.params.describe()) + html_list(self.notes)
+        return failure + layers + html_text(self.params.describe()) + html_list(self.notes)
 
 
 def _wrap_headings() -> list[tuple[str, ...]]:

@@ -144,6 +144,7 @@ def plan_variants(
     for recipe in recipes:
         try:
             plan = make_plan(recipe, model)
+            plan.check_trainable()
         except InputError as error:
             problems += error.problems
             continue

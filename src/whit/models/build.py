@@ -16,6 +16,7 @@ from whit.models.user_code import Source
 from whit.models.weights import load_weights
 from whit.recipes.recipe import Recipe
 from whit.system.rng import preserve_rng_state, seed_all
+from whit.system.user_lines import describe_error, find_user_line
 
 
 def build_initialized_model(
@@ -96,9 +97,11 @@ def materialize_lazy_layers(model: nn.Module, image_shape: tuple[int, int, int],
         with torch.no_grad():
             model.eval()(torch.zeros(2, *image_shape))
     except Exception as error:
+        location, statement = find_user_line(error)
+        at = f" at `{statement}`" if statement else ""
         raise ModelError(
-            f"{name}: its lazy layers cannot be initialized: the forward pass fails on images "
-            f"{tuple(image_shape)}: {type(error).__name__}: {error}"
+            f"{location or name}: the lazy layers cannot be initialized: the forward pass fails "
+            f"on images {tuple(image_shape)}{at}: {describe_error(error)}"
         ) from None
     finally:
         model.train(was_training)

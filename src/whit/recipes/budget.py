@@ -80,11 +80,11 @@ class Metrics:
 
     `epochs` is images seen / images in the training split. `correct` of `total` test images
     were classified correctly after the last epoch. `kinds` are the layer kinds of the forward
-    pass. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
+    pass; without `kinds_known` it was not seen whole, and kinds that are not among them are
+    unknown. `macs` are multiply-adds for one decision, which takes `forward_passes` passes;
     `receptive_field` is in input pixels, (rows, columns) if they differ. `leaked` counts test
     images that are also in the training or validation split. `selected_on_test` is true when the
-    weights were selected by their test accuracy. `kinds_known` is false when the forward pass was
-    not seen completely, so that a kind that is not in `kinds` is unknown. `unverified` are
+    weights were selected by their test accuracy. `unverified` are
     sentences about numbers that inference may read and that could not be counted.
     `batch_dependence` says why the output for an image depends on other images or other calls.
     """
@@ -303,6 +303,9 @@ class KindsRule:
             if metrics.kinds is None:
                 yield (rule, self.state, "?", None), None
                 continue
+            if kind not in metrics.kinds and not metrics.kinds_known:
+                yield (rule, self.state, "unknown", None), None
+                continue
             state = "present" if kind in metrics.kinds else "absent"
             violation = None
             if state != self.state:
@@ -371,9 +374,14 @@ class Budget:
         return [row for row, _ in self._checks(metrics) if row]
 
     def verdict(self, metrics: Metrics) -> Verdict:
-        """`missed` if a rule is violated, `pending` if one cannot be checked yet, else `met`."""
+        """`missed` if a rule is violated, `pending` if one cannot be checked, else `met`.
+
+        Nothing is `met` by a network whose forward pass was not seen whole.
+        """
         if self.violations(metrics):
             return "missed"
+        if not metrics.kinds_known:
+            return "pending"
         return "pending" if any(row[3] is None for row in self.rows(metrics)) else "met"
 
 

@@ -99,7 +99,7 @@ def layer_blocks(audit: Audit | None, recipe: Recipe, images: Split | None) -> l
     )
     cost = forward_passes_text(Metrics.from_audit(audit, recipe.eval.forward_passes), 10_000)
     blocks: list[Block] = [table, Text(text), *map(Text, [cost] if cost else [])]
-    blocks += map(Text, audit.notes)
+    blocks += map(Text, audit.all_notes)
     shape = _image_shape(recipe, images)
     if shape is None:
         return blocks

@@ -239,7 +239,11 @@ def _verdict_sentence(budget: Budget, metrics: Metrics, pending: str) -> str:
         COUNTED_RULE: _NOT_COUNTED,
     }
     reasons = [reason for rule, reason in known_reasons.items() if rule in unknown]
-    if others := [rule for rule in unknown if rule not in known_reasons]:
+    others = [rule for rule in unknown if rule not in known_reasons]
+    if not metrics.kinds_known:
+        reasons.append("the forward pass could not be analyzed completely")
+        others = [rule for rule in others if not rule.startswith(("require ", "forbid "))]
+    if others:
         reasons.append(f"unknown: {', '.join(others)}")
     return f"Verdict: pending ({'; '.join(reasons)})."
 

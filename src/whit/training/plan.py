@@ -75,6 +75,11 @@ class Plan:
         if self.violations:
             raise BudgetInfeasible(self.violations)
 
+    def check_trainable(self) -> None:
+        """Raise ModelError if the forward pass fails: the plan is shown, and no training starts."""
+        if self.audit.failure:
+            raise ModelError(f"{self.audit.failure}.")
+
     @property
     def verdict(self) -> Verdict:
         return self.recipe.budget.to_budget().verdict(self.metrics)
@@ -91,7 +96,7 @@ class Plan:
             "budget": budget_json(self.recipe.budget.to_budget(), self.metrics),
             "violations": [violation.to_json() for violation in self.violations],
             "verdict": self.verdict,
-            "notes": list(self.audit.notes),
+            "notes": list(self.audit.all_notes),
         }
 
     @property
@@ -151,7 +156,8 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | N
 
     `source` is the code of a user's model in place of the file that the recipe names.
 
-    Raises ModelError when the model cannot be built or gives the wrong shape, DataError when the
+    Raises ModelError when the model cannot be built or gives the wrong shape (of one whose forward
+    pass fails, everything but the parameters is unknown in the plan), DataError when the
     data set is missing, InputError when batch or validation sizes do not fit it.
     """
     image_shape, num_classes, num_images = probe_dataset(recipe.data.name)
@@ -186,7 +192,7 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | N
             source = source or read_model_source(recipe.model)
             model = build_initialized_model(recipe, image_shape, num_classes, source=source)
         audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
-        if audit.output_problem:
+        if audit.output_problem and not audit.failure:
             problems.append(f"{recipe.model.name}: {audit.output_problem}.")
     except InputError as error:
         problems += error.problems

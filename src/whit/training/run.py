@@ -59,6 +59,7 @@ def train_run(
     unless `over_budget`; InputError and its subclasses before anything is written; Interrupted
     after saving; RunFailed when the run itself fails.
     """
+    plan.check_trainable()
     if not over_budget:
         plan.check_feasible()
     torch_device = resolve_device(device)
@@ -116,6 +117,7 @@ def resume_run(
     if model is not None and not record.recipe.model.is_in_memory:
         raise errors.IncompatibleResume(f"{path}: its recipe builds its model: omit model=...")
     plan = make_plan(record.recipe, model, model_source)
+    plan.check_trainable()
     if plan.recipe != record.recipe:
         raise errors.IncompatibleResume(
             f"{path}: trained {record.recipe.model.name}, not the given model."

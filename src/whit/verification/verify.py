@@ -85,7 +85,7 @@ class AuditResult:
             "budget": budget_json(self.recipe.budget.to_budget(), self.metrics),
             "violations": [violation.to_json() for violation in self.violations],
             "verdict": self.verdict,
-            "notes": [*self.audit.notes, *self.notes],
+            "notes": [*self.audit.all_notes, *self.notes],
         }
 
     def table(self, width: int = 100) -> str:
@@ -206,7 +206,8 @@ def _audit_model(model: nn.Module, recipe: Recipe | None, name: str) -> AuditRes
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit, base.eval.forward_passes)
     notes = [] if recipe else [_default_note(base)]
-    if audit.output_problem and not any(audit.output_problem in note for note in audit.notes):
+    is_said = audit.failure or any(str(audit.output_problem) in note for note in audit.notes)
+    if audit.output_problem and not is_said:
         notes.append(f"{audit.output_problem}.")
     return AuditResult(base, audit, metrics, notes=tuple(notes))
 

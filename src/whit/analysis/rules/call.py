@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from whit.analysis.receptive_field import AXES, Dims, ReceptiveField, untracked_dims
@@ -20,14 +21,23 @@ class Operand:
     tensor: Tensor
     field: ReceptiveField | None  # None: does not depend on the image
     stored: bool  # depends on stored numbers
+    random: bool = False  # depends on random numbers
 
     @property
     def dims(self) -> Dims:
         return self.field.dims if self.field else untracked_dims(self.tensor.shape)
 
     def constant_value(self) -> float | None:
-        """Return the one value of all elements, if it depends on no image and no stored number."""
-        if self.field or self.stored or not self.tensor.numel() or self.tensor.is_complex():
+        """Return the one value of all elements, if it depends on nothing but the code."""
+        if (
+            self.field
+            or self.stored
+            or self.random
+            or not self.tensor.numel()
+            or self.tensor.is_complex()
+        ):
+            return None
+        if self.tensor.layout != torch.strided or self.tensor.is_nested:
             return None
         low, high = self.tensor.min().item(), self.tensor.max().item()
         return float(low) if low == high else None
@@ -88,10 +98,14 @@ class OpCall:
 
 @dataclass
 class RuleResult:
-    """What a rule finds: the receptive field of the results, and the kind of the operation."""
+    """What a rule finds: the receptive field of the results, and the kind of the operation.
+
+    Along `whole_axes` each value also depends on all positions, which the field leaves out.
+    """
 
     field: ReceptiveField
     kind: str | None
+    whole_axes: frozenset[str] = frozenset()
 
 
 Rule = Callable[[OpCall, str | None], RuleResult]  # takes the call and the kind of its name
@@ -111,9 +125,19 @@ def is_global_mean(before: ReceptiveField, after: ReceptiveField) -> bool:
 
 
 def get_aten_name(func: Any) -> str:
-    """Return the aten name of an operation without its overload and in-place underscore."""
-    name: str = func._schema.name.split("::")[-1]
-    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+    """Return the aten name of an operation without its overload and in-place underscore.
+
+    An operation of another library keeps its namespace: its name alone says nothing.
+    """
+    namespace, _, name = func._schema.name.rpartition("::")
+    if namespace not in ("aten", ""):
+        return f"{namespace}::{name}"
+    return str(name[:-1] if name.endswith("_") and not name.endswith("__") else name)
+
+
+def has_addend(name: str) -> bool:
+    """Return whether the first argument of a matrix product is added to it."""
+    return name.startswith(("add", "baddbmm", "_sparse_addmm"))
 
 
 def is_numbered(func: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from whit.analysis.receptive_field import (
     AXES,
+    AxisRun,
     Dims,
     ReceptiveField,
     UnknownReceptiveField,
@@ -17,7 +19,7 @@ from whit.analysis.receptive_field import (
     extend_windows,
     merge_fields,
 )
-from whit.analysis.rules.call import MEAN_TOLERANCE, OpCall, RuleResult
+from whit.analysis.rules.call import MEAN_TOLERANCE, OpCall, Operand, RuleResult, has_addend
 
 
 def pointwise(call: OpCall, kind: str | None) -> RuleResult:
@@ -64,8 +66,8 @@ def _find_varying_axes(tensor: Tensor, dims: Dims) -> frozenset[str]:
 
 def product(call: OpCall, kind: str | None) -> RuleResult:
     """Matrix products: the last dim of the left operand is summed with one of the right."""
-    has_addend = call.name.startswith("add") or call.name == "baddbmm"
-    left, right = (call.find_operand(call.args[has_addend + i]) for i in (0, 1))
+    first = int(has_addend(call.name))
+    left, right = (call.find_operand(call.args[first + i]) for i in (0, 1))
     inner_right = -1 if call.name == "linear" or right.tensor.dim() == 1 else -2
     contracted = [*left.dims[-1], *right.dims[inner_right]]
     if call.name == "linear":
@@ -82,7 +84,8 @@ def product(call: OpCall, kind: str | None) -> RuleResult:
         return RuleResult(merge_fields([call.field], call.shape), kind)
     if len(fields) == 2:
         kind = "attention" if call.inside_attention else "matmul"
-        return RuleResult(ReceptiveField(tuple(dims), _span_operands(fields)), kind)
+        windows = _span_product(left, right, contracted)
+        return RuleResult(ReceptiveField(tuple(dims), windows), kind)
     result = ReceptiveField(tuple(dims), extend_windows(fields[0].windows, contracted))
     weight = right if left.field else left
     value = weight.constant_value()
@@ -91,12 +94,12 @@ def product(call: OpCall, kind: str | None) -> RuleResult:
         if fields[0].num_positions > 1 and result.num_positions == 1 and not fields[0].cropped:
             return RuleResult(result, "gap" if abs(gain - 1) < MEAN_TOLERANCE else "sum")
         return RuleResult(result, "sum")
-    if not weight.stored:
+    if not (weight.stored or weight.random or call.inside_linear):
         return RuleResult(result, "matmul")
     if result.num_positions > 1 and not call.inside_linear:
         kind = "conv"
     added = [field for field in call.fields if field not in fields]
-    if has_addend and added:
+    if first and added:
         result = merge_fields([result, *added], call.shape)
     return RuleResult(result, kind)
 
@@ -118,7 +121,48 @@ def _span_operands(fields: list[ReceptiveField]) -> Windows | None:
     return spans[0], spans[1]
 
 
+def _span_product(left: Operand, right: Operand, contracted: list[AxisRun]) -> Windows | None:
+    """Return windows of a product in which both operands depend on the image.
+
+    Where positions of the map are counted only by the batch, each position sees itself.
+    """
+    fields = [operand.field for operand in (left, right) if operand.field]
+    rank = max(len(field.dims) for field in fields)
+    batch = _has_positions(fields[0].dims[: max(rank - 2, 0)])
+    outer = _has_positions([*left.dims[-2:-1], *right.dims[-1:]]) or any(
+        window.fixed for field in fields for window in field.windows or ()
+    )
+    if not batch or any(len(field.dims) != rank for field in fields):
+        return _span_operands(fields)
+    if outer:
+        raise UnknownReceptiveField("positions are multiplied within parts of the map")
+    contracted_fields = [
+        ReceptiveField(field.dims[: rank - 2], extend_windows(field.windows, contracted))
+        for field in fields
+    ]
+    shape = tuple(prod(run.size for run in dim) for dim in fields[0].dims[: rank - 2])
+    return merge_fields(contracted_fields, shape).windows
+
+
+def _has_positions(dims: Iterable[tuple[AxisRun, ...]]) -> bool:
+    return any(run.axis in AXES and run.size > 1 for dim in dims for run in dim)
+
+
+def trilinear(call: OpCall, kind: str | None) -> RuleResult:
+    """`F.bilinear`: features of two operands with stored weights between them."""
+    fields = [operand.field for operand in call.operands if operand.field]
+    contracted = [
+        ReceptiveField(field.dims[:-1], extend_windows(field.windows, field.dims[-1]))
+        for field in fields
+    ]
+    merged = merge_fields(contracted, call.shape[:-1])
+    dims = (*merged.dims, (AxisRun("", call.shape[-1]),))
+    return RuleResult(ReceptiveField(dims, merged.windows), kind)
+
+
 def attention(call: OpCall, kind: str | None) -> RuleResult:
     query, value = call.find_operand(call.args[0]), call.find_operand(call.args[2])
+    if any(_has_positions(field.dims[:-2]) for field in call.fields):
+        raise UnknownReceptiveField("attention within parts of the map")
     dims = (*query.dims[:-1], value.dims[-1])
     return RuleResult(ReceptiveField(dims, _span_operands(call.fields)), kind)

@@ -63,14 +63,51 @@ def _pad_with_constants(call: OpCall, joined: int) -> ReceptiveField:
     return field.slide(joined, call.shape[joined], offset=-before)
 
 
-def flip(call: OpCall, kind: str | None) -> RuleResult:
+def channel_shuffle(call: OpCall, kind: str | None) -> RuleResult:
     field = call.field
+    if any(run.axis in AXES for run in field.dims[1]):
+        raise UnknownReceptiveField("positions move among the channels")
+    return RuleResult(field, kind)
+
+
+def repeat(call: OpCall, kind: str | None) -> RuleResult:
+    """Adjacent copies, along dims without positions."""
+    times = [int(number) for number in call.args[1]]
+    dims = [()] * (len(times) - len(call.field.dims)) + [*call.field.dims]
+    for i, number in enumerate(times):
+        if number > 1 and any(run.axis in AXES for run in dims[i]):
+            raise UnknownReceptiveField("a map is repeated")
+        if number != 1:
+            dims[i] = (AxisRun("", call.shape[i]),)
+    return RuleResult(replace(call.field, dims=tuple(dims)), kind)
+
+
+def rot90(call: OpCall, kind: str | None) -> RuleResult:
+    turns, plane = int(call.arg(1, 1)) % 4, [int(i) for i in call.arg(2, [0, 1])]
+    first, second = (i % len(call.field.dims) for i in plane)
+    field = call.field
+    if turns in (1, 2):
+        field = _flip(field, [second])
+    if turns == 2:
+        field = _flip(field, [first])
+    if turns % 2:
+        dims = list(field.dims)
+        dims[first], dims[second] = dims[second], dims[first]
+        field = replace(field, dims=tuple(dims))
+    return RuleResult(_flip(field, [second]) if turns == 3 else field, kind)
+
+
+def flip(call: OpCall, kind: str | None) -> RuleResult:
+    return RuleResult(_flip(call.field, call.reduced_dims(1)), kind)
+
+
+def _flip(field: ReceptiveField, over: list[int]) -> ReceptiveField:
     dims, windows = list(field.dims), field.windows
-    for i in call.reduced_dims(1):
+    for i in over:
         for run in dims[i]:
             windows = shift_windows(windows, run.axis, (run.size - 1) * run.step)
         dims[i] = tuple(replace(run, step=-run.step) for run in dims[i])
-    return RuleResult(replace(field, dims=tuple(dims), windows=windows), kind)
+    return replace(field, dims=tuple(dims), windows=windows)
 
 
 def roll(call: OpCall, kind: str | None) -> RuleResult:
@@ -98,6 +135,13 @@ def index(call: OpCall, kind: str | None) -> RuleResult:
     if len(indexed) != 1 or len(call.shape) != len(field.dims) or len(call.fields) != 1:
         raise UnknownReceptiveField("several dimensions are indexed at once")
     return RuleResult(field.with_dim(indexed[0], AxisRun("", call.shape[indexed[0]])), kind)
+
+
+def index_put(call: OpCall, kind: str | None) -> RuleResult:
+    """Single elements are overwritten, with values that depend on no image."""
+    if len(call.fields) != 1 or not call.find_operand(call.args[0]).field:
+        raise UnknownReceptiveField("positions are written by index")
+    return RuleResult(call.field, kind)
 
 
 def grid_sample(call: OpCall, kind: str | None) -> RuleResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 
@@ -61,20 +62,31 @@ def mix_dims(position: int) -> Rule:
     return rule
 
 
+def _normalize(field: ReceptiveField, kind: str | None, over: Iterable[int]) -> RuleResult:
+    """Keep the windows: what is subtracted and divided by is one number for all positions.
+
+    Strictly each value then depends on all positions of dims `over`. That is reported beside the
+    field, whose size is reckoned from the windows alone, as for a network without normalization.
+    """
+    runs = [run for i in over for run in field.dims[i] if run.size > 1]
+    axes = frozenset(run.axis for run in runs) & {*AXES}
+    return RuleResult(ReceptiveField(field.dims, field.windows, field.cropped), kind, axes)
+
+
 def layer_norm(call: OpCall, kind: str | None) -> RuleResult:
     rank = len(call.field.dims)
-    return RuleResult(call.field.mix(range(rank - len(call.args[1]), rank)), kind)
+    return _normalize(call.field, kind, range(rank - len(call.args[1]), rank))
 
 
 def group_norm(call: OpCall, kind: str | None) -> RuleResult:
-    return RuleResult(call.field.mix(range(1, len(call.field.dims))), kind)
+    return _normalize(call.field, kind, range(1, len(call.field.dims)))
 
 
 def batch_norm(call: OpCall, kind: str | None) -> RuleResult:
-    """Fixed statistics change no field; statistics of the batch see full maps."""
+    """Fixed statistics change no field; statistics of the batch are those of full maps."""
     field = call.field
     # F.instance_norm reshapes to (1, N C, H, W): there the images are among the channels
     if any(run.axis == "n" for run in field.dims[1]):
         kind = "instancenorm"
-    mixed = [0, *range(2, len(field.dims))] if call.uses_batch_statistics else []
-    return RuleResult(field.mix(mixed), kind)
+    over = [0, *range(2, len(field.dims))] if call.uses_batch_statistics else []
+    return _normalize(field, kind, over)

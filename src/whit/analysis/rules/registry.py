@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from whit.analysis.macs import MacRule, attention_macs, convolution_macs, no_macs, product_macs
+from whit.analysis.macs import (
+    MacRule,
+    attention_macs,
+    bilinear_macs,
+    convolution_macs,
+    no_macs,
+    product_macs,
+    recurrent_macs,
+)
 from whit.analysis.receptive_field import (
     ReceptiveField,
     UnknownReceptiveField,
     image_field,
     untracked_dims,
 )
-from whit.analysis.rules import products, rearranging, reductions, windows
+from whit.analysis.rules import products, rearranging, recurrent, reductions, windows
 from whit.analysis.rules.call import OpCall, Rule, RuleResult
 
 
@@ -39,14 +47,28 @@ OPERATORS: dict[str, Operator] = {
         convolution_macs,
     ),
     **_define(
-        "linear", "mm bmm mv dot addmm addmv baddbmm addbmm linear", products.product, product_macs
+        "linear",
+        "mm bmm mv dot addmm addmv baddbmm addbmm linear _sparse_mm _sparse_addmm",
+        products.product,
+        product_macs,
     ),
-    **_define("linear", "_trilinear", macs=None),
+    **_define("linear", "_trilinear", products.trilinear, bilinear_macs),
+    # products with stored weights that are kept in few bits: how they are stored says nothing
+    # of the work, which is that of a linear layer
+    **_define("linear", "_int_mm _scaled_mm mkldnn_linear", macs=None),
+    **_define("conv", "mkldnn_convolution", macs=None),
+    **_define(
+        "linear",
+        "quantized::linear quantized::linear_dynamic quantized::linear_relu "
+        "quantized::linear_dynamic_fp16 quantized::linear_relu_dynamic",
+        macs=None,
+    ),
+    **_define("conv", "quantized::conv1d quantized::conv2d quantized::conv2d_relu", macs=None),
     **_define(
         "attention",
         "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
-        "_scaled_dot_product_attention_math",
+        "_scaled_dot_product_attention_math _scaled_dot_product_fused_attention_overrideable",
         products.attention,
         attention_macs,
     ),
@@ -59,15 +81,22 @@ OPERATORS: dict[str, Operator] = {
     **_define("groupnorm", "native_group_norm", reductions.group_norm),
     **_define("layernorm", "native_layer_norm _fused_rms_norm", reductions.layer_norm),
     **_define("embedding", "embedding", rearranging.embedding),
-    **_define("rnn", "mkldnn_rnn_layer", macs=None),
-    **_define("other", "_cdist_forward _thnn_fused_lstm_cell", macs=None),
+    **_define("rnn", "mkldnn_rnn_layer", recurrent.layer, recurrent_macs),
+    **_define("reshape", "_pack_padded_sequence _pad_packed_sequence", recurrent.pack),
+    **_define("rnn", "_cudnn_rnn miopen_rnn", macs=None),
+    **_define("rnn", "_thnn_fused_lstm_cell _thnn_fused_gru_cell", recurrent.fused_cell),
+    **_define("other", "_cdist_forward", macs=None),
     **_define("softmax", "_softmax _safe_softmax _log_softmax", reductions.mix_dims(1)),
     **_define("cat", "cat stack", rearranging.cat),
-    **_define("shuffle", "native_channel_shuffle channel_shuffle col2im"),
+    **_define("shuffle", "native_channel_shuffle channel_shuffle", rearranging.channel_shuffle),
+    **_define("shuffle", "col2im", windows.fold),
+    **_define("shuffle", "repeat", rearranging.repeat),
+    **_define("shuffle", "rot90", rearranging.rot90),
     **_define("shuffle", "im2col", windows.unfold),
     **_define("shuffle", "roll", rearranging.roll),
     **_define("shuffle", "flip", rearranging.flip),
     **_define("shuffle", "index index_select", rearranging.index),
+    **_define("shuffle", "index_put _index_put_impl", rearranging.index_put),
     **_define("shuffle", "pixel_shuffle", rearranging.pixel_shuffle),
     **_define("shuffle", "pixel_unshuffle", rearranging.pixel_unshuffle),
     **_define(
@@ -78,16 +107,18 @@ OPERATORS: dict[str, Operator] = {
     ),
     **_define("maxpool", "max_pool2d_with_indices max_pool3d_with_indices", windows.pool),
     **_define("maxpool", "adaptive_max_pool2d adaptive_max_pool3d", windows.adaptive_pool),
-    **_define("maxpool", "max_pool1d_with_indices fractional_max_pool2d fractional_max_pool3d"),
-    **_define("avgpool", "avg_pool2d avg_pool3d", windows.pool),
+    **_define("maxpool", "max_pool1d_with_indices max_pool1d", windows.pool),
+    **_define("maxpool", "fractional_max_pool2d fractional_max_pool3d", windows.fractional_pool),
+    **_define("avgpool", "avg_pool1d avg_pool2d avg_pool3d", windows.pool),
     **_define("avgpool", "_adaptive_avg_pool2d _adaptive_avg_pool3d", windows.adaptive_pool),
     **_define(
         "upsample",
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d "
         "_upsample_nearest_exact2d upsample_linear1d upsample_bilinear2d upsample_trilinear3d "
-        "upsample_bicubic2d",
+        "upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa",
         windows.upsample,
     ),
+    **_define("upsample", "max_unpool2d max_unpool3d", windows.unpool),
     **_define("upsample", "grid_sampler_2d", rearranging.grid_sample),
     **_define("max", "amax amin max min", reductions.reduce(1)),
     **_define("mean", "mean", reductions.reduce(1)),
@@ -100,19 +131,19 @@ OPERATORS: dict[str, Operator] = {
     **_define("reduce", "linalg_vector_norm norm", reductions.reduce(2)),
     **_define("reduce", "cumsum", reductions.mix_dims(1)),
     **_define("reduce", "topk sort"),
-    **_define("relu", "relu relu6"),
-    **_define("add", "add sub rsub"),
-    **_define("mul", "mul div addcmul addcdiv lerp"),
+    **_define("relu", "relu relu6", products.pointwise),
+    **_define("add", "add sub rsub", products.pointwise),
+    **_define("mul", "mul div addcmul addcdiv lerp", products.pointwise),
+    # torch tags most of these as pointwise, but not all, and not each of their forms
     **_define(
         "activation",
         "sigmoid tanh gelu silu mish elu celu selu softplus clamp hardtanh hardswish hardsigmoid "
         "leaky_relu threshold clamp_min clamp_max abs exp log sqrt rsqrt pow softshrink hardshrink "
-        "sin cos erf maximum minimum where sign round floor ceil square reciprocal neg gt ge lt le",
-    ),
-    **_define(
-        "activation",
-        "_prelu_kernel log_sigmoid_forward masked_fill rrelu_with_noise "
-        "rrelu_with_noise_functional",
+        "sin cos erf maximum minimum where sign round floor ceil square reciprocal neg gt ge lt le "
+        "_prelu_kernel prelu log_sigmoid_forward log_sigmoid masked_fill rrelu_with_noise "
+        "rrelu_with_noise_functional tan asin acos atan atan2 sinh cosh asinh acosh atanh exp2 "
+        "expm1 log1p log2 log10 erfc erfinv lgamma digamma sinc logit trunc frac fmod remainder "
+        "hypot sgn fmax fmin nan_to_num special_i0 heaviside logaddexp xlogy copysign eq ne",
         products.pointwise,
     ),
     **_define("activation", "glu", rearranging.glu),
@@ -120,7 +151,7 @@ OPERATORS: dict[str, Operator] = {
     **_define(
         None,
         "clone _to_copy copy tril triu native_dropout zero contiguous lift_fresh_copy detach_copy "
-        "bernoulli",
+        "bernoulli to_mkldnn _to_dense _to_sparse _to_sparse_csr",
         products.pointwise,
     ),
 }
@@ -138,6 +169,15 @@ PREFIXES = {
 
 # Operations that may drop positions.
 SELECTING_OPS = frozenset({"index", "index_select", "gather", "take", "masked_select", "index_put"})
+
+
+def is_opaque(name: str) -> bool:
+    """Return whether an operation may contain whole layers, which cannot be seen.
+
+    What an operation of torch does is known by its name, also where this table lacks it. One of
+    another library, or a custom one, may do anything.
+    """
+    return "::" in name and name not in OPERATORS and not name.startswith("prims::")
 
 
 def find_operator(name: str, pointwise: bool) -> Operator:

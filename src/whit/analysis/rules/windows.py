@@ -76,7 +76,7 @@ def slide_window(
 
 def pool(call: OpCall, kind: str | None) -> RuleResult:
     field, image = call.field, call.image_tensor
-    count = 3 if "3d" in call.name else 2
+    count = next((n for n in (1, 3) if f"{n}d" in call.name), 2)
     sizes, leading = image.shape[-count:], image.dim() - count
     kernel = call.int_args(1, count)
     stride = call.int_args(2, count) if call.arg(2) else kernel
@@ -105,6 +105,19 @@ def adaptive_pool(call: OpCall, kind: str | None) -> RuleResult:
     return RuleResult(result, "gap" if full_map else kind)
 
 
+def fractional_pool(call: OpCall, kind: str | None) -> RuleResult:
+    """Windows of one size at random places; on average as far apart as the sizes say."""
+    field, image = call.field, call.image_tensor
+    count = 3 if "3d" in call.name else 2
+    result = field.without_flags()
+    for axis, kernel in enumerate(call.int_args(1, count)):
+        i = image.dim() - count + axis
+        out = call.shape[i]
+        stride = Fraction(image.shape[i] - kernel, max(out - 1, 1))
+        result = result.slide(i, out, stride, kernel)
+    return RuleResult(result, kind)
+
+
 def pad(call: OpCall, kind: str | None) -> RuleResult:
     result = ReceptiveField(call.field.dims, call.field.windows, call.field.cropped)
     widths: list[int] = list(call.args[1])
@@ -121,13 +134,53 @@ def pad(call: OpCall, kind: str | None) -> RuleResult:
 
 def upsample(call: OpCall, kind: str | None) -> RuleResult:
     taps = {"nearest": 1, "bilinear": 2, "linear1": 2, "trilinear": 2, "bicubic": 4}
-    kernel = next(count for word, count in taps.items() if word in call.name)
+    kernel = taps_of_one = next(count for word, count in taps.items() if word in call.name)
     result = call.field.without_flags()
     for i in range(2, call.image_tensor.dim()):
         stride = Fraction(call.image_tensor.shape[i], call.shape[i])
+        if call.name.endswith("_aa") and stride > 1:  # the filter is as wide as what it shrinks
+            kernel = ceil(taps_of_one * stride)
         offset = (stride - 1) / 2 - Fraction(kernel - 1, 2)  # both centers agree
         result = result.slide(i, call.shape[i], stride, kernel, offset)
     return RuleResult(result, kind)
+
+
+def unpool(call: OpCall, kind: str | None) -> RuleResult:
+    """Each value goes back to where it was the largest: somewhere in its own window."""
+    count = 3 if "3d" in call.name else 2
+    result = call.field.without_flags()
+    for i in range(call.image_tensor.dim() - count, call.image_tensor.dim()):
+        stride = Fraction(call.image_tensor.shape[i], call.shape[i])
+        result = result.slide(i, call.shape[i], stride, offset=(stride - 1) / 2)
+    return RuleResult(result, kind)
+
+
+def fold(call: OpCall, kind: str | None) -> RuleResult:
+    """col2im, (N, C kh kw, positions) to (N, C, H, W): a sum of all patches at a position.
+
+    While the patches still hold what unfold put there, each position gets back what it was.
+    """
+    field, size = call.field, [int(length) for length in call.args[1]]
+    kernel, dilation, padding, stride = (call.int_args(i, 2) for i in (2, 3, 4, 5))
+    positions = dict(zip(AXES, (None, None), strict=True)) | {
+        run.axis: run for run in field.dims[-1] if run.axis in AXES
+    }
+    taps = {run.axis for run in field.dims[-2] if run.axis in AXES and run.size > 1}
+    dims, windows = [*field.dims[:-2], (AxisRun("", call.shape[-3]),)], field.windows
+    for i, axis in enumerate(AXES):
+        run = positions[axis]
+        if run is None:
+            raise UnknownReceptiveField("patches are put together in another order")
+        step = run.step / stride[i]
+        if axis not in taps and windows is not None:
+            reach = (kernel[i] - 1) * dilation[i]
+            patches = reach // stride[i] + 1
+            windows = extend_windows(windows, [replace(run, size=patches)])
+            windows = shift_windows(windows, axis, (padding[i] - reach) * step)
+        elif windows is not None:
+            windows = shift_windows(windows, axis, padding[i] * step)
+        dims.append((replace(run, size=size[i], step=step),))
+    return RuleResult(ReceptiveField(tuple(dims), windows), kind)
 
 
 def unfold(call: OpCall, kind: str | None) -> RuleResult:

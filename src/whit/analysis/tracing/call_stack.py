@@ -71,3 +71,12 @@ class CallStack:
         module = next((call for call in self.modules if call.leaf), innermost)
         functions = self.functions[module.open_functions if module else 0 :]
         return (module.index if module else None), (functions[0].index if functions else None)
+
+    def describe_caller(self) -> str:
+        """Return the name of the row that an operation belongs to."""
+        module, function = self.find_caller()
+        path = "" if module is None else self._trace.module_calls[module].path
+        if module is not None and self._trace.module_calls[module].leaf:
+            return path
+        name = "" if function is None else f".{self._trace.function_calls[function].name}"
+        return (path or "forward") + name

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from whit.analysis.receptive_field import AXES, ReceptiveField, untracked_dims
+from whit.analysis.receptive_field import AXES, AxisRun, ReceptiveField, untracked_dims
 from whit.analysis.rules.call import OpCall, Operand, RuleResult, get_aten_name
 from whit.analysis.rules.registry import is_batch_norm
 from whit.analysis.tracing.memory_layout import Layout
 from whit.analysis.tracing.stored_tensors import storage_key
+from whit.analysis.tracing.trace import Signature
 
 # In-place operations whose result does not depend on the values they overwrite.
 OVERWRITING_OPS = frozenset(
@@ -24,9 +25,18 @@ OVERWRITING_OPS = frozenset(
 
 # Running statistics that move by less than this in a step stay what they were initialized to.
 MIN_MOMENTUM = 1e-4
+# In-place operations that change shape and strides, and no number.
+INPLACE_VIEWS = frozenset(
+    {"t", "transpose", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "set"}
+)
 
 # Results that take only shape and type from their arguments.
 FACTORY_PREFIXES = ("new_", "empty", "zeros", "ones", "full", "arange", "linspace", "eye", "scalar")
+
+
+def sign_operation(func: Any, result: Any) -> Signature:
+    """Return what identifies an operation among those of another pass."""
+    return get_aten_name(func), tuple(tuple(leaf.shape) for leaf in tensor_leaves(result))
 
 
 def tensor_leaves(tree: Any) -> list[Tensor]:
@@ -73,6 +83,8 @@ def updates_running_statistics(call: OpCall) -> bool:
 
 def covers_storage(tensor: Tensor) -> bool:
     """Return whether `tensor` covers all of its storage."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return True  # sparse and opaque tensors have no views
     return tensor.numel() * tensor.element_size() >= tensor.untyped_storage().nbytes()
 
 
@@ -97,6 +109,23 @@ def keep_jumps(result: RuleResult, used: list[Operand]) -> ReceptiveField:
     return replace(result.field, jumps=(jumps[0], jumps[1]))
 
 
+def _unwrap(
+    before: ReceptiveField, part: ReceptiveField, run: AxisRun, size: int, shift: Fraction
+) -> Fraction:
+    """Return `shift` so that positions taken from the opposite side continue the map, as in roll.
+
+    Circular padding writes the last rows in front of the first. A part that lies half a map or
+    more from where it belongs has been wrapped around.
+    """
+    assert before.windows is not None
+    assert part.windows is not None
+    i = AXES.index(run.axis)
+    offset = part.windows[i].start + shift - before.windows[i].start
+    same = part.windows[i].size == before.windows[i].size
+    wrapped = same and abs(offset) * 2 >= size * abs(run.step) and not part.windows[i].fixed
+    return shift - offset if wrapped else shift
+
+
 def merge_write(
     base: Tensor, layout: Layout | None, part: Tensor, field: ReceptiveField
 ) -> ReceptiveField:
@@ -113,9 +142,15 @@ def merge_write(
         same = [j for j in same if part.shape[j] > 1]
         if base.shape[i] > 1 and same and len(field.dims[same[0]]) == 1:
             run = field.dims[same[0]][0]
-            if run.axis in shift:
-                shift[run.axis] = -starts[i] * run.step
             dims[i] = (replace(run, size=base.shape[i]),)
+        elif base.shape[i] > 1 and before and len(dims[i]) == 1:
+            run = dims[i][0]  # one position of the axis was written
+        else:
+            continue
+        if run.axis in shift:
+            shift[run.axis] = -starts[i] * run.step
+            if before and before.windows and field.windows:
+                shift[run.axis] = _unwrap(before, field, run, base.shape[i], shift[run.axis])
     if field.windows is None or (before and before.windows is None):
         return ReceptiveField(tuple(dims), None, cropped=True)
     windows = []

@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from whit.analysis.tracing.dataflow import tensor_leaves
+from whit.analysis.tracing.patterns import mark_attention
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.trace import Trace
 
@@ -35,7 +36,7 @@ class FunctionTracer(TorchFunctionMode):
         try:
             result = func(*args, **kwargs)
         finally:
-            self._recorder.leave_function(function, result)
+            self._recorder.leave_function(function, args, result)
         return result
 
 
@@ -66,13 +67,16 @@ def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Re
         with hook_modules(recorder), FunctionTracer(recorder), recorder:
             recorder.set_input(image)
             trace.output = forward(image)
-            if isinstance(trace.output, Tensor):
-                trace.output_field = recorder.find_field(trace.output)
-    except Exception as error:
+        for output in tensor_leaves(trace.output):
+            recorder.check_output(output)
+        if isinstance(trace.output, Tensor):
+            trace.output_field = recorder.find_field(trace.output)
+    except (Exception, SystemExit) as error:
         trace.failure = error
     if trace.failure is None:
         try:
             trace.mark_live(tensor_leaves(trace.output))
         except NotImplementedError as error:
             trace.failure = error
+    mark_attention(trace)
     return trace

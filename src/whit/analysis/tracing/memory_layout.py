@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
+import torch
 from torch import Tensor
 
 from whit.analysis.receptive_field import (
@@ -32,6 +33,8 @@ class Layout:
     def bind(cls, field: ReceptiveField, tensor: Tensor) -> Layout:
         """Lay `field` over the memory of `tensor`."""
         bound: list[tuple[AxisRun, int]] = []
+        if not _has_strides(tensor):
+            return cls(field, ())
         for dim, size, stride in zip(field.dims, tensor.shape, tensor.stride(), strict=True):
             if prod(run.size for run in dim) != size:
                 dim = (AxisRun("", size),)
@@ -43,6 +46,12 @@ class Layout:
 
     def read(self, tensor: Tensor) -> ReceptiveField:
         """Return the field of `tensor`, a view of this memory."""
+        if not _has_strides(tensor):
+            same = tuple(tensor.shape) == tuple(
+                prod(run.size for run in d) for d in self.field.dims
+            )
+            unknown = ReceptiveField(untracked_dims(tensor.shape), None, cropped=True)
+            return self.field if same else unknown
         sizes = zip(tensor.shape, tensor.stride(), strict=True)
         try:
             dims = tuple(self._runs_along(size, stride) for size, stride in sizes)
@@ -82,6 +91,11 @@ class Layout:
             size //= run.size // every
             stride = base * run.size
         return tuple(reversed(runs))
+
+
+def _has_strides(tensor: Tensor) -> bool:
+    """Return whether `tensor` lies in memory by strides, as sparse and opaque ones do not."""
+    return tensor.layout == torch.strided and not tensor.is_nested
 
 
 def _count_distinct(runs: list[AxisRun]) -> int:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
+from whit.analysis.tracing.stored_tensors import memory_parts
+
 SEED = 20_000  # any fixed number: an audit of one model is always the same
 
 
@@ -26,7 +28,12 @@ def initialized_tensors(model: nn.Module) -> list[Tensor]:
 def safe_copy(model: nn.Module) -> tuple[nn.Module, str | None]:
     """Return a copy of `model` on the CPU, or the model itself and a note saying why."""
     try:
-        copied = copy.deepcopy(model)
+        clones = {  # torch can clone these, and not copy them deeply
+            id(tensor): _clone_like(tensor)
+            for tensor in initialized_tensors(model)
+            if tensor.layout != torch.strided or tensor.is_nested
+        }
+        copied = copy.deepcopy(model, clones)
     except Exception as error:
         return model, f"the model cannot be copied ({type(error).__name__}); it was run itself"
     if any(tensor.is_meta for tensor in initialized_tensors(copied)):
@@ -40,11 +47,14 @@ def safe_copy(model: nn.Module) -> tuple[nn.Module, str | None]:
 @contextmanager
 def preserve_model(model: nn.Module) -> Iterator[None]:
     """Restore modes, parameters and buffers of `model`, and every global random state."""
-    modes = [(module, module.training) for module in model.modules()]
+    # a frozen script module has no mode
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     saved = [
-        (tensor, tensor._version, tensor.detach().clone())
+        (part, part._version, copied)
         for tensor in initialized_tensors(model)
         if not tensor.is_meta
+        for part in memory_parts(tensor.detach())
+        if (copied := _copy_values(part)) is not None
     ]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
     grad_enabled, fastpath = torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()
@@ -69,6 +79,22 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
                 # batch_norm moves its running statistics without raising their version
                 if tensor._version != version or not torch.equal(tensor, value):
                     tensor.copy_(value)
+
+
+def _clone_like(tensor: Tensor) -> Tensor:
+    """Return a copy of a parameter or buffer that is one too."""
+    copied = tensor.detach().clone()
+    return (
+        nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+    )
+
+
+def _copy_values(tensor: Tensor) -> Tensor | None:
+    """Return a copy of a dense tensor; None for the rare data type that torch cannot copy."""
+    try:
+        return tensor.clone()
+    except RuntimeError:
+        return None
 
 
 def set_mode(models: tuple[nn.Module, nn.Module], training: bool) -> None:

@@ -8,16 +8,20 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from whit.analysis.kinds import LAYER_KINDS
 from whit.analysis.sources.constant_channels import count_constant_channels
 from whit.analysis.sources.executed_code import CodeLine, ExecutedCode, watch_code
 from whit.analysis.sources.file_access import watch_files
-from whit.analysis.tracing.ablation import is_output_invariant, perturb_zero_weights
+from whit.analysis.tracing.ablation import Ablation, perturb_zero_weights
 from whit.analysis.tracing.dataflow import tensor_leaves
+from whit.analysis.tracing.failures import describe_failure
 from whit.analysis.tracing.hooks import record_forward
+from whit.analysis.tracing.patterns import find_recurrent
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.sandbox import probe_batch, safe_copy, set_mode
-from whit.analysis.tracing.stored_tensors import TensorRegistry, storage_key
-from whit.analysis.tracing.trace import CallSite, Trace
+from whit.analysis.tracing.stored_tensors import TensorRegistry, memory_parts, storage_key
+from whit.analysis.tracing.trace import CallSite, Op, StorageInfo, Trace
+from whit.system.user_lines import describe_error
 
 BATCH = 2  # more than one image, so that a stray squeeze() shows
 MAX_TRAINING_PASSES = 6  # more than one only while a random mask has shown no zero yet
@@ -27,8 +31,15 @@ TRAINING_KINDS = frozenset({"batchnorm", "dropout", "droppath", "noise"})
 class TracingSession:
     """The passes of one audit and what they showed; `model` is run only where `copy` calls it."""
 
-    def __init__(self, model: nn.Module, copy: nn.Module, image_shape: tuple[int, int, int]):
+    def __init__(
+        self,
+        model: nn.Module,
+        copy: nn.Module,
+        image_shape: tuple[int, int, int],
+        name: str = "",
+    ):
         self.models = (model, copy)
+        self._name = name or type(model).__name__
         self.copy = copy
         self.image_shape = image_shape
         self.notes: dict[str, None] = {}
@@ -42,22 +53,32 @@ class TracingSession:
         self.executed = ExecutedCode()
         self.files: dict[str, CodeLine | None] = {}  # what inference reads from outside
         self.unread: dict[str, None] = {}  # packed weights of these types cannot be read
-        self._derived: dict[int, Tensor] = {}  # computed in earlier passes from nothing stored
         self._attributes = _name_plain_attributes(copy) | _name_plain_attributes(model)
+        self.failure: str | None = None  # the user's line and why the forward pass fails there
+        self.unseen: dict[str, None] = {}  # why it is not known completely what the model does
+        self._computed: dict[int, StorageInfo] = {}  # by passes, from the code alone; may be kept
         self.trace = self._trace(training=False, registry=self.registry)
         self._watch_code()
         self._trace_created_tensors()
-        self.in_training: dict[str, set[CallSite]] = {}
+        self.output = self.trace.output
+        if self.trace.failure is not None:
+            self._explain_failure(self.trace.failure)
+        self.in_training: dict[str, set[CallSite]] = {kind: set() for kind in TRAINING_KINDS}
         self._training_trace = Trace()
         self.updated_statistics: frozenset[int] | None = None  # None: the training pass failed
-        if self.trace.failure is None:
-            self._trace_training()
+        self._trace_training()
         self.image_entries: set[int] = set()  # constants that the image determines
         self._trace_image_constants()
+        self._count_macs_of_one()
         self._check_single_image()
         # of running statistics, how many belong to channels that no image changes
         self.stored_statistics = self._find_stored_statistics()
-        self.ineffective = self._find_ineffective_kinds()
+        self.recurrent = find_recurrent(self.trace)
+        self._note_recurrence()
+        self.changing: set[str] = set()  # kinds of layers that only some passes have
+        self.ineffective = self._find_ineffective_kinds() | self.changing
+        for text in self.trace.unseen | self._training_trace.unseen:
+            self._note_unseen(text)
 
     def note(self, text: str) -> None:
         """Keep `text` for the audit's notes, once."""
@@ -79,17 +100,23 @@ class TracingSession:
         registry: TensorRegistry | None = None,
         draw: int = 0,
         image_constants: frozenset[int] = frozenset(),
+        batch: int = BATCH,
+        planted: bool = False,
     ) -> Trace:
+        """Record one pass; `planted`: random masks get a zero, however rare zeros are."""
         registry = registry or TensorRegistry.build(self.copy, self.models[0])
         set_mode(self.models, training)
         torch.manual_seed(torch.initial_seed() + draw)
-        image = probe_batch(self.copy, self.image_shape, BATCH, draw)
-        recorder = Recorder(registry, self._paths, self._attributes, image_constants, self._derived)
+        image = probe_batch(self.copy, self.image_shape, batch, draw)
+        recorder = Recorder(
+            registry, self._paths, self._attributes, image_constants,
+            draw if planted else None, self._computed,
+        )  # fmt: skip
         with torch.no_grad(), ExitStack() as stack:
             if not training:
                 stack.enter_context(watch_files(self.files))
             trace = record_forward(self.copy, image, recorder)
-        self._derived |= recorder.find_derived()
+        self._computed = {**recorder.find_computed(), **self._computed}
         self.unread.update(dict.fromkeys(recorder.packed.unread))
         return trace
 
@@ -108,25 +135,52 @@ class TracingSession:
             self.registry = TensorRegistry.build(self.copy, self.models[0])
             self.trace = self._trace(training=False, registry=self.registry)
 
+    def _explain_failure(self, error: BaseException) -> None:
+        """Find out whether the model itself fails, or only cannot be traced."""
+        images = self._prepare(training=False)
+        try:
+            with torch.no_grad():
+                self.output = self.copy(images)
+        except (Exception, SystemExit) as plain:
+            self.failure = describe_failure(plain, self.trace, self._name)
+        else:
+            self._note_unseen(f"the forward pass cannot be traced: {describe_error(error)}")
+
     def _trace_training(self) -> None:
         """Run as in training, again while a random mask has shown no zero."""
-        updated: set[int] = set()
+        updated: set[str] = set()
         for draw in range(MAX_TRAINING_PASSES):
-            trace = self._trace(True, draw=draw)
-            if trace.failure is not None:
-                problem = describe_error(trace.failure)
-                self.note(f"the forward pass fails in training mode: {problem}")
-                return
+            registry = TensorRegistry.build(self.copy, self.models[0])
+            trace = self._trace(True, registry, draw=draw, planted=True)
             self._training_trace = trace
-            for kind in TRAINING_KINDS:
-                self.in_training.setdefault(kind, set())
             for op in trace.ops:
-                updated |= op.updates
+                updated |= {registry.entries[entry].name for entry in op.updates}
                 if op.live and op.kind in TRAINING_KINDS:
                     self.in_training[op.kind] |= trace.call_sites(op)
+            if trace.failure is not None:
+                if self.failure is None and self.trace.failure is None:
+                    mode = " in training mode"
+                    self.failure = describe_failure(trace.failure, trace, self._name, mode)
+                    self.note("what the forward pass does in training mode is unknown")
+                return
             if not any(op.inconclusive and op.live for op in trace.ops):
                 break
-        self.updated_statistics = frozenset(updated)
+        self._check_outside_numbers()
+        # by name: a buffer that the first pass registers moves the numbers of those after it
+        self.updated_statistics = frozenset(
+            entry.index for entry in self.registry.entries if entry.name in updated
+        )
+
+    def _check_outside_numbers(self) -> None:
+        """Note numbers in training that inference has not and torch does not make.
+
+        A mask made by numpy is one: whether it is one of dropout is not known.
+        """
+        if _count_outside(self._training_trace) > _count_outside(self.trace):
+            self._note_unseen(
+                "in training mode numbers from outside the pass are combined with the data: "
+                "whether they drop some of it is unknown"
+            )
 
     def _trace_image_constants(self) -> None:
         """Trace again if some constants change with the image: they are made from it.
@@ -135,15 +189,18 @@ class TracingSession:
         """
         if not self.trace.constants or self.trace.failure is not None:
             return
-        again = self._trace(False, draw=1)
-        pairs = zip(self.trace.constants.values(), again.constants.values(), strict=False)
+        reference, again = self.trace, self._trace(False, draw=1)
+        if not _is_comparable(reference, again):  # the first pass made what the model keeps
+            reference = self._trace(False)
+        if not _is_comparable(reference, again):
+            self._note_unseen("passes on different images execute different operations")
+            return
+        pairs = zip(reference.constants.values(), again.constants.values(), strict=True)
         changed = frozenset(
-            number
-            for number, (one, other) in enumerate(pairs)
-            if one.shape != other.shape or not torch.equal(one, other)
+            number for number, (one, other) in enumerate(pairs) if not _is_equal(one, other)
         )
         if changed:
-            self.note(
+            self._note_unseen(
                 "values computed from the image leave torch and come back: what happens between "
                 "cannot be seen"
             )
@@ -193,6 +250,35 @@ class TracingSession:
                 tensor.copy_(before[index])
         return switched
 
+    def _note_unseen(self, text: str) -> None:
+        """Note why it is not known completely what the model does."""
+        self.note(text)
+        self.unseen[text] = None
+
+    def _count_macs_of_one(self) -> None:
+        """Count products that use no image in a pass of one image, as their batch is not known.
+
+        The first step of a recurrent layer multiplies zeros, as many as there are images.
+        """
+        if not any(op.macs and not op.uses_image for op in self.trace.ops):
+            return
+        both = [
+            [op for op in trace.ops if op.macs]
+            for trace in (self.trace, self._trace(False, batch=1))
+        ]
+        # views differ with the batch, and calls do not
+        callers = [[(op.module_call, op.function_call) for op in ops] for ops in both]
+        if callers[0] == callers[1]:
+            for op, alone in zip(*both, strict=True):
+                op.macs_of_one = None if op.uses_image else alone.macs
+
+    def _note_recurrence(self) -> None:
+        names = dict.fromkeys(
+            self.registry.entries[entry].name for op in self.recurrent for entry in op.claims
+        )
+        if names:
+            self.note(f"recurrent: applied to their own earlier results are {', '.join(names)}")
+
     def _check_single_image(self) -> None:
         """Note if the batch dimension is lost with one image, as a bare `squeeze()` does."""
         if not isinstance(self.trace.output, Tensor):
@@ -204,7 +290,7 @@ class TracingSession:
             shape, expected = tuple(output.shape), (1, *self.trace.output.shape[1:])
             if shape != expected:
                 self.note(f"for one image the output has shape {shape}, not {expected}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.note(f"the forward pass fails for one image: {describe_error(error)}")
 
     def _find_ineffective_kinds(self) -> set[str]:
@@ -212,27 +298,104 @@ class TracingSession:
 
         Data flow alone does not show it: in `x + (d - d)` data flows through d.
         """
-        if self.updated_statistics is None or self.models[0] is self.models[1]:
+        if self.updated_statistics is None or self.trace.failure is not None:
             return set()
         perturb_zero_weights(self.copy)
+        self._check_next_pass()
         ineffective: set[str] = set()
-        for kind in ("gap", "linear", "batchnorm", "dropout"):
-            training = kind in TRAINING_KINDS
-            trace = self._training_trace if training else self.trace
-            ops = [op for op in trace.ops if op.live and op.kind == kind]
-            # results in integers take no noise
-            ops = [op for op in ops if not op.name.startswith("quantized_")]
-            numbers = frozenset(op.number for op in ops)
-            make_images = partial(self._prepare, training)
-            if numbers and is_output_invariant(self.copy, make_images, numbers):
-                ineffective.add(kind)
+        for training, trace in ((False, self.trace), (True, self._training_trace)):
+            kinds = [kind for kind in LAYER_KINDS if (kind in TRAINING_KINDS) == training]
+            kinds = [kind for kind in kinds if self._find_numbers(trace, kind)]
+            if not kinds:
+                continue
+            found = self._find_invariant(training, trace, kinds)
+            if found is None:  # perhaps the first pass made what the model keeps
+                found = self._find_invariant(training, self._trace(training), kinds)
+            if found is None:
+                self._note_unseen(
+                    "one pass executes other operations than the next: whether "
+                    f"{', '.join(kinds)} have an effect on the output is unknown"
+                )
+                ineffective |= {*kinds}
+                continue
+            for kind in found:
                 self.note(f"{kind} has no effect on the output and does not count")
+            ineffective |= found
         return ineffective
+
+    def _check_next_pass(self) -> None:
+        """Note if a later pass has other layers than the first, which the table shows."""
+        first, later = self.trace, self._trace(False)
+        if later.signature == first.signature:
+            return
+        kinds = [
+            {op.kind for op in trace.ops if op.live and op.kind in LAYER_KINDS}
+            for trace in (first, later)
+        ]
+        macs = [sum(op.macs for op in trace.ops if op.live) for trace in (first, later)]
+        if kinds[0] != kinds[1] or macs[0] != macs[1]:
+            self.changing |= {kind for kind in kinds[0] ^ kinds[1] if kind}
+            self._note_unseen(
+                "a later pass executes other layers than the first, which the table shows"
+            )
+
+    def _find_invariant(self, training: bool, trace: Trace, kinds: list[str]) -> set[str] | None:
+        """Return those of `kinds` whose noise leaves the output as it is.
+
+        None if another pass does not execute the operations of `trace`.
+        """
+        try:
+            ablation = Ablation(self.copy, partial(self._prepare, training), trace)
+            numbers = {kind: self._find_numbers(trace, kind) for kind in kinds}
+            return {
+                kind
+                for kind in kinds
+                if numbers[kind] and ablation.is_output_invariant(numbers[kind])
+            }
+        except (Exception, SystemExit):  # DifferentPass, or noise that the model refuses
+            return None
+
+    def _find_numbers(self, trace: Trace, kind: str) -> frozenset[int]:
+        # results in integers take no noise
+        floating = [op for op in trace.ops if not op.name.startswith("quantized_")]
+        ops: list[Op] = [op for op in floating if op.live and op.kind == kind]
+        if kind == "rnn" and trace is self.trace:
+            ops += self.recurrent
+        return frozenset(op.number for op in ops)
 
     def _prepare(self, training: bool, batch: int = BATCH) -> Tensor:
         """Set mode and random state; return the first probe images."""
         set_mode(self.models, training)
         return probe_batch(self.copy, self.image_shape, batch, 0)
+
+
+def _count_outside(trace: Trace) -> int:
+    """Return how many tensors of several numbers from outside the pass meet the image in it."""
+    used = frozenset().union(*(op.claims for op in trace.ops if op.live and op.uses_image))
+    found = {
+        storage_key(tensor)
+        for entry, tensor in trace.constants.items()
+        if entry in used and tensor.numel() > 1
+    }
+    return len(found)
+
+
+def _is_comparable(one: Trace, other: Trace) -> bool:
+    """Return whether constants of one number are the same constant in two passes."""
+    return one.signature == other.signature and len(one.constants) == len(other.constants)
+
+
+def _is_equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors of any layout have the same shape and numbers."""
+    if one.shape != other.shape or one.layout != other.layout:
+        return False
+    parts, others = memory_parts(one), memory_parts(other)
+    try:
+        if not parts:
+            parts, others = [one.to_dense()], [other.to_dense()]
+        return all(map(torch.equal, parts, others))
+    except (RuntimeError, NotImplementedError):  # numbers that cannot be read, as inside jvp
+        return False
 
 
 def _name_plain_attributes(model: nn.Module) -> dict[int, str]:
@@ -244,10 +407,3 @@ def _name_plain_attributes(model: nn.Module) -> dict[int, str]:
                 if not tensor.is_meta:
                     names[storage_key(tensor)] = f"{path}.{leaf}".lstrip(".")
     return names
-
-
-def describe_error(error: BaseException) -> str:
-    """Return type and first line of `error`, shortened."""
-    text = "".join(str(error).strip().splitlines()[:1])
-    text = text if len(text) <= 200 else text[:199] + "…"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

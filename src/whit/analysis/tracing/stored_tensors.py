@@ -40,12 +40,34 @@ class StoredTensor:
         return self.literal and self.num_elements <= 1
 
 
+def memory_parts(tensor: Tensor) -> list[Tensor]:
+    """Return the tensors that hold the numbers of `tensor`: itself, if it is dense.
+
+    A sparse tensor has values and indices, a nested one the values of all its parts. Empty for a
+    tensor whose memory cannot be seen, as in the format of oneDNN.
+    """
+    if tensor.is_nested:
+        return [tensor.values()]
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._values(), tensor._indices()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.values(), tensor.crow_indices(), tensor.col_indices()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.values(), tensor.ccol_indices(), tensor.row_indices()]
+    if tensor.layout != torch.strided:
+        return []
+    return [tensor.conj() if tensor.is_conj() else tensor]
+
+
 def storage_key(tensor: Tensor) -> int:
     """Return the address of the memory under `tensor`; views of one storage share it.
 
     Raises NotImplementedError for a tensor without memory of its own, as inside torch.vmap.
     """
-    storage = tensor.untyped_storage()
+    parts = memory_parts(tensor)
+    if not parts:
+        return -int(tensor._cdata)
+    storage = parts[0].untyped_storage()
     return storage.data_ptr() or -int(storage._cdata)
 
 
@@ -57,6 +79,16 @@ def byte_span(tensor: Tensor) -> tuple[int, int]:
     strides = zip(tensor.shape, tensor.stride(), strict=True)
     last = first + sum((size - 1) * int(stride) for size, stride in strides)
     return first * tensor.element_size(), (last + 1) * tensor.element_size()
+
+
+def _find_spans(tensor: Tensor) -> list[tuple[int, tuple[int, int]]]:
+    """Return the storage key and the span of bytes of each part of the memory of `tensor`."""
+    if tensor.is_meta:
+        return []
+    parts = memory_parts(tensor)
+    if not parts:
+        return [(storage_key(tensor), (0, 1))]
+    return [(storage_key(part), byte_span(part)) for part in parts]
 
 
 @dataclass
@@ -124,17 +156,20 @@ class TensorRegistry:
         entry = StoredTensor(index, name, role, count, trainable, running, literal, is_integer)
         self._tensors[index] = tensor
         self.entries.append(entry)
-        for key, alias in {storage_key(tensor): tensor, storage_key(original): original}.items():
-            if not alias.is_meta:
-                self._spans.setdefault(key, []).append((*byte_span(alias), index))
-                self._alive.append(alias)
+        for whole in {storage_key(tensor): tensor, storage_key(original): original}.values():
+            self._alive.append(whole)
+            for key, span in _find_spans(whole):
+                self._spans.setdefault(key, []).append((*span, index))
         return entry
 
     def overlapping(self, tensor: Tensor) -> list[int]:
         """Return the entries that `tensor` shares memory with."""
-        first, last = byte_span(tensor)
-        spans = self._spans.get(storage_key(tensor), ())
-        return [index for start, stop, index in spans if start < last and first < stop]
+        return [
+            index
+            for key, (first, last) in _find_spans(tensor)
+            for start, stop, index in self._spans.get(key, ())
+            if start < last and first < stop
+        ]
 
     def add_numbers(self, name: str, count: int) -> StoredTensor:
         """Add an entry for `count` stored numbers that are not in a tensor."""
@@ -148,11 +183,12 @@ class TensorRegistry:
 
     def _count_new(self, tensor: Tensor) -> int:
         """Mark the numbers of `tensor` as counted; return how many were new."""
+        parts = memory_parts(tensor)
+        if len(parts) != 1 or parts[0] is not tensor:
+            return sum(map(self._count_new, parts)) if parts else tensor.numel()
         tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
         if tensor.numel() == 0:
             return 0
-        if tensor.layout != torch.strided:
-            return int(tensor.values().numel()) if tensor.layout == torch.sparse_coo else 0
         size, offset = tensor.element_size(), tensor.storage_offset()
         flags = self._counted.get(storage_key(tensor))
         if flags is None:

@@ -18,6 +18,10 @@ from whit.analysis.tracing.stored_tensors import storage_key
 # (module path, its number of earlier calls, function name, its number of earlier calls there).
 CallSite = tuple[str, int, str, int]
 
+# Of one operation: its name, and the shapes of its results. Two passes with equal signatures
+# executed the same operations, so that a number means the same operation in both.
+Signature = tuple[str, tuple[tuple[int, ...], ...]]
+
 
 @dataclass
 class ModuleCall:
@@ -34,6 +38,7 @@ class ModuleCall:
     shape: tuple[int, ...] | None = None
     field: ReceptiveField | None = None
     returns_input: bool = False  # the result is the argument itself
+    returned: bool = False  # without an exception
 
 
 @dataclass
@@ -67,6 +72,8 @@ class Op:
     updates: frozenset[int] = frozenset()  # running statistics that it updates
     claims: frozenset[int] = frozenset()  # stored numbers behind its operands
     macs: int = 0  # for the full batch
+    macs_of_one: int | None = None  # for one image, where the batch does not tell
+    pairs: bool = False  # a product of two operands that both depend on the image
     field: ReceptiveField | None = None
     module_call: int | None = None
     function_call: int | None = None
@@ -102,6 +109,8 @@ class Trace:
     output_field: ReceptiveField | None = None
     constants: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # by registry entry
     macs_unknown: bool = False  # of some operation
+    unseen: dict[str, None] = dataclasses.field(default_factory=dict)  # why it was not seen whole
+    signature: list[Signature] = dataclasses.field(default_factory=list)  # of numbered operations
 
     def call_sites(self, op: Op) -> set[CallSite]:
         """Return the sites of the module call and the function call that `op` belongs to."""

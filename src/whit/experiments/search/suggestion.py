@@ -106,7 +106,9 @@ class Suggester:
 
     def _is_feasible(self, recipe: Recipe) -> bool:
         try:
-            make_plan(self.space.for_validation(recipe)).check_feasible()
+            plan = make_plan(self.space.for_validation(recipe))
+            plan.check_trainable()
+            plan.check_feasible()
             return True
         except (InputError, BudgetInfeasible) as error:
             self._error = error

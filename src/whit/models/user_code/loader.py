@@ -43,6 +43,7 @@ from whit.models.user_code.stand_ins import MissingPackage, missing_package_of, 
 from whit.models.user_code.tracebacks import describe_failure
 from whit.models.user_code.user_imports import execute, user_imports
 from whit.recipes.model_ref import SUFFIXES, is_model_path
+from whit.system.user_lines import LOCATE
 
 
 def read_source(target: str, *, run_whole_file: bool = False) -> Source:
@@ -184,6 +185,7 @@ def load_model_class(target: str | Source) -> factory.ModelFactory:
     module = types.ModuleType(f"_whit_user_{digest}")
     module.__file__ = source.filename
     module.__package__ = source.package
+    module.__dict__[LOCATE] = source.format_location
     register_file(source.filename, source.format_location)
     previous = sys.modules.get(module.__name__)
     sys.modules[module.__name__] = module
