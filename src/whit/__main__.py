@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
+
+from whit.system.signals import stop_signals
 
 
 def main() -> None:
     """Run the command line."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, _leave)
     from whit.cli import app
 
@@ -18,7 +21,8 @@ def main() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     # Nothing has started, so nothing is lost; an exception could surface within an import.
-    os.write(2, f"whit: stopped by {signal.Signals(number).name}.\n".encode())
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, f"whit: stopped by {signal.Signals(number).name}.\n".encode())
     os._exit(128 + number)
 
 

@@ -116,6 +116,58 @@ def test_records_count_what_was_seen() -> None:
     assert all(r.total == 200 and 0 <= r.correct <= 200 for r in records)
 
 
+def split_plainly(order: list[int], size: int) -> list[list[int]]:
+    """Batches written out: a single image that is left joins the batch before it."""
+    batches = [order[first : first + size] for first in range(0, len(order), size)]
+    if size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        left = batches.pop()
+        batches[-1] = batches[-1] + left
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(513, 64), (65, 64), (64, 64), (63, 64), (1, 64), (1, 1), (5, 1), (5, 2), (4, 2), (3, 2),
+     (2, 2), (200, 48), (193, 48), (121, 3), (10, 10), (11, 10), (12, 10)],
+)  # fmt: skip
+def test_no_batch_has_one_image(count: int, size: int) -> None:
+    split = easy_split("train", count)
+    loader = Loader(split, size, Normalize((0.0,), (1 / 255,)), seed=3)
+    batches = list(loader.epoch(2))
+    order = torch.randperm(count, generator=loader._generator("shuffle", 2)).tolist()
+    plain_batches = split_plainly(order, size)
+    assert len(batches) == len(plain_batches) == len(loader)
+    for (images, labels), indices in zip(batches, plain_batches, strict=True):
+        assert torch.equal(labels, split.labels[indices])
+        torch.testing.assert_close(images, split.images[indices].float())
+    assert all(len(labels) > 1 for _, labels in batches) or 1 in (count, size)
+    for done in range(len(batches) + 1):  # resumed in the middle of the epoch
+        rest = [labels.tolist() for _, labels in loader.epoch(2, done)]
+        assert rest == [labels.tolist() for _, labels in batches[done:]]
+
+
+def test_batchnorm_of_vectors_learns_when_one_image_is_left() -> None:
+    """The loop and the loop written out, over 193 images in batches of 48."""
+    changes = ["optim.lr=0.05", "train.precision=fp32", "schedule.factor=[1, 1, 1]"]
+    recipe = RECIPE.with_overrides(changes)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    twin = copy.deepcopy(model)
+    split = easy_split("train", 193)
+    loader = Loader(split, 48, NORMALISE, epochs=2, seed=5)
+    records = list(train(model, loader, recipe, 5))
+    assert [(r.images_seen, r.total, r.steps) for r in records] == [(193, 193, 4), (386, 193, 8)]
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)
+    for epoch in (1, 2):
+        order = torch.randperm(193, generator=loader._generator("shuffle", epoch)).tolist()
+        for indices in split_plainly(order, 48):
+            images = (split.images[indices].float() / 255 - 0.1307) / 0.3081
+            optimizer.zero_grad()
+            F.cross_entropy(twin(images), split.labels[indices]).backward()
+            optimizer.step()
+    torch.testing.assert_close(weights(model), weights(twin), rtol=1e-4, atol=1e-5)
+
+
 def test_a_loader_that_gives_more_is_counted() -> None:
     class Greedy(Loader):
         def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

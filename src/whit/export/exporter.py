@@ -189,7 +189,7 @@ def _require_exportable(run: RunRecord, out: Path) -> None:
 def _require_unchanged(trained: LoadedRun) -> None:
     """Raise InputError if data or model source changed since the run."""
     run = trained.run
-    digests = current_digests(run.recipe, trained.dataset, with_teacher=False)
+    digests = current_digests(run.local_recipe, trained.dataset, with_teacher=False)
     problems = [
         f"{run.path}: {REPRODUCIBILITY_KEYS[change['what']]} changed since the run, so it is not "
         "exported: restore it, or train again."

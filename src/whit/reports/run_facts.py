@@ -116,9 +116,9 @@ def collect_run_facts(
 
 def load_run_split(run: RunRecord) -> Split | None:
     """Return the split that a run was evaluated on; None if it is missing here or has changed."""
-    recipe = run.recipe
+    recipe = run.local_recipe
     try:
-        dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
+        dataset = load_dataset(recipe.data)
     except InputError:
         return None
     if diff_inputs(run, {"data_sha256": dataset.fingerprint}):
@@ -129,8 +129,9 @@ def load_run_split(run: RunRecord) -> Split | None:
 def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
     """Return the layers of a run's recipe; None if the model cannot be built here."""
     try:
-        reject_code_in_run(run.recipe.model.name, run.path)
-        return make_plan(run.recipe, model).audit
+        recipe = run.local_recipe
+        reject_code_in_run(recipe.model.name, run.path)
+        return make_plan(recipe, model).audit
     except InputError:
         return None
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from whit.errors import InputError, RecipeError
 from whit.recipes.budget import Verdict
+from whit.recipes.input_paths import ENVIRONMENT_KEY, locate_inputs
 from whit.recipes.recipe import MAX_BYTES, Recipe, parse_run_recipe
 from whit.recipes.schema1 import upgrade_result
 from whit.runs import layout
@@ -43,6 +44,12 @@ class RunRecord:
     log: tuple[EpochRecord, ...]
     result: dict[str, Any] | None
     stored_result: dict[str, Any] | None = None
+
+    @property
+    def local_recipe(self) -> Recipe:
+        """The recipe with data, model file and teacher where they are, seen from this folder."""
+        recorded = self.environment.get(ENVIRONMENT_KEY)
+        return locate_inputs(self.recipe, self.path, recorded)
 
     @property
     def state(self) -> State:

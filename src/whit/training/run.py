@@ -66,7 +66,10 @@ def train_run(
     checkpoint = resumable.to_bytes(elapsed=0.0)
     files = {
         layout.RECIPE: recipe,
-        layout.ENVIRONMENT: encode_json(setup.environment(num_threads)),
+        layout.ENVIRONMENT: encode_json(
+            # By default the name has a time in it, on which these paths do not depend.
+            setup.environment(num_threads, out or Path("runs") / plan.recipe.name)
+        ),
         f"{layout.CHECKPOINTS}/{file_name(0, checkpoint)}": checkpoint,
     }
     with (
@@ -101,11 +104,12 @@ def resume_run(
     """
     record = read_run(path)
     _refuse_ended(record, steal_lock)
-    reject_code_in_run(record.recipe.model.name, path)
+    recipe = record.local_recipe
+    reject_code_in_run(recipe.model.name, path)
     if model is not None and not record.recipe.model.is_in_memory:
         raise errors.IncompatibleResume(f"{path}: its recipe builds its model: omit model=...")
-    plan = make_plan(record.recipe, model)
-    if plan.recipe != record.recipe:
+    plan = make_plan(recipe, model)
+    if plan.recipe != recipe:
         raise errors.IncompatibleResume(
             f"{path}: trained {record.recipe.model.name}, not the given model."
         )
@@ -134,7 +138,7 @@ def resume_run(
             )
         before = resumable.threads or record.environment.get("threads")
         num_threads = resolve_threads(threads or (before if isinstance(before, int) else None))
-        environment = setup.environment(num_threads)
+        environment = setup.environment(num_threads, path)
         changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not allow_changes:
             advice = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from whit.data.splits import Dataset
 from whit.errors import DataError, InputError, ModelError
 from whit.models.build import build_initialized_model, materialize_lazy_layers
 from whit.models.user_code import user_model_sha256
+from whit.recipes.input_paths import ENVIRONMENT_KEY, record_paths
 from whit.runs.environment import describe_environment
 from whit.training.device import enable_determinism, tune_malloc
 from whit.training.optimization.distillation import build_distillation
@@ -36,13 +38,14 @@ class RunSetup:
     objective: Objective
     started: float  # seconds, of time.perf_counter
 
-    def environment(self, threads: int) -> dict[str, Any]:
-        """Return what determines the bytes of the run, for environment.json."""
+    def environment(self, threads: int, run: Path) -> dict[str, Any]:
+        """Return what determines the bytes of the run in folder `run`, for environment.json."""
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "data_sha256": self.dataset.fingerprint,
             "model_sha256": user_model_sha256(self.plan.recipe.model.name),
             "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
+            ENVIRONMENT_KEY: record_paths(self.plan.recipe, run),
         }
 
 
@@ -52,7 +55,7 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
     recipe = plan.recipe
     enable_determinism(device)
     tune_malloc()
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
+    dataset = load_dataset(recipe.data)
     _check_dataset(dataset, plan)
     if recipe.eval.each_epoch == "val" and dataset.val is None:
         raise InputError(

@@ -136,7 +136,7 @@ def audit(
         base = recipe or load_recipe(DEFAULT_RECIPE)
         sizes = base.model.arguments if is_model_path(base.model.name) else {}
         base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
-        image_shape, classes, _ = probe_dataset(base.data.name)
+        image_shape, classes, _ = probe_dataset(base.data)
         model = build_initialized_model(base, image_shape, classes)
         return _audit_model(model, base, str(target), recipe)
     if path.suffix == ".safetensors":
@@ -162,7 +162,7 @@ def _audit_model(
     model: nn.Module, recipe: Recipe | None, name: str, requested: Recipe | None = None
 ) -> AuditResult:
     base = recipe or load_recipe(DEFAULT_RECIPE)
-    image_shape, classes, _ = probe_dataset(base.data.name)
+    image_shape, classes, _ = probe_dataset(base.data)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit, base.eval.forward_passes)
     notes = (
@@ -193,13 +193,13 @@ def _audit_weights(
     seed: int = 0,
     on_stage: OnStage = ignore_stage,
 ) -> tuple[AuditResult, EvaluatedModel | None]:
-    image_shape, classes, _ = probe_dataset(recipe.data.name)
+    image_shape, classes, _ = probe_dataset(recipe.data)
     model = load_model(recipe, path, model, seed)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     metrics = Metrics.from_audit(audit, recipe.eval.forward_passes)
     if not recipe.eval.test:  # a recipe for tuning does not evaluate on test
         return AuditResult(recipe, audit, metrics), None
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
+    dataset = load_dataset(recipe.data)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     model = with_tta(model, recipe.eval.tta_shifts)
@@ -227,21 +227,22 @@ def audit_run(
 
     Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
-    reject_code_in_run(run.recipe.model.name, run.path)
+    recipe = run.local_recipe
+    reject_code_in_run(recipe.model.name, run.path)
     if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
-    _, _, num_images = probe_dataset(run.recipe.data.name)
-    if run.recipe.data.val_size >= num_images:
+    _, _, num_images = probe_dataset(recipe.data)
+    if recipe.data.val_size >= num_images:
         raise InputError(
-            f"{run.path / layout.RECIPE}: data.val_size = {run.recipe.data.val_size}: the training "
+            f"{run.path / layout.RECIPE}: data.val_size = {recipe.data.val_size}: the training "
             f"data has only {num_images} images."
         )
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
-    result, evaluated = _audit_weights(weights, run.recipe, model, run.seed or 0, on_stage)
-    epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
+    result, evaluated = _audit_weights(weights, recipe, model, run.seed or 0, on_stage)
+    epochs = Fraction(run.log[-1].images_seen, num_images - recipe.data.val_size)
     metrics, notes = result.metrics, _notes(run)
     if evaluated and (note := _explain_ties(run, evaluated)):
         metrics = replace(metrics, correct=run.result["test"]["correct"])
@@ -287,7 +288,7 @@ def _explain_ties(run: RunRecord, evaluated: EvaluatedModel) -> str | None:
 def _find_changed_inputs(run: RunRecord, evaluated: EvaluatedModel | None) -> Iterator[Violation]:
     """Yield the inputs that changed since the run was trained."""
     dataset = evaluated.dataset if evaluated else None
-    for change in diff_inputs(run, current_digests(run.recipe, dataset, with_teacher=False)):
+    for change in diff_inputs(run, current_digests(run.local_recipe, dataset, with_teacher=False)):
         what = REPRODUCIBILITY_KEYS[change["what"]]
         message = f"{run.path.name}: {what} changed since the run."
         rule = f"record {what.split()[-1]}"
