@@ -24,6 +24,7 @@ ENVIRONMENT = ENVIRONMENT_FILE
 LOG = "log.jsonl"
 RESULT = "result.json"
 WEIGHTS = "weights.safetensors"
+MAX_WEIGHTS_BYTES = 4 << 30  # larger files are not read
 AUDIT = "audit.txt"
 CHECKPOINTS = "checkpoint"
 LOCK, LOCK_HOLDER = "lock", "owner.json"  # in CHECKPOINTS

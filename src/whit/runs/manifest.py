@@ -14,7 +14,10 @@ from typing import Any
 
 from whit.recipes.schema1 import digest_key
 from whit.runs import layout
+from whit.system.untrusted_files import unreadable_reason
 
+NOT_READ = "not read: "  # in place of a digest, before the reason
+_MAX_TEXT_BYTES = 100_000_000
 HASHED_FILES = tuple(name for name in layout.FILES if name != layout.RESULT)
 
 
@@ -46,8 +49,15 @@ def _digest(value: dict[str, Any]) -> str:
 
 
 def _file_digest(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None where there is none, or a link."""
+    """Return the SHA-256 of a file; None where there is none.
+
+    In place of the digest of a file that no run has, such as one of many gigabytes, why it is not
+    read.
+    """
     if path.is_symlink() or not path.is_file():
         return None
+    max_bytes = layout.MAX_WEIGHTS_BYTES if path.name == layout.WEIGHTS else _MAX_TEXT_BYTES
+    if reason := unreadable_reason(path, max_bytes):
+        return f"{NOT_READ}{reason}"
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

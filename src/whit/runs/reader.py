@@ -20,7 +20,7 @@ from whit.recipes.schema1 import upgrade_result
 from whit.runs import layout
 from whit.runs.lock import LockHolder, read_lock_holder
 from whit.runs.result import EpochRecord, Evaluation
-from whit.system.untrusted_files import read_untrusted
+from whit.system.untrusted_files import read_untrusted, unreadable_reason
 from whit.system.validation_errors import describe_errors
 
 # Far more than a run writes, and at most 100 MB when parsed; larger files are not read.
@@ -231,7 +231,11 @@ def weights_problem(run: RunRecord) -> str | None:
         return f"the run diverged{epoch}"
     if weights.is_symlink() or not weights.is_file():
         return f"{weights.name} is missing"
-    return None
+    try:
+        reason = unreadable_reason(weights, layout.MAX_WEIGHTS_BYTES)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    return None if reason is None else f"{weights.name}: {reason}"
 
 
 def find_runs(roots: Sequence[Path]) -> list[Path]:

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from whit.system.file_names import printable
 from whit.system.text_tables import wrap
 
 
@@ -52,13 +53,13 @@ def stdout_to_stderr(as_json: bool) -> AbstractContextManager[object]:
 
 def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
     """Print a value as JSON, or as the table that `table(width)` returns."""
-    text = json.dumps(value, indent=2) if as_json else table(make_console().width)
+    text = json.dumps(value, indent=2) if as_json else printable(table(make_console().width))
     write(text, sys.stdout)
 
 
 def echo(text: str, stream: TextIO) -> None:
     """Print a message, wrapped between words on a terminal; unchanged in a pipe or a file."""
-    width = _terminal_width(stream)
+    width, text = _terminal_width(stream), printable(text)
     write(text if width is None else wrap(text, width), stream)
 
 

@@ -29,7 +29,7 @@ from whit.recipes.recipe_tables import ModelSpec
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
-from whit.runs.manifest import verify_manifest
+from whit.runs.manifest import NOT_READ, verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.runs.result import (
     Evaluation,
@@ -41,6 +41,7 @@ from whit.runs.result import (
 )
 from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
+from whit.system.file_names import name_problem
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import predict
@@ -133,6 +134,8 @@ def audit(
         return _audit_model(target, recipe, type(target).__name__)
     path = Path(target)
     if is_model_path(str(target)):
+        if problem := name_problem(str(target)):
+            raise InputError(f"{str(target)!r}: {problem}; rename the file.")
         base = recipe or load_recipe(DEFAULT_RECIPE)
         sizes = base.model.arguments if is_model_path(base.model.name) else {}
         base = base.model_copy(update={"model": ModelSpec(name=str(target), **sizes)})
@@ -298,9 +301,11 @@ def _find_changed_inputs(run: RunRecord, evaluated: EvaluatedModel | None) -> It
 def find_tampering(run: RunRecord) -> Iterator[Violation]:
     """Yield every file of the run that differs from its manifest."""
     for name, recorded, now in verify_manifest(run.stored_result or {}, run.path):
-        change = (
-            "missing" if now == "None" else f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
-        )
+        change = f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
+        if now == "None":
+            change = "missing"
+        elif now.startswith(NOT_READ):
+            change = now.removeprefix(NOT_READ)
         message = f"{run.path / name}: altered after the run: {change}."
         yield Violation(f"altered {name}", recorded, now, message)
 

@@ -75,7 +75,7 @@ def describe_range(values: npt.NDArray[Any]) -> str:
     if values.dtype.kind == "b":
         return "booleans"
     if values.dtype.kind == "f" and values.size and values.max() <= 1:
-        return f"{values.dtype} from 0 to 1"
+        return "floats from 0 to 1"
     return "bytes"
 
 

@@ -25,11 +25,21 @@ from whit.errors import InputError, RunFailed
 from whit.experiments.search.space import OBJECTIVES, Space
 from whit.runs import layout
 from whit.runs.lock import LockHolder
+from whit.system.untrusted_files import unreadable_reason
 
 _HEARTBEAT_SECONDS = 15.0  # between two heartbeats of a driver
 _DEAD_AFTER = 90.0  # seconds without one
 _TABLES_LOCK = 0x77686974  # "whit": of the lock under which a database gets its tables
+_MAX_JOURNAL_BYTES = 1 << 30  # a trial takes about 2,000
 _FIXED = "settings"  # key of what must not change
+
+
+def _check_journal(path: Path) -> Path:
+    """Return the path of a journal that can be read. Raises InputError for any other file."""
+    with suppress(FileNotFoundError):
+        if reason := unreadable_reason(path, _MAX_JOURNAL_BYTES):
+            raise InputError(f"{path}: {reason}: not the journal of a search. Remove it.")
+    return path
 
 
 class TrialStorage:
@@ -46,7 +56,7 @@ class TrialStorage:
         with self._translate_errors(InputError):
             storage: optuna.storages.BaseStorage
             if address is None:
-                journal = JournalFileBackend(str(folder / "journal.log"))
+                journal = JournalFileBackend(str(_check_journal(folder / "journal.log")))
                 storage = optuna.storages.JournalStorage(journal)
             else:
                 storage = _open_database(address)
