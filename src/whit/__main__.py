@@ -7,12 +7,14 @@ import signal
 from contextlib import suppress
 from types import FrameType
 
-from whit.system.signals import stop_signals
-
 
 def main() -> None:
     """Run the command line."""
-    for number in stop_signals():
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Windows has no SIGHUP; under nohup it is ignored.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, _leave)
     from whit.cli import app
 

@@ -346,6 +346,7 @@ def _resolve(recipe: RecipeOrModel, model: nn.Module | None) -> tuple[Recipe, nn
     """Return the recipe, and the model that takes the place of its own."""
     from whit.recipes.model_ref import is_model_path
     from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+    from whit.runs.input_paths import load_local_recipe
 
     if isinstance(recipe, Recipe):
         return recipe, model
@@ -358,7 +359,7 @@ def _resolve(recipe: RecipeOrModel, model: nn.Module | None) -> tuple[Recipe, nn
     if is_model_path(str(recipe)):
         renamed = _named(default, str(recipe).rpartition(":")[2])
         return renamed.with_overrides([f"model.name={recipe}"]), model
-    return load_recipe(recipe), model
+    return load_local_recipe(recipe), model
 
 
 def _named(recipe: Recipe, name: str) -> Recipe:

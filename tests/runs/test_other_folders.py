@@ -14,9 +14,14 @@ from harness.processes import Command, evidence, whit
 from training.test_kill_and_resume import epochs_of
 from waiting import wait_until
 from whit.data.datasets import DATASETS
-from whit.recipes.input_paths import is_same_input, locate_inputs, record_paths
-from whit.recipes.recipe import Recipe, load_recipe
+from whit.recipes.recipe import Recipe
 from whit.recipes.recipe_tables import BUILTIN_DATA
+from whit.runs.input_paths import (
+    is_same_input,
+    load_local_recipe,
+    locate_inputs,
+    record_paths,
+)
 from whit.runs.reader import read_run
 
 MODEL = """\
@@ -166,10 +171,10 @@ def test_code_in_a_run_folder_is_not_executed_by_its_record(project: Path) -> No
 def test_a_recipe_from_a_run_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkdir(project.parent / "b")
     monkeypatch.chdir(project.parent / "b")
-    loaded = load_recipe("../a/student")
+    loaded = load_local_recipe("../a/student")
     assert Path(loaded.data.name).samefile(project / "easy.npz")
     assert loaded.model.name.endswith("nets/net.py:Net")
     assert loaded.distill
     assert Path(loaded.distill.teacher).samefile(project / "runs" / "teacher")
     monkeypatch.chdir(project)
-    assert load_recipe("student").data.name == "easy.npz"
+    assert load_local_recipe("student").data.name == "easy.npz"

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from whit.errors import InputError
-from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe
+from whit.recipes.recipe import Recipe, builtin_recipes
+from whit.runs.input_paths import load_local_recipe
 from whit.system import signals
 from whit.system.console import exit_immediately
 from whit.system.signals import SignalHandler
@@ -59,7 +60,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 
 def load_recipe_with_overrides(name: str, changes: list[str] | None) -> Recipe:
     """Return the recipe with its `--set` changes. Raises RecipeError."""
-    return load_recipe(name).with_overrides(changes or [])
+    return load_local_recipe(name).with_overrides(changes or [])
 
 
 def parse_seed(text: str) -> int:

@@ -95,6 +95,10 @@ class Split:
         channels, height, width = self.images.shape[1:]
         return f"Split({self.name}: {len(self):,} images {channels}x{height}x{width})"
 
+    def transpose(self) -> Split:
+        """Return the split with rows and columns of every image swapped."""
+        return replace(self, images=self.images.mT.contiguous())
+
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
         """The SHA-256 of each image's bytes, so equal images have equal digests."""
@@ -208,10 +212,13 @@ class Dataset:
 
     def transpose(self) -> Dataset:
         """Return the data set with rows and columns of every image swapped."""
-        splits = {
-            split.name: replace(split, images=split.images.mT.contiguous()) for split in self.splits
-        }
-        return replace(self, are_files_transposed=False, **splits)
+        return replace(
+            self,
+            train=self.train.transpose(),
+            val=None if self.val is None else self.val.transpose(),
+            test=self.test.transpose(),
+            are_files_transposed=False,
+        )
 
     def __repr__(self) -> str:
         channels, height, width = self.image_shape

@@ -27,7 +27,6 @@ from pydantic import (
 
 from whit.errors import RecipeError, did_you_mean
 from whit.recipes.field_types import Section, key_field
-from whit.recipes.input_paths import locate_inputs, read_recorded_paths
 from whit.recipes.recipe_tables import (
     AugmentSpec,
     BudgetSpec,
@@ -271,8 +270,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     path = Path(name_or_path)
     text, source, folder = _read_recipe_text(name_or_path)
     if path.is_dir():
-        recipe = parse_run_recipe(text, source)
-        return locate_inputs(recipe, path, read_recorded_paths(path))
+        return parse_run_recipe(text, source)
     return parse_recipe(text, source, folder)
 
 

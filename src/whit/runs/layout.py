@@ -16,11 +16,10 @@ import os
 import re
 from pathlib import Path
 
-from whit.recipes.input_paths import ENVIRONMENT_FILE
 from whit.recipes.recipe import RECIPE_FILE
 
 RECIPE = RECIPE_FILE
-ENVIRONMENT = ENVIRONMENT_FILE
+ENVIRONMENT = "environment.json"
 LOG = "log.jsonl"
 RESULT = "result.json"
 WEIGHTS = "weights.safetensors"

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from whit.errors import InputError, RecipeError
 from whit.recipes.budget import Verdict
-from whit.recipes.input_paths import ENVIRONMENT_KEY, locate_inputs
 from whit.recipes.recipe import MAX_BYTES, Recipe, parse_run_recipe
 from whit.recipes.schema1 import upgrade_result
 from whit.runs import layout
+from whit.runs.input_paths import ENVIRONMENT_KEY, locate_inputs
 from whit.runs.lock import LockHolder, read_lock_holder
 from whit.runs.result import EpochRecord, Evaluation
 from whit.system.untrusted_files import read_untrusted, unreadable_reason

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from whit.errors import InputError
-from whit.recipes.input_paths import is_same_input
 from whit.recipes.recipe import Recipe
 from whit.runs import layout
+from whit.runs.input_paths import is_same_input
 from whit.runs.manifest import verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.system.numbers import floor_percent

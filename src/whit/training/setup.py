@@ -17,8 +17,8 @@ from whit.data.splits import Dataset
 from whit.errors import DataError, InputError, ModelError
 from whit.models.build import build_initialized_model, materialize_lazy_layers
 from whit.models.user_code import user_model_sha256
-from whit.recipes.input_paths import ENVIRONMENT_KEY, record_paths
 from whit.runs.environment import describe_environment
+from whit.runs.input_paths import ENVIRONMENT_KEY, record_paths
 from whit.training.device import enable_determinism, tune_malloc
 from whit.training.optimization.distillation import build_distillation
 from whit.training.optimization.objective import Objective

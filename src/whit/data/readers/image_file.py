@@ -28,7 +28,7 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pbm", ".gif", "
 # The only decoders that Pillow may use: others start programs (EPS).
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "WEBP")
 
-# How Pillow turns an image of each orientation; 1 is upright.
+# How Pillow turns an image of each orientation; 1 needs no turn.
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,7 +50,7 @@ def read_image_shape(path: Path, root: Path) -> tuple[int, int, int]:
     with warnings.catch_warnings():
         image, channels = _open(path, root)
         with _name_damage(path):
-            return channels, *_upright_size(image)
+            return channels, *_turned_size(image)
 
 
 def read_image(
@@ -60,7 +60,7 @@ def read_image(
     first: Path,
     traits: Counter[str] | None = None,
 ) -> Pixels:
-    """Return the pixels, uint8 (C, H, W), upright.
+    """Return the pixels, uint8 (C, H, W), turned by the EXIF orientation.
 
     `shape` is that of `first`, which all images must have. What was done to the image is counted
     in `traits`. Raises DataError if the file is damaged, not of an accepted kind, leads outside
@@ -69,7 +69,7 @@ def read_image(
     with warnings.catch_warnings():
         image, channels = _open(path, root)
         with _name_damage(path):
-            actual = (channels, *_upright_size(image))
+            actual = (channels, *_turned_size(image))
         if actual != shape:
             raise DataError(
                 f"{path}: expected {format_shape(shape)} (channels x height x width), as in "
@@ -162,7 +162,7 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TURNS else 1
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def _turned_size(image: Image.Image) -> tuple[int, int]:
     """Return (H, W) of the image as it is shown."""
     is_transposed = _orientation(image) in _TRANSPOSED
     return (image.width, image.height) if is_transposed else (image.height, image.width)
@@ -181,7 +181,7 @@ def _find_traits(image: Image.Image) -> list[str]:
 
 
 def _decode(image: Image.Image, channels: int, path: Path) -> Pixels:
-    """Return the pixels, uint8 (C, H, W), upright; raises DataError where one is transparent."""
+    """Return the turned pixels, uint8 (C, H, W); raises DataError where one is transparent."""
     image.load()
     if (orientation := _orientation(image)) in _TURNS:
         image = image.transpose(_TURNS[orientation])

@@ -260,17 +260,21 @@ def _split_by_code(
 ) -> dict[SplitName, RawSplit]:
     """Split the arrays of all images by their codes; without codes, all images are train."""
     images, labels = values[None, "images"], values[None, "labels"]
-    names = [archive.title(archive.keys[None, role]) for role in ("images", "labels")]
+    images_name, labels_name = (
+        archive.title(archive.keys[None, role]) for role in ("images", "labels")
+    )
     if (None, "split") not in values:
-        return {"train": RawSplit(images, labels, *names)}
+        return {"train": RawSplit(images, labels, images_name, labels_name)}
     codes = values[None, "split"]
     _check_codes(archive, codes, len(images), len(labels))
     splits = {}
     for code, split in enumerate(_SPLIT_NAMES):
         mask = codes == code
         if mask.any() or split != "val":
-            images_name, labels_name = (f"{name} of split {split}" for name in names)
-            splits[split] = RawSplit(images[mask], labels[mask], images_name, labels_name)
+            suffix = f" of split {split}"
+            splits[split] = RawSplit(
+                images[mask], labels[mask], images_name + suffix, labels_name + suffix
+            )
     return splits
 
 

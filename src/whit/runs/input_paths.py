@@ -11,16 +11,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from whit.recipes.model_ref import is_model_path, split_model_path
+from whit.recipes.recipe import Recipe, load_recipe
 from whit.recipes.recipe_tables import BUILTIN_DATA
+from whit.runs import layout
 from whit.system.untrusted_files import read_untrusted
 
-if TYPE_CHECKING:
-    from whit.recipes.recipe import Recipe
-
-ENVIRONMENT_FILE = "environment.json"  # in a run folder
 ENVIRONMENT_KEY = "paths"  # in environment.json
 _MAX_BYTES = 2_000_000  # of environment.json
 _MAX_LENGTH = 4096  # characters of a path; systems allow no longer ones
@@ -86,19 +84,21 @@ def _locate(path: str, run: Path, recorded: Any) -> str | None:
     """Return where an input is now; None if the recipe's own path is right, or none exists."""
     if not isinstance(recorded, Mapping):
         return None
-    from_run, absolute = recorded.get("from_run"), recorded.get("absolute")
-    candidates = [
-        os.path.join(run, from_run) if _is_path(from_run) else None,
-        absolute if _is_path(absolute) else None,
-    ]
-    for candidate in candidates:
-        if candidate is not None and os.path.exists(candidate):
+    for start, value in ((os.fspath(run), "from_run"), ("", "absolute")):
+        recorded_path = recorded.get(value)
+        if not isinstance(recorded_path, str) or not 0 < len(recorded_path) <= _MAX_LENGTH:
+            continue
+        candidate = os.path.join(start, recorded_path)
+        if _exists(candidate):
             return None if is_same_input(path, candidate) else candidate
     return None
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _MAX_LENGTH and "\0" not in value
+def _exists(path: str) -> bool:
+    try:
+        return os.path.exists(path)
+    except ValueError:  # a character that no path has
+        return False
 
 
 def is_same_input(one: str, other: str) -> bool:
@@ -111,10 +111,15 @@ def is_same_input(one: str, other: str) -> bool:
         return False
 
 
-def read_recorded_paths(run: Path) -> Any:
-    """Return what the environment.json of a run says of its inputs; None where it says nothing."""
+def load_local_recipe(name_or_path: str | Path) -> Recipe:
+    """Return what `load_recipe` does; for a run folder, with the run's inputs where they are now.
+
+    Raises RecipeError.
+    """
+    recipe, path = load_recipe(name_or_path), Path(name_or_path)
     try:
-        value = json.loads(read_untrusted(run / ENVIRONMENT_FILE, _MAX_BYTES) or b"")
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value.get(ENVIRONMENT_KEY) if isinstance(value, dict) else None
+        value = json.loads(read_untrusted(path / layout.ENVIRONMENT, _MAX_BYTES) or b"")
+    except (OSError, ValueError, RecursionError):  # no run folder, or nothing in it to use
+        return recipe
+    recorded = value.get(ENVIRONMENT_KEY) if isinstance(value, dict) else None
+    return locate_inputs(recipe, path, recorded)
