@@ -19,8 +19,12 @@ from typing import Any
 _NAMES = {1: "standard output", 2: "standard error"}
 
 
-class ProtectedWriter(io.RawIOBase):
-    """The bytes of one descriptor. `error` is why writing failed; None as long as it has not."""
+class ProtectedWriter(io.TextIOWrapper):
+    """Text to one descriptor. `error` is why writing failed; None as long as it has not.
+
+    The bytes are written by Python's own classes, so a signal handler that raises an exception
+    within a write neither loses nor repeats any.
+    """
 
     def __init__(
         self,
@@ -28,15 +32,17 @@ class ProtectedWriter(io.RawIOBase):
         on_loss: Callable[[ProtectedWriter], None],
         *,
         is_closed: bool = False,
+        **options: Any,
     ):
+        """`is_closed`: the descriptor was, when the program started; `options` of TextIOWrapper."""
+        with suppress(OSError):  # another program may have made the terminal or pipe non-blocking
+            os.set_blocking(descriptor, True)
+        raw = io.FileIO(descriptor, "wb", closefd=False)
+        super().__init__(io.BufferedWriter(raw), **options)
         self.descriptor = descriptor
         self.error: OSError | None = None
         self._on_loss = on_loss
-        self._is_closed = is_closed  # when the program started
-
-    @property
-    def name(self) -> str:
-        return f"<{_NAMES[self.descriptor].replace('standard ', 'std').replace('put', '')}>"
+        self._is_closed = is_closed
 
     @property
     def has_failed(self) -> bool:
@@ -50,29 +56,33 @@ class ProtectedWriter(io.RawIOBase):
         reason = "its reader has ended" if self.error.errno == errno.EPIPE else self.error.strerror
         return f"{_NAMES[self.descriptor]} cannot be written ({reason})"
 
-    def writable(self) -> bool:
-        return True
+    def write(self, text: str, /) -> int:
+        """Write text; what cannot be written is discarded."""
+        if self._is_closed and text:
+            self._lose(OSError(errno.EBADF, "closed"))
+        try:
+            return super().write(text)
+        except BlockingIOError:
+            self.flush()
+        except OSError as error:
+            self._lose(error)
+        return len(text)
 
-    def fileno(self) -> int:
-        return self.descriptor
-
-    def isatty(self) -> bool:
-        return os.isatty(self.descriptor)
-
-    def write(self, content: Any, /) -> int:
-        """Write bytes; those that cannot be written are discarded."""
-        while self.error is None:
+    def flush(self) -> None:
+        while True:
             try:
-                if self._is_closed:
-                    raise OSError(errno.EBADF, "closed")
-                return os.write(self.descriptor, content)
-            except BlockingIOError:  # another program made the terminal or pipe non-blocking
+                return super().flush()
+            except BlockingIOError:  # made non-blocking since
                 select.select([], [self.descriptor], [])
             except OSError as error:
-                self.error = error
-                _discard(self.descriptor)
-                self._on_loss(self)
-        return memoryview(content).nbytes
+                self._lose(error)
+                return None
+
+    def _lose(self, error: OSError) -> None:
+        if self.error is None:
+            self.error = error
+            _discard(self.descriptor)  # which takes what is still in the buffers
+            self._on_loss(self)
 
 
 class Protection:
@@ -81,18 +91,28 @@ class Protection:
     def __init__(self, describe_loss: Callable[[ProtectedWriter], str | None]):
         self._describe_loss = describe_loss
         closed = fill_closed_descriptors()
+        # A character that the terminal cannot show, such as ×, must not raise an error.
         self.output, self.error = (
-            ProtectedWriter(descriptor, self._report, is_closed=descriptor in closed)
-            for descriptor in (1, 2)
+            ProtectedWriter(
+                descriptor,
+                self._report,
+                is_closed=descriptor in closed,
+                encoding=getattr(before, "encoding", "utf-8"),
+                errors=errors,
+                line_buffering=getattr(before, "line_buffering", descriptor == 2),
+                write_through=getattr(before, "write_through", False),
+            )
+            for descriptor, before, errors in (
+                (1, sys.stdout, "replace"),
+                (2, sys.stderr, "backslashreplace"),
+            )
         )
 
     def _report(self, lost: ProtectedWriter) -> None:
         other = self.error if lost is self.output else self.output
         if message := self._describe_loss(lost):
-            stream = sys.stderr if lost is self.output else sys.stdout
-            with suppress(Exception):  # in its order: what was printed before comes first
-                stream.flush()
-            other.write(f"whit: {message}\n".encode())
+            other.write(f"whit: {message}\n")
+            other.flush()
 
 
 @contextmanager
@@ -106,17 +126,17 @@ def protect(describe_loss: Callable[[ProtectedWriter], str | None]) -> Iterator[
     protection = Protection(describe_loss)
     try:
         if _is_of_process(sys.stdout, 1):
-            # A character that the terminal cannot show, such as ×, must not raise an error.
-            sys.stdout = _wrap(protection.output, sys.stdout, "replace")
+            _flush(sys.stdout)
+            sys.stdout = protection.output
         elif isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
         if _is_of_process(sys.stderr, 2):
-            sys.stderr = _wrap(protection.error, sys.stderr, "backslashreplace")
+            _flush(sys.stderr)
+            sys.stderr = protection.error
         yield protection
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
+            _flush(stream)
         sys.stdout, sys.stderr = before
 
 
@@ -151,17 +171,10 @@ def _is_of_process(stream: Any, descriptor: int) -> bool:
         return False
 
 
-def _wrap(raw: ProtectedWriter, before: Any, errors: str) -> io.TextIOWrapper:
-    if before is not None:
+def _flush(stream: Any) -> None:
+    if stream is not None:
         with suppress(OSError, ValueError):
-            before.flush()
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        encoding=getattr(before, "encoding", "utf-8"),
-        errors=errors,
-        line_buffering=getattr(before, "line_buffering", raw.descriptor == 2),
-        write_through=getattr(before, "write_through", False),
-    )
+            stream.flush()
 
 
 def _discard(descriptor: int) -> None:
