@@ -98,7 +98,7 @@ def test_files_that_are_hashed(run: Path, replace: Callable[[Path], None], name:
         recipe = load_recipe("sprint").with_overrides([f"distill.teacher={run}"])
         with pytest.raises(InputError, match=re.escape(name)):
             load_teacher(recipe)
-        with pytest.raises(InputError, match="larger than|not a regular file"):
+        with pytest.raises(InputError, match=r"larger than|not a regular file"):
             load_model(record.local_recipe, Path(os.path.realpath(run / name)))
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from easy_data import easy_split
 from whit.data.loader import Loader
 from whit.data.normalization import Normalize
-from whit.errors import Diverged
+from whit.errors import Diverged, ModelError
 from whit.models.layers import Dropout, GlobalAvgPool, named_sequential
 from whit.models.plain import PlainConfig, plain
 from whit.recipes.augmentations import Affine
@@ -28,6 +28,7 @@ from whit.training.evaluation import evaluate
 from whit.training.loop import train as train_state
 from whit.training.optimization.objective import Objective, autocast
 from whit.training.optimization.optim import EMA, build_optimizer, set_lr
+from whit.training.plan import make_plan
 from whit.training.state import TrainingState
 
 NORMALISE = Normalize((0.1307,), (0.3081,))
@@ -166,6 +167,17 @@ def test_batchnorm_of_vectors_learns_when_one_image_is_left() -> None:
             F.cross_entropy(twin(images), split.labels[indices]).backward()
             optimizer.step()
     torch.testing.assert_close(weights(model), weights(twin), rtol=1e-4, atol=1e-5)
+
+
+def test_batches_of_one_image_are_refused_for_batchnorm_of_vectors() -> None:
+    recipe = RECIPE.with_overrides(["train.batch_size=1"])
+    vectors = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    with pytest.raises(ModelError, match="a batch of one image has one value per channel"):
+        make_plan(recipe, vectors)
+    maps = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(784, 10))
+    assert make_plan(recipe, maps).steps_per_epoch == 60_000
+    odd = recipe.with_overrides(["train.batch_size=64", "data.val_size=59487"])
+    assert make_plan(odd, vectors).steps_per_epoch == 8  # 513 images
 
 
 def test_a_loader_that_gives_more_is_counted() -> None:
