@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 
 def main() -> None:
     """Run the command line."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Windows has no SIGHUP; under nohup it is ignored.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, _leave)
     from whit.cli import app
 
@@ -18,7 +23,8 @@ def main() -> None:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     # Nothing has started, so nothing is lost; an exception could surface within an import.
-    os.write(2, f"whit: stopped by {signal.Signals(number).name}.\n".encode())
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, f"whit: stopped by {signal.Signals(number).name}.\n".encode())
     os._exit(128 + number)
 
 

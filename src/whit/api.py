@@ -409,9 +409,9 @@ def _resolve(
         resolved, module = _resolve(recipe, model)
         return resolved.with_overrides(["model.run_whole_file=true"], "run_whole_file"), module
 
-    from whit.models.model_target import load_target, rename
     from whit.recipes.model_ref import is_model_path
     from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+    from whit.training.target import load_target, rename
 
     is_file = isinstance(recipe, str | Path) and is_model_path(str(recipe))
     if model is not None and (is_file or _is_module(recipe)):
@@ -472,7 +472,7 @@ def _target_and_model(
 def _folder_and_model(run: Any, model: nn.Module | None = None) -> tuple[Path, nn.Module | None]:
     """Return the folder of a run; and its model, where only a loaded run has it."""
     if isinstance(run, str | Path):
-        from whit.models.model_target import require_run
+        from whit.training.target import require_run
 
         require_run(run)
         return Path(run), model

@@ -14,7 +14,7 @@
     │   ├── Diverged         a loss or gradient that is no longer a finite number
     │   └── LockLost         another process took over the run folder, or removed it
     ├── TrialPruned          a trial whose accuracy stayed below the pruning threshold
-    └── Interrupted          exit code 130 or 143: stopped by SIGINT or SIGTERM
+    └── Interrupted          exit code 130, 143 or 129: stopped by SIGINT, SIGTERM or SIGHUP
 
 A message says what was given, what is allowed, and what to do. `assert` is for invariants of
 whit and never reaches a user.
@@ -124,7 +124,7 @@ class TrialPruned(WhitError):
 
 
 class Interrupted(WhitError):
-    """The run was stopped by Ctrl-C (130) or SIGTERM (143)."""
+    """The run was stopped by Ctrl-C (130), SIGTERM (143), or a closed terminal (SIGHUP, 129)."""
 
     def __init__(self, message: str, exit_code: int):
         self.exit_code = exit_code

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ def _command_line(
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup
     sys.argv = ["whit", *arguments]
     from whit.cli.app import main
     from whit.system import signals as stopping

@@ -8,8 +8,8 @@ import pytest
 
 import whit
 from whit.errors import InputError
-from whit.models.model_target import load_target
 from whit.recipes.recipe import load_recipe, parse_recipe
+from whit.training.target import load_target
 
 NET = """\
 import torch

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from easy_data import easy_split
 from whit.data.loader import Loader
 from whit.data.normalization import Normalize
-from whit.errors import Diverged
+from whit.errors import Diverged, ModelError
 from whit.models.layers import Dropout, GlobalAvgPool, named_sequential
 from whit.models.plain import PlainConfig, plain
 from whit.recipes.augmentations import Affine
@@ -28,6 +28,7 @@ from whit.training.evaluation import evaluate
 from whit.training.loop import train as train_state
 from whit.training.optimization.objective import Objective, autocast
 from whit.training.optimization.optim import EMA, build_optimizer, set_lr
+from whit.training.plan import make_plan
 from whit.training.state import TrainingState
 
 NORMALISE = Normalize((0.1307,), (0.3081,))
@@ -114,6 +115,69 @@ def test_records_count_what_was_seen() -> None:
     assert [r.images_seen for r in records] == [200, 400]
     assert [r.steps for r in records] == [5, 10]  # 48, 48, 48, 48 and the last 8
     assert all(r.total == 200 and 0 <= r.correct <= 200 for r in records)
+
+
+def split_plainly(order: list[int], size: int) -> list[list[int]]:
+    """Batches written out: a single image that is left joins the batch before it."""
+    batches = [order[first : first + size] for first in range(0, len(order), size)]
+    if size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        left = batches.pop()
+        batches[-1] = batches[-1] + left
+    return batches
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(513, 64), (65, 64), (64, 64), (63, 64), (1, 64), (1, 1), (5, 1), (5, 2), (4, 2), (3, 2),
+     (2, 2), (200, 48), (193, 48), (121, 3), (10, 10), (11, 10), (12, 10)],
+)  # fmt: skip
+def test_no_batch_has_one_image(count: int, size: int) -> None:
+    split = easy_split("train", count)
+    loader = Loader(split, size, Normalize((0.0,), (1 / 255,)), seed=3)
+    batches = list(loader.epoch(2))
+    order = torch.randperm(count, generator=loader._generator("shuffle", 2)).tolist()
+    plain_batches = split_plainly(order, size)
+    assert len(batches) == len(plain_batches) == len(loader)
+    for (images, labels), indices in zip(batches, plain_batches, strict=True):
+        assert torch.equal(labels, split.labels[indices])
+        torch.testing.assert_close(images, split.images[indices].float())
+    assert all(len(labels) > 1 for _, labels in batches) or 1 in (count, size)
+    for done in range(len(batches) + 1):  # resumed in the middle of the epoch
+        rest = [labels.tolist() for _, labels in loader.epoch(2, done)]
+        assert rest == [labels.tolist() for _, labels in batches[done:]]
+
+
+def test_batchnorm_of_vectors_learns_when_one_image_is_left() -> None:
+    """The loop and the loop written out, over 193 images in batches of 48."""
+    changes = ["optim.lr=0.05", "train.precision=fp32", "schedule.factor=[1, 1, 1]"]
+    recipe = RECIPE.with_overrides(changes)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    twin = copy.deepcopy(model)
+    split = easy_split("train", 193)
+    loader = Loader(split, 48, NORMALISE, epochs=2, seed=5)
+    records = list(train(model, loader, recipe, 5))
+    assert [(r.images_seen, r.total, r.steps) for r in records] == [(193, 193, 4), (386, 193, 8)]
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.9)
+    for epoch in (1, 2):
+        order = torch.randperm(193, generator=loader._generator("shuffle", epoch)).tolist()
+        for indices in split_plainly(order, 48):
+            images = (split.images[indices].float() / 255 - 0.1307) / 0.3081
+            optimizer.zero_grad()
+            F.cross_entropy(twin(images), split.labels[indices]).backward()
+            optimizer.step()
+    torch.testing.assert_close(weights(model), weights(twin), rtol=1e-4, atol=1e-5)
+
+
+def test_batches_of_one_image_are_refused_for_batchnorm_of_vectors() -> None:
+    recipe = RECIPE.with_overrides(["train.batch_size=1"])
+    vectors = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    with pytest.raises(ModelError, match="a batch of one image has one value per channel"):
+        make_plan(recipe, vectors)
+    maps = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(784, 10))
+    assert make_plan(recipe, maps).steps_per_epoch == 60_000
+    odd = recipe.with_overrides(["train.batch_size=64", "data.val_size=59487"])
+    assert make_plan(odd, vectors).steps_per_epoch == 8  # 513 images
 
 
 def test_a_loader_that_gives_more_is_counted() -> None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: everything is saved, the message says how to go on, a second one leaves."""
+"""SIGINT, SIGTERM and SIGHUP: all is saved, the message says how to go on, a second one leaves."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def stop_once(workplace: Path, undisturbed: Path, moment: Moment) -> bool:
 
 def moments(count: int, undisturbed: Path, seed: int) -> list[Moment]:
     rng = random.Random(seed)
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     epoch = length_of(undisturbed) / 4
-    return [Moment(numbers[i % 2], rng.randint(0, 3), rng.uniform(0, epoch)) for i in range(count)]
+    return [Moment(numbers[i % 3], rng.randint(0, 3), rng.uniform(0, epoch)) for i in range(count)]
 
 
-def test_stopped_by_either_signal(workplace: Path, undisturbed: Path) -> None:
-    for moment in (Moment(signal.SIGINT, 0, 0.01), Moment(signal.SIGTERM, 1, 0.0)):
-        assert stop_once(workplace, undisturbed, moment)
+def test_stopped_by_each_signal(workplace: Path, undisturbed: Path) -> None:
+    for number, epochs in ((signal.SIGINT, 0), (signal.SIGTERM, 1), (signal.SIGHUP, 2)):
+        assert stop_once(workplace, undisturbed, Moment(number, epochs, 0.0))
 
 
 @pytest.mark.slow
@@ -169,6 +169,24 @@ def test_a_second_signal_exits_immediately(workplace: Path) -> None:
     command.signal(signal.SIGTERM)
     assert command.wait() == 143, command.said
     assert "stopped immediately; the latest checkpoint is kept" in command.said
+
+
+def test_hangup_is_never_a_second_signal() -> None:
+    """A terminal that closes may send it twice; the second one must not end the saving."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with SignalHandler() as signals:
+            for number in (signal.SIGHUP, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+            assert signals.requested == signal.SIGHUP
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with SignalHandler() as signals:  # as under nohup
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.requested is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_says_how_to_resume_a_study(workplace: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 import traceback
@@ -23,9 +22,11 @@ from whit.cli.serve import serve
 from whit.cli.study import study
 from whit.cli.train import train
 from whit.cli.usage import report_usage_error
-from whit.errors import InputError, WhitError
+from whit.errors import InputError, RunFailed, WhitError
 from whit.recipes.budget import BudgetInfeasible
 from whit.system.console import echo
+from whit.system.signals import is_hangup, stop_signals
+from whit.system.standard_streams import ProtectedWriter, Protection, protect
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,13 +35,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Train image classifiers within a budget of parameters, epochs and accuracy.",
     epilog="Exit codes: 0 budget met, or done; 1 budget missed; 2 bad input; 3 the run failed; "
-    "130 or 143 interrupted.",
+    "130, 143 or 129 interrupted.",
 )
 for _command in (
     *(recipes, plan, train, audit, runs, compare, study, search),
     *(report, export, serve, data),
 ):
     app.command()(_command)
+
+# What they do is more than what they print, so it continues when nothing can be printed.
+_WORKING = {command.__name__ for command in (train, study, search, report, export, serve)}
+_MACHINE_READABLE = {"--json", "--csv"}
 
 
 @app.callback(invoke_without_command=True)
@@ -63,10 +68,11 @@ class _Stopped(BaseException):
 @contextmanager
 def _stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
+        if is_hangup(number):
+            signal.signal(number, signal.SIG_IGN)  # it may come twice
         raise _Stopped(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
     try:
         yield
     finally:
@@ -76,16 +82,40 @@ def _stop_on_signals() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; errors meant for users become one message and an exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A character that the terminal cannot show, such as ×, must not raise an error.
-        sys.stdout.reconfigure(errors="replace")
-    try:
-        with _stop_on_signals():
-            sys.exit(_run())
-    except _Stopped as stopped:
-        (number,) = stopped.args
-        echo(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
-        sys.exit(128 + number)
+    with protect(_describe_loss) as streams:
+        try:
+            with _stop_on_signals():
+                code = _run()
+        except _Stopped as stopped:
+            (number,) = stopped.args
+            echo(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
+            code = 128 + number
+        sys.stdout.flush()
+        code = _code_of_output(code, streams)
+    sys.exit(code)
+
+
+def _is_working() -> bool:
+    """Whether the command does more than print."""
+    commands = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    return commands[:1] != [] and commands[0] in _WORKING and not {"-h", "--help"} & set(sys.argv)
+
+
+def _describe_loss(lost: ProtectedWriter) -> str | None:
+    """Return what is printed on the other stream where one can no longer be written."""
+    if lost.descriptor == 2 and _MACHINE_READABLE & set(sys.argv):
+        return None  # standard output has one JSON value and nothing else
+    if _is_working():
+        return f"{lost.loss}: the work continues without it."
+    return f"{lost.loss}." if lost.descriptor == 2 else None
+
+
+def _code_of_output(code: int, streams: Protection) -> int:
+    """Return the exit code, which is another one where the command's only work was lost."""
+    if code > 1 or _is_working() or not streams.output.has_failed:
+        return code
+    echo(f"whit: {streams.output.loss}: the output is incomplete.", sys.stderr)
+    return RunFailed.exit_code
 
 
 def _run() -> int:

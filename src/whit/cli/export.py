@@ -10,8 +10,8 @@ import typer
 from whit.cli.options import AsJson, Quiet, TrustModelFiles
 from whit.errors import InputError, did_you_mean
 from whit.export.targets import TARGETS
-from whit.models.model_target import require_run
 from whit.system.console import report_stages, show, stdout_to_stderr
+from whit.training.target import require_run
 
 _INT8_TARGETS = [target.name for target in TARGETS.values() if not target.no_int8]
 

@@ -19,7 +19,7 @@ from whit.system.console import (
     stdout_to_stderr,
     write,
 )
-from whit.system.text_tables import text_table
+from whit.system.text_tables import text_table, wrap
 
 if TYPE_CHECKING:
     from whit.data.splits import Dataset
@@ -217,14 +217,22 @@ def dataset_facts(dataset: Dataset) -> dict[str, Any]:
         "train": len(dataset.train),
         "val": len(dataset.val) if dataset.val else 0,
         "test": len(dataset.test),
+        "duplicate_images": {split.name: split.num_duplicates for split in dataset.splits},
         "test_images_in_train": dataset.overlap,
         "fingerprint": dataset.fingerprint,
+        "notes": list(dataset.notes),
     }
 
 
 def facts_table(facts: dict[str, Any], width: int) -> str:
+    """Return the facts as a table of at most `width` columns, and the notes below it."""
     rows = [("fact", "value")]
     for name, value in facts.items():
+        if name == "notes":
+            continue
+        if isinstance(value, dict):
+            value = [f"{key} {count}" for key, count in value.items()]
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         rows.append((name, text))
-    return text_table(rows, "lL", width)
+    notes = [wrap(f"Note: {note}.", width) for note in facts["notes"]]
+    return "\n".join([text_table(rows, "lL", width), *notes])

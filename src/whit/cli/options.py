@@ -92,7 +92,7 @@ def load_recipe_with_overrides(
     run_whole_file: bool = False,
 ) -> Recipe:
     """Return the recipe, or that of a model file, with its `--set` changes. Raises InputError."""
-    from whit.models.model_target import load_target
+    from whit.training.target import load_target
 
     loaded = load_target(target, recipe, changes or [], run_whole_file=run_whole_file)
     return set_run_whole_file(loaded) if run_whole_file else loaded

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from whit.cli.options import Quiet, TrustModelFiles
-from whit.models.model_target import require_run
 from whit.system.console import echo, report_stages
+from whit.training.target import require_run
 
 
 def report(

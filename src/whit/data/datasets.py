@@ -15,6 +15,7 @@ from whit.data.readers.mnist import read_mnist
 from whit.data.splits import Dataset, DatasetShape, RawSplit, SplitName
 from whit.data.validation import build_dataset
 from whit.errors import DataError, did_you_mean
+from whit.recipes.recipe_tables import DataSpec
 
 
 @dataclass(frozen=True)
@@ -54,37 +55,46 @@ DATASETS = {
 FORMATS: tuple[Format, ...] = (idx, npz, image_folder)  # in the order tried
 
 
-def load_dataset(name_or_path: str, *, val: int = 0) -> Dataset:
+def load_dataset(data: str | DataSpec, *, val: int = 0) -> Dataset:
     """Return a data set, validated; nothing is resized, repaired or downloaded.
 
-    `val` training images are held out as the val split, stratified and fixed (see holdout.py);
-    with 0 there is no val split, unless the files have one. Raises DataError with all problems.
+    `data` is a built-in name, a path, or the `[data]` table of a recipe. `val` training images, or
+    those of the table, are held out as the val split, stratified and fixed (see holdout.py); with
+    0 there is no val split, unless the files have one. Raises DataError with all problems.
     """
     if val < 0:
         raise DataError(f"val = {val}: expected 0 or the number of training images to hold out")
-    dataset = _load(name_or_path)
-    if not val or (dataset.val is not None and len(dataset.val) == val):
-        return dataset
-    if dataset.val is not None:
-        raise DataError(
-            f"{dataset.source}: has {len(dataset.val):,} val images of its own; expected "
-            f"val = 0 or {len(dataset.val)}, found {val}"
-        )
-    train, held_out = holdout_split(dataset.train, val, "val")
-    return replace(dataset, train=train, val=held_out)
+    spec = DataSpec.model_construct(name=data, val_size=val) if isinstance(data, str) else data
+    dataset = _load(spec.name)
+    if spec.val_size and (dataset.val is None or len(dataset.val) != spec.val_size):
+        if dataset.val is not None:
+            raise DataError(
+                f"{dataset.source}: has {len(dataset.val):,} val images of its own; expected "
+                f"val = 0 or {len(dataset.val)}, found {spec.val_size}"
+            )
+        train, held_out = holdout_split(dataset.train, spec.val_size, "val")
+        dataset = replace(dataset, train=train, val=held_out)
+    if spec.transpose:  # after the splits are made, which are then the same images
+        return dataset.transpose()
+    return dataset
 
 
-def probe_dataset(name_or_path: str) -> DatasetShape:
-    """Return the shape of a data set without reading its images.
+def probe_dataset(data: str | DataSpec) -> DatasetShape:
+    """Return the shape of a data set, named as for `load_dataset`, without reading its images.
 
     File headers, training labels and folder listings are read, and nothing for a built-in data
     set. Raises DataError.
     """
-    if name_or_path in DATASETS:
-        return DATASETS[name_or_path].shape
-    path = Path(name_or_path)
-    with _detect_format(path) as data_format:
-        return data_format.probe(path)
+    if isinstance(data, str):
+        data = DataSpec.model_construct(name=data)
+    if data.name in DATASETS:
+        shape = DATASETS[data.name].shape
+    else:
+        path = Path(data.name)
+        with _detect_format(path) as data_format:
+            shape = data_format.probe(path)
+    channels, height, width = shape.image_shape
+    return shape._replace(image_shape=(channels, width, height)) if data.transpose else shape
 
 
 def _load(name_or_path: str) -> Dataset:

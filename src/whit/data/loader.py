@@ -13,8 +13,19 @@ from whit.recipes.recipe_tables import AugmentSpec
 from whit.system.rng import derive_seed
 
 
+def count_batches(num_images: int, batch_size: int) -> int:
+    """Return the batches of an epoch: the last one has the images that are left.
+
+    A single image that is left joins the batch before it, which is then larger by one: BatchNorm
+    has no statistics of one image.
+    """
+    num_batches = -(-num_images // batch_size)
+    is_single = num_images % batch_size == 1
+    return num_batches - 1 if is_single and 1 < batch_size < num_images else num_batches
+
+
 class Loader:
-    """Shuffled, augmented, normalized batches of one split; the last may be smaller.
+    """Shuffled, augmented, normalized batches of one split, of the sizes of `count_batches`.
 
     Order and augmentation of an epoch depend on (seed, epoch) and the recipe only. The split is
     on the device as uint8, so a batch is one gather.
@@ -42,7 +53,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return -(-len(self.labels) // self.batch_size)
+        return count_batches(len(self.labels), self.batch_size)
 
     def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels): (N, C, H, W) float32 channels-last and (N,) int64.
@@ -52,12 +63,14 @@ class Loader:
         order = torch.randperm(len(self.labels), generator=self._generator("shuffle", epoch))
         streams = [(a, self._generator(a.rng_stream, epoch)) for a in self.augmentations]
         order = order.to(self.labels.device)
-        for first in range(0, len(order), self.batch_size):
-            batch = order[first : first + self.batch_size]
+        for index in range(len(self)):
+            first = index * self.batch_size
+            last = first + self.batch_size if index + 1 < len(self) else len(order)
+            batch = order[first:last]
             progress = (epoch - 1 + first / len(order)) / self.epochs
             active = streams if progress < self.augment_until else []
             parameters = [(a, a.draw(len(batch), generator)) for a, generator in active]
-            if first < done * self.batch_size:
+            if index < done:
                 continue
             images = self.images[batch].float()
             for augmentation, values in parameters:

@@ -6,7 +6,8 @@ N images, C channels, H W pixels, K classes. Images are (N, C, H, W) uint8, labe
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -38,13 +39,17 @@ class DatasetShape(NamedTuple):
 class RawSplit:
     """One split as a reader returns it.
 
-    images: uint8 (N, C, H, W); labels: int64 (N,); the two names are used in messages.
+    images: uint8 (N, C, H, W); labels: int64 (N,); the two names are used in messages. `stored`
+    is the range of values in the file, `notes` are sentences on how the images were read.
     """
 
     images: Pixels
     labels: Labels
     images_name: str
     labels_name: str
+    stored: str = "bytes"
+    notes: tuple[str, ...] = ()
+    is_transposed: bool = False  # known to have rows and columns swapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +95,43 @@ class Split:
         channels, height, width = self.images.shape[1:]
         return f"Split({self.name}: {len(self):,} images {channels}x{height}x{width})"
 
+    def transpose(self) -> Split:
+        """Return the split with rows and columns of every image swapped."""
+        return replace(self, images=self.images.mT.contiguous())
+
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
         """The SHA-256 of each image's bytes, so equal images have equal digests."""
         rows = self.images.reshape(len(self), -1).cpu().numpy()
         return tuple(hashlib.sha256(row).digest() for row in rows)
+
+    @cached_property
+    def num_duplicates(self) -> int:
+        """Count the images that occur before in this split, byte for byte."""
+        return len(self) - len(set(self.digests))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A caveat where images occur more than once; empty otherwise."""
+        if not self.num_duplicates:
+            return ()
+        copies = Counter(self.digests)
+        name = "training" if self.name == "train" else self.name
+        most = max(copies.values())
+        if most == min(copies.values()):
+            text = f"each of the {len(copies):,} different {name} images occurs {most:,} times"
+        else:
+            text = (
+                f"{self.num_duplicates:,} of {len(self):,} {name} images are copies of others, "
+                f"byte for byte (one occurs {most:,} times)"
+            )
+        labelled = set(zip(self.digests, self.labels.tolist(), strict=True))
+        if conflicts := len(labelled) - len(copies):
+            text += f", {conflicts:,} of them under another label"
+        effect = "the accuracy counts each copy"
+        if self.name == "train":
+            effect = f"an epoch counts each copy, so it shows these images up to {most:,} times"
+        return (f"{text}; {effect}",)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -111,7 +148,7 @@ class Dataset:
 
     val is None unless the files have one or one was held out from train.
     classes are the K names, in the order of their labels.
-    source says where it was read from; dropped has a sentence for each kind of dropped images.
+    source says where it was read from; reading_notes are sentences on how the files were read.
     """
 
     name: str
@@ -120,7 +157,8 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     source: str
-    dropped: tuple[str, ...] = ()
+    reading_notes: tuple[str, ...] = ()
+    are_files_transposed: bool = False  # known to have rows and columns swapped
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -147,11 +185,19 @@ class Dataset:
     @property
     def notes(self) -> tuple[str, ...]:
         """Caveats for any result on this data set; empty for a clean one."""
-        note = (
-            f"{self.source}: {self.overlap:,} of {len(self.test):,} test images occur byte for "
-            "byte in the training images; accuracy on them shows memorization, not generalization"
-        )
-        return (*self.dropped, note) if self.overlap else self.dropped
+        notes = [*self.reading_notes, *(note for split in self.splits for note in split.notes)]
+        if self.are_files_transposed:
+            notes.append(
+                f"{self.source}: EMNIST's files have rows and columns swapped, so every image "
+                "lies on its side, mirrored; turn them with data.transpose = true"
+            )
+        if self.overlap:
+            notes.append(
+                f"{self.source}: {self.overlap:,} of {len(self.test):,} test images occur byte "
+                "for byte in the training images; accuracy on them shows memorization, not "
+                "generalization"
+            )
+        return tuple(notes)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -163,6 +209,16 @@ class Dataset:
         for split in self.splits:
             digest.update(f"\0{split.name}\0{split.fingerprint}".encode())
         return digest.hexdigest()
+
+    def transpose(self) -> Dataset:
+        """Return the data set with rows and columns of every image swapped."""
+        return replace(
+            self,
+            train=self.train.transpose(),
+            val=None if self.val is None else self.val.transpose(),
+            test=self.test.transpose(),
+            are_files_transposed=False,
+        )
 
     def __repr__(self) -> str:
         channels, height, width = self.image_shape

@@ -13,6 +13,7 @@ import torch
 from whit.data.holdout import TEST_DIVISOR, holdout_split
 from whit.data.readers.arrays import format_shape, infer_classes
 from whit.data.splits import Dataset, RawSplit, Split, SplitName
+from whit.data.value_ranges import check_ranges
 from whit.errors import DataError
 
 
@@ -41,6 +42,8 @@ def build_dataset(
     if classes is not None:
         problems += _class_problems(raw_splits, classes, start)
     problems += _shape_problems(raw_splits)
+    range_problems, range_notes = check_ranges(raw_splits)
+    problems += range_problems
     if problems:
         raise DataError(problems)
     assert classes is not None
@@ -53,10 +56,20 @@ def build_dataset(
         size = len(splits["train"]) // TEST_DIVISOR
         splits["train"], splits["test"] = holdout_split(splits["train"], size, "test")
     val: Split | None = None
-    dropped: tuple[str, ...] = ()
+    notes = [*(note for raw in raw_splits.values() for note in raw.notes), *range_notes]
     if "val" in splits:
         val, dropped = _drop_copies(splits["val"], splits["train"], raw_splits["val"].images_name)
-    return Dataset(name, splits["train"], val, splits["test"], tuple(classes), source, dropped)
+        notes += dropped
+    return Dataset(
+        name,
+        splits["train"],
+        val,
+        splits["test"],
+        tuple(classes),
+        source,
+        tuple(notes),
+        any(raw.is_transposed for raw in raw_splits.values()),
+    )
 
 
 def _split_problems(raw: RawSplit) -> list[str]:

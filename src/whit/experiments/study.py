@@ -28,6 +28,7 @@ from whit.recipes.recipe import Recipe, recipe_id
 from whit.runs.reader import RunRecord, read_run
 from whit.system.atomic_files import unwritable_reason
 from whit.system.display.html_tables import html_block, html_list, html_text
+from whit.system.file_names import name_problem
 from whit.system.signals import SignalHandler, StopRequested
 from whit.system.text_tables import wrap
 from whit.training.callback import Callback, Subject
@@ -135,7 +136,9 @@ def plan_variants(
         for recipe in recipes
         if not recipe.eval.test and recipe.eval.each_epoch != "val"
     ]
-    if problem := unwritable_reason(root, to_write=False):  # a finished study is only read again
+    if problem := name_problem(root):
+        problems.append(f"--out {str(root)!r}: {problem}; give another path.")
+    elif problem := unwritable_reason(root, to_write=False):  # a finished one is only read again
         problems.append(f"--out {root}: {problem}")
     evaluated = {(r.data.name, r.eval.test or r.data.val_size) for r in recipes}
     if len(evaluated) > 1:

@@ -192,7 +192,7 @@ def _require_unchanged(trained: LoadedRun) -> None:
     """Raise InputError if data or model source changed since the run."""
     run = trained.run
     digests = current_digests(
-        run.recipe, trained.dataset, with_teacher=False, source=trained.source
+        run.local_recipe, trained.dataset, with_teacher=False, source=trained.source
     )
     problems = [
         f"{run.path}: {REPRODUCIBILITY_KEYS[change['what']]} changed since the run, so it is not "

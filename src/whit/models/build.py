@@ -51,7 +51,7 @@ def load_model(
     Raises ModelError when it cannot be built, InputError when the weights do not fit, DataError
     when the data set is missing.
     """
-    image_shape, num_classes, _ = probe_dataset(recipe.data.name)
+    image_shape, num_classes, _ = probe_dataset(recipe.data)
     if model is None:
         model = build_initialized_model(recipe, image_shape, num_classes, seed, source)
     else:

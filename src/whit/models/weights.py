@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from whit.errors import InputError
 from whit.recipes.schema1 import upgrade_weight_name
+from whit.system.untrusted_files import read_untrusted
 
 _MAX_HEADER = 1_000_000  # bytes of names and shapes in a file, far more than a model needs
 
@@ -39,8 +41,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     expected = model.state_dict()
     max_bytes = _MAX_HEADER + 2 * sum(t.numel() * t.element_size() for t in expected.values())
     try:
-        with path.open("rb") as stream:
-            content = stream.read(max_bytes + 1)
+        content = read_untrusted(os.path.realpath(path), max_bytes + 1)
+        if content is None:
+            raise InputError(f"{path}: not a regular file.")
         if len(content) > max_bytes:
             raise InputError(
                 f"{path}: larger than {max_bytes:,} bytes, the maximum for this model."

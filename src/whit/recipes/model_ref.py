@@ -30,6 +30,14 @@ def is_model_path(name: str) -> bool:
     return bool(colon and set(path) & set("./\\")) and class_name.isidentifier()
 
 
+def split_model_path(name: str) -> tuple[str, str]:
+    """Return the path of a user's file, and the rest of `name`: a colon and a class, or nothing."""
+    if name.lower().endswith(SUFFIXES):
+        return name, ""
+    path, colon, class_name = name.rpartition(":")
+    return path, colon + class_name
+
+
 def reject_code_in_run(name: str, run: Path) -> None:
     """Raise SourceError if `name` refers to a file in the run folder `run`.
 
@@ -38,7 +46,7 @@ def reject_code_in_run(name: str, run: Path) -> None:
     """
     if not is_model_path(name):
         return
-    path = Path(os.path.realpath(name.rpartition(":")[0] or name))
+    path = Path(os.path.realpath(split_model_path(name)[0]))
     if path.is_relative_to(os.path.realpath(run)):
         raise SourceError(
             f"{run}: its recipe names {name}, a file in the run folder itself; code in a run "

@@ -50,6 +50,9 @@ class ModelSpec(BaseModel):
         return self.name.startswith(IN_MEMORY)
 
 
+BUILTIN_DATA = frozenset({"mnist"})  # every other data.name is a path
+
+
 class DataSpec(Section):
     """The images."""
 
@@ -60,6 +63,9 @@ class DataSpec(Section):
         0,
         "size of the validation split, cut from the training images, stratified by class",
         "images",
+    )
+    transpose: Flag = key_field(
+        False, "swap rows and columns of every image, as EMNIST's IDX files need it"
     )
     mean: tuple[Real, ...] | None = key_field(
         None, "mean of each channel, subtracted; default: that of the training split", "pixel / 255"
@@ -182,7 +188,9 @@ class TrainSpec(Section):
         10, "number of passes over the training split", "epochs"
     )
     batch_size: Positive = key_field(
-        128, "images per step; the last batch of an epoch may be smaller", "images"
+        128,
+        "images per step; the last batch of an epoch may be smaller, or larger by one image",
+        "images",
     )
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = key_field(
         0.0, "probability that is spread over all classes"

@@ -115,9 +115,9 @@ def collect_run_facts(
 
 def load_run_split(run: RunRecord) -> Split | None:
     """Return the split that a run was evaluated on; None if it is missing here or has changed."""
-    recipe = run.recipe
+    recipe = run.local_recipe
     try:
-        dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
+        dataset = load_dataset(recipe.data)
     except InputError:
         return None
     if diff_inputs(run, {"data_sha256": dataset.fingerprint}):
@@ -128,7 +128,7 @@ def load_run_split(run: RunRecord) -> Split | None:
 def audit_recipe(run: RunRecord, model: nn.Module | None = None) -> Audit | None:
     """Return the layers of a run's recipe; None if the model cannot be built here."""
     try:
-        return make_plan(run.recipe, model, find_source(run)).audit
+        return make_plan(run.local_recipe, model, find_source(run)).audit
     except InputError:
         return None
 

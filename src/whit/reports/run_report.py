@@ -18,7 +18,7 @@ def run_document(facts: RunFacts) -> Document:
     parts = [
         Section("Verdict", sections.verdict_blocks(facts)),
         Section("Recipe and environment", _origin_blocks(facts)),
-        Section("Layers", sections.layer_blocks(facts.audit, run.recipe, facts.images)),
+        Section("Layers", sections.layer_blocks(facts.audit, run.local_recipe, facts.images)),
         Section("Training", _training_blocks(facts)),
         *error_sections(facts),
         Section("Reproduce", sections.run_command(run)),

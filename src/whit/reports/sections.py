@@ -135,7 +135,7 @@ def _image_shape(recipe: Recipe, images: Split | None) -> tuple[int, int, int] |
         _, channels, height, width = images.images.shape
         return channels, height, width
     try:
-        return probe_dataset(recipe.data.name).image_shape
+        return probe_dataset(recipe.data).image_shape
     except InputError:
         return None
 

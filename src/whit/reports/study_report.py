@@ -46,7 +46,7 @@ def study_document(study: StudyFacts) -> Document:
         Section("Commonly misclassified images", _misclassified_blocks(study, _MAX_THUMBNAILS)),
         Section("Training", _training_blocks(seeds)),
         Section("Recipe and environment", origin),
-        Section("Layers", layer_blocks(median.audit, recipe, study.images)),
+        Section("Layers", layer_blocks(median.audit, median.run.local_recipe, study.images)),
         Section(f"Median run: seed {truncate(median.run.seed)}", median_blocks),
         Section("Reproduce", study_command(seeds.runs)),
         Section("Citation", citation_blocks()),
@@ -111,7 +111,7 @@ def _study_section(study: StudyFacts) -> Section:
     """Return the section of a study among several."""
     seeds = study.seeds
     run = seeds.runs[0]
-    layers = layer_blocks(audit_recipe(run), run.recipe, study.images)
+    layers = layer_blocks(audit_recipe(run), run.local_recipe, study.images)
     blocks: list[Block] = [
         Text(_summarize(seeds)),
         *_problem_blocks(study),

@@ -21,6 +21,7 @@ from whit.runs import layout
 from whit.runs.reader import RunRecord, read_run
 from whit.system.atomic_files import atomic_write, disk_error_advice, unwritable_reason
 from whit.system.console import OnStage, ignore_stage
+from whit.system.file_names import encodable
 from whit.system.optional_deps import require_extra
 
 
@@ -78,7 +79,7 @@ def write_report(
     rendered = Markdown(document, folder.name)
     for name, content in rendered.pictures.items():
         _write(folder / name, content)
-    _write(file, rendered.text.encode())
+    _write(file, encodable(rendered.text).encode())
     return file
 
 

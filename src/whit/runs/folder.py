@@ -22,6 +22,7 @@ from whit.runs import layout
 from whit.runs.lock import RunLock, is_running, read_lock_holder
 from whit.runs.result import EpochRecord
 from whit.system import atomic_files
+from whit.system.file_names import name_problem
 
 _MAX_NAME_BYTES = 255  # bytes; what file systems allow for one folder
 _TEMPORARY = ".whit-new"  # prefix of a folder that is not complete
@@ -45,6 +46,8 @@ class RunFolder:
     @staticmethod
     def check_creatable(out: Path) -> None:
         """Raise InputError if no new folder can be created at `out`; creates nothing."""
+        if problem := name_problem(out):
+            raise InputError(f"--out {str(out)!r}: {problem}; give another path.")
         if os.path.lexists(out):
             raise _exists_error(out)
         if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in out.parts):

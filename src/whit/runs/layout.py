@@ -28,6 +28,7 @@ ENVIRONMENT = "environment.json"
 LOG = "log.jsonl"
 RESULT = "result.json"
 WEIGHTS = "weights.safetensors"
+MAX_WEIGHTS_BYTES = 4 << 30  # larger files are not read
 AUDIT = "audit.txt"
 MODEL, MODEL_FOLDER = COPY_FILE, COPY_FOLDER
 CHECKPOINTS = "checkpoint"

@@ -18,13 +18,13 @@ from typing import Any
 
 from whit.recipes.schema1 import digest_key
 from whit.runs import layout
+from whit.system.untrusted_files import unreadable_reason
 
+NOT_READ = "not read: "  # in place of a digest, before the reason
+_MAX_TEXT_BYTES = 100_000_000
 HASHED_FILES = tuple(name for name in layout.FILES if name != layout.RESULT)
 # A folder that is kept as a record may lack these: no number of its result is read from them.
 OPTIONAL_FILES = (layout.WEIGHTS, layout.AUDIT)
-# Of a file that is hashed, beside those of its weights: a hole of 50 GB takes a minute to read.
-_MAX_BYTES = 256_000_000
-_BYTES_PER_PARAM = 64
 
 
 def with_manifest(result: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -61,11 +61,9 @@ def verify_manifest(
     files = files if isinstance(files, dict) else {}
     recorded = (name for name in files if isinstance(name, str) and layout.is_model_file(name))
     model_files = sorted({*recorded, *layout.find_model_files(folder)})
-    params = result.get("params")
-    max_bytes = _MAX_BYTES + _BYTES_PER_PARAM * (params if isinstance(params, int) else 0)
     for name in (*HASHED_FILES, *model_files):
         text = texts.get(name)
-        now = _sha256(text.encode()) if text is not None else _file_digest(folder / name, max_bytes)
+        now = _sha256(text.encode()) if text is not None else _file_digest(folder / name)
         if files.get(name) != now:
             yield name, str(files.get(name)), str(now)
     key = digest_key(result)
@@ -82,23 +80,24 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _file_digest(path: Path, max_bytes: int | None = None) -> str | None:
+def _file_digest(path: Path) -> str | None:
     """Return the SHA-256 of a file; None where there is none, or a link.
 
-    Of a file above `max_bytes`, or one that cannot be read, return the reason, which no digest is.
+    In place of the digest of a file that no run has, such as one of many gigabytes, why it is not
+    read.
     """
     try:
         status = os.lstat(path)
-    except OSError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    if max_bytes is not None and status.st_size > max_bytes:
-        return f"not read: {status.st_size:,} bytes"
-    try:
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        max_bytes = layout.MAX_WEIGHTS_BYTES if path.name == layout.WEIGHTS else _MAX_TEXT_BYTES
+        if reason := unreadable_reason(path, max_bytes):
+            return f"{NOT_READ}{reason}"
         return _cached_digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        return f"not read: {error.strerror}"
+        return f"{NOT_READ}{error.strerror}"
 
 
 @lru_cache(maxsize=20_000)

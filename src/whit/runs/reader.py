@@ -18,10 +18,11 @@ from whit.recipes.budget import Verdict
 from whit.recipes.recipe import MAX_BYTES, Recipe, parse_run_recipe
 from whit.recipes.schema1 import upgrade_result
 from whit.runs import layout
+from whit.runs.input_paths import ENVIRONMENT_KEY, locate_inputs
 from whit.runs.lock import LockHolder, read_lock_holder
 from whit.runs.manifest import find_edited
 from whit.runs.result import EpochRecord, Evaluation
-from whit.system.untrusted_files import read_untrusted
+from whit.system.untrusted_files import read_untrusted, unreadable_reason
 from whit.system.validation_errors import describe_errors
 
 # Far more than a run writes, and at most 100 MB when parsed; larger files are not read.
@@ -50,6 +51,12 @@ class RunRecord:
     # Whether the copy of a user's own model in the folder may be executed.
     trust_model_files: bool = False
     edited: tuple[str, ...] = ()
+
+    @property
+    def local_recipe(self) -> Recipe:
+        """The recipe with data, model file and teacher where they are, seen from this folder."""
+        recorded = self.environment.get(ENVIRONMENT_KEY)
+        return locate_inputs(self.recipe, self.path, recorded)
 
     @property
     def state(self) -> State:
@@ -295,4 +302,8 @@ def weights_problem(run: RunRecord, *, allow_edited: bool = False) -> str | None
         return f"the run diverged{epoch}"
     if weights.is_symlink() or not weights.is_file():
         return f"{weights.name} is missing"
-    return None
+    try:
+        reason = unreadable_reason(weights, layout.MAX_WEIGHTS_BYTES)
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    return None if reason is None else f"{weights.name}: {reason}"

@@ -9,6 +9,7 @@ from typing import Any
 from whit.errors import InputError
 from whit.recipes.recipe import Recipe
 from whit.runs import layout
+from whit.runs.input_paths import is_same_input
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.system.numbers import floor_percent
 
@@ -71,9 +72,10 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
     if problem := weights_problem(run):
         advice = " Train the teacher again." if run.edited else ""
         raise InputError(f"distill.teacher = {name!r}: {problem}.{advice}")
-    data, teacher_data = recipe.data, run.recipe.data
+    data, teacher_data = recipe.data, run.local_recipe.data
     held_out, teacher_held_out = data.val_size, teacher_data.val_size
-    if held_out and (teacher_data.name, teacher_held_out) != (data.name, held_out):
+    is_same = held_out == teacher_held_out and is_same_input(teacher_data.name, data.name)
+    if held_out and not is_same:
         raise InputError(
             f"distill.teacher = {name!r}: it was trained with data.name = {teacher_data.name!r} "
             f"and data.val_size = {teacher_held_out}; this recipe holds out {held_out} images of "

@@ -18,11 +18,21 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from whit.system.file_names import printable
 from whit.system.text_tables import wrap
 
 
 class Output(Console):
-    """A console that continues when its reader closes the pipe, as in `whit train | head`."""
+    """A console that continues when nothing can be printed, as on a full disk.
+
+    On the command line standard output is protected; this is for programs that import whit.
+    """
+
+    def _check_buffer(self) -> None:  # called by rich to print what was rendered
+        try:
+            super()._check_buffer()
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -30,7 +40,7 @@ class Output(Console):
 
 
 def make_console() -> Console:
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         return Output()
     # A pipe has no width: 100 columns, as many as a usual terminal has.
     return Output(width=100, force_terminal=False)
@@ -43,21 +53,21 @@ def stdout_to_stderr(as_json: bool) -> AbstractContextManager[object]:
 
 def show(value: Any, table: Callable[[int], str], as_json: bool) -> None:
     """Print a value as JSON, or as the table that `table(width)` returns."""
-    text = json.dumps(value, indent=2) if as_json else table(make_console().width)
+    text = json.dumps(value, indent=2) if as_json else printable(table(make_console().width))
     write(text, sys.stdout)
 
 
 def echo(text: str, stream: TextIO) -> None:
     """Print a message, wrapped between words on a terminal; unchanged in a pipe or a file."""
-    width = _terminal_width(stream)
+    width, text = _terminal_width(stream), printable(text)
     write(text if width is None else wrap(text, width), stream)
 
 
 def write(text: str, stream: TextIO, end: str = "\n") -> None:
-    """Print text as it is."""
+    """Print text as it is; nothing where it cannot be printed."""
     try:
         print(text, file=stream, end=end, flush=True)
-    except BrokenPipeError:
+    except OSError:
         discard_output(stream)
 
 
@@ -65,7 +75,7 @@ def _terminal_width(stream: TextIO) -> int | None:
     """Return the columns of a terminal; None for a pipe, a file, or an unknown width."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or None
-    except (OSError, ValueError):  # a stream in memory has no descriptor
+    except (OSError, ValueError, AttributeError):  # a stream in memory has no descriptor
         return None
 
 
@@ -91,7 +101,7 @@ def report_stages(quiet: bool = False, as_json: bool = False) -> Iterator[OnStag
     """
     if quiet:
         yield ignore_stage
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         with Console(stderr=True).status("Loading ...") as status:
             yield lambda stage: status.update(Text(f"{_capitalize(stage)} ...", overflow="fold"))
     elif as_json:
@@ -106,13 +116,15 @@ def _capitalize(sentence: str) -> str:
 
 def discard_output(stream: TextIO) -> None:
     """Discard all further output; Python flushes the stream once more when it exits."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with suppress(OSError, ValueError):  # a stream in memory has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def exit_immediately(number: int, resume_hint: str = "whit train --resume RUN") -> None:
     """On a second signal, exit without saving: every file on disk is valid at any time."""
-    if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the progress bar hides the cursor
+    with suppress(OSError):  # the terminal may be gone
+        if os.isatty(1):
+            os.write(1, b"\x1b[?25h\n")  # the progress bar hides the cursor
     message = (
         f"whit: stopped immediately; the latest checkpoint is kept. Resume with {resume_hint}."
     )

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from whit.system.standard_streams import protect
+
 _MAX_STDERR = 2000  # characters of what a dead child printed
 
 Send = Callable[[Any], None]  # writes a value that JSON can hold
@@ -153,11 +155,13 @@ def serve_requests(
     """Call `handle(line, send)` for each line of standard input, one at a time, until it closes.
 
     `send` writes a reply, the `greeting` first if there is one. Standard output carries replies
-    alone: what else is printed there, as by a user's model, goes to standard error. SIGINT is
-    ignored, since Ctrl-C is the parent's to handle. When standard input closes while a request is
-    being handled, `interrupt` is called in another thread.
+    alone: what else is printed there, as by a user's model, goes to standard error. SIGINT and
+    SIGHUP are ignored, since a terminal's signals are the parent's to handle. When standard input
+    closes while a request is being handled, `interrupt` is called in another thread.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):
+        if number := getattr(signal, name, None):  # Windows has no SIGHUP
+            signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -177,7 +181,8 @@ def serve_requests(
     threading.Thread(target=read_requests, daemon=True).start()
     if greeting is not None:
         send(greeting)
-    while (line := requests.get()) is not None:
-        is_busy.set()
-        handle(line, send)
-        is_busy.clear()
+    with protect(lambda lost: None):  # what a model prints must not end its run
+        while (line := requests.get()) is not None:
+            is_busy.set()
+            handle(line, send)
+            is_busy.clear()

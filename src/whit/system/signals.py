@@ -1,8 +1,9 @@
-"""SIGINT and SIGTERM, handled between two training steps, where the state can be saved.
+"""SIGINT, SIGTERM and SIGHUP, handled between two training steps, where the state can be saved.
 
 The first signal is only recorded; `check` raises at the next point where the training state is
 consistent. An evaluation, which changes no state, is interrupted immediately. A second signal exits
-without saving: the files on disk are valid at any time.
+without saving: the files on disk are valid at any time. SIGHUP is never such a second signal: when
+a terminal is closed, the kernel and the shell may each send one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,19 @@ from whit.errors import Interrupted
 
 # Seconds that a step may continue after a signal; saving must fit into the rest of five.
 _STEP_TIMEOUT = 3.0
+
+
+def stop_signals() -> list[int]:
+    """Return the signals that stop the work; SIGHUP not where it is ignored, as under nohup."""
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
+def is_hangup(number: int) -> bool:
+    """Whether the terminal of this process was closed."""
+    return number == getattr(signal, "SIGHUP", None)
 
 
 class StopRequested(BaseException):
@@ -54,8 +68,7 @@ class SignalHandler:
 
     def __enter__(self) -> SignalHandler:
         if threading.current_thread() is threading.main_thread():
-            numbers = [signal.SIGINT, signal.SIGTERM]
-            self._previous = {n: signal.signal(n, self._on_signal) for n in numbers}
+            self._previous = {n: signal.signal(n, self._on_signal) for n in stop_signals()}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -88,6 +101,8 @@ class SignalHandler:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested is not None:
+            if is_hangup(number):
+                return
             self.on_second_signal(number)
         self.requested = number
         if self._is_interruptible:

@@ -21,20 +21,67 @@ _FLAGS = (
 )
 
 
-def read_untrusted(path: Path | str, max_bytes: int) -> bytes | None:
-    """Return the first `max_bytes` bytes of a file; None for a link, a folder, a pipe, a device.
+# A file may be MAX_RATIO times as large as what it takes on disk, where the system compresses;
+# only one with holes is larger. Smaller files are read quickly anyway.
+_MAX_RATIO = 100
+_RATIO_EXEMPT_BYTES = 4 << 20
 
-    Raises OSError when it does not exist or cannot be read.
+
+def unreadable_reason(path: Path | str, max_bytes: int) -> str | None:
+    """Return why a file should not be read: its kind or its size; None for a proper one.
+
+    Reads nothing of it, however large it is. Raises OSError when it does not exist.
     """
+    descriptor = _open(path)
+    if descriptor is None:
+        return "not a regular file"
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        if status.st_size > max_bytes:
+            return f"larger than {max_bytes:,} bytes"
+        if status.st_size > _RATIO_EXEMPT_BYTES and _is_hollow(descriptor, status):
+            return f"{status.st_size:,} bytes, but most of them are holes"
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _is_hollow(descriptor: int, status: os.stat_result) -> bool:
+    blocks = getattr(status, "st_blocks", 0)
+    if blocks:
+        return status.st_size > _MAX_RATIO * 512 * blocks
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    try:  # without blocks: a file of one hole, or a system that does not report them
+        os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError as error:
+        return error.errno == errno.ENXIO  # no data in it
+    return False
+
+
+def _open(path: Path | str) -> int | None:
+    """Return a descriptor that no read of it blocks on; None for a link, a socket, a device."""
     if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
         return None
     try:
-        descriptor = os.open(path, _FLAGS)
+        return os.open(path, _FLAGS)
     except OSError as error:
         # A link; a socket, or a missing device.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
             return None
         raise
+
+
+def read_untrusted(path: Path | str, max_bytes: int) -> bytes | None:
+    """Return the first `max_bytes` bytes of a file; None for a link, a folder, a pipe, a device.
+
+    Raises OSError when it does not exist or cannot be read.
+    """
+    descriptor = _open(path)
+    if descriptor is None:
+        return None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -32,6 +32,7 @@ _PHRASES = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "string_type": "must be a string",
+    "string_unicode": "must be text in UTF-8",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",

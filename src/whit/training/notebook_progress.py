@@ -50,7 +50,7 @@ class NotebookReporter(RunCallback):
             rate = (metrics.total - before) / (time.perf_counter() - started)
             left = (total - metrics.total) / rate
             left_in_all = left + total * (epochs - epoch) / rate
-            done = -(-metrics.total // batch_size)
+            done = min(-(-metrics.total // batch_size), num_batches)
             text = (
                 f"epoch {epoch}/{epochs}, batch {done:,}/{num_batches:,}: "
                 f"loss {metrics.last_loss:.4f}, {rate:,.0f} images/s, {left:.0f} s left"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 from torch import nn
 
 from whit.analysis import Audit, audit_model
 from whit.data.datasets import probe_dataset
+from whit.data.loader import count_batches
 from whit.errors import InputError, ModelError
 from whit.models.build import build_initialized_model
 from whit.models.registry import in_memory_spec
@@ -48,7 +50,7 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-self.num_train // self.recipe.train.batch_size)
+        return count_batches(self.num_train, self.recipe.train.batch_size)
 
     @property
     def num_steps(self) -> int:
@@ -160,7 +162,7 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | N
     pass fails, everything but the parameters is unknown in the plan), DataError when the
     data set is missing, InputError when batch or validation sizes do not fit it.
     """
-    image_shape, num_classes, num_images = probe_dataset(recipe.data.name)
+    image_shape, num_classes, num_images = probe_dataset(recipe.data)
     problems = []
     if recipe.data.val_size >= num_images:
         problems.append(
@@ -194,6 +196,8 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | N
         audit = audit_model(model, image_shape, num_classes, name=recipe.model.name)
         if audit.output_problem and not audit.failure:
             problems.append(f"{recipe.model.name}: {audit.output_problem}.")
+        if min(recipe.train.batch_size, num_train) == 1:
+            problems += _single_image_problems(recipe, audit)
     except InputError as error:
         problems += error.problems
     if problems:
@@ -205,18 +209,30 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | N
 def find_source(run: RunRecord) -> Source | None:
     """Return what `find_run_source` returns for a run as it was read."""
     return find_run_source(
-        run.path, run.recipe.model, run.environment, trust_copy=run.trust_model_files
+        run.path, run.local_recipe.model, run.environment, trust_copy=run.trust_model_files
     )
+
+
+def _single_image_problems(recipe: Recipe, audit: Audit) -> Iterator[str]:
+    """Yield the BatchNorm layers that have one value per channel in a batch of one image."""
+    for layer in audit.layers:
+        shape = layer.output_shape
+        if layer.kind == "batchnorm" and shape is not None and prod(shape[1:]) == 1:
+            yield (
+                f"train.batch_size = {recipe.train.batch_size}: {layer.name} of "
+                f"{recipe.model.name} normalizes by the statistics of the batch, and a batch of "
+                "one image has one value per channel: use batches of 2 or more images."
+            )
 
 
 def _teacher_problems(
     teacher: Teacher, image_shape: tuple[int, int, int], num_classes: int
 ) -> Iterator[str]:
     """Yield how the images the teacher was trained on differ from those of the recipe."""
-    data = teacher.run.recipe.data.name
+    data = teacher.run.local_recipe.data
     shape, classes, _ = probe_dataset(data)
     if (shape, classes) != (image_shape, num_classes):
         yield (
             f"distill.teacher = {teacher.name!r}: trained on images {shape} of {classes} classes "
-            f"({data}), but this recipe trains on {image_shape} of {num_classes}."
+            f"({data.name}), but this recipe trains on {image_shape} of {num_classes}."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from whit.runs.result import EpochRecord
+from whit.system.console import warn
 from whit.system.display.html_tables import html_block, html_list
 from whit.system.display.jupyter import LiveOutput, in_notebook
 from whit.system.numbers import percent
@@ -209,7 +209,7 @@ class WarningReporter(RunCallback):
             self.on_notice(message)
 
     def on_notice(self, message: str) -> None:
-        print(f"whit: {message}", file=sys.stderr)
+        warn(message)
 
 
 def make_callback(console: Console, quiet: bool) -> RunCallback:

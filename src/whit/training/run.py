@@ -71,7 +71,10 @@ def train_run(
     checkpoint = resumable.to_bytes(elapsed=0.0)
     files = {
         layout.RECIPE: recipe,
-        layout.ENVIRONMENT: encode_json(setup.environment(num_threads, choice.is_fixed)),
+        layout.ENVIRONMENT: encode_json(
+            # By default the name has a time in it, on which these paths do not depend.
+            setup.environment(num_threads, choice.is_fixed, out or Path("runs") / plan.recipe.name)
+        ),
         **(copy_files(plan.source) if plan.source else {}),
         f"{layout.CHECKPOINTS}/{file_name(0, checkpoint)}": checkpoint,
     }
@@ -113,12 +116,12 @@ def resume_run(
     """
     record = read_run(path, trust_model_files=trust_model_files)
     _refuse_ended(record, steal_lock)
-    model_source = find_source(record)
+    model_source, recipe = find_source(record), record.local_recipe
     if model is not None and not record.recipe.model.is_in_memory:
         raise errors.IncompatibleResume(f"{path}: its recipe builds its model: omit model=...")
-    plan = make_plan(record.recipe, model, model_source)
+    plan = make_plan(recipe, model, model_source)
     plan.check_trainable()
-    if plan.recipe != record.recipe:
+    if plan.recipe != recipe:
         raise errors.IncompatibleResume(
             f"{path}: trained {record.recipe.model.name}, not the given model."
         )
@@ -150,7 +153,7 @@ def resume_run(
             threads or (before if isinstance(before, int) else torch.get_num_threads())
         )
         is_fixed = threads is not None or record.environment.get("threads_fixed") is not False
-        environment = setup.environment(num_threads, is_fixed)
+        environment = setup.environment(num_threads, is_fixed, path)
         changes = diff_environments(record.environment, environment, resumable.changes)
         if changes and not allow_changes:
             advice = (

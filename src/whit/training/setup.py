@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from whit.errors import DataError, InputError, ModelError
 from whit.models.build import build_initialized_model, materialize_lazy_layers
 from whit.models.run_source import describe_copy
 from whit.runs.environment import describe_environment
+from whit.runs.input_paths import ENVIRONMENT_KEY, record_paths
 from whit.training.hardware.device import enable_determinism, tune_malloc
 from whit.training.optimization.distillation import build_distillation
 from whit.training.optimization.objective import Objective
@@ -36,8 +38,8 @@ class RunSetup:
     objective: Objective
     started: float  # seconds, of time.perf_counter
 
-    def environment(self, threads: int, threads_fixed: bool) -> dict[str, Any]:
-        """Return what determines the bytes of the run, for environment.json.
+    def environment(self, threads: int, threads_fixed: bool, run: Path) -> dict[str, Any]:
+        """Return what determines the bytes of the run in folder `run`, for environment.json.
 
         `threads_fixed`: the user chose the number of threads, so that no load changes it.
         """
@@ -49,6 +51,7 @@ class RunSetup:
             "model_sha256": source.sha256 if source else None,
             **(describe_copy(source) if source else {}),
             "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
+            ENVIRONMENT_KEY: record_paths(self.plan.recipe, run),
         }
 
 
@@ -58,7 +61,7 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
     recipe = plan.recipe
     enable_determinism(device)
     tune_malloc()
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
+    dataset = load_dataset(recipe.data)
     _check_dataset(dataset, plan)
     if recipe.eval.each_epoch == "val" and dataset.val is None:
         raise InputError(

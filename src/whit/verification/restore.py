@@ -149,15 +149,14 @@ def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     Raises InputError when the run has no weights or they do not fit, ModelError when the network
     cannot be built, DataError when the data set is missing.
     """
-    source = find_source(run)
+    source, recipe = find_source(run), run.local_recipe
     if problem := weights_problem(run):
         raise InputError(f"{run.path}: {problem}: no network to load.")
-    recipe = run.recipe
     try:
         model = load_model(recipe, run.path / layout.WEIGHTS, model, run.seed or 0, source)
     except InputError as error:
         raise explain_misfit(error, run.path, run.environment, source) from None
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
+    dataset = load_dataset(recipe.data)
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     return LoadedRun(run, model.eval(), dataset, normalize, source)

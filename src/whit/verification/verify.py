@@ -20,7 +20,6 @@ from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset, Split
 from whit.errors import InputError, SourceError, did_you_mean
 from whit.models.build import build_initialized_model, load_model
-from whit.models.model_target import load_target
 from whit.models.run_source import explain_copy, explain_misfit, has_copy
 from whit.models.tta import with_tta
 from whit.models.user_code import Source, collect_missing_packages
@@ -31,7 +30,7 @@ from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_re
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
 from whit.runs.environment import describe_environment
-from whit.runs.manifest import verify_manifest
+from whit.runs.manifest import NOT_READ, verify_manifest
 from whit.runs.reader import RunRecord, read_run, weights_problem
 from whit.runs.result import (
     Evaluation,
@@ -43,10 +42,12 @@ from whit.runs.result import (
 )
 from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
+from whit.system.file_names import name_problem
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import find_trained_dependence, predict
 from whit.training.plan import find_source, make_plan
+from whit.training.target import load_target
 from whit.verification.provenance import current_digests, diff_inputs
 
 # Logits this close may swap places when sums are computed in another order.
@@ -141,6 +142,8 @@ def audit(
         return _audit_model(target, recipe, type(target).__name__)
     path = Path(target)
     if is_model_path(str(target)):
+        if problem := name_problem(str(target)):
+            raise InputError(f"{str(target)!r}: {problem}; rename the file.")
         return _audit_file(str(target), recipe, changes, run_whole_file)
     if path.suffix == ".safetensors":
         if recipe is None:
@@ -182,7 +185,7 @@ def _audit_file(
     base = recipe or load_recipe(DEFAULT_RECIPE)
     loaded = _load_target(target, base, changes, run_whole_file)
     name = loaded.model.name
-    image_shape, classes, _ = probe_dataset(loaded.data.name)
+    image_shape, classes, _ = probe_dataset(loaded.data)
     model = build_initialized_model(loaded, image_shape, classes)
     with collect_missing_packages() as missing:
         result = _audit_model(model, loaded.model_copy(update={"name": base.name}), name)
@@ -202,7 +205,7 @@ def _default_note(recipe: Recipe) -> str:
 
 def _audit_model(model: nn.Module, recipe: Recipe | None, name: str) -> AuditResult:
     base = recipe or load_recipe(DEFAULT_RECIPE)
-    image_shape, classes, _ = probe_dataset(base.data.name)
+    image_shape, classes, _ = probe_dataset(base.data)
     audit = audit_model(model, image_shape, classes, name=name)
     metrics = Metrics.from_audit(audit, base.eval.forward_passes)
     notes = [] if recipe else [_default_note(base)]
@@ -231,13 +234,13 @@ def _audit_weights(
     on_stage: OnStage = ignore_stage,
     source: Source | None = None,
 ) -> tuple[AuditResult, EvaluatedModel | None]:
-    image_shape, classes, _ = probe_dataset(recipe.data.name)
+    image_shape, classes, _ = probe_dataset(recipe.data)
     model = load_model(recipe, path, model, seed, source)
     audit = audit_model(model, image_shape, classes, name=recipe.model.name)
     metrics = Metrics.from_audit(audit, recipe.eval.forward_passes)
     if not recipe.eval.test:  # a recipe for tuning does not evaluate on test
         return AuditResult(recipe, audit, metrics), None
-    dataset = load_dataset(recipe.data.name, val=recipe.data.val_size)
+    dataset = load_dataset(recipe.data)
     model.to("cpu", memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = build_normalize(recipe.data, dataset, torch.device("cpu"))
     network, model = model, with_tta(model, recipe.eval.tta_shifts)
@@ -272,26 +275,24 @@ def audit_run(
 
     Raises InputError when the run has no weights or no log, or what it needs is missing.
     """
-    source = find_source(run)
+    source, recipe = find_source(run), run.local_recipe
     if problem := weights_problem(run, allow_edited=True):
         raise InputError(f"{run.path}: {problem}: nothing to audit.")
     if not run.log:
         raise InputError(f"{run.path / layout.LOG}: contains no epoch.")
-    _, _, num_images = probe_dataset(run.recipe.data.name)
-    if run.recipe.data.val_size >= num_images:
+    _, _, num_images = probe_dataset(recipe.data)
+    if recipe.data.val_size >= num_images:
         raise InputError(
-            f"{run.path / layout.RECIPE}: data.val_size = {run.recipe.data.val_size}: the training "
+            f"{run.path / layout.RECIPE}: data.val_size = {recipe.data.val_size}: the training "
             f"data has only {num_images} images."
         )
     assert run.result is not None
     weights = run.path / layout.WEIGHTS
     try:
-        result, evaluated = _audit_weights(
-            weights, run.recipe, model, run.seed or 0, on_stage, source
-        )
+        result, evaluated = _audit_weights(weights, recipe, model, run.seed or 0, on_stage, source)
     except InputError as error:
         raise explain_misfit(error, run.path, run.environment, source) from None
-    epochs = Fraction(run.log[-1].images_seen, num_images - run.recipe.data.val_size)
+    epochs = Fraction(run.log[-1].images_seen, num_images - recipe.data.val_size)
     metrics = result.metrics
     notes = _notes(run, source)
     notes = tuple(note for note in notes if note.removesuffix(".") not in result.audit.notes)
@@ -341,7 +342,7 @@ def _find_changed_inputs(
 ) -> Iterator[Violation]:
     """Yield the inputs that changed since the run was trained."""
     dataset = evaluated.dataset if evaluated else None
-    digests = current_digests(run.recipe, dataset, with_teacher=False, source=source)
+    digests = current_digests(run.local_recipe, dataset, with_teacher=False, source=source)
     for change in diff_inputs(run, digests):
         what = REPRODUCIBILITY_KEYS[change["what"]]
         message = f"{run.path.name}: {what} changed since the run."
@@ -355,9 +356,11 @@ def _find_changed_inputs(
 def find_tampering(run: RunRecord) -> Iterator[Violation]:
     """Yield every file of the run that differs from its manifest."""
     for name, recorded, now in verify_manifest(run.stored_result or {}, run.path):
-        change = (
-            "missing" if now == "None" else f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
-        )
+        change = f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
+        if now == "None":
+            change = "missing"
+        elif now.startswith(NOT_READ):
+            change = now.removeprefix(NOT_READ)
         message = f"{run.path / name}: altered after the run: {change}."
         yield Violation(f"altered {name}", recorded, now, message)
 

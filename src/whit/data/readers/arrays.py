@@ -70,6 +70,15 @@ def to_uint8(values: npt.NDArray[Any], name: str) -> Pixels:
     return pixels
 
 
+def describe_range(values: npt.NDArray[Any]) -> str:
+    """Return how pixels that `to_uint8` accepts are stored: the range that is read as 0 to 255."""
+    if values.dtype.kind == "b":
+        return "booleans"
+    if values.dtype.kind == "f" and values.size and values.max() <= 1:
+        return "floats from 0 to 1"
+    return "bytes"
+
+
 def check_pixel_type(dtype: np.dtype[Any], name: str) -> None:
     """Raise DataError unless pixels of this type could be accepted."""
     if dtype.kind not in "biuf":
@@ -179,6 +188,7 @@ def read_all(readers: Mapping[Key, ArrayReader]) -> dict[Key, npt.NDArray[Any]]:
 def to_splits(
     arrays: Mapping[tuple[SplitName, Role], npt.NDArray[Any]],
     names: Mapping[tuple[SplitName, Role], str],
+    stored: Mapping[tuple[SplitName, Role], str] | None = None,
 ) -> dict[SplitName, RawSplit]:
     """Return the splits of checked images and labels; `names` are for messages."""
     return {
@@ -187,6 +197,7 @@ def to_splits(
             arrays[split, "labels"],
             names[split, "images"],
             names[split, "labels"],
+            (stored or {}).get((split, role), "bytes"),
         )
         for split, role in arrays
         if role == "images"

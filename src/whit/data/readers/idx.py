@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -71,7 +71,13 @@ def load(root: Path) -> tuple[dict[SplitName, RawSplit], None]:
     values = arrays.read_all(
         {key: partial(readers[key[1]], path, root) for key, path in files.items()}
     )
-    return arrays.to_splits(values, {key: str(path) for key, path in files.items()}), None
+    splits = arrays.to_splits(values, {key: str(path) for key, path in files.items()})
+    # All sets of EMNIST are stored so, and no other known set is.
+    if any(
+        "emnist" in name.lower() for name in (root.absolute().name, files["train", "images"].name)
+    ):
+        splits = {name: replace(raw, is_transposed=True) for name, raw in splits.items()}
+    return splits, None
 
 
 def read_idx(path: Path, root: Path | None = None) -> npt.NDArray[Any]:

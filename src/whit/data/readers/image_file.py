@@ -2,14 +2,15 @@
 
 Grey images have 1 channel, color images 3. A palette of greys gives a grey image, any other a
 color image; black and white are 0 and 255. An alpha channel is accepted if all pixels are opaque.
-Refused, with advice: 16 bits, several frames, CMYK, transparent pixels (their background is not
-known), and more than MAX_PIXELS. A JPEG's orientation tag is ignored.
+An image with an EXIF orientation is turned, as every viewer does. Refused, with advice: 16 bits,
+several frames, CMYK, transparent pixels (their background is not known), and more than MAX_PIXELS.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,19 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pbm", ".gif", "
 # The only decoders that Pillow may use: others start programs (EPS).
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "GIF", "WEBP")
 
+# How Pillow turns an image of each orientation; 1 needs no turn.
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TRANSPOSED = (5, 6, 7, 8)  # these swap width and height
+
 MAX_PIXELS = 1 << 22  # 2048 x 2048; at most 16 MB decoded
 _MAX_FILE_BYTES = 32 << 20  # twice an uncompressed image of MAX_PIXELS
 
@@ -35,18 +49,27 @@ def read_image_shape(path: Path, root: Path) -> tuple[int, int, int]:
     """Return (C, H, W) of an image file. Raises DataError."""
     with warnings.catch_warnings():
         image, channels = _open(path, root)
-        return channels, image.height, image.width
+        with _name_damage(path):
+            return channels, *_turned_size(image)
 
 
-def read_image(path: Path, root: Path, shape: tuple[int, int, int], first: Path) -> Pixels:
-    """Return the pixels, uint8 (C, H, W).
+def read_image(
+    path: Path,
+    root: Path,
+    shape: tuple[int, int, int],
+    first: Path,
+    traits: Counter[str] | None = None,
+) -> Pixels:
+    """Return the pixels, uint8 (C, H, W), turned by the EXIF orientation.
 
-    `shape` is that of `first`, which all images must have. Raises DataError if the file is
-    damaged, not of an accepted kind, leads outside `root`, or has another shape.
+    `shape` is that of `first`, which all images must have. What was done to the image is counted
+    in `traits`. Raises DataError if the file is damaged, not of an accepted kind, leads outside
+    `root`, or has another shape.
     """
     with warnings.catch_warnings():
         image, channels = _open(path, root)
-        actual = (channels, image.height, image.width)
+        with _name_damage(path):
+            actual = (channels, *_turned_size(image))
         if actual != shape:
             raise DataError(
                 f"{path}: expected {format_shape(shape)} (channels x height x width), as in "
@@ -54,6 +77,8 @@ def read_image(path: Path, root: Path, shape: tuple[int, int, int], first: Path)
                 "grey or color"
             )
         with _name_damage(path):
+            if traits is not None:
+                traits.update(_find_traits(image))
             return _decode(image, channels, path)
 
 
@@ -126,9 +151,40 @@ def _count_channels(image: Image.Image, path: Path) -> int:
     raise DataError(f"{path}: expected a grey or RGB image, found {image.mode}; save it as RGB")
 
 
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where the file has none, or a damaged one."""
+    if image.format == "PNG":
+        image.load()  # the tag may follow the pixels; damage of these is an error
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged metadata can raise anything; viewers ignore it
+        return 1
+    return orientation if orientation in _TURNS else 1
+
+
+def _turned_size(image: Image.Image) -> tuple[int, int]:
+    """Return (H, W) of the image as it is shown."""
+    is_transposed = _orientation(image) in _TRANSPOSED
+    return (image.width, image.height) if is_transposed else (image.height, image.width)
+
+
+def _find_traits(image: Image.Image) -> list[str]:
+    """Return what reading the image changes, for a note: `N of M images ...`."""
+    traits = []
+    if _orientation(image) != 1:
+        traits.append("are turned by their EXIF orientation")
+    if image.has_transparency_data:
+        traits.append("have an alpha channel, which is opaque and dropped")
+    if image.mode in ("P", "PA"):
+        traits.append("have a palette, whose colors are read")
+    return traits
+
+
 def _decode(image: Image.Image, channels: int, path: Path) -> Pixels:
-    """Return the pixels, uint8 (C, H, W); raises DataError where one is transparent."""
+    """Return the turned pixels, uint8 (C, H, W); raises DataError where one is transparent."""
     image.load()
+    if (orientation := _orientation(image)) in _TURNS:
+        image = image.transpose(_TURNS[orientation])
     pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     if image.has_transparency_data and pixels[..., 3].min() < 255:
         raise DataError(

@@ -3,7 +3,8 @@
 Either `train/CLASS/*.png` and `test/CLASS/*.png` (and optionally `val/CLASS/*.png`), or
 `CLASS/*.png` alone; then a test split is held out (see holdout.py). Classes are the names of the
 folders, sorted; images are sorted by name. All images must have one size, and all be grey or all
-be color. Nothing is resized, converted or rotated silently: image_file.py says what is accepted.
+be color. Nothing is resized, and nothing converted or turned silently: image_file.py says what is
+accepted.
 
 Files next to the folders (a README, a license), hidden files and Thumbs.db are ignored.
 """
@@ -11,6 +12,7 @@ Files next to the folders (a README, a license), hidden files and Thumbs.db are 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,14 +109,19 @@ def load(root: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...]]:
         images = np.empty((count, *shape), np.uint8)
         counts = [len(paths) for paths in listing.files.values()]
         labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        traits: Counter[str] = Counter()
         for index, path in enumerate(listing.paths):
             try:
-                images[index] = read_image(path, root, shape, first)
+                images[index] = read_image(path, root, shape, first, traits)
             except DataError as error:
                 problems += error.problems
                 if len(problems) >= _MAX_PROBLEMS:
                     raise DataError([*problems, "and perhaps more"]) from error
-        splits[split] = RawSplit(images, labels, str(listing.folder), str(listing.folder))
+        name = str(listing.folder)
+        notes = tuple(
+            f"{name}: {number:,} of {count:,} images {trait}" for trait, number in traits.items()
+        )
+        splits[split] = RawSplit(images, labels, name, name, notes=notes)
     if problems:
         raise DataError(problems)
     return splits, classes

@@ -66,6 +66,7 @@ class NpzArchive:
         self._archive = archive
         self._on_disk = on_disk
         self._members: dict[str, zipfile.ZipInfo] = {}
+        self.stored: dict[str, str] = {}  # the range of values of each array of images read
         members = archive.infolist()
         if len(members) > _MAX_MEMBERS:
             raise DataError(
@@ -110,7 +111,9 @@ class NpzArchive:
         header = self.read_header(name)
         arrays.to_chw_shape(header.shape, self.title(name))
         arrays.check_pixel_type(header.dtype, self.title(name))
-        pixels = arrays.to_uint8(self.read(name), self.title(name))
+        values = self.read(name)
+        pixels = arrays.to_uint8(values, self.title(name))
+        self.stored[name] = arrays.describe_range(values)
         return arrays.to_nchw(pixels, self.title(name))
 
     def read_labels(self, name: str) -> Labels:
@@ -227,7 +230,8 @@ def load(path: Path) -> tuple[dict[SplitName, RawSplit], tuple[str, ...] | None]
         if (None, "images") in values:
             return _split_by_code(archive, values), archive.read_classes()
         names = {key: archive.title(name) for key, name in keys.items()}
-        return arrays.to_splits(values, names), archive.read_classes()  # type: ignore[arg-type]
+        stored = {key: archive.stored.get(name, "") for key, name in keys.items()}
+        return arrays.to_splits(values, names, stored), archive.read_classes()  # type: ignore[arg-type]
 
 
 def probe(path: Path) -> DatasetShape:
@@ -256,17 +260,21 @@ def _split_by_code(
 ) -> dict[SplitName, RawSplit]:
     """Split the arrays of all images by their codes; without codes, all images are train."""
     images, labels = values[None, "images"], values[None, "labels"]
-    names = [archive.title(archive.keys[None, role]) for role in ("images", "labels")]
+    images_name, labels_name = (
+        archive.title(archive.keys[None, role]) for role in ("images", "labels")
+    )
     if (None, "split") not in values:
-        return {"train": RawSplit(images, labels, *names)}
+        return {"train": RawSplit(images, labels, images_name, labels_name)}
     codes = values[None, "split"]
     _check_codes(archive, codes, len(images), len(labels))
     splits = {}
     for code, split in enumerate(_SPLIT_NAMES):
         mask = codes == code
         if mask.any() or split != "val":
-            images_name, labels_name = (f"{name} of split {split}" for name in names)
-            splits[split] = RawSplit(images[mask], labels[mask], images_name, labels_name)
+            suffix = f" of split {split}"
+            splits[split] = RawSplit(
+                images[mask], labels[mask], images_name + suffix, labels_name + suffix
+            )
     return splits
 
 

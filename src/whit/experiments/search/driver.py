@@ -31,6 +31,7 @@ from whit.experiments.search.trials import Trial
 from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe, parse_recipe
 from whit.runs.folder import import_run
 from whit.system.atomic_files import atomic_write
+from whit.system.file_names import name_problem
 from whit.system.signals import SignalHandler, StopRequested
 from whit.training.plan import make_plan
 from whit.verification import provenance
@@ -286,6 +287,8 @@ class SearchDriver:
 
 def _lock_folder(folder: Path) -> FileLock:
     """Create the folder of a search, and lock it for this process."""
+    if problem := name_problem(folder):
+        raise InputError(f"--out {str(folder.parent)!r}: {problem}; give another path.")
     lock = FileLock(folder / "lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)

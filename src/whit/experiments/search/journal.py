@@ -14,11 +14,13 @@ from optuna.storages.journal import JournalFileBackend
 
 from whit.errors import InputError
 from whit.system.atomic_files import atomic_write, durable_append
+from whit.system.untrusted_files import unreadable_reason
 
 ADVICE = (
     "Restore the file from a copy, or remove it: the search then takes the trials from their "
     "folders, and the sampler forgets their parameters."
 )
+_MAX_BYTES = 1 << 30  # a trial takes about 2,000
 _RECORD_START = b'{"op_code"'  # what Optuna begins each record with
 
 
@@ -44,10 +46,14 @@ def repair_journal(path: Path) -> list[str]:
     """Remove records that were not written to their end; return a sentence where there were any.
 
     What was removed is appended to `<path>.torn`. Raises InputError for a damaged record that is
-    neither the last one nor the start of a write that failed.
+    neither the last one nor the start of a write that failed, and for a file that is no journal.
     """
-    if not path.exists():
+    try:
+        reason = unreadable_reason(path, _MAX_BYTES)
+    except FileNotFoundError:
         return []
+    if reason:
+        raise InputError(f"{path}: {reason}: not the journal of a search. Remove it.")
     content = path.read_bytes()
     records: list[bytes] = []
     torn: list[bytes] = []

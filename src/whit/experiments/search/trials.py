@@ -75,7 +75,7 @@ def read_pruned(folder: Path, space: Space) -> Trial | None:
     if not run.log:
         return None
     seconds = sum(record.seconds for record in run.log)
-    measured = make_plan(run.recipe).metrics.network_json()
+    measured = make_plan(run.local_recipe).metrics.network_json()
     result = {**measured, "epochs": run.recipe.train.epochs, "verdict": "pending",
               "seconds": {"train": seconds, "total": seconds}}  # fmt: skip
     runs = (replace(run, result=result),)

@@ -7,6 +7,7 @@ from html import escape
 from importlib import resources
 
 from whit.reports import document
+from whit.system.file_names import encodable
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SIGNS = {"good": "✔", "bad": "✘", "pending": "…"}
@@ -20,7 +21,7 @@ def render_html(report: document.Document) -> str:
     for number, section in enumerate(report.sections, start=1):
         links += f'<li><a href="#section-{number}">{escape(section.title)}</a></li>'
         body += _section(section, f"section-{number}", 2)
-    return f"""<!DOCTYPE html>
+    page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -43,6 +44,7 @@ def render_html(report: document.Document) -> str:
 </body>
 </html>
 """
+    return encodable(page)
 
 
 def _section(section: document.Section, id: str, level: int) -> str:

@@ -64,13 +64,14 @@ def build_distillation(
     Raises InputError when the weights do not fit its network.
     """
     run = teacher.run
-    source = find_run_source(run.path, run.recipe.model, run.environment)
-    network = load_model(run.recipe, run.path / layout.WEIGHTS, seed=run.seed or 0, source=source)
+    trained = run.local_recipe
+    source = find_run_source(run.path, trained.model, run.environment)
+    network = load_model(trained, run.path / layout.WEIGHTS, seed=run.seed or 0, source=source)
     network.eval().requires_grad_(False)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data, taught = run.recipe.data, normalize
+    data, taught = trained.data, normalize
     if data != recipe.data:
-        taught = build_normalize(data, load_dataset(data.name, val=data.val_size), device)
+        taught = build_normalize(data, load_dataset(data), device)
     assert recipe.distill
     model = with_tta(network, run.recipe.eval.tta_shifts)
     return Distillation(model, recipe.distill, normalize, taught)

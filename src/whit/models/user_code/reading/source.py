@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import io
+import os
 import tokenize
 import warnings
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from whit.errors import SourceError
+from whit.system.untrusted_files import unreadable_reason
+
+_MAX_BYTES = 100_000_000  # of a file; a notebook with its outputs may have many
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,9 @@ def _without_empty_lines(text: str) -> str:
 
 def read_bytes(path: Path) -> bytes:
     try:
+        real = os.path.realpath(path)
+        if (reason := unreadable_reason(real, _MAX_BYTES)) and not os.path.isdir(real):
+            raise SourceError(f"{path} cannot be read: {reason}.")
         return path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -17,6 +17,7 @@ from whit.errors import InputError, RecipeError
 from whit.recipes.model_ref import is_model_path
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
 from whit.recipes.recipe_tables import ModelSpec
+from whit.runs.input_paths import load_local_recipe
 
 
 def load_target(
@@ -55,7 +56,7 @@ def load_target(
             problems += error.problems
     try:
         given = DEFAULT_RECIPE if recipe is None else recipe
-        base = given if isinstance(given, Recipe) else load_recipe(given)
+        base = given if isinstance(given, Recipe) else load_local_recipe(given)
         if name is not None:
             base = replace_model(base, name)
         base = base.with_overrides(changes)
