@@ -322,12 +322,15 @@ def export(
     out: str | Path | None = None,
     *,
     int8: bool = False,
+    name: str | None = None,
     model: nn.Module | None = None,
 ) -> ExportResult:
     """Export a finished run as "onnx", "c" or "html", and verify it on every image of its split.
 
-    By default `out` is the run's name with the format as its suffix, in the current folder; it must
-    not exist yet. `int8` quantizes to integers, for onnx and c. `model` takes the weights of a run
+    By default `out` is `name`, or else the run's name, with the format as its suffix, in the
+    current folder; it must not exist yet. `int8` quantizes to integers, for onnx and c. `name` is
+    the prefix of the symbols, macros and files of C; by default the recipe's name, with `_int8` if
+    quantized. `model` takes the weights of a run
     that trained a model given in Python. Raises InputError for what cannot be exported, RunFailed
     when the export is not the network.
     """
@@ -339,7 +342,9 @@ def export(
     from whit.export.exporter import export_run
 
     folder, model = _folder_and_model(run, model)
-    return export_run(folder, format, None if out is None else Path(out), model, int8=int8)
+    return export_run(
+        folder, format, None if out is None else Path(out), model, int8=int8, name=name
+    )
 
 
 def _resolve(recipe: RecipeOrModel, model: nn.Module | None) -> tuple[Recipe, nn.Module | None]:

@@ -32,6 +32,14 @@ def export(
             help=f"Quantize to int8, integer arithmetic only ({' and '.join(_INT8_TARGETS)}).",
         ),
     ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Prefix of the C symbols, macros and files. "
+            "[default: the recipe's name, with _int8 if quantized]",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Output path; must not exist.")
     ] = None,
@@ -46,5 +54,5 @@ def export(
     with stdout_to_stderr(as_json), report_stages(quiet, as_json) as on_stage:
         from whit.export.exporter import export_run
 
-        result = export_run(run, to, out, int8=int8, on_stage=on_stage)
+        result = export_run(run, to, out, int8=int8, name=name, on_stage=on_stage)
     show(result.to_json(), result.text, as_json)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from whit.errors import InputError, RunFailed
+from whit.export.c.names import ALLOWED, name_problem
 from whit.export.ir.build import build_graph
 from whit.export.ir.interpreter import run_logits
 from whit.export.targets import TARGETS, ExportedModel
@@ -101,13 +102,15 @@ def export_run(
     model: nn.Module | None = None,
     *,
     int8: bool = False,
+    name: str | None = None,
     on_stage: OnStage = ignore_stage,
 ) -> ExportResult:
     """Export a finished run to `out` for a target of TARGETS, and verify it.
 
-    By default `out` is the run's name with the target as its suffix, in the current folder.
-    `model` is required for runs whose model was given in Python; `int8` quantizes. `on_stage` is
-    called with the name of each slow stage.
+    By default `out` is `name`, or else the run's name, with the target as its suffix, in the
+    current folder. `name` is the prefix of the symbols, macros and files of C; by default the
+    recipe's name, with `_int8` if quantized. `model` is required for runs whose model was given in
+    Python; `int8` quantizes. `on_stage` is called with the name of each slow stage.
     Raises InputError if the run has no weights or if they were modified, if data or model source
     changed since the run, if the target does not support the model, or if `out` exists; RunFailed
     if the export does not match the model or cannot be written. Nothing is written in these cases.
@@ -117,7 +120,9 @@ def export_run(
         require_extra("export", *chosen.requires)
     if int8 and chosen.no_int8:
         raise InputError(f"--int8: {chosen.no_int8}. Omit --int8 or use --format c or onnx.")
-    out = out or Path(f"{run.resolve().name}{'-int8' * int8}.{target}")
+    if name is not None:
+        _require_name(name, target)
+    out = out or Path(f"{name or run.resolve().name + '-int8' * int8}.{target}")
     record = read_run(run)
     _require_exportable(record, out)
     trained = load_run_model(record, model)
@@ -129,7 +134,7 @@ def export_run(
     if int8:
         # int8 only approximates the model, so the graph that is quantized is verified.
         _require_parity(trained, "graph", run_logits(graph, images), expected)
-    exported = chosen.build(graph, trained, int8=int8)
+    exported = chosen.build(graph, trained, int8=int8, name=name)
     on_stage(f"verifying the {target} export on {count}")
     logits, runtime = chosen.run(exported, images)
     if not int8:
@@ -148,6 +153,18 @@ def export_run(
         ParityReport.between(logits, expected),
         exported.sizes,
     )
+
+
+def _require_name(name: str, target: str) -> None:
+    """Raise InputError if a target has no symbols, or a name cannot be their prefix."""
+    if not TARGETS[target].has_symbols:
+        having = " or ".join(each.name for each in TARGETS.values() if each.has_symbols)
+        raise InputError(
+            f"--name {name}: the {target} format has no symbols to be named. Omit --name, or use "
+            f"--format {having}."
+        )
+    if problem := name_problem(name):
+        raise InputError(f"--name {name!r}: {problem}; allowed: {ALLOWED}.")
 
 
 def _write(out: Path, exported: ExportedModel) -> None:
