@@ -58,7 +58,7 @@ def test_formats_by_the_command_line(easy_recipe: Path, tmp_path: Path) -> None:
     assert int8["runtime"] == "compiled C code"
     assert int8["format"] == "c"
     assert set(int8["sizes"]) == {"constants", "ram", "code_estimate"}
-    assert names_in(tmp_path / "made.c") == ["README.md", "easy.c", "easy.h", "main.c"]
+    assert names_in(tmp_path / "made.c") == ["README.md", "easy_int8.c", "easy_int8.h", "main.c"]
 
 
 @pytest.mark.slow

@@ -38,7 +38,11 @@ from whit.models.tta import ShiftTTA
 
 # Of their first argument, these read the shape only.
 SHAPE_ONLY = frozenset(
-    ("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "new_tensor")
+    f"{kind}{what}"
+    for kind, what in (
+        *(("", f"{each}_like") for each in ("zeros", "ones", "full", "empty", "rand", "randn")),
+        *(("new_", each) for each in ("zeros", "ones", "full", "empty")),
+    )
 )
 
 
@@ -83,7 +87,9 @@ def capture_graph(
         raise _refuse(name, why) from None
     values, builder, problems = _convert_nodes(program, image_shape)
     if problems:
-        raise _refuse(name, *problems.messages()) from problems.first
+        refused = _refuse(name, *problems.messages())
+        supported = problems.supported_operators()
+        raise ModelError([*refused.problems, *supported]) from problems.first
     last = values[_output_node(program)]
     if not isinstance(last, ValueView) or prod(last.shape) != len(classes):
         why = f"its output is not one vector of {len(classes)} logits per image"
@@ -149,7 +155,7 @@ def _convert_nodes(
     for node in program.graph.nodes:
         if node not in needed:  # assertions and buffer updates
             continue
-        builder.origin = call_site(node)
+        builder.site = call_site(node)
         try:
             if stored.get(node.name) in changing:
                 changed = f"the buffer {stored[node.name]}, which its forward pass modifies"
@@ -166,8 +172,10 @@ def _convert_nodes(
                 elif _name(node) in SHAPE_ONLY:
                     values[node] = _fold_shape_only(node, values)
                 else:
+                    first = len(builder.operations)
                     values[node] = _convert(node, values, builder)
                     variable.add(node)
+                    check_conversion(node, values, builder, first)
         except UnsupportedOp as error:
             problems.add(error, node)
     return values, builder, problems
@@ -197,9 +205,7 @@ def _name(node: Node) -> str:
 
 def _fold(node: Node, values: dict[Node, Any], folded: dict[str, Any]) -> Any:
     """Compute a node that depends on constants only; equal computations share their result."""
-    tags = getattr(node.target, "tags", ())
-    if torch.Tag.nondeterministic_seeded in tags:
-        raise UnsupportedOp(f"the operator {_name(node)} draws random numbers at each call")
+    _require_deterministic(node)
     given = torch.fx.node.map_arg((node.args, node.kwargs), lambda each: f"#{id(values[each])}")
     key = f"{node.target} {given}"
     if key not in folded:
@@ -207,6 +213,14 @@ def _fold(node: Node, values: dict[Node, Any], folded: dict[str, Any]) -> Any:
         with torch.no_grad():
             folded[key] = node.target(*args, **kwargs)  # type: ignore[operator]
     return folded[key]
+
+
+def _require_deterministic(node: Node) -> None:
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise UnsupportedOp(
+            f"the operator {_name(node)} draws random numbers in evaluation mode, so no export can "
+            "equal the model"
+        )
 
 
 def _fold_shape_only(node: Node, values: dict[Node, Any]) -> Any:
@@ -227,6 +241,7 @@ def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     name = _name(node)
     converter = OP_CONVERTERS.get(text) or OP_CONVERTERS.get(name)
     if converter is None:
+        _require_deterministic(node)
         raise UnsupportedOp(f"the operator {text} is not supported", is_operator=True)
     if name not in ACCEPTS_EXPANDED and any(
         isinstance(values[inside], Expanded) for inside in node.all_input_nodes
@@ -234,15 +249,12 @@ def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
         raise UnsupportedOp(f"the operator {text} is not supported on an expanded tensor")
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     args, kwargs = complete_arguments(node.target, args, kwargs)  # type: ignore[arg-type]
-    num_operations = len(builder.operations)
     try:
-        value = converter(builder, *args, **kwargs)
+        return converter(builder, *args, **kwargs)
     except UnsupportedOp:
         raise
     except Exception as error:  # what the converter does not handle
         raise UnsupportedOp(f"the operator {text} is not supported with these arguments") from error
-    check_conversion(node, values, value, builder, num_operations)
-    return value
 
 
 def complete_arguments(

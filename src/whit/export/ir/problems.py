@@ -51,10 +51,13 @@ class Problems:
         self.first = self.first or error
 
     def messages(self) -> Iterator[str]:
-        """Yield one clause per reason, and the operators that are supported if one is not."""
+        """Yield one clause per reason, with the first place and the number of others."""
         for reason, sites in self._sites.items():
             more = f" and {len(sites) - 1} more" if len(sites) > 1 else ""
             yield f"{reason} ({sites[0]}{more})" if sites else reason
+
+    def supported_operators(self) -> Iterator[str]:
+        """Yield a sentence that lists them, if an operator is unsupported with any arguments."""
         if self._operators:
             names = sorted({name.partition(".")[0].strip("_") for name in OP_CONVERTERS})
-            yield f"supported operators are {', '.join(names)}"
+            yield f"Operators that every format supports: {', '.join(names)}."

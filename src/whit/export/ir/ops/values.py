@@ -80,15 +80,15 @@ class Expanded:
 class GraphBuilder:
     """Collects the operations and constants of a graph while it is captured.
 
-    shapes: of every value that an operation reads or computes. origin: where the operations that
-    are being added were computed.
+    shapes: of every value that an operation reads or computes. site: where the operations that are
+    being added were called.
     """
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.constants: dict[str, Tensor] = {}
         self.shapes: dict[str, Shape] = {}
-        self.origin = ""
+        self.site = ""
         self._name_by_key: dict[tuple[Any, ...], str] = {}  # so that a shared tensor is stored once
         self._kept_alive: list[Tensor] = []
         self._flattened: dict[str, ValueView] = {}
@@ -110,8 +110,8 @@ class GraphBuilder:
         name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
         named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
         names = tuple(value.name for value in inputs)
-        origin = self.origin
-        self.operations.append(Operation(name, operator, names, shape, attributes, named, origin))
+        op = Operation(name, operator, names, shape, attributes, named, site=self.site)
+        self.operations.append(op)
         self.shapes |= {value.name: value.shape for value in inputs} | {name: shape}
         return ValueView(name, shape, axes or (Layout.MAP if len(shape) == 3 else Layout.VECTOR))
 
