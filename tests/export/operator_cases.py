@@ -246,6 +246,7 @@ REARRANGING: dict[str, Function] = {
     "contiguous": lambda v: v.permute(0, 2, 3, 1).contiguous().flatten(1) @ w(144, 4),
     "alias": lambda v: A.alias(v) * 2,
     "detach": lambda v: v.detach() * 2,
+    "_to_copy to the same": lambda v: A._to_copy(v) * 2,
     "_to_copy": lambda v: v.double().float() * 2,
     "dropout": lambda v: F.dropout(v, 0.5, False) * 2,
     "dropout of nothing": lambda v: F.dropout(v, 0.0, True) * 2,

@@ -76,11 +76,7 @@ def capture_graph(
         if any(isinstance(module, kind) for module in model.modules()):
             raise _refuse(name, f"its {text} is not the outermost module")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export warns about internals of torch
-            images = torch.zeros(BATCH, *image_shape)
-            exported = torch.export.export(model.eval(), (images,), strict=False)
-            program = exported.run_decompositions({})
+        program = _trace(model, image_shape)
     except Exception as error:
         message = str(error).strip().splitlines() or [type(error).__name__]
         why = f"torch.export cannot trace its forward pass ({message[0]})"
@@ -102,6 +98,13 @@ def capture_graph(
     used = {constant for op in operations for constant in op.constants.values()}
     constants = {name: value for name, value in builder.constants.items() if name in used}
     return Graph(name, image_shape, classes, operations, constants)
+
+
+def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export warns about internals of torch
+        images = torch.zeros(BATCH, *image_shape)
+        return torch.export.export(model.eval(), (images,), strict=False).run_decompositions({})
 
 
 def _refuse(name: str, *reasons: str) -> ModelError:
