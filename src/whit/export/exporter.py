@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from whit.errors import InputError, RunFailed
 from whit.export.c.names import ALLOWED, name_problem
 from whit.export.ir.build import build_graph
+from whit.export.ir.graph import Graph
 from whit.export.ir.interpreter import run_logits
-from whit.export.targets import TARGETS, ExportedModel
+from whit.export.ir.random_weights import random_images, with_random_weights
+from whit.export.targets import TARGETS, ExportedModel, Target
 from whit.models.weights import sha256
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS
@@ -134,6 +136,8 @@ def export_run(
     if int8:
         # int8 only approximates the model, so the graph that is quantized is verified.
         _require_parity(trained, "graph", run_logits(graph, images), expected)
+    else:
+        _require_operators(trained, chosen, graph)
     exported = chosen.build(graph, trained, int8=int8, name=name)
     on_stage(f"verifying the {target} export on {count}")
     logits, runtime = chosen.run(exported, images)
@@ -227,6 +231,23 @@ def _require_parity(trained: LoadedRun, what: str, logits: Tensor, expected: Ten
         f"{parity.same_class:,} of {parity.num_images:,} {trained.split.name} images have the same "
         f"class, and logits differ by up to {parity.max_abs_difference:.1e}. Nothing was written."
     )
+
+
+def _require_operators(trained: LoadedRun, target: Target, graph: Graph) -> None:
+    """Raise RunFailed if the target computes the graph otherwise when its weights are random."""
+    images = random_images(graph)
+    other = with_random_weights(graph, images)
+    expected = run_logits(other, images)
+    doubles = {name: tensor.double() for name, tensor in other.constants.items()}
+    rounding = (run_logits(replace(other, constants=doubles), images) - expected).abs().max()
+    logits, _ = target.run(target.build(other, trained, int8=False), images)
+    error = float((logits - expected).abs().max())
+    if not error <= _MAX_ERROR * (1 + float(expected.abs().max())) + 100 * float(rounding):
+        raise RunFailed(
+            f"{trained.run.path}: the {target.name} export does not match the model, which is a "
+            f"bug in whit: with random weights, logits differ by up to {error:.1e}. Nothing was "
+            "written."
+        )
 
 
 def _is_equal(logits: Tensor, expected: Tensor) -> bool:

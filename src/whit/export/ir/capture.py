@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -101,10 +102,21 @@ def capture_graph(
 
 
 def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    images = torch.zeros(BATCH, *image_shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns about internals of torch
-        images = torch.zeros(BATCH, *image_shape)
-        return torch.export.export(model.eval(), (images,), strict=False).run_decompositions({})
+        try:
+            exported = torch.export.export(model.eval(), (images,), strict=False)
+            return exported.run_decompositions({})
+        except Exception:
+            # Its first forward pass may create what later ones read, such as a buffer.
+            warm = deepcopy(model)
+            before = {name for name, _ in warm.named_buffers()}
+            with torch.no_grad():
+                warm(images)
+            if {name for name, _ in warm.named_buffers()} == before:
+                raise
+            return torch.export.export(warm, (images,), strict=False).run_decompositions({})
 
 
 def _refuse(name: str, *reasons: str) -> ModelError:

@@ -55,7 +55,11 @@ def _scales(node: Node, values: dict[Node, Any]) -> Iterator[float]:
     """Yield standard deviations that reach beyond every number among the arguments."""
     tensors = (values[each] for each in node.all_input_nodes)
     numbers = [
-        *(float(each.abs().max()) for each in tensors if isinstance(each, Tensor) and each.numel()),
+        *(
+            float(each.double().abs().max())
+            for each in tensors
+            if isinstance(each, Tensor) and each.numel()
+        ),
         *(abs(float(each)) for each in node.args if isinstance(each, int | float)),
     ]
     yield from _SCALES
