@@ -107,7 +107,6 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.
         warnings.simplefilter("ignore")  # torch.export warns about internals of torch
         try:
             exported = torch.export.export(model.eval(), (images,), strict=False)
-            return exported.run_decompositions({})
         except Exception:
             # Its first forward pass may create what later ones read, such as a buffer.
             warm = deepcopy(model)
@@ -116,7 +115,9 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.
                 warm(images)
             if {name for name, _ in warm.named_buffers()} == before:
                 raise
-            return torch.export.export(warm, (images,), strict=False).run_decompositions({})
+            exported = torch.export.export(warm, (images,), strict=False)
+        program: torch.export.ExportedProgram = exported.run_decompositions({})
+        return program
 
 
 def _refuse(name: str, *reasons: str) -> ModelError:
@@ -263,9 +264,9 @@ def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     ):
         raise UnsupportedOp(f"the operator {text} is not supported on an expanded tensor")
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-    args, kwargs = complete_arguments(node.target, args, kwargs)  # type: ignore[arg-type]
+    positional, named = complete_arguments(node.target, args, kwargs)  # type: ignore[arg-type]
     try:
-        return converter(builder, *args, **kwargs)
+        return converter(builder, *positional, **named)
     except UnsupportedOp:
         raise
     except Exception as error:  # what the converter does not handle

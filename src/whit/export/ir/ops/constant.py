@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from whit.export.ir.graph import Operation
@@ -29,19 +28,24 @@ def constant_like(builder: GraphBuilder, value: ValueView, constant: Tensor) -> 
     Beside a vector of channels it may also be a map, over which the vector is broadcast.
     """
     if value.axes in (Layout.MAP, Layout.BY_CHANNEL):
-        channels, *sides = torch.broadcast_shapes(constant.shape[1:], (1, *value.lengths[1:]))
+        channels, *sides = _broadcast(constant.shape[1:], (1, *value.lengths[1:]))
         if value.axes == Layout.BY_CHANNEL:
             channels = max(channels, value.shape[0])
         elif tuple(sides) != value.shape[1:]:
             raise UnsupportedOp("a constant that broadcasts one row or column is not supported")
         return add_constant(builder, constant.expand(1, channels, *sides)[0])
-    lengths = torch.broadcast_shapes(constant.shape[1:], value.lengths)
+    lengths = _broadcast(constant.shape[1:], value.lengths)
     if lengths != value.lengths:
         raise UnsupportedOp("a constant that broadcasts merged dimensions is not supported")
     order = [axis for group in value.axes for axis in group]
     by_axis = constant.expand(1, *lengths).reshape([value.sizes[axis] for axis in order])
     natural = by_axis.permute([order.index(axis) for axis in "CHW" if axis in order])
     return add_constant(builder, natural.reshape(value.shape), value)
+
+
+def _broadcast(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """Return the common shape of two shapes of equal rank that torch has broadcast."""
+    return tuple(max(pair) for pair in zip(a, b, strict=True))
 
 
 def constant_beside(builder: GraphBuilder, value: ValueView, constant: Tensor) -> ValueView:
