@@ -23,9 +23,9 @@ import numpy as np
 import onnxruntime
 import torch
 
-from whit.export.c.compile import STRICT_FLAGS, compile_library
+from whit.export.c.compile import STRICT_FLAGS, compile_library, source_name
 from whit.export.c.float_lowering import float_program
-from whit.export.c.source import c_files, c_name
+from whit.export.c.source import c_files
 from whit.export.ir.build import build_graph
 from whit.export.onnx import onnx_bytes
 from whit.export.program import Program
@@ -46,7 +46,8 @@ TIMES = 20  # calls per measurement
 
 def compiled(program: Program, pixels: np.ndarray, folder: Path) -> Callable[[], None]:
     """Return a function that runs the compiled code TIMES times."""
-    name, files = c_name(program.graph.name), c_files(program, ".")
+    files = c_files(program, ".")
+    name = source_name(files).removesuffix(".c")
     files[f"{name}.c"] += LOOP.format(name=name).encode()
     library = compile_library(files, folder, [*STRICT_FLAGS, "-O3", "-march=native"])
     logits = np.zeros(len(program.graph.classes), np.int32)

@@ -373,15 +373,18 @@ def export(
     out: str | Path | None = None,
     *,
     int8: bool = False,
+    name: str | None = None,
     model: nn.Module | None = None,
     trust_model_files: bool = False,
 ) -> ExportResult:
     """Export a finished run as "onnx", "c" or "html", and verify it on every image of its split.
 
-    By default `out` is the run's name with the format as its suffix, in the current folder; it must
-    not exist yet. `int8` quantizes to integers, for onnx and c. `model` takes the weights of a run
-    that trained a model given in Python; `trust_model_files` is as in `load_run`. Raises InputError
-    for what cannot be exported, RunFailed when the export is not the network.
+    By default `out` is `name`, or else the run's name, with the format as its suffix, in the
+    current folder; it must not exist yet. `int8` quantizes to integers, for onnx and c. `name` is
+    the prefix of the symbols, macros and files of C; by default the recipe's name, with `_int8` if
+    quantized. `model` takes the weights of a run that trained a model given in Python;
+    `trust_model_files` is as in `load_run`. Raises InputError for what cannot be exported, RunFailed
+    when the export is not the network.
     """
     from whit.export.targets import TARGETS
 
@@ -397,6 +400,7 @@ def export(
         None if out is None else Path(out),
         model,
         int8=int8,
+        name=name,
         trust_model_files=trust_model_files,
     )
 

@@ -21,9 +21,10 @@ from export.test_onnx import near
 from export.zoo import some_images
 from whit.errors import RunFailed
 from whit.export.c import compile
-from whit.export.c.compile import STRICT_FLAGS, c_logits
+from whit.export.c.compile import STRICT_FLAGS, c_logits, source_name
 from whit.export.c.float_lowering import float_program
-from whit.export.c.source import c_files, c_name, memory_plan
+from whit.export.c.names import c_name
+from whit.export.c.source import c_files, memory_plan
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
 from whit.export.program import Program
@@ -56,7 +57,7 @@ def sanitized(
     program: Program, files: Mapping[str, bytes], folder: Path, *others: str
 ) -> np.ndarray:
     """Return the logits of some images by a program that aborts at the first invalid access."""
-    name, classes = c_name(program.graph.name), len(program.graph.classes)
+    name, classes = source_name(files).removesuffix(".c"), len(program.graph.classes)
     unit = "int32_t" if program.int8 else "float"
     driver = DRIVER.format(name=name, pixels=784, classes=classes, unit=unit)
     for file, content in files.items():
@@ -240,6 +241,9 @@ def test_memory_plans_are_minimal(name: str) -> None:
         ("a*/b", "a_b"),
         ("_x", "x"),
         ("main", "main"),
+        ("Math", "net_math"),
+        ("int", "net_int"),
+        ("a" * 70, "a" * 60),
     ],
 )
 def test_any_name_becomes_a_c_identifier(name: str, expected: str) -> None:

@@ -11,15 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from export import read
-from export.zoo import some_images
+from export.zoo import CLASSES, some_images
 from harness.forging import reseal
 from harness.processes import whit
 from whit.errors import InputError, ModelError, RunFailed
 from whit.export import exporter
 from whit.export.exporter import ExportResult, export_run
+from whit.export.ir.capture import capture_graph
+from whit.export.ir.fusion import fuse
+from whit.export.ir.interpreter import run_logits
+from whit.export.ir.ops import activation
+from whit.export.ir.ops.activation import FUNCTIONS
 from whit.export.targets import TARGETS, CTarget, ExportedModel
 from whit.system import atomic_files
 
@@ -59,7 +64,7 @@ def test_formats_by_the_command_line(easy_recipe: Path, tmp_path: Path) -> None:
     assert int8["runtime"] == "compiled C code"
     assert int8["format"] == "c"
     assert set(int8["sizes"]) == {"constants", "ram", "code_estimate"}
-    assert names_in(tmp_path / "made.c") == ["README.md", "easy.c", "easy.h", "main.c"]
+    assert names_in(tmp_path / "made.c") == ["README.md", "easy_int8.c", "easy_int8.h", "main.c"]
 
 
 @pytest.mark.slow
@@ -131,6 +136,52 @@ def test_an_export_that_differs_from_the_model(
     ):
         export_run(run, "c", tmp_path / "made")
     assert names_in(tmp_path) == ["run"]
+
+
+class Clipped(nn.Sequential):
+    """A clamp whose upper bound no image reaches, as long as the weights are small."""
+
+    def __init__(self) -> None:
+        head = [nn.Conv2d(8, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        first, second = nn.Conv2d(1, 8, 3, 2), nn.Conv2d(8, 8, 1)
+        super().__init__(first, nn.Sigmoid(), second, nn.Hardtanh(0, 1), *head)
+        nn.init.uniform_(second.weight, 0, 0.05)
+
+
+def test_an_operator_that_differs_where_no_image_reaches_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    graph = fuse(capture_graph(Clipped(), (1, 28, 28), CLASSES, "clipped"))
+    given: Any = SimpleNamespace(
+        run=SimpleNamespace(path="run", result={"params": 1, "test": {"correct": None}})
+    )
+    for target in ("onnx", "c") if shutil.which("cc") else ("onnx",):
+        exporter._require_operators(given, TARGETS[target], graph)
+    wrong = replace(
+        FUNCTIONS["clamp"],
+        onnx=lambda writer, op: writer.node("Relu", op.name, *op.inputs),
+        expression="x > low ? x : low + 0 * high",
+    )
+    monkeypatch.setitem(FUNCTIONS, "clamp", wrong)
+    monkeypatch.setitem(activation._KERNELS, "clamp", wrong.kernel())
+    images = some_images()
+    for target in ("onnx", "c") if shutil.which("cc") else ("onnx",):
+        made = TARGETS[target].build(graph, given, int8=False)
+        logits, _ = TARGETS[target].run(made, images)
+        assert exporter._is_equal(logits, run_logits(graph, images))
+        with pytest.raises(RunFailed, match=r"with random weights, logits differ by"):
+            exporter._require_operators(given, TARGETS[target], graph)
+
+
+@pytest.mark.parametrize("name", read.NAMES)
+def test_every_network_with_random_weights(name: str) -> None:
+    given: Any = SimpleNamespace(run=SimpleNamespace(path="run"))
+    exporter._require_operators(given, TARGETS["onnx"], read.graph(name))
+    graph, images = read.graph(name), exporter.random_images(read.graph(name))
+    other = exporter.with_random_weights(graph, images)
+    assert graph.num_constants == other.num_constants
+    assert run_logits(other, images).std() > 0
 
 
 def test_int8_of_a_graph_that_differs_from_the_model(

@@ -72,7 +72,7 @@ def test_the_test_networks_cover_every_operator_and_activation() -> None:
     assert kinds == {
         *("conv", "linear", "flatten", "scale", "activation", "maxpool", "avgpool", "mean"),
         *("add", "subtract", "multiply", "concat", "slice", "pad", "softmax", "log_softmax"),
-        "deskew",
+        *("deskew", "constant"),
     }
     assert kinds == set(OPERATORS)
     functions = {op.attributes["function"] for op in operations if op.kind == "activation"}

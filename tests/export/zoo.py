@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from whit.models.build import build_initialized_model
 from whit.models.layers import Deskew, MultiColumn
@@ -200,6 +201,39 @@ class ConcatVectors(nn.Module):
         return self.last(torch.cat([out, one.flatten(1) - mean], 1))
 
 
+class StandardizedConv2d(nn.Conv2d):
+    """Weight standardization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        weight = weight - weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / (weight.std((1, 2, 3), keepdim=True) + 1e-5)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class Computed(nn.Module):
+    """Weights computed in the forward pass, coordinates, and clamping to both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = parametrizations.weight_norm(nn.Conv2d(3, 8, 5, stride=3))
+        self.second = parametrizations.spectral_norm(nn.Conv2d(8, 8, 3, padding=1))
+        self.third = StandardizedConv2d(8, 6, 3)
+        self.position = nn.Parameter(torch.linspace(-1, 1, 6 * 36).sin().view(6, 6, 6))
+        self.mask = nn.Parameter(torch.linspace(-2, 2, 216).view(1, 216))
+        self.body, self.head = nn.Linear(216, 6), nn.Linear(6 + 4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        axis = torch.arange(28) / 14 - 1
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
+        x = torch.cat([x / 255, grid[None].expand(len(x), -1, -1, -1)], 1)
+        x = F.hardtanh(self.second(self.first(x) + torch.zeros_like(x[:, :1, :8, :8])), -0.3, 0.4)
+        x = torch.clamp(self.third(x), max=2) - self.position
+        scale = self.position[:1].abs() + 0.5
+        x = 0.5 - (x * scale).permute(0, 2, 3, 1).flatten(1) * self.mask
+        return self.head(torch.cat([self.body(x), self.mask[:, :4].expand(len(x), 4)], 1))
+
+
 class DeskewedShifts(ShiftTTA):
     """Test-time augmentation over nine shifts of a network with deskewing."""
 
@@ -222,12 +256,12 @@ class ThreeColumns(ShiftTTA):
 
     def __init__(self) -> None:
         deskewed = nn.Sequential(Deskew(), GrayToRGB())
-        super().__init__(MultiColumn(first=deskewed, second=ConcatVectors(), third=GrayToRGB()), 4)
+        super().__init__(MultiColumn(first=deskewed, second=Computed(), third=GrayToRGB()), 4)
 
 
 OTHERS = (
     *(Branches, ChannelsLast, FullKernel, Asymmetric, GrayToRGB, ChannelAttention, SpatialGate),
-    *(ConcatVectors, DeskewedShifts, ThreeColumns),
+    *(ConcatVectors, Computed, DeskewedShifts, ThreeColumns),
 )
 
 

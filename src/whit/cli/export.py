@@ -33,6 +33,14 @@ def export(
             help=f"Quantize to int8, integer arithmetic only ({' and '.join(_INT8_TARGETS)}).",
         ),
     ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Prefix of the C symbols, macros and files. "
+            "[default: the recipe's name, with _int8 if quantized]",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Output path; must not exist.")
     ] = None,
@@ -50,6 +58,12 @@ def export(
         from whit.export.exporter import export_run
 
         result = export_run(
-            run, to, out, int8=int8, trust_model_files=trust_model_files, on_stage=on_stage
+            run,
+            to,
+            out,
+            int8=int8,
+            name=name,
+            trust_model_files=trust_model_files,
+            on_stage=on_stage,
         )
     show(result.to_json(), result.text, as_json)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from whit.errors import InputError, RunFailed
+from whit.export.c.names import ALLOWED, name_problem
 from whit.export.ir.build import build_graph
+from whit.export.ir.graph import Graph
 from whit.export.ir.interpreter import run_logits
-from whit.export.targets import TARGETS, ExportedModel
+from whit.export.ir.random_weights import random_images, with_random_weights
+from whit.export.targets import TARGETS, ExportedModel, Target
 from whit.models.weights import sha256
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS
@@ -101,25 +104,30 @@ def export_run(
     model: nn.Module | None = None,
     *,
     int8: bool = False,
+    name: str | None = None,
     trust_model_files: bool = False,
     on_stage: OnStage = ignore_stage,
 ) -> ExportResult:
     """Export a finished run to `out` for a target of TARGETS, and verify it.
 
-    By default `out` is the run's name with the target as its suffix, in the current folder. `model`
-    is required for runs whose model was given in Python; `int8` quantizes. `trust_model_files`
-    executes the copy of a user's own model in the folder, if its file is missing or has changed.
-    `on_stage` is called with the name of each slow stage. Raises InputError if the run has no
-    weights or if they were modified, if data or model source changed since the run, if the target
-    does not support the model, or if `out` exists; RunFailed if the export does not match the model
-    or cannot be written. Nothing is written in these cases.
+    By default `out` is `name`, or else the run's name, with the target as its suffix, in the
+    current folder. `name` is the prefix of the symbols, macros and files of C; by default the
+    recipe's name, with `_int8` if quantized. `model` is required for runs whose model was given in
+    Python; `int8` quantizes. `trust_model_files` executes the copy of a user's own model in the
+    folder, if its file is missing or has changed. `on_stage` is called with the name of each slow
+    stage.
+    Raises InputError if the run has no weights or if they were modified, if data or model source
+    changed since the run, if the target does not support the model, or if `out` exists; RunFailed
+    if the export does not match the model or cannot be written. Nothing is written in these cases.
     """
     chosen = TARGETS[target]
     if chosen.requires:
         require_extra("export", *chosen.requires)
     if int8 and chosen.no_int8:
         raise InputError(f"--int8: {chosen.no_int8}. Omit --int8 or use --format c or onnx.")
-    out = out or Path(f"{run.resolve().name}{'-int8' * int8}.{target}")
+    if name is not None:
+        _require_name(name, target)
+    out = out or Path(f"{name or run.resolve().name + '-int8' * int8}.{target}")
     record = read_run(run, trust_model_files=trust_model_files)
     _require_exportable(record, out)
     trained = load_run_model(record, model)
@@ -131,7 +139,9 @@ def export_run(
     if int8:
         # int8 only approximates the model, so the graph that is quantized is verified.
         _require_parity(trained, "graph", run_logits(graph, images), expected)
-    exported = chosen.build(graph, trained, int8=int8)
+    else:
+        _require_operators(trained, chosen, graph)
+    exported = chosen.build(graph, trained, int8=int8, name=name)
     on_stage(f"verifying the {target} export on {count}")
     logits, runtime = chosen.run(exported, images)
     if not int8:
@@ -150,6 +160,18 @@ def export_run(
         ParityReport.between(logits, expected),
         exported.sizes,
     )
+
+
+def _require_name(name: str, target: str) -> None:
+    """Raise InputError if a target has no symbols, or a name cannot be their prefix."""
+    if not TARGETS[target].has_symbols:
+        having = " or ".join(each.name for each in TARGETS.values() if each.has_symbols)
+        raise InputError(
+            f"--name {name}: the {target} format has no symbols to be named. Omit --name, or use "
+            f"--format {having}."
+        )
+    if problem := name_problem(name):
+        raise InputError(f"--name {name!r}: {problem}; allowed: {ALLOWED}.")
 
 
 def _write(out: Path, exported: ExportedModel) -> None:
@@ -214,6 +236,23 @@ def _require_parity(trained: LoadedRun, what: str, logits: Tensor, expected: Ten
         f"{parity.same_class:,} of {parity.num_images:,} {trained.split.name} images have the same "
         f"class, and logits differ by up to {parity.max_abs_difference:.1e}. Nothing was written."
     )
+
+
+def _require_operators(trained: LoadedRun, target: Target, graph: Graph) -> None:
+    """Raise RunFailed if the target computes the graph otherwise when its weights are random."""
+    images = random_images(graph)
+    other = with_random_weights(graph, images)
+    expected = run_logits(other, images)
+    doubles = {name: tensor.double() for name, tensor in other.constants.items()}
+    rounding = (run_logits(replace(other, constants=doubles), images) - expected).abs().max()
+    logits, _ = target.run(target.build(other, trained, int8=False), images)
+    error = float((logits - expected).abs().max())
+    if not error <= _MAX_ERROR * (1 + float(expected.abs().max())) + 100 * float(rounding):
+        raise RunFailed(
+            f"{trained.run.path}: the {target.name} export does not match the model, which is a "
+            f"bug in whit: with random weights, logits differ by up to {error:.1e}. Nothing was "
+            "written."
+        )
 
 
 def _is_equal(logits: Tensor, expected: Tensor) -> bool:

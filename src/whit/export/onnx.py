@@ -67,6 +67,7 @@ class OnnxWriter:
         self.quantized = quantized
         self.nodes: list[onnx.NodeProto] = []
         self.stored: dict[str, onnx.TensorProto] = {}
+        self.images = INPUT  # the batch that the operations read
 
     def model(self) -> onnx.ModelProto:
         from onnx import TensorProto, helper
@@ -120,7 +121,7 @@ class OnnxWriter:
             stop = self.array(f"tta:shift{i}:stop", [top + height, left + width], np.int64)
             axes = self.array("axes:HW", [2, 3], np.int64)
             shifted.append(self.node("Slice", f"tta:shift{i}", padded, start, stop, axes))
-        batch = self.node("Concat", "tta:batch", *shifted, axis=0)
+        self.images = batch = self.node("Concat", "tta:batch", *shifted, axis=0)
         for op in self.graph.operations:
             yield replace(op, inputs=tuple(batch if i == INPUT else i for i in op.inputs))
 

@@ -44,16 +44,23 @@ class Target(ABC):
     name: the value of --format; summary: for its help.
     requires: modules of the `export` extra that it imports.
     no_int8: why int8 is not supported; empty if it is.
+    has_symbols: whether its files define symbols, whose prefix may be given.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     no_int8: ClassVar[str] = ""
+    has_symbols: ClassVar[bool] = False
 
     @abstractmethod
-    def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
-        """Return the files of a graph. Raises ModelError if the target cannot represent it."""
+    def build(
+        self, graph: Graph, trained: LoadedRun, *, int8: bool, name: str | None = None
+    ) -> ExportedModel:
+        """Return the files of a graph; `name` is the prefix of their symbols.
+
+        Raises ModelError if the target cannot represent it.
+        """
 
     @abstractmethod
     def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
@@ -65,7 +72,9 @@ class OnnxTarget(Target):
     summary = "one ONNX file"
     requires = ("onnx", "onnxruntime")
 
-    def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
+    def build(
+        self, graph: Graph, trained: LoadedRun, *, int8: bool, name: str | None = None
+    ) -> ExportedModel:
         from whit.export.onnx import onnx_bytes
 
         _require_finite(graph)
@@ -81,15 +90,18 @@ class OnnxTarget(Target):
 class CTarget(Target):
     name = "c"
     summary = "a folder with C99 source"
+    has_symbols = True
 
-    def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
+    def build(
+        self, graph: Graph, trained: LoadedRun, *, int8: bool, name: str | None = None
+    ) -> ExportedModel:
         from whit.export.c.compile import estimate_code_bytes
         from whit.export.c.float_lowering import float_program
         from whit.export.c.source import c_files, memory_bytes
 
         _require_finite(graph)
         program = _quantize(graph, trained).program if int8 else float_program(graph)
-        files = c_files(program, _describe(trained))
+        files = c_files(program, _describe(trained), name)
         sizes = {"constants": program.constant_bytes, "ram": memory_bytes(program)}
         if code := estimate_code_bytes(files):
             sizes["code_estimate"] = code
@@ -125,7 +137,9 @@ class HtmlTarget(Target):
     summary = "one HTML file to draw in"
     no_int8 = "the html format supports float32 only"
 
-    def build(self, graph: Graph, trained: LoadedRun, *, int8: bool) -> ExportedModel:
+    def build(
+        self, graph: Graph, trained: LoadedRun, *, int8: bool, name: str | None = None
+    ) -> ExportedModel:
         from whit.export.html.graph_json import graph_json
         from whit.export.html.page import drawing_page
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,19 +53,28 @@ class Measured:
 
 
 def measure(
-    board: str, files: Mapping[str, bytes], int8: bool, images: Tensor, folder: Path
+    board: str,
+    files: Mapping[str, bytes],
+    int8: bool,
+    images: Tensor,
+    folder: Path,
+    sources: Sequence[str] = (),
 ) -> Measured:
-    """Compile exported C code for a board and run it on uint8 images (N, C, H, W)."""
+    """Compile exported C code for a board and run it on uint8 images (N, C, H, W).
+
+    With several `sources`, the first one is called and may call the others.
+    """
     machine, flags = BOARDS[board]
     for name, content in files.items():
         (folder / name).write_bytes(content)
     rows = images.permute(0, 2, 3, 1).contiguous().numpy()
     (folder / "images.bin").write_bytes(struct.pack("<I", len(rows)) + rows.tobytes())
-    source = source_name(files)
-    stem = source.removesuffix(".c")
+    sources = sources or [source_name(files)]
+    stem = sources[0].removesuffix(".c")
     header = files[f"{stem}.h"].decode()
     (classes,) = re.findall(r"_NUM_CLASSES (\d+)", header)
-    run([CC, *flags, *FLAGS, "-c", source], folder)
+    run([CC, *flags, *FLAGS, "-c", *sources], folder)
+    objects = [f"{source.removesuffix('.c')}.o" for source in sources]
     defined = (
         f'-DNETWORK_H="{stem}.h"',
         f"-DCLASSIFY={stem}_classify",
@@ -75,7 +84,7 @@ def measure(
     )
     driver = [str(HERE / name) for name in ("start.c", "main.c", "images.S")]
     linked = ("-nostartfiles", "-Wl,--gc-sections", f"-T{HERE / 'board.ld'}")
-    output_flags = ("-Wl,-Map=network.map", "-o", "network.elf", *driver, f"{stem}.o", "-lm")
+    output_flags = ("-Wl,-Map=network.map", "-o", "network.elf", *driver, *objects, "-lm")
     run([CC, *flags, "-O2", *defined, f"-I{folder}", *linked, *output_flags], folder)
     alone = ("-display", "none", "-monitor", "none", "-serial", "none")
     counted = ("-icount", "shift=0", "-semihosting-config", "enable=on,target=native")

@@ -67,6 +67,8 @@ def calls(
     output = value(step.name)
     words |= {"output": output, "outputs": step.shape[0], "first": 0}
     words["output_map"] = f"{output}, {_map(step.shape)}"
+    if not step.inputs:
+        return [step.kernel.call.format(**words)]
     words["other"] = value(step.inputs[-1])
     texts = []
     for i, name in enumerate(step.inputs if step.kernel.per_input else step.inputs[:1]):

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from whit.errors import RunFailed
-from whit.export.c.source import c_name
 from whit.export.program import LOGIT_SCALE, Program
 
 _TEXT_SECTION = re.compile(r"^\.text\S*\s+(\d+)", re.MULTILINE)
@@ -41,7 +40,8 @@ def c_logits(
     try:
         with tempfile.TemporaryDirectory(prefix="whit-") as folder:
             library = compile_library(files, Path(folder), [*STRICT_FLAGS, *flags], cc)
-            logits = classify_each(library, program, images)
+            name = source_name(files).removesuffix(".c")
+            logits = classify_each(library, name, program, images)
     except OSError as error:
         raise RunFailed(
             f"the exported C code cannot be tested in {tempfile.gettempdir()}: "
@@ -95,10 +95,10 @@ def estimate_code_bytes(files: Mapping[str, bytes]) -> int | None:
 
 
 def classify_each(
-    library: Path, program: Program, images: Tensor
+    library: Path, name: str, program: Program, images: Tensor
 ) -> np.ndarray[tuple[int, int], np.dtype[np.generic]]:
     """Return the logits (N, K) as the C code writes them; its class must be their argmax."""
-    classify = ctypes.CDLL(str(library))[f"{c_name(program.graph.name)}_classify"]
+    classify = ctypes.CDLL(str(library))[f"{name}_classify"]
     pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
     dtype = np.int32 if program.int8 else np.float32
     logits = np.zeros((len(images), len(program.graph.classes)), dtype)

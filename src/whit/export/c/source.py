@@ -17,6 +17,7 @@ import numpy as np
 
 from whit.export.c.calls import NEEDS_MATH, calls, format_float, kernel_texts
 from whit.export.c.memory_plan import BufferLifetime, MemoryPlan, plan_memory
+from whit.export.c.names import default_name
 from whit.export.ir.graph import INPUT
 from whit.export.program import OUTPUT, ZEROS, Array, Program, Step
 from whit.training.optimization.qat import qmax
@@ -25,9 +26,12 @@ _WIDTH = 100
 _PADDING = 31  # zeros after unpacked weights, which are read in blocks of 32
 
 
-def c_files(program: Program, description: str) -> dict[str, bytes]:
-    """Return file contents by name; `description` is one line about the run."""
-    name, plan = c_name(program.graph.name), memory_plan(program)
+def c_files(program: Program, description: str, name: str | None = None) -> dict[str, bytes]:
+    """Return file contents by name; `description` is one line about the run.
+
+    `name` is the prefix of all symbols and macros that the header declares.
+    """
+    name, plan = name or default_name(program), memory_plan(program)
     code = "\n".join(kernel_texts(program))
     channels, height, width = program.graph.image_shape
     count, classes = len(program.graph.shifts), program.graph.classes
@@ -87,15 +91,9 @@ def _template(name: str, words: Mapping[str, object]) -> str:
     return Template(file.read_text(encoding="ascii")).substitute(words)
 
 
-def c_name(name: str) -> str:
-    """Return a C identifier: lowercase letters, digits and underscores, starting with a letter."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_").lower()
-    return plain if plain[:1].isalpha() else f"net_{plain}".rstrip("_")
-
-
 def example_name(name: str) -> str:
     """Return the file name of the example for a network of this C name."""
-    return "example.c" if name == "main" else "main.c"
+    return "example.c" if name.lower() == "main" else "main.c"
 
 
 def _count(number: int, what: str) -> str:

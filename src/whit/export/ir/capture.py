@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import operator
 import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from whit.errors import ModelError
+from whit.export.ir.conversion_check import check_conversion
 from whit.export.ir.graph import INPUT, Graph, Operation, prepend
 from whit.export.ir.ops.elementwise import ADD
 from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
@@ -30,8 +33,18 @@ from whit.export.ir.ops.values import (
     UnsupportedOp,
     ValueView,
 )
+from whit.export.ir.problems import Problems, call_site
 from whit.models.layers import Deskew, MultiColumn
 from whit.models.tta import ShiftTTA
+
+# Of their first argument, these read the shape only.
+SHAPE_ONLY = frozenset(
+    f"{kind}{what}"
+    for kind, what in (
+        *(("", f"{each}_like") for each in ("zeros", "ones", "full", "empty", "rand", "randn")),
+        *(("new_", each) for each in ("zeros", "ones", "full", "empty")),
+    )
+)
 
 
 def capture_graph(
@@ -64,18 +77,16 @@ def capture_graph(
         if any(isinstance(module, kind) for module in model.modules()):
             raise _refuse(name, f"its {text} is not the outermost module")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.export warns about internals of torch
-            images = torch.zeros(BATCH, *image_shape)
-            exported = torch.export.export(model.eval(), (images,), strict=False)
-            program = exported.run_decompositions({})
+        program = _trace(model, image_shape)
     except Exception as error:
         message = str(error).strip().splitlines() or [type(error).__name__]
         why = f"torch.export cannot trace its forward pass ({message[0]})"
         raise _refuse(name, why) from None
     values, builder, problems = _convert_nodes(program, image_shape)
     if problems:
-        raise _refuse(name, *problems) from next(iter(problems.values()))
+        refused = _refuse(name, *problems.messages())
+        supported = problems.supported_operators()
+        raise ModelError([*refused.problems, *supported]) from problems.first
     last = values[_output_node(program)]
     if not isinstance(last, ValueView) or prod(last.shape) != len(classes):
         why = f"its output is not one vector of {len(classes)} logits per image"
@@ -88,6 +99,25 @@ def capture_graph(
     used = {constant for op in operations for constant in op.constants.values()}
     constants = {name: value for name, value in builder.constants.items() if name in used}
     return Graph(name, image_shape, classes, operations, constants)
+
+
+def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    images = torch.zeros(BATCH, *image_shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export warns about internals of torch
+        try:
+            exported = torch.export.export(model.eval(), (images,), strict=False)
+        except Exception:
+            # Its first forward pass may create what later ones read, such as a buffer.
+            warm = deepcopy(model)
+            before = {name for name, _ in warm.named_buffers()}
+            with torch.no_grad():
+                warm(images)
+            if {name for name, _ in warm.named_buffers()} == before:
+                raise
+            exported = torch.export.export(warm, (images,), strict=False)
+        program: torch.export.ExportedProgram = exported.run_decompositions({})
+        return program
 
 
 def _refuse(name: str, *reasons: str) -> ModelError:
@@ -122,34 +152,48 @@ def _mean_of_columns(columns: list[Graph]) -> Graph:
 
 def _convert_nodes(
     program: torch.export.ExportedProgram, image_shape: tuple[int, int, int]
-) -> tuple[dict[Node, Any], GraphBuilder, dict[str, UnsupportedOp]]:
-    """Convert a program node by node; return values, graph, and unsupported operations."""
+) -> tuple[dict[Node, Any], GraphBuilder, Problems]:
+    """Convert a program node by node; return values, graph, and unsupported operations.
+
+    What does not depend on the image is computed here, by torch, whatever its operators.
+    """
     signature = program.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     stored |= signature.inputs_to_lifted_tensor_constants
     tensors = {**program.state_dict, **program.constants}
     values: dict[Node, Any] = {}
     builder = GraphBuilder()
-    problems: dict[str, UnsupportedOp] = {}  # each message once, in order
+    problems = Problems()
     needed = _with_dependencies(_output_node(program))
     changing = set(signature.buffers_to_mutate.values())
+    variable: set[Node] = set()  # nodes that depend on the image
+    folded: dict[str, Any] = {}  # so that a constant computed twice is stored once
     for node in program.graph.nodes:
         if node not in needed:  # assertions and buffer updates
             continue
-        if stored.get(node.name) in changing:
-            changed = f"the buffer {stored[node.name]}, which its forward pass modifies"
-            message = f"its output depends on {changed}"
-            problems[message] = UnsupportedOp(message)
-        elif node.op == "placeholder" and node.name in stored:
-            values[node] = tensors[stored[node.name]].detach()
-        elif node.op == "placeholder":
-            values[node] = ValueView(INPUT, image_shape, Layout.MAP)
-        elif all(inside in values for inside in node.all_input_nodes):
-            # Consumers of an unsupported value are not reported: they may be supported.
-            try:
-                values[node] = _convert(node, values, builder)
-            except UnsupportedOp as error:
-                problems.setdefault(str(error), error)
+        builder.site = call_site(node)
+        try:
+            if stored.get(node.name) in changing:
+                changed = f"the buffer {stored[node.name]}, which its forward pass modifies"
+                raise UnsupportedOp(f"its output depends on {changed}")
+            if node.op == "placeholder" and node.name in stored:
+                values[node] = tensors[stored[node.name]].detach()
+            elif node.op == "placeholder":
+                values[node] = ValueView(INPUT, image_shape, Layout.MAP)
+                variable.add(node)
+            elif all(inside in values for inside in node.all_input_nodes):
+                # Consumers of an unsupported value are not reported: they may be supported.
+                if variable.isdisjoint(node.all_input_nodes):
+                    values[node] = _fold(node, values, folded)
+                elif _name(node) in SHAPE_ONLY:
+                    values[node] = _fold_shape_only(node, values)
+                else:
+                    first = len(builder.operations)
+                    values[node] = _convert(node, values, builder)
+                    variable.add(node)
+                    check_conversion(node, values, builder, first)
+        except UnsupportedOp as error:
+            problems.add(error, node)
     return values, builder, problems
 
 
@@ -170,26 +214,84 @@ def _with_dependencies(output: Node) -> set[Node]:
     return needed
 
 
+def _name(node: Node) -> str:
+    """The name of an ATen operator without its overload."""
+    return str(node.target).removeprefix("aten.").partition(".")[0]
+
+
+def _fold(node: Node, values: dict[Node, Any], folded: dict[str, Any]) -> Any:
+    """Compute a node that depends on constants only; equal computations share their result."""
+    _require_deterministic(node)
+    given = torch.fx.node.map_arg((node.args, node.kwargs), lambda each: f"#{id(values[each])}")
+    key = f"{node.target} {given}"
+    if key not in folded:
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+        with torch.no_grad():
+            folded[key] = node.target(*args, **kwargs)  # type: ignore[operator]
+    return folded[key]
+
+
+def _require_deterministic(node: Node) -> None:
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise UnsupportedOp(
+            f"the operator {_name(node)} draws random numbers in evaluation mode, so no export can "
+            "equal the model"
+        )
+
+
+def _fold_shape_only(node: Node, values: dict[Node, Any]) -> Any:
+    """Compute a node that reads only the shape of values that depend on the image."""
+    constants = {
+        inside: value
+        if isinstance(value := values[inside], Tensor)
+        else torch.zeros(inside.meta["val"].shape, dtype=inside.meta["val"].dtype)
+        for inside in node.all_input_nodes
+    }
+    return _fold(node, constants, {})
+
+
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     if node.target is operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
-    target = str(node.target).removeprefix("aten.")
-    name = target.partition(".")[0]
-    converter = OP_CONVERTERS.get(name)
-    text = target.removesuffix(".default")
+    text = str(node.target).removeprefix("aten.").removesuffix(".default")
+    name = _name(node)
+    converter = OP_CONVERTERS.get(text) or OP_CONVERTERS.get(name)
     if converter is None:
-        raise UnsupportedOp(f"the operator {text} is not supported")
+        _require_deterministic(node)
+        raise UnsupportedOp(f"the operator {text} is not supported", is_operator=True)
     if name not in ACCEPTS_EXPANDED and any(
         isinstance(values[inside], Expanded) for inside in node.all_input_nodes
     ):
         raise UnsupportedOp(f"the operator {text} is not supported on an expanded tensor")
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    positional, named = complete_arguments(node.target, args, kwargs)  # type: ignore[arg-type]
     try:
-        return converter(builder, *args, **kwargs)
+        return converter(builder, *positional, **named)
     except UnsupportedOp:
         raise
     except Exception as error:  # what the converter does not handle
         raise UnsupportedOp(f"the operator {text} is not supported with these arguments") from error
+
+
+def complete_arguments(
+    target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return every argument of an ATen operator: positional ones, and keyword-only ones by name.
+
+    torch.export omits an argument that equals its default, so the schema of the operator supplies
+    it; converters have no defaults of their own for what a schema names.
+    """
+    positional, named = [], {}
+    for index, argument in enumerate(target._schema.arguments):
+        if index < len(args):
+            value = args[index]
+        else:
+            value = kwargs.get(argument.name, argument.default_value)
+        if argument.kwarg_only:
+            named[argument.name] = value
+        else:
+            positional.append(value)
+    return positional, named
 
 
 def _prune(output: str, operations: list[Operation]) -> tuple[Operation, ...]:

@@ -25,7 +25,8 @@ INPUT = "image"
 class Operation:
     """One operation: its operator, inputs, output shape, attributes and constants, by name.
 
-    Operations may refer to the same constants: shared weights are stored once.
+    Operations may refer to the same constants: shared weights are stored once. `site`: the layer
+    and the user's line that call it, for messages.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Operation:
     shape: Shape
     attributes: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
+    site: str = field(default="", compare=False)
 
     @property
     def kind(self) -> str:

@@ -20,7 +20,9 @@ def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
     values = {INPUT: images.double() if is_double else images.float()}
     for op in graph.operations:
         constants = {role: graph.constants[name] for role, name in op.constants.items()}
-        values[op.name] = op.operator.run(op, [values[name] for name in op.inputs], constants)
+        output = op.operator.run(op, [values[name] for name in op.inputs], constants)
+        # An operation without inputs has the same value for every image.
+        values[op.name] = output if op.inputs else output.expand(len(images), *op.shape)
         assert values[op.name].shape[1:] == op.shape, f"{op.name} has another shape"
     return values
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from whit.errors import ModelError
-from whit.export.ir.graph import Graph
+from whit.export.ir.graph import Graph, Operation
 from whit.export.program import LOGIT_SCALE, OUTPUT, Kernel, Program, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder, QuantizedWeights
 from whit.export.quantization.calibration import (
@@ -48,7 +48,7 @@ def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
     last = graph.operations[-1]
     problems = [
         f"{graph.name}: cannot be exported in int8: {op.name}: {op.kind} is supported as the last "
-        "operation only."
+        f"operation only.{_site(op)}"
         for op in graph.operations[:-1]
         if op.operator.keeps_argmax
     ]
@@ -61,10 +61,18 @@ def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
     builder = QuantizedProgramBuilder(graph, collect_activations(graph, calibration_images(images)))
     for op in graph.operations:
         if op.name not in builder.absorbed and not op.operator.keeps_argmax:
-            op.operator.lower_int8(builder, op)
+            try:
+                op.operator.lower_int8(builder, op)
+            except ModelError as error:
+                problems = [f"{each}{_site(op)}" for each in error.problems]
+                raise ModelError(problems) from None
     if builder.output in builder.qparams:
         _emit_logits(builder)
     return QuantizedProgram(builder.program(int8=True), builder.rounded, builder.weights)
+
+
+def _site(op: Operation) -> str:
+    return f" It is {op.site}." if op.site else ""
 
 
 def _emit_logits(builder: QuantizedProgramBuilder) -> None:

@@ -38,7 +38,10 @@ def _run(program: Program, images: Tensor) -> Ints:
         inputs = [values[name] for name in step.inputs]
         if len(step.shape) == 1 and step.kernel.elementwise:
             inputs = [value.reshape(len(images), -1) for value in inputs]
-        values[step.name] = output = run_step(step, inputs, constants)
+        output = run_step(step, inputs, constants)
+        if not step.inputs:  # the same for every image
+            output = np.broadcast_to(output, (len(images), *output.shape[1:]))
+        values[step.name] = output
         assert output.shape[1:] == (*step.shape[1:], step.shape[0]), f"{step.name}: another shape"
         assert step.name == OUTPUT or (output.min() >= 0 and output.max() <= 255)
     return values[OUTPUT]

@@ -13,6 +13,10 @@ $needs
 #define ${guard}_CHANNELS $channels
 #define ${guard}_NUM_CLASSES $classes
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /*
  * The names of the classes, in UTF-8:
 $labels
@@ -29,5 +33,9 @@ extern const char *const ${name}_class_names[$classes];
  * Resizing an image and scaling its values to 0 to 255 is the caller's job.
  */
 int ${name}_classify(const uint8_t pixels[$pixels], $logit logits[$classes]);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

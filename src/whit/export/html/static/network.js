@@ -167,7 +167,7 @@ const OPERATORS = {
         }
       };
     }
-    const apply = FUNCTIONS[operation.function](operation.slope);
+    const apply = FUNCTIONS[operation.function](operation);
     return () => {
       for (let i = 0; i < output.length; i++) output[i] = apply(input[i]);
     };
@@ -281,6 +281,11 @@ const OPERATORS = {
     return () => padded.fill(input);
   },
 
+  constant(operation, inputs, shapes, { value }, output) {
+    output.set(value.values);
+    return () => {};
+  },
+
   flatten: (operation, [input], shapes, constants, output) => () => output.set(input),
   softmax: (operation, [input], shapes, constants, output) => () => output.set(softmax(input)),
 
@@ -300,8 +305,9 @@ const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
 const FUNCTIONS = {
   relu6: () => (x) => clip(x, 0, 6),
-  leaky_relu: (slope) => (x) => (x > 0 ? x : x * slope),
-  elu: (slope) => (x) => (x > 0 ? x : slope * Math.expm1(x)),
+  clamp: ({ low, high }) => (x) => clip(x, low, high),
+  leaky_relu: ({ slope }) => (x) => (x > 0 ? x : x * slope),
+  elu: ({ slope }) => (x) => (x > 0 ? x : slope * Math.expm1(x)),
   gelu: () => (x) => (x / 2) * (1 + errorFunction(x / Math.SQRT2)),
   hardswish: () => (x) => (x * clip(x + 3, 0, 6)) / 6,
   hardsigmoid: () => (x) => clip(x + 3, 0, 6) / 6,

@@ -224,7 +224,7 @@ function findStages(network) {
     .filter(({ name, shape, kind }) => {
       const consumers = consumersOf.get(name) || [];
       const last = consumers.length !== 1 || !inside.has(consumers[0].kind);
-      return last && (shape.length === 3 || kind === "mean");
+      return last && kind !== "constant" && (shape.length === 3 || kind === "mean");
     })
     .map((operation) => buildStage(operation));
 }

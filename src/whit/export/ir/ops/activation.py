@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import scalar_multiplier
 
 Settings = tuple[dict[str, Any], dict[str, Tensor]]  # attributes and constants
+_MAX_FLOAT = float(np.finfo(np.float32).max)  # stands for a bound that is missing or infinite
 _PARTS = 16  # hardswish computes in 1/16 of a quantization step
 # Below, the constant 3 would be rounded too coarsely; above, int32 could overflow.
 _MIN_THREE, _MAX_THREE = 48, 1 << 20
@@ -30,11 +31,11 @@ _MIN_THREE, _MAX_THREE = 48, 1 << 20
 class Function:
     """One activation.
 
-    expression: in C, a function of `x` and, if it has one, `slope`.
-    run: takes a tensor and, if it has one, the slope.
+    expression: in C, a function of `x` and its parameters.
+    run: takes a tensor and its parameters, or a constant.
     onnx: the ONNX operator, or a function that writes several nodes.
-    slope: the default slope of a function with a slope attribute.
-    clamps_to: the bounds of a function that clamps.
+    parameters: the names of its attributes, which are numbers.
+    clamps_to: returns the bounds of a function that clamps, from its parameters.
     read: returns attributes and constants from the arguments of its ATen operator; raises
         UnsupportedOp for arguments that are not supported.
     lower_int8: tries to add a step without a lookup table; returns whether it did.
@@ -44,36 +45,55 @@ class Function:
     expression: str
     run: Callable[..., Tensor]
     onnx: str | Callable[[OnnxWriter, Operation], str]
-    slope: float | None = None
-    clamps_to: tuple[float, float] | None = None
-    read: Callable[..., Settings] = lambda value, *args, **kwargs: ({}, {})
+    parameters: tuple[str, ...] = ()
+    clamps_to: Callable[..., tuple[float, float]] | None = None
+    read: Callable[..., Settings] = lambda value: ({}, {})
     lower_int8: Callable[[QuantizedProgramBuilder, Operation], bool] = lambda builder, op: False
 
     def kernel(self) -> Kernel:
         """Return its float32 kernel."""
         if not self.expression:
             return Kernel(self.name, self.name + "({values}, {slope}, {output})", in_place=True)
-        slope, suffix = ("", "") if self.slope is None else ("{slope}, ", "_with_slope")
-        call = f"apply_{self.name}({{input}}, {{count}}, {slope}{{output}})"
+        numbers = "".join(f"{{{name}}}, " for name in self.parameters)
+        call = f"apply_{self.name}({{input}}, {{count}}, {numbers}{{output}})"
         words = {"function": self.name, "expression": self.expression}
-        file = f"float/activation{suffix}.c"
-        return Kernel(self.name, call, None, file, words, in_place=True)
+        words["parameters"] = "".join(f"float {name}, " for name in self.parameters)
+        return Kernel(self.name, call, None, "float/activation.c", words, in_place=True)
 
 
-def _read_slope(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
-    return ({"slope": float(args[0])} if args else {}), {}
+def _read_slope(value: ValueView, slope: float) -> Settings:
+    return {"slope": float(slope)}, {}
 
 
-def _read_elu(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
-    if any(number != 1 for number in args[1:]):
-        raise UnsupportedOp("elu is supported with scale 1 only")
-    return _read_slope(value, *args)
+def _read_elu(value: ValueView, alpha: float, scale: float, input_scale: float) -> Settings:
+    if (scale, input_scale) != (1, 1):
+        raise UnsupportedOp("elu is supported with scale 1 and input_scale 1 only")
+    return _read_slope(value, alpha)
 
 
-def _read_gelu(value: ValueView, approximate: str = "none") -> Settings:
+def _read_gelu(value: ValueView, *, approximate: str) -> Settings:
     if approximate != "none":
         raise UnsupportedOp("gelu is supported with approximate='none' only")
     return {}, {}
+
+
+def _read_clamp(value: ValueView, low: Any, high: Any) -> Settings:
+    lowest, highest = _read_bound(low, -_MAX_FLOAT), _read_bound(high, _MAX_FLOAT)
+    if lowest == 0 and highest in (6, _MAX_FLOAT):
+        return {"function": "relu6" if highest == 6 else "relu"}, {}
+    # As in torch, the upper bound applies where it is the lower one.
+    return {"function": "clamp", "low": min(lowest, highest), "high": highest}, {}
+
+
+def _read_bound(bound: Any, missing: float) -> float:
+    if isinstance(bound, ValueView | Expanded):
+        raise UnsupportedOp("clamp is supported with constant bounds only")
+    if isinstance(bound, Tensor) and bound.numel() > 1:
+        raise UnsupportedOp("clamp is supported with scalar bounds only")
+    number = float(missing if bound is None else bound)
+    if isnan(number):
+        raise UnsupportedOp("clamp with a bound that is not a number is not supported")
+    return min(_MAX_FLOAT, max(-_MAX_FLOAT, number))
 
 
 def _read_prelu(value: ValueView, slope: Any) -> Settings:
@@ -124,24 +144,39 @@ def _write_hardsigmoid(writer: OnnxWriter, op: Operation) -> str:
     return writer.node("HardSigmoid", op.name, *op.inputs, alpha=1 / 6, beta=0.5)
 
 
-def _write_relu6(writer: OnnxWriter, op: Operation) -> str:
-    bounds = (writer.array(f"bound:{bound}", bound, np.float32) for bound in (0, 6))
+def _write_clip(writer: OnnxWriter, op: Operation) -> str:
+    bounds = (writer.array(f"bound:{bound}", bound, np.float32) for bound in _bounds(op) or ())
     return writer.node("Clip", op.name, *op.inputs, *bounds)
+
+
+def _clamp(x: Tensor, low: float, high: float) -> Tensor:
+    return x.clamp(low, high)
 
 
 _GELU = "0.5f * x * (1 + erff(0.707106781f * x))"  # the constant is the square root of one half
 _SWISH = "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6"
+_CLAMP = "x > high ? high : x > low ? x : low"
 _SIGMOID = "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6"
 FUNCTIONS = {
     function.name: function
     for function in (
-        Function("relu", "x > 0 ? x : 0", F.relu, "Relu", clamps_to=(0, inf)),
-        Function("relu6", "x > 6 ? 6 : x > 0 ? x : 0", F.relu6, _write_relu6, clamps_to=(0, 6)),
+        Function("relu", "x > 0 ? x : 0", F.relu, "Relu", clamps_to=lambda: (0, inf)),
         Function(
-            "leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", 0.01, read=_read_slope
+            "relu6", "x > 6 ? 6 : x > 0 ? x : 0", F.relu6, _write_clip, clamps_to=lambda: (0, 6)
+        ),
+        Function(
+            *("clamp", _CLAMP, _clamp, _write_clip, ("low", "high")),
+            clamps_to=lambda low, high: (low, high),
+            read=_read_clamp,
+        ),
+        Function(
+            *("leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", ("slope",)),
+            read=_read_slope,
         ),
         Function("prelu", "", F.prelu, _write_prelu, read=_read_prelu),
-        Function("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", 1.0, read=_read_elu),
+        Function(
+            *("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", ("slope",)), read=_read_elu
+        ),
         Function("gelu", _GELU, F.gelu, "Gelu", read=_read_gelu),
         Function("silu", "x / (1 + expf(-x))", F.silu, _write_silu),
         Function("hardswish", _SWISH, F.hardswish, "HardSwish", lower_int8=_lower_hardswish),
@@ -153,21 +188,6 @@ FUNCTIONS = {
 _KERNELS = {name: function.kernel() for name, function in FUNCTIONS.items()}
 
 
-def _read_clamp(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
-    low, high = (_read_bound(each) for each in (*args, None, None)[:2])
-    if (low, high) not in ((0, None), (0, 6)):
-        raise UnsupportedOp(f"clamp is supported from 0 to infinity or 6, not from {low} to {high}")
-    return {"function": "relu6" if high else "relu"}, {}
-
-
-def _read_bound(bound: Any) -> Any:
-    if isinstance(bound, ValueView):
-        raise UnsupportedOp("clamp is supported with constant bounds only")
-    if isinstance(bound, Tensor) and bound.numel() > 1:
-        raise UnsupportedOp("clamp is supported with scalar bounds only")
-    return bound.item() if isinstance(bound, Tensor) else bound
-
-
 def _converter(name: str, read: Callable[..., Settings]) -> Converter:
     def convert(builder: GraphBuilder, value: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, Expanded):
@@ -175,9 +195,7 @@ def _converter(name: str, read: Callable[..., Settings]) -> Converter:
         if not isinstance(value, ValueView):
             raise UnsupportedOp(f"{name} of a constant is not supported")
         settings, constants = read(value, *args, **kwargs)
-        function = FUNCTIONS[settings.get("function", name)]
-        slope = {} if function.slope is None else {"slope": function.slope}
-        attributes = {"function": function.name, **slope, **settings}
+        attributes = {"function": name, **settings}
         return builder.add(ACTIVATION, [value], value.shape, attributes, constants, value.axes)
 
     return convert
@@ -197,14 +215,23 @@ _LOOKUP = Kernel(
 )
 
 
+def _parameters(op: Operation) -> list[float]:
+    return [op.attributes[name] for name in FUNCTIONS[op.attributes["function"]].parameters]
+
+
+def _bounds(op: Operation) -> tuple[float, float] | None:
+    """The bounds of a function that clamps."""
+    clamps_to = FUNCTIONS[op.attributes["function"]].clamps_to
+    return clamps_to(*_parameters(op)) if clamps_to else None
+
+
 def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-    arguments = {**op.attributes, **constants}
-    slope = [arguments["slope"]] if "slope" in arguments else []
-    return FUNCTIONS[op.attributes["function"]].run(inputs[0], *slope)
+    arguments = [*_parameters(op), *constants.values()]
+    return FUNCTIONS[op.attributes["function"]].run(inputs[0], *arguments)
 
 
 def _needed_range(op: Operation, low: float, high: float) -> tuple[float, float]:
-    bounds = FUNCTIONS[op.attributes["function"]].clamps_to
+    bounds = _bounds(op)
     return (max(low, bounds[0]), min(high, bounds[1])) if bounds else (-inf, inf)
 
 
@@ -216,8 +243,8 @@ def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     read = builder.qparams[op.inputs[0]]
     function = FUNCTIONS[op.attributes["function"]]
     # Half a step: the rounded scale may extend a range slightly beyond its bound.
-    bounds = function.clamps_to
-    if bounds and read.zero_point == 0 and read.highest <= bounds[1] + read.scale / 2:
+    bounds, half = _bounds(op), read.scale / 2
+    if bounds and bounds[0] - half <= read.lowest and read.highest <= bounds[1] + half:
         builder.keep(op)
         builder.alias(op)
         return
@@ -238,14 +265,18 @@ def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
     if callable(function.onnx):
         function.onnx(writer, op)
     else:
-        alpha = {} if function.slope is None else {"alpha": op.attributes["slope"]}
+        alpha = dict(zip(("alpha",), _parameters(op), strict=False))
         writer.node(function.onnx, op.name, *op.inputs, **alpha)
 
 
 _CONVERTERS = {name: _converter(name, each.read) for name, each in FUNCTIONS.items()}
 _CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
-_CONVERTERS |= dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp))
-# Attributes: function, slope if any. Constant: slope (C,) of prelu.
+_CONVERTERS |= {
+    "hardtanh": _CONVERTERS["clamp"],
+    "clamp_min": _converter("clamp", lambda value, low: _read_clamp(value, low, None)),
+    "clamp_max": _converter("clamp", lambda value, high: _read_clamp(value, None, high)),
+}
+# Attributes: function and its parameters. Constant: slope (C,) of prelu.
 ACTIVATION = Operator(
     kind="activation",
     run=_run,

@@ -8,7 +8,6 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from whit.export.ir.ops.channels import repeat_channel
@@ -23,12 +22,11 @@ from whit.export.ir.ops.values import (
     ValueView,
     as_map,
     normalize_axes,
+    require_float,
 )
 
 
-def _view(builder: GraphBuilder, value: Any, shape: Sequence[int]) -> Any:
-    if isinstance(value, Tensor):
-        return value.reshape(shape)
+def _view(builder: GraphBuilder, value: ValueView, shape: Sequence[int]) -> ValueView:
     sizes = value.sizes
     atoms = [axis for group in value.axes[1:] for axis in group if sizes[axis] > 1]
     lengths = list(shape)
@@ -56,27 +54,22 @@ def _with_axes(value: ValueView, axes: Sequence[tuple[str, ...]]) -> ValueView:
     return replace(value, axes=normalize_axes(value, tuple(axes)))
 
 
-def _permute(builder: GraphBuilder, value: Any, order: Sequence[int]) -> Any:
-    if isinstance(value, Tensor):
-        return value.permute(*order)
+def _permute(builder: GraphBuilder, value: ValueView, order: Sequence[int]) -> ValueView:
     axes = [value.axes[dim] for dim in order]
     if order[0] % len(order) != 0:
         raise UnsupportedOp("permuting the batch dimension is not supported")
     return _with_axes(value, axes)
 
 
-def _transpose(builder: GraphBuilder, value: Any, a: int = 0, b: int = 1) -> Any:
-    rank = value.ndim if isinstance(value, Tensor) else len(value.axes)
-    order = list(range(rank))
+def _transpose(builder: GraphBuilder, value: ValueView, a: int, b: int) -> ValueView:
+    order = list(range(len(value.axes)))
     order[a], order[b] = order[b], order[a]
     return _permute(builder, value, order)
 
 
-def _squeeze(builder: GraphBuilder, value: Any, dims: Any = None) -> Any:
-    if isinstance(value, Tensor):
-        return value.squeeze(dims) if dims is not None else value.squeeze()
+def _squeeze(builder: GraphBuilder, value: ValueView, dims: Sequence[int]) -> ValueView:
     rank = len(value.axes)
-    removed = {d % rank for d in ([dims] if isinstance(dims, int) else dims or range(1, rank))}
+    removed = {d % rank for d in dims}
     kept = [
         group
         for dim, group in enumerate(value.axes)
@@ -85,9 +78,7 @@ def _squeeze(builder: GraphBuilder, value: Any, dims: Any = None) -> Any:
     return _with_axes(value, kept)
 
 
-def _unsqueeze(builder: GraphBuilder, value: Any, dim: int) -> Any:
-    if isinstance(value, Tensor):
-        return value.unsqueeze(dim)
+def _unsqueeze(builder: GraphBuilder, value: ValueView, dim: int) -> ValueView:
     axes = list(value.axes)
     index = dim % (len(axes) + 1)
     if index == 0:
@@ -96,48 +87,45 @@ def _unsqueeze(builder: GraphBuilder, value: Any, dim: int) -> Any:
     return _with_axes(value, axes)
 
 
-def _expand(
-    builder: GraphBuilder, value: Any, lengths: Sequence[int], implicit: bool = False
-) -> Any:
-    if isinstance(value, Tensor) and lengths[0] != BATCH:
-        return value.expand(*lengths)
-    old = tuple(value.shape) if isinstance(value, Tensor) else (BATCH, *value.lengths)
-    if isinstance(value, ValueView) and len(old) != len(lengths):
+def _expand(builder: GraphBuilder, value: ValueView, lengths: Sequence[int], implicit: bool) -> Any:
+    old = (BATCH, *value.lengths)
+    if len(old) != len(lengths):
         raise UnsupportedOp("adding a dimension before the batch dimension is not supported")
-    old = (1,) * (len(lengths) - len(old)) + old
     new = tuple(o if length == -1 else length for o, length in zip(old, lengths, strict=True))
     if new == old:
         return value
-    if isinstance(value, ValueView) and value.axes == Layout.MAP and new[2:] == old[2:]:
+    if value.axes == Layout.MAP and new[2:] == old[2:]:
         return repeat_channel(builder, value, new[1])
     return Expanded(value, new[1:])
 
 
-def _select(builder: GraphBuilder, value: Any, dim: int, index: int) -> Any:
-    if isinstance(value, Tensor):
-        return value.select(dim, index)
+def _select(builder: GraphBuilder, value: ValueView, dim: int, index: int) -> ValueView:
     if dim % len(value.axes) == 0 or value.lengths[dim % len(value.axes) - 1] != 1:
         raise UnsupportedOp("selecting one channel, row, column or image is not supported")
-    return _squeeze(builder, value, dim)
+    return _squeeze(builder, value, [dim])
 
 
-def _identity(builder: GraphBuilder, value: Any, *settings: Any, **named: Any) -> Any:
+def _identity(builder: GraphBuilder, value: Any, *, memory_format: Any = None) -> Any:
     return value
 
 
-def _cast(
-    builder: GraphBuilder, value: Any, *, dtype: torch.dtype | None = None, **named: Any
-) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(dtype or value.dtype)
-    if dtype not in (None, torch.float32, torch.float64):
-        raise UnsupportedOp(f"a cast to {str(dtype).removeprefix('torch.')} is not supported")
+def _dropout(builder: GraphBuilder, value: Any, p: float, train: bool) -> Any:
+    if train and p:
+        raise UnsupportedOp("dropout that stays on in evaluation mode is not supported")
     return value
 
 
-def _pad(
-    builder: GraphBuilder, value: Any, pads: Sequence[int], fill: float | None = 0.0
-) -> ValueView:
+# The layout of the result in memory is no part of the graph.
+_PLACEMENT = ("layout", "device", "pin_memory", "non_blocking", "memory_format")
+
+
+def _cast(builder: GraphBuilder, value: Any, *, dtype: torch.dtype | None, **placement: Any) -> Any:
+    assert set(placement) <= set(_PLACEMENT)
+    require_float(dtype, "a cast")
+    return value
+
+
+def _pad(builder: GraphBuilder, value: Any, pads: Sequence[int], fill: float | None) -> ValueView:
     inner = as_map(value, "padding")
     if fill or any(pads[6:]):
         raise UnsupportedOp(
@@ -152,8 +140,8 @@ def _pad_by_mode(
     builder: GraphBuilder,
     value: Any,
     pads: Sequence[int],
-    mode: str = "constant",
-    fill: float | None = None,
+    mode: str,
+    fill: float | None,
 ) -> ValueView:
     if mode != "constant":
         raise UnsupportedOp(f"padding mode {mode!r} is not supported, only 'constant'")
@@ -174,15 +162,17 @@ CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("view", "_unsafe_view", "reshape"), _view),
     "permute": _permute,
     "transpose": _transpose,
-    "t": _transpose,
+    "t": lambda builder, value: _transpose(builder, value, 0, 1),
     "expand": _expand,
     "select": _select,
-    "squeeze": _squeeze,
+    "squeeze": lambda builder, value: _squeeze(builder, value, range(1, len(value.axes))),
+    "squeeze.dim": lambda builder, value, dim: _squeeze(builder, value, [dim]),
+    "squeeze.dims": _squeeze,
     "unsqueeze": _unsqueeze,
     **dict.fromkeys(IDENTITIES, _identity),
     "_to_copy": _cast,
-    "dropout": _identity,
-    "feature_dropout": _identity,
+    "dropout": _dropout,
+    "feature_dropout": _dropout,
     "constant_pad_nd": _pad,
     "pad": _pad_by_mode,
 }

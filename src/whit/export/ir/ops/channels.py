@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from whit.export.ir.graph import Operation
+from whit.export.ir.ops.constant import constant_beside
 from whit.export.ir.ops.layers import pad_map
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.pooling import MAX_POOL
@@ -29,9 +29,12 @@ def repeat_channel(builder: GraphBuilder, value: ValueView, channels: int) -> Va
     return builder.add(CONCAT, [value] * channels, shape, axes=axes)
 
 
-def _concat(builder: GraphBuilder, values: Sequence[Any], dim: int = 0) -> ValueView:
-    if not all(isinstance(value, ValueView) for value in values):
-        raise UnsupportedOp("cat with a constant is not supported")
+def _concat(builder: GraphBuilder, values: Sequence[Any], dim: int) -> ValueView:
+    known = next(value for value in values if isinstance(value, ValueView))
+    values = [
+        value if isinstance(value, ValueView) else constant_beside(builder, known, value)
+        for value in values
+    ]
     at = dim % len(values[0].axes)
     if any(value.axes != Layout.MAP for value in values):
         is_vector = len(values[0].axes) == 2
@@ -47,21 +50,19 @@ def _concat(builder: GraphBuilder, values: Sequence[Any], dim: int = 0) -> Value
 
 
 def _split(
-    builder: GraphBuilder, value: Any, size: int | Sequence[int], dim: int = 0
+    builder: GraphBuilder, value: ValueView, size: int | Sequence[int], dim: int
 ) -> list[ValueView]:
-    if not isinstance(value, ValueView) or value.axes[dim % len(value.axes)] != ("C",):
+    if value.axes[dim % len(value.axes)] != ("C",):
         raise UnsupportedOp("split is supported along channels only")
     channels = value.shape[0]
     sizes = size if not isinstance(size, int) else [size] * -(-channels // size)
     ends = zip(accumulate(sizes), sizes, strict=True)
-    return [_slice(builder, value, dim, end - size, min(channels, end)) for end, size in ends]
+    return [_slice(builder, value, dim, end - size, min(channels, end), 1) for end, size in ends]
 
 
 def _slice(
-    builder: GraphBuilder, value: Any, dim: int = 0, start: Any = 0, stop: Any = None, step: int = 1
-) -> Any:
-    if isinstance(value, Tensor):
-        raise UnsupportedOp("slicing a constant is not supported")
+    builder: GraphBuilder, value: ValueView, dim: int, start: Any, stop: Any, step: int
+) -> ValueView:
     group = value.axes[dim % len(value.axes)]
     size = prod(value.sizes[axis] for axis in group)
     first = 0 if start is None else min(size, start if start >= 0 else max(0, size + start))
@@ -69,7 +70,7 @@ def _slice(
     if (first, last, step) == (0, size, 1) or dim % len(value.axes) == 0:
         return value
     if step > 1 and value.axes == Layout.MAP and group in (("H",), ("W",)):
-        cropped: ValueView = _slice(builder, value, dim, first, last)
+        cropped = _slice(builder, value, dim, first, last, 1)
         strides = (step, 1) if group == ("H",) else (1, step)
         sides = (-(-n // s) for n, s in zip(cropped.shape[1:], strides, strict=True))
         settings = {"kernel": (1, 1), "stride": strides, "padding": (0, 0), "dilation": (1, 1)}

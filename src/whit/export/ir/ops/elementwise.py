@@ -15,20 +15,25 @@ from torch.nn import functional as F
 
 from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.ops.channels import repeat_channel
+from whit.export.ir.ops.constant import constant_like
 from whit.export.ir.ops.layers import conv
 from whit.export.ir.ops.operator import Constants, Operator
 from whit.export.ir.ops.scale import add_scale
-from whit.export.ir.ops.values import Expanded, GraphBuilder, Layout, UnsupportedOp, ValueView
+from whit.export.ir.ops.values import (
+    Expanded,
+    GraphBuilder,
+    Layout,
+    UnsupportedOp,
+    ValueView,
+    collapse,
+    require_float,
+)
 from whit.export.onnx import OnnxWriter
 from whit.export.program import Ints, Kernel, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder
 from whit.export.quantization.fixed_point import BYTE_RANGE, quantize_multiplier, scalar_multiplier
 
 _CALL = "({input}, {other}, {per_channel}, {pixels}, {channels}, "
-
-
-def _is_number(value: Any) -> bool:
-    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
 
 
 def _run(op: Operation, inputs: list[Tensor], constants: Constants) -> Tensor:
@@ -61,20 +66,19 @@ class Binary(Operator):
             b = writer.node("Unsqueeze", f"{op.name}:map", b, axes)
         writer.node(str(self.onnx), op.name, a, b)
 
-    def convert(self, builder: GraphBuilder, a: Any, b: Any, alpha: float = 1) -> Any:
+    def convert(self, builder: GraphBuilder, a: Any, b: Any, *, alpha: float = 1) -> Any:
         if alpha != 1:
-            b = MULTIPLY.convert(builder, b, alpha)
+            b = MULTIPLY.convert(builder, b, alpha) if _is_variable(b) else b * alpha
         if isinstance(a, Expanded) and isinstance(b, Expanded) and a.lengths == b.lengths:
-            return Expanded(self.convert(builder, a.value, b.value), a.lengths)
-        if isinstance(a, Expanded) and _is_number(b):
-            return Expanded(self.convert(builder, a.value, b), a.lengths)
-        if isinstance(b, Expanded) and _is_number(a):
-            return Expanded(self.convert(builder, a, b.value), b.lengths)
+            return Expanded(self.of_any(builder, a.value, b.value), a.lengths)
+        if isinstance(a, Expanded) and not _is_variable(b):
+            return Expanded(self.of_any(builder, a.value, self._fit(b, a)), a.lengths)
+        if isinstance(b, Expanded) and not _is_variable(a):
+            of_two = self.exchange or self.by_constant
+            return Expanded(of_two(builder, b.value, self._fit(a, b)), b.lengths)
         a, b = self._unexpanded(a, b), self._unexpanded(b, a)
         if isinstance(a, ValueView):
             return self.of_any(builder, a, b)
-        if not isinstance(b, ValueView):
-            return self.function(a, b)
         return (self.exchange or self.by_constant)(builder, b, a)
 
     def of_any(self, builder: GraphBuilder, a: ValueView, b: Any) -> ValueView:
@@ -89,6 +93,17 @@ class Binary(Operator):
         if not isinstance(other, ValueView) or value.lengths != other.lengths:
             raise UnsupportedOp(f"{self.kind} of these two shapes is not supported")
         return value.value
+
+    def _fit(self, constant: Any, other: Expanded) -> Any:
+        """Return a constant as an operand of the value that is expanded."""
+        if not isinstance(constant, Tensor):
+            return constant
+        constant = collapse(constant, other.lengths)
+        lengths = zip(constant.shape[1:], other.value.lengths, strict=True)
+        if any(size not in (1, length) for size, length in lengths):
+            why = "a constant that varies where the other operand is expanded"
+            raise UnsupportedOp(f"{self.kind} with {why} is not supported")
+        return constant
 
     def of_values(self, builder: GraphBuilder, a: ValueView, b: ValueView) -> ValueView:
         if (a.shape, a.axes) != (b.shape, b.axes):
@@ -108,23 +123,15 @@ class Binary(Operator):
         raise UnsupportedOp(f"{self.kind} of these two shapes is not supported")
 
     def by_constant(self, builder: GraphBuilder, value: ValueView, by: Any) -> ValueView:
-        channels = value.shape[0]
-        if isinstance(by, Tensor):  # an expanded dimension has stride 0
-            by = by[tuple(slice(0, 1 if stride == 0 else None) for stride in by.stride())]
+        rank, channels = len(value.axes), value.shape[0]
         constant = torch.as_tensor(by, dtype=torch.float64)
-        if constant.ndim > len(value.axes):
+        if constant.ndim > rank:
             why = "a constant of more dimensions than the value"
             raise UnsupportedOp(f"{self.kind} with {why} is not supported")
-        if constant.numel() > 1:
-            at = next((dim for dim, group in enumerate(value.axes) if group == ("C",)), None)
-            if at is None:
-                raise UnsupportedOp(
-                    f"{self.kind} with a constant over merged dimensions is not supported"
-                )
-            shape = (1,) * (len(value.axes) - constant.ndim) + tuple(constant.shape)
-            if any(size > 1 for dim, size in enumerate(shape) if dim != at):
-                why = "a constant that varies over rows or columns"
-                raise UnsupportedOp(f"{self.kind} with {why} is not supported")
+        constant = collapse(constant, value.lengths)
+        at = next((dim for dim, group in enumerate(value.axes) if group == ("C",)), None)
+        if any(size > 1 for dim, size in enumerate(constant.shape) if dim != at):
+            return self.of_values(builder, value, constant_like(builder, value, constant))
         broadcasts = constant.numel() > channels  # one channel becomes several
         if broadcasts and value.axes != Layout.MAP:
             raise UnsupportedOp(
@@ -135,6 +142,10 @@ class Binary(Operator):
         if broadcasts:
             return conv(builder, value, scale.view(-1, 1, 1, 1), offset)
         return add_scale(builder, value, scale, offset)
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, ValueView | Expanded)
 
 
 def _float_kernel(kind: str, sign: str) -> Kernel:
@@ -190,19 +201,22 @@ def _subtract_from(builder: GraphBuilder, b: ValueView, a: Any) -> ValueView:
     return ADD.of_any(builder, MULTIPLY.by_constant(builder, b, -1.0), a)
 
 
-def _power(builder: GraphBuilder, value: Any, exponent: Any = 2) -> Any:
-    if exponent != 2:
-        raise UnsupportedOp(f"a power with exponent {exponent} is not supported, only 2")
+def _power(builder: GraphBuilder, value: Any, exponent: Any) -> Any:
+    if _is_variable(exponent):
+        raise UnsupportedOp("a power with an exponent that is not constant is not supported")
+    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+        exponent = exponent.item()
+    if isinstance(exponent, Tensor) or exponent != 2:
+        which = "of several numbers" if isinstance(exponent, Tensor) else exponent
+        raise UnsupportedOp(f"a power with exponent {which} is not supported, only 2")
     return MULTIPLY.convert(builder, value, value)
 
 
-def _divide(builder: GraphBuilder, a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+def _divide(builder: GraphBuilder, a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
     if rounding_mode is not None:
         raise UnsupportedOp(f"division with rounding_mode={rounding_mode!r} is not supported")
-    if isinstance(b, ValueView):
+    if _is_variable(b):
         raise UnsupportedOp("division is supported by constants only")
-    if not isinstance(a, ValueView):
-        return a / b
     return MULTIPLY.by_constant(builder, a, 1 / torch.as_tensor(b, dtype=torch.float64))
 
 
@@ -211,7 +225,10 @@ ADD: Binary = Binary(
     function=operator.add,
     kernel=_float_kernel("add", "+"),
     onnx="Add",
-    converters={"add": lambda *args, **alpha: ADD.convert(*args, **alpha)},
+    converters={
+        "add": lambda builder, a, b, *, alpha: ADD.convert(builder, a, b, alpha=alpha),
+        "add.Scalar": lambda builder, a, b, alpha: ADD.convert(builder, a, b, alpha=alpha),
+    },
     accepts_expanded=("add",),
     as_scale=lambda constant: (torch.ones_like(constant), constant),
     lower_int8=_lower_sum_int8,
@@ -222,8 +239,10 @@ SUBTRACT: Binary = Binary(
     kernel=_float_kernel("subtract", "-"),
     onnx="Sub",
     converters={
-        "sub": lambda *args, **alpha: SUBTRACT.convert(*args, **alpha),
-        "rsub": lambda builder, a, b, alpha=1: SUBTRACT.convert(builder, b, a, alpha),
+        "sub": lambda builder, a, b, *, alpha: SUBTRACT.convert(builder, a, b, alpha=alpha),
+        "sub.Scalar": lambda builder, a, b, alpha: SUBTRACT.convert(builder, a, b, alpha=alpha),
+        "rsub": lambda builder, a, b, *, alpha: SUBTRACT.convert(builder, b, a, alpha=alpha),
+        "rsub.Scalar": lambda builder, a, b, alpha: SUBTRACT.convert(builder, b, a, alpha=alpha),
     },
     accepts_expanded=("sub", "rsub"),
     as_scale=lambda constant: (torch.ones_like(constant), -constant),
@@ -236,9 +255,9 @@ MULTIPLY: Binary = Binary(
     kernel=_float_kernel("multiply", "*"),
     onnx="Mul",
     converters={
-        "mul": lambda *args: MULTIPLY.convert(*args),
+        "mul": lambda builder, a, b: MULTIPLY.convert(builder, a, b),
         "neg": lambda builder, value: MULTIPLY.convert(builder, value, -1.0),
-        "square": _power,
+        "square": lambda builder, value: _power(builder, value, 2),
         "pow": _power,
         "div": _divide,
     },
@@ -249,8 +268,9 @@ MULTIPLY: Binary = Binary(
 
 
 def _softmax(kind: str, function: Callable[[Tensor, int], Tensor], onnx: str) -> Operator:
-    def convert(builder: GraphBuilder, value: Any, dim: int, *settings: Any) -> ValueView:
-        if not isinstance(value, ValueView) or value.axes[dim % len(value.axes)] != ("C",):
+    def convert(builder: GraphBuilder, value: ValueView, dim: int, dtype: Any) -> ValueView:
+        require_float(dtype, kind)
+        if value.axes[dim % len(value.axes)] != ("C",):
             raise UnsupportedOp(f"{kind} is supported over the classes only")
         if prod(value.shape) != value.shape[0]:
             raise UnsupportedOp(f"{kind} at each pixel of a map is not supported")
@@ -263,7 +283,12 @@ def _softmax(kind: str, function: Callable[[Tensor, int], Tensor], onnx: str) ->
         kernel=Kernel(kind, kind + "({input}, {count}, {output})"),
         onnx=onnx,
         onnx_attributes=lambda op: {"axis": 1},
-        converters={kind: convert, f"_{kind}": convert},
+        converters={
+            kind: convert,
+            f"_{kind}": lambda builder, value, dim, half_to_float: convert(
+                builder, value, dim, None
+            ),
+        },
         keeps_argmax=True,
     )
     return softmax

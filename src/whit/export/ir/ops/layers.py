@@ -92,9 +92,7 @@ class Layer(Operator):
     lower_int8: Callable[[QuantizedProgramBuilder, Operation], None] = _lower_int8
 
 
-def linear(
-    builder: GraphBuilder, vector: Any, weight: Tensor, bias: Tensor | None = None
-) -> ValueView:
+def linear(builder: GraphBuilder, vector: Any, weight: Tensor, bias: Tensor | None) -> ValueView:
     if not isinstance(vector, ValueView) or not isinstance(weight, Tensor):
         raise UnsupportedOp("a matrix product of two activations is not supported")
     if len(vector.axes) != 2 or vector.axes[0]:
@@ -112,12 +110,18 @@ def linear(
     return builder.add(LINEAR, [flat], (len(weight),), {}, {"weight": weight, "bias": bias})
 
 
-def _addmm(builder: GraphBuilder, bias: Any, vector: Any, weight: Any) -> ValueView:
+def _addmm(
+    builder: GraphBuilder, bias: Any, vector: Any, weight: Any, *, beta: float, alpha: float
+) -> ValueView:
+    if (beta, alpha) != (1, 1) or not isinstance(bias, Tensor) or bias.ndim != 1:
+        raise UnsupportedOp(
+            "addmm is supported with beta and alpha 1 and a constant vector as bias only"
+        )
     return linear(builder, vector, weight.t() if isinstance(weight, Tensor) else weight, bias)
 
 
 def _matmul(builder: GraphBuilder, vector: Any, weight: Any) -> ValueView:
-    return linear(builder, vector, weight.t() if isinstance(weight, Tensor) else weight)
+    return linear(builder, vector, weight.t() if isinstance(weight, Tensor) else weight, None)
 
 
 def _write_linear(writer: OnnxWriter, op: Operation) -> None:
@@ -169,7 +173,7 @@ def conv(
     builder: GraphBuilder,
     image: Any,
     weight: Tensor,
-    bias: Tensor | None = None,
+    bias: Tensor | None,
     stride: Any = 1,
     padding: Any = 0,
     dilation: Any = 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -22,6 +22,7 @@ from whit.export.ir.ops.values import (
     as_map,
     is_channel_vector,
     pair,
+    require_float,
     window_positions,
 )
 from whit.export.program import Ints, Kernel, Step
@@ -34,10 +35,10 @@ def _max_pool(
     builder: GraphBuilder,
     image: Any,
     kernel: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil: bool = False,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil: bool,
 ) -> ValueView:
     value, dilation = as_map(image, "pooling"), pair(dilation, 1)
     return _pool(builder, MAX_POOL, value, kernel, stride, padding, ceil, dilation=dilation)
@@ -47,11 +48,11 @@ def _avg_pool(
     builder: GraphBuilder,
     image: Any,
     kernel: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil: bool = False,
-    count_include_pad: bool = True,
-    divisor: int | None = None,
+    stride: Any,
+    padding: Any,
+    ceil: bool,
+    count_include_pad: bool,
+    divisor: int | None,
 ) -> ValueView:
     value = as_map(image, "pooling")
     if divisor is not None:
@@ -104,7 +105,12 @@ def _adaptive(pool: Callable[..., ValueView], *, gives_indices: bool) -> Callabl
     return convert
 
 
-def _amax(builder: GraphBuilder, image: Any, dims: Any = (), keepdim: bool = False) -> ValueView:
+def _whole_windows(builder: GraphBuilder, value: ValueView, kernel: Sequence[int]) -> ValueView:
+    """Max pooling over windows that neither overlap nor leave the map."""
+    return _max_pool(builder, value, kernel, [], 0, 1, False)
+
+
+def _amax(builder: GraphBuilder, image: Any, dims: Sequence[int], keepdim: bool) -> ValueView:
     axes = Layout.BY_CHANNEL if keepdim else Layout.VECTOR
     is_whole_map = {dim % 4 for dim in dims} == {2, 3}
     if is_channel_vector(image) and is_whole_map:
@@ -112,17 +118,21 @@ def _amax(builder: GraphBuilder, image: Any, dims: Any = (), keepdim: bool = Fal
     value = as_map(image, "amax")
     if not is_whole_map:
         raise UnsupportedOp("amax is supported over the whole map only")
-    pooled = builder.as_vector(_max_pool(builder, value, value.shape[1:]))
+    pooled = builder.as_vector(_whole_windows(builder, value, value.shape[1:]))
     return ValueView(pooled.name, pooled.shape, axes)
 
 
 def _mean(
-    builder: GraphBuilder, value: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None
+    builder: GraphBuilder,
+    value: ValueView,
+    dims: Sequence[int] | None,
+    keepdim: bool,
+    *,
+    dtype: Any,
 ) -> ValueView:
-    if not isinstance(value, ValueView):
-        raise UnsupportedOp("mean of a constant is not supported")
+    require_float(dtype, "mean")
     rank = len(value.axes)
-    reduced = {dim % rank for dim in ([dims] if isinstance(dims, int) else dims or range(rank))}
+    reduced = {dim % rank for dim in dims or range(rank)}
     axes = {axis for dim in reduced for axis in value.axes[dim]}
     if 0 in reduced:
         raise UnsupportedOp("mean over the batch is not supported")
@@ -140,10 +150,15 @@ def _mean(
 
 
 def _sum(
-    builder: GraphBuilder, value: Any, dims: Any = None, keepdim: bool = False, dtype: Any = None
+    builder: GraphBuilder,
+    value: ValueView,
+    dims: Sequence[int] | None,
+    keepdim: bool,
+    *,
+    dtype: Any,
 ) -> ValueView:
     """A sum over the whole map, as its mean times the number of pixels."""
-    mean = _mean(builder, value, dims, keepdim, dtype)
+    mean = _mean(builder, value, dims, keepdim, dtype=dtype)
     one = torch.ones(mean.shape[0])
     return add_scale(builder, mean, one * prod(value.shape[1:]), torch.zeros_like(one))
 
@@ -172,7 +187,7 @@ MAX_POOL = Operator(
     onnx_attributes=lambda op: _window(op) | {"dilations": list(op.attributes["dilation"])},
     converters={
         "max_pool2d": _max_pool,
-        "adaptive_max_pool2d": _adaptive(_max_pool, gives_indices=True),
+        "adaptive_max_pool2d": _adaptive(_whole_windows, gives_indices=True),
         "amax": _amax,
     },
     stem="pool",
@@ -217,7 +232,12 @@ AVG_POOL = Operator(
     ),
     converters={
         "avg_pool2d": _avg_pool,
-        "adaptive_avg_pool2d": _adaptive(_avg_pool, gives_indices=False),
+        "adaptive_avg_pool2d": _adaptive(
+            lambda builder, value, kernel: _avg_pool(
+                builder, value, kernel, [], 0, False, True, None
+            ),
+            gives_indices=False,
+        ),
     },
     stem="pool",
     # Else padding zeros would have to become the offset.
@@ -260,7 +280,12 @@ MEAN = Operator(
     onnx=lambda writer, op: writer.node(
         "ReduceMean", op.name, *op.inputs, writer.array("axes:HW", [2, 3], np.int64), keepdims=0
     ),
-    converters={"mean": _mean, "sum": _sum},
+    converters={
+        "mean.dim": _mean,
+        "mean": lambda builder, value, *, dtype: _mean(builder, value, None, False, dtype=dtype),
+        "sum.dim_IntList": _sum,
+        "sum": lambda builder, value, *, dtype: _sum(builder, value, None, False, dtype=dtype),
+    },
     stem="gap",
     commutes_with_scale=lambda op, scale: True,
     lower_int8=_lower_mean_int8,

@@ -5,11 +5,20 @@ To add an operator, add an entry to OPERATORS of a module below, and its kernels
 
 from __future__ import annotations
 
-from whit.export.ir.ops import activation, channels, elementwise, layers, pooling, scale, spatial
+from whit.export.ir.ops import (
+    activation,
+    channels,
+    constant,
+    elementwise,
+    layers,
+    pooling,
+    scale,
+    spatial,
+)
 from whit.export.ir.ops.axes import CONVERTERS, IDENTITIES
 from whit.export.ir.ops.operator import Converter, Operator
 
-_MODULES = (activation, channels, elementwise, layers, pooling, scale, spatial)
+_MODULES = (activation, channels, constant, elementwise, layers, pooling, scale, spatial)
 OPERATORS: dict[str, Operator] = {
     operator.kind: operator for module in _MODULES for operator in module.OPERATORS
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from whit.export.ir.graph import Operation, Shape
@@ -31,7 +32,14 @@ class Layout:
 
 
 class UnsupportedOp(Exception):
-    """An operation that cannot be represented in a graph; the message says which and why."""
+    """An operation that cannot be represented in a graph; the message says which and why.
+
+    is_operator: whether it is so with any arguments.
+    """
+
+    def __init__(self, message: str, *, is_operator: bool = False):
+        super().__init__(message)
+        self.is_operator = is_operator
 
 
 @dataclass(frozen=True)
@@ -63,18 +71,24 @@ class ValueView:
 
 @dataclass(frozen=True)
 class Expanded:
-    """A value or a constant repeated to `lengths`, until its consumer broadcasts it."""
+    """A value repeated to `lengths`, until its consumer broadcasts it."""
 
-    value: Any  # ValueView or Tensor
+    value: ValueView
     lengths: tuple[int, ...]
 
 
 class GraphBuilder:
-    """Collects the operations and constants of a graph while it is captured."""
+    """Collects the operations and constants of a graph while it is captured.
+
+    shapes: of every value that an operation reads or computes. site: where the operations that are
+    being added were called.
+    """
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.constants: dict[str, Tensor] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.site = ""
         self._name_by_key: dict[tuple[Any, ...], str] = {}  # so that a shared tensor is stored once
         self._kept_alive: list[Tensor] = []
         self._flattened: dict[str, ValueView] = {}
@@ -96,7 +110,9 @@ class GraphBuilder:
         name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
         named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
         names = tuple(value.name for value in inputs)
-        self.operations.append(Operation(name, operator, names, shape, attributes, named))
+        op = Operation(name, operator, names, shape, attributes, named, site=self.site)
+        self.operations.append(op)
+        self.shapes |= {value.name: value.shape for value in inputs} | {name: shape}
         return ValueView(name, shape, axes or (Layout.MAP if len(shape) == 3 else Layout.VECTOR))
 
     def as_vector(self, value: ValueView) -> ValueView:
@@ -142,6 +158,30 @@ def as_map(value: Any, what: str) -> ValueView:
     if len(value.shape) == 1:
         raise UnsupportedOp(f"{what} of one value per channel is not supported")
     raise UnsupportedOp(f"{what} after dimensions were permuted or merged is not supported")
+
+
+def collapse(constant: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return a constant with one element along each dimension over which it does not vary.
+
+    `lengths`: of the operand after the batch dimension; a longer constant broadcasts that operand,
+    so its length is kept. Raises UnsupportedOp if it differs between the images of a batch.
+    """
+    rank = 1 + len(lengths)
+    constant = constant.reshape((1,) * (rank - constant.ndim) + tuple(constant.shape))
+    for dim, length in enumerate((BATCH, *lengths)):
+        first = constant.narrow(dim, 0, 1)
+        if constant.shape[dim] == length > 1 and bool((constant == first).all()):
+            constant = first
+    if constant.shape[0] > 1:
+        raise UnsupportedOp("a constant that differs between the images of a batch")
+    return constant
+
+
+def require_float(dtype: torch.dtype | None, what: str) -> None:
+    """Raise UnsupportedOp for a result type that float32 arithmetic does not replace."""
+    if dtype not in (None, torch.float32, torch.float64):
+        name = str(dtype).removeprefix("torch.")
+        raise UnsupportedOp(f"{what} to {name} is not supported, only to float32 or float64")
 
 
 def is_channel_vector(value: Any) -> bool:
