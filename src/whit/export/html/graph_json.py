@@ -6,10 +6,15 @@ import base64
 from typing import Any
 
 from whit.export.ir.graph import Graph
+from whit.export.ir.support import require_supported
 
 
 def graph_json(graph: Graph) -> dict[str, Any]:
-    """Return a graph as JSON; `weights` holds all constants as little-endian float32 in base64."""
+    """Return a graph as JSON; `weights` holds all constants as little-endian float32 in base64.
+
+    Raises ModelError naming every operation that the page does not support.
+    """
+    require_supported(graph, "html")
     positions: dict[str, dict[str, Any]] = {}
     content = bytearray()
     for name, tensor in graph.constants.items():

@@ -22,11 +22,14 @@ from whit.export.ir.ops.elementwise import ADD
 from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
 from whit.export.ir.ops.scale import SCALE
 from whit.export.ir.ops.spatial import DESKEW
+from whit.export.ir.ops.tensors.convert import convert_call
+from whit.export.ir.ops.tensors.layout import as_logits
 from whit.export.ir.ops.values import (
     BATCH,
     Expanded,
     GraphBuilder,
     Layout,
+    TensorValue,
     UnsupportedOp,
     ValueView,
 )
@@ -66,7 +69,7 @@ def capture_graph(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.export warns about internals of torch
-            images = torch.zeros(BATCH, *image_shape)
+            images = torch.empty(BATCH, *image_shape)  # never read
             exported = torch.export.export(model.eval(), (images,), strict=False)
             program = exported.run_decompositions({})
     except Exception as error:
@@ -77,6 +80,8 @@ def capture_graph(
     if problems:
         raise _refuse(name, *problems) from next(iter(problems.values()))
     last = values[_output_node(program)]
+    if isinstance(last, TensorValue):
+        last = as_logits(builder, last)
     if not isinstance(last, ValueView) or prod(last.shape) != len(classes):
         why = f"its output is not one vector of {len(classes)} logits per image"
         raise _refuse(name, why)
@@ -147,7 +152,7 @@ def _convert_nodes(
         elif all(inside in values for inside in node.all_input_nodes):
             # Consumers of an unsupported value are not reported: they may be supported.
             try:
-                values[node] = _convert(node, values, builder)
+                values[node] = _convert_for_any_target(node, values, builder)
             except UnsupportedOp as error:
                 problems.setdefault(str(error), error)
     return values, builder, problems
@@ -168,6 +173,22 @@ def _with_dependencies(output: Node) -> set[Node]:
         needed |= new
         waiting += new
     return needed
+
+
+def _convert_for_any_target(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
+    """Convert a call for all targets or, where that is impossible, for ONNX alone."""
+    reason = ""
+    if not any(isinstance(values[inside], TensorValue) for inside in node.all_input_nodes):
+        try:
+            return _convert(node, values, builder)
+        except UnsupportedOp as error:
+            reason, cause = str(error), error
+    try:
+        return convert_call(builder, node, values, reason)
+    except UnsupportedOp as error:
+        if str(error) == reason:
+            raise cause from None
+        raise
 
 
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whit.export.ir.graph import INPUT, Graph
+from whit.export.ir.graph import INPUT, Graph, with_batch
 
 _BATCH_SIZE = 500
 
@@ -21,7 +21,8 @@ def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
     for op in graph.operations:
         constants = {role: graph.constants[name] for role, name in op.constants.items()}
         values[op.name] = op.operator.run(op, [values[name] for name in op.inputs], constants)
-        assert values[op.name].shape[1:] == op.shape, f"{op.name} has another shape"
+        shape = with_batch(op.shape, len(images))
+        assert values[op.name].shape == shape, f"{op.name} has another shape"
     return values
 
 

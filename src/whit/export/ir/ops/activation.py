@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -71,9 +72,7 @@ def _read_elu(value: ValueView, *args: Any, **kwargs: Any) -> Settings:
 
 
 def _read_gelu(value: ValueView, approximate: str = "none") -> Settings:
-    if approximate != "none":
-        raise UnsupportedOp("gelu is supported with approximate='none' only")
-    return {}, {}
+    return {"function": "gelu" if approximate == "none" else "gelu_tanh"}, {}
 
 
 def _read_prelu(value: ValueView, slope: Any) -> Settings:
@@ -120,6 +119,10 @@ def _write_prelu(writer: OnnxWriter, op: Operation) -> str:
     return writer.node("PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope"))
 
 
+def _write_gelu_tanh(writer: OnnxWriter, op: Operation) -> str:
+    return writer.node("Gelu", op.name, *op.inputs, approximate="tanh")
+
+
 def _write_hardsigmoid(writer: OnnxWriter, op: Operation) -> str:
     return writer.node("HardSigmoid", op.name, *op.inputs, alpha=1 / 6, beta=0.5)
 
@@ -130,6 +133,8 @@ def _write_relu6(writer: OnnxWriter, op: Operation) -> str:
 
 
 _GELU = "0.5f * x * (1 + erff(0.707106781f * x))"  # the constant is the square root of one half
+# The constant is the square root of 2 / pi.
+_GELU_TANH = "0.5f * x * (1 + tanhf(0.797884561f * (x + 0.044715f * x * x * x)))"
 _SWISH = "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6"
 _SIGMOID = "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6"
 FUNCTIONS = {
@@ -143,6 +148,7 @@ FUNCTIONS = {
         Function("prelu", "", F.prelu, _write_prelu, read=_read_prelu),
         Function("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", 1.0, read=_read_elu),
         Function("gelu", _GELU, F.gelu, "Gelu", read=_read_gelu),
+        Function("gelu_tanh", _GELU_TANH, partial(F.gelu, approximate="tanh"), _write_gelu_tanh),
         Function("silu", "x / (1 + expf(-x))", F.silu, _write_silu),
         Function("hardswish", _SWISH, F.hardswish, "HardSwish", lower_int8=_lower_hardswish),
         Function("hardsigmoid", _SIGMOID, F.hardsigmoid, _write_hardsigmoid),
@@ -243,6 +249,7 @@ def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
 
 
 _CONVERTERS = {name: _converter(name, each.read) for name, each in FUNCTIONS.items()}
+del _CONVERTERS["gelu_tanh"]  # a form of gelu
 _CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
 _CONVERTERS |= dict.fromkeys(("hardtanh", "clamp", "clamp_min"), _converter("clamp", _read_clamp))
 # Attributes: function, slope if any. Constant: slope (C,) of prelu.

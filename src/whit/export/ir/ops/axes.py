@@ -125,6 +125,12 @@ def _identity(builder: GraphBuilder, value: Any, *settings: Any, **named: Any) -
     return value
 
 
+def _dropout(builder: GraphBuilder, value: Any, p: float, train: bool) -> Any:
+    if train and p:
+        raise UnsupportedOp("dropout that is active in evaluation mode is not supported")
+    return value
+
+
 def _cast(
     builder: GraphBuilder, value: Any, *, dtype: torch.dtype | None = None, **named: Any
 ) -> Any:
@@ -181,8 +187,7 @@ CONVERTERS: dict[str, Converter] = {
     "unsqueeze": _unsqueeze,
     **dict.fromkeys(IDENTITIES, _identity),
     "_to_copy": _cast,
-    "dropout": _identity,
-    "feature_dropout": _identity,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
     "constant_pad_nd": _pad,
     "pad": _pad_by_mode,
 }

@@ -18,7 +18,9 @@ from whit.export.ir.graph import Operation, Shape
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.spatial import FLATTEN
 
-BATCH = 2  # batch size of the captured forward pass; 1 would be ambiguous
+# Batch size of the captured forward pass: a prime that divides no other size, so that each size
+# that it divides is recognized as a multiple of the batch size.
+BATCH = 251
 Axes = tuple[tuple[str, ...], ...]  # the axes in each dimension: (), ("C",), ("H", "W"), ...
 
 
@@ -62,6 +64,14 @@ class ValueView:
 
 
 @dataclass(frozen=True)
+class TensorValue:
+    """A value of the graph as a tensor of any rank; `sizes`: all, -k for k times the batch size."""
+
+    name: str
+    sizes: Shape
+
+
+@dataclass(frozen=True)
 class Expanded:
     """A value or a constant repeated to `lengths`, until its consumer broadcasts it."""
 
@@ -79,11 +89,12 @@ class GraphBuilder:
         self._kept_alive: list[Tensor] = []
         self._flattened: dict[str, ValueView] = {}
         self._counts: Counter[str] = Counter()
+        self.origin: tuple[str, str] | None = None  # of the operations added next
 
     def add(
         self,
         operator: Operator,
-        inputs: Sequence[ValueView],
+        inputs: Sequence[ValueView | TensorValue],
         shape: Shape,
         attributes: dict[str, Any] | None = None,
         constants: dict[str, Tensor] | None = None,
@@ -96,7 +107,8 @@ class GraphBuilder:
         name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
         named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
         names = tuple(value.name for value in inputs)
-        self.operations.append(Operation(name, operator, names, shape, attributes, named))
+        op = Operation(name, operator, names, shape, attributes, named, self.origin)
+        self.operations.append(op)
         return ValueView(name, shape, axes or (Layout.MAP if len(shape) == 3 else Layout.VECTOR))
 
     def as_vector(self, value: ValueView) -> ValueView:
