@@ -125,6 +125,19 @@ def _encoder(layers: int = 1, **settings: Any) -> Callable[[], nn.Module]:
     return build
 
 
+def _elementwise(x: Tensor, edge: Tensor) -> Tensor:
+    values = (
+        *(x.abs().add(1).log(), (x / 9).exp(), x.abs().sqrt(), x.sin(), x.cos(), x.erf(), -x),
+        *((x**2 + 1).rsqrt(), 1 / (x * x + 1), x.sign(), x.floor(), x.ceil(), x.round(), 2 - x),
+        *(x.clamp(-0.1, 0.3), x.clamp(max=edge), torch.maximum(x, edge), x.minimum(x.mT), x**3),
+        *(torch.where(x > 0.1, x, edge * 2), x.masked_fill(x <= edge, 0.5), (x < 0) * x, 2**x),
+        *(~(x >= 0) + x, (x.clamp(0.3) == 0.3) * 1.0, (x.clamp(max=0.3) != 0.3).float()),
+        *(torch.sub(x, edge, alpha=0.5), torch.add(edge, x, alpha=3), torch.rsub(x, 3, alpha=2)),
+        *(F.softplus(x, beta=2), F.celu(x, 0.7)),
+    )
+    return torch.stack(values, 1).mean(2)
+
+
 class Patches(nn.Module):
     """A vision transformer: patches, a class token, learned positions, two blocks."""
 
@@ -197,6 +210,19 @@ class UNet(nn.Module):
         return logits
 
 
+class Rows(nn.Module):
+    """A GRU of two layers and both directions over rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(28, 12, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.rnn(x.squeeze(1) / 255)[0][:, -1])
+        return logits
+
+
 class RowCells(nn.Module):
     """A GRU cell and an LSTM cell in loops over columns."""
 
@@ -236,7 +262,7 @@ class PatchwiseConv(nn.Module):
 _last: Callable[[Any], Tensor] = lambda found: found[0][:, -1]  # noqa: E731
 _mean: Callable[[Any], Tensor] = lambda found: found[0].mean(1)  # noqa: E731
 _hidden: Callable[[Any], Tensor] = lambda found: found[1].transpose(0, 1)  # noqa: E731
-_CASES: dict[str, Callable[[], nn.Module]] = {
+CASES: dict[str, Callable[[], nn.Module]] = {
     "group norm": _normed(nn.GroupNorm(3, 6)),
     "group norm, affine=False, eps": _normed(nn.GroupNorm(2, 6, eps=0.1, affine=False)),
     "group norm of one group": _normed(nn.GroupNorm(1, 6)),
@@ -357,8 +383,8 @@ _CASES: dict[str, Callable[[], nn.Module]] = {
                         nn.GLU(),
                         nn.Softsign(),
                     ),
-                    *(nn.Softmax(1), nn.LogSoftmax(-1), m.prelu, nn.Softmin(1), nn.Softmax2d()),
-                )[:-1]
+                    *(nn.Softmax(1), nn.LogSoftmax(-1), m.prelu, nn.Softmin(1)),
+                )
             ],
             2,
         ),
@@ -445,13 +471,61 @@ _CASES: dict[str, Callable[[], nn.Module]] = {
         h=nn.Parameter(torch.randn(2, 1, 7)),
         rnn=nn.LSTM(28, 7, batch_first=True, bidirectional=True),
     ),
+    "elementwise": lambda: Network(
+        # Shifted, so that no pixel lies at a step of a function.
+        lambda m, x: _elementwise(x + 0.0123, m.edge),
+        edge=nn.Parameter(torch.linspace(-1, 1, 28)),
+    ),
+    "reductions": lambda: Network(
+        lambda m, x: torch.cat(
+            [
+                *(x.mean(-1), x.sum(2), x.amax(-1), x.amin(2), x.var(-1), x.std(2, correction=0)),
+                *(x.logsumexp(-1), x.norm(dim=-1), x.norm(1, 2), x.max(-1).values, x.min(2)[0]),
+                *(x.cumsum(-1)[..., 5], F.normalize(x, dim=-1)[..., 3], x.softmax(2)[..., 7]),
+                x.log_softmax(-1)[..., 2],
+                F.local_response_norm(m.conv(x), 3).mean((2, 3))[:, None],
+            ],
+            -1,
+        ),
+        conv=_maps(),
+    ),
+    "rearranged": lambda: Network(
+        lambda m, x: torch.cat(
+            [
+                *(x.flip(-1), x.roll((3, -2), (2, 3)), x[:, :, 3:20:2].repeat(1, 1, 2, 1)),
+                *(x[:, :, [3, 1, 1]], x.index_select(2, torch.tensor([5, 4])), x[:, :, -1:, :]),
+                *(x[:, :, 4].unsqueeze(2), x.repeat_interleave(2, 2), x.unfold(2, 3, 2).mean(-1)),
+                *(F.pad(x, (0, 0, 2, 1), mode) for mode in ("reflect", "replicate", "circular")),
+                *(F.pad(x, (0, 0, 2, 1), value=0.7), F.unfold(x, 3, 2, 1, 2)[:, None, :, :28]),
+                torch.stack([x, x.mT], 1).unbind(1)[1],
+            ],
+            2,
+        )
+    ),
+    "products": lambda: Network(
+        lambda m, x: torch.cat(
+            [
+                torch.einsum("nij,jk->nik", x[:, 0], m.mix),
+                torch.einsum("nij,nkj->nik", x[:, 0], x[:, 0, :5]),
+                (m.mix.t() @ x[:, 0]).mT,
+                x[:, 0] @ m.mix,
+                torch.baddbmm(x[:, 0, :, :3], x[:, 0], x[:, 0, :, :3], beta=0.5, alpha=0.1),
+            ],
+            -1,
+        ),
+        mix=nn.Parameter(torch.randn(28, 4)),
+    ),
+    "circular convolution": lambda: Network(
+        lambda m, x: m.conv(x),
+        conv=nn.Conv2d(1, 2, 3, 3, padding=1, padding_mode="circular"),
+    ),
     "patches": Patches,
     "hand-written attention": HandWritten,
     "U-Net": UNet,
+    "rows": Rows,
     "cells": RowCells,
     "patchwise convolution": PatchwiseConv,
 }
-CASES = _CASES
 
 
 def network(name: str) -> nn.Module:

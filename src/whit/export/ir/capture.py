@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import operator
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -67,7 +69,7 @@ def capture_graph(
         if any(isinstance(module, kind) for module in model.modules()):
             raise _refuse(name, f"its {text} is not the outermost module")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_fast_path():
             warnings.simplefilter("ignore")  # torch.export warns about internals of torch
             images = torch.empty(BATCH, *image_shape)  # never read
             exported = torch.export.export(model.eval(), (images,), strict=False)
@@ -93,6 +95,17 @@ def capture_graph(
     used = {constant for op in operations for constant in op.constants.values()}
     constants = {name: value for name, value in builder.constants.items() if name in used}
     return Graph(name, image_shape, classes, operations, constants)
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Let attention be captured as its primitive operators, also if no gradients are needed."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _refuse(name: str, *reasons: str) -> ModelError:
@@ -177,18 +190,18 @@ def _with_dependencies(output: Node) -> set[Node]:
 
 def _convert_for_any_target(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     """Convert a call for all targets or, where that is impossible, for ONNX alone."""
-    reason = ""
+    problem = None
     if not any(isinstance(values[inside], TensorValue) for inside in node.all_input_nodes):
         try:
             return _convert(node, values, builder)
         except UnsupportedOp as error:
-            reason, cause = str(error), error
+            problem = error
     try:
-        return convert_call(builder, node, values, reason)
+        return convert_call(builder, node, values, str(problem or ""))
     except UnsupportedOp as error:
-        if str(error) == reason:
-            raise cause from None
-        raise
+        if problem is None or str(error) != str(problem):
+            raise
+    raise problem
 
 
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:

@@ -188,6 +188,7 @@ CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(IDENTITIES, _identity),
     "_to_copy": _cast,
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
+    "native_dropout": lambda *call: [_dropout(*call), None],
     "constant_pad_nd": _pad,
     "pad": _pad_by_mode,
 }

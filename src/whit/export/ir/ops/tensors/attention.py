@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Constants, Converter
 from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.operator import TensorOperator, number, operands, write_operands
+from whit.export.ir.ops.tensors.layout import as_tensor
+from whit.export.ir.ops.tensors.operator import (
+    TensorOperator,
+    number,
+    operands,
+    over_batch,
+    write_operands,
+)
 from whit.export.ir.ops.tensors.rearranging import gather
 from whit.export.ir.ops.values import TensorValue, UnsupportedOp
 from whit.export.onnx import OnnxWriter
@@ -77,17 +84,20 @@ def _attention(call: Call) -> TensorValue:
     if call["is_causal"]:
         kept = torch.ones(length, steps).tril()
     mask = call["attn_mask"]
-    if isinstance(mask, Tensor) and not isinstance(call.operand(mask), TensorValue):
-        mask = call.operand(mask)
-        kept = (mask if call["attn_mask"].dtype == torch.bool else mask > -np.inf).float()
-        finite = mask.float().masked_fill(kept == 0, 0)
-        if call["attn_mask"].dtype != torch.bool and finite.any():
-            added = [finite]
+    if isinstance(mask, Tensor):
+        mask, _, merged = over_batch(mask)
+        if merged > 1:
+            raise UnsupportedOp("attention with a mask of merged dimensions is not supported")
+        is_bool = mask.dtype == torch.bool
+        kept = (mask if is_bool else mask > -np.inf).float()
+        bias = mask.float().masked_fill(kept == 0, 0)
+        if not is_bool and bias.any():
+            added = [bias]
         kept = None if bool(kept.all()) else kept
     elif mask is not None:
-        if isinstance(mask, Tensor) or "bool" in str(_dtype(call, "attn_mask")):
+        if call.dtype_of("attn_mask") == torch.bool:
             raise UnsupportedOp("attention with a mask that depends on the image is not supported")
-        added = [call.operand(mask)]
+        added = [as_tensor(call.builder, mask)]
     scale = 1 / sqrt(width) if call["scale"] is None else float(call["scale"])
     batch = -next(size for size in query.sizes if size < 0)
     heads = int(np.prod([abs(size) for size in query.sizes[:-2] if size > 0])) * batch
@@ -97,12 +107,6 @@ def _attention(call: Call) -> TensorValue:
         "macs": heads * length * steps * (width + value.sizes[-1]),
     }
     return call.add(ATTENTION, [query, key, value, *added], None, settings, {"kept": kept})
-
-
-def _dtype(call: Call, name: str) -> Any:
-    names = [each.name for each in call.node.target._schema.arguments]  # type: ignore[union-attr]
-    given = dict(zip(names, call.node.args, strict=False)) | call.node.kwargs
-    return given[name].meta["val"].dtype  # type: ignore[union-attr]
 
 
 def _repeat_heads(call: Call, value: TensorValue, heads: int) -> TensorValue:

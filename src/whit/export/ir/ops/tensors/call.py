@@ -25,8 +25,9 @@ class Call:
         self.node = node
         self.name = str(node.target).removeprefix("aten.").removesuffix(".default")
         schema = node.target._schema.arguments  # type: ignore[union-attr]
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-        given = dict(zip((each.name for each in schema), args, strict=False)) | kwargs
+        names = [each.name for each in schema]
+        self.nodes = dict(zip(names, node.args, strict=False)) | node.kwargs  # before conversion
+        given = torch.fx.node.map_arg(self.nodes, values.__getitem__)
         self.arguments: dict[str, Any] = {
             each.name: given.get(each.name, each.default_value) for each in schema
         }
@@ -55,6 +56,13 @@ class Call:
         if 0 in tensor.shape:
             raise UnsupportedOp(f"{self.name} with an empty output is not supported")
         return tuple(-(n // BATCH) if n % BATCH == 0 else n for n in tensor.shape)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Return the type of a tensor argument."""
+        node = self.nodes[name]
+        assert isinstance(node, Node)
+        dtype: torch.dtype = node.meta["val"].dtype
+        return dtype
 
     def tensor(self, name: str = "self") -> TensorValue:
         """Return an argument as a value."""

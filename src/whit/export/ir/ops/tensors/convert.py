@@ -27,16 +27,16 @@ from whit.export.ir.ops.tensors.layout import as_view
 from whit.export.ir.ops.tensors.operator import TensorOperator
 from whit.export.ir.ops.values import BATCH, Expanded, GraphBuilder, TensorValue, UnsupportedOp
 
-_MODULES = (
+MODULES = (
     *(arithmetic, attention, normalization, products, rearranging, recurrent, reductions),
     resampling,
 )
 TENSOR_CONVERTERS: dict[str, Converter] = {
-    name: converter for module in _MODULES for name, converter in module.CONVERTERS.items()
+    name: converter for module in MODULES for name, converter in module.CONVERTERS.items()
 }
 TENSOR_OPERATORS: tuple[TensorOperator, ...] = (
     layout.CONSTANT,
-    *(operator for module in _MODULES for operator in module.OPERATORS),
+    *(operator for module in MODULES for operator in module.OPERATORS),
 )
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 

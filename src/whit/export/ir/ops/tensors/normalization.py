@@ -20,8 +20,8 @@ from whit.export.onnx import OnnxWriter
 
 
 def _run_group(op: Operation, inputs: list[Tensor], constants: Constants) -> Tensor:
-    roles = (constants.get(role) for role in ("weight", "bias"))
-    return F.group_norm(inputs[0], op.attributes["groups"], *roles, op.attributes["eps"])
+    weight, bias = constants.get("weight"), constants.get("bias")
+    return F.group_norm(inputs[0], op.attributes["groups"], weight, bias, op.attributes["eps"])
 
 
 def _write_group(writer: OnnxWriter, op: Operation) -> None:
@@ -44,8 +44,8 @@ def _write_group(writer: OnnxWriter, op: Operation) -> None:
         if role in op.constants:
             stored = op.constants[role]
             values = writer.graph.constants[stored].reshape(-1, *(1,) * (len(sizes) - 2)).numpy()
-            values = writer.array(f"{stored}:over{len(sizes)}", values, np.float32)
-            name = writer.node(kind, op.name if role == last else f"{op.name}:{role}", name, values)
+            factor = writer.array(f"{stored}:over{len(sizes)}", values, np.float32)
+            name = writer.node(kind, op.name if role == last else f"{op.name}:{role}", name, factor)
 
 
 # Attributes groups, eps; constants weight (C,) and bias (C,), if any.
@@ -54,8 +54,7 @@ GROUP_NORM = TensorOperator(kind="group_norm", run=_run_group, onnx=_write_group
 
 def _run_layer(op: Operation, inputs: list[Tensor], constants: Constants) -> Tensor:
     shape, eps = list(op.attributes["shape"]), op.attributes["eps"]
-    roles = (constants.get(role) for role in ("weight", "bias"))
-    return F.layer_norm(inputs[0], shape, *roles, eps)
+    return F.layer_norm(inputs[0], shape, constants.get("weight"), constants.get("bias"), eps)
 
 
 def _write_layer(writer: OnnxWriter, op: Operation) -> None:
@@ -119,7 +118,7 @@ def _instance_norm(call: Call) -> TensorValue:
     return _normalize(call, value, value.sizes[1], *constants)
 
 
-def _batch_norm(call: Call) -> Any:
+def _batch_norm(call: Call) -> TensorValue:
     """x * scale + offset per channel, from running statistics."""
     value, weight, bias = call.tensor("input"), call.constant("weight"), call.constant("bias")
     mean, var = call.constant("running_mean"), call.constant("running_var")

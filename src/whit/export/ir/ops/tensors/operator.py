@@ -40,7 +40,9 @@ def add_operation(
 
     Constants among the operands broadcast over the batch; `constants` are others, by role.
     """
-    inputs, order, named = [], [], dict(constants or {})
+    inputs: list[TensorValue] = []
+    order: list[str | float | None] = []  # None for an input, the role of a constant, or a number
+    named = dict(constants or {})
     for i, operand in enumerate(operands):
         if isinstance(operand, TensorValue):
             inputs.append(operand)

@@ -38,7 +38,8 @@ def _run_linear(op: Operation, inputs: list[Tensor], constants: Constants) -> Te
 
 def _write_linear(writer: OnnxWriter, op: Operation) -> None:
     name = op.constants["weight"]
-    weight = writer.array(f"{name}:transposed", writer.graph.constants[name].t(), np.float32)
+    values = writer.graph.constants[name].t().numpy()
+    weight = writer.array(f"{name}:transposed", values, np.float32)
     if "bias" not in op.constants:
         writer.node("MatMul", op.name, *op.inputs, weight)
         return
@@ -101,13 +102,15 @@ def _linear(call: Call) -> TensorValue:
 
 
 def _matmul(call: Call) -> TensorValue:
-    names = [name for name in ("self", "other", "mat2", "vec", "tensor") if name in call.arguments]
-    return matmul(call, *(call.operand(call[name]) for name in names))
+    names = ("self", "other", "mat2", "vec")
+    a, b = (call.operand(call[name]) for name in names if name in call.arguments)
+    return matmul(call, a, b)
 
 
 def _addmm(call: Call) -> TensorValue:
     names = ("mat1", "mat2") if "mat1" in call.arguments else ("batch1", "batch2")
-    product = matmul(call, *(call.operand(call[name]) for name in names))
+    a, b = (call.operand(call[name]) for name in names)
+    product = matmul(call, a, b)
     added = call.operand(call["self"])
     alpha, beta = float(call["alpha"]), float(call["beta"])
     if beta == 0:
@@ -141,7 +144,8 @@ def _run_conv(op: Operation, inputs: list[Tensor], constants: Constants) -> Tens
     function = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}[weight.ndim]
     padded = _pad_sides(inputs[0], settings["pads"])
     rest = (settings["strides"], 0, settings["dilations"], settings["group"])
-    return function(padded, weight, constants.get("bias"), *rest)  # type: ignore[operator, no-any-return]
+    output: Tensor = function(padded, weight, constants.get("bias"), *rest)
+    return output
 
 
 def _pad_sides(value: Tensor, pads: Sequence[int]) -> Tensor:
@@ -174,15 +178,16 @@ def _run_conv_transpose(op: Operation, inputs: list[Tensor], constants: Constant
     settings, weight = op.attributes, constants["weight"]
     functions = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
     padding = settings["pads"][: weight.ndim - 2]
-    return functions[weight.ndim](  # type: ignore[operator, no-any-return]
+    output: Tensor = functions[weight.ndim](
         *(inputs[0], weight, constants.get("bias"), settings["strides"], padding),
         *(settings["output_padding"], settings["group"], settings["dilations"]),
     )
+    return output
 
 
 def _conv_transpose_macs(op: Operation, constants: Constants) -> int:
     weight = constants[op.constants["weight"]]
-    return op.attributes["positions"] * prod(weight.shape)
+    return int(op.attributes["positions"]) * prod(weight.shape)
 
 
 def _write_conv_transpose(writer: OnnxWriter, op: Operation) -> None:

@@ -358,5 +358,6 @@ CONVERTERS: dict[str, Converter] = {
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _channel_shuffle),
     **dict.fromkeys(("clone", "contiguous", "alias", "detach", "_to_copy"), _identity),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
+    "native_dropout": lambda call: [_dropout(call), None],
 }
 OPERATORS = (RESHAPE, TRANSPOSE, EXPAND, SLICE, GATHER, CONCAT, PAD, TILE)

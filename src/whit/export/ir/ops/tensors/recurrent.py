@@ -82,7 +82,8 @@ def _write(writer: OnnxWriter, op: Operation) -> None:
             parts = (writer.graph.constants[name].chunk(len(cell.gates)) for name in stored)
             each.append(torch.cat([part[gate] for part in parts for gate in cell.gates]))
             names += stored
-        return writer.array(f"{cell.onnx}:{'+'.join(names)}", torch.stack(each), np.float32)
+        values = torch.stack(each).numpy()
+        return writer.array(f"{cell.onnx}:{'+'.join(names)}", values, np.float32)
 
     steps, *initial = op.inputs
     bias = stack("bias") if len(roles[0]) == 4 else ""

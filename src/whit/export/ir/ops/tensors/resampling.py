@@ -7,6 +7,7 @@ rounds some coordinates otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -134,8 +135,8 @@ def _adaptive_avg_pool(count: int) -> Converter:
         for dim in _spatial(call, value, count):
             outputs = sizes[dim]
             if value.sizes[dim] != outputs:
-                weight = _along(lambda x, n=outputs: F.adaptive_avg_pool1d(x, n), value.sizes[dim])
-                value = _map(call, value, dim, weight)
+                of_line = partial(F.adaptive_avg_pool1d, output_size=outputs)
+                value = _map(call, value, dim, _along(of_line, value.sizes[dim]))
         return value
 
     return convert
