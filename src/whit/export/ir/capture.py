@@ -191,7 +191,9 @@ def _with_dependencies(output: Node) -> set[Node]:
 def _convert_for_any_target(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     """Convert a call for all targets or, where that is impossible, for ONNX alone."""
     problem = None
-    if not any(isinstance(values[inside], TensorValue) for inside in node.all_input_nodes):
+    tensors = [each for each in node.all_input_nodes if isinstance(values[each], TensorValue)]
+    # Of such a tensor, an operator that all targets have is no reason to refuse: its input is.
+    if not tensors or (node.target is not operator.getitem and _name(node) not in OP_CONVERTERS):
         try:
             return _convert(node, values, builder)
         except UnsupportedOp as error:
@@ -204,11 +206,15 @@ def _convert_for_any_target(node: Node, values: dict[Node, Any], builder: GraphB
     raise problem
 
 
+def _name(node: Node) -> str:
+    return str(node.target).removeprefix("aten.").partition(".")[0]
+
+
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     if node.target is operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
     target = str(node.target).removeprefix("aten.")
-    name = target.partition(".")[0]
+    name = _name(node)
     converter = OP_CONVERTERS.get(name)
     text = target.removesuffix(".default")
     if converter is None:
