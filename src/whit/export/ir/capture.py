@@ -25,7 +25,7 @@ from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
 from whit.export.ir.ops.scale import SCALE
 from whit.export.ir.ops.spatial import DESKEW
 from whit.export.ir.ops.tensors.convert import convert_call
-from whit.export.ir.ops.tensors.layout import as_logits
+from whit.export.ir.ops.tensors.tensor_layout import as_logits
 from whit.export.ir.ops.values import (
     BATCH,
     Expanded,

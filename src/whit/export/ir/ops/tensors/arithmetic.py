@@ -13,15 +13,15 @@ from torch.nn import functional as F
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.activation import ACTIVATION, FUNCTIONS
 from whit.export.ir.ops.operator import Constants, Converter
-from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.operator import (
+from whit.export.ir.ops.tensors.aten_call import Call
+from whit.export.ir.ops.tensors.indexing import slice_range
+from whit.export.ir.ops.tensors.tensor_operator import (
     Operand,
     TensorOperator,
     number,
     operands,
     write_operands,
 )
-from whit.export.ir.ops.tensors.rearranging import slice_range
 from whit.export.ir.ops.values import Layout, TensorValue, UnsupportedOp, ValueView
 from whit.export.onnx import OnnxWriter
 

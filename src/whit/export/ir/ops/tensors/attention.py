@@ -12,16 +12,16 @@ from torch.nn import functional as F
 
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Constants, Converter
-from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.layout import as_tensor
-from whit.export.ir.ops.tensors.operator import (
+from whit.export.ir.ops.tensors.aten_call import Call
+from whit.export.ir.ops.tensors.indexing import gather
+from whit.export.ir.ops.tensors.tensor_layout import as_tensor
+from whit.export.ir.ops.tensors.tensor_operator import (
     TensorOperator,
     number,
     operands,
     over_batch,
     write_operands,
 )
-from whit.export.ir.ops.tensors.rearranging import gather
 from whit.export.ir.ops.values import TensorValue, UnsupportedOp
 from whit.export.onnx import OnnxWriter
 

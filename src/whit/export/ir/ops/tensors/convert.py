@@ -14,28 +14,28 @@ from whit.export.ir.ops.operator import Converter
 from whit.export.ir.ops.tensors import (
     arithmetic,
     attention,
-    layout,
-    normalization,
-    products,
-    rearranging,
+    indexing,
+    matrix_products,
+    norms,
     recurrent,
-    reductions,
+    reduction,
     resampling,
+    tensor_layout,
 )
-from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.layout import as_view
-from whit.export.ir.ops.tensors.operator import TensorOperator
+from whit.export.ir.ops.tensors.aten_call import Call
+from whit.export.ir.ops.tensors.tensor_layout import as_view
+from whit.export.ir.ops.tensors.tensor_operator import TensorOperator
 from whit.export.ir.ops.values import BATCH, Expanded, GraphBuilder, TensorValue, UnsupportedOp
 
 MODULES = (
-    *(arithmetic, attention, normalization, products, rearranging, recurrent, reductions),
+    *(arithmetic, attention, indexing, matrix_products, norms, recurrent, reduction),
     resampling,
 )
 TENSOR_CONVERTERS: dict[str, Converter] = {
     name: converter for module in MODULES for name, converter in module.CONVERTERS.items()
 }
 TENSOR_OPERATORS: tuple[TensorOperator, ...] = (
-    layout.CONSTANT,
+    tensor_layout.CONSTANT,
     *(operator for module in MODULES for operator in module.OPERATORS),
 )
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Constants, Converter
-from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.layout import as_tensor
-from whit.export.ir.ops.tensors.operator import TensorOperator
-from whit.export.ir.ops.tensors.rearranging import CONCAT, gather, reshape, slice_range, transpose
+from whit.export.ir.ops.tensors.aten_call import Call
+from whit.export.ir.ops.tensors.indexing import CONCAT, gather, reshape, slice_range, transpose
+from whit.export.ir.ops.tensors.tensor_layout import as_tensor
+from whit.export.ir.ops.tensors.tensor_operator import TensorOperator
 from whit.export.ir.ops.values import TensorValue, UnsupportedOp
 from whit.export.onnx import OnnxWriter
 

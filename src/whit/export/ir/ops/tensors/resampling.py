@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Constants, Converter
-from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.operator import TensorOperator
-from whit.export.ir.ops.tensors.rearranging import gather, pad
-from whit.export.ir.ops.tensors.reductions import reduce
+from whit.export.ir.ops.tensors.aten_call import Call
+from whit.export.ir.ops.tensors.indexing import gather, pad
+from whit.export.ir.ops.tensors.reduction import reduce
+from whit.export.ir.ops.tensors.tensor_operator import TensorOperator
 from whit.export.ir.ops.values import TensorValue
 from whit.export.onnx import OnnxWriter
 

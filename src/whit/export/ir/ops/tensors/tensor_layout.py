@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whit.export.ir.graph import INPUT, Operation
 from whit.export.ir.ops.operator import Constants
-from whit.export.ir.ops.tensors.operator import (
+from whit.export.ir.ops.tensors.tensor_operator import (
     TensorOperator,
     add_operation,
     integers,

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from whit.export.ir.ops.operator import Operator
-from whit.export.ir.ops.tensors.layout import as_tensor
-from whit.export.ir.ops.tensors.operator import Operand, add_operation, over_batch
+from whit.export.ir.ops.tensors.tensor_layout import as_tensor
+from whit.export.ir.ops.tensors.tensor_operator import Operand, add_operation, over_batch
 from whit.export.ir.ops.values import BATCH, GraphBuilder, TensorValue, UnsupportedOp
 
 _FLOATS = (None, torch.float32, torch.float64)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Constants, Converter
 from whit.export.ir.ops.tensors.arithmetic import UNARY, binary
-from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.operator import TensorOperator, integers
+from whit.export.ir.ops.tensors.aten_call import Call
+from whit.export.ir.ops.tensors.tensor_operator import TensorOperator, integers
 from whit.export.ir.ops.values import TensorValue, UnsupportedOp
 from whit.export.onnx import OnnxWriter
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from whit.export.ir.graph import Operation
 from whit.export.ir.ops.operator import Constants, Converter
 from whit.export.ir.ops.tensors.arithmetic import binary
-from whit.export.ir.ops.tensors.call import Call
-from whit.export.ir.ops.tensors.layout import all_sizes
-from whit.export.ir.ops.tensors.operator import TensorOperator, integers, number
+from whit.export.ir.ops.tensors.aten_call import Call
+from whit.export.ir.ops.tensors.tensor_layout import all_sizes
+from whit.export.ir.ops.tensors.tensor_operator import TensorOperator, integers, number
 from whit.export.ir.ops.values import TensorValue, UnsupportedOp
 from whit.export.onnx import OnnxWriter
 
