@@ -383,8 +383,8 @@ def export(
     current folder; it must not exist yet. `int8` quantizes to integers, for onnx and c. `name` is
     the prefix of the symbols, macros and files of C; by default the recipe's name, with `_int8` if
     quantized. `model` takes the weights of a run that trained a model given in Python;
-    `trust_model_files` is as in `load_run`. Raises InputError for what cannot be exported, RunFailed
-    when the export is not the network.
+    `trust_model_files` is as in `load_run`. Raises InputError for what cannot be exported,
+    RunFailed when the export is not the network.
     """
     from whit.export.targets import TARGETS
 

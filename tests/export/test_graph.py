@@ -20,7 +20,10 @@ from whit.export.ir.graph import Graph, Operation
 from whit.export.ir.interpreter import run_graph, run_logits
 from whit.export.ir.ops.activation import FUNCTIONS
 from whit.export.ir.ops.registry import OP_CONVERTERS, OPERATORS
+from whit.export.ir.ops.tensors.convert import TENSOR_CONVERTERS
 from whit.export.ir.ops.values import UnsupportedOp
+from whit.export.ir.support import require_supported
+from whit.export.onnx import onnx_bytes, onnx_logits
 from whit.models.layers import Deskew, MultiColumn
 from whit.models.tta import ShiftTTA
 
@@ -74,7 +77,7 @@ def test_the_test_networks_cover_every_operator_and_activation() -> None:
         *("add", "subtract", "multiply", "concat", "slice", "pad", "softmax", "log_softmax"),
         *("deskew", "constant"),
     }
-    assert kinds == set(OPERATORS)
+    assert kinds == {kind for kind, operator in OPERATORS.items() if "c" in operator.targets}
     functions = {op.attributes["function"] for op in operations if op.kind == "activation"}
     assert functions == set(FUNCTIONS)
 
@@ -105,9 +108,8 @@ class _Unsupported(nn.Module):
         self.conv = nn.Conv2d(1, 10, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(self.conv(x), scale_factor=2)
-        x = torch.cumsum(x, 1)
-        return F.adaptive_avg_pool2d(x, 1).flatten(1).sort(1).values
+        x = torch.fft.rfft(self.conv(x)).abs()
+        return torch.cummax(F.adaptive_avg_pool2d(x, 1).flatten(1), 1).values.sort(1).values
 
 
 class _DataDependent(nn.Module):
@@ -158,31 +160,28 @@ class _Applies(nn.Module):
         return self.function(self, self.conv(images)).mean((2, 3))
 
 
-REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
+# By C, HTML and int8; ONNX has them.
+ONLY_ONNX: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "clamp is supported with scalar bounds only": lambda module, x: torch.clamp(
         x, min=module.channels
     ),
     "clamp is supported with constant bounds only": lambda module, x: torch.clamp(x, max=x + 1),
-    "division with rounding_mode='floor' is not supported": lambda module, x: torch.div(
-        x, 2, rounding_mode="floor"
-    ),
     "multiply that broadcasts one channel to several is not supported": lambda module, x: (
         x.mean((2, 3), keepdim=True)[:, :1] * module.channels
     ),
-    "a cast to int32 is not supported": lambda module, x: x.int().float(),
-    "a cast to float16 is not supported": lambda module, x: x.half().float(),
-    "depends on the buffer one, which its forward pass modifies": lambda module, x: (
-        x * module.one.add_(1)
-    ),
-    "add with a constant of more dimensions": lambda module, x: x.mean((2, 3)) + module.one,
+    "add with a constant of more dimensions": lambda module, x: (x.mean((2, 3)) + module.one)[0, 0][
+        :, :, None, None
+    ],
     "the operator mean.dim is not supported on an expanded tensor": lambda module, x: (
         x.mean((2, 3), keepdim=True).expand_as(x).relu()
     ),
     "multiply of these two shapes is not supported": lambda module, x: x * x[:, :, :1],
     "adding a dimension before the batch dimension": lambda module, x: (
-        x - x.mean((2, 3))[None].expand(2, -1, -1).mean(1)[:, :, None, None]
+        x - x.mean((2, 3))[None].expand(2, -1, -1).mean(0)[:, :, None, None]
     ),
-    "a view that changes the batch dimension": lambda module, x: x.view(-1, 10, 13, 26),
+    "a view that changes the batch dimension": lambda module, x: (
+        x.view(-1, 10, 13, 26).relu().view(-1, 10, 26, 26)
+    ),
     "a power with exponent 3 is not supported": lambda module, x: x**3,
     "selecting one channel, row, column or image": lambda module, x: x[:, :, 5][:, :, None],
     "pooling of one value per channel": lambda module, x: F.avg_pool2d(
@@ -192,6 +191,46 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
         [x.permute(0, 2, 3, 1).flatten(1), x.flatten(1)], 1
     )[:, :10, None, None],
 }
+REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "division with rounding_mode='floor' is not supported": lambda module, x: torch.div(
+        x, 2, rounding_mode="floor"
+    ),
+    "a cast to int32 is not supported": lambda module, x: x.int().float(),
+    "a cast to float16 is not supported": lambda module, x: x.half().float(),
+    "depends on the buffer one, which its forward pass modifies": lambda module, x: (
+        x * module.one.add_(1)
+    ),
+    "mean.dim over the images of a batch": lambda module, x: x - x.mean(0, keepdim=True),
+    "softmax.int over the images of a batch": lambda module, x: x.softmax(0),
+    "a value that relates the images of a batch": lambda module, x: (
+        x.mean((2, 3)) @ x.mean((2, 3)).t()
+    )[:, :1, None, None],
+    "dropout that is active in evaluation mode": lambda module, x: F.dropout(x, 0.5),
+    "the operator aten.rand.default that draws random numbers": lambda module, x: (
+        x * torch.rand(1, 10, 1, 1)
+    ),
+    "a constant that differs from image to image": lambda module, x: (
+        x + torch.arange(len(x)).float().view(-1, 1, 1, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("why", ONLY_ONNX)
+def test_an_operation_of_onnx_alone_is_named(why: str) -> None:
+    model, images = _Applies(ONLY_ONNX[why]).eval(), some_images(2)
+    graph = capture_graph(model, (1, 28, 28), CLASSES, "mine")
+    with torch.inference_mode():
+        expected = model(images.float())
+    assert torch.allclose(run_logits(graph, images).float(), expected, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(
+        onnx_logits(onnx_bytes(fuse(graph)), images), expected, rtol=1e-4, atol=1e-4
+    )
+    for target in ("c", "html"):
+        with pytest.raises(ModelError, match=why) as caught:
+            require_supported(graph, target)
+        assert "line " in str(caught.value)  # of the function in this file
+        assert f"cannot be exported to {target}" in str(caught.value)
+        assert "--format onnx supports it" in str(caught.value)
 
 
 @pytest.mark.parametrize("why", REFUSED)
@@ -252,6 +291,7 @@ def test_a_converter_that_fails_names_the_operator_and_the_cause(
         raise IndexError("a bug")
 
     monkeypatch.setitem(OP_CONVERTERS, "abs", failing)
+    monkeypatch.delitem(TENSOR_CONVERTERS, "abs")
     message = r"the operator abs is not supported with these arguments"
     with pytest.raises(ModelError, match=message) as caught:
         capture_graph(_Applies(lambda module, x: x.abs()), (1, 28, 28), CLASSES, "mine")
@@ -263,11 +303,12 @@ def test_unsupported_models_are_refused() -> None:
     with pytest.raises(ModelError) as caught:
         capture_graph(_Unsupported(), (1, 28, 28), CLASSES, "mine")
     message = str(caught.value)
-    assert "mine: cannot be exported: the operator upsample_nearest2d" in message
+    assert "mine: cannot be exported: the operator fft_rfft" in message
     with pytest.raises(ModelError, match="cannot trace its forward pass"):
         capture_graph(_DataDependent(), (1, 28, 28), CLASSES, "mine")
-    with pytest.raises(ModelError, match="a convolution of a 1x1 map with padding"):
-        capture_graph(_PaddedConv1x1(), (1, 28, 28), CLASSES, "mine")
+    graph = capture_graph(_PaddedConv1x1(), (1, 28, 28), CLASSES, "mine")
+    with pytest.raises(ModelError, match=r"conv2 \(Conv2d\): a convolution of a 1x1 map with"):
+        require_supported(graph, "c")
     with pytest.raises(ModelError, match="its logits are a flattened map"):
         capture_graph(_ChannelsLast(5), (1, 28, 28), CLASSES, "mine")
     assert capture_graph(_ChannelsLast(1), (1, 28, 28), CLASSES, "mine").output

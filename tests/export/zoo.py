@@ -64,6 +64,7 @@ class ChannelsLast(nn.Module):
             nn.AvgPool2d(2, padding=1),
             nn.BatchNorm2d(6),
             nn.GELU(),
+            nn.GELU("tanh"),
         )
         self.gain = nn.Parameter(torch.linspace(0.5, 2, 6).view(1, 6, 1, 1))
         self.head = nn.Linear(6 * 25, 10)

@@ -16,6 +16,7 @@ from whit.export.ir.build import build_graph
 from whit.export.ir.graph import Graph
 from whit.export.ir.interpreter import run_logits
 from whit.export.ir.random_weights import random_images, with_random_weights
+from whit.export.ir.support import require_supported
 from whit.export.targets import TARGETS, ExportedModel, Target
 from whit.models.weights import sha256
 from whit.runs import layout
@@ -133,6 +134,8 @@ def export_run(
     trained = load_run_model(record, model)
     _require_unchanged(trained)
     graph, images = build_graph(trained), trained.split.images
+    for needed in (target, *(["int8"] if int8 else [])):
+        require_supported(graph, needed)
     count = f"{len(images):,} {trained.split.name} images"
     on_stage(f"evaluating the network on {count}")
     expected = predict(trained.predictor, trained.split, trained.normalize)

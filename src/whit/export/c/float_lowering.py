@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from whit.export.ir.graph import INPUT, Graph
+from whit.export.ir.support import require_supported
 from whit.export.program import Kernel, Program, ProgramBuilder, Step
 
 _FLOAT_IMAGE = "float_image"
@@ -10,7 +11,11 @@ _TO_FLOAT = Kernel("to_float", "to_float({input}, {count}, {output})")
 
 
 def float_program(graph: Graph) -> Program:
-    """Lower a fused graph to steps; the first converts the image to float."""
+    """Lower a fused graph to steps; the first converts the image to float.
+
+    Raises ModelError naming every operation that C does not support.
+    """
+    require_supported(graph, "c")
     builder = ProgramBuilder(graph)
     builder.steps.append(Step(_FLOAT_IMAGE, _TO_FLOAT, (INPUT,), graph.image_shape))
     builder.aliases[INPUT] = _FLOAT_IMAGE

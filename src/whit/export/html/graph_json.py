@@ -6,13 +6,16 @@ import base64
 from typing import Any
 
 from whit.export.ir.graph import Graph
+from whit.export.ir.support import require_supported
 
 
 def graph_json(graph: Graph, data: str = "") -> dict[str, Any]:
     """Return a graph as JSON; `weights` holds all constants as little-endian float32 in base64.
 
-    `data` is the name of the data set, from which the page tells digits from other images.
+    `data` is the name of the data set, from which the page tells digits from other images. Raises
+    ModelError naming every operation that the page does not support.
     """
+    require_supported(graph, "html")
     positions: dict[str, dict[str, Any]] = {}
     content = bytearray()
     for name, tensor in graph.constants.items():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from math import prod
@@ -25,11 +26,14 @@ from whit.export.ir.ops.elementwise import ADD
 from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
 from whit.export.ir.ops.scale import SCALE
 from whit.export.ir.ops.spatial import DESKEW
+from whit.export.ir.ops.tensors.convert import convert_call
+from whit.export.ir.ops.tensors.tensor_layout import as_logits
 from whit.export.ir.ops.values import (
     BATCH,
     Expanded,
     GraphBuilder,
     Layout,
+    TensorValue,
     UnsupportedOp,
     ValueView,
 )
@@ -88,6 +92,8 @@ def capture_graph(
         supported = problems.supported_operators()
         raise ModelError([*refused.problems, *supported]) from problems.first
     last = values[_output_node(program)]
+    if isinstance(last, TensorValue):
+        last = as_logits(builder, last)
     if not isinstance(last, ValueView) or prod(last.shape) != len(classes):
         why = f"its output is not one vector of {len(classes)} logits per image"
         raise _refuse(name, why)
@@ -103,7 +109,7 @@ def capture_graph(
 
 def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
     images = torch.zeros(BATCH, *image_shape)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_fast_path():
         warnings.simplefilter("ignore")  # torch.export warns about internals of torch
         try:
             exported = torch.export.export(model.eval(), (images,), strict=False)
@@ -118,6 +124,17 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.
             exported = torch.export.export(warm, (images,), strict=False)
         program: torch.export.ExportedProgram = exported.run_decompositions({})
         return program
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Let attention be captured as its primitive operators, also if no gradients are needed."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _refuse(name: str, *reasons: str) -> ModelError:
@@ -189,9 +206,10 @@ def _convert_nodes(
                     values[node] = _fold_shape_only(node, values)
                 else:
                     first = len(builder.operations)
-                    values[node] = _convert(node, values, builder)
+                    values[node] = _convert_for_any_target(node, values, builder)
                     variable.add(node)
-                    check_conversion(node, values, builder, first)
+                    if not _is_for_onnx_alone(node, values, builder.operations[first:]):
+                        check_conversion(node, values, builder, first)
         except UnsupportedOp as error:
             problems.add(error, node)
     return values, builder, problems
@@ -248,6 +266,34 @@ def _fold_shape_only(node: Node, values: dict[Node, Any]) -> Any:
         for inside in node.all_input_nodes
     }
     return _fold(node, constants, {})
+
+
+def _convert_for_any_target(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
+    """Convert a call for all targets or, where that is impossible, for ONNX alone."""
+    problem = None
+    tensors = [each for each in node.all_input_nodes if isinstance(values[each], TensorValue)]
+    # Of such a tensor, an operator that all targets have is no reason to refuse: its input is.
+    if not tensors or (node.target is not operator.getitem and _name(node) not in OP_CONVERTERS):
+        try:
+            return _convert(node, values, builder)
+        except UnsupportedOp as error:
+            problem = error
+    try:
+        return convert_call(builder, node, values, str(problem or ""))
+    except UnsupportedOp as error:
+        if problem is None or str(error) != str(problem):
+            raise
+    raise problem
+
+
+def _is_for_onnx_alone(
+    node: Node, values: dict[Node, Any], operations: Sequence[Operation]
+) -> bool:
+    """Whether a call was converted on tensors of any rank."""
+    result = values[node] if isinstance(values[node], list) else [values[node]]
+    inputs = [values[inside] for inside in node.all_input_nodes]
+    tensors = any(isinstance(value, TensorValue) for value in [*result, *inputs])
+    return tensors or any(op.origin for op in operations)
 
 
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:

@@ -1,8 +1,8 @@
 """A trained network as a flat list of primitive operations, each with its output shape.
 
-All export targets (ONNX, C, HTML) start from it. No batch dimension: a value is a map (C, H, W) or
-a vector (K,), float32. The input `image` holds pixels from 0 to 255 as in the dataset;
-normalization is part of the graph.
+All export targets (ONNX, C, HTML) start from it. A value is a map (C, H, W) or a vector (K,),
+float32, without the batch dimension; for ONNX alone, also a tensor of any rank: see `Shape`. The
+input `image` holds pixels from 0 to 255 as in the dataset; normalization is part of the graph.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from whit.export.ir.ops.operator import Operator
 
+# Sizes after the batch dimension. If that is not the first one, or is merged with another, all
+# sizes, -k for k times the batch size: (28, -1, 16) are 28 steps of each image.
 Shape = tuple[int, ...]
 INPUT = "image"
 
@@ -26,7 +28,8 @@ class Operation:
     """One operation: its operator, inputs, output shape, attributes and constants, by name.
 
     Operations may refer to the same constants: shared weights are stored once. `site`: the layer
-    and the user's line that call it, for messages.
+    and the user's line that call it, for messages. `origin` says what made it, if other targets
+    than ONNX do not support that: the reason, then the layer.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Operation:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     site: str = field(default="", compare=False)
+    origin: tuple[str, str] | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> str:
@@ -87,6 +91,13 @@ class Graph:
         """Multiply-adds per image, over all shifts."""
         once = sum(op.operator.num_macs(op, self.constants) for op in self.operations)
         return len(self.shifts) * once
+
+
+def with_batch(shape: Shape, batch_size: int) -> Shape:
+    """Return all sizes of a value for a batch size."""
+    if min(shape, default=1) > 0:
+        return (batch_size, *shape)
+    return tuple(-size * batch_size if size < 0 else size for size in shape)
 
 
 def prepend(first: Operation, graph: Graph) -> Graph:

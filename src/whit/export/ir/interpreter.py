@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from whit.export.ir.graph import INPUT, Graph
+from whit.export.ir.graph import INPUT, Graph, with_batch
 
 _BATCH_SIZE = 500
 
@@ -21,9 +21,10 @@ def run_graph(graph: Graph, images: Tensor) -> dict[str, Tensor]:
     for op in graph.operations:
         constants = {role: graph.constants[name] for role, name in op.constants.items()}
         output = op.operator.run(op, [values[name] for name in op.inputs], constants)
+        shape = with_batch(op.shape, len(images))
         # An operation without inputs has the same value for every image.
-        values[op.name] = output if op.inputs else output.expand(len(images), *op.shape)
-        assert values[op.name].shape[1:] == op.shape, f"{op.name} has another shape"
+        values[op.name] = output if op.inputs else output.expand(shape)
+        assert values[op.name].shape == shape, f"{op.name} has another shape"
     return values
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from whit.export.ir.graph import INPUT, Graph, Operation
+from whit.export.ir.graph import INPUT, Graph, Operation, with_batch
 
 _NUM_IMAGES = 16
 _MIN_SPREAD = 6.0  # standard deviations of values; hardswish and relu6 have bounds up to 6
@@ -46,7 +46,7 @@ def with_random_weights(graph: Graph, images: Tensor) -> Graph:
     def run(op: Operation) -> Tensor:
         given = {role: constants[name] for role, name in op.constants.items()}
         output = op.operator.run(op, [values[name] for name in op.inputs], given)
-        return output if op.inputs else output.expand(len(images), *op.shape)
+        return output if op.inputs else output.expand(with_batch(op.shape, len(images)))
 
     for op in graph.operations:
         factor, term = next(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from whit.errors import ModelError
 from whit.export.ir.graph import Graph, Operation
+from whit.export.ir.support import require_supported
 from whit.export.program import LOGIT_SCALE, OUTPUT, Kernel, Program, Step
 from whit.export.quantization.builder import QuantizedProgramBuilder, QuantizedWeights
 from whit.export.quantization.calibration import (
@@ -45,6 +46,7 @@ def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
 
     Raises ModelError naming every operation that is not supported in int8, or could overflow.
     """
+    require_supported(graph, "int8")
     last = graph.operations[-1]
     problems = [
         f"{graph.name}: cannot be exported in int8: {op.name}: {op.kind} is supported as the last "

@@ -309,6 +309,8 @@ const FUNCTIONS = {
   leaky_relu: ({ slope }) => (x) => (x > 0 ? x : x * slope),
   elu: ({ slope }) => (x) => (x > 0 ? x : slope * Math.expm1(x)),
   gelu: () => (x) => (x / 2) * (1 + errorFunction(x / Math.SQRT2)),
+  gelu_tanh: () => (x) =>
+    (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   hardswish: () => (x) => (x * clip(x + 3, 0, 6)) / 6,
   hardsigmoid: () => (x) => clip(x + 3, 0, 6) / 6,
   sigmoid: () => sigmoid,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isnan
 from typing import Any
 
@@ -72,9 +73,7 @@ def _read_elu(value: ValueView, alpha: float, scale: float, input_scale: float) 
 
 
 def _read_gelu(value: ValueView, *, approximate: str) -> Settings:
-    if approximate != "none":
-        raise UnsupportedOp("gelu is supported with approximate='none' only")
-    return {}, {}
+    return {"function": "gelu" if approximate == "none" else "gelu_tanh"}, {}
 
 
 def _read_clamp(value: ValueView, low: Any, high: Any) -> Settings:
@@ -140,6 +139,10 @@ def _write_prelu(writer: OnnxWriter, op: Operation) -> str:
     return writer.node("PRelu", op.name, *op.inputs, writer.channel_constant(op, "slope"))
 
 
+def _write_gelu_tanh(writer: OnnxWriter, op: Operation) -> str:
+    return writer.node("Gelu", op.name, *op.inputs, approximate="tanh")
+
+
 def _write_hardsigmoid(writer: OnnxWriter, op: Operation) -> str:
     return writer.node("HardSigmoid", op.name, *op.inputs, alpha=1 / 6, beta=0.5)
 
@@ -154,6 +157,8 @@ def _clamp(x: Tensor, low: float, high: float) -> Tensor:
 
 
 _GELU = "0.5f * x * (1 + erff(0.707106781f * x))"  # the constant is the square root of one half
+# The constant is the square root of 2 / pi.
+_GELU_TANH = "0.5f * x * (1 + tanhf(0.797884561f * (x + 0.044715f * x * x * x)))"
 _SWISH = "x <= -3 ? 0 : x >= 3 ? x : x * (x + 3) / 6"
 _CLAMP = "x > high ? high : x > low ? x : low"
 _SIGMOID = "x <= -3 ? 0 : x >= 3 ? 1 : (x + 3) / 6"
@@ -178,6 +183,7 @@ FUNCTIONS = {
             *("elu", "x > 0 ? x : slope * expm1f(x)", F.elu, "Elu", ("slope",)), read=_read_elu
         ),
         Function("gelu", _GELU, F.gelu, "Gelu", read=_read_gelu),
+        Function("gelu_tanh", _GELU_TANH, partial(F.gelu, approximate="tanh"), _write_gelu_tanh),
         Function("silu", "x / (1 + expf(-x))", F.silu, _write_silu),
         Function("hardswish", _SWISH, F.hardswish, "HardSwish", lower_int8=_lower_hardswish),
         Function("hardsigmoid", _SIGMOID, F.hardsigmoid, _write_hardsigmoid),
@@ -270,6 +276,7 @@ def _write_onnx(writer: OnnxWriter, op: Operation) -> None:
 
 
 _CONVERTERS = {name: _converter(name, each.read) for name, each in FUNCTIONS.items()}
+del _CONVERTERS["gelu_tanh"]  # a form of gelu
 _CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
 _CONVERTERS |= {
     "hardtanh": _CONVERTERS["clamp"],

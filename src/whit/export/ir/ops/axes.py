@@ -111,7 +111,7 @@ def _identity(builder: GraphBuilder, value: Any, *, memory_format: Any = None) -
 
 def _dropout(builder: GraphBuilder, value: Any, p: float, train: bool) -> Any:
     if train and p:
-        raise UnsupportedOp("dropout that stays on in evaluation mode is not supported")
+        raise UnsupportedOp("dropout that is active in evaluation mode is not supported")
     return value
 
 
@@ -171,8 +171,8 @@ CONVERTERS: dict[str, Converter] = {
     "unsqueeze": _unsqueeze,
     **dict.fromkeys(IDENTITIES, _identity),
     "_to_copy": _cast,
-    "dropout": _dropout,
-    "feature_dropout": _dropout,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
+    "native_dropout": lambda *call: [_dropout(*call), None],
     "constant_pad_nd": _pad,
     "pad": _pad_by_mode,
 }

@@ -71,7 +71,7 @@ def _layout(value: Array) -> Array:
 
 def _lower_float(builder: ProgramBuilder, op: Operation) -> None:
     stored = builder.store(op.constants["value"], _layout(builder.constant(op, "value")))
-    builder.add(op, CONSTANT.kernel, {"size": builder.constant(op, "value").size}, value=stored)
+    builder.add(op, _KERNEL, {"size": builder.constant(op, "value").size}, value=stored)
 
 
 def _lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
@@ -99,12 +99,13 @@ def _run(op: Operation, inputs: list[Tensor], constants: Mapping[str, Any]) -> T
 
 
 _CALL = "constant({value}, {size}, {output})"
+_KERNEL = Kernel("constant", _CALL, file="constant.c")
 _INT8_KERNEL = Kernel("constant", _CALL, _compute, "constant.c")
 # No input. Constant: value (C, H, W) or (C,), the same for every image.
 CONSTANT = Operator(
     kind="constant",
     run=_run,
-    kernel=Kernel("constant", _CALL, file="constant.c"),
+    kernel=_KERNEL,
     onnx=_write_onnx,
     lower_float=_lower_float,
     lower_int8=_lower_int8,

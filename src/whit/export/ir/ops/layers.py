@@ -137,11 +137,12 @@ _LINEAR_CALL = "({input}, {count}, {weight}, {vectors}, {output}, {outputs})"
 _LINEAR_INT8 = Kernel(
     "linear", "linear{suffix}" + _LINEAR_CALL, _compute_linear, helpers=("requantize",)
 )
+_LINEAR_FLOAT = Kernel("linear", "linear({input}, {count}, {weight}, {bias}, {output}, {outputs})")
 # Constants weight (K, N), bias (K,). Input: a vector (N,).
 LINEAR: Layer = Layer(
     kind="linear",
     run=lambda op, inputs, constants: F.linear(inputs[0], constants["weight"], constants["bias"]),
-    kernel=Kernel("linear", "linear({input}, {count}, {weight}, {bias}, {output}, {outputs})"),
+    kernel=_LINEAR_FLOAT,
     logits_kernel=Kernel(
         "linear_logits",
         "linear_logits{suffix}" + _LINEAR_CALL,
@@ -153,7 +154,7 @@ LINEAR: Layer = Layer(
     num_macs=lambda op, constants: constants[op.constants["weight"]].numel(),
     scale_inputs=lambda op, weight, bias, scale, offset: (weight * scale, bias + weight @ offset),
     layout=lambda graph, op, weight, int8: (
-        *(_LINEAR_INT8 if int8 else LINEAR.kernel, {}, op.constants["weight"]),
+        *(_LINEAR_INT8 if int8 else _LINEAR_FLOAT, {}, op.constants["weight"]),
         weight if int8 else weight.T,
     ),
 )

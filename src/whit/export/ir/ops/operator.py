@@ -15,13 +15,16 @@ from whit.export.quantization.builder import QuantizedProgramBuilder
 
 Converter = Callable[..., Any]
 Constants = Mapping[str, Tensor]  # by role
+EVERY_TARGET = frozenset({"onnx", "c", "html", "int8"})
 
 
 def lower_float(builder: ProgramBuilder, op: Operation, kernel: Kernel | None = None) -> None:
     """Add one step that calls the operator's kernel, or `kernel`."""
     names = {role: builder.store_constant(op, role) for role in op.constants}
     settings = op.operator.settings(builder.graph, op)
-    builder.add(op, kernel or op.operator.kernel, settings, **names)
+    kernel = kernel or op.operator.kernel
+    assert kernel, f"{op.kind} has no kernel"
+    builder.add(op, kernel, settings, **names)
 
 
 def lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
@@ -29,7 +32,9 @@ def lower_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
     assert op.operator.keeps_range, f"{op.kind} needs its own lower_int8"
     operator, zero = op.operator, builder.keep(op).zero_point
     settings = {**operator.settings(builder.graph, op), "zero_point": zero}
-    builder.add(op, operator.int8_kernel or operator.kernel, settings)
+    kernel = operator.int8_kernel or operator.kernel
+    assert kernel, f"{op.kind} has no kernel"
+    builder.add(op, kernel, settings)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,8 +42,9 @@ class Operator:
     """One kind of operation.
 
     kind: its name, also in the JSON of the HTML target.
+    targets: what supports it: formats, and int8 for programs in int8 of any format.
     run: computes its output (N, ...) with PyTorch from its inputs and constants.
-    kernel, int8_kernel: the kernels of its steps; int8_kernel defaults to kernel.
+    kernel, int8_kernel: the kernels of its steps, if C supports it; int8_kernel defaults to kernel.
     onnx: the ONNX operator, with onnx_attributes, or a function that writes several nodes.
     converters: by ATen operator; a converter takes a GraphBuilder and the arguments as listed by
         torch.export, and returns a ValueView or raises UnsupportedOp.
@@ -58,7 +64,8 @@ class Operator:
 
     kind: str
     run: Callable[[Operation, list[Tensor], Constants], Tensor]
-    kernel: Kernel
+    targets: frozenset[str] = EVERY_TARGET
+    kernel: Kernel | None = None
     int8_kernel: Kernel | None = None
     onnx: str | Callable[[OnnxWriter, Operation], object]
     onnx_attributes: Callable[[Operation], dict[str, Any]] = lambda op: {}

@@ -129,7 +129,7 @@ def _lower_deskew_int8(builder: QuantizedProgramBuilder, op: Operation) -> None:
             f"{op.name}: cannot be exported in int8: a product of its moments could overflow int64."
         )
     builder.keep(op, rounded=True)
-    builder.add(op, DESKEW.kernel, {})
+    builder.add(op, _DESKEW, {})
 
 
 def _write_deskew(writer: OnnxWriter, op: Operation) -> None:
@@ -179,11 +179,12 @@ def _write_deskew(writer: OnnxWriter, op: Operation) -> None:
     )
 
 
+_DESKEW = Kernel("deskew", "deskew({input_map}, {output})", _compute_deskew)
 # Moment-based deskewing: `whit.models.layers.Deskew`.
 DESKEW = Operator(
     kind="deskew",
     run=lambda op, inputs, constants: Deskew()(inputs[0]),
-    kernel=Kernel("deskew", "deskew({input_map}, {output})", _compute_deskew),
+    kernel=_DESKEW,
     onnx=_write_deskew,
     # A uniform positive scale changes neither the slope nor the interpolation.
     commutes_with_scale=lambda op, scale: bool((scale == scale[0]).all() and scale[0] > 0),

@@ -19,7 +19,9 @@ from whit.export.ir.graph import Operation, Shape
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.spatial import FLATTEN
 
-BATCH = 2  # batch size of the captured forward pass; 1 would be ambiguous
+# Batch size of the captured forward pass: a prime that divides no other size, so that each size
+# that it divides is recognized as a multiple of the batch size.
+BATCH = 251
 Axes = tuple[tuple[str, ...], ...]  # the axes in each dimension: (), ("C",), ("H", "W"), ...
 
 
@@ -70,6 +72,14 @@ class ValueView:
 
 
 @dataclass(frozen=True)
+class TensorValue:
+    """A value of the graph as a tensor of any rank; `sizes`: all, -k for k times the batch size."""
+
+    name: str
+    sizes: Shape
+
+
+@dataclass(frozen=True)
 class Expanded:
     """A value repeated to `lengths`, until its consumer broadcasts it."""
 
@@ -93,11 +103,12 @@ class GraphBuilder:
         self._kept_alive: list[Tensor] = []
         self._flattened: dict[str, ValueView] = {}
         self._counts: Counter[str] = Counter()
+        self.origin: tuple[str, str] | None = None  # of the operations added next
 
     def add(
         self,
         operator: Operator,
-        inputs: Sequence[ValueView],
+        inputs: Sequence[ValueView | TensorValue],
         shape: Shape,
         attributes: dict[str, Any] | None = None,
         constants: dict[str, Tensor] | None = None,
@@ -110,9 +121,10 @@ class GraphBuilder:
         name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
         named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
         names = tuple(value.name for value in inputs)
-        op = Operation(name, operator, names, shape, attributes, named, site=self.site)
+        op = Operation(name, operator, names, shape, attributes, named, self.site, self.origin)
         self.operations.append(op)
-        self.shapes |= {value.name: value.shape for value in inputs} | {name: shape}
+        views = [value for value in inputs if isinstance(value, ValueView)]
+        self.shapes |= {value.name: value.shape for value in views} | {name: shape}
         return ValueView(name, shape, axes or (Layout.MAP if len(shape) == 3 else Layout.VECTOR))
 
     def as_vector(self, value: ValueView) -> ValueView:
