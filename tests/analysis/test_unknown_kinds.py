@@ -204,7 +204,8 @@ def test_a_linear_layer_or_pooling_may_hide_there(model: type[nn.Module]) -> Non
     assert found.notes
     for budget in (Budget({"forbid": ("linear",)}), Budget({"require": ("gap",)})):
         assert budget.verdict(Metrics.from_audit(found, 1)) in ("pending", "missed")
-    assert not Budget({"require": ("gap", "maxpool")}).violations(Metrics.from_audit(found, 1))
+    violations = Budget({"require": ("gap", "maxpool")}).violations(Metrics.from_audit(found, 1))
+    assert {violation.rule for violation in violations} <= {"each image judged alone"}
 
 
 class Doubled(torch.autograd.Function):
@@ -287,8 +288,10 @@ def test_a_first_pass_with_other_work(model: type[nn.Module]) -> None:
     assert {"gap", "batchnorm", "dropout", "conv"} <= found.kinds
     assert ("linear" in found.kinds) == (model is OneMoreOperation)
     assert found.kinds_known
-    assert found.notes == ()
-    assert found.params.total == (230 if model is OneMoreOperation else 210)
+    # what the weights hold is counted, although the code computes it
+    lazy = ("144 numbers in buffers are counted: grid",) if model is LazyBuffer else ()
+    assert found.notes == lazy
+    assert found.params.total == {OneMoreOperation: 230, LazyBuffer: 354}.get(model, 210)
 
 
 class MadeAtFirst(Base):

@@ -206,9 +206,7 @@ REFUSED: dict[str, Callable[[Any, Tensor], Tensor]] = {
         x.mean((2, 3)) @ x.mean((2, 3)).t()
     )[:, :1, None, None],
     "dropout that is active in evaluation mode": lambda module, x: F.dropout(x, 0.5),
-    "the operator aten.rand.default that draws random numbers": lambda module, x: (
-        x * torch.rand(1, 10, 1, 1)
-    ),
+    "the operator rand draws random numbers": lambda module, x: x * torch.rand(1, 10, 1, 1),
     "a constant that differs from image to image": lambda module, x: (
         x + torch.arange(len(x)).float().view(-1, 1, 1, 1)
     ),
@@ -307,7 +305,7 @@ def test_unsupported_models_are_refused() -> None:
     with pytest.raises(ModelError, match="cannot trace its forward pass"):
         capture_graph(_DataDependent(), (1, 28, 28), CLASSES, "mine")
     graph = capture_graph(_PaddedConv1x1(), (1, 28, 28), CLASSES, "mine")
-    with pytest.raises(ModelError, match=r"conv2 \(Conv2d\): a convolution of a 1x1 map with"):
+    with pytest.raises(ModelError, match=r"a convolution of a 1x1 map with.*conv2 \(Conv2d\)"):
         require_supported(graph, "c")
     with pytest.raises(ModelError, match="its logits are a flattened map"):
         capture_graph(_ChannelsLast(5), (1, 28, 28), CLASSES, "mine")

@@ -21,7 +21,8 @@ _REGION = re.compile(r"(?<=<!-- operators -->\n).*?(?=<!-- end of operators -->)
 
 def row(name: str, targets: Collection[str], operators: Iterable[str]) -> list[str]:
     marks = ["yes" if target in targets else "no" for target in _COLUMNS]
-    names = ", ".join(f"`{each}`" for each in sorted(operators) if each[0] != "_")
+    aten = {each.partition(".")[0] for each in operators if each[0] != "_"}  # no overloads
+    names = ", ".join(f"`{each}`" for each in sorted(aten))
     return [name, *marks, names or "none of its own"]
 
 

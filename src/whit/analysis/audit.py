@@ -99,7 +99,7 @@ def _find_batch_dependence(session: TracingSession) -> tuple[str | None, tuple[s
     images = probe_batch(model, session.image_shape, max(NUM_IMAGES, large), 2)
     try:
         return find_batch_dependence(model, images, large, quick=large <= SMALL), ()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = describe_error(error)
         return None, (f"whether each image is judged alone could not be found out: {problem}",)
 

@@ -125,13 +125,15 @@ class TracingSession:
         model, _ = safe_copy(self.models[0])
         set_mode((self.models[0], model), training=False)
         images = probe_batch(model, self.image_shape, BATCH, 0)
-        with suppress(Exception), torch.no_grad(), watch_code(self.executed):
+        with suppress(Exception, SystemExit), torch.no_grad(), watch_code(self.executed):
             model(images)
 
     def _trace_created_tensors(self) -> None:
-        """Trace again if the first pass registered parameters or buffers: they count as such."""
-        names = [*self.copy.named_parameters(), *self.copy.named_buffers()]
-        if {name for name, _ in names} - {entry.name for entry in self.registry.entries}:
+        """Trace again if the first pass registered what the weights hold: it counts as such.
+
+        A buffer that is not persistent is made again by the code wherever the model is built.
+        """
+        if self.copy.state_dict().keys() - {entry.name for entry in self.registry.entries}:
             self.registry = TensorRegistry.build(self.copy, self.models[0])
             self.trace = self._trace(training=False, registry=self.registry)
 

@@ -293,7 +293,7 @@ def _is_for_onnx_alone(
     result = values[node] if isinstance(values[node], list) else [values[node]]
     inputs = [values[inside] for inside in node.all_input_nodes]
     tensors = any(isinstance(value, TensorValue) for value in [*result, *inputs])
-    return tensors or any(op.origin for op in operations)
+    return tensors or any(op.onnx_reason is not None for op in operations)
 
 
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:

@@ -28,8 +28,8 @@ class Operation:
     """One operation: its operator, inputs, output shape, attributes and constants, by name.
 
     Operations may refer to the same constants: shared weights are stored once. `site`: the layer
-    and the user's line that call it, for messages. `origin` says what made it, if other targets
-    than ONNX do not support that: the reason, then the layer.
+    and the user's line that call it, for messages. `onnx_reason`: why other targets than ONNX do
+    not support it; empty for what uses the result of such an operation.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Operation:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     site: str = field(default="", compare=False)
-    origin: tuple[str, str] | None = field(default=None, compare=False)
+    onnx_reason: str | None = field(default=None, compare=False)
 
     @property
     def kind(self) -> str:

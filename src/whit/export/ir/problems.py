@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -32,6 +32,13 @@ def call_site(node: Node) -> str:
     return "; ".join(parts)
 
 
+def add_sites(reason: str, sites: Sequence[str]) -> str:
+    """Return a reason with the first place where it occurs, and the number of others."""
+    named = [site for site in sites if site]
+    more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+    return f"{reason} ({named[0]}{more})" if named else reason
+
+
 class Problems:
     """Unsupported operations: each reason once, in order, with the places where it occurs."""
 
@@ -53,8 +60,7 @@ class Problems:
     def messages(self) -> Iterator[str]:
         """Yield one clause per reason, with the first place and the number of others."""
         for reason, sites in self._sites.items():
-            more = f" and {len(sites) - 1} more" if len(sites) > 1 else ""
-            yield f"{reason} ({sites[0]}{more})" if sites else reason
+            yield add_sites(reason, sites)
 
     def supported_operators(self) -> Iterator[str]:
         """Yield a sentence that lists them, if an operator is unsupported with any arguments."""

@@ -103,7 +103,7 @@ class GraphBuilder:
         self._kept_alive: list[Tensor] = []
         self._flattened: dict[str, ValueView] = {}
         self._counts: Counter[str] = Counter()
-        self.origin: tuple[str, str] | None = None  # of the operations added next
+        self.onnx_reason: str | None = None  # of the operations added next
 
     def add(
         self,
@@ -121,7 +121,7 @@ class GraphBuilder:
         name = f"{stem}{'_' * stem[-1].isdigit()}{self._counts[stem]}"
         named = {role: self._store(f"{name}.{role}", t) for role, t in (constants or {}).items()}
         names = tuple(value.name for value in inputs)
-        op = Operation(name, operator, names, shape, attributes, named, self.site, self.origin)
+        op = Operation(name, operator, names, shape, attributes, named, self.site, self.onnx_reason)
         self.operations.append(op)
         views = [value for value in inputs if isinstance(value, ValueView)]
         self.shapes |= {value.name: value.shape for value in views} | {name: shape}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import torch
@@ -254,6 +254,8 @@ def _clamp(call: Call) -> TensorValue:
     low, high = (
         call.arguments.get(name, call.arguments.get(f"{name}_val")) for name in ("min", "max")
     )
+    if any(_has_nan(bound) for bound in (low, high)):
+        raise UnsupportedOp("clamp with a bound that is not a number is not supported")
     value = call.tensor()
     bounds = [call.operand(bound) if bound is not None else None for bound in (low, high)]
     if any(isinstance(bound, Tensor | TensorValue) for bound in bounds):
@@ -265,6 +267,12 @@ def _clamp(call: Call) -> TensorValue:
         for bound, default in zip(bounds, (-inf, inf), strict=True)
     )
     return call.add(CLIP, [value], None, {"low": low, "high": high})
+
+
+def _has_nan(bound: Any) -> bool:
+    if isinstance(bound, Tensor):
+        return bool(bound.isnan().any())
+    return isinstance(bound, float) and isnan(bound)
 
 
 def _prelu(call: Call) -> TensorValue:

@@ -93,9 +93,7 @@ def _write_repeat(writer: OnnxWriter, op: Operation) -> None:
 
 
 # A constant for each image. Constant values; attribute dim: where the batch dimension is.
-CONSTANT = TensorOperator(
-    kind="constant", stem="constant_for_each", run=_run_repeat, onnx=_write_repeat
-)
+CONSTANT = TensorOperator(kind="constant_for_each", run=_run_repeat, onnx=_write_repeat)
 
 
 def reshape(builder: GraphBuilder, value: TensorValue, sizes: Sequence[int]) -> TensorValue:
