@@ -97,10 +97,10 @@ def test_runs_are_sorted_filtered_and_overlaid(page: Watched, server: Server) ->
     rows = page.page.locator("#runs .list tbody").first.locator("tr")
     expect(rows).to_have_count(8)
     page.page.get_by_role("button", name="accuracy %").click()
-    accuracies = rows.locator("td:nth-child(5)").all_inner_texts()
+    accuracies = rows.locator("td:nth-child(6)").all_inner_texts()
     assert accuracies == sorted(accuracies, reverse=True)
     page.page.get_by_role("button", name="accuracy %").click()
-    known = [text for text in rows.locator("td:nth-child(5)").all_inner_texts() if text]
+    known = [text for text in rows.locator("td:nth-child(6)").all_inner_texts() if text]
     assert known == sorted(known)
     page.page.get_by_role("searchbox").fill("stopped")
     expect(rows).to_have_count(1)

@@ -55,7 +55,7 @@ def test_other_mixtures_are_reported(tmp_path: Path, change: dict[str, Any], not
     dataset = load(tmp_path, **change)
     notes = "\n".join(dataset.reading_notes)
     assert note in notes
-    assert "\nNote: " in facts_table(dataset_facts(dataset), 80)
+    assert "\nNote:" in facts_table(dataset_facts(dataset), 80)
 
 
 @pytest.mark.parametrize(

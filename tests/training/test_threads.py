@@ -213,7 +213,8 @@ def test_changed_threads_are_recorded(
     machine["used"] = 6.0
     recipe = load_recipe(str(easy_recipe))
     result = train_run(make_plan(recipe), out=tmp_path / "run", callback=LoadBegins())
-    change = {"what": "threads", "before": 2, "now": 1, "epoch": 1}
+    change = {"what": "threads", "before": 2, "now": 1, "by_load": True, "epoch": 1}
+    assert "in epoch 1 the load of the machine changed threads: was 2, now 1." in result.notes
     assert json.loads((tmp_path / "run" / "result.json").read_text())["accepted_changes"] == [
         change
     ]

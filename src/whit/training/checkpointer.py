@@ -179,8 +179,8 @@ class Checkpointer(RunCallback):
             self._between_steps()
 
     def on_threads_changed(self, before: int, now: int) -> None:
-        """Record that the number of threads changed within the run."""
-        change = {"what": "threads", "before": before, "now": now}
+        """Record that the number of threads changed with the load of the machine."""
+        change = {"what": "threads", "before": before, "now": now, "by_load": True}
         self.resumable.changes.append({**change, "epoch": self.resumable.state.epoch})
 
     def on_notice(self, message: str) -> None:

@@ -104,8 +104,10 @@ def _notes(
             f"evaluated on test {num_evaluations} times, after each epoch; no weights were "
             "selected on it."
         )
-    notes += [
-        f"resumed in epoch {change['epoch']} with an accepted change: {describe_change(change)}."
-        for change in changes
-    ]
+    for change in changes:
+        what, epoch = describe_change(change), change["epoch"]
+        if change.get("by_load"):
+            notes.append(f"in epoch {epoch} the load of the machine changed {what}.")
+        else:
+            notes.append(f"resumed in epoch {epoch} with an accepted change: {what}.")
     return tuple(notes)
