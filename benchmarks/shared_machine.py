@@ -26,7 +26,7 @@ from statistics import median
 
 import torch
 
-from whit.system.cores import LoadMeter, count_cores
+from whit.system.processor.cores import LoadMeter, count_cores
 
 HERE = Path(__file__).parent
 

@@ -174,7 +174,7 @@ def test_packages_say_what_they_are_for(path: Path) -> None:
 # Names that several packages share on purpose: each is the usual word for its file.
 SHARED_NAMES = {
     *("app", "build", "html", "layers", "listing", "loader", "mnist", "registry", "result"),
-    *("source", "static", "storage", "worker"),
+    *("recurrent", "source", "static", "storage", "worker"),
     # A command is called like what it calls.
     *("train", "study", "search", "export"),
 }

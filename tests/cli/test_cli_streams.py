@@ -187,7 +187,7 @@ def close_the_terminal(workshop: Path, folder: Path, line: str, log: str) -> int
 
 
 def test_a_terminal_that_closes_stops_a_run_which_is_saved(workshop: Path, tmp_path: Path) -> None:
-    line = f"train easy.toml --threads 1 --set train.epochs=60 --out {tmp_path}/r"
+    line = f"train easy.toml --threads 1 --set train.epochs=60 --over-budget --out {tmp_path}/r"
     assert close_the_terminal(workshop, tmp_path, line, "r/log.jsonl") == 129
     assert not (tmp_path / "r" / "checkpoint" / "owner.json").exists()
     assert list(tmp_path.glob("r/checkpoint/*.safetensors"))

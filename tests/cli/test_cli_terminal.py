@@ -34,7 +34,7 @@ SLOW = "--set train.batch_size=2 --threads 1"  # an epoch long enough for the ba
 
 
 def test_a_terminal_of_60_columns_until_control_c(workshop: Path, tmp_path: Path) -> None:
-    line = f"train easy.toml {SLOW} --set train.epochs=1000 --out {tmp_path}/r"
+    line = f"train easy.toml {SLOW} --set train.epochs=1000 --over-budget --out {tmp_path}/r"
     code, screen = on_terminal(line.split(), workshop, 60, stop_after=b"epoch 3/")
     assert code == 130, screen.text
     # Paths are never cut; nothing else is wider than the terminal.
@@ -133,7 +133,8 @@ def test_a_reader_who_leaves_changes_nothing(workshop: Path, tmp_path: Path) -> 
 
 def test_a_stopped_run_says_what_it_kept(workshop: Path, tmp_path: Path) -> None:
     process = started(
-        f"train easy.toml --set train.epochs=1000 --threads 1 --out {tmp_path}/r", workshop
+        f"train easy.toml --set train.epochs=1000 --over-budget --threads 1 --out {tmp_path}/r",
+        workshop,
     )
     assert process.stdout
     for line in process.stdout:

@@ -281,6 +281,7 @@ def test_a_different_environment_is_shown(key: str, value: object, pair: tuple[P
     file = pair[1] / "environment.json"
     environment = json.loads(file.read_text())
     file.write_text(json.dumps(environment | {key: value}))
+    reseal(pair[1])
     found = compare_runs(list(pair))
     now = [str(environment[key]), str(value)]
     assert found.to_json()["differences"] == {f"environment.{key}": now}

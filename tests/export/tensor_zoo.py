@@ -133,7 +133,7 @@ def _elementwise(x: Tensor, edge: Tensor) -> Tensor:
         *(torch.where(x > 0.1, x, edge * 2), x.masked_fill(x <= edge, 0.5), (x < 0) * x, 2**x),
         *(~(x >= 0) + x, (x.clamp(0.3) == 0.3) * 1.0, (x.clamp(max=0.3) != 0.3).float()),
         *(torch.sub(x, edge, alpha=0.5), torch.add(edge, x, alpha=3), torch.rsub(x, 3, alpha=2)),
-        *(F.softplus(x, beta=2), F.celu(x, 0.7)),
+        *(F.softplus(x, beta=2), F.celu(x, 0.7), (x @ x.mT).clamp(-0.1, 0.3)),
     )
     return torch.stack(values, 1).mean(2)
 

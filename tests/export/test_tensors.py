@@ -99,20 +99,20 @@ def test_several_shifts_are_averaged() -> None:
 
 # Names of networks, and the layer and the operator that a message names.
 NAMED = {
-    "group norm": r"norm \(GroupNorm\): the operator group_norm is not supported",
-    "layer norm of all dims": r"norm \(LayerNorm\): the operator layer_norm is not supported",
-    "instance norm": r"norm \(InstanceNorm2d\): the operator instance_norm is not supported",
+    "group norm": r"the operator group_norm is not supported \(layer norm \(GroupNorm\)",
+    "layer norm of all dims": r"the operator layer_norm is not supported \(layer norm \(LayerNorm\)",
+    "instance norm": r"the operator instance_norm is not supported \(layer norm \(InstanceNorm2d\)",
     "bicubic, align_corners=True, {'size': 5}": r"line \d+ of functional.py|tensor_zoo.py",
     "nearest, factor": "the operator upsample_nearest2d.vec is not supported",
-    "transposed": r"up \(ConvTranspose2d\): the operator conv_transpose2d.input is not supported",
+    "transposed": r"the operator conv_transpose2d.input is not supported \(layer up \(ConvTranspose2d\)",
     "pixel shuffle": "the operator pixel_shuffle is not supported",
     "pixel unshuffle": "the operator pixel_unshuffle is not supported",
     "adaptive max pooling to 5": "adaptive pooling from 13x13 to 5x5, whose windows differ",
     "attention": "the operator scaled_dot_product_attention is not supported",
     "multi-head": r"attention \(MultiheadAttention\)",
-    "GRU, last step": r"rnn \(GRU\): the operator gru.input is not supported",
-    "LSTM, last step": r"rnn \(LSTM\): the operator lstm.input is not supported",
-    "U-Net": r"first.1 \(GroupNorm\), norm \(GroupNorm\): the operator group_norm",
+    "GRU, last step": r"the operator gru.input is not supported \(layer rnn \(GRU\)",
+    "LSTM, last step": r"the operator lstm.input is not supported \(layer rnn \(LSTM\)",
+    "U-Net": r"the operator group_norm is not supported \(layer first.1 \(GroupNorm\).* and 1 more",
 }
 
 

@@ -35,7 +35,7 @@ def hostile(finished: Path) -> Path:
 
 
 def test_nothing_of_a_run_becomes_markup(hostile: Path) -> None:
-    page = checked(render_run_html(read_run(hostile)))
+    page = checked(render_run_html(read_run(hostile, allow_edited=True)))
     assert HOSTILE in page.text
     assert "Integrity check failed" in page.text
     command = re.search(r"whit train (.*?) --seed", page.text)
@@ -61,7 +61,7 @@ def test_nothing_of_a_run_becomes_markdown(hostile: Path, tmp_path: Path) -> Non
 def test_a_seed_may_be_anything(seed: Any, finished: Path) -> None:
     file = finished / "environment.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "seed": seed}))
-    checked(render_run_html(read_run(finished)))
+    checked(render_run_html(read_run(finished, allow_edited=True)))
     checked(render_study_html(finished.parent))
 
 

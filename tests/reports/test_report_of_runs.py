@@ -33,7 +33,7 @@ SECTIONS = [
 
 
 def test_a_run_has_every_part(runs: Path) -> None:
-    record = read_run(runs / "seed-0")
+    record = read_run(runs / "seed-0", allow_edited=True)
     page = checked(render_run_html(record))
     assert page.sections == SECTIONS
     assert record.result is not None
@@ -55,13 +55,13 @@ def test_a_run_has_every_part(runs: Path) -> None:
 
 
 def test_the_same_folder_gives_the_same_bytes(runs: Path) -> None:
-    record = read_run(runs / "seed-0")
+    record = read_run(runs / "seed-0", allow_edited=True)
     assert render_run_html(record) == render_run_html(record)
     assert render_study_html(runs) == render_study_html(runs)
 
 
 def test_a_builtin_recipe_is_named_in_the_command(runs: Path) -> None:
-    record = read_run(runs / "seed-0")
+    record = read_run(runs / "seed-0", allow_edited=True)
     sprint = replace(record, recipe=load_recipe("sprint"), environment={"seed": 3}, result=None)
     page = checked(render_run_html(sprint))
     assert "whit train sprint --seed 3 Trained with whit of unknown version" in page.text
@@ -75,7 +75,7 @@ def test_altered_weights_fail_the_integrity_check(finished: Path) -> None:
     tensors = load(file.read_bytes())
     tensors["linear1.weight"] = -tensors["linear1.weight"]
     file.write_bytes(save(tensors))
-    record = read_run(finished)
+    record = read_run(finished, allow_edited=True)
     page = checked(render_run_html(record))
     assert "Integrity check failed (verdict: missed)." in page.text
     assert "weights.safetensors: altered after the run" in page.text
@@ -87,7 +87,7 @@ def test_altered_weights_fail_the_integrity_check(finished: Path) -> None:
 
 def test_a_run_without_weights_shows_its_recorded_result(finished: Path) -> None:
     (finished / "weights.safetensors").unlink()
-    record = read_run(finished)
+    record = read_run(finished, allow_edited=True)
     page = checked(render_run_html(record))
     assert "Verdict: met (as recorded)." in page.text
     assert "Not recomputed:" in page.text
@@ -99,19 +99,19 @@ def test_a_run_without_weights_shows_its_recorded_result(finished: Path) -> None
     result["verdict"] = "met"
     result["params"] = 3
     (finished / "result.json").write_text(json.dumps(result))
-    page = checked(render_run_html(read_run(finished)))
+    page = checked(render_run_html(read_run(finished, allow_edited=True)))
     assert "Integrity check failed (verdict: missed)." in page.text
     assert "Verdict: missed (as recorded)." in page.text
 
 
 def test_an_unfinished_run(finished: Path) -> None:
     (finished / "result.json").unlink()
-    page = checked(render_run_html(read_run(finished)))
+    page = checked(render_run_html(read_run(finished, allow_edited=True)))
     assert page.sections == [*SECTIONS[:4], SECTIONS[-1]]
     assert "The run is not finished (stopped): 2 of 2 epochs done." in page.text
     assert "Verdict: pending. The run is not finished: stopped." in page.text
     (finished / "log.jsonl").write_text("")
-    page = checked(render_run_html(read_run(finished)))
+    page = checked(render_run_html(read_run(finished, allow_edited=True)))
     assert "No epoch was completed." in page.text
 
 
@@ -120,7 +120,7 @@ def test_a_diverged_run_has_no_result(finished: Path) -> None:
     result |= {"state": "diverged", "verdict": "missed", "test": {"correct": None, "total": None}}
     result["diverged"] = {"epoch": 2, "step": 7, "loss": None, "lr": 0.1}
     (finished / "result.json").write_text(json.dumps(result))
-    page = checked(render_run_html(read_run(finished)))
+    page = checked(render_run_html(read_run(finished, allow_edited=True)))
     assert "Verdict: missed. The run diverged at epoch 2, step 7." in page.text
     assert "It has no result." in page.text
     assert page.sections == [*SECTIONS[:4], SECTIONS[-1]]
@@ -141,7 +141,8 @@ def test_a_run_evaluated_on_val_only(easy: Recipe, tmp_path: Path) -> None:
     log = tmp_path / "study" / "seed-0" / "log.jsonl"
     log.write_text(log.read_text().replace(f'"correct": {found.correct}', '"correct": 100'))
     assert (
-        "The log has 100/100 correct on val" in checked(render_run_html(read_run(record.path))).text
+        "The log has 100/100 correct on val"
+        in checked(render_run_html(read_run(record.path, allow_edited=True))).text
     )
     page = checked(render_study_html(tmp_path / "study"))
     assert "do not record which val images were misclassified." in page.text
@@ -170,9 +171,11 @@ def test_a_model_given_in_python(easy: Recipe, tmp_path: Path) -> None:
 def test_code_in_a_run_folder_is_not_executed(finished: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     (finished / "net.py").write_text(f"class Net: open({str(ran)!r}, 'w')\n")
-    recipe = read_run(finished).recipe.with_overrides([f"model.name={finished / 'net.py'}:Net"])
+    recipe = read_run(finished, allow_edited=True).recipe.with_overrides(
+        [f"model.name={finished / 'net.py'}:Net"]
+    )
     (finished / "recipe.toml").write_text(recipe.to_toml())
-    page = checked(render_run_html(read_run(finished)))
+    page = checked(render_run_html(read_run(finished, allow_edited=True)))
     assert "code in a run folder is never executed" in page.text
     assert not ran.exists()
 

@@ -126,7 +126,7 @@ def test_an_altered_model_file_is_refused(workplace: Path) -> None:
         "        super().__init__()\n"
         "        self.conv = nn.Conv2d(1, 10, 5, 4)\n"
         "    def forward(self, x):\n"
-        "        if self.training and open('stop').read():\n"
+        "        if self.training and len(x) > 2 and open('stop').read():\n"
         "            raise KeyError('stopped')\n"
         "        return self.conv(x).mean((2, 3))\n"
     )
@@ -174,7 +174,7 @@ def test_a_model_given_in_python_is_given_again(workplace: Path) -> None:
             self.fail = False
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if self.fail and self.training:
+            if self.fail and self.training and len(x) > 2:  # not in the audit of its plan
                 raise KeyError("now")
             return self.conv(x).mean((2, 3))
 

@@ -127,7 +127,8 @@ def test_every_reader_excludes_an_edited_run(
     with pytest.raises(InputError, match=said):
         whit.plan(teacher)
 
-    (group, _) = compare_runs([Path("runs"), Path("runs/good")]).groups
+    shutil.copytree("runs/good", "elsewhere/good")
+    (group, _) = compare_runs([Path("runs"), Path("elsewhere/good")]).groups
     assert [found.path for found in group.runs] == [Path("runs/good")]
     assert any("not counted: runs/other: altered after the run" in note for note in group.notes)
 

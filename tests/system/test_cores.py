@@ -12,8 +12,8 @@ import pytest
 
 from waiting import wait_until
 from whit.errors import InputError
-from whit.system import cores
-from whit.system.cores import LoadMeter, count_cores, count_free_cores, read_cgroup_quota
+from whit.system.processor import cores
+from whit.system.processor.cores import LoadMeter, count_cores, count_free_cores, read_cgroup_quota
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_cores_are_those_of_affinity_and_quota(
 def test_affinity_of_a_real_process() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
-        "from whit.system.cores import count_cores; print(count_cores())"
+        "from whit.system.processor.cores import count_cores; print(count_cores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

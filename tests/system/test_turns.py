@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from waiting import wait_until
-from whit.system import turns
-from whit.system.turns import Turns, list_members, turns_folder
+from whit.system.processor import turns
+from whit.system.processor.turns import Turns, list_members, turns_folder
 
 # Takes turns until it is killed, and writes `+ID` at the beginning of each and `-ID` at its end.
 _CHILD = """
 import os, sys, time
 from pathlib import Path
-from whit.system import turns
+from whit.system.processor import turns
 name, threads, cores, folder, log = sys.argv[1:]
 log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 turns._TURN_SECONDS = 0.005

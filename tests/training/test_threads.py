@@ -12,7 +12,7 @@ from whit.errors import InputError
 from whit.experiments.execution import executors
 from whit.recipes.recipe import Recipe, load_recipe
 from whit.runs.result import RunResult
-from whit.system.turns import Turns
+from whit.system.processor.turns import Turns
 from whit.training.callback import RunCallback, RunStatus
 from whit.training.hardware import threads
 from whit.training.hardware.threads import SharedCores, ThreadChoice, resolve_threads
@@ -46,7 +46,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     for module in (threads, executors):
         monkeypatch.setattr(module, "LoadMeter", Meter)
         monkeypatch.setattr(module, "count_cores", lambda: 8)
-    monkeypatch.setattr("whit.system.cores.count_cores", lambda: 8)
+    monkeypatch.setattr("whit.system.processor.cores.count_cores", lambda: 8)
     torch.set_num_threads(8)
     return state
 
@@ -183,8 +183,8 @@ def test_turns_change_no_byte(
     folder = tmp_path / "locks"
     monkeypatch.setattr(threads, "turns_folder", lambda: folder)
     monkeypatch.setattr(threads, "_READ_SECONDS", 0.0)
-    monkeypatch.setattr("whit.system.turns._TURN_SECONDS", 0.0)
-    monkeypatch.setattr("whit.system.turns._PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr("whit.system.processor.turns._TURN_SECONDS", 0.0)
+    monkeypatch.setattr("whit.system.processor.turns._PATIENCE_SECONDS", 0.02)
     notices = _Notices()
     with Turns(8, 8, folder) as other:
         other._member.release()

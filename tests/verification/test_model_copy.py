@@ -59,6 +59,9 @@ def write_notebook(path: Path, *texts: str) -> None:
     path.write_text(json.dumps({"cells": cells, "nbformat": 4}))
 
 
+_SOURCES = ("net.py", "net.ipynb")
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, easy_npz: Path) -> Path:
     """A folder with two finished runs, `run` of a file and `book` of a notebook."""
@@ -83,7 +86,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, easy_npz: Path) -> Path:
 @pytest.fixture
 def at(made: Path, tmp_path: Path) -> Path:
     """A copy of the runs; their model files are moved away from where the recipes name them."""
-    shutil.copytree(made, tmp_path / "made")
+    shutil.copytree(made, tmp_path / "made", ignore=shutil.ignore_patterns(*_SOURCES))
     for name in ("net.py", "net.ipynb", "blocks.py", "sizes"):
         (made / name).rename(made / f"{name}.away")
     yield tmp_path / "made"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whit.runs.code_version import git_state
-from whit.system.cores import count_cores
+from whit.system.processor.cores import count_cores
 
 if TYPE_CHECKING:
     import torch

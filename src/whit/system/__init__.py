@@ -6,6 +6,7 @@ __all__ = [
     "json_worker",
     "numbers",
     "optional_deps",
+    "processor",
     "rng",
     "signals",
     "text_tables",

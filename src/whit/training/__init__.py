@@ -1,3 +1,3 @@
 """One run, from plan to result."""
 
-__all__ = ["callback", "device", "evaluation", "optimization", "plan", "progress", "run"]
+__all__ = ["callback", "evaluation", "hardware", "optimization", "plan", "progress", "run"]

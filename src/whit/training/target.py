@@ -61,7 +61,7 @@ def load_target(
             base = replace_model(base, name)
         base = base.with_overrides(changes)
     except RecipeError as error:
-        problems += [*error.problems, *_model_problems(error.model)]
+        problems += [*error.problems, *(_model_problems(error.model) if error.model else ())]
         if base is None:  # there is no recipe to change: find what no recipe has
             problems += _find_unknown_keys(changes)
     if problems:

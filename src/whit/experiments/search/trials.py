@@ -157,4 +157,5 @@ def read_trials(folder: Path, space: Space) -> tuple[list[Trial], list[str]]:
 
 def trial_folders(folder: Path) -> list[Path]:
     """Return the folders of the trials of a search, by number; they may have no run yet."""
-    return [path for path in _numbered(folder / "trials") if path.is_dir()]
+    paths = _numbered(folder / "trials")
+    return [path for path in paths if path.is_dir() and any(path.iterdir())]

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from whit.errors import InputError
-from whit.system.cores import LoadMeter, count_cores, count_free_cores
-from whit.system.turns import Turns, list_members, turns_folder
+from whit.system.processor.cores import LoadMeter, count_cores, count_free_cores
+from whit.system.processor.turns import Turns, list_members, turns_folder
 
 _TOLERANCE = 0.3  # cores in use beyond which programs get into each other's way
 _READ_SECONDS = 1.0  # between two measurements of what else runs

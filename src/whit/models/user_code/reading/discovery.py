@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from textwrap import dedent
 
 from torch import nn
 
@@ -35,7 +36,7 @@ def find_models(path: Path) -> list[str]:
     try:
         if path.suffix.lower() == ".ipynb":
             statements = [s for s in Notebook.read(path).statements if s.cell]
-            bodies = [parse_quietly(statement.text).body for statement in statements]
+            bodies = [parse_quietly(dedent(statement.text)).body for statement in statements]
         else:
             bodies = [PythonFile.read(path).tree.body]
         return _Definitions.read(node for body in bodies for node in body).models()
