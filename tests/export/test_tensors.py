@@ -100,11 +100,11 @@ def test_several_shifts_are_averaged() -> None:
 # Names of networks, and the layer and the operator that a message names.
 NAMED = {
     "group norm": r"the operator group_norm is not supported \(layer norm \(GroupNorm\)",
-    "layer norm of all dims": r"the operator layer_norm is not supported \(layer norm \(LayerNorm\)",
-    "instance norm": r"the operator instance_norm is not supported \(layer norm \(InstanceNorm2d\)",
+    "layer norm of all dims": r"layer_norm is not supported \(layer norm \(LayerNorm\)",
+    "instance norm": r"instance_norm is not supported \(layer norm \(InstanceNorm2d\)",
     "bicubic, align_corners=True, {'size': 5}": r"line \d+ of functional.py|tensor_zoo.py",
     "nearest, factor": "the operator upsample_nearest2d.vec is not supported",
-    "transposed": r"the operator conv_transpose2d.input is not supported \(layer up \(ConvTranspose2d\)",
+    "transposed": r"conv_transpose2d.input is not supported \(layer up \(ConvTranspose2d\)",
     "pixel shuffle": "the operator pixel_shuffle is not supported",
     "pixel unshuffle": "the operator pixel_unshuffle is not supported",
     "adaptive max pooling to 5": "adaptive pooling from 13x13 to 5x5, whose windows differ",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from report_page import checked
 
+from harness.forging import reseal
 from whit.reports import render_run_html, render_study_html, write_report
 from whit.reports.renderers.markdown import escape
 from whit.runs.reader import read_run
@@ -41,6 +42,7 @@ def test_nothing_of_a_run_becomes_markup(hostile: Path) -> None:
     command = re.search(r"whit train (.*?) --seed", page.text)
     assert command is not None
     assert command[1].startswith("'")
+    reseal(hostile)  # a study counts only runs that nobody altered
     checked(render_study_html(hostile.parent))
 
 
@@ -61,6 +63,7 @@ def test_nothing_of_a_run_becomes_markdown(hostile: Path, tmp_path: Path) -> Non
 def test_a_seed_may_be_anything(seed: Any, finished: Path) -> None:
     file = finished / "environment.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "seed": seed}))
+    reseal(finished)
     checked(render_run_html(read_run(finished, allow_edited=True)))
     checked(render_study_html(finished.parent))
 

@@ -12,6 +12,7 @@ import torch
 from report_page import checked, train
 from torch import nn
 
+from harness.forging import reseal
 from whit.data.datasets import load_dataset
 from whit.recipes.recipe import Recipe, load_recipe
 from whit.reports import collect_run_facts, render_run_html, render_study_html
@@ -140,6 +141,7 @@ def test_a_run_evaluated_on_val_only(easy: Recipe, tmp_path: Path) -> None:
     assert "test image" not in page.text.lower()
     log = tmp_path / "study" / "seed-0" / "log.jsonl"
     log.write_text(log.read_text().replace(f'"correct": {found.correct}', '"correct": 100'))
+    reseal(record.path)
     assert (
         "The log has 100/100 correct on val"
         in checked(render_run_html(read_run(record.path, allow_edited=True))).text

@@ -27,7 +27,7 @@ from harness.processes import whit
 from whit.errors import InputError
 from whit.training.checkpoint import file_name
 
-MOST = 100  # MB
+MOST = 150  # MB; a resumed run judges its network on batches of 500 images
 
 
 def _status(key: str) -> float:

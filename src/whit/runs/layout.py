@@ -136,7 +136,7 @@ def walk_runs(
         return
     for name in sorted(folders):
         if not name.startswith("."):  # a run that is being created, or not a folder of whit's
-            yield from walk_runs(f"{path}{os.sep}{name}", depth - 1, remaining, known)
+            yield from walk_runs(os.path.join(path, name), depth - 1, remaining, known)
 
 
 def _looks_like_run(path: str, files: set[str], folders: list[str]) -> bool:

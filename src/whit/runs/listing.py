@@ -151,7 +151,9 @@ def run_rows(roots: list[Path]) -> list[Row]:
     for root in roots:
         if os.path.isdir(root) and not layout.is_run(root):
             layout.list_folder(root)
-        paths |= dict.fromkeys(layout.walk_runs(str(root), _DEPTH, remaining))
+        paths |= dict.fromkeys(
+            map(os.path.normpath, layout.walk_runs(str(root), _DEPTH, remaining))
+        )
     rows: list[Row] = []
     runs: list[RunRecord | None] = []
     for path in paths:

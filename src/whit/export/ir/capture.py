@@ -26,7 +26,7 @@ from whit.export.ir.ops.elementwise import ADD
 from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
 from whit.export.ir.ops.scale import SCALE
 from whit.export.ir.ops.spatial import DESKEW
-from whit.export.ir.ops.tensors.convert import convert_call
+from whit.export.ir.ops.tensors.convert import TENSOR_CONVERTERS, convert_call
 from whit.export.ir.ops.tensors.tensor_layout import as_logits
 from whit.export.ir.ops.values import (
     BATCH,
@@ -303,7 +303,8 @@ def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     name = _name(node)
     converter = OP_CONVERTERS.get(text) or OP_CONVERTERS.get(name)
     if converter is None:
-        _require_deterministic(node)
+        if name not in TENSOR_CONVERTERS:  # of which some draw numbers in training only
+            _require_deterministic(node)
         raise UnsupportedOp(f"the operator {text} is not supported", is_operator=True)
     if name not in ACCEPTS_EXPANDED and any(
         isinstance(values[inside], Expanded) for inside in node.all_input_nodes

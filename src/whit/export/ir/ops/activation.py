@@ -76,7 +76,7 @@ def _read_gelu(value: ValueView, *, approximate: str) -> Settings:
     return {"function": "gelu" if approximate == "none" else "gelu_tanh"}, {}
 
 
-def _read_clamp(value: ValueView, low: Any, high: Any) -> Settings:
+def read_clamp(value: ValueView, low: Any, high: Any) -> Settings:
     lowest, highest = _read_bound(low, -_MAX_FLOAT), _read_bound(high, _MAX_FLOAT)
     if lowest == 0 and highest in (6, _MAX_FLOAT):
         return {"function": "relu6" if highest == 6 else "relu"}, {}
@@ -172,7 +172,7 @@ FUNCTIONS = {
         Function(
             *("clamp", _CLAMP, _clamp, _write_clip, ("low", "high")),
             clamps_to=lambda low, high: (low, high),
-            read=_read_clamp,
+            read=read_clamp,
         ),
         Function(
             *("leaky_relu", "x > 0 ? x : x * slope", F.leaky_relu, "LeakyRelu", ("slope",)),
@@ -280,8 +280,8 @@ del _CONVERTERS["gelu_tanh"]  # a form of gelu
 _CONVERTERS["_prelu_kernel"] = _CONVERTERS["prelu"]
 _CONVERTERS |= {
     "hardtanh": _CONVERTERS["clamp"],
-    "clamp_min": _converter("clamp", lambda value, low: _read_clamp(value, low, None)),
-    "clamp_max": _converter("clamp", lambda value, high: _read_clamp(value, None, high)),
+    "clamp_min": _converter("clamp", lambda value, low: read_clamp(value, low, None)),
+    "clamp_max": _converter("clamp", lambda value, high: read_clamp(value, None, high)),
 }
 # Attributes: function and its parameters. Constant: slope (C,) of prelu.
 ACTIVATION = Operator(

@@ -35,7 +35,7 @@ def find_models(path: Path) -> list[str]:
     """
     try:
         if path.suffix.lower() == ".ipynb":
-            statements = [s for s in Notebook.read(path).statements if s.cell]
+            statements = [s for s in Notebook.read(path).statements if s.cell and not s.main_line]
             bodies = [parse_quietly(dedent(statement.text)).body for statement in statements]
         else:
             bodies = [PythonFile.read(path).tree.body]

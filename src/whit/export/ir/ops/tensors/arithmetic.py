@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from whit.export.ir.graph import Operation
-from whit.export.ir.ops.activation import ACTIVATION, FUNCTIONS
+from whit.export.ir.ops.activation import ACTIVATION, FUNCTIONS, read_clamp
 from whit.export.ir.ops.operator import Constants, Converter
 from whit.export.ir.ops.tensors.aten_call import Call
 from whit.export.ir.ops.tensors.indexing import slice_range
@@ -136,20 +136,6 @@ def _write_where(writer: OnnxWriter, op: Operation) -> None:
 WHERE = TensorOperator(kind="where", run=_run_where, onnx=_write_where)
 
 
-def _write_clip(writer: OnnxWriter, op: Operation) -> None:
-    low, high = (op.attributes[name] for name in ("low", "high"))
-    bounds = [number(writer, low) if low > -inf else "", number(writer, high)]
-    writer.node("Clip", op.name, *op.inputs, *bounds[: 2 if high < inf else 1])
-
-
-# Attributes low, high.
-CLIP = TensorOperator(
-    kind="clip",
-    run=lambda op, inputs, constants: inputs[0].clamp(op.attributes["low"], op.attributes["high"]),
-    onnx=_write_clip,
-)
-
-
 def _convert_unary(name: str) -> Converter:
     def convert(call: Call) -> TensorValue:
         for argument, expected in (("threshold", 20), ("decimals", 0)):
@@ -262,11 +248,8 @@ def _clamp(call: Call) -> TensorValue:
         for function, bound in zip(("maximum", "minimum"), bounds, strict=True):
             value = value if bound is None else binary(call, function, value, bound)
         return value
-    low, high = (
-        default if bound is None else float(bound)  # type: ignore[arg-type]
-        for bound, default in zip(bounds, (-inf, inf), strict=True)
-    )
-    return call.add(CLIP, [value], None, {"low": low, "high": high})
+    settings, _ = read_clamp(ValueView("", (1,), Layout.VECTOR), *bounds)
+    return call.add(ACTIVATION, [value], None, settings)
 
 
 def _has_nan(bound: Any) -> bool:
@@ -325,9 +308,9 @@ CONVERTERS: dict[str, Converter] = {
     "where": _where,
     "masked_fill": _masked_fill,
     **dict.fromkeys(("clamp", "clamp_min", "clamp_max", "hardtanh"), _clamp),
-    "relu6": lambda call: call.add(CLIP, [call.tensor()], None, {"low": 0.0, "high": 6.0}),
+    "relu6": lambda call: call.add(ACTIVATION, [call.tensor()], None, {"function": "relu6"}),
     **dict.fromkeys(("prelu", "_prelu_kernel"), _prelu),
     "glu": _glu,
     **{name: _activation(name) for name in _SIMPLE},
 }
-OPERATORS = (UNARY, BINARY, COMPARISON, WHERE, CLIP)
+OPERATORS = (UNARY, BINARY, COMPARISON, WHERE)
