@@ -246,6 +246,6 @@ def test_the_runs_of_the_package_are_complete_and_unaltered(name: str) -> None:
 def test_folders_of_ones_own(shown: Path, serve: Serve) -> None:
     server = serve(shown, "searches", "studies/easy-01234567", "runs/one", "runs")
     rows = server.runs()
-    assert len(rows) == 1 + 3 + 1 + 4, sorted(rows)
+    assert len(rows) == 1 + 3 + 1 + 5, sorted(rows)
     studies = server.get("/api/runs").json["studies"]
     assert [study["name"] for study in studies] == ["small/trials/0004", "easy-01234567"]
