@@ -212,3 +212,15 @@ def test_rows_stand_in_the_order_of_forward() -> None:
         ("forward.add", "add"),
         ("fc", "linear"),
     ]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns that its quantization will move
+def test_a_quantized_linear_layer_is_one() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    quantized = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, torch.qint8)
+    found = audit_model(quantized, (1, 4, 4), 10)
+    assert "linear" in found.kinds
+    assert found.kinds_known
+    assert found.macs is None
+    assert found.params.total == 170
+    assert "one quantization scale for the batch" in (found.batch_dependence or "")

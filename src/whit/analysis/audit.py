@@ -52,7 +52,7 @@ def _build_audit(
     """Return the audit; `problem` is a note from before the session."""
     trace = session.trace
     counted, live = _find_counted(session)
-    unverified = account_for_sources(session, counted, session.files)
+    unverified = account_for_sources(session, counted)
     dependence, problem_of_probe = _find_batch_dependence(session)
     unverified += problem_of_probe
     logits = describe_probabilities(trace)
@@ -89,7 +89,7 @@ def _build_audit(
 def _find_batch_dependence(session: TracingSession) -> tuple[str | None, tuple[str, ...]]:
     """Return why the output for an image depends on more than that image, if it does.
 
-    And a sentence if this could not be found out.
+    And a sentence if this could not be determined.
     """
     if session.trace.failure is not None:
         return None, ()
@@ -101,7 +101,7 @@ def _find_batch_dependence(session: TracingSession) -> tuple[str | None, tuple[s
         return find_batch_dependence(model, images, large, quick=large <= SMALL), ()
     except (Exception, SystemExit) as error:
         problem = describe_error(error)
-        return None, (f"whether each image is judged alone could not be found out: {problem}",)
+        return None, (f"whether each image is judged alone could not be determined: {problem}",)
 
 
 def _find_counted(session: TracingSession) -> tuple[set[int], set[int]]:

@@ -31,7 +31,7 @@ def describe_probabilities(trace: Trace) -> str | None:
             name = _PROBABILITIES.get(op.name)
             return name and (
                 f"the network ends in {name}, but the loss takes logits and applies softmax "
-                "itself: training is slow and ends early. Return the values before it, or "
-                "log_softmax"
+                "itself: training is slow and reaches a lower accuracy. Return the values before "
+                "it, or log_softmax"
             )
     return None

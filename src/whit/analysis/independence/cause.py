@@ -24,7 +24,7 @@ _NAMES = {
     "_native_batch_norm_legit": "normalization by the statistics of the batch",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
-    "quantized_linear_dynamic": "a linear layer with one quantization scale for the batch",
+    "quantized::linear_dynamic": "a linear layer with one quantization scale for the batch",
 }
 
 
@@ -80,8 +80,6 @@ class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _keep(self, func: Any, args: tuple[Any, ...], result: Any) -> None:
         name = get_aten_name(func)
-        if func._schema.name.startswith("quantized::"):
-            name = f"quantized_{name}"
         leaves = tensor_leaves(result)
         part = None
         # a view holds what its source holds, which may not have the images apart

@@ -1,4 +1,4 @@
-"""Compare a model's outputs for the same images in different company.
+"""Compare a model's outputs for the same images in different batches.
 
 In two batches of the same size, with the same image at the same position, an honest model computes
 the same bits, whatever the other images are: each kernel does the same work. So a single bit that

@@ -58,13 +58,6 @@ OPERATORS: dict[str, Operator] = {
     **_define("linear", "_int_mm _scaled_mm mkldnn_linear", macs=None),
     **_define("conv", "mkldnn_convolution", macs=None),
     **_define(
-        "linear",
-        "quantized::linear quantized::linear_dynamic quantized::linear_relu "
-        "quantized::linear_dynamic_fp16 quantized::linear_relu_dynamic",
-        macs=None,
-    ),
-    **_define("conv", "quantized::conv1d quantized::conv2d quantized::conv2d_relu", macs=None),
-    **_define(
         "attention",
         "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
@@ -158,11 +151,11 @@ OPERATORS: dict[str, Operator] = {
 
 # Kinds of operations by how their name begins, such as backward passes inside forward.
 PREFIXES = {
-    "quantized_linear": Operator("linear", macs=None),  # with packed weights
-    "quantized_conv": Operator("conv", macs=None),
+    "quantized::linear": Operator("linear", macs=None),  # with packed weights
+    "quantized::conv": Operator("conv", macs=None),
     "quantized_lstm": Operator("rnn", macs=None),
     "quantized_gru": Operator("rnn", macs=None),
-    "quantized_": Operator("other", macs=None),
+    "quantized::": Operator("other", macs=None),
     **dict.fromkeys(("upsample_", "_upsample_", "grid_sampler"), Operator("upsample")),
     **dict.fromkeys(("avg_pool", "_adaptive_avg_pool"), Operator("avgpool")),
 }
@@ -177,7 +170,7 @@ def is_opaque(name: str) -> bool:
     What an operation of torch does is known by its name, also where this table lacks it. One of
     another library, or a custom one, may do anything.
     """
-    return "::" in name and name not in OPERATORS and not name.startswith("prims::")
+    return "::" in name and not name.startswith(("prims::", "quantized::"))
 
 
 def find_operator(name: str, pointwise: bool) -> Operator:

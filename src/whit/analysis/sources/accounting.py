@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from whit.analysis.sources.executed_code import CodeLine
 from whit.analysis.sources.packed_values import count_packed
 from whit.analysis.sources.python_numbers import count_python_numbers
 from whit.analysis.sources.reachable import Reachable, find_reachable
@@ -29,16 +28,13 @@ _ATTENTION = frozenset(
 _MEMORY = frozenset({"numpy", "array", "data_ptr", "untyped_storage", "storage", "dlpack"})
 
 
-def account_for_sources(
-    session: TracingSession, counted: set[int], files: dict[str, CodeLine | None]
-) -> tuple[str, ...]:
+def account_for_sources(session: TracingSession, counted: set[int]) -> tuple[str, ...]:
     """Correct `counted`, the registry entries that the budget counts, for what no tensor shows.
 
     Adds Python numbers, removes constants that a formula gave, and counts packed numbers as those
     that they are read as. Returns sentences on what inference may read and could not be counted.
-    `files`: what the passes read from outside the process.
     """
-    trace, registry = session.trace, session.registry
+    trace, registry, files = session.trace, session.registry, session.files
     if trace.failure is not None:
         return ()
     unverified = [

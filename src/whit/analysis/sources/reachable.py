@@ -143,21 +143,17 @@ class _Search:
     def _visit_global(
         self, owner: tuple[str, object], name: str, value: Any, used: set[str]
     ) -> None:
+        self._note_source(value)
         if not isinstance(value, ModuleType):
-            self._note_source(value)
             self.visit(owner, name, value)
             return
-        self._note_source(value)
         package = value.__name__.partition(".")[0]
         if package == "torch":
             return
         for attribute in used & set(vars(value)):
             inner = vars(value)[attribute]
             self._note_source(inner)
-            if isinstance(inner, ModuleType):
-                if inner.__name__.startswith(f"{value.__name__}."):
-                    self._note_source(inner)
-            elif package not in _COMPUTING:
+            if not isinstance(inner, ModuleType) and package not in _COMPUTING:
                 self.visit(("globals", id(vars(value))), f"{name}.{attribute}", inner)
 
     def _note_source(self, value: Any) -> None:

@@ -56,7 +56,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._planted_draw = planted_draw  # which training pass this is; None: for inference
         self._earlier = earlier or {}  # storages of earlier passes, which the model may have kept
         self.storages: dict[int, StorageInfo] = {}
-        self._num_ops = 0  # aten operations
         self._thread = threading.get_ident()
         self._is_inspecting = False
 
@@ -173,23 +172,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if threading.get_ident() != self._thread or self._is_inspecting:
             return func(*args, **kwargs)
-        self._num_ops += is_numbered(func)
         packed = self.packed.unpack(args)
         name = get_aten_name(func)
-        if packed:
-            name = f"quantized_{name.removeprefix('quantized_')}"
         inputs = [*tensor_leaves((args, kwargs)), *packed]
+        operands: list[Operand] | None = None
         try:
             operands = [self._make_operand(tensor, name) for tensor in inputs]
         except Exception as error:  # a tensor without plain memory
             self._note_failure(name, error)
-            result = func(*args, **kwargs)
-            if is_numbered(func):
-                self.trace.signature.append(dataflow.sign_operation(func, result))
-            return result
         result = func(*args, **kwargs)
         if is_numbered(func):
             self.trace.signature.append(dataflow.sign_operation(func, result))
+        if operands is None:
+            return result
         try:
             self._record(func, name, args, kwargs, operands, result)
         except Exception as error:
@@ -206,21 +201,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.trace.unseen[text] = None
 
     def _make_operand(self, tensor: Tensor, name: str) -> Operand:
-        storage = self.storages.get(storage_key(tensor))
-        entries = self._registry.overlapping(tensor)
-        if storage is None and not entries and (storage := self._recall(tensor)):
-            self.storages[storage_key(tensor)] = storage
+        key = storage_key(tensor)
+        storage, entries = self.storages.get(key), self._registry.overlapping(tensor)
+        if storage is None and not entries and key in self._earlier:
+            storage = self.storages[key] = self._earlier[key]  # computed from the code alone
         elif storage is None and not entries:
             self._add_constant(tensor, literal=name == "lift_fresh")
             entries = self._registry.overlapping(tensor)
         elif storage is None and all(entry in self.trace.constants for entry in entries):
             self._add_constant(tensor, literal=False)  # perhaps another part of it
         stored = bool(entries) or bool(storage and storage.claims)
-        return Operand(tensor, self.find_field(tensor), stored, self._is_stochastic(tensor))
-
-    def _recall(self, tensor: Tensor) -> StorageInfo | None:
-        """Return what is known of a tensor that an earlier pass computed from the code alone."""
-        return self._earlier.get(storage_key(tensor))
+        random = bool(storage and storage.stochastic)
+        return Operand(tensor, self.find_field(tensor), stored, random)
 
     def _add_constant(self, tensor: Tensor, literal: bool) -> None:
         name = self._attributes.get(storage_key(tensor), "constant")
@@ -270,7 +262,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         generates = torch.Tag.nondeterministic_seeded in func.tags and draws_numbers(name, args)
         if generates and self._planted_draw is not None and not uses_image:
             plant_extremes(name, args, outputs[0], self._planted_draw)
-        stochastic = generates or any(self._is_stochastic(operand.tensor) for operand in used)
+        stochastic = generates or any(operand.random for operand in used)
 
         field, kind, inconclusive = None, None, False
         pointwise = torch.Tag.pointwise in func.tags
@@ -288,7 +280,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if unknown and not any(before.windows is None for before in call.fields):
                 self._note(unknown)
             if stochastic:
-                masks = [o.tensor for o in used if not o.field and self._is_stochastic(o.tensor)]
+                masks = [o.tensor for o in used if not o.field and o.random]
                 kind, inconclusive = classify_random(call, masks, kind, generates)
             if kind == "batchnorm" and not call.uses_batch_statistics:
                 kind = "scale"
@@ -336,7 +328,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 module_call=module_call,
                 function_call=function_call,
                 stochastic=stochastic,
-                number=self._num_ops,
+                number=len(self.trace.signature),
                 inconclusive=inconclusive,
                 numbers=numbers,
                 num_parts=count_parts(func, name, args, outputs),
@@ -381,10 +373,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _find_claims(self, tensor: Tensor) -> frozenset[int]:
         storage = self.storages.get(storage_key(tensor))
         return storage.claims if storage and storage.layout is None else frozenset()
-
-    def _is_stochastic(self, tensor: Tensor) -> bool:
-        storage = self.storages.get(storage_key(tensor))
-        return bool(storage and storage.stochastic)
 
     def _store(self, info: StorageInfo, field: ReceptiveField | None, mutated: bool) -> None:
         """Keep what is known of a result, or of a part of memory that was written."""

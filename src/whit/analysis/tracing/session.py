@@ -75,8 +75,7 @@ class TracingSession:
         self.stored_statistics = self._find_stored_statistics()
         self.recurrent = find_recurrent(self.trace)
         self._note_recurrence()
-        self.changing: set[str] = set()  # kinds of layers that only some passes have
-        self.ineffective = self._find_ineffective_kinds() | self.changing
+        self.ineffective = self._find_ineffective_kinds()
         for text in self.trace.unseen | self._training_trace.unseen:
             self._note_unseen(text)
 
@@ -303,8 +302,7 @@ class TracingSession:
         if self.updated_statistics is None or self.trace.failure is not None:
             return set()
         perturb_zero_weights(self.copy)
-        self._check_next_pass()
-        ineffective: set[str] = set()
+        ineffective = self._find_changing_kinds()
         for training, trace in ((False, self.trace), (True, self._training_trace)):
             kinds = [kind for kind in LAYER_KINDS if (kind in TRAINING_KINDS) == training]
             kinds = [kind for kind in kinds if self._find_numbers(trace, kind)]
@@ -325,21 +323,22 @@ class TracingSession:
             ineffective |= found
         return ineffective
 
-    def _check_next_pass(self) -> None:
-        """Note if a later pass has other layers than the first, which the table shows."""
+    def _find_changing_kinds(self) -> set[str]:
+        """Return the kinds of layers that only some passes have; the table shows the first pass."""
         first, later = self.trace, self._trace(False)
         if later.signature == first.signature:
-            return
+            return set()
         kinds = [
             {op.kind for op in trace.ops if op.live and op.kind in LAYER_KINDS}
             for trace in (first, later)
         ]
         macs = [sum(op.macs for op in trace.ops if op.live) for trace in (first, later)]
-        if kinds[0] != kinds[1] or macs[0] != macs[1]:
-            self.changing |= {kind for kind in kinds[0] ^ kinds[1] if kind}
-            self._note_unseen(
-                "a later pass executes other layers than the first, which the table shows"
-            )
+        if kinds[0] == kinds[1] and macs[0] == macs[1]:
+            return set()
+        self._note_unseen(
+            "a later pass executes other layers than the first, which the table shows"
+        )
+        return {kind for kind in kinds[0] ^ kinds[1] if kind}
 
     def _find_invariant(self, training: bool, trace: Trace, kinds: list[str]) -> set[str] | None:
         """Return those of `kinds` whose noise leaves the output as it is.
@@ -359,7 +358,7 @@ class TracingSession:
 
     def _find_numbers(self, trace: Trace, kind: str) -> frozenset[int]:
         # results in integers take no noise
-        floating = [op for op in trace.ops if not op.name.startswith("quantized_")]
+        floating = [op for op in trace.ops if not op.name.startswith("quantized")]
         ops: list[Op] = [op for op in floating if op.live and op.kind == kind]
         if kind == "rnn" and trace is self.trace:
             ops += self.recurrent
