@@ -102,7 +102,7 @@ def main() -> None:
             lambda: beside_busy(*task, "--threads", "1"),
         ),
         "later": (
-            "busy programs that start after training: default / `--threads 1`",
+            "busy programs that start during training: default / `--threads 1`",
             lambda: busy_later(*task),
             lambda: busy_later(*task, "--threads", "1"),
         ),
@@ -116,8 +116,8 @@ def main() -> None:
     lines = [
         "# Training on a shared machine",
         "",
-        f"Command: `python benchmarks/shared_machine.py`. Recipe {given.recipe}, {given.epochs} "
-        f"epochs; medians of {given.pairs} pairs, measured in turn.",
+        f"Command: `python benchmarks/shared_machine.py --recipe {given.recipe} --epochs "
+        f"{given.epochs} --pairs {given.pairs}`. Medians of the pairs, measured in turn.",
         "",
         "| what is compared | s | s | ratio | ratios |",
         "|---|---|---|---|---|",

@@ -411,7 +411,7 @@ def _resolve(
     """Return the recipe, and the module that takes the place of its own model."""
     if run_whole_file:
         resolved, module = _resolve(recipe, model)
-        return resolved.with_overrides(["model.run_whole_file=true"], "run_whole_file"), module
+        return resolved.with_whole_file("run_whole_file"), module
 
     from whit.recipes.model_ref import is_model_path
     from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe

@@ -119,7 +119,7 @@ def test_what_was_not_written_to_its_end_is_removed_and_kept(
     assert bool(storage.repairs) == removed
     assert (tmp_path / "journal.log.torn").exists() == removed
     if removed:
-        assert "bytes of records that were not written to their end" in storage.repairs[0]
+        assert "bytes of incomplete records" in storage.repairs[0]
     assert all(isinstance(record, dict) for record in records(journal))
     assert TrialStorage(space, tmp_path, None, 0).repairs == []
 

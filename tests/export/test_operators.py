@@ -297,5 +297,5 @@ def test_a_wrong_conversion_is_refused(
         return right(builder, *given, **kwargs)
 
     monkeypatch.setitem(registry.OP_CONVERTERS, converter, wrong)
-    with pytest.raises(ModelError, match=r"is not converted rightly, which is a bug in whit"):
+    with pytest.raises(ModelError, match=r"is converted incorrectly, which is a bug in whit"):
         captured.accepted.graph(name)

@@ -123,8 +123,8 @@ def test_a_busy_machine_is_said_once_when_threads_were_chosen(machine: dict[str,
         cores.between_steps()
     assert torch.get_num_threads() == 8
     assert run.texts == [
-        "Other programs use 4.0 of 8 cores and slow down training on 8 threads. One thread is "
-        "hardly slowed down: stop with Ctrl-C, then: whit train --resume RUN --threads 1 "
+        "Other programs use 4.0 of 8 cores and slow down training on 8 threads. A single "
+        "thread loses little: stop with Ctrl-C, then: whit train --resume RUN --threads 1 "
         "--allow-changes"
     ]
 
@@ -193,7 +193,7 @@ def test_turns_change_no_byte(
         with member:  # holds no turn of its own, but is there
             shared = _train(recipe, tmp_path / "shared", notices)
     assert shared.weights_sha256 == alone.weights_sha256
-    assert notices.texts == ["Takes turns on the cores with 1 other run of whit."]
+    assert notices.texts == ["Sharing the cores in turns with 1 other whit run."]
 
 
 def test_the_run_records_its_cores(easy_recipe: Path, tmp_path: Path) -> None:

@@ -115,9 +115,10 @@ def audit(
         from whit.verification import audit_batch
         from whit.verification.verify import audit
 
-        if not audit_batch.is_batch(targets):
+        is_batch = audit_batch.is_batch(targets)
+        if not is_batch:
             result = audit(targets[0], loaded, on_stage=on_stage, **choices)
-    if not audit_batch.is_batch(targets):
+    if not is_batch:
         show({"target": targets[0], **result.to_json()}, result.table, as_json)
         options.exit_with_verdict(result.verdict)
         return

@@ -36,13 +36,13 @@ BaseRecipe = Annotated[
     typer.Option(
         "--recipe",
         metavar="RECIPE",
-        help=f"Recipe that a model file is trained by.  [default: {DEFAULT_RECIPE}]",
+        help=f"Recipe used to train a model file.  [default: {DEFAULT_RECIPE}]",
         autocompletion=complete_recipe,
     ),
 ]
 OverBudget = Annotated[
     bool,
-    typer.Option("--over-budget", help="Train although the budget cannot be met."),
+    typer.Option("--over-budget", help="Train even if the budget cannot be met."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -94,13 +94,7 @@ def load_recipe_with_overrides(
     """Return the recipe, or that of a model file, with its `--set` changes. Raises InputError."""
     from whit.training.target import load_target
 
-    loaded = load_target(target, recipe, changes or [], run_whole_file=run_whole_file)
-    return set_run_whole_file(loaded) if run_whole_file else loaded
-
-
-def set_run_whole_file(recipe: Recipe) -> Recipe:
-    """Return the recipe with `--run-whole-file`. Raises RecipeError for a built-in model."""
-    return recipe.with_overrides(["model.run_whole_file=true"], "--run-whole-file")
+    return load_target(target, recipe, changes or [], run_whole_file=run_whole_file)
 
 
 def parse_seed(text: str) -> int:

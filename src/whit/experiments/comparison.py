@@ -152,10 +152,7 @@ def compare_runs(folders: list[Path]) -> Comparison:
 
 def _find_runs(folder: Path) -> list[Path]:
     """Return the runs at or in a folder; without any, those in the folders in it, as of studies."""
-    direct = layout.find_runs([folder])
-    return direct or layout.find_runs(
-        [path for path in layout.list_folder(folder) if path.is_dir()]
-    )
+    return layout.find_runs([folder]) or layout.find_runs(layout.list_folder(folder))
 
 
 def _group_by_recipe(

@@ -161,7 +161,7 @@ def export_run(
         int((logits.argmax(1) == trained.split.labels).sum()),
         runtime,
         ParityReport.between(logits, expected),
-        exported.sizes,
+        chosen.sizes(exported),
     )
 
 
@@ -170,7 +170,7 @@ def _require_name(name: str, target: str) -> None:
     if not TARGETS[target].has_symbols:
         having = " or ".join(each.name for each in TARGETS.values() if each.has_symbols)
         raise InputError(
-            f"--name {name}: the {target} format has no symbols to be named. Omit --name, or use "
+            f"--name {name}: the {target} format has no symbol names. Omit --name, or use "
             f"--format {having}."
         )
     if problem := name_problem(name):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from whit.errors import ModelError
@@ -29,7 +29,6 @@ class ExportedModel:
     graph: Graph
     files: bytes | Mapping[str, bytes]
     program: Program | None = None  # of targets that lower the graph
-    sizes: Mapping[str, int] = field(default_factory=dict)  # bytes
 
     @property
     def num_bytes(self) -> int:
@@ -61,6 +60,10 @@ class Target(ABC):
 
         Raises ModelError if the target cannot represent it.
         """
+
+    def sizes(self, model: ExportedModel) -> Mapping[str, int]:
+        """Return the bytes that the exported network takes on its device, if they are known."""
+        return {}
 
     @abstractmethod
     def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
@@ -95,17 +98,24 @@ class CTarget(Target):
     def build(
         self, graph: Graph, trained: LoadedRun, *, int8: bool, name: str | None = None
     ) -> ExportedModel:
-        from whit.export.c.compile import estimate_code_bytes
         from whit.export.c.float_lowering import float_program
-        from whit.export.c.source import c_files, memory_bytes
+        from whit.export.c.source import c_files
 
         _require_finite(graph)
         program = _quantize(graph, trained).program if int8 else float_program(graph)
-        files = c_files(program, _describe(trained), name)
+        return ExportedModel(graph, c_files(program, _describe(trained), name), program)
+
+    def sizes(self, model: ExportedModel) -> Mapping[str, int]:
+        from whit.export.c.compile import estimate_code_bytes
+        from whit.export.c.source import memory_bytes
+
+        program, files = model.program, model.files
+        assert program
+        assert not isinstance(files, bytes)
         sizes = {"constants": program.constant_bytes, "ram": memory_bytes(program)}
         if code := estimate_code_bytes(files):
             sizes["code_estimate"] = code
-        return ExportedModel(graph, files, program, sizes)
+        return sizes
 
     def run(self, model: ExportedModel, images: Tensor) -> tuple[Tensor, str]:
         import torch

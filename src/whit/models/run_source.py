@@ -18,13 +18,18 @@ from whit.models.user_code.loader import slice_file
 from whit.models.user_code.neighbours import NeighbourFinder
 from whit.models.user_code.reading.python_file import PythonFile
 from whit.models.user_code.reading.source import Neighbour
-from whit.recipes.model_ref import COPY_FILE, COPY_FOLDER, is_model_path, reject_code_in_run
+from whit.recipes.model_ref import (
+    COPY_FILE,
+    COPY_FOLDER,
+    MAX_COPY_MODULES,
+    is_model_path,
+    reject_code_in_run,
+)
 from whit.recipes.recipe_tables import ModelSpec
 from whit.system.untrusted_files import read_untrusted
 
 _DESCRIPTION = "model_source"  # its key in environment.json
 _MAX_BYTES = 5_000_000  # of one file
-_MAX_MODULES = 1000
 
 
 def read_model_source(spec: ModelSpec) -> Source | None:
@@ -116,7 +121,7 @@ def read_copy(run: Path, environment: Mapping[str, Any]) -> Source:
     if (
         not (isinstance(name, str) and isinstance(package, str) and isinstance(modules, dict))
         or not name.isidentifier()
-        or len(modules) > _MAX_MODULES
+        or len(modules) > MAX_COPY_MODULES
     ):
         raise SourceError(f"{run}: the description of the copy of its model is damaged.")
     files = {}

@@ -340,10 +340,10 @@ def check_judged_alone(metrics: Metrics) -> Iterator[Check]:
     if metrics.batch_dependence:
         message = f"{metrics.batch_dependence}: each image must be judged alone."
         rule = "each image judged alone"
-        value = "depends on the batch"
+        value = "depends on more than that image"
         yield (
             (rule, "yes", "no", False),
-            Violation(rule, "independent of the batch", value, message),
+            Violation(rule, "that image alone", value, message),
         )
 
 

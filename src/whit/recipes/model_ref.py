@@ -13,6 +13,7 @@ from whit.errors import SourceError
 SUFFIXES = (".py", ".ipynb")
 # The copy of a user's own model in a run folder: its file, and the modules that it imports.
 COPY_FILE, COPY_FOLDER = "model.py", "model"
+MAX_COPY_MODULES = 1000
 IN_MEMORY = "python:"  # before the class name of a model that was passed as an object
 
 

@@ -111,6 +111,13 @@ class Recipe(Section):
 
         return recipe_html(self)
 
+    def with_whole_file(self, source: str) -> Recipe:
+        """Return the recipe with `model.run_whole_file`, which the option `source` sets.
+
+        Raises RecipeError for a built-in model.
+        """
+        return self.with_overrides(["model.run_whole_file=true"], source)
+
     def with_overrides(self, changes: Sequence[str], source: str = "--set") -> Recipe:
         """Return the recipe with `key=value` changes, such as `train.epochs=5`.
 

@@ -113,10 +113,7 @@ def find_groups(folder: Path) -> list[RunGroup]:
     if os.path.isdir(folder / "trials"):
         folder = folder / "trials"
     direct = layout.find_runs([folder])
-    try:
-        children = sorted(path for path in folder.iterdir() if path not in direct)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror}.") from None
+    children = [path for path in layout.list_folder(folder) if path not in direct]
     folders = [(folder.name, direct)]
     folders += [(path.name, layout.find_runs([path])) for path in children if os.path.isdir(path)]
     groups = [group for name, paths in folders if paths for group in _group_by_recipe(name, paths)]

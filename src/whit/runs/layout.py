@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from whit.errors import InputError
-from whit.recipes.model_ref import COPY_FILE, COPY_FOLDER
+from whit.recipes.model_ref import COPY_FILE, COPY_FOLDER, MAX_COPY_MODULES
 from whit.recipes.recipe import RECIPE_FILE
 
 RECIPE = RECIPE_FILE
@@ -39,7 +39,6 @@ RECORD_FILES = (RECIPE, ENVIRONMENT, LOG, RESULT)  # all that `read_run` reads
 FILES = (*RECORD_FILES, WEIGHTS, AUDIT)
 TEXT_FILES = (*RECORD_FILES, AUDIT)
 _MODEL_MODULE = re.compile(rf"{MODEL_FOLDER}(/\w+)+\.py")  # of a module; dots are folders
-MAX_MODEL_MODULES = 1000
 MAX_FOLDERS = 20_000  # that are searched for runs, for a user who gives /
 CHECKPOINT_NAME = re.compile(r"([0-9]{6,})-([0-9a-f]{16})\.safetensors")  # number, digest
 
@@ -78,7 +77,7 @@ def find_model_files(path: Path) -> list[str]:
         relative = Path(folder).relative_to(path).as_posix()
         names += [f"{relative}/{file}" for file in files if is_model_file(f"{relative}/{file}")]
         folders.sort()
-        if len(names) > MAX_MODEL_MODULES:
+        if len(names) > MAX_COPY_MODULES:
             break
     return sorted(names)
 

@@ -17,7 +17,7 @@ from whit.runs import layout
 from whit.runs.differences import differing_keys, flatten_recipe, unusual_values, value_text
 from whit.runs.reader import RunRecord, edited_message, read_run
 from whit.system.numbers import percent
-from whit.system.text_tables import shorten_names, text_table, wrap
+from whit.system.text_tables import shorten_names, split_columns, text_table, wrap
 
 Row = dict[str, Any]
 
@@ -159,7 +159,7 @@ def run_rows(roots: list[Path]) -> list[Row]:
     for path in paths:
         run, problem = _read(Path(path))
         runs.append(run)
-        date = last_change(Path(path))
+        date = _last_change(Path(path))
         rows.append({"run": path, **run_fields(run), "date": date and _local_time(date),
                      "differs": {}, "problem": problem})  # fmt: skip
     flat: dict[int, dict[str, Any]] = {}  # by identity: the seeds of a study share their recipe
@@ -183,7 +183,7 @@ def _read(path: Path) -> tuple[RunRecord | None, str | None]:
     return run, None
 
 
-def last_change(path: Path) -> float | None:
+def _last_change(path: Path) -> float | None:
     """Return when a file of a run was last written, in seconds since 1970."""
     times = []
     for name in layout.RECORD_FILES:
@@ -266,13 +266,10 @@ def run_table(rows: list[Row], width: int) -> str:
         return "No runs found. `whit train` creates one."
     name, *columns = [column for column in COLUMNS if column.heading]
     names = [name.format_cell(row) for row in rows]
-    room = _narrowest(names)
-    tables: list[list[list[str]]] = [[]]  # of columns
-    for column in columns:
-        cells = [column.heading, *(column.format_cell(row) for row in rows)]
-        if tables[-1] and room + _total_width([*tables[-1], cells]) > width:
-            tables.append([])
-        tables[-1].append(cells)
+    cells = [[column.heading, *(column.format_cell(row) for row in rows)] for column in columns]
+    widths = [max(map(len, texts)) for texts in cells]
+    groups = split_columns(_narrowest(names), widths, width)
+    tables = [[cells[i] for i in group] for group in groups]
     differs = differences_texts([row["differs"] for row in rows])
     texts = [
         _name_table(name.heading, names, table, width, last=differs if i == len(tables) else None)

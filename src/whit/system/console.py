@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from whit.system.file_names import printable
+from whit.system.standard_streams import discard_descriptor
 from whit.system.text_tables import wrap
 
 
@@ -117,7 +118,7 @@ def _capitalize(sentence: str) -> str:
 def discard_output(stream: TextIO) -> None:
     """Discard all further output; Python flushes the stream once more when it exits."""
     with suppress(OSError, ValueError):  # a stream in memory has no descriptor
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        discard_descriptor(stream.fileno())
 
 
 def exit_immediately(number: int, resume_hint: str = "whit train --resume RUN") -> None:

@@ -81,7 +81,7 @@ class ProtectedWriter(io.TextIOWrapper):
     def _lose(self, error: OSError) -> None:
         if self.error is None:
             self.error = error
-            _discard(self.descriptor)  # which takes what is still in the buffers
+            discard_descriptor(self.descriptor)  # which takes what is still in the buffers
             self._on_loss(self)
 
 
@@ -177,7 +177,7 @@ def _flush(stream: Any) -> None:
             stream.flush()
 
 
-def _discard(descriptor: int) -> None:
+def discard_descriptor(descriptor: int) -> None:
     """Discard also what libraries and child processes write there."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)

@@ -51,18 +51,25 @@ def stacked_table(rows: Sequence[Sequence[str]], align: str, width: int) -> str:
     """As `text_table`; columns that do not fit go into further tables, the first one repeated."""
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    tables: list[list[int]] = [[0]]
-    for i in range(1, len(columns)):
-        first = min(widths[0], _MIN_COLUMN) if align[0] == "L" else widths[0]
-        if first + sum(2 + widths[j] for j in (*tables[-1][1:], i)) > width and tables[-1][1:]:
-            tables.append([0])
-        tables[-1].append(i)
+    first = min(widths[0], _MIN_COLUMN) if align[0] == "L" else widths[0]
+    groups = split_columns(first, widths[1:], width)
+    tables = [[0, *(i + 1 for i in group)] for group in groups]
     return "\n\n".join(
         text_table(
             [[row[i] for i in table] for row in rows], "".join(align[i] for i in table), width
         )
         for table in tables
     )
+
+
+def split_columns(first: int, widths: Sequence[int], width: int) -> list[list[int]]:
+    """Return columns in groups that fit beside one of `first` characters; none is empty."""
+    groups: list[list[int]] = [[]]
+    for i, own in enumerate(widths):
+        if groups[-1] and first + sum(2 + widths[j] for j in groups[-1]) + 2 + own > width:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
 
 
 def shorten_names(names: Sequence[str], width: int) -> list[str] | None:

@@ -32,8 +32,8 @@ def load_target(
     A model, `file.py:Class` or `notebook.ipynb:Class`, takes the place of that of `recipe`, by
     default the default one; the result has the name of the class. The class may be omitted where
     the file has one model. `changes` are `key=value` overrides of the result. With `run_whole_file`
-    all of the file is read. Raises InputError with all problems, also for a `recipe` beside a
-    target that is one itself.
+    all of the file is executed whenever the model is built. Raises InputError with all problems,
+    also for a `recipe` beside a target that is one itself.
     """
     problems: list[str] = []
     base = name = None
@@ -67,7 +67,7 @@ def load_target(
     if problems:
         raise InputError(problems)
     assert base is not None
-    return base
+    return base.with_whole_file("--run-whole-file") if run_whole_file else base
 
 
 def require_run(target: str | Path) -> None:
@@ -76,7 +76,7 @@ def require_run(target: str | Path) -> None:
     if os.path.isdir(name) or not (is_model_path(name) or name in builtin_recipes()):
         return
     raise InputError(
-        f"{name}: is no run folder, but what a run is trained from: train it with "
+        f"{name}: is a recipe or model file, not a run folder: train it with "
         f"`whit train {name}`, and give the folder of that run."
     )
 

@@ -50,8 +50,8 @@ def current_digests(
     """Return the SHA-256 of a user's model, of the data and of the teacher's weights.
 
     The keys are those of environment.json; inputs that a recipe does not have are omitted. `source`
-    is the code of the model, if it was read already. Raises
-    SourceError or InputError for a model or a teacher that is missing.
+    is the code of the model, if it was read already. Raises SourceError or
+    InputError for a model or a teacher that is missing.
     """
     digests = {}
     if source := source or read_model_source(recipe.model):

@@ -165,17 +165,8 @@ def audit(
             f"{target}: nothing to audit: neither a run folder, a file nor a built-in recipe."
             f"{did_you_mean(str(target), builtin_recipes())}"
         )
-    planned = make_plan(_load_target(target, None, changes, run_whole_file))
+    planned = make_plan(load_target(target, None, changes, run_whole_file=run_whole_file))
     return AuditResult(planned.recipe, planned.audit, planned.metrics)
-
-
-def _load_target(
-    target: str | Path, recipe: Recipe | None, changes: Sequence[str], run_whole_file: bool
-) -> Recipe:
-    loaded = load_target(target, recipe, changes, run_whole_file=run_whole_file)
-    if run_whole_file:
-        loaded = loaded.with_overrides(["model.run_whole_file=true"], "--run-whole-file")
-    return loaded
 
 
 def _audit_file(
@@ -183,7 +174,7 @@ def _audit_file(
 ) -> AuditResult:
     """Audit a user's model file, of which nothing but the model is read."""
     base = recipe or load_recipe(DEFAULT_RECIPE)
-    loaded = _load_target(target, base, changes, run_whole_file)
+    loaded = load_target(target, base, changes, run_whole_file=run_whole_file)
     name = loaded.model.name
     image_shape, classes, _ = probe_dataset(loaded.data)
     model = build_initialized_model(loaded, image_shape, classes)

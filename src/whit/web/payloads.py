@@ -18,6 +18,7 @@ from whit.recipes.model_ref import is_model_path
 from whit.runs.listing import differences_texts, run_fields
 from whit.runs.lock import LockHolder
 from whit.runs.reader import RunRecord, edited_message, weights_problem
+from whit.system.file_names import encodable
 from whit.web.run_location import RunLocation, escape_path
 
 _MAX_ITEMS = 100  # of an unchecked list or table
@@ -50,7 +51,7 @@ def damaged_row(location: RunLocation, error: InputError, changed: float | None)
 
 def _as_text(message: str) -> str:
     """Return a message with a path in it as text that JSON can hold."""
-    return message[:_MAX_TEXT].encode("utf-8", "backslashreplace").decode()
+    return encodable(message[:_MAX_TEXT])
 
 
 def with_differences(

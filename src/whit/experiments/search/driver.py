@@ -201,15 +201,14 @@ class SearchDriver:
         costs = {"params": float(plan.audit.params.total), "epochs": float(epochs)}
         if "macs" in self.space.objectives:
             costs["macs"] = float(trials.known_macs(plan))
-        digests = provenance.current_digests(for_val)
         return replace(
             self.job,
             recipe=for_val.to_toml(),
             seed=seed,
             folder=folder,
             pruning_thresholds=pruning_thresholds(costs, epochs, self.search.trials, self.space),
-            model_sha256=digests.get("model_sha256"),
-            teacher_sha256=digests.get("teacher_sha256"),
+            model_sha256=plan.source.sha256 if plan.source else None,
+            teacher_sha256=plan.teacher.sha256 if plan.teacher else None,
         )
 
     def _record(self, job: Job, outcome: Outcome) -> None:

@@ -43,7 +43,7 @@ class Journal(JournalFileBackend):
 
 
 def repair_journal(path: Path) -> list[str]:
-    """Remove records that were not written to their end; return a sentence where there were any.
+    """Remove incomplete records; return a sentence where there were any.
 
     What was removed is appended to `<path>.torn`. Raises InputError for a damaged record that is
     neither the last one nor the start of a write that failed, and for a file that is no journal.
@@ -84,7 +84,7 @@ def repair_journal(path: Path) -> list[str]:
     if not count:  # only a line end was missing
         return []
     return [
-        f"{path}: {count:,} bytes of records that were not written to their end were removed; they "
+        f"{path}: {count:,} bytes of incomplete records were removed; they "
         f"are kept in {path.name}.torn."
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -26,6 +26,7 @@ from whit.export.ir.ops.elementwise import ADD
 from whit.export.ir.ops.registry import ACCEPTS_EXPANDED, OP_CONVERTERS
 from whit.export.ir.ops.scale import SCALE
 from whit.export.ir.ops.spatial import DESKEW
+from whit.export.ir.ops.tensors.aten_call import complete_arguments
 from whit.export.ir.ops.tensors.convert import TENSOR_CONVERTERS, convert_call
 from whit.export.ir.ops.tensors.tensor_layout import as_logits
 from whit.export.ir.ops.values import (
@@ -36,6 +37,8 @@ from whit.export.ir.ops.values import (
     TensorValue,
     UnsupportedOp,
     ValueView,
+    operator_name,
+    overload_name,
 )
 from whit.export.ir.problems import Problems, call_site
 from whit.models.layers import Deskew, MultiColumn
@@ -202,13 +205,13 @@ def _convert_nodes(
                 # Consumers of an unsupported value are not reported: they may be supported.
                 if variable.isdisjoint(node.all_input_nodes):
                     values[node] = _fold(node, values, folded)
-                elif _name(node) in SHAPE_ONLY:
+                elif operator_name(node) in SHAPE_ONLY:
                     values[node] = _fold_shape_only(node, values)
                 else:
                     first = len(builder.operations)
-                    values[node] = _convert_for_any_target(node, values, builder)
+                    values[node], is_onnx_only = _convert_for_any_target(node, values, builder)
                     variable.add(node)
-                    if not _is_for_onnx_alone(node, values, builder.operations[first:]):
+                    if not is_onnx_only:
                         check_conversion(node, values, builder, first)
         except UnsupportedOp as error:
             problems.add(error, node)
@@ -232,11 +235,6 @@ def _with_dependencies(output: Node) -> set[Node]:
     return needed
 
 
-def _name(node: Node) -> str:
-    """The name of an ATen operator without its overload."""
-    return str(node.target).removeprefix("aten.").partition(".")[0]
-
-
 def _fold(node: Node, values: dict[Node, Any], folded: dict[str, Any]) -> Any:
     """Compute a node that depends on constants only; equal computations share their result."""
     _require_deterministic(node)
@@ -252,8 +250,8 @@ def _fold(node: Node, values: dict[Node, Any], folded: dict[str, Any]) -> Any:
 def _require_deterministic(node: Node) -> None:
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         raise UnsupportedOp(
-            f"the operator {_name(node)} draws random numbers in evaluation mode, so no export can "
-            "equal the model"
+            f"the operator {operator_name(node)} draws random numbers in evaluation mode, so no "
+            "export can equal the model"
         )
 
 
@@ -268,39 +266,30 @@ def _fold_shape_only(node: Node, values: dict[Node, Any]) -> Any:
     return _fold(node, constants, {})
 
 
-def _convert_for_any_target(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
-    """Convert a call for all targets or, where that is impossible, for ONNX alone."""
-    problem = None
+def _convert_for_any_target(
+    node: Node, values: dict[Node, Any], builder: GraphBuilder
+) -> tuple[Any, bool]:
+    """Convert a call for all targets or, where that is impossible, for ONNX alone.
+
+    Return also whether it is for ONNX alone.
+    """
+    problem, name = None, operator_name(node)
     tensors = [each for each in node.all_input_nodes if isinstance(values[each], TensorValue)]
     # Of such a tensor, an operator that all targets have is no reason to refuse: its input is.
-    if not tensors or (node.target is not operator.getitem and _name(node) not in OP_CONVERTERS):
+    if not tensors or (node.target is not operator.getitem and name not in OP_CONVERTERS):
         try:
-            return _convert(node, values, builder)
+            return _convert(node, values, builder), False
         except UnsupportedOp as error:
             problem = error
-    try:
-        return convert_call(builder, node, values, str(problem or ""))
-    except UnsupportedOp as error:
-        if problem is None or str(error) != str(problem):
-            raise
-    raise problem
-
-
-def _is_for_onnx_alone(
-    node: Node, values: dict[Node, Any], operations: Sequence[Operation]
-) -> bool:
-    """Whether a call was converted on tensors of any rank."""
-    result = values[node] if isinstance(values[node], list) else [values[node]]
-    inputs = [values[inside] for inside in node.all_input_nodes]
-    tensors = any(isinstance(value, TensorValue) for value in [*result, *inputs])
-    return tensors or any(op.onnx_reason is not None for op in operations)
+    if problem is not None and name not in TENSOR_CONVERTERS:
+        raise problem
+    return convert_call(builder, node, values, str(problem or "")), True
 
 
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     if node.target is operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
-    text = str(node.target).removeprefix("aten.").removesuffix(".default")
-    name = _name(node)
+    text, name = overload_name(node), operator_name(node)
     converter = OP_CONVERTERS.get(text) or OP_CONVERTERS.get(name)
     if converter is None:
         if name not in TENSOR_CONVERTERS:  # of which some draw numbers in training only
@@ -318,27 +307,6 @@ def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
         raise
     except Exception as error:  # what the converter does not handle
         raise UnsupportedOp(f"the operator {text} is not supported with these arguments") from error
-
-
-def complete_arguments(
-    target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[list[Any], dict[str, Any]]:
-    """Return every argument of an ATen operator: positional ones, and keyword-only ones by name.
-
-    torch.export omits an argument that equals its default, so the schema of the operator supplies
-    it; converters have no defaults of their own for what a schema names.
-    """
-    positional, named = [], {}
-    for index, argument in enumerate(target._schema.arguments):
-        if index < len(args):
-            value = args[index]
-        else:
-            value = kwargs.get(argument.name, argument.default_value)
-        if argument.kwarg_only:
-            named[argument.name] = value
-        else:
-            positional.append(value)
-    return positional, named
 
 
 def _prune(output: str, operations: list[Operation]) -> tuple[Operation, ...]:

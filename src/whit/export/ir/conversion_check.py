@@ -1,7 +1,7 @@
 """Compares each converted operator with torch on random values.
 
 The images of a data set need not reach every bound and branch of an operator, so equal logits on
-them do not show that an operator was converted rightly. Here each operator is given values of its
+them do not show that an operator was converted correctly. Here each operator is given values of its
 own, far beyond those of any image.
 """
 
@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.fx import Node
 
 from whit.export.ir.ops.spatial import FLATTEN
-from whit.export.ir.ops.values import BATCH, Expanded, GraphBuilder, UnsupportedOp, ValueView
+from whit.export.ir.ops.values import (
+    BATCH,
+    Expanded,
+    GraphBuilder,
+    UnsupportedOp,
+    ValueView,
+    overload_name,
+)
 
 _SCALES = (1.0, 30.0, 1000.0)  # standard deviations of random values
 _MAX_SCALE = 1e6
@@ -44,10 +51,9 @@ def check_conversion(
         several = isinstance(value, list)
         for ours, theirs in zip(value, expected, strict=False) if several else [(value, expected)]:
             if ours is not None and not _is_equal(known.as_torch(ours), theirs):
-                name = str(node.target).removeprefix("aten.").removesuffix(".default")
                 raise UnsupportedOp(
-                    f"the operator {name} is not converted rightly, which is a bug in whit: on "
-                    "random values its output differs from that of torch"
+                    f"the operator {overload_name(node)} is converted incorrectly, which is a bug "
+                    "in whit: on random values its output differs from that of torch"
                 )
 
 

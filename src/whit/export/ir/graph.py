@@ -39,7 +39,7 @@ class Operation:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     site: str = field(default="", compare=False)
-    onnx_reason: str | None = field(default=None, compare=False)
+    onnx_reason: str = field(default="", compare=False)
 
     @property
     def kind(self) -> str:

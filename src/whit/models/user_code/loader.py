@@ -42,7 +42,7 @@ from whit.models.user_code.reading.statements import list_classes, unknown_name_
 from whit.models.user_code.stand_ins import MissingPackage, missing_package_of, register_file
 from whit.models.user_code.tracebacks import describe_failure
 from whit.models.user_code.user_imports import execute, user_imports
-from whit.recipes.model_ref import SUFFIXES, is_model_path
+from whit.recipes.model_ref import SUFFIXES, is_model_path, split_model_path
 from whit.system.user_lines import LOCATE
 
 
@@ -127,9 +127,8 @@ def user_model_sha256(name: str, *, run_whole_file: bool = False) -> str | None:
 
 
 def _parse_target(target: str) -> tuple[Path, str]:
-    path_text, name = target, ""
-    if not target.lower().endswith(SUFFIXES):
-        path_text, _, name = target.rpartition(":")
+    path_text, rest = split_model_path(target)
+    name = rest.removeprefix(":")
     path = Path(os.path.expanduser(path_text))
     if not path_text:
         raise SourceError(f"{target!r} is not of the form 'path/file.py:Class'.")

@@ -14,7 +14,7 @@ from whit.system.processor.turns import Turns, list_members, turns_folder
 
 _TOLERANCE = 0.3  # cores in use beyond which programs get into each other's way
 _READ_SECONDS = 1.0  # between two measurements of what else runs
-_BUSY_SECONDS = 2.0  # for which other programs must be busy, before threads are given up
+_BUSY_SECONDS = 2.0  # for which other programs must be busy, before threads are released
 _FREE_SECONDS = 30.0  # for which cores must be free, before they are used again
 
 
@@ -69,7 +69,7 @@ class SharedCores:
     may be saved; `check`, while the run waits for its turn. A run on another device than the
     processor has 0 threads, and takes no turns.
 
-    Threads that the user did not choose are given up while other programs need the cores:
+    Threads that the user did not choose are released while other programs need the cores:
     threads that share a core wait for each other at every barrier. That changes the rounding of
     sums, so `on_change` gets the number before and after, to be recorded. `notify` gets sentences
     about the machine.
@@ -113,25 +113,25 @@ class SharedCores:
         used = self._meter.read()
         others = len(self._turns.others())
         if others:
-            runs = "1 other run" if others == 1 else f"{others} other runs"
-            self._notice("turns", f"Takes turns on the cores with {runs} of whit.")
+            runs = "1 other whit run" if others == 1 else f"{others} other whit runs"
+            self._notice("turns", f"Sharing the cores in turns with {runs}.")
         is_crowded = self.num_threads > 1 and self.num_threads + used > self._num_cores + _TOLERANCE
         is_free = self._most + used < self._num_cores + _TOLERANCE
         self._busy_seconds = self._busy_seconds + seconds if is_crowded else 0.0
         self._free_seconds = self._free_seconds + seconds if is_free else 0.0
         if self._busy_seconds >= _BUSY_SECONDS:
-            self._give_up_threads(used)
+            self._release_threads(used)
         elif self._free_seconds >= _FREE_SECONDS and self.num_threads < self._most:
             self._use(self._most, "Cores are free again")
 
-    def _give_up_threads(self, used: float) -> None:
+    def _release_threads(self, used: float) -> None:
         load = f"Other programs use {used:.1f} of {self._num_cores} cores"
         if self._is_fixed:
             advice = f"stop with Ctrl-C, then: {self._resume_command} --threads 1 --allow-changes"
             self._notice(
                 "busy",
-                f"{load} and slow down training on {_threads(self.num_threads)}. One thread is "
-                f"hardly slowed down: {advice}",
+                f"{load} and slow down training on {_threads(self.num_threads)}. A single "
+                f"thread loses little: {advice}",
             )
         else:
             self._use(min(count_free_cores(used), self.num_threads - 1), load)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from whit.export.ir.graph import Operation, Shape
 from whit.export.ir.ops.operator import Operator
@@ -71,6 +72,16 @@ class ValueView:
         return tuple(prod(self.sizes[axis] for axis in group) for group in self.axes[1:])
 
 
+def overload_name(node: Node) -> str:
+    """Return the name of an ATen operator, with its overload unless that is the default one."""
+    return str(node.target).removeprefix("aten.").removesuffix(".default")
+
+
+def operator_name(node: Node) -> str:
+    """Return the name of an ATen operator without its overload."""
+    return overload_name(node).partition(".")[0]
+
+
 @dataclass(frozen=True)
 class TensorValue:
     """A value of the graph as a tensor of any rank; `sizes`: all, -k for k times the batch size."""
@@ -103,7 +114,7 @@ class GraphBuilder:
         self._kept_alive: list[Tensor] = []
         self._flattened: dict[str, ValueView] = {}
         self._counts: Counter[str] = Counter()
-        self.onnx_reason: str | None = None  # of the operations added next
+        self.onnx_reason = ""  # of the operations added next
 
     def add(
         self,

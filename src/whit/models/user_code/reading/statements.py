@@ -52,10 +52,6 @@ class Statement:
     stars: list[str] = field(default_factory=list)  # modules of which it imports everything
     is_dynamic: list[bool] = field(default_factory=list)  # not empty: it may bind any name
 
-    @property
-    def provides(self) -> set[str]:
-        return self.binds.keys() | self.mutates
-
 
 def list_classes(statements: Iterable[Statement]) -> str:
     """Return a sentence that begins with a space and names the classes defined."""

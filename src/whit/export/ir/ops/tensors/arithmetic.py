@@ -282,12 +282,10 @@ def _activation(name: str) -> Converter:
     function = FUNCTIONS[name]
 
     def convert(call: Call) -> TensorValue:
-        first, *others = call.schema
-        positional = [call[each.name] for each in others if not each.kwarg_only]
-        named = {each.name: call[each.name] for each in others if each.kwarg_only}
-        given, _ = function.read(ValueView("", (1,), Layout.VECTOR), *positional, **named)
+        view = ValueView("", (1,), Layout.VECTOR)
+        given, _ = function.read(view, *call.positional[1:], **call.named)
         attributes = {"function": name, **given}
-        return call.add(ACTIVATION, [call.tensor(first.name)], None, attributes)
+        return call.add(ACTIVATION, [call.tensor(next(iter(call.arguments)))], None, attributes)
 
     return convert
 

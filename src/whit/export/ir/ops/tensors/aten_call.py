@@ -12,9 +12,30 @@ from torch.fx import Node
 from whit.export.ir.ops.operator import Operator
 from whit.export.ir.ops.tensors.tensor_layout import as_tensor
 from whit.export.ir.ops.tensors.tensor_operator import Operand, add_operation, over_batch
-from whit.export.ir.ops.values import BATCH, GraphBuilder, TensorValue, UnsupportedOp
+from whit.export.ir.ops.values import BATCH, GraphBuilder, TensorValue, UnsupportedOp, overload_name
 
 _FLOATS = (None, torch.float32, torch.float64)
+
+
+def complete_arguments(
+    target: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return every argument of an ATen operator: positional ones, and keyword-only ones by name.
+
+    torch.export omits an argument that equals its default, so the schema of the operator supplies
+    it; converters have no defaults of their own for what a schema names.
+    """
+    positional, named = [], {}
+    for index, argument in enumerate(target._schema.arguments):
+        if index < len(args):
+            value = args[index]
+        else:
+            value = kwargs.get(argument.name, argument.default_value)
+        if argument.kwarg_only:
+            named[argument.name] = value
+        else:
+            positional.append(value)
+    return positional, named
 
 
 class Call:
@@ -23,14 +44,16 @@ class Call:
     def __init__(self, builder: GraphBuilder, node: Node, values: Mapping[Node, Any]):
         self.builder = builder
         self.node = node
-        self.name = str(node.target).removeprefix("aten.").removesuffix(".default")
-        self.schema = node.target._schema.arguments  # type: ignore[union-attr]
-        names = [each.name for each in self.schema]
+        self.name = overload_name(node)
+        schema = node.target._schema.arguments  # type: ignore[union-attr]
+        names = [each.name for each in schema]
         self.nodes = dict(zip(names, node.args, strict=False)) | node.kwargs  # before conversion
-        given = torch.fx.node.map_arg(self.nodes, values.__getitem__)
-        self.arguments: dict[str, Any] = {
-            each.name: given.get(each.name, each.default_value) for each in self.schema
-        }
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+        target: Any = node.target
+        self.positional, self.named = complete_arguments(target, args, kwargs)
+        by_position = [each.name for each in schema if not each.kwarg_only]
+        self.arguments: dict[str, Any] = dict(zip(by_position, self.positional, strict=True))
+        self.arguments |= self.named
         if self.arguments.get("dtype") not in _FLOATS:
             dtype = str(self.arguments["dtype"]).removeprefix("torch.")
             what = "a cast to" if self.name == "_to_copy" else f"{self.name} with dtype"

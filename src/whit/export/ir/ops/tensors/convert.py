@@ -22,7 +22,13 @@ from whit.export.ir.ops.tensors import (
 from whit.export.ir.ops.tensors.aten_call import Call
 from whit.export.ir.ops.tensors.tensor_layout import as_view
 from whit.export.ir.ops.tensors.tensor_operator import TensorOperator
-from whit.export.ir.ops.values import GraphBuilder, TensorValue, UnsupportedOp
+from whit.export.ir.ops.values import (
+    GraphBuilder,
+    TensorValue,
+    UnsupportedOp,
+    operator_name,
+    overload_name,
+)
 
 MODULES = (
     *(arithmetic, attention, indexing, matrix_products, norms, recurrent, reduction),
@@ -42,11 +48,9 @@ def convert_call(builder: GraphBuilder, node: Node, values: Mapping[Node, Any], 
 
     Without a reason it is a consumer of such a value. Raises UnsupportedOp.
     """
-    name = str(node.target).removeprefix("aten.").partition(".")[0]
-    converter = TENSOR_CONVERTERS.get(name)
-    text = str(node.target).removeprefix("aten.").removesuffix(".default")
+    converter, text = TENSOR_CONVERTERS.get(operator_name(node)), overload_name(node)
     if converter is None:
-        raise UnsupportedOp(reason or f"the operator {text} is not supported")
+        raise UnsupportedOp(f"the operator {text} is not supported")
     if reason and text not in reason:
         reason = f"{reason} (the operator {text})"
     builder.onnx_reason = reason
@@ -57,7 +61,7 @@ def convert_call(builder: GraphBuilder, node: Node, values: Mapping[Node, Any], 
     except Exception as error:  # what the converter does not handle
         raise UnsupportedOp(f"the operator {text} is not supported with these arguments") from error
     finally:
-        builder.onnx_reason = None
+        builder.onnx_reason = ""
 
 
 def _as_views(value: Any) -> Any:

@@ -319,18 +319,7 @@ def _dropout(call: Call) -> TensorValue:
     return call.tensor("input")
 
 
-def _filled(call: Call) -> Tensor:
-    """Return the constant of zeros, of ones or of another number that a call creates."""
-    value = call.arguments.get("fill_value", float("ones" in call.name))
-    if not isinstance(value, int | float):
-        raise UnsupportedOp(f"{call.name} is supported with a number only")
-    tensor = call.node.meta["val"]
-    return torch.full(tensor.shape, value, dtype=tensor.dtype)
-
-
 CONVERTERS: dict[str, Converter] = {
-    **dict.fromkeys(("zeros_like", "ones_like", "full_like"), _filled),
-    **dict.fromkeys(("new_zeros", "new_ones", "new_full"), _filled),
     **dict.fromkeys(
         ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten"), _view
     ),

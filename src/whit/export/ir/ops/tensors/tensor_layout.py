@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from whit.export.ir.graph import INPUT, Operation
+from whit.export.ir.graph import INPUT, Operation, with_batch
 from whit.export.ir.ops.operator import Constants
 from whit.export.ir.ops.tensors.tensor_operator import (
     TensorOperator,
@@ -18,7 +18,6 @@ from whit.export.ir.ops.tensors.tensor_operator import (
     over_batch,
 )
 from whit.export.ir.ops.values import (
-    BATCH,
     Expanded,
     GraphBuilder,
     Layout,
@@ -31,7 +30,7 @@ from whit.export.onnx import OnnxWriter
 
 def all_sizes(op: Operation) -> tuple[int, ...]:
     """Return all sizes of an operation's output, -k for k times the batch size."""
-    return (-1, *op.shape) if min(op.shape, default=1) > 0 else op.shape
+    return with_batch(op.shape, -1)
 
 
 def _run_reshape(op: Operation, inputs: list[Tensor], constants: Constants) -> Tensor:
@@ -123,8 +122,6 @@ def as_tensor(builder: GraphBuilder, value: Any) -> TensorValue:
     if isinstance(value, ValueView):
         return _from_view(builder, value)
     if isinstance(value, Expanded):
-        if isinstance(value.value, Tensor):
-            return as_tensor(builder, value.value.expand(BATCH, *value.lengths))
         return expand(builder, as_tensor(builder, value.value), (-1, *value.lengths))
     if not isinstance(value, Tensor):
         raise UnsupportedOp("an argument that is no tensor is not supported")
@@ -157,12 +154,9 @@ def as_view(value: TensorValue) -> ValueView | TensorValue:
     return ValueView(value.name, tuple(sizes), Layout.MAP if len(sizes) == 3 else Layout.VECTOR)
 
 
-def as_logits(builder: GraphBuilder, value: Any) -> ValueView | None:
+def as_logits(builder: GraphBuilder, value: TensorValue) -> ValueView | None:
     """Return a value as the vector of logits of each image; None if it is none."""
-    if not isinstance(value, TensorValue | ValueView | Expanded):
+    if value.sizes[0] != -1:
         return None
-    tensor = as_tensor(builder, value)
-    if tensor.sizes[0] != -1:
-        return None
-    length = prod(tensor.sizes[1:])
-    return ValueView(reshape(builder, tensor, (-1, length)).name, (length,), Layout.VECTOR)
+    length = prod(value.sizes[1:])
+    return ValueView(reshape(builder, value, (-1, length)).name, (length,), Layout.VECTOR)

@@ -20,7 +20,7 @@ Operand = TensorValue | Tensor | float
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TensorOperator(Operator):
-    """An operator on tensors of any rank; its converters take a Call.
+    """An operator on tensors of any rank, for ONNX alone.
 
     Operands are values, constants or numbers: `operands` and `write_operands` list them in order.
     """
