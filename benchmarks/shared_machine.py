@@ -6,6 +6,7 @@ Whole commands, their start included, with the default number of threads unless 
 
 - beside one program per core that never pauses: the default against `--threads 1` beside the same;
 - the same, where the other programs start while it trains;
+- `whit audit` of a run beside the same programs: the default against OMP_NUM_THREADS=1;
 - two trainings started at once, until both are done, against one alone.
 
 Run it on a machine that does nothing else. Writes SHARED_MACHINE.md beside itself. What the default
@@ -15,6 +16,7 @@ costs on an idle machine is measured by `compare_versions.py speed` against an e
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,17 @@ def busy_later(recipe: str, epochs: int, *options: str) -> float:
             return training.seconds()
 
 
+def audit(run: Path, **environment: str) -> float:
+    with busy_programs(count_cores()):
+        time.sleep(0.5)
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "whit", "audit", str(run), "--json"]
+        done = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+        if done.returncode not in (0, 1):
+            sys.exit(f"the audit failed with exit code {done.returncode}")
+        return time.perf_counter() - started
+
+
 def alone(recipe: str, epochs: int) -> float:
     with ExitStack() as stack:
         return Training(stack, recipe, epochs).seconds()
@@ -92,9 +105,18 @@ def main() -> None:
     parser.add_argument("--recipe", default="sprint")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--only", choices=["busy", "later", "two"])
+    parser.add_argument("--only", choices=["busy", "later", "audit", "two"])
     given = parser.parse_args()
+    with ExitStack() as stack:
+        measure(given, stack)
+
+
+def measure(given: argparse.Namespace, stack: ExitStack) -> None:
+    """Measure the pairs and print the table; write it if nothing was left out."""
     task = (given.recipe, given.epochs)
+    used = LoadMeter().read()
+    audited = Training(stack, given.recipe, 1)
+    audited.seconds()
     pairs: dict[str, tuple[str, Callable[[], float], Callable[[], float]]] = {
         "busy": (
             "beside one busy program per core: default / `--threads 1`",
@@ -106,13 +128,17 @@ def main() -> None:
             lambda: busy_later(*task),
             lambda: busy_later(*task, "--threads", "1"),
         ),
+        "audit": (
+            "`whit audit` beside one busy program per core: default / `OMP_NUM_THREADS=1`",
+            lambda: audit(audited.folder),
+            lambda: audit(audited.folder, OMP_NUM_THREADS="1"),
+        ),
         "two": (
             "two trainings at once, until both are done / one alone",
             lambda: two_at_once(*task),
             lambda: alone(*task),
         ),
     }
-    used = LoadMeter().read()
     lines = [
         "# Training on a shared machine",
         "",

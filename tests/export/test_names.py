@@ -205,7 +205,9 @@ def test_names_that_are_refused(name: str, why: str, tmp_path: Path) -> None:
 
 def test_a_name_is_for_symbols(tmp_path: Path) -> None:
     for target in ("onnx", "html"):
-        with pytest.raises(InputError, match=f"the {target} format has no symbol names.* --format c"):
+        with pytest.raises(
+            InputError, match=f"the {target} format has no symbol names.* --format c"
+        ):
             export(read.recorded(0), target, tmp_path / "made", name="mine")
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar, cast
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+import whit
 from whit.errors import InputError
 from whit.experiments.execution import executors
 from whit.recipes.recipe import Recipe, load_recipe
@@ -47,6 +50,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         monkeypatch.setattr(module, "LoadMeter", Meter)
         monkeypatch.setattr(module, "count_cores", lambda: 8)
     monkeypatch.setattr("whit.system.processor.cores.count_cores", lambda: 8)
+    monkeypatch.setattr(threads, "_LOAD", threads._Load())
     torch.set_num_threads(8)
     return state
 
@@ -141,6 +145,69 @@ def test_threads_follow_the_load(machine: dict[str, float]) -> None:
         "Other programs use 4.0 of 8 cores: training continues on 4 threads. --threads 8 keeps 8."
     )
     assert run.texts[-1].startswith("Cores are free again: training continues on 8 threads.")
+
+
+class _Watched(nn.Module):
+    """A network that notes on how many threads its forward passes compute."""
+
+    seen: ClassVar[set[int]] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.add(torch.get_num_threads())
+        return cast(Tensor, self.head(self.conv(images).amax((2, 3))))
+
+
+def _watched_run(easy_recipe: Path, tmp_path: Path) -> Path:
+    recipe = load_recipe(str(easy_recipe)).with_overrides(["train.epochs=1", "budget.require=[]"])
+    whit.train(recipe, _Watched(), out=tmp_path / "run", threads=1, quiet=True)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(("used", "expected"), [(0.0, {8}), (5.0, {3}), (8.0, {1})])
+def test_what_is_no_training_computes_on_free_cores_too(
+    used: float, expected: set[int], easy_recipe: Path, tmp_path: Path, machine: dict[str, float]
+) -> None:
+    run = _watched_run(easy_recipe, tmp_path)
+    machine["used"] = used
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    for work in (
+        lambda: whit.plan(easy_recipe, _Watched()),
+        lambda: whit.audit(_Watched()),
+        lambda: whit.audit(run, model=_Watched()),
+        lambda: whit.load_run(run, _Watched()).predict(images),
+        lambda: whit.load_run(run, _Watched()).result,
+        lambda: whit.export(run, "c", tmp_path / "c", model=_Watched()),
+        lambda: whit.report(run, tmp_path / "report.html", model=_Watched()),
+    ):
+        _Watched.seen.clear()
+        work()
+        assert _Watched.seen == expected
+        assert torch.get_num_threads() == 8  # as the caller set it
+
+
+def test_an_evaluation_follows_the_load(
+    easy_recipe: Path, tmp_path: Path, machine: dict[str, float]
+) -> None:
+    """Other programs begin after its first batch."""
+    loaded = whit.load_run(_watched_run(easy_recipe, tmp_path), _Watched())
+    loaded.model.register_forward_hook(lambda *arguments: machine.update(used=8.0))
+    _Watched.seen.clear()
+    loaded.predict(torch.zeros(1001, 1, 28, 28, dtype=torch.uint8))
+    assert _Watched.seen == {8, 1}
+
+
+def test_threads_of_the_environment_are_kept(
+    machine: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine["used"] = 8.0
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    with threads.use_free_cores():
+        assert torch.get_num_threads() == 8
 
 
 def test_short_bursts_change_nothing(

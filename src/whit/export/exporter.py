@@ -28,6 +28,7 @@ from whit.system.numbers import percent
 from whit.system.optional_deps import require_extra
 from whit.system.text_tables import wrap
 from whit.training.evaluation import predict
+from whit.training.hardware.threads import use_free_cores
 from whit.verification.provenance import current_digests, diff_inputs
 from whit.verification.restore import LoadedRun, load_run_model
 
@@ -98,6 +99,7 @@ class ExportResult:
         return "\n".join(wrap(line, width) for line in lines)
 
 
+@use_free_cores()
 def export_run(
     run: Path,
     target: str,

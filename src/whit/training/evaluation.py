@@ -14,6 +14,7 @@ from whit.analysis import find_batch_dependence, preserve_model
 from whit.data.normalization import Normalize
 from whit.data.splits import Dataset, Split
 from whit.runs.result import Evaluation
+from whit.training.hardware.threads import use_free_cores
 
 _BATCH = 500
 
@@ -61,7 +62,11 @@ def predict(model: nn.Module, split: Split, normalize: Normalize) -> Tensor:
     model is restored.
     """
     was_training = model.training
-    parts = [logits for _, logits, _ in _batches(model.eval(), split, normalize, "cpu", _BATCH)]
+    parts = []
+    with use_free_cores() as update_threads:
+        for _, logits, _ in _batches(model.eval(), split, normalize, "cpu", _BATCH):
+            parts.append(logits)
+            update_threads()
     model.train(was_training)
     logits = torch.cat(parts)
     assert len(logits) == len(split), f"predicted {len(logits)} of {len(split)} images"

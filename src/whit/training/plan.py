@@ -31,6 +31,7 @@ from whit.runs.result import (
 from whit.runs.teacher import Teacher, load_teacher
 from whit.system.display.html_tables import html_block, html_text
 from whit.system.text_tables import wrap
+from whit.training.hardware.threads import use_free_cores
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,6 +154,7 @@ class Plan:
         return html_block(self.audit.html(), passes, costs, verdict, title=self.title)
 
 
+@use_free_cores()
 def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | None = None) -> Plan:
     """Plan a recipe, or a recipe for `model`; reads no images.
 

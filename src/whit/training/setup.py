@@ -20,6 +20,7 @@ from whit.models.run_source import describe_copy
 from whit.runs.environment import describe_environment
 from whit.runs.input_paths import ENVIRONMENT_KEY, record_paths
 from whit.training.hardware.device import enable_determinism, tune_malloc
+from whit.training.hardware.threads import use_free_cores
 from whit.training.optimization.distillation import build_distillation
 from whit.training.optimization.objective import Objective
 from whit.training.plan import Plan
@@ -55,6 +56,7 @@ class RunSetup:
         }
 
 
+@use_free_cores()
 def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.device) -> RunSetup:
     """Load the data and build the model. Writes nothing."""
     started = time.perf_counter()

@@ -28,6 +28,7 @@ from whit.runs.reader import RunRecord, weights_problem
 from whit.runs.result import RunResult, history_rows
 from whit.system.display.records import Records
 from whit.training.evaluation import predict
+from whit.training.hardware.threads import use_free_cores
 from whit.training.outcome import best_epoch
 from whit.training.plan import find_source
 
@@ -70,6 +71,7 @@ class LoadedRun:
         return history_rows(self.run.log)
 
     @cached_property
+    @use_free_cores()
     def result(self) -> RunResult:
         """The recorded result, as training returned it; `whit.audit` recomputes it instead."""
         run, stored = self.run, self.run.result
@@ -142,6 +144,7 @@ class LoadedRun:
         return self.result._repr_html_()
 
 
+@use_free_cores()
 def load_run_model(run: RunRecord, model: nn.Module | None = None) -> LoadedRun:
     """Build the run's network, load its weights and its data.
 

@@ -46,6 +46,7 @@ from whit.system.file_names import name_problem
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import find_trained_dependence, predict
+from whit.training.hardware.threads import use_free_cores
 from whit.training.plan import find_source, make_plan
 from whit.training.target import load_target
 from whit.verification.provenance import current_digests, diff_inputs
@@ -119,6 +120,7 @@ class AuditResult:
         return html_block(*parts, title=self.audit.name)
 
 
+@use_free_cores()
 def audit(
     target: str | Path | nn.Module,
     recipe: Recipe | None = None,
@@ -259,6 +261,7 @@ def _count_correct(logits: Tensor, split: Split) -> Evaluation:
     return Evaluation(split.name, correct, len(split), mean_loss, misclassified=tuple(wrong))
 
 
+@use_free_cores()
 def audit_run(
     run: RunRecord, model: nn.Module | None = None, on_stage: OnStage = ignore_stage
 ) -> tuple[AuditResult, EvaluatedModel | None]:

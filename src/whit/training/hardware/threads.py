@@ -164,5 +164,42 @@ def use_threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class _Load:
+    """How many cores other programs use, measured at most once a second."""
+
+    def __init__(self) -> None:
+        self._meter = LoadMeter()
+        self._used: float | None = None
+
+    def read(self) -> float:
+        if self._used is None or self._meter.seconds >= _READ_SECONDS:
+            self._used = self._meter.read()
+        return self._used
+
+
+_LOAD = _Load()  # from when this module is imported: a first measurement need not wait
+
+
+@contextmanager
+def use_free_cores() -> Iterator[Callable[[], None]]:
+    """Compute on the cores that are free: for all that is no training, such as an audit.
+
+    Yields a function that measures again, to be called from time to time. A number set by
+    OMP_NUM_THREADS is kept, and one set by torch.set_num_threads is not exceeded.
+    """
+    most = min(torch.get_num_threads(), count_cores())
+
+    def update() -> None:
+        if os.environ.get("OMP_NUM_THREADS"):
+            return
+        number = most if most == 1 else min(most, count_free_cores(_LOAD.read()))
+        if number != torch.get_num_threads():
+            torch.set_num_threads(number)
+
+    with use_threads(torch.get_num_threads()):
+        update()
+        yield update
+
+
 def _threads(number: int) -> str:
     return "1 thread" if number == 1 else f"{number} threads"
