@@ -15,10 +15,12 @@ import pytest
 from harness.forging import reseal
 from harness.processes import Command, children_of, have_ended, whit
 from waiting import wait_until
+from whit.api import search
 from whit.errors import InputError
 from whit.experiments.execution import worker
 from whit.experiments.execution.job import Job, Outcome, ProgressCallback
 from whit.experiments.execution.runner import run_job
+from whit.experiments.search import suggestion
 from whit.experiments.search.database import redact, validate_storage_url
 from whit.experiments.search.driver import SearchDriver
 from whit.experiments.search.space_file import load_space
@@ -114,14 +116,14 @@ def test_multiply_adds_are_read_from_results_and_recomputed_for_those_of_older_v
     assert found_by(place, 2) == value
 
 
-def test_what_the_plan_refuses_costs_nothing(place: Path) -> None:
+def test_what_the_plan_refuses_costs_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget that nothing keeps is named; one that some keep lets those through."""
+    monkeypatch.setattr(suggestion, "_MAX_INFEASIBLE", 12)
+    monkeypatch.chdir(place)
     text = (place / "easy.toml").read_text().replace('"< 20000"', '"< 5"')
     (place / "easy.toml").write_text(text)
-    code, said = whit(place, "search", "tiny.toml", "--trials", "2")
-    assert code == 2, said
-    assert "100 suggestions in a row were infeasible" in said
-    assert "allowed < 5" in said
+    with pytest.raises(InputError, match=r"12 suggestions in a row were infeasible.* allowed < 5"):
+        search("tiny.toml", trials=2, quiet=True)
     assert not list(place.glob("searches/tiny/trials/*"))
 
 
