@@ -29,6 +29,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # Tests that print what they do, and count workers, do not depend on what else the machine does;
 # those of shared machines unset both.
 os.environ["WHIT_CORES"] = str(os.cpu_count())
+# Spinning threads of two tests on two cores slow each other down by more than they give.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="whit-test-runtime-")
 atexit.register(shutil.rmtree, os.environ["XDG_RUNTIME_DIR"], ignore_errors=True)
 runpy.run_path(f"{_NO_NETWORK}/sitecustomize.py")
@@ -55,7 +57,6 @@ def _no_connection() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Spinning threads of two tests on two cores slow each other down by more than they give.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
