@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from whit.analysis.rules.call import get_aten_name
 from whit.analysis.sources.executed_code import CodeLine, find_code_line
-from whit.analysis.tracing.dataflow import tensor_leaves
+from whit.analysis.tracing.dataflow import sign_operation, tensor_leaves
+from whit.analysis.tracing.trace import Signature
 
 MAX_OPERATIONS = 20_000
 
@@ -24,6 +25,7 @@ _NAMES = {
     "_native_batch_norm_legit": "normalization by the statistics of the batch",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
+    "mkldnn_rnn_layer": "a recurrent layer that takes the batch for time steps",
     "quantized::linear_dynamic": "a linear layer with one quantization scale for the batch",
 }
 
@@ -32,16 +34,18 @@ class _Executed(NamedTuple):
     name: str
     module: str
     line: CodeLine | None
-    part: Tensor | None  # of the results, what belongs to the first image
+    part: Tensor | None  # of the results, what belongs to the image
+    is_view: bool = False
 
 
 class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps of every result the part that belongs to the first of `batch` images."""
+    """Keeps of every result the part that belongs to the first, or last, of `batch` images."""
 
-    def __init__(self, batch: int, paths: dict[int, str]):
+    def __init__(self, batch: int, paths: dict[int, str], last: bool = False):
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[_Executed] = []
         self._batch = batch
+        self._last = last
         self._paths = paths
         self._modules: list[str] = []
         self._thread = threading.get_ident()
@@ -84,39 +88,69 @@ class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         part = None
         # a view holds what its source holds, which may not have the images apart
         if leaves and leaves[0].numel() and not func.is_view:
-            part = self._part_of_first(leaves[0])
+            part = self._part_of_image(leaves[0])
         module = self._modules[-1] if self._modules else ""
-        self.operations.append(_Executed(name, module, find_code_line(), part))
+        self.operations.append(_Executed(name, module, find_code_line(), part, func.is_view))
 
-    def _part_of_first(self, tensor: Tensor) -> Tensor:
-        """Return the part of the first image; all of it where no dimension has the images."""
+    def _part_of_image(self, tensor: Tensor) -> Tensor:
+        """Return the part of the image; all of it where no dimension has the images."""
         batch = self._batch
         if tensor.dim() and tensor.shape[0] % batch == 0:
-            return tensor[: tensor.shape[0] // batch].clone()
+            size = tensor.shape[0] // batch
+            return tensor.narrow(0, tensor.shape[0] - size if self._last else 0, size).clone()
         for dim, size in enumerate(tensor.shape):
             if size == batch:
-                return tensor.narrow(dim, 0, 1).clone()
+                return tensor.narrow(dim, batch - 1 if self._last else 0, 1).clone()
         return tensor.clone()
 
 
-def describe_mixing(run: Any, model: nn.Module, images: Tensor, others: Tensor) -> str | None:
-    """Return which operation mixes images, from two batches that share only the first image.
+class SignatureRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps the name and the shapes of the results of every operation."""
 
-    `run(images)` runs `model` in the same mode and random state each time.
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.signature: list[Signature] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if len(self.signature) < MAX_OPERATIONS:
+            with torch._C.DisableTorchFunction():
+                self.signature.append(sign_operation(func, result))
+        return result
+
+
+def describe_mixing(
+    run: Any, model: nn.Module, images: Tensor, others: Tensor, last: bool = False
+) -> str | None:
+    """Return which operation mixes images, from two batches that share only one image.
+
+    It is the first of both batches, or the last. `run(images)` runs `model` in the same mode and
+    random state each time.
     """
     paths = {id(module): path for path, module in model.named_modules()}
     passes = []
     for batch in (images, others):
-        recorder = PartRecorder(len(batch), paths)
+        recorder = PartRecorder(len(batch), paths, last)
         with recorder.hook_modules(), recorder:
             if run(batch) is None:
                 return None
         passes.append(recorder.operations)
+    rearranging = None  # the last of the model's operations that only rearranges
     for one, other in zip(*passes, strict=False):
         if one.name != other.name:
             return None
+        if one.is_view and one.line is not None:
+            rearranging = one
         if one.part is not None and other.part is not None and _differ(one.part, other.part):
-            return _describe(one)
+            # outside the model nothing mixes: what it returns is arranged otherwise
+            outside = one.line is None and not one.module
+            return _describe(rearranging if outside and rearranging else one)
     return None
 
 

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from whit.analysis.independence.call_state import StateValue, find_changes, other_values, read_state
-from whit.analysis.independence.cause import describe_mixing
+from whit.analysis.independence.cause import SignatureRecorder, describe_mixing
 from whit.analysis.sources.executed_code import ExecutedCode, watch_code
 from whit.analysis.tracing.ablation import perturb_zero_weights
+from whit.analysis.tracing.trace import Signature
 
 SMALL = 4  # images in a small batch
 NUM_IMAGES = 3 * SMALL  # at least, to be probed with
@@ -138,39 +139,78 @@ class _Probe:
     def _find_mixing(
         self, first: Tensor, second: Tensor, model: nn.Module | None = None
     ) -> str | None:
-        """Compare the first image in batches of one size."""
+        """Compare the first image in batches of one size, and the last."""
         expected = self.run(first, model)
         if expected is None:
             return None
         rest = second[1:]
         companions = (rest, rest * 100, torch.zeros_like(rest), first[:1].expand_as(rest))
         for others in companions[:1] if self.quick else companions:
-            if (mixing := self._compare_with(first, others, expected, model)) is not None:
+            mixed = torch.cat([first[:1], others])
+            if (mixing := self._compare(first, mixed, 1, expected, model)) is not None:
                 return mixing
-        poisoned = self.run(torch.cat([first[:1], torch.full_like(rest, torch.nan)]), model)
+        mixed = torch.cat([rest, first[-1:]])  # what runs along the batch ends here
+        if (mixing := self._compare(first, mixed, -1, expected, model)) is not None:
+            return mixing
+        poison = torch.cat([first[:1], torch.full_like(rest, torch.nan)])
+        poisoned = self.run(poison, model)
         if poisoned is not None and poisoned.is_floating_point() and len(poisoned) == SMALL:
             spreads = poisoned[0].isnan().any() and not expected[0].isnan().any()
             if spreads:
-                return self._describe_mixing(first, torch.full_like(rest, torch.nan), model)
+                return self._describe_mixing(first, poison, model)
         return None
 
-    def _compare_with(
-        self, batch: Tensor, others: Tensor, expected: Tensor, model: nn.Module | None = None
+    def _compare(
+        self,
+        batch: Tensor,
+        mixed: Tensor,
+        kept: int,
+        expected: Tensor,
+        model: nn.Module | None = None,
     ) -> str | None:
-        """Compare the outputs for the first images of `batch`, whose last ones are replaced."""
-        kept = len(batch) - len(others)
-        mixed = torch.cat([batch[:kept], others])
+        """Compare the outputs for the first `kept` images that two batches share.
+
+        Negative: for the last ones. `expected` is the output for `batch`.
+        """
+        shared = slice(kept) if kept > 0 else slice(kept, None)
         output = self.run(mixed, model)
-        if output is None or _same(output[:kept], expected[:kept]):
+        if output is None or _same(output[shared], expected[shared]):
             return None
         if not _same(self.run(mixed, model), output) or not _same(self.run(batch, model), expected):
             return None  # not the same twice: no statement about the other images
-        return self._describe_mixing(batch, others, model)
+        if self._is_rounding(batch, mixed, shared, model):
+            return None
+        return self._describe_mixing(batch, mixed, model, last=kept < 0)
 
-    def _describe_mixing(self, batch: Tensor, others: Tensor, model: nn.Module | None) -> str:
-        mixed = torch.cat([batch[: len(batch) - len(others)], others])
+    def _is_rounding(
+        self, batch: Tensor, mixed: Tensor, shared: slice, model: nn.Module | None
+    ) -> bool:
+        """Return whether only the order of sums differs, as images go other ways in each batch.
+
+        Experts that each take the images that a router sends them compute batches of other sizes.
+        """
         target = self.model if model is None else model
-        cause = describe_mixing(lambda images: self.run(images, target), target, batch, mixed)
+        operations = [self._list_operations(images, target) for images in (batch, mixed)]
+        if operations[0] == operations[1]:
+            return False
+        wide, images = self._widen(torch.cat([batch, mixed]), target)
+        outputs = [self.run(half, wide) for half in (images[: len(batch)], images[len(batch) :])]
+        if outputs[0] is None or outputs[1] is None or outputs[0].shape != outputs[1].shape:
+            return False
+        return not _is_far(outputs[0][shared], outputs[1][shared])
+
+    def _list_operations(self, images: Tensor, model: nn.Module) -> list[Signature]:
+        with SignatureRecorder() as recorder:
+            self.run(images, model)
+        return recorder.signature
+
+    def _describe_mixing(
+        self, batch: Tensor, mixed: Tensor, model: nn.Module | None, last: bool = False
+    ) -> str:
+        target = self.model if model is None else model
+        cause = describe_mixing(
+            lambda images: self.run(images, target), target, batch, mixed, last
+        )
         return f"{_OTHERS}: {cause}" if cause else _OTHERS
 
     def _find_gated_mixing(self, first: Tensor, second: Tensor) -> str | None:
@@ -189,13 +229,14 @@ class _Probe:
         if expected is None or len(expected) != large:
             return None
         others = self.images[torch.arange(large) - large // 2][SMALL:]
-        return self._compare_with(batch, others * 2, expected)
+        mixed = torch.cat([batch[:SMALL], others * 2])
+        return self._compare(batch, mixed, SMALL, expected)
 
     # --- size and position --------------------------------------------------------------------
 
     def _find_size_dependence(self, first: Tensor) -> str | None:
         """Compare an image alone, in batches of several sizes, and at several positions."""
-        model, images = self._widen(first)
+        model, images = self._widen(first, self.model, copies=not self.quick)
         expected = self.run(images, model)
         if expected is None:
             return None
@@ -208,18 +249,20 @@ class _Probe:
             parts.append((output, expected[order]))
         return _SIZE if any(_is_far(*part) for part in parts) else None
 
-    def _widen(self, images: Tensor) -> tuple[nn.Module, Tensor]:
+    def _widen(
+        self, images: Tensor, model: nn.Module, copies: bool = True
+    ) -> tuple[nn.Module, Tensor]:
         """Return model and images in float64 where the model allows it."""
-        model = self.model if self.quick else _copy(self.model)
-        if model is not self.model:
+        wide = _copy(model) if copies else model
+        if wide is not model:
             try:
-                model = model.double()
+                wide = wide.double()
             except Exception:
-                return self.model, images
-            output = self.run(images.double(), model)
+                return model, images
+            output = self.run(images.double(), wide)
             if output is not None and output.dtype == torch.float64:
-                return model, images.double()
-        return self.model, images
+                return wide, images.double()
+        return model, images
 
 
 def _copy(model: nn.Module) -> nn.Module:

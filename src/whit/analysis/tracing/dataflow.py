@@ -70,8 +70,9 @@ def live_operands(
         choice = operands[0].constant_value()
         if choice is not None:
             return [operands[1 if choice else 2]]
-    if name == "lerp" and len(args) == 3 and args[2] in (0, 1) and not torch.is_tensor(args[2]):
-        return [operands[int(args[2])]]
+    share = args[2] if name == "lerp" and len(args) == 3 else None
+    if isinstance(share, (int, float)) and share in (0, 1):
+        return [operands[int(share)]]
     return [operand for operand in operands if operand.tensor.numel()]
 
 
