@@ -116,6 +116,8 @@ def _find_counted(session: TracingSession) -> tuple[set[int], set[int]]:
             live |= op.entries
             excused = op.statistics & updated if op.uses_image else frozenset[int]()
             weights |= op.entries - excused
+    live |= trace.read_entries
+    weights |= trace.read_entries
     if trace.failure is None:
         for output in tensor_leaves(trace.output):
             live.update(registry.overlapping(output))
@@ -199,7 +201,8 @@ def _write_notes(
         session.note(f"lazy parameter {name} has no shape yet and is not counted")
     if params.unused:
         names = [e.name for e in entries if e.role == PARAMETER and e.index not in live]
-        session.note(f"{params.unused:,} parameters never reach the output: {_join_names(names)}")
+        unread = "do not reach the output in this pass" if session.unseen else "never reach the output"
+        session.note(f"{params.unused:,} parameters {unread}: {_join_names(names)}")
     for role, plural in ((BUFFER, "buffers"), (CONSTANT, "constants")):
         matching = [e for e in entries if e.role == role and e.index in counted]
         matching = [entry for entry in matching if entry.num_elements]

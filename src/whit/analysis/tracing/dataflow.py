@@ -82,6 +82,16 @@ def updates_running_statistics(call: OpCall) -> bool:
     return is_batch_norm(call.name) and call.uses_batch_statistics and moves
 
 
+def has_size_of_image(func: Any, name: str, args: tuple[Any, ...], call: OpCall) -> bool:
+    """Return whether the size of the result depends on the values of the image."""
+    if torch.Tag.dynamic_output_shape not in func.tags:
+        return False
+    if name != "index":
+        return bool(call.fields)
+    masks = (i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8))
+    return any(call.find_operand(mask).field for mask in masks)
+
+
 def covers_storage(tensor: Tensor) -> bool:
     """Return whether `tensor` covers all of its storage."""
     if tensor.layout != torch.strided or tensor.is_nested:

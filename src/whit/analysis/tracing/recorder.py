@@ -28,6 +28,7 @@ from whit.analysis.tracing import dataflow
 from whit.analysis.tracing.call_stack import CallStack
 from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.memory_layout import Layout
+from whit.analysis.tracing.read_values import LEAVING
 from whit.analysis.tracing.stored_tensors import CONSTANT, TensorRegistry, storage_key
 from whit.analysis.tracing.trace import FunctionCall, ModuleCall, Op, StorageInfo, Trace
 
@@ -58,6 +59,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.storages: dict[int, StorageInfo] = {}
         self._thread = threading.get_ident()
         self._is_inspecting = False
+        self._num_leaving = 0  # calls of functions in LEAVING so far
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -107,6 +109,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def leave_function(self, call: FunctionCall, arguments: Any, result: Any) -> None:
         self._calls.functions.pop()
+        if call.name in LEAVING:
+            with torch._C.DisableTorchFunction(), self._inspecting():
+                tensors = tensor_leaves(arguments)
+                if any(self.find_field(tensor) for tensor in tensors):
+                    self.trace.array_reads.append(self._num_leaving)
+                self.trace.read_entries |= self._find_entries(tensors)
+            self._num_leaving += 1
         tensors = tensor_leaves(result)
         if tensors:
             with torch._C.DisableTorchFunction(), self._inspecting():
@@ -291,6 +300,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     f"whether {self._calls.describe_caller()} averages the whole map is unknown, "
                     "as it follows an operation whose positions are unknown"
                 )
+            if dataflow.has_size_of_image(func, name, args, call):
+                self._note_unseen(
+                    f"how many values {name} picks depends on the image: the table holds for one "
+                    "random image"
+                )
             if is_opaque(name):
                 self._note_unseen(f"{name} is not known here, and what it does cannot be seen")
             self.trace.macs_unknown |= operator.macs is None or is_opaque(name)
@@ -358,13 +372,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
 
     def _note_scalar(self, name: str, operands: list[Operand]) -> None:
-        if name in ("_local_scalar_dense", "equal", "is_nonzero") and any(
-            operand.field for operand in operands
-        ):
-            self._note_unseen(
-                "a number computed from the image goes through Python: "
-                "the table holds for one random image"
-            )
+        """Keep what an operation reads whose result is a number of Python."""
+        if name in ("_local_scalar_dense", "equal", "is_nonzero"):
+            if any(operand.field for operand in operands):
+                self.trace.scalar_reads.append(len(self.trace.signature))
+            self.trace.read_entries |= self._find_entries(o.tensor for o in operands)
 
     def _find_entries(self, tensors: Iterable[Any]) -> frozenset[int]:
         overlapping = (self._registry.overlapping(t) for t in tensors if isinstance(t, Tensor))

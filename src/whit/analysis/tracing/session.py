@@ -17,6 +17,7 @@ from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.failures import describe_failure
 from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.patterns import find_recurrent
+from whit.analysis.tracing.read_values import have_effect
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.sandbox import probe_batch, safe_copy, set_mode
 from whit.analysis.tracing.stored_tensors import TensorRegistry, memory_parts, storage_key
@@ -76,6 +77,8 @@ class TracingSession:
         self.recurrent = find_recurrent(self.trace)
         self._note_recurrence()
         self.ineffective = self._find_ineffective_kinds()
+        for training in (False, True):
+            self._check_read_values(training)
         for text in self.trace.unseen | self._training_trace.unseen:
             self._note_unseen(text)
 
@@ -250,6 +253,22 @@ class TracingSession:
             for index, tensor in running.items():
                 tensor.copy_(before[index])
         return switched
+
+    def _check_read_values(self, training: bool) -> None:
+        """Note if what a pass does depends on values of the image that Python reads."""
+        trace = self._training_trace if training else self.trace
+        if not (trace.scalar_reads or trace.array_reads) or trace.failure is not None:
+            return
+        try:  # a new pass: the first may have made what the model keeps
+            now = self._trace(training)
+            effective = have_effect(self.copy, partial(self._prepare, training), now)
+        except (Exception, SystemExit):
+            effective = True
+        if effective:
+            self._note_unseen(
+                "a number computed from the image goes through Python: "
+                "the table holds for one random image"
+            )
 
     def _note_unseen(self, text: str) -> None:
         """Note why it is not known completely what the model does."""

@@ -111,6 +111,10 @@ class Trace:
     macs_unknown: bool = False  # of some operation
     unseen: dict[str, None] = dataclasses.field(default_factory=dict)  # why it was not seen whole
     signature: list[Signature] = dataclasses.field(default_factory=list)  # of numbered operations
+    # values of the image that Python reads: numbers of operations, and of calls of `tolist` etc.
+    scalar_reads: list[int] = dataclasses.field(default_factory=list)
+    array_reads: list[int] = dataclasses.field(default_factory=list)
+    read_entries: set[int] = dataclasses.field(default_factory=set)  # stored numbers it reads
 
     def call_sites(self, op: Op) -> set[CallSite]:
         """Return the sites of the module call and the function call that `op` belongs to."""
