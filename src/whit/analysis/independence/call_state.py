@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import numbers
+import os
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping, MutableSequence
+from collections.abc import Callable, Iterator, MutableMapping, MutableSequence, MutableSet
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -17,6 +22,9 @@ from whit.analysis.sources.executed_code import ExecutedCode, is_model_code
 
 MAX_DEPTH = 6
 MAX_VALUES = 20_000
+LATE = 2000  # calls after which a counter may have an effect
+_STEPS = (1, 2, 100, 1000, 1_000_000)
+_OF_MODULES = frozenset(vars(nn.Module()))  # attributes that every module has
 
 Value = Any  # a number, a tensor or an array
 
@@ -44,6 +52,7 @@ def read_state(model: nn.Module, executed: ExecutedCode) -> dict[tuple[int, obje
         for name, value in values.items():
             if not isinstance(value, (Tensor, nn.Module)):
                 reader.read_contents(value, name, 1)
+    reader.read(os.environ, "os.environ", 1)
     return reader.values
 
 
@@ -57,10 +66,17 @@ class _Reader:
             return
         self._seen.add(id(owner))
         for key in list(owner):
-            if (depth == 0 and key in ("_modules", "training")) or str(key).endswith("_hooks"):
+            if depth == 0 and key in ("_modules", "training"):
                 continue
-            name = path if key in ("_parameters", "_buffers") else f"{path}.{key}".lstrip(".")
-            self.read_item(owner, key, name, depth)
+            if str(key).endswith("_hooks"):
+                for hook in list(owner[key].values()) if isinstance(owner[key], dict) else ():
+                    self.read_contents(hook, f"{path}.{key}".lstrip("."), depth + 1)
+                continue
+            if depth == 0 and key in _OF_MODULES:
+                if isinstance(owner[key], MutableMapping):
+                    self.read(owner[key], path, 1)
+                continue
+            self.read_item(owner, key, f"{path}.{key}".lstrip("."), depth)
 
     def read_class(self, cls: type) -> None:
         package = cls.__module__.partition(".")[0]
@@ -93,17 +109,27 @@ class _Reader:
                 self.values[place] = StateValue(name, value.detach().clone(), replace)
         elif isinstance(value, np.ndarray):
             self.values[place] = StateValue(name, value.copy(), replace)
-        elif isinstance(value, (bool, int, float, np.number)):
+        elif isinstance(value, (numbers.Number, str, bytes)):
             self.values[place] = StateValue(name, value, replace)
+        elif isinstance(value, ContextVar):
+            self._read_value((id(value), "value"), name, value.get(None), value.set, depth + 1)
         else:
+            if isinstance(value, tuple) and any(isinstance(v, numbers.Number) for v in value):
+                self.values[place] = StateValue(name, value, replace)
             self.read_contents(value, name, depth + 1)
 
     def read_contents(self, value: Any, name: str, depth: int) -> None:
         """Read what a container or an object of the model's own class holds."""
         if depth > MAX_DEPTH or id(value) in self._seen:
             return
+        if isinstance(value, (MutableMapping, MutableSequence, MutableSet)):
+            size = Size(len(value))
+            self.values[id(value), Size] = StateValue(name, size, partial(_resize, value))
         if isinstance(value, MutableMapping):
             self.read(value, name, depth)
+        elif isinstance(value, Iterator):
+            self._seen.add(id(value))
+            self._read_iterator(value, name, depth)
         elif isinstance(value, (MutableSequence, deque)):
             self._seen.add(id(value))
             for i in range(min(len(value), MAX_VALUES)):
@@ -114,6 +140,82 @@ class _Reader:
                     self.read_contents(each, name, depth + 1)
         elif _is_model_object(value):
             self.read(vars(value), name, depth)
+            for cell in getattr(value, "__closure__", None) or ():
+                with suppress(ValueError):  # an empty cell
+                    replace = partial(setattr, cell, "cell_contents")
+                    contents = cell.cell_contents
+                    self._read_value((id(cell), "cell"), name, contents, replace, depth + 1)
+        if not isinstance(value, (type, ModuleType)):
+            for slot in _list_slots(type(value)):
+                if hasattr(value, slot):
+                    replace, inner = partial(setattr, value, slot), getattr(value, slot)
+                    self._read_value((id(value), slot), f"{name}.{slot}", inner, replace, depth + 1)
+
+    def _read_iterator(self, value: Iterator[Any], name: str, depth: int) -> None:
+        """Read how far an iterator is; another value is a later one, and there is no way back."""
+        frame = getattr(value, "gi_frame", None)
+        if frame is not None and is_model_code(frame.f_code.co_filename):
+            position = repr(sorted(frame.f_locals.items(), key=lambda item: item[0])[:20])
+        elif type(value).__module__ == "itertools":
+            position = repr(value)
+        else:
+            return
+        self.values[id(value), "position"] = StateValue(
+            name, Position(position), partial(_advance, value)
+        )
+
+
+class Size(int):
+    """The number of elements of a container."""
+
+
+class Position(str):
+    """How far an iterator is."""
+
+    __slots__ = ()
+
+
+class _Filler:
+    """An element that makes a set or a dict larger."""
+
+
+def _resize(container: Any, size: int) -> None:
+    """Give a container another number of elements, and back: what is added goes first."""
+    if isinstance(container, MutableSequence):
+        last = container[-1] if len(container) else None
+        while len(container) > size:
+            container.pop()
+        if getattr(container, "maxlen", None) is None:
+            container.extend([last] * (size - len(container)))
+        return
+    fillers = [each for each in container if isinstance(each, _Filler)]
+    for filler in fillers:
+        if isinstance(container, MutableMapping):
+            del container[filler]
+        else:
+            container.discard(filler)
+    value = next(iter(container.values()), None) if isinstance(container, MutableMapping) else None
+    for _ in range(size - len(container)):
+        if isinstance(container, MutableMapping):
+            container[_Filler()] = value
+        else:
+            container.add(_Filler())
+
+
+def _advance(iterator: Iterator[Any], position: str) -> None:
+    if isinstance(position, Position):
+        return  # it cannot go back
+    late = 10 * LATE if hasattr(iterator, "gi_frame") else 1000 * LATE
+    deque(itertools.islice(iterator, late), maxlen=0)
+
+
+def _list_slots(cls: type) -> Iterator[str]:
+    """Yield the names of the slots of a class of the model's own."""
+    for parent in cls.__mro__:
+        if parent.__module__.partition(".")[0] not in ("builtins", "torch", "numpy", "typing"):
+            slots = vars(parent).get("__slots__", ())
+            names = (slots,) if isinstance(slots, str) else tuple(slots)
+            yield from (name for name in names if not name.startswith("__"))
 
 
 def _is_model_object(value: Any) -> bool:
@@ -129,13 +231,13 @@ def _is_model_object(value: Any) -> bool:
 
 def find_changes(
     before: dict[tuple[int, object], StateValue], after: dict[tuple[int, object], StateValue]
-) -> list[StateValue]:
+) -> dict[tuple[int, object], StateValue]:
     """Return the values of `after` that are new or differ."""
-    return [
-        state
+    return {
+        place: state
         for place, state in after.items()
         if place not in before or not _is_equal(before[place].value, state.value)
-    ]
+    }
 
 
 def _is_equal(one: Value, other: Value) -> bool:
@@ -166,7 +268,30 @@ def other_values(state: StateValue) -> Iterator[Value]:
         yield value * 3 + 1 if value.dtype.kind in "iufc" else value
     elif isinstance(value, bool):
         yield not value
+    elif isinstance(value, Size):
+        yield from (value + step for step in (1, 2, 100, LATE))
+    elif isinstance(value, Position):
+        yield str(value)
     elif isinstance(value, (int, np.integer)):
-        yield from (type(value)(value + step) for step in (1, 2, 100, 1000, 1_000_000))
-    else:
+        yield from (type(value)(value + step) for step in _STEPS)
+    elif isinstance(value, (str, bytes)):
+        yield from _other_texts(value)
+    elif isinstance(value, tuple):
+        for step in _STEPS:
+            moved = [each + step if isinstance(each, numbers.Number) else each for each in value]
+            yield type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+    elif isinstance(value, (float, np.floating)):
         yield from (3 * value + 1, 1e6)
+    else:
+        yield from (3 * value + 1, value + 1_000_000)
+
+
+def _other_texts(value: Any) -> Iterator[Any]:
+    """Yield a later number where a text is one, and longer texts."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    with suppress(ValueError):
+        for step in _STEPS:
+            later = str(int(text) + step)
+            yield later.encode() if isinstance(value, bytes) else later
+    longer = text + (text[-1:] or "x") * LATE
+    yield longer.encode("latin-1") if isinstance(value, bytes) else longer

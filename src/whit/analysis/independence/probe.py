@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -105,14 +106,24 @@ class _Probe:
         self.run(self.images[-3:] * 3 + 1)
         after = self.run(first)
         if not _same(before, after):
-            return _describe_state(changes)
-        for change in changes:
-            for value in other_values(change):
+            return _describe_state([*changes.values()])
+        for place, change in changes.items():
+            for i, value in enumerate(other_values(change)):
+                if place not in state:  # an object that each call makes again
+                    change, value = self._find_again(change.name, i) or (change, value)
                 with _replaced(change, value):
                     # the first call may refill what is only kept, the second would read it
                     output = self.run(first)
                 if output is not None and not _same(output, after):
                     return _describe_state([change])
+        return None
+
+    def _find_again(self, name: str, i: int) -> tuple[StateValue, object] | None:
+        """Return the value of this name as it is now, and the `i`-th other one."""
+        for state in read_state(self.model, self.executed).values():
+            if state.name == name:
+                for other in itertools.islice(other_values(state), i, None):
+                    return state, other
         return None
 
     def _find_first_batch(self, first: Tensor, second: Tensor) -> str | None:
