@@ -165,6 +165,8 @@ def _count_params(session: TracingSession, counted: set[int], live: set[int]) ->
 def _find_output_problem(session: TracingSession, num_classes: int | None) -> str | None:
     if session.failure is not None:
         return session.failure
+    if session.no_tensor is not None:
+        return session.no_tensor
     output = session.output
     if not isinstance(output, Tensor):
         return f"the output is a {type(output).__name__}, not a tensor"
@@ -201,7 +203,9 @@ def _write_notes(
         session.note(f"lazy parameter {name} has no shape yet and is not counted")
     if params.unused:
         names = [e.name for e in entries if e.role == PARAMETER and e.index not in live]
-        unread = "do not reach the output in this pass" if session.unseen else "never reach the output"
+        unread = (
+            "do not reach the output in this pass" if session.unseen else "never reach the output"
+        )
         session.note(f"{params.unused:,} parameters {unread}: {_join_names(names)}")
     for role, plural in ((BUFFER, "buffers"), (CONSTANT, "constants")):
         matching = [e for e in entries if e.role == role and e.index in counted]

@@ -219,9 +219,7 @@ class _Probe:
         self, batch: Tensor, mixed: Tensor, model: nn.Module | None, last: bool = False
     ) -> str:
         target = self.model if model is None else model
-        cause = describe_mixing(
-            lambda images: self.run(images, target), target, batch, mixed, last
-        )
+        cause = describe_mixing(lambda images: self.run(images, target), target, batch, mixed, last)
         return f"{_OTHERS}: {cause}" if cause else _OTHERS
 
     def _find_gated_mixing(self, first: Tensor, second: Tensor) -> str | None:

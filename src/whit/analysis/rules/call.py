@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,7 @@ class OpCall:
     outputs: list[Tensor]
     inside_linear: bool = False  # in F.linear
     inside_attention: bool = False  # in a function that is attention by name
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def fields(self) -> list[ReceptiveField]:
@@ -87,10 +89,10 @@ class OpCall:
         """Return a number or list argument as `count` numbers; one number is repeated."""
         return broadcast_ints(self.arg(position, default), count)
 
-    def reduced_dims(self, position: int) -> list[int]:
-        """Return the dims that argument `position` names: all of them without it."""
+    def reduced_dims(self, position: int, default: int | None = None) -> list[int]:
+        """Return the dims that argument `position`, or `dim`, names: all of them without it."""
         rank = self.image_tensor.dim()
-        dims = self.arg(position)
+        dims = self.arg(position, self.kwargs.get("dim", default))
         if dims is None or dims == []:
             return list(range(rank))
         return sorted({i % rank for i in broadcast_ints(dims, 1)})

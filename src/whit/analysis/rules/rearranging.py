@@ -7,6 +7,8 @@ from fractions import Fraction
 from itertools import takewhile
 from math import prod
 
+import torch
+
 from whit.analysis.receptive_field import (
     AXES,
     AxisRun,
@@ -14,8 +16,9 @@ from whit.analysis.receptive_field import (
     UnknownReceptiveField,
     merge_fields,
     shift_windows,
+    untracked_dims,
 )
-from whit.analysis.rules.call import OpCall, RuleResult, broadcast_ints
+from whit.analysis.rules.call import OpCall, Operand, RuleResult, broadcast_ints
 
 
 def pixel_shuffle(call: OpCall, kind: str | None) -> RuleResult:
@@ -126,6 +129,9 @@ def roll(call: OpCall, kind: str | None) -> RuleResult:
 def index(call: OpCall, kind: str | None) -> RuleResult:
     """Indexing along dims without positions keeps the field; along a map it is unknown."""
     field = call.field
+    table = call.find_operand(call.args[0])
+    if call.name == "index" and not table.field and len(call.args[1]) == 1:
+        return _look_up(call, table, kind)
     if call.name == "index_select":
         indexed = [int(call.arg(1)) % len(field.dims)]
     else:
@@ -135,6 +141,16 @@ def index(call: OpCall, kind: str | None) -> RuleResult:
     if len(indexed) != 1 or len(call.shape) != len(field.dims) or len(call.fields) != 1:
         raise UnknownReceptiveField("several dimensions are indexed at once")
     return RuleResult(field.with_dim(indexed[0], AxisRun("", call.shape[indexed[0]])), kind)
+
+
+def _look_up(call: OpCall, table: Operand, kind: str | None) -> RuleResult:
+    """Rows of a table that does not depend on the image, by an index that does."""
+    rows = call.find_operand(call.args[1][0])
+    if rows.field is None or rows.tensor.dtype == torch.bool:
+        raise UnknownReceptiveField("positions are picked by index")
+    dims = (*rows.field.dims, *untracked_dims(table.tensor.shape[1:]))
+    field = ReceptiveField(dims, rows.field.windows, rows.field.cropped)
+    return RuleResult(field, "embedding" if table.stored else kind)
 
 
 def index_put(call: OpCall, kind: str | None) -> RuleResult:

@@ -62,6 +62,36 @@ def mix_dims(position: int) -> Rule:
     return rule
 
 
+def select(position: int) -> Rule:
+    """Operations that pick values along the dim that argument `position` names: the last without.
+
+    Each result may be any of the values there.
+    """
+
+    def rule(call: OpCall, kind: str | None) -> RuleResult:
+        (over,) = call.reduced_dims(position, default=-1)
+        field, shape = call.field.mix([over]), call.shape
+        if len(shape) < len(field.dims):
+            dims = [dim for i, dim in enumerate(field.dims) if i != over]
+            return RuleResult(replace(field, dims=tuple(dims)), kind)
+        size = shape[over]
+        if size != call.image_tensor.shape[over]:
+            field = field.with_dim(over, *([AxisRun("", size)] if size > 1 else []))
+        return RuleResult(field, kind)
+
+    return rule
+
+
+def fourier(call: OpCall, kind: str | None) -> RuleResult:
+    """Each frequency depends on all positions."""
+    field = call.field.mix(call.reduced_dims(1))
+    for i, size in enumerate(call.shape):
+        if size != call.image_tensor.shape[i]:
+            run = field.merge_runs(i)
+            field = field.with_dim(i, replace(run, size=size))
+    return RuleResult(field, kind)
+
+
 def _normalize(field: ReceptiveField, kind: str | None, over: Iterable[int]) -> RuleResult:
     """Keep the windows: what is subtracted and divided by is one number for all positions.
 

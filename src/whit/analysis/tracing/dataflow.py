@@ -82,6 +82,13 @@ def updates_running_statistics(call: OpCall) -> bool:
     return is_batch_norm(call.name) and call.uses_batch_statistics and moves
 
 
+def reduces_batch(name: str, before: list[ReceptiveField], after: ReceptiveField | None) -> bool:
+    """Return whether an operation averages over all images of the batch."""
+    if name not in ("mean", "sum", "var", "std", "var_mean", "std_mean") or after is None:
+        return False
+    return any(field.runs("n") for field in before) and not after.runs("n")
+
+
 def has_size_of_image(func: Any, name: str, args: tuple[Any, ...], call: OpCall) -> bool:
     """Return whether the size of the result depends on the values of the image."""
     if torch.Tag.dynamic_output_shape not in func.tags:

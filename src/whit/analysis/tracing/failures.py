@@ -17,7 +17,7 @@ def describe_failure(error: BaseException, trace: Trace, name: str, mode: str = 
     at = f" at `{statement}`" if statement else ""
     inside = f", in layer {layer}" if layer and location else ""
     start = location or ", ".join(filter(None, (name, f"layer {layer}" if layer else "")))
-    problem = f"the forward pass fails{mode}{at}{inside}: {describe_error(error)}"
+    problem = f"{trace.failed_step}{mode}{at}{inside}: {describe_error(error)}"
     return f"{start}: {problem}" if start else problem
 
 

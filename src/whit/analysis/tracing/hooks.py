@@ -12,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from whit.analysis.tracing.dataflow import tensor_leaves
-from whit.analysis.tracing.patterns import mark_attention
+from whit.analysis.tracing.patterns import mark_attention, mark_batch_normalization
 from whit.analysis.tracing.recorder import Recorder
 from whit.analysis.tracing.trace import Trace
 
@@ -79,4 +79,5 @@ def record_forward(forward: Callable[[Tensor], Any], image: Tensor, recorder: Re
         except NotImplementedError as error:
             trace.failure = error
     mark_attention(trace)
+    mark_batch_normalization(trace)
     return trace

@@ -1,4 +1,4 @@
-"""Layers that are no single operation, found in the data flow: attention and recurrence."""
+"""Layers that are no single operation: attention, recurrence, batch normalization by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from whit.analysis.tracing.trace import Op, Trace
 
 _SOFTMAX = frozenset({"_softmax", "_safe_softmax", "exp", "exp2"})
 _WITH_WEIGHTS = frozenset({"linear", "conv", "rnn", "embedding"})
+_SHIFTS = {"add": "shifted", "sub": "shifted", "rsub": "shifted"}
+_SCALES = {"mul": "scaled", "div": "scaled"}
+_MOVES = {**_SHIFTS, **_SCALES}
+_NORMALIZED = frozenset({"shifted", "scaled"})
 _NONE: frozenset[int] = frozenset()
 
 
@@ -32,6 +36,35 @@ def mark_attention(trace: Trace) -> None:
             after_softmax |= behind
         for storage in op.writes:
             scores[storage], weighed[storage] = behind, after_softmax
+
+
+def mark_batch_normalization(trace: Trace) -> None:
+    """Give operations the kind `batchnorm` where batch statistics have shifted and scaled the data.
+
+    That is how a batch normalization is written by hand: in training, means over the batch are
+    subtracted from the data, and it is divided by deviations over the batch.
+    """
+    if not any(op.over_batch for op in trace.ops):
+        return
+    statistics: set[int] = set()  # storages of statistics of the batch
+    data: dict[int, frozenset[str]] = {}  # by storage: what statistics have done to the data
+    for op in trace.ops:
+        if not op.uses_image:
+            continue
+        used = [data[storage] for storage in op.reads if storage in data]
+        if op.over_batch or (not used and op.reads & statistics):
+            statistics |= op.writes - data.keys()
+            continue
+        done: frozenset[str] = frozenset()
+        if op.name in _MOVES or op.name in ("clone", "_to_copy", "copy", "neg"):
+            done = done.union(*used)
+        if op.name in _MOVES and op.reads & statistics:
+            done |= {_MOVES[op.name]}
+            if done == _NORMALIZED:
+                op.kind = "batchnorm"
+                done = frozenset()
+        for storage in op.writes:
+            data[storage] = done
 
 
 def find_recurrent(trace: Trace) -> list[Op]:

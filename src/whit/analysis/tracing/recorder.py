@@ -281,7 +281,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name, args, pointwise, used,
             lambda tensor: by_id.get(id(tensor)) or Operand(tensor, self.find_field(tensor), False),
             mutated or outputs, self._calls.is_inside(LINEAR_FUNCTIONS),
-            self._calls.is_inside(ATTENTION_FUNCTIONS),
+            self._calls.is_inside(ATTENTION_FUNCTIONS), kwargs,
         )  # fmt: skip
         if uses_image and not is_view:
             finding, unknown = apply_rule(call, operator)
@@ -337,6 +337,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 else frozenset(),
                 claims=claims,
                 macs=macs,
+                over_batch=uses_image and dataflow.reduces_batch(name, call.fields, field),
                 pairs=kind in ("matmul", "attention") and len(call.fields) > 1,
                 field=field,
                 module_call=module_call,

@@ -62,8 +62,12 @@ class TracingSession:
         self._watch_code()
         self._trace_created_tensors()
         self.output = self.trace.output
+        self.no_tensor: str | None = None  # what `forward` returns, if no tensor is in it
         if self.trace.failure is not None:
             self._explain_failure(self.trace.failure)
+        elif not tensor_leaves(self.output):
+            self.no_tensor = _describe_no_tensor(self.models[0], self.output)
+            self.unseen[self.no_tensor] = None
         self.in_training: dict[str, set[CallSite]] = {kind: set() for kind in TRAINING_KINDS}
         self._training_trace = Trace()
         self.updated_statistics: frozenset[int] | None = None  # None: the training pass failed
@@ -89,8 +93,8 @@ class TracingSession:
     def _materialize_lazy_parameters(self) -> None:
         if not any(nn.parameter.is_lazy(parameter) for parameter in self.copy.parameters()):
             return
-        images = self._prepare(training=False)
         try:
+            images = self._prepare(training=False)
             with torch.no_grad():
                 self.copy(images)
         except Exception as error:
@@ -107,7 +111,11 @@ class TracingSession:
     ) -> Trace:
         """Record one pass; `planted`: random masks get a zero, however rare zeros are."""
         registry = registry or TensorRegistry.build(self.copy, self.models[0])
-        set_mode(self.models, training)
+        try:
+            set_mode(self.models, training)
+        except (Exception, SystemExit) as error:
+            mode = "training" if training else "evaluation"
+            return Trace(failure=error, failed_step=f"the change to {mode} mode fails")
         torch.manual_seed(torch.initial_seed() + draw)
         image = probe_batch(self.copy, self.image_shape, batch, draw)
         recorder = Recorder(
@@ -125,10 +133,11 @@ class TracingSession:
     def _watch_code(self) -> None:
         """Run a fresh copy, as in its first call, to see which functions it executes."""
         model, _ = safe_copy(self.models[0])
-        set_mode((self.models[0], model), training=False)
         images = probe_batch(model, self.image_shape, BATCH, 0)
-        with suppress(Exception, SystemExit), torch.no_grad(), watch_code(self.executed):
-            model(images)
+        with suppress(Exception, SystemExit), torch.no_grad():
+            set_mode((self.models[0], model), training=False)
+            with watch_code(self.executed):
+                model(images)
 
     def _trace_created_tensors(self) -> None:
         """Trace again if the first pass registered what the weights hold: it counts as such.
@@ -141,8 +150,8 @@ class TracingSession:
 
     def _explain_failure(self, error: BaseException) -> None:
         """Find out whether the model itself fails, or only cannot be traced."""
-        images = self._prepare(training=False)
         try:
+            images = self._prepare(training=False)
             with torch.no_grad():
                 self.output = self.copy(images)
         except (Exception, SystemExit) as plain:
@@ -163,7 +172,7 @@ class TracingSession:
                     self.in_training[op.kind] |= trace.call_sites(op)
             if trace.failure is not None:
                 if self.failure is None and self.trace.failure is None:
-                    mode = " in training mode"
+                    mode = " in training mode" if trace.ops else ""
                     self.failure = describe_failure(trace.failure, trace, self._name, mode)
                     self.note("what the forward pass does in training mode is unknown")
                 return
@@ -199,10 +208,11 @@ class TracingSession:
         if not _is_comparable(reference, again):
             self._note_unseen("passes on different images execute different operations")
             return
-        pairs = zip(reference.constants.values(), again.constants.values(), strict=True)
-        changed = frozenset(
-            number for number, (one, other) in enumerate(pairs) if not _is_equal(one, other)
-        )
+        changed = _find_changed(reference, again)
+        if changed:  # perhaps training in between, which moves averages that the model keeps
+            reference = self._trace(False)
+            if _is_comparable(reference, again):
+                changed = _find_changed(reference, again)
         if changed:
             self._note_unseen(
                 "values computed from the image leave torch and come back: what happens between "
@@ -389,6 +399,15 @@ class TracingSession:
         return probe_batch(self.copy, self.image_shape, batch, 0)
 
 
+def _describe_no_tensor(model: nn.Module, output: object) -> str:
+    """Return where `forward` is and what it returns instead of a tensor."""
+    code = getattr(type(model).forward, "__code__", None)
+    at = f"{code.co_filename}, line {code.co_firstlineno}: " if code else ""
+    if output is None:
+        return f"{at}forward returns None, as without a `return` statement; it must return logits"
+    return f"{at}forward returns a {type(output).__name__} without a tensor; it must return logits"
+
+
 def _count_outside(trace: Trace) -> int:
     """Return how many tensors of several numbers from outside the pass meet the image in it."""
     used = frozenset().union(*(op.claims for op in trace.ops if op.live and op.uses_image))
@@ -403,6 +422,12 @@ def _count_outside(trace: Trace) -> int:
 def _is_comparable(one: Trace, other: Trace) -> bool:
     """Return whether constants of one number are the same constant in two passes."""
     return one.signature == other.signature and len(one.constants) == len(other.constants)
+
+
+def _find_changed(one: Trace, other: Trace) -> frozenset[int]:
+    """Return by number which constants of two comparable passes differ."""
+    pairs = zip(one.constants.values(), other.constants.values(), strict=True)
+    return frozenset(number for number, pair in enumerate(pairs) if not _is_equal(*pair))
 
 
 def _is_equal(one: Tensor, other: Tensor) -> bool:

@@ -73,6 +73,7 @@ class Op:
     claims: frozenset[int] = frozenset()  # stored numbers behind its operands
     macs: int = 0  # for the full batch
     macs_of_one: int | None = None  # for one image, where the batch does not tell
+    over_batch: bool = False  # a mean, sum or variance over all images of the batch
     pairs: bool = False  # a product of two operands that both depend on the image
     field: ReceptiveField | None = None
     module_call: int | None = None
@@ -105,6 +106,7 @@ class Trace:
     function_calls: list[FunctionCall] = dataclasses.field(default_factory=list)
     notes: dict[str, None] = dataclasses.field(default_factory=dict)  # ordered, each once
     failure: BaseException | None = None
+    failed_step: str = "the forward pass fails"
     output: Any = None
     output_field: ReceptiveField | None = None
     constants: dict[int, Tensor] = dataclasses.field(default_factory=dict)  # by registry entry
