@@ -55,7 +55,7 @@ def _build_audit(
     unverified = account_for_sources(session, counted)
     dependence, problem_of_probe = _find_batch_dependence(session)
     unverified += problem_of_probe
-    logits = describe_probabilities(trace)
+    logits = describe_probabilities(trace, session.training_trace)
     layers = _build_layers(session, counted, live)
     params = _count_params(session, counted, live)
     assert sum(layer.params for layer in layers) == params.total, "rows must sum to the total"

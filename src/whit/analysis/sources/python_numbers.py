@@ -126,6 +126,7 @@ def count_python_numbers(
     data = reachable.data
     if any(call.name in _LEAVING for call in trace.function_calls):
         data += _uncounted_tensors(registry, reachable, counted)
+    left = sum(registry.entries[index].num_elements for index in trace.left_entries)
     is_closed = not data and not reachable.opaque and not outside
     known = _Known(data)
     sites: dict[CodeLine, list[float]] = {}
@@ -140,9 +141,11 @@ def count_python_numbers(
         is_loop = distinct > LOOP or (len(numbers) >= LONG_LOOP and distinct > 1)
         (in_loops if is_loop else single).append(numbers[is_known])
         rest = numbers[~is_known]
-        is_doubtful = is_loop and len(np.unique(rest)) > LOOP and not is_closed
+        unexplained = len(np.unique(rest)) if is_loop else 0
+        is_doubtful = unexplained > LOOP and (not is_closed or 0 < left < unexplained)
         if is_doubtful and _find_registered(registry, counted).find(rest).mean() < 0.5:
-            result.unverified.append(_describe_doubt(line, rest, data, reachable, outside))
+            names = [registry.entries[index].name for index in sorted(trace.left_entries)]
+            result.unverified.append(_describe_doubt(line, rest, data, reachable, names, outside))
     found = np.concatenate(in_loops)
     if len(np.unique(np.concatenate(single))) >= MIN_DATA:  # each on a line of its own
         found = np.concatenate([found, *single])
@@ -154,13 +157,19 @@ def count_python_numbers(
     written = _Known(reachable.holdings.values())
     for index, tensor in trace.constants.items():
         entry = registry.entries[index]
-        if (
-            entry.literal
-            and entry.num_elements > 1
-            and _is_computed(tensor, written, known, is_closed)
+        if not entry.literal or entry.num_elements <= 1:
+            continue
+        if _is_computed(tensor, written, known, is_closed and not left) or (
+            left and _is_known(tensor, _find_registered(registry, counted - {index}))
         ):
             result.computed.add(index)
     return result
+
+
+def _is_known(tensor: Tensor, known: _Known) -> bool:
+    """Return whether the numbers of `tensor` are known ones, as those that left torch are."""
+    numbers = np.unique(_round(_tensor_numbers(tensor)))
+    return len(numbers) > 0 and bool(known.find(numbers).all())
 
 
 def _find_registered(registry: TensorRegistry, counted: set[int]) -> _Known:
@@ -196,11 +205,12 @@ def _describe_doubt(
     numbers: npt.NDArray[np.float64],
     data: list[Holding],
     reachable: Reachable,
+    left: list[str],
     outside: bool,
 ) -> str:
     """Return the sentence on numbers that may have been computed from stored ones."""
     sources = [holding.name for holding in sorted(data, key=lambda h: -h.largest)[:2]]
-    sources += [*reachable.opaque][:1]
+    sources += [*left[:2], *[*reachable.opaque][:1]]
     sources += ["a file"] if outside and not sources else []
     return (
         f"{len(numbers):,} numbers enter tensors at {line}, and they may be computed from "

@@ -13,7 +13,10 @@ import gc
 import numbers
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -38,6 +41,7 @@ MIN_TEXT = 64  # characters without spaces in a text that may hold numbers
 MAX_VISITED = 300_000  # references followed; beyond, what is reachable counts as unknown
 MAX_ARRAY = 1_000_000  # numbers of an array that are compared one by one
 MAX_NUMBERS = 5_000_000
+MAX_DIGITS = 19  # of a decimal number that stands for one
 
 _SKIPPED_TYPES = (
     *(BuiltinFunctionType, FrameType, TracebackType, torch.dtype, torch.device, torch.Generator),
@@ -52,6 +56,7 @@ _DYNAMIC = frozenset(
     {"globals", "vars", "__dict__", "__globals__", "__import__", "import_module", "eval", "exec"}
     | {"_getframe", "f_globals", "f_locals", "get_objects", "get_referrers", "getsource"}
 )
+_READ_DUNDERS = frozenset({"__doc__", "__annotations__", "__match_args__"})
 _RANDOM = ("random", "numpy.random", "secrets")
 
 
@@ -64,6 +69,7 @@ class Holding:
     num_bytes: int = 0  # of text and bytes, each of which may stand for a number
     largest: int = 0
     is_code: bool = False
+    is_spread: bool = False  # one setting of each of many modules
 
     @property
     def num_numbers(self) -> int:
@@ -72,9 +78,10 @@ class Holding:
     @property
     def is_data(self) -> bool:
         """Whether these are more numbers than sizes and settings of a network."""
-        if self.is_code:
+        if self.is_code or self.is_spread:
             distinct = len(np.unique(np.concatenate(self.parts))) if self.parts else 0
-            return distinct >= MIN_LITERALS or self.num_bytes >= MIN_TEXT
+            least = MIN_DATA if self.is_spread else MIN_LITERALS
+            return distinct >= least or self.num_bytes >= MIN_TEXT
         return self.num_numbers >= MIN_DATA or self.num_bytes >= MIN_DATA
 
     def add(self, name: str, numbers: npt.NDArray[np.float64], num_bytes: int = 0) -> None:
@@ -122,8 +129,34 @@ class _Search:
         for leaf, value in vars(module).items():
             if leaf not in ("_parameters", "_buffers", "_modules"):
                 self.visit(owner, f"{path}.{leaf}".lstrip("."), value)
+                if type(value) is float:  # one setting of each of many modules
+                    kind = type(module)
+                    spread = self._holding(("setting", (kind, leaf)), f"{kind.__name__}.{leaf}")
+                    spread.is_spread = True
+                    spread.add(spread.name, np.array([value]))
+        if isinstance(module, torch.jit.ScriptModule):
+            self._visit_script(path, module)
         for parent in type(module).__mro__:
             self._visit_class(parent)
+
+    def _visit_script(self, path: str, module: torch.jit.ScriptModule) -> None:
+        """Search the code and the attributes of a script module, which are not Python's."""
+        name = f"the script module {path or type(module).__name__}"
+        try:
+            for leaf in module._concrete_type.get_attributes():
+                value = module._c.getattr(leaf)
+                if not isinstance(value, (Tensor, torch.ScriptObject)):
+                    self.visit(("script", path), f"{path}.{leaf}".lstrip("."), value)
+            graph = module.inlined_graph  # kept, as its nodes live no longer than it
+            nodes = graph.findAllNodes("prim::Constant")
+            values = [node.output().toIValue() for node in nodes]
+        except (AttributeError, RuntimeError):
+            self.found.opaque[name] = None
+            return
+        self._holding(("code", path), name).is_code = True
+        for value in values:
+            if isinstance(value, (int, float, str, list, tuple)):
+                self.visit(("code", path), name, value)
 
     def visit_function(self, code: CodeType, names: dict[str, Any], values: dict[str, Any]) -> None:
         """Search what a function names: globals, closures, arguments, literals."""
@@ -198,6 +231,7 @@ class _Search:
 
     def _expand(self, owner: tuple[str, object], name: str, value: Any) -> Iterable[Any]:
         """Return what `value` refers to, and add its own numbers."""
+        self._add_sizes(owner, name, value)
         if isinstance(value, Tensor):
             self.found.tensors[id(value)] = name, value
         elif isinstance(value, (bytes, bytearray, memoryview)):
@@ -207,6 +241,12 @@ class _Search:
         elif isinstance(value, array.array):
             self._add(owner, name, _to_numbers(value.tolist()))
         elif isinstance(value, np.ndarray):
+            if value.dtype.kind in "mM":
+                value = value.astype(np.int64)
+            if value.dtype.kind == "V" and not value.dtype.hasobject:
+                return [np.ascontiguousarray(value[each]) for each in value.dtype.names or ()] or [
+                    value.tobytes()
+                ]
             if value.dtype.kind in "biufc":
                 values = _array_numbers(value) if value.size <= MAX_ARRAY else np.zeros(0)
                 self._add(owner, name, values, 0 if len(values) else value.size)
@@ -241,6 +281,14 @@ class _Search:
         referents = [each for each in gc.get_referents(value) if not isinstance(each, ModuleType)]
         if isinstance(value, numbers.Number):  # a Decimal, a Fraction
             self._add(owner, name, _to_numbers([value]))
+            if isinstance(value, Decimal):
+                digits = value.as_tuple().digits
+                return [int("".join(map(str, digits)))] if len(digits) > MAX_DIGITS else []
+            long = (each for each in referents if isinstance(each, int))
+            return [each for each in long if each.bit_length() > 64]
+        contents = _read_buffer(value)
+        if contents is not None:  # of ctypes, for example
+            self._add(owner, name, contents, contents.nbytes)
             return []
         is_leaf = all(isinstance(each, type) for each in referents)
         if is_leaf and type(value) is not object and not hasattr(type(value), "__len__"):
@@ -253,7 +301,7 @@ class _Search:
         self._classes.add(cls)
         owner = ("class", cls)
         for name, value in vars(cls).items():
-            if name == "__doc__" or not (name.startswith("__") and name.endswith("__")):
+            if name in _READ_DUNDERS or not (name.startswith("__") and name.endswith("__")):
                 inner = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
                 self.visit(owner, f"{cls.__name__}.{name}", inner)
 
@@ -280,6 +328,18 @@ class _Search:
         self._num_numbers += len(numbers)
         self._holding(owner, name).add(name, numbers, num_bytes)
 
+    def _add_sizes(self, owner: tuple[str, object], name: str, value: Any) -> None:
+        """Add the sizes of a container, which are numbers too if there are many different ones."""
+        if isinstance(value, (Tensor, np.ndarray)):
+            sizes = list(value.shape)
+        elif isinstance(value, (list, tuple, dict, set, frozenset, bytes, bytearray)):
+            sizes = [len(value)]
+        else:
+            return
+        holding = self._holding(("sizes", owner), f"the sizes of {name}")
+        holding.is_spread = True
+        holding.parts.append(_to_numbers(sizes))
+
     def _add_text(self, owner: tuple[str, object], name: str, text: str) -> None:
         """Add a text that is a number, or may hold some: long, and not in words."""
         number = _parse_number(text)
@@ -289,14 +349,27 @@ class _Search:
             self._add(owner, name, np.zeros(0), len(text))
 
 
+def _read_buffer(value: Any) -> npt.NDArray[np.float64] | None:
+    """Return the numbers in the memory that an object gives access to; None if it does not."""
+    try:
+        view = memoryview(value)
+        if view.nbytes > MAX_ARRAY:
+            return np.zeros(0)
+        values = np.asarray(view)
+        numeric = values.dtype.kind in "biuf"
+        return (values if numeric else np.frombuffer(view, np.uint8)).astype(np.float64).ravel()
+    except (TypeError, ValueError, BufferError):
+        return None
+
+
 def _parse_number(text: str) -> float | None:
     """Return the number that `text` writes; None for other texts."""
     if len(text) >= MIN_TEXT or not any(character.isdigit() for character in text):
         return None
-    try:
-        return float.fromhex(text) if "0x" in text else float(text)
-    except (ValueError, OverflowError):
-        return None
+    for parse in (float.fromhex if "0x" in text else float, partial(int, base=16)):
+        with suppress(ValueError, OverflowError):
+            return float(parse(text))
+    return None
 
 
 def _is_number_list(text: str) -> bool:

@@ -34,6 +34,11 @@ INPLACE_VIEWS = frozenset(
 FACTORY_PREFIXES = ("new_", "empty", "zeros", "ones", "full", "arange", "linspace", "eye", "scalar")
 
 
+def is_factory(name: str) -> bool:
+    """Return whether an operation takes no numbers from its arguments, only shape and type."""
+    return name.startswith(FACTORY_PREFIXES) or name.endswith("_like")
+
+
 def sign_operation(func: Any, result: Any) -> Signature:
     """Return what identifies an operation among those of another pass."""
     return get_aten_name(func), tuple(tuple(leaf.shape) for leaf in tensor_leaves(result))

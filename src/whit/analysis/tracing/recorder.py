@@ -114,7 +114,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 tensors = tensor_leaves(arguments)
                 if any(self.find_field(tensor) for tensor in tensors):
                     self.trace.array_reads.append(self._num_leaving)
-                self.trace.read_entries |= self._find_entries(tensors)
+                self.trace.left_entries |= self._find_entries(tensors)
+                self.trace.read_entries |= self.trace.left_entries
             self._num_leaving += 1
         tensors = tensor_leaves(result)
         if tensors:
@@ -186,6 +187,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inputs = [*tensor_leaves((args, kwargs)), *packed]
         operands: list[Operand] | None = None
         try:
+            if not func.is_view and not dataflow.is_factory(name):
+                written = dataflow.find_mutated(func, args, kwargs)
+                self._find_unwritten(
+                    tensor for tensor in inputs if all(tensor is not w for w in written)
+                )
             operands = [self._make_operand(tensor, name) for tensor in inputs]
         except Exception as error:  # a tensor without plain memory
             self._note_failure(name, error)
@@ -208,6 +214,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Note why what the forward pass does cannot be known completely."""
         self._note(text)
         self.trace.unseen[text] = None
+
+    def _find_unwritten(self, tensors: Iterable[Tensor]) -> None:
+        """Take memory that is read and that no operation wrote for numbers from outside.
+
+        TorchScript writes a list of numbers into memory without an operation.
+        """
+        for tensor in tensors:
+            storage = self.storages.get(storage_key(tensor))
+            if storage is not None and storage.unwritten and tensor.numel():
+                del self.storages[storage_key(tensor)]
+                self._add_constant(tensor, literal=True)
 
     def _make_operand(self, tensor: Tensor, name: str) -> Operand:
         key = storage_key(tensor)
@@ -262,8 +279,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_view = (not mutated or reshaped) and all(storage_key(out) in views for out in outputs)
         if mutated and name in dataflow.OVERWRITING_OPS:
             operands = operands[1:] if name == "copy" else []
-        is_factory = name.startswith(dataflow.FACTORY_PREFIXES) or name.endswith("_like")
-        used = [] if is_factory else dataflow.live_operands(name, args, kwargs, operands)
+        used = (
+            []
+            if dataflow.is_factory(name)
+            else dataflow.live_operands(name, args, kwargs, operands)
+        )
         by_id = {id(operand.tensor): operand for operand in operands}
         uses_image = any(operand.field for operand in used)
         entries = self._find_entries(operand.tensor for operand in used)
@@ -359,6 +379,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             outputs = outputs[:1]  # the second depends on the lengths alone
         for out in [] if is_view else mutated or outputs:
             info = StorageInfo(out, None, claims, stochastic and not uses_image)
+            info.unwritten = name.startswith(("empty", "new_empty"))
             self._store(info, field, bool(mutated))
 
     def _note_whole_axes(self, axes: frozenset[str], kind: str | None) -> None:
@@ -392,6 +413,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = info.tensor
         key = storage_key(out)
         storage = self.storages.get(key)
+        if storage is not None and mutated:
+            storage.unwritten = False
         if mutated and storage is None and self._registry.overlapping(out):
             return  # a stored number that is updated: still a stored number
         if field is not None and tuple(out.shape) != tuple(

@@ -69,7 +69,7 @@ class TracingSession:
             self.no_tensor = _describe_no_tensor(self.models[0], self.output)
             self.unseen[self.no_tensor] = None
         self.in_training: dict[str, set[CallSite]] = {kind: set() for kind in TRAINING_KINDS}
-        self._training_trace = Trace()
+        self.training_trace = Trace()
         self.updated_statistics: frozenset[int] | None = None  # None: the training pass failed
         self._trace_training()
         self.image_entries: set[int] = set()  # constants that the image determines
@@ -83,7 +83,7 @@ class TracingSession:
         self.ineffective = self._find_ineffective_kinds()
         for training in (False, True):
             self._check_read_values(training)
-        for text in self.trace.unseen | self._training_trace.unseen:
+        for text in self.trace.unseen | self.training_trace.unseen:
             self._note_unseen(text)
 
     def note(self, text: str) -> None:
@@ -165,7 +165,7 @@ class TracingSession:
         for draw in range(MAX_TRAINING_PASSES):
             registry = TensorRegistry.build(self.copy, self.models[0])
             trace = self._trace(True, registry, draw=draw, planted=True)
-            self._training_trace = trace
+            self.training_trace = trace
             for op in trace.ops:
                 updated |= {registry.entries[entry].name for entry in op.updates}
                 if op.live and op.kind in TRAINING_KINDS:
@@ -189,7 +189,7 @@ class TracingSession:
 
         A mask made by numpy is one: whether it is one of dropout is not known.
         """
-        if _count_outside(self._training_trace) > _count_outside(self.trace):
+        if _count_outside(self.training_trace) > _count_outside(self.trace):
             self._note_unseen(
                 "in training mode numbers from outside the pass are combined with the data: "
                 "whether they drop some of it is unknown"
@@ -266,7 +266,7 @@ class TracingSession:
 
     def _check_read_values(self, training: bool) -> None:
         """Note if what a pass does depends on values of the image that Python reads."""
-        trace = self._training_trace if training else self.trace
+        trace = self.training_trace if training else self.trace
         if not (trace.scalar_reads or trace.array_reads) or trace.failure is not None:
             return
         try:  # a new pass: the first may have made what the model keeps
@@ -332,7 +332,7 @@ class TracingSession:
             return set()
         perturb_zero_weights(self.copy)
         ineffective = self._find_changing_kinds()
-        for training, trace in ((False, self.trace), (True, self._training_trace)):
+        for training, trace in ((False, self.trace), (True, self.training_trace)):
             kinds = [kind for kind in LAYER_KINDS if (kind in TRAINING_KINDS) == training]
             kinds = [kind for kind in kinds if self._find_numbers(trace, kind)]
             if not kinds:

@@ -95,6 +95,7 @@ class StorageInfo:
     layout: Layout | None  # None: does not depend on the image
     claims: frozenset[int] = frozenset()
     stochastic: bool = False
+    unwritten: bool = False  # allocated, and written by no operation so far
 
 
 @dataclass
@@ -117,6 +118,7 @@ class Trace:
     scalar_reads: list[int] = dataclasses.field(default_factory=list)
     array_reads: list[int] = dataclasses.field(default_factory=list)
     read_entries: set[int] = dataclasses.field(default_factory=set)  # stored numbers it reads
+    left_entries: set[int] = dataclasses.field(default_factory=set)  # of these, by `tolist` etc.
 
     def call_sites(self, op: Op) -> set[CallSite]:
         """Return the sites of the module call and the function call that `op` belongs to."""
