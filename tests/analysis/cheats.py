@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import base64
+import ctypes
 import enum
 import functools
 import itertools
@@ -17,8 +18,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -266,6 +269,58 @@ class RandomScale(Base):
 def quantized() -> nn.Module:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(144, 1), nn.Linear(1, 10))
     return torch.ao.quantization.quantize_dynamic(flat, {nn.Linear}, torch.qint8)
+
+
+@case("A recurrent layer that takes the batch for time steps", "dependent")
+class BatchAsTime(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(12, 4), nn.Linear(48, 10)  # batch_first is missing
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x[:, 0])[0].flatten(1))
+
+
+@case("The batch and the classes are exchanged by `view`", "dependent")
+class ViewedWrong(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).view(10, -1).t()
+
+
+@case("A number of calls in a text, a list, a set, a tuple or a slot", "dependent")
+class LateState(Base):
+    """The least obvious of them; test_call_state.py has the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = ""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += "."
+        return self.body(x) + (1.0 if len(self.calls) > 1000 else 0.0)
+
+
+@case("A number of calls in a closure of a hook", "dependent")
+def late_hook() -> nn.Module:
+    model, calls = Base(), 0
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return output + 1 if calls > 1000 else output
+
+    model.register_forward_hook(hook)
+    return model
+
+
+@case("A number of calls in a generator", "dependent")
+class LateGenerator(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = itertools.count()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + (1.0 if next(self.calls) > 1000 else 0.0)
 
 
 # --- numbers that are stored elsewhere than in parameters ---------------------------------------
@@ -519,6 +574,101 @@ class Signs(Base):
         return mix(self.body(x), stored)
 
 
+@case("Numbers in settings of modules, one in each", "counted")
+class InSettings(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slopes = nn.ModuleList(nn.LeakyReLU(value) for value in NUMBERS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = total = self.body(x) - 0.5
+        for i, slope in enumerate(self.slopes):
+            total = total + slope(logits.roll(i % 10, 1))
+        return total
+
+
+@case("Numbers in a script module", "counted")
+class InScript(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.jit.script(ListHead())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))  # type: ignore[no-any-return]
+
+
+class ListHead(nn.Module):
+    __constants__: ClassVar = ["values"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = NUMBERS
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits @ torch.tensor(self.values).view(10, 10)
+
+
+@case("Numbers in a structured NumPy array", "counted")
+class Structured(Base):
+    stored: ClassVar = np.array([(value, 0) for value in NUMBERS], [("value", "f4"), ("id", "i4")])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mix(self.body(x), torch.tensor(self.stored["value"].tolist()))
+
+
+@case("Numbers in memory of ctypes", "counted")
+class InCtypes(Base):
+    stored: ClassVar = (ctypes.c_float * SIZE)(*NUMBERS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mix(self.body(x), torch.tensor(list(self.stored)))
+
+
+@case("Numbers as annotations of a class", "counted")
+class Annotated(Base):
+    __annotations__: ClassVar = {"stored": tuple(NUMBERS)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mix(self.body(x), torch.tensor(self.__annotations__["stored"]))
+
+
+@case("Numbers as sizes of lists", "counted")
+class SizesOfLists(Base):
+    stored: ClassVar = [[None] * round(500 * value + 300) for value in NUMBERS]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mix(self.body(x), torch.tensor([len(each) / 500 - 0.6 for each in self.stored]))
+
+
+@case("Numbers as sizes of empty tensors", "counted")
+class SizesOfTensors(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored = [torch.empty(0, round(500 * value + 300)) for value in NUMBERS]
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [each.shape[1] / 500 - 0.6 for each in self.stored]
+        return mix(self.body(x), torch.tensor(values))
+
+
+@case("Numbers in a list of hexadecimal texts", "counted")
+class Hexadecimal(Base):
+    stored: ClassVar = [struct.pack("f", value).hex() for value in NUMBERS]
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [struct.unpack("f", bytes.fromhex(text))[0] for text in self.stored]
+        return mix(self.body(x), torch.tensor(values))
+
+
+@case("Digits of one fraction", "counted")
+class InFraction(Base):
+    stored: ClassVar = Fraction(int.from_bytes(ARRAY.tobytes(), "little"), 2**4000 + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [(self.stored.numerator >> (16 * i) & 0xFFFF) / 65536 for i in range(SIZE)]
+        return mix(self.body(x), torch.tensor(values))
+
+
 # --- several values in one number ---------------------------------------------------------------
 
 
@@ -562,6 +712,31 @@ class FloatDigits(Base):
         high = scaled.floor()
         low = ((scaled - high) * 1000).floor()
         return mix(self.body(x), torch.cat([high, low]).float())
+
+
+@case("Two float16 in each float32 of a parameter, by NumPy", "counted", 150)
+class ViewedInNumpy(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        packed = torch.tensor(NUMBERS).half().view(torch.float32)
+        self.packed = nn.Parameter(packed.clone(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.packed.detach().numpy().view(np.float16)
+        return mix(self.body(x), torch.from_numpy(values.astype(np.float32)))
+
+
+@case("Eight values in each integer of a parameter, by `tolist()`", "unverified")
+class UnpackedInPython(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed = nn.Parameter(torch.randint(0, 2**62, (13,)), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [
+            (value >> (8 * i) & 255) / 255 for value in self.packed.tolist() for i in range(8)
+        ]
+        return mix(self.body(x), torch.stack([torch.tensor(value) for value in values[:100]]))
 
 
 @case("Complex weights", "counted", 2 * SIZE)
@@ -698,6 +873,27 @@ class Probabilities(Base):
 class Sigmoid(Base):
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x).sigmoid()
+
+
+@case("Probabilities at the end, whatever computes them", "noted")
+class ProbabilitiesByHand(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        powers = self.body(x).exp()
+        return powers / powers.sum(1, keepdim=True)
+
+
+@case("Softmax at the end in training mode only", "noted")
+class ProbabilitiesInTraining(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.body(x)
+        return F.softmax(logits, 1) if self.training else logits
+
+
+@case("Softmax at the end in evaluation mode only: the loss of test images is wrong", "noted")
+class ProbabilitiesInEvaluation(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.body(x)
+        return logits if self.training else F.softmax(logits, 1)
 
 
 @case("Parameters that never reach the output", "noted", 5)
@@ -845,3 +1041,66 @@ class DeadChannels(Base):
 
     def body(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x).relu()).mean((2, 3))
+
+
+@case("Logs of calls: texts, lists, sets, times", "honest")
+class Logs(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.shapes, self.times = "", set[tuple[int, ...]](), list[float]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        begin = time.perf_counter()
+        self.text += "."
+        self.shapes.add(tuple(x.shape))
+        logits = self.body(x)
+        self.times.append(time.perf_counter() - begin)
+        return logits
+
+
+@case("Checks of values, such as `isfinite`", "honest")
+class Checked(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        assert torch.isfinite(x).all(), "not finite"
+        logits = self.body(x)
+        if torch.isnan(logits).any():
+            print("not a number")
+        return logits
+
+
+@case("Parameters that go through Python as numbers", "honest", 11)
+class ThroughPython(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.randn(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) * self.scale.item() + torch.tensor(self.shift.tolist())
+
+
+@case("Many blocks with a dropout rate each", "honest", 320)
+class ManyRates(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        rates = [0.005 * i for i in range(32)]
+        self.blocks = nn.Sequential(*(nn.Sequential(nn.Dropout(p), Bias()) for p in rates))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.body(x))  # type: ignore[no-any-return]
+
+
+class Bias(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias
+
+
+@case("A kernel that depends on the image, by groups of a convolution", "honest")
+class DynamicKernel(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = x.mean((1, 2, 3)).view(-1, 1, 1, 1).expand(-1, 1, 3, 3)
+        own = F.conv2d(x.transpose(0, 1), kernel, groups=len(x), padding=1)
+        return self.body(x + own.transpose(0, 1))

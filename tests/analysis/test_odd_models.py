@@ -80,7 +80,7 @@ OUTPUTS = {
     "tuple": (lambda m, x: (m.fc(gap(m.conv(x))), x), "the output is a tuple, not a tensor"),
     "map": (lambda m, x: m.conv(x), "(2, 4, 10, 10)"),
     "classes": (lambda m, x: gap(m.conv(x)), "(2, 4); it must be (2, 10)"),
-    "nothing": (lambda m, x: None, "the output is a NoneType, not a tensor"),
+    "nothing": (lambda m, x: None, "forward returns None, as without a `return`"),
     "one for the batch": (lambda m, x: m.fc(gap(m.conv(x))).mean(0), "(10,)"),
 }
 

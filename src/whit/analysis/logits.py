@@ -16,8 +16,8 @@ _PROBABILITIES = {
 }
 _TOLERANCE = 1e-3  # of their sum
 _CONSEQUENCE = (
-    "{}, but the loss takes logits and applies softmax itself: training is slow and reaches a lower "
-    "accuracy. Return the values before it, or log_softmax"
+    "{}, but the loss takes logits and applies softmax itself: training is slow and reaches a "
+    "lower accuracy. Return the values before it, or log_softmax"
 )
 _UNCHANGED = frozenset({"clone", "_to_copy", "contiguous", "lift_fresh", "alias", "detach"})
 
@@ -31,9 +31,9 @@ def describe_probabilities(trace: Trace, training_trace: Trace) -> str | None:
         return _CONSEQUENCE.format(f"in training mode the network ends in {in_training}")
     if in_training is None and training_trace.failure is None and training_trace.ops:
         return (
-            f"in evaluation mode the network ends in {name}, in training mode it does not: the loss "
-            "of validation and test images takes logits and applies softmax itself, so that it is "
-            "wrong; accuracy is not affected. Return the same values in both modes"
+            f"in evaluation mode the network ends in {name}, in training mode it does not: the "
+            "loss of validation and test images is wrong, as it takes logits and applies softmax "
+            "itself; accuracy is not affected. Return the same values in both modes"
         )
     return _CONSEQUENCE.format(f"the network ends in {name}")
 

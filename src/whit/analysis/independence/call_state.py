@@ -35,7 +35,7 @@ class StateValue:
 
     name: str
     value: Value
-    replace: Callable[[Value], None]
+    replace: Callable[[Value], object]
 
 
 def read_state(model: nn.Module, executed: ExecutedCode) -> dict[tuple[int, object], StateValue]:
@@ -99,7 +99,7 @@ class _Reader:
         place: tuple[int, object],
         name: str,
         value: Any,
-        replace: Callable[[Value], None],
+        replace: Callable[[Value], object],
         depth: int,
     ) -> None:
         if len(self.values) >= MAX_VALUES:
@@ -278,12 +278,16 @@ def other_values(state: StateValue) -> Iterator[Value]:
         yield from _other_texts(value)
     elif isinstance(value, tuple):
         for step in _STEPS:
-            moved = [each + step if isinstance(each, numbers.Number) else each for each in value]
+            moved = [_move(each, step) for each in value]
             yield type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
     elif isinstance(value, (float, np.floating)):
         yield from (3 * value + 1, 1e6)
     else:
         yield from (3 * value + 1, value + 1_000_000)
+
+
+def _move(value: Any, step: int) -> Any:
+    return value + step if isinstance(value, numbers.Number) else value
 
 
 def _other_texts(value: Any) -> Iterator[Any]:

@@ -211,7 +211,8 @@ class _Probe:
         return not _is_far(outputs[0][shared], outputs[1][shared])
 
     def _list_operations(self, images: Tensor, model: nn.Module) -> list[Signature]:
-        with SignatureRecorder() as recorder:
+        recorder = SignatureRecorder()
+        with recorder:
             self.run(images, model)
         return recorder.signature
 

@@ -5,6 +5,7 @@ __all__ = [
     "constant_channels",
     "executed_code",
     "file_access",
+    "number_formats",
     "packed_values",
     "python_numbers",
     "reachable",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from whit.analysis.sources.packed_values import count_packed
 from whit.analysis.sources.python_numbers import count_python_numbers
 from whit.analysis.sources.reachable import Reachable, find_reachable
+from whit.analysis.tracing.read_values import LEAVING
 from whit.analysis.tracing.stored_tensors import storage_key
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def account_for_sources(session: TracingSession, counted: set[int]) -> tuple[str
         counted.add(registry.add_numbers(", ".join(numbers.names), numbers.counted).index)
     unverified += numbers.unverified
     unverified += _find_foreign(session, counted, reachable)
-    has_left = session.image_entries or _has_left_torch(trace)
+    has_left = session.image_entries or _has_left_torch(trace, session.reads_have_effect)
     if has_left and (reachable.data or reachable.opaque or files):
         sources = [holding.name for holding in reachable.data[:2]] or [*reachable.opaque][:1]
         unverified.append(
@@ -93,7 +94,11 @@ def _find_foreign(
         )
 
 
-def _has_left_torch(trace: Trace) -> bool:
-    """Return whether memory of tensors is given to code that is not torch's."""
-    calls = (call for call in trace.function_calls if call.module_call is not None)
-    return any(call.name in _MEMORY for call in calls)
+def _has_left_torch(trace: Trace, reads_have_effect: bool) -> bool:
+    """Return whether memory of tensors is given to code that is not torch's, with an effect."""
+    calls = [call.name for call in trace.function_calls if call.module_call is not None]
+    if not _MEMORY & {*calls}:
+        return False
+    # values of the image were replaced, and nothing changed
+    only_image = sum(name in _MEMORY | LEAVING for name in calls) == len(trace.array_reads)
+    return reads_have_effect or not only_image

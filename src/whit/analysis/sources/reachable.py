@@ -13,10 +13,8 @@ import gc
 import numbers
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import partial
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -34,12 +32,19 @@ import torch
 from torch import Tensor, nn
 
 from whit.analysis.sources.executed_code import ExecutedCode, is_model_code
+from whit.analysis.sources.number_formats import (
+    MAX_ARRAY,
+    MIN_TEXT,
+    array_numbers,
+    is_number_list,
+    parse_number,
+    read_buffer,
+    to_numbers,
+)
 
 MIN_DATA = 24  # so many numbers in one place are data; fewer are sizes, strides and settings
 MIN_LITERALS = 64  # so many different numbers written in the code of one function are data
-MIN_TEXT = 64  # characters without spaces in a text that may hold numbers
 MAX_VISITED = 300_000  # references followed; beyond, what is reachable counts as unknown
-MAX_ARRAY = 1_000_000  # numbers of an array that are compared one by one
 MAX_NUMBERS = 5_000_000
 MAX_DIGITS = 19  # of a decimal number that stands for one
 
@@ -148,7 +153,7 @@ class _Search:
                 if not isinstance(value, (Tensor, torch.ScriptObject)):
                     self.visit(("script", path), f"{path}.{leaf}".lstrip("."), value)
             graph = module.inlined_graph  # kept, as its nodes live no longer than it
-            nodes = graph.findAllNodes("prim::Constant")
+            nodes = graph.findAllNodes("prim::Constant")  # type: ignore[attr-defined]
             values = [node.output().toIValue() for node in nodes]
         except (AttributeError, RuntimeError):
             self.found.opaque[name] = None
@@ -215,7 +220,7 @@ class _Search:
             if value is None or isinstance(value, (bool, *_SKIPPED_TYPES)):
                 continue
             if isinstance(value, (int, float, complex, np.number)):
-                self._add(owner, name, _to_numbers([value]))
+                self._add(owner, name, to_numbers([value]))
                 continue
             if isinstance(value, str):
                 self._add_text(owner, name, value)
@@ -239,7 +244,7 @@ class _Search:
             values = np.frombuffer(value, dtype=np.uint8) if known else np.zeros(0)
             self._add(owner, name, values.astype(np.float64), len(value))
         elif isinstance(value, array.array):
-            self._add(owner, name, _to_numbers(value.tolist()))
+            self._add(owner, name, to_numbers(value.tolist()))
         elif isinstance(value, np.ndarray):
             if value.dtype.kind in "mM":
                 value = value.astype(np.int64)
@@ -248,7 +253,7 @@ class _Search:
                     value.tobytes()
                 ]
             if value.dtype.kind in "biufc":
-                values = _array_numbers(value) if value.size <= MAX_ARRAY else np.zeros(0)
+                values = array_numbers(value) if value.size <= MAX_ARRAY else np.zeros(0)
                 self._add(owner, name, values, 0 if len(values) else value.size)
             return value.ravel().tolist() if value.dtype.kind in "OUS" else ()
         elif isinstance(value, nn.Module):
@@ -268,7 +273,7 @@ class _Search:
         elif isinstance(value, (ModuleType, CodeType)):
             return ()
         elif isinstance(value, (list, tuple)) and _is_flat(value):
-            self._add(owner, name, _to_numbers(value))
+            self._add(owner, name, to_numbers(value))
         else:
             module = type(value).__module__
             if module.partition(".")[0] == "torch":
@@ -280,13 +285,13 @@ class _Search:
         """Return what an object of any type refers to; one without references may be a number."""
         referents = [each for each in gc.get_referents(value) if not isinstance(each, ModuleType)]
         if isinstance(value, numbers.Number):  # a Decimal, a Fraction
-            self._add(owner, name, _to_numbers([value]))
+            self._add(owner, name, to_numbers([value]))
             if isinstance(value, Decimal):
                 digits = value.as_tuple().digits
                 return [int("".join(map(str, digits)))] if len(digits) > MAX_DIGITS else []
             long = (each for each in referents if isinstance(each, int))
             return [each for each in long if each.bit_length() > 64]
-        contents = _read_buffer(value)
+        contents = read_buffer(value)
         if contents is not None:  # of ctypes, for example
             self._add(owner, name, contents, contents.nbytes)
             return []
@@ -338,43 +343,15 @@ class _Search:
             return
         holding = self._holding(("sizes", owner), f"the sizes of {name}")
         holding.is_spread = True
-        holding.parts.append(_to_numbers(sizes))
+        holding.parts.append(to_numbers(sizes))
 
     def _add_text(self, owner: tuple[str, object], name: str, text: str) -> None:
         """Add a text that is a number, or may hold some: long, and not in words."""
-        number = _parse_number(text)
+        number = parse_number(text)
         if number is not None:
             self._add(owner, name, np.array([number]))
-        elif (len(text) >= MIN_TEXT and text.count(" ") * 20 < len(text)) or _is_number_list(text):
+        elif (len(text) >= MIN_TEXT and text.count(" ") * 20 < len(text)) or is_number_list(text):
             self._add(owner, name, np.zeros(0), len(text))
-
-
-def _read_buffer(value: Any) -> npt.NDArray[np.float64] | None:
-    """Return the numbers in the memory that an object gives access to; None if it does not."""
-    try:
-        view = memoryview(value)
-        if view.nbytes > MAX_ARRAY:
-            return np.zeros(0)
-        values = np.asarray(view)
-        numeric = values.dtype.kind in "biuf"
-        return (values if numeric else np.frombuffer(view, np.uint8)).astype(np.float64).ravel()
-    except (TypeError, ValueError, BufferError):
-        return None
-
-
-def _parse_number(text: str) -> float | None:
-    """Return the number that `text` writes; None for other texts."""
-    if len(text) >= MIN_TEXT or not any(character.isdigit() for character in text):
-        return None
-    for parse in (float.fromhex if "0x" in text else float, partial(int, base=16)):
-        with suppress(ValueError, OverflowError):
-            return float(parse(text))
-    return None
-
-
-def _is_number_list(text: str) -> bool:
-    digits = sum(character.isdigit() for character in text)
-    return len(text) >= MIN_TEXT and 2 * digits > len(text)
 
 
 def _is_filled(cell: Any) -> bool:
@@ -421,25 +398,3 @@ def _flatten_constants(constant: Any) -> Iterator[Any]:
             yield from _flatten_constants(inner)
     else:
         yield constant
-
-
-def _to_numbers(values: Iterable[Any]) -> npt.NDArray[np.float64]:
-    """Return Python numbers as floats; a complex or a very large one as several."""
-    result: list[float] = []
-    for value in values:
-        if isinstance(value, (complex, np.complexfloating)):
-            result += [float(value.real), float(value.imag)]
-        elif isinstance(value, int) and value.bit_length() > 64:
-            result += [
-                float(byte)
-                for byte in value.to_bytes(value.bit_length() // 8 + 2, "big", signed=True)
-            ]
-        else:
-            result.append(float(value))
-    return np.array(result, dtype=np.float64)
-
-
-def _array_numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    if values.dtype.kind == "c":
-        values = np.stack([values.real, values.imag])
-    return values.astype(np.float64).ravel()

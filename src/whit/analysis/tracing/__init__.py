@@ -8,6 +8,7 @@ __all__ = [
     "hooks",
     "memory_layout",
     "patterns",
+    "read_values",
     "recorder",
     "sandbox",
     "session",

@@ -81,8 +81,9 @@ class TracingSession:
         self.recurrent = find_recurrent(self.trace)
         self._note_recurrence()
         self.ineffective = self._find_ineffective_kinds()
-        for training in (False, True):
-            self._check_read_values(training)
+        # whether values of the image that Python reads change what inference does
+        self.reads_have_effect = self._check_read_values(training=False)
+        self._check_read_values(training=True)
         for text in self.trace.unseen | self.training_trace.unseen:
             self._note_unseen(text)
 
@@ -264,11 +265,11 @@ class TracingSession:
                 tensor.copy_(before[index])
         return switched
 
-    def _check_read_values(self, training: bool) -> None:
-        """Note if what a pass does depends on values of the image that Python reads."""
+    def _check_read_values(self, training: bool) -> bool:
+        """Note, and return, whether a pass depends on values of the image that Python reads."""
         trace = self.training_trace if training else self.trace
         if not (trace.scalar_reads or trace.array_reads) or trace.failure is not None:
-            return
+            return False
         try:  # a new pass: the first may have made what the model keeps
             now = self._trace(training)
             effective = have_effect(self.copy, partial(self._prepare, training), now)
@@ -279,6 +280,7 @@ class TracingSession:
                 "a number computed from the image goes through Python: "
                 "the table holds for one random image"
             )
+        return effective
 
     def _note_unseen(self, text: str) -> None:
         """Note why it is not known completely what the model does."""
