@@ -1104,3 +1104,18 @@ class DynamicKernel(Base):
         kernel = x.mean((1, 2, 3)).view(-1, 1, 1, 1).expand(-1, 1, 3, 3)
         own = F.conv2d(x.transpose(0, 1), kernel, groups=len(x), padding=1)
         return self.body(x + own.transpose(0, 1))
+
+
+@case("A log of numbers beside a position encoding", "honest")
+class LogAndPositions(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.means = list[float]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        encoding = torch.zeros(12, 12)
+        for row, column in itertools.product(range(12), range(12)):
+            encoding[row, column] = math.sin(row / 10000 ** (column / 12))
+        logits = self.body(x + encoding)
+        self.means.append(logits.mean().item())
+        return logits

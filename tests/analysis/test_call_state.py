@@ -220,7 +220,7 @@ def test_a_small_dependence_between_such_images_is_one() -> None:
 @pytest.mark.parametrize(
     ("name", "cause"),
     [
-        ("BatchAsTime", "a recurrent layer that takes the batch for time steps in rnn"),
+        ("BatchAsTime", "a recurrent layer that takes the batch for time steps"),
         ("CumulativeSum", "cumsum"),
         ("ViewedWrong", "in forward"),
     ],

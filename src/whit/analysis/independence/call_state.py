@@ -287,7 +287,8 @@ def other_values(state: StateValue) -> Iterator[Value]:
 
 
 def _move(value: Any, step: int) -> Any:
-    return value + step if isinstance(value, numbers.Number) else value
+    is_number = isinstance(value, numbers.Number)
+    return value + step if is_number else value
 
 
 def _other_texts(value: Any) -> Iterator[Any]:

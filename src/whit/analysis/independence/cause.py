@@ -25,14 +25,22 @@ _NAMES = {
     "_native_batch_norm_legit": "normalization by the statistics of the batch",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
-    "mkldnn_rnn_layer": "a recurrent layer that takes the batch for time steps",
     "quantized::linear_dynamic": "a linear layer with one quantization scale for the batch",
 }
+# Modules of torch whose single operations say less than the layer.
+_LAYERS: tuple[tuple[type[nn.Module], str], ...] = (
+    (
+        nn.RNNBase,
+        "a recurrent layer that takes the batch for time steps (without batch_first=True)",
+    ),
+    (nn.MultiheadAttention, "attention between the images of the batch"),
+)
 
 
 class _Executed(NamedTuple):
     name: str
     module: str
+    layer: str | None  # what the module is, where it says more than the operation
     line: CodeLine | None
     part: Tensor | None  # of the results, what belongs to the image
     is_view: bool = False
@@ -47,7 +55,7 @@ class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._batch = batch
         self._last = last
         self._paths = paths
-        self._modules: list[str] = []
+        self._modules: list[nn.Module] = []
         self._thread = threading.get_ident()
 
     @classmethod
@@ -57,7 +65,7 @@ class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @contextmanager
     def hook_modules(self) -> Iterator[None]:
         def enter(module: nn.Module, arguments: Any) -> None:
-            self._modules.append(self._paths.get(id(module), type(module).__name__))
+            self._modules.append(module)
 
         def leave(module: nn.Module, arguments: Any, result: Any) -> None:
             if self._modules:
@@ -89,8 +97,12 @@ class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # a view holds what its source holds, which may not have the images apart
         if leaves and leaves[0].numel() and not func.is_view:
             part = self._part_of_image(leaves[0])
-        module = self._modules[-1] if self._modules else ""
-        self.operations.append(_Executed(name, module, find_code_line(), part, func.is_view))
+        path, layer = "", None
+        if self._modules:
+            module = self._modules[-1]
+            path = self._paths.get(id(module), type(module).__name__)
+            layer = next((text for kind, text in _LAYERS if isinstance(module, kind)), None)
+        self.operations.append(_Executed(name, path, layer, find_code_line(), part, func.is_view))
 
     def _part_of_image(self, tensor: Tensor) -> Tensor:
         """Return the part of the image; all of it where no dimension has the images."""
@@ -163,7 +175,7 @@ def _differ(one: Tensor, other: Tensor) -> bool:
 
 
 def _describe(operation: _Executed) -> str:
-    name = _NAMES.get(operation.name, operation.name)
+    name = operation.layer or _NAMES.get(operation.name, operation.name)
     module = f" in {operation.module}" if operation.module else ""
     line = f" ({operation.line})" if operation.line else ""
     return f"{name}{module}{line} mixes them"

@@ -51,6 +51,8 @@ def account_for_sources(session: TracingSession, counted: set[int]) -> tuple[str
     unverified += doubts
     try:
         reachable = find_reachable(session.copy, session.executed)
+        if session.searched is not session.copy:  # where no later pass has added to any log
+            reachable.holdings = find_reachable(session.searched, session.executed).holdings
     except Exception as error:  # an object that answers no question about itself
         reachable = Reachable(opaque={f"objects that cannot be searched ({error})": None})
     numbers = count_python_numbers(trace, registry, reachable, counted, bool(files))

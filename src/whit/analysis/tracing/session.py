@@ -134,6 +134,7 @@ class TracingSession:
     def _watch_code(self) -> None:
         """Run a fresh copy, as in its first call, to see which functions it executes."""
         model, _ = safe_copy(self.models[0])
+        self.searched = model  # for numbers that its code can read
         images = probe_batch(model, self.image_shape, BATCH, 0)
         with suppress(Exception, SystemExit), torch.no_grad():
             set_mode((self.models[0], model), training=False)
