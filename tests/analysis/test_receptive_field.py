@@ -41,6 +41,16 @@ CASES = {
     "permuted there and back": (
         lambda m, x: m.a(x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)), c(3), 5, 1,
     ),
+    "sorted channels": (lambda m, x: m.a(x.sort(1).values), c(3), 5, 1),
+    "largest channels": (lambda m, x: m.a(x.topk(2, dim=1).values), nn.Conv2d(2, 4, 3), 5, 1),
+    "largest positions": (lambda m, x: x.flatten(2).topk(5).values, None, 24, 1),
+    "scaled by the range of the map": (
+        lambda m, x: x / (x.flatten(1).aminmax(dim=1)[1][:, None, None, None] + 9), None, 24, 1,
+    ),
+    "Fourier": (lambda m, x: torch.fft.irfft2(torch.fft.rfft2(x) * 2, s=(22, 22)), None, 24, 1),
+    "looked up by the largest channel": (
+        lambda m, x: m.a.weight[x.argmax(1)].permute(0, 3, 1, 2), nn.Embedding(4, 4), 3, 1,
+    ),
     "rolled": (lambda m, x: m.a(torch.roll(x, 2, 3)), c(3), 5, 1),
     "flipped": (lambda m, x: m.a(x.flip(2)), c(3), 5, 1),
     "nearest upsampling": (lambda m, x: F.interpolate(x, scale_factor=2), None, 3, 0.5),

@@ -193,6 +193,59 @@ class AfterGather(Base):
         return flat.gather(2, torch.arange(5).expand(len(x), 10, 5)).mean(-1)
 
 
+class NoTrainingMode(Base):
+    """As modules made by torch.export are."""
+
+    def train(self, mode: bool = True):
+        raise NotImplementedError("Calling train() is not supported yet.")
+
+
+def test_a_mode_that_cannot_be_changed() -> None:
+    found = audit(NoTrainingMode())
+    assert found.failure is not None
+    assert "test_unknown_kinds.py, line" in found.failure
+    assert "the change to evaluation mode fails" in found.failure
+    assert statuses(found) == ["unknown"] * 3
+
+
+class Forgotten(Base):
+    def forward(self, x: Tensor) -> None:
+        self.body(x)
+
+
+def test_without_a_return_nothing_is_absent() -> None:
+    found = audit(Forgotten())
+    assert statuses(found) == ["unknown"] * 3
+    assert "test_unknown_kinds.py, line" in (found.output_problem or "")
+    assert "as without a `return` statement" in (found.output_problem or "")
+
+
+class Profiled(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.profiler.record_function("body"):
+            return self.body(x)
+
+
+class WithTeacher(Base):
+    """A network that is no part of it teaches it in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = [nn.Linear(144, 10)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.body(x)
+        return logits + self.teacher[0](x.flatten(1)) if self.training else logits
+
+
+@pytest.mark.parametrize("model", [Profiled, WithTeacher])
+def test_what_is_known(model: type[nn.Module]) -> None:
+    found = audit(model())
+    assert found.kinds_known
+    assert found.unverified == ()
+    assert found.params.total == 120
+
+
 UNSEEN = [
     Custom,
     InThread,

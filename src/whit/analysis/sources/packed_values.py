@@ -42,11 +42,16 @@ class PackedModules:
         """Return the tensors inside the packed weights among the arguments of an operation."""
         tensors: list[Tensor] = []
         for argument in tree_leaves(args):
-            if isinstance(argument, torch.ScriptObject):
+            if isinstance(argument, torch.ScriptObject) and not _is_profiler(argument):
                 if id(argument) not in self._tensors:
                     self._tensors[id(argument)] = argument, _unpack(argument)
                 tensors += self._tensors[id(argument)][1]
         return tensors
+
+
+def _is_profiler(found: torch.ScriptObject) -> bool:
+    """Return whether an object only marks a region of code for a profiler."""
+    return ".profiler." in str(found._type())  # type: ignore[attr-defined]
 
 
 def _unpack(packed: Any) -> list[Tensor]:

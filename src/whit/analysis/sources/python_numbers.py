@@ -214,7 +214,8 @@ def _describe_doubt(
     sources += ["a file"] if outside and not sources else []
     return (
         f"{len(numbers):,} numbers enter tensors at {line}, and they may be computed from "
-        f"{' or '.join(sources)}: whether they are stored numbers is not known"
+        f"{' or '.join(sources)}: whether they are stored numbers is not known. What operations of "
+        "torch compute, such as arange and sin, is known to be a formula"
     )
 
 

@@ -52,6 +52,8 @@ _SKIPPED_TYPES = (
     *(BuiltinFunctionType, FrameType, TracebackType, torch.dtype, torch.device, torch.Generator),
     *(torch.Size, torch.layout, torch.memory_format),
 )
+# Types of data that a model can hang on a module or a class that is not its own.
+_DATA_TYPES = (list, tuple, dict, bytes, bytearray, array.array, np.ndarray, Tensor)
 # Packages whose functions compute and store no numbers of a model.
 _COMPUTING = frozenset(
     {"torch", "numpy", "einops", "torchvision", "timm", "opt_einsum", "whit", "typing_extensions"}
@@ -187,6 +189,10 @@ class _Search:
             return
         package = value.__name__.partition(".")[0]
         if package == "torch":
+            for attribute in used & set(vars(value)):
+                inner = vars(value)[attribute]
+                if isinstance(inner, _DATA_TYPES):  # of torch's own, few are of these types
+                    self.visit(("globals", id(vars(value))), f"{name}.{attribute}", inner)
             return
         for attribute in used & set(vars(value)):
             inner = vars(value)[attribute]
@@ -301,10 +307,15 @@ class _Search:
         return referents
 
     def _visit_class(self, cls: type) -> None:
-        if cls in self._classes or not _is_model_class(cls):
+        if cls in self._classes:
             return
         self._classes.add(cls)
         owner = ("class", cls)
+        if not _is_model_class(cls):
+            for name, value in vars(cls).items():
+                if isinstance(value, _DATA_TYPES) and not name.startswith("__"):
+                    self.visit(owner, f"{cls.__name__}.{name}", value)
+            return
         for name, value in vars(cls).items():
             if name in _READ_DUNDERS or not (name.startswith("__") and name.endswith("__")):
                 inner = getattr(value, "__func__", None) or getattr(value, "fget", None) or value

@@ -26,6 +26,8 @@ from whit.system.user_lines import describe_error
 
 BATCH = 2  # more than one image, so that a stray squeeze() shows
 MAX_TRAINING_PASSES = 6  # more than one only while a random mask has shown no zero yet
+# Operations by which a mask of zeros drops values.
+_MASKING = frozenset({"mul", "div", "where", "masked_fill", "index_put", "copy", "minimum"})
 TRAINING_KINDS = frozenset({"batchnorm", "dropout", "droppath", "noise"})
 
 
@@ -412,8 +414,9 @@ def _describe_no_tensor(model: nn.Module, output: object) -> str:
 
 
 def _count_outside(trace: Trace) -> int:
-    """Return how many tensors of several numbers from outside the pass meet the image in it."""
-    used = frozenset().union(*(op.claims for op in trace.ops if op.live and op.uses_image))
+    """Return how many tensors of several numbers from outside may mask the image in a pass."""
+    masking = (op for op in trace.ops if op.live and op.uses_image and op.name in _MASKING)
+    used = frozenset().union(*(op.claims for op in masking))
     found = {
         storage_key(tensor)
         for entry, tensor in trace.constants.items()
