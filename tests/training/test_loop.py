@@ -435,6 +435,21 @@ def test_the_optimizer_is_torchs_own_to_the_bit(spec: OptimSpec) -> None:
     assert all(parameter.grad is None for parameter in ours.parameters())
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_parameters_that_get_their_first_gradients_late(name: str) -> None:
+    """As those of an expert do that no image of the first batches meets."""
+    model = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(3))
+    optimizer = build_optimizer(model, OptimSpec(name=name))
+    set_lr(optimizer, 0.1)
+    for used in ([0], [0, 1], [1, 2], [0]):
+        optimizer.zero_grad()
+        before = [layer.weight.detach().clone() for layer in model]
+        sum(model[i](torch.ones(1, 2)).sum() for i in used).backward()
+        optimizer.step()
+        moved = [i for i in range(3) if not torch.equal(model[i].weight, before[i])]
+        assert moved == used
+
+
 def test_training_does_not_import_torchs_compiler(easy_recipe: Path, tmp_path: Path) -> None:
     code = (
         "import sys, whit; whit.train(sys.argv[1], out=sys.argv[2], quiet=True); "

@@ -55,12 +55,19 @@ class SGD(UpdateRule):
     def step(self, params: Tensors, grads: Tensors, states: States, **common: Any) -> None:
         from torch.optim.sgd import sgd
 
-        buffers = [state.get("momentum_buffer") for state in states]
         common |= {"momentum": self.momentum, "nesterov": self.nesterov, "dampening": 0.0}
-        sgd(params, grads, buffers, **common)
-        for state, buffer in zip(states, buffers, strict=True):
-            if buffer is not None:  # None without momentum
-                state["momentum_buffer"] = buffer
+        # a parameter may get its first gradient later than others, as of an expert that no image of
+        # the first batches meets: torch takes either all without a buffer or none
+        first: list[Any] = []
+        later: list[Any] = []
+        for step in zip(params, grads, states, strict=True):
+            (later if "momentum_buffer" in step[2] else first).append(step)
+        for steps in filter(None, (first, later)):
+            buffers = [state.get("momentum_buffer") for *_, state in steps]
+            sgd([p for p, *_ in steps], [grad for _, grad, _ in steps], buffers, **common)
+            for (*_, state), buffer in zip(steps, buffers, strict=True):
+                if buffer is not None:  # None without momentum
+                    state["momentum_buffer"] = buffer
 
 
 class AdamW(UpdateRule):
