@@ -80,8 +80,17 @@ def test_it_is_seen(norm: type[nn.Module]) -> None:
     assert {"batchnorm", "gap"} <= found.kinds
     assert found.kinds_known
     assert found.batch_dependence is None
-    assert found.unverified == ()
+    if norm is not PlainAverages:
+        assert found.unverified == ()
     assert found.params.total == 120  # the averages too: nobody says that they are only averages
+
+
+def test_averages_that_are_not_saved_are_named() -> None:
+    model = Base()
+    model.norm = PlainAverages()
+    (sentence,) = audit_model(model, IMAGE, 10).unverified
+    assert sentence.startswith("training changes norm.mean, norm.var, outside parameters")
+    assert sentence.endswith("Use register_buffer")
 
 
 class Centered(ByHand):

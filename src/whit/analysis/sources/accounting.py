@@ -43,6 +43,7 @@ def account_for_sources(session: TracingSession, counted: set[int]) -> tuple[str
         "not counted"
         for action, line in files.items()
     ]
+    unverified += [session.unsaved] if session.unsaved else []
     unverified += [f"the packed weights in {name} cannot be read" for name in session.unread]
     counts, doubts = count_packed(trace, registry)
     for index, count in counts.items():

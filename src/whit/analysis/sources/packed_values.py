@@ -51,7 +51,7 @@ class PackedModules:
 
 def _is_profiler(found: torch.ScriptObject) -> bool:
     """Return whether an object only marks a region of code for a profiler."""
-    return ".profiler." in str(found._type())  # type: ignore[attr-defined]
+    return ".profiler." in str(found._type())
 
 
 def _unpack(packed: Any) -> list[Tensor]:

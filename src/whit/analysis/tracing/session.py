@@ -74,6 +74,7 @@ class TracingSession:
         self.training_trace = Trace()
         self.updated_statistics: frozenset[int] | None = None  # None: the training pass failed
         self._trace_training()
+        self.unsaved: str | None = None  # what inference reads and the weights do not hold
         self.image_entries: set[int] = set()  # constants that the image determines
         self._trace_image_constants()
         self._count_macs_of_one()
@@ -217,6 +218,7 @@ class TracingSession:
             reference = self._trace(False)
             if _is_comparable(reference, again):
                 changed = _find_changed(reference, again)
+                self._note_unsaved(reference, changed)
         if changed:
             self._note_unseen(
                 "values computed from the image leave torch and come back: what happens between "
@@ -226,6 +228,20 @@ class TracingSession:
             self.trace = self._trace(False, self.registry, image_constants=changed)
             entries = list(self.trace.constants)
             self.image_entries = {entries[number] for number in changed if number < len(entries)}
+
+    def _note_unsaved(self, later: Trace, of_image: frozenset[int]) -> None:
+        """Note what training changes and the weights do not hold, as averages in attributes."""
+        if not _is_comparable(self.trace, later):
+            return
+        entries = [*self.trace.constants]
+        moved = sorted(_find_changed(self.trace, later) - of_image)
+        names = dict.fromkeys(self.registry.entries[entries[number]].name for number in moved)
+        if names:
+            self.unsaved = (
+                f"training changes {', '.join(names)}, outside parameters and buffers: the weights "
+                "file does not hold what inference reads, and the result cannot be recomputed. "
+                "Use register_buffer"
+            )
 
     def _find_stored_statistics(self) -> dict[int, int]:
         """Return by registry entry how many running statistics are storage, not statistics.
