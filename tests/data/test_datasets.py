@@ -145,7 +145,7 @@ def test_a_folder_above_the_data_is_answered_with_the_right_one(tmp_path: Path) 
         load_dataset(str(tmp_path / "data"))
     for inner in (".cache", "a/b/c/d"):
         write_idx(tmp_path / "other" / inner)
-    with pytest.raises(DataError, match="found a folder without any of these$"):
+    with pytest.raises(DataError, match=r"found a folder without any of these$"):
         load_dataset(str(tmp_path / "other"))
     write_folder(tmp_path / "pets" / "images", ())
     with pytest.raises(DataError, match=r"found only images, which .*; give .*pets/images$"):

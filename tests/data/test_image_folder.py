@@ -78,7 +78,7 @@ def test_other_names_of_splits_and_leftovers(tmp_path: Path) -> None:
     dataset = load_dataset(str(root))
     assert (len(dataset.train), len(dataset.test)) == (12, 12)
     (root / "train").mkdir()
-    with pytest.raises(DataError, match="expected one folder for each split, found .*Training"):
+    with pytest.raises(DataError, match=r"expected one folder for each split, found .*Training"):
         load_dataset(str(root))
 
 

@@ -35,7 +35,8 @@ def check_ranges(raw_splits: Mapping[SplitName, RawSplit]) -> tuple[list[str], l
     elif tops[high] > _MAX_RATIO * tops[low]:
         notes.append(
             f"{splits[low].images_name}: its largest pixel is {tops[low]}, but that of "
-            f"{splits[high].images_name} is {tops[high]}; check that they are scaled in the same way"
+            f"{splits[high].images_name} is {tops[high]}; check that they are scaled "
+            "in the same way"
         )
     elif tops[high] == 1:
         notes.append(

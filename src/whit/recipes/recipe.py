@@ -340,14 +340,18 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def list_keys(path: Sequence[str], tables: Mapping[str, Any]) -> list[str]:
-    """Return the keys allowed in the table at `path` of a recipe of `tables`."""
+    """Return the keys allowed in the table at `path` of a recipe of `tables`, none of a value."""
     if list(path) == ["schedule"]:
-        name = tables["schedule"].get("name", DEFAULT_SCHEDULE)
-        return list(SCHEDULES[name].model_fields)
+        schedule = tables.get("schedule")
+        name = schedule.get("name") if isinstance(schedule, Mapping) else None
+        kind = SCHEDULES.get(name) if isinstance(name, str) else None
+        return list((kind or SCHEDULES[DEFAULT_SCHEDULE]).model_fields)
     section: type[BaseModel] = Recipe
     for name in path:
-        inner = section_of(section.model_fields[name].annotation)
-        assert inner is not None, path
+        field = section.model_fields.get(name)
+        inner = section_of(field.annotation) if field else None
+        if inner is None:
+            return []
         section = inner
     return [*(["schema", "base"] if section is Recipe else []), *section.model_fields]
 
