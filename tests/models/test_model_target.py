@@ -93,6 +93,12 @@ def test_all_problems_at_once() -> None:
         load_target("sprint", "smallest")
 
 
+@pytest.mark.parametrize(("given", "meant"), [("net:Net", "net.py:Net"), ("net", "net.py")])
+def test_a_module_is_answered_with_its_file(given: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        load_target(given)
+
+
 def test_a_name_that_no_text_can_hold_is_refused() -> None:
     name = os.fsdecode(b"n\xfc.py")
     Path(name).write_text(NET)

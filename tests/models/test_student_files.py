@@ -789,11 +789,11 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "base class of a missing package": (
         {"net.py": "from timm_x import ResNet\nclass Net(ResNet): pass\n"},
-        f"net.py:Net {NEEDS}.",
+        f"net.py:Net {NEEDS}. Install it, or name a class that does not need it.",
     ),
     "decorator of a missing package": (
         {"net.py": IMPORTS + "import timm_x\n@timm_x.register\n" + NET4},
-        f"net.py:Net {NEEDS}.",
+        f"net.py:Net {NEEDS}. Install it, or name a class that does not need it.",
     ),
     "number from a missing package": (
         {"net.py": IMPORTS + "import timm_x\nWIDTH = len(timm_x.data().classes)\n" + NET},

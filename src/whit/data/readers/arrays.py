@@ -29,7 +29,7 @@ ArrayReader = Callable[..., npt.NDArray[Any]]
 _LABEL_ADVICE = {  # by the kind of their type
     "U": "; if they are names, `classes, labels = numpy.unique(names, return_inverse=True)` gives "
     "integers: store both, the names as `classes`",
-    "f": "; if they are whole numbers, store labels.astype(int)",
+    "f": "; if they are integral, store labels.astype(int)",
 }
 _CHUNK = 1 << 20  # values converted at once
 

@@ -280,7 +280,7 @@ def _draws_random_numbers(node: Node) -> bool:
     """Whether an operator draws random numbers with these arguments: dropout in training does."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False
-    positional, named = complete_arguments(node.target, node.args, node.kwargs)
+    positional, named = complete_arguments(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
     schema = node.target._schema.arguments  # type: ignore[union-attr]
     names = [each.name for each in schema if not each.kwarg_only]
     given = {**dict(zip(names, positional, strict=False)), **named}

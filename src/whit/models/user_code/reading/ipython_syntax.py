@@ -151,8 +151,9 @@ def _exported_cell(node: ast.stmt) -> str | None:
     call = node.value if isinstance(node, ast.Expr) else None
     if not isinstance(call, ast.Call) or call.keywords:
         return None
-    values = [each.value for each in call.args if isinstance(each, ast.Constant)]
-    if len(values) != len(call.args) or not all(isinstance(each, str) for each in values):
+    constants = [each.value for each in call.args if isinstance(each, ast.Constant)]
+    values = [value for value in constants if isinstance(value, str)]
+    if len(values) != len(call.args):
         return None
     match ast.unparse(call.func), values:
         case "get_ipython().run_cell_magic", [name, line, body]:
