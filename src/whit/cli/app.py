@@ -78,9 +78,10 @@ def _stop_on_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        received.clear()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if not (is_hangup(number) and number in received):  # the second one may come later
+                signal.signal(number, handler)
+        received.clear()
 
 
 def main() -> None:
