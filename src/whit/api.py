@@ -279,10 +279,10 @@ def audit(
     in `plan`; `trust_model_files` executes a run's copy of a model's source, if the file itself is
     missing or has changed.
     """
-    from whit.recipes.recipe import load_recipe
+    from whit.runs.input_paths import load_local_recipe
     from whit.verification.verify import audit
 
-    loaded = load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
+    loaded = load_local_recipe(recipe) if isinstance(recipe, str | Path) else recipe
     return audit(
         *_target_and_model(target, model, loaded),
         run_whole_file=run_whole_file,

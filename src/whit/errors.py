@@ -133,5 +133,6 @@ class Interrupted(WhitError):
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the nearest of `allowed`, or an empty string."""
-    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    by_lower = {each.lower(): each for each in allowed}  # upper case is no difference
+    near = difflib.get_close_matches(given.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""

@@ -136,3 +136,22 @@ def test_fashion_mnist_of_debian_loads() -> None:
     assert dataset.val is not None
     assert dataset.val.labels.bincount().tolist() == [500] * 10
     assert probe_dataset(str(FASHION_MNIST)) == ((1, 28, 28), 10, 60_000)
+
+
+def test_a_folder_above_the_data_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    """As torchvision keeps MNIST; hidden folders and those too deep are not looked into."""
+    write_idx(tmp_path / "data" / "MNIST" / "raw")
+    with pytest.raises(DataError, match=r"without any of these; did you mean '.*/data/MNIST/raw'"):
+        load_dataset(str(tmp_path / "data"))
+    for inner in (".cache", "a/b/c/d"):
+        write_idx(tmp_path / "other" / inner)
+    with pytest.raises(DataError, match=r"found a folder without any of these$"):
+        load_dataset(str(tmp_path / "other"))
+    write_folder(tmp_path / "pets" / "images", ())
+    with pytest.raises(DataError, match=r"found only images, which .*; give .*pets/images$"):
+        load_dataset(str(tmp_path / "pets"))
+
+
+def test_upper_case_is_no_other_name() -> None:
+    with pytest.raises(DataError, match="Did you mean 'mnist'"):
+        load_dataset("MNIST")

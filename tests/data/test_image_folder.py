@@ -72,6 +72,16 @@ def test_classes_alone_have_a_test_split_cut(tmp_path: Path) -> None:
     assert again.fingerprint == dataset.fingerprint
 
 
+def test_other_names_of_splits_and_leftovers(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "pets", ("Training", "Testing"))
+    (root / "__MACOSX" / "Training").mkdir(parents=True)
+    dataset = load_dataset(str(root))
+    assert (len(dataset.train), len(dataset.test)) == (12, 12)
+    (root / "train").mkdir()
+    with pytest.raises(DataError, match=r"expected one folder for each split, found .*Training"):
+        load_dataset(str(root))
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "x", (), count=10)
     (root / "ant").rename(root / "train")

@@ -231,6 +231,18 @@ class Bomb:
         return open, ("unpickled", "w")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "advice"), [(str, "numpy.unique"), (float, r"labels.astype\(int\)")]
+)
+def test_other_labels_are_refused_with_what_to_store(
+    tmp_path: Path, dtype: type, advice: str
+) -> None:
+    values = npz_arrays()
+    path = write_npz(tmp_path / "a.npz", **values | {"y_train": values["y_train"].astype(dtype)})
+    with pytest.raises(DataError, match=advice):
+        load_dataset(str(path))
+
+
 def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     bombs = np.array([Bomb()] * 30, dtype=object)

@@ -112,6 +112,13 @@ def test_some_copies_some_of_another_class(tmp_path: Path) -> None:
     )
 
 
+def test_all_images_equal(tmp_path: Path) -> None:
+    x, x_test = npz_arrays()["x_train"], npz_arrays()["x_test"]
+    dataset = load(tmp_path, x_train=np.repeat(x[:1], 30, 0), x_test=x_test)
+    (note,) = dataset.notes
+    assert note.startswith("all 30 training images are equal, under 3 labels; an epoch counts")
+
+
 def test_emnist_is_recognized_and_turned(tmp_path: Path) -> None:
     """Non-square images, so that a shape that is not turned with them fails."""
     names = {
@@ -142,6 +149,12 @@ def test_emnist_is_recognized_and_turned(tmp_path: Path) -> None:
 def test_a_folder_called_emnist_is_recognized(tmp_path: Path) -> None:
     assert "transpose = true" in load_dataset(str(write_idx(tmp_path / "EMNIST-digits"))).notes[0]
     assert load_dataset(str(write_idx(tmp_path / "fashion"))).notes == ()
+    # As torchvision keeps it, and by the file of its classes.
+    assert "transpose" in load_dataset(str(write_idx(tmp_path / "EMNIST" / "raw"))).notes[0]
+    assert load_dataset(str(write_idx(tmp_path / "emnist" / "fashion"))).notes == ()
+    root = write_idx(tmp_path / "letters")
+    (root / "emnist-letters-mapping.txt").write_text("1 65 97\n")
+    assert "transpose" in load_dataset(str(root)).notes[0]
 
 
 def test_any_format_can_be_turned(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -170,6 +171,48 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
 def test_what_onnx_lacks_is_refused_by_name(why: str) -> None:
     with pytest.raises(ModelError, match=why):
         captured(REFUSED[why]())
+
+
+def test_attention_among_learned_queries_is_a_constant() -> None:
+    """Attention is tagged as random, although it draws nothing without dropout."""
+    layer = nn.TransformerDecoderLayer(28, 4, 32, batch_first=True)
+    queries = nn.Parameter(torch.randn(1, 5, 28))
+    model = Network(
+        lambda m, x: m.decoder(m.queries.expand(len(x), -1, -1), x.squeeze(1)),
+        decoder=layer,
+        queries=queries,
+    )
+    with torch.inference_mode():
+        expected = model(some_images().float())
+    assert is_near(onnx_logits(onnx_bytes(captured(model)), some_images()), expected)
+
+
+REASONS: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
+    "indices of a maximum": (
+        lambda m, x: x.max(1)[1].float(),
+        "output 1 of the operator max.dim is not supported",
+    ),
+    "rrelu, which draws in training only": (
+        lambda m, x: F.rrelu(x, 0.1, 0.4, training=False),
+        "the operator rrelu is not supported",
+    ),
+    "rrelu that draws": (
+        lambda m, x: F.rrelu(x, 0.1, 0.4, training=True),
+        "draws random numbers in evaluation mode",
+    ),
+    "a branch by values": (
+        lambda m, x: x if x.sum() > 0 else -x,
+        "takes another path for other images, as an `if` or `.item()` of a tensor does",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_the_reason_of_a_refusal_is_right(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    function, reason = REASONS[name]
+    with pytest.raises(ModelError, match=re.escape(reason)):
+        captured(Network(function))
+    assert capfd.readouterr() == ("", "")  # torch.export prints nothing
 
 
 def test_a_buffer_of_indices_is_read() -> None:

@@ -137,3 +137,23 @@ def test_a_file_without_a_model_says_what_would_be_one(tmp_path: Path) -> None:
     file.write_text(FILES["none"][0])
     with pytest.raises(SourceError, match="neither a class derived from"):
         resolve_target(str(file))
+
+
+def test_why_a_file_has_no_model(tmp_path: Path) -> None:
+    """The cause first: a cell that cannot be parsed, a notebook named .py, a built model."""
+
+    def problems(name: str, content: str) -> list[str]:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(SourceError) as caught:
+            resolve_target(str(tmp_path / name))
+        return list(caught.value.problems)
+
+    cell = {"cell_type": "code", "source": f"git clone x\n{HEAD}{module('Net')}"}
+    book = json.dumps({"cells": [cell], "nbformat": 4})
+    first, second = problems("net.ipynb", book)
+    assert first.endswith("net.ipynb, cell 1, line 1: syntax error, invalid syntax: `git clone x`")
+    assert "defines no model" in second
+    (only,) = problems("net.py", book)
+    assert only.endswith("contains a notebook, not Python code: give it the suffix .ipynb.")
+    (only,) = problems("net.py", f"{HEAD}x = 3\nnet = nn.Sequential(nn.Flatten())\n")
+    assert "'net' is a model that is built already: write a function that builds and" in only

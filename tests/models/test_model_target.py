@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,20 @@ def test_all_problems_at_once() -> None:
     assert "No recipe 'sprnt'" in third
     with pytest.raises(InputError, match="--recipe smallest: trains a model file"):
         load_target("sprint", "smallest")
+
+
+@pytest.mark.parametrize(("given", "meant"), [("net:Net", "net.py:Net"), ("net", "net.py")])
+def test_a_module_is_answered_with_its_file(given: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        load_target(given)
+
+
+def test_a_name_that_no_text_can_hold_is_refused() -> None:
+    name = os.fsdecode(b"n\xfc.py")
+    Path(name).write_text(NET)
+    for target in (name, f"{name}:Net"):
+        with pytest.raises(InputError, match="bytes that are not UTF-8; rename the file"):
+            load_target(target)
 
 
 def test_wrong_keys_of_a_built_in_model_are_found_with_those_of_tables() -> None:

@@ -658,6 +658,73 @@ CASES: dict[str, tuple[dict[str, str], int]] = {
     ),
 }
 
+CASES |= {
+    "exported notebook, class in a cell of %%time": (
+        {
+            "net.py": f"# In[1]:\n{IMPORTS}{MARK}"
+            f"get_ipython().run_cell_magic('time', '', {NET4!r})\n"
+            f"get_ipython().run_cell_magic('time', '', 'mark()')\n"
+            "get_ipython().run_cell_magic('bash', '', 'ls (')\n"
+        },
+        4,
+    ),
+    "exported notebook that writes and runs files": (
+        {
+            "net.py": "get_ipython().run_cell_magic('writefile', 'lib/blocks.py', "
+            f"{IMPORTS + NET4!r})\n"
+            "get_ipython().run_cell_magic('file', '-a lib/blocks.py', 'class Other: pass')\n"
+            "import sys\nsys.path.append('lib')\nget_ipython().run_line_magic('run', 'sizes.py')\n"
+            "from blocks import Net, Other\n",
+            "sizes.py": "print(1 / 0)\nWIDTH = 3\n",
+        },
+        4,
+    ),
+    "written into a folder on sys.path": (
+        {
+            "net.ipynb": cells(
+                f"%%writefile src/blocks.py\n{IMPORTS}{NET4}",
+                "import sys\nsys.path.append('src')\nfrom blocks import Net",
+            )
+        },
+        4,
+    ),
+    "%run of a notebook": (
+        {
+            "net.ipynb": cells("%run -i './sizes.ipynb' --fast", IMPORTS, NET),
+            "sizes.ipynb": cells("!pip install x", "print(1 / 0)\nWIDTH = 5"),
+        },
+        5,
+    ),
+    "class derived from its earlier version": (
+        {
+            "net.ipynb": cells(
+                IMPORTS,
+                NET4,
+                "class Net(Net):\n    def __init__(self):\n        super().__init__(7)\n",
+            )
+        },
+        7,
+    ),
+    "calls without parentheses": (
+        {"net.ipynb": cells(IMPORTS, NET4 + "/print Net\n,print a b\n;print a b\n")},
+        4,
+    ),
+    "null in place of text and metadata": (
+        {
+            "net.ipynb": json.dumps(
+                {
+                    "cells": [
+                        {"cell_type": "code", "source": None},
+                        {"cell_type": "code", "source": IMPORTS + NET4, "metadata": None},
+                    ],
+                    "metadata": {"kernelspec": None, "language_info": {"name": "ipython"}},
+                }
+            )
+        },
+        4,
+    ),
+}
+
 
 def write(files: dict[str, str]) -> str:
     for name, text in files.items():
@@ -722,11 +789,11 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "base class of a missing package": (
         {"net.py": "from timm_x import ResNet\nclass Net(ResNet): pass\n"},
-        f"net.py:Net {NEEDS}.",
+        f"net.py:Net {NEEDS}. Install it, or name a class that does not need it.",
     ),
     "decorator of a missing package": (
         {"net.py": IMPORTS + "import timm_x\n@timm_x.register\n" + NET4},
-        f"net.py:Net {NEEDS}.",
+        f"net.py:Net {NEEDS}. Install it, or name a class that does not need it.",
     ),
     "number from a missing package": (
         {"net.py": IMPORTS + "import timm_x\nWIDTH = len(timm_x.data().classes)\n" + NET},
@@ -760,6 +827,21 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
         {"net.py": IMPORTS + "from torch.nn import Conv2D\n" + NET4.replace("nn.Conv2d", "Conv2D")},
         "net.py, line 4: it raised ImportError: cannot import name 'Conv2D' from 'torch.nn' "
         f"({torch.nn.__file__}) at `from torch.nn import Conv2D`.",
+    ),
+    "line below a cell of an exported notebook": (
+        {
+            "net.py": f"{IMPORTS}get_ipython().run_cell_magic('time', '', 'a = 1\\n\\nb = 2')\n\n"
+            f"WIDTH = 1 / 0\n{NET}"
+        },
+        "net.py, line 6: it raised ZeroDivisionError: division by zero at `WIDTH = 1 / 0`.",
+    ),
+    "line of a notebook that another runs": (
+        {
+            "net.ipynb": cells("%run sizes.ipynb", IMPORTS, NET),
+            "sizes.ipynb": cells("!pip install x", "\nWIDTH = 1 / 0"),
+        },
+        "sizes.ipynb, cell 2, line 2: it raised ZeroDivisionError: division by zero at "
+        "`WIDTH = 1 / 0`.",
     ),
     "statement that was left out": (
         {

@@ -363,7 +363,10 @@ def test_a_missing_package_that_the_network_needs_is_named_with_its_line() -> No
     needs = "import packt_x.blocks as ts\n" + NET.replace("F.relu(", "ts.relu(")
     write("net.py", needs)
     write("base.py", f"from packt_x import Base\n{NET.replace('nn.Module', 'Base')}")
-    assert problem("base.py:Net") == "base.py:Net needs 'packt_x', which is not installed."
+    assert problem("base.py:Net") == (
+        "base.py:Net needs 'packt_x', which is not installed. Install it, or name a class that "
+        "does not need it."
+    )
     write("size.py", f"import packt_x\nwidth = packt_x.size() + 2\n{NET.replace('=4', '=width')}")
     assert problem("size.py:Net") == (
         "size.py, line 2: it needs 'packt_x', which is not installed: "

@@ -132,6 +132,38 @@ def test_set_changes_and_refuses() -> None:
     assert len(caught.value.problems) == 4
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("epochs=3", "unknown key epochs. Did you mean 'train.epochs' or 'budget.epochs'?"),
+        ("train.lr=3", "unknown key train.lr. Did you mean 'optim.lr'?"),
+        ("schedule.lr=3", "unknown key schedule.lr. Did you mean 'optim.lr'?"),
+        ("epoch=3", "unknown key epoch. Allowed here: "),
+    ],
+)
+def test_a_key_of_another_table_is_suggested(change: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(DESIGN_EXAMPLE, "example").with_overrides([change])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "example"),
+    [
+        ("16,24", "[16, 24]"),
+        ("(16, 24)", "[16, 24]"),
+        ("[a,b]", '["a", "b"]'),
+        ("batchnorm", '["batchnorm"]'),
+        ("16", "[16, 16]"),
+        ("", "[2, 1, 1]"),
+    ],
+)
+def test_a_value_that_is_no_list_is_shown_as_one(value: str, example: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(DESIGN_EXAMPLE, "example").with_overrides([f"budget.require={value}"])
+    assert f"must be a list, e.g. {example}." in str(caught.value)
+
+
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="Did you mean 'sprint'"):
         load_recipe("sprnt")

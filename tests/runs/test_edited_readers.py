@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 from collections.abc import Callable
@@ -24,7 +25,8 @@ from whit.recipes.recipe import load_recipe
 from whit.reports.study_facts import collect_study_facts, find_groups
 from whit.runs import layout
 from whit.runs.listing import rows_csv, run_rows, run_table
-from whit.runs.reader import read_run
+from whit.runs.reader import read_run, weights_problem
+from whit.verification.verify import audit_run
 from whit.web.run_index import RunIndex
 
 
@@ -180,6 +182,42 @@ def test_missing_weights_are_said(place: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "1 finished run has no weights.safetensors" in run_table(rows, 100)
     (_, group) = compare_runs([Path("runs/good"), Path("runs/other")]).groups
     assert any("1 of 1 runs has no weights.safetensors" in note for note in group.notes)
+
+
+def test_a_key_that_is_there_twice_is_refused(place: Path) -> None:
+    """The digest is of the values that are read; a person sees the first of the two."""
+    run = place / "runs" / "other"
+    file = run / "result.json"
+    file.write_text(file.read_text().replace('"seed":', '"seed": 5, "seed":', 1))
+    with pytest.raises(InputError, match="damaged: the key 'seed' is there twice"):
+        read_run(run)
+    (row,) = run_rows([run])
+    assert (row["state"], row["correct"]) == ("damaged", None)
+
+
+def test_a_missing_audit_is_a_note(place: Path) -> None:
+    """It holds nothing that an audit does not compute: the list and the audit agree."""
+    run = place / "runs" / "other"
+    (run / "audit.txt").unlink()
+    (row,) = run_rows([run])
+    audited, _ = audit_run(read_run(run))
+    assert (row["verdict"], audited.verdict) == ("met", "met")
+    assert any("audit.txt is missing" in note for note in audited.notes)
+    (run / "audit.txt").write_text("other")
+    audited, _ = audit_run(read_run(run, allow_edited=True))
+    assert any("audit.txt: altered" in mismatch.message for mismatch in audited.mismatches)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_weights_that_are_no_file_are_not_called_missing(
+    make: Callable[[Path], None], place: Path
+) -> None:
+    run = place / "runs" / "other"
+    (run / "weights.safetensors").unlink()
+    make(run / "weights.safetensors")
+    record = read_run(run, allow_edited=True)
+    problem = weights_problem(record, allow_edited=True)
+    assert problem == "weights.safetensors is not a regular file"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from harness.processes import Command, evidence, whit
 from training.test_kill_and_resume import epochs_of
 from waiting import wait_until
 from whit.data.datasets import DATASETS
+from whit.experiments.search.space_file import load_space
 from whit.recipes.recipe import Recipe
 from whit.recipes.recipe_tables import BUILTIN_DATA
 from whit.runs.input_paths import (
@@ -80,6 +81,28 @@ def test_moved_together_with_the_inputs(project: Path) -> None:
     moved = Path(shutil.move(project, project.parent / "moved"))
     check(project.parent, "moved/student")
     check(moved, "student")
+
+
+def test_a_recipe_file_finds_the_inputs_beside_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any folder, also as the base of a search; what is in this folder comes first."""
+    changed = (project / "easy.toml").read_text().replace('"plain"', '"nets/net.py:Net"')
+    lines = [line for line in changed.splitlines() if not line.startswith(("widths", "pool_"))]
+    (project / "mine.toml").write_text("\n".join(lines))
+    space = 'base = "mine.toml"\nobjectives = ["params", "accuracy"]\n[space]\n"optim.lr" = [0.1]\n'
+    (project / "space.toml").write_text(space)
+    other = project.parent / "b"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    for recipe in (load_local_recipe("../a/mine.toml"), load_space("../a/space.toml").base):
+        assert recipe.data.name == "../a/easy.npz"
+        assert recipe.model.name == "../a/nets/net.py:Net"
+    code, said = whit(other, "train", "../a/mine.toml", *QUICK, "--out", "run")
+    assert code == 0, said
+    check(project.parent, "b/run")
+    (other / "easy.npz").write_bytes(b"")
+    assert load_local_recipe("../a/mine.toml").data.name == "easy.npz"
 
 
 def test_moved_alone(project: Path) -> None:

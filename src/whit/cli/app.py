@@ -25,7 +25,7 @@ from whit.cli.usage import report_usage_error
 from whit.errors import InputError, RunFailed, WhitError
 from whit.recipes.budget import BudgetInfeasible
 from whit.system.console import echo
-from whit.system.signals import is_hangup, stop_signals
+from whit.system.signals import is_hangup, received, stop_signals
 from whit.system.standard_streams import ProtectedWriter, Protection, protect
 
 app = typer.Typer(
@@ -68,16 +68,20 @@ class _Stopped(BaseException):
 @contextmanager
 def _stop_on_signals() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         if is_hangup(number):
             signal.signal(number, signal.SIG_IGN)  # it may come twice
         raise _Stopped(number)
 
+    received.clear()
     before = {number: signal.signal(number, stop) for number in stop_signals()}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if not (is_hangup(number) and number in received):  # the second one may come later
+                signal.signal(number, handler)
+        received.clear()
 
 
 def main() -> None:
@@ -137,6 +141,8 @@ def _run() -> int:
         echo("\n".join(f"whit: {problem}" for problem in problems), sys.stderr)
         return error.exit_code
     except Exception:
+        if received:  # what was interrupted, such as an import, is not complete
+            raise _Stopped(received[0]) from None
         # Unexpected, so its traceback is shown; exit code 1 would mean "budget missed".
         advice = "Unless it ends in your own model, please report it as a bug in whit."
         echo(f"{traceback.format_exc()}whit: failed with the error above. {advice}", sys.stderr)

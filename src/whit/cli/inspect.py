@@ -10,7 +10,8 @@ import typer
 
 from whit.cli import options
 from whit.errors import InputError
-from whit.recipes.recipe import Recipe, load_recipe
+from whit.recipes.recipe import Recipe
+from whit.runs.input_paths import load_local_recipe
 from whit.system.console import (
     echo,
     make_console,
@@ -110,7 +111,7 @@ def audit(
         "run_whole_file": run_whole_file,
         "trust_model_files": trust_model_files,
     }
-    loaded = None if recipe is None else load_recipe(recipe)
+    loaded = None if recipe is None else load_local_recipe(recipe)
     with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
         from whit.verification import audit_batch
         from whit.verification.verify import audit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,8 @@ DATASETS = {
         DatasetShape((1, 28, 28), 10, 60_000), "MNIST, included in whit", read_mnist
     )
 }
+
+_MAX_INNER = 100  # entries of each level of a folder that are looked at for advice
 
 FORMATS: tuple[Format, ...] = (idx, npz, image_folder)  # in the order tried
 
@@ -113,11 +115,26 @@ def _find_format(path: Path) -> Format:
             if data_format.sniff(path):
                 return data_format
         actual = "a folder without any of these" if path.is_dir() else "another kind of file"
+        with suppress(OSError):
+            if inner := _find_inner(path):
+                actual += f"; did you mean {str(inner)!r}?"
     else:
         actual = "no such file or folder." + did_you_mean(str(path), DATASETS)
     *examples, last = [data_format.EXAMPLE for data_format in FORMATS]
     expected = ", ".join([f"a built-in name ({', '.join(DATASETS)})", *examples, f"or {last}"])
     raise DataError(f"data {str(path)!r}: expected {expected}; found {actual}")
+
+
+def _find_inner(path: Path) -> Path | None:
+    """Return a folder up to three levels below that has a format, such as torchvision's raw."""
+    folders = [path] if path.is_dir() else []
+    for _ in range(3):
+        inner = [each for folder in folders for each in sorted(folder.iterdir())]
+        folders = [each for each in inner[:_MAX_INNER] if each.is_dir() and each.name[:1] != "."]
+        for folder in folders:
+            if any(data_format.sniff(folder) for data_format in FORMATS):
+                return folder
+    return None
 
 
 @contextmanager

@@ -126,7 +126,9 @@ class Split:
                 f"byte for byte (one occurs {most:,} times)"
             )
         labelled = set(zip(self.digests, self.labels.tolist(), strict=True))
-        if conflicts := len(labelled) - len(copies):
+        if len(copies) == 1:
+            text = f"all {len(self):,} {name} images are equal, under {len(labelled):,} labels"
+        elif conflicts := len(labelled) - len(copies):
             text += f", {conflicts:,} of them under another label"
         effect = "the accuracy counts each copy"
         if self.name == "train":

@@ -35,7 +35,8 @@ def check_ranges(raw_splits: Mapping[SplitName, RawSplit]) -> tuple[list[str], l
     elif tops[high] > _MAX_RATIO * tops[low]:
         notes.append(
             f"{splits[low].images_name}: its largest pixel is {tops[low]}, but that of "
-            f"{splits[high].images_name} is {tops[high]}; are they scaled in the same way?"
+            f"{splits[high].images_name} is {tops[high]}; check that they are scaled "
+            "in the same way"
         )
     elif tops[high] == 1:
         notes.append(
@@ -47,7 +48,7 @@ def check_ranges(raw_splits: Mapping[SplitName, RawSplit]) -> tuple[list[str], l
         if count and top > 1:
             notes.append(
                 f"{raw.images_name}: {count:,} of {len(values):,} images have only the pixels 0 "
-                f"and 1, others up to {top}; are they scaled in the same way?"
+                f"and 1, others up to {top}; check that they are scaled in the same way"
             )
     return problems, [*notes, *_stored_notes(splits)]
 
@@ -62,7 +63,7 @@ def _stored_notes(splits: list[RawSplit]) -> list[str]:
         grey = next(raw for raw in splits if raw not in binary)
         return [
             f"{binary[0].images_name}: its pixels have only two values, but those of "
-            f"{grey.images_name} have more; was it thresholded?"
+            f"{grey.images_name} have more; check whether it was thresholded"
         ]
     return []
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from whit.errors import SourceError
+from whit.system.file_names import name_problem
 
 SUFFIXES = (".py", ".ipynb")
 # The copy of a user's own model in a run folder: its file, and the modules that it imports.
@@ -37,6 +38,12 @@ def split_model_path(name: str) -> tuple[str, str]:
         return name, ""
     path, colon, class_name = name.rpartition(":")
     return path, colon + class_name
+
+
+def check_model_name(name: str) -> None:
+    """Raise SourceError for a path that no file of a run can hold."""
+    if problem := name_problem(name):
+        raise SourceError(f"{name!r}: {problem}; rename the file.")
 
 
 def reject_code_in_run(name: str, run: Path) -> None:

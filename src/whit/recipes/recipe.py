@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from pydantic import (
 
 from whit.errors import RecipeError, did_you_mean
 from whit.recipes.field_types import Section, key_field
+from whit.recipes.model_ref import SUFFIXES
 from whit.recipes.recipe_tables import (
     AugmentSpec,
     BudgetSpec,
@@ -299,12 +301,22 @@ def _read_recipe_text(name_or_path: str | Path) -> tuple[str, str, Path]:
             path /= RECIPE_FILE
         return read_text(path, "not a recipe"), str(path), path.parent
     except FileNotFoundError:
+        near = _find_model_target(name) or did_you_mean(name, builtin)
         raise RecipeError(
             f"No recipe {name!r}: it is neither a built-in recipe nor a file."
-            f"{did_you_mean(name, builtin)} `whit recipes` lists the built-in ones."
+            f"{near} `whit recipes` lists the built-in ones."
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def _find_model_target(name: str) -> str:
+    """Return ` Did you mean 'net.py:Net'?` for `net:Net` or `net` beside such a file, or ""."""
+    stem, colon, class_name = name.partition(":")
+    for suffix in SUFFIXES:
+        if stem and os.path.isfile(f"{stem}{suffix}"):
+            return f" Did you mean '{stem}{suffix}{colon}{class_name}'?"
+    return ""
 
 
 def builtin_recipes() -> dict[str, str]:
@@ -340,14 +352,18 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def list_keys(path: Sequence[str], tables: Mapping[str, Any]) -> list[str]:
-    """Return the keys allowed in the table at `path` of a recipe of `tables`."""
+    """Return the keys allowed in the table at `path` of a recipe of `tables`, none of a value."""
     if list(path) == ["schedule"]:
-        name = tables["schedule"].get("name", DEFAULT_SCHEDULE)
-        return list(SCHEDULES[name].model_fields)
+        schedule = tables.get("schedule")
+        name = schedule.get("name") if isinstance(schedule, Mapping) else None
+        kind = SCHEDULES.get(name) if isinstance(name, str) else None
+        return list((kind or SCHEDULES[DEFAULT_SCHEDULE]).model_fields)
     section: type[BaseModel] = Recipe
     for name in path:
-        inner = section_of(section.model_fields[name].annotation)
-        assert inner is not None, path
+        field = section.model_fields.get(name)
+        inner = section_of(field.annotation) if field else None
+        if inner is None:
+            return []
         section = inner
     return [*(["schema", "base"] if section is Recipe else []), *section.model_fields]
 

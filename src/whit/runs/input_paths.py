@@ -1,6 +1,7 @@
 """Where the inputs of a run lie, so that they are found from any folder.
 
-A recipe names data, model file and teacher relative to the folder in which it was trained. The
+A recipe names data, model file and teacher relative to the folder from which it is used, or to that
+of its file. The recipe of a run names them relative to the folder in which it was trained. The
 run's `environment.json` also has each path absolute, and relative to the run folder: a run that is
 moved together with its inputs still finds them.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from whit.recipes.model_ref import is_model_path, split_model_path
-from whit.recipes.recipe import Recipe, load_recipe
+from whit.recipes.recipe import Recipe, builtin_recipes, load_recipe
 from whit.recipes.recipe_tables import BUILTIN_DATA
 from whit.runs import layout
 from whit.system.untrusted_files import read_untrusted
@@ -66,7 +67,12 @@ def locate_inputs(recipe: Recipe, run: Path, recorded: Any) -> Recipe:
     located = {
         key: _locate(path, run, recorded.get(key)) for key, path in _input_paths(recipe).items()
     }
-    changed = {key: path for key, path in located.items() if path is not None}
+    return _replace_paths(recipe, located)
+
+
+def _replace_paths(recipe: Recipe, paths: Mapping[str, str | None]) -> Recipe:
+    """Return the recipe with other paths by their keys; None keeps the recipe's own."""
+    changed = {key: path for key, path in paths.items() if path is not None}
     update: dict[str, Any] = {}
     if "data.name" in changed:
         update["data"] = recipe.data.model_copy(update={"name": changed["data.name"]})
@@ -112,11 +118,22 @@ def is_same_input(one: str, other: str) -> bool:
 
 
 def load_local_recipe(name_or_path: str | Path) -> Recipe:
-    """Return what `load_recipe` does; for a run folder, with the run's inputs where they are now.
+    """Return what `load_recipe` does, with its inputs where they are, seen from this folder.
 
-    Raises RecipeError.
+    Those of a run folder are where the run's are now; an input of a recipe file that does not exist
+    in this folder is taken from beside the file, if it is there. Raises RecipeError.
     """
     recipe, path = load_recipe(name_or_path), Path(name_or_path)
+    if str(name_or_path) in builtin_recipes():
+        return recipe
+    if path.is_file():
+        folder = os.path.dirname(path)
+        found = {
+            key: os.path.join(folder, given)
+            for key, given in _input_paths(recipe).items()
+            if not _exists(given) and _exists(os.path.join(folder, given))
+        }
+        return _replace_paths(recipe, found)
     try:
         value = json.loads(read_untrusted(path / layout.ENVIRONMENT, _MAX_BYTES) or b"")
     except (OSError, ValueError, RecursionError):  # no run folder, or nothing in it to use

@@ -278,11 +278,26 @@ def _parse_json(texts: Mapping[str, str], path: Path) -> dict[str, Any] | None:
     if path.name not in texts:
         return None
     try:
-        value = json.loads(texts[path.name])
+        value = json.loads(texts[path.name], object_pairs_hook=_to_object)
+    except _RepeatedKey as error:
+        raise InputError(f"{path}: damaged: the key {error.args[0]!r} is there twice.") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path}: damaged: not valid JSON.") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: damaged: not a JSON object.")
+    return value
+
+
+class _RepeatedKey(ValueError):
+    """A key is in an object twice: of its values, one is read and another may be shown."""
+
+
+def _to_object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise _RepeatedKey(key)
+        value[key] = item
     return value
 
 
@@ -300,8 +315,10 @@ def weights_problem(run: RunRecord, *, allow_edited: bool = False) -> str | None
         details = run.result.get("diverged")
         epoch = f" in epoch {details.get('epoch')}" if isinstance(details, dict) else ""
         return f"the run diverged{epoch}"
-    if weights.is_symlink() or not weights.is_file():
+    if not os.path.lexists(weights):
         return f"{weights.name} is missing"
+    if weights.is_symlink() or not weights.is_file():
+        return f"{weights.name} is not a regular file"
     try:
         reason = unreadable_reason(weights, layout.MAX_WEIGHTS_BYTES)
     except OSError as error:

@@ -21,6 +21,11 @@ from whit.errors import Interrupted
 _STEP_TIMEOUT = 3.0
 
 
+# Signals of this command so far. The exception that one raises may be swallowed, as by an import of
+# numpy inside torch: the command is stopped by it nevertheless.
+received: list[int] = []
+
+
 def stop_signals() -> list[int]:
     """Return the signals that stop the work; SIGHUP not where it is ignored, as under nohup."""
     numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
@@ -68,6 +73,7 @@ class SignalHandler:
 
     def __enter__(self) -> SignalHandler:
         if threading.current_thread() is threading.main_thread():
+            self.requested = received[0] if received else None
             self._previous = {n: signal.signal(n, self._on_signal) for n in stop_signals()}
         return self
 

@@ -85,7 +85,7 @@ def describe_errors(
             message = _STORED.get(kind, message)
         elif kind == "extra_forbidden":
             allowed = allowed_keys(path[:-1])
-            near = did_you_mean(path[-1], allowed)
+            near = did_you_mean(path[-1], allowed) or _suggest_table(path[-1], allowed_keys)
             path, message = [], f"unknown key {'.'.join(path)}.{near} {hint}: {', '.join(allowed)}"
         elif kind == "field":
             path.pop()
@@ -100,6 +100,23 @@ def describe_errors(
     return problems
 
 
+def _suggest_table(key: str, allowed_keys: Callable[[Sequence[str]], Collection[str]]) -> str:
+    """Return ` Did you mean 'train.epochs'?` for a key that other tables have, or ""."""
+    homes = [f"'{table}.{key}'" for table in allowed_keys([]) if key in allowed_keys([table])]
+    return f" Did you mean {' or '.join(homes)}?" if homes else ""
+
+
+def _list_example(value: object) -> str:
+    """Return a list as it is written in TOML, made of a value that is none, such as `16, 24`."""
+    if isinstance(value, str) and ("," in value or value[:1] in ("[", "(")):
+        items = [item.strip(" '\"") for item in value.strip("[]() ").split(",")]
+        is_number = all(re.fullmatch(r"-?\d+(\.\d+)?", item) for item in items)
+        return f"[{', '.join(items)}]" if is_number else _toml([item for item in items if item])
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"[{value}, {value}]"
+    return f"[{_toml(value)}]" if isinstance(value, str | float) and value != "" else "[2, 1, 1]"
+
+
 def _has_invalid_item(path: tuple[Any, ...], errors: Sequence[Any]) -> bool:
     return any(len(e["loc"]) > len(path) and e["loc"][: len(path)] == path for e in errors)
 
@@ -108,9 +125,7 @@ def _phrase(item: Any) -> str:
     """Return one of pydantic's errors as a sentence without key and value."""
     kind, value, last = item["type"], item["input"], item["loc"][-1:]
     if kind in _LIST_TYPES:
-        is_scalar = isinstance(value, str | float) or value in (0, 1)
-        example = f"[{_toml(value)}]" if is_scalar else "[2, 1, 1]"
-        return f"must be a list, e.g. {example}"
+        return f"must be a list, e.g. {_list_example(value)}"
     if kind == "missing" and last and isinstance(last[0], int):  # a list of a fixed length
         return f"must have at least {last[0] + 1} item{'s' if last[0] else ''}"
     if kind in _PHRASES:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from whit.errors import InputError, RecipeError
-from whit.recipes.model_ref import is_model_path
+from whit.recipes.model_ref import check_model_name, is_model_path
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
 from whit.recipes.recipe_tables import ModelSpec
 from whit.runs.input_paths import load_local_recipe
@@ -51,6 +51,7 @@ def load_target(
         if "model.name" in keys:
             problems.append(f"--set model.name: the model is {target}. Omit one of them.")
         try:
+            check_model_name(str(target))
             name = resolve_target(str(target), run_whole_file=run_whole_file)
         except InputError as error:
             problems += error.problems

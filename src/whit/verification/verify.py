@@ -25,7 +25,7 @@ from whit.models.tta import with_tta
 from whit.models.user_code import Source, collect_missing_packages
 from whit.models.weights import sha256
 from whit.recipes.budget import Metrics, Verdict, Violation
-from whit.recipes.model_ref import is_model_path
+from whit.recipes.model_ref import check_model_name, is_model_path
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes, load_recipe
 from whit.runs import layout
 from whit.runs.compatibility import REPRODUCIBILITY_KEYS, diff_environments
@@ -42,7 +42,6 @@ from whit.runs.result import (
 )
 from whit.system.console import OnStage, ignore_stage
 from whit.system.display.html_tables import html_block, html_list, html_text
-from whit.system.file_names import name_problem
 from whit.system.numbers import percent
 from whit.system.text_tables import wrap
 from whit.training.evaluation import find_trained_dependence, predict
@@ -144,8 +143,7 @@ def audit(
         return _audit_model(target, recipe, type(target).__name__)
     path = Path(target)
     if is_model_path(str(target)):
-        if problem := name_problem(str(target)):
-            raise InputError(f"{str(target)!r}: {problem}; rename the file.")
+        check_model_name(str(target))
         return _audit_file(str(target), recipe, changes, run_whole_file)
     if path.suffix == ".safetensors":
         if recipe is None:
@@ -352,6 +350,8 @@ def find_tampering(run: RunRecord) -> Iterator[Violation]:
     for name, recorded, now in verify_manifest(run.stored_result or {}, run.path):
         change = f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
         if now == "None":
+            if name == layout.AUDIT and not os.path.lexists(run.path / name):
+                continue  # a note: it has nothing that the audit does not compute
             change = "missing"
         elif now.startswith(NOT_READ):
             change = now.removeprefix(NOT_READ)
@@ -363,6 +363,8 @@ def _notes(run: RunRecord, source: Source | None) -> tuple[str, ...]:
     """Return notes on how the run came about."""
     result, code = run.result or {}, run.environment.get("code")
     notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
+    if not os.path.lexists(run.path / layout.AUDIT):
+        notes.append(f"{run.path / layout.AUDIT} is missing: it has the table of this audit.")
     if source is not None and source.is_copy:
         notes.append(
             f"{run.recipe.model.name} is missing or has changed: the copy of its source, "

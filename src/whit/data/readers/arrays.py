@@ -26,6 +26,11 @@ from whit.errors import DataError
 
 Key = TypeVar("Key")
 ArrayReader = Callable[..., npt.NDArray[Any]]
+_LABEL_ADVICE = {  # by the kind of their type
+    "U": "; if they are names, `classes, labels = numpy.unique(names, return_inverse=True)` gives "
+    "integers: store both, the names as `classes`",
+    "f": "; if they are integral, store labels.astype(int)",
+}
 _CHUNK = 1 << 20  # values converted at once
 
 
@@ -143,7 +148,7 @@ def check_label_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -
     if len(shape) not in (1, 2) or dtype.kind not in "iu":
         raise DataError(
             f"{name}: expected integers of shape (N,), one label for each image, found "
-            f"{dtype} of shape {shape}"
+            f"{dtype} of shape {shape}{_LABEL_ADVICE.get(dtype.kind, '')}"
         )
 
 

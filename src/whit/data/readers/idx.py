@@ -33,6 +33,7 @@ _FILE_NAME = re.compile(
     r"(?:(?P<set>.+)-)?(?P<split>train|t10k|test)-(?P<role>images|labels)"
     r"[-.]idx(?P<dims>[1-4])-(?:ubyte|int)(?P<gz>\.gz)?"
 )
+_PLACES = {"raw", "gzip", "idx"}  # folders that say nothing about the set in them
 FILE_NAMES: dict[tuple[SplitName, Role], str] = {
     ("train", "images"): "train-images-idx3-ubyte",
     ("train", "labels"): "train-labels-idx1-ubyte",
@@ -72,12 +73,18 @@ def load(root: Path) -> tuple[dict[SplitName, RawSplit], None]:
         {key: partial(readers[key[1]], path, root) for key, path in files.items()}
     )
     splits = arrays.to_splits(values, {key: str(path) for key, path in files.items()})
-    # All sets of EMNIST are stored so, and no other known set is.
-    if any(
-        "emnist" in name.lower() for name in (root.absolute().name, files["train", "images"].name)
-    ):
+    if _is_emnist(root, files["train", "images"]):
         splits = {name: replace(raw, is_transposed=True) for name, raw in splits.items()}
     return splits, None
+
+
+def _is_emnist(root: Path, images: Path) -> bool:
+    """Whether names say that a folder is a set of EMNIST: all are stored transposed, no others."""
+    folder = root.absolute()
+    if folder.name.lower() in _PLACES:
+        folder = folder.parent
+    mappings = (name for name in os.listdir(root) if name.endswith("mapping.txt"))
+    return any("emnist" in name.lower() for name in (folder.name, images.name, *mappings))
 
 
 def read_idx(path: Path, root: Path | None = None) -> npt.NDArray[Any]:

@@ -6,7 +6,8 @@ folders, sorted; images are sorted by name. All images must have one size, and a
 be color. Nothing is resized, and nothing converted or turned silently: image_file.py says what is
 accepted.
 
-Files next to the folders (a README, a license), hidden files and Thumbs.db are ignored.
+Files next to the folders (a README, a license), hidden files, Thumbs.db and
+__MACOSX are ignored.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ NAME = "image folder"
 EXAMPLE = "a folder of images (train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png)"
 
 _SPLITS: dict[str, SplitName] = {
-    "train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
 }  # fmt: skip
 _MAX_PROBLEMS = 20  # of one kind in one message; a folder may hold thousands
-_IGNORED_NAMES = {"thumbs.db", "desktop.ini"}
+_IGNORED_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,16 @@ def sniff(path: Path) -> bool:
 def list_images(root: Path) -> dict[SplitName, ImageListing]:
     """Return the unopened image files of each split. Raises DataError with all problems."""
     folders = _subfolders(root)
-    by_split = {
-        _SPLITS[path.name.lower()]: path for path in folders if path.name.lower() in _SPLITS
-    }
+    if len(folders) == 1 and _subfolders(folders[0]) and folders[0].name.lower() not in _SPLITS:
+        raise DataError(
+            f"{root}: expected train and test, or a folder for each class, found only "
+            f"{folders[0].name}, which contains folders; give {folders[0]}"
+        )
+    named = [path for path in folders if path.name.lower() in _SPLITS]
+    by_split = {_SPLITS[path.name.lower()]: path for path in named}
+    if len(by_split) < len(named):
+        names = ", ".join(path.name for path in named)
+        raise DataError(f"{root}: expected one folder for each split, found {names}")
     problems: list[str] = []
     if "train" in by_split and "test" in by_split:
         problems += [

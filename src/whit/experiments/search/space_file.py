@@ -48,7 +48,8 @@ from whit.experiments.search.space_schema import (
     rename_old_keys,
     renamed_messages,
 )
-from whit.recipes.recipe import load_recipe, parse_toml, read_text
+from whit.recipes.recipe import Recipe, builtin_recipes, parse_toml, read_text
+from whit.runs.input_paths import load_local_recipe
 
 
 def builtin_spaces() -> dict[str, Path]:
@@ -79,10 +80,10 @@ def load_space(name_or_path: str) -> Space:
     source = path.name if path in builtin.values() else str(path)
     if path.suffix == ".py":
         tables, problems = _run_python(text, source)
-        space = _build_space(tables, source, text, problems)
+        space = _build_space(tables, source, text, path.parent, problems)
     else:
         tables, lines, problems = _parse_toml(text, source)
-        space = _build_space(tables, source, lines, problems)
+        space = _build_space(tables, source, lines, path.parent, problems)
     _test_candidates(space)
     return space
 
@@ -148,8 +149,20 @@ def _find_old_methods(text: str) -> list[str]:
     return [name for name in dict.fromkeys(old) if name in RENAMED]
 
 
-def _build_space(tables: dict[str, Any], source: str, text: str, problems: list[str]) -> Space:
-    """Return the space. Raises InputError with `problems` and those found here."""
+def _load_base(name: str, folder: Path) -> Recipe:
+    """Return the recipe that a space changes: a built-in one, or a path from here or from `folder`.
+
+    Raises RecipeError.
+    """
+    beside = folder / name
+    is_beside = name not in builtin_recipes() and not Path(name).exists() and beside.exists()
+    return load_local_recipe(beside if is_beside else name)
+
+
+def _build_space(
+    tables: dict[str, Any], source: str, text: str, folder: Path, problems: list[str]
+) -> Space:
+    """Return the space of a file in `folder`. Raises InputError with `problems` and those here."""
     base = None
     try:
         file = SpaceFile.model_validate({"name": Path(source).stem, **tables})
@@ -157,7 +170,7 @@ def _build_space(tables: dict[str, Any], source: str, text: str, problems: list[
         problems = problems + describe(error, source, SPACE_KEYS)
     if isinstance(tables.get("base"), str) and tables["base"]:
         try:
-            base = load_recipe(tables["base"])
+            base = _load_base(tables["base"], folder)
         except InputError as error:
             problems = problems + [f"{source}: base: {problem}" for problem in error.problems]
     if problems:

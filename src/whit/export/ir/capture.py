@@ -6,13 +6,18 @@ without dropout; `ops/` converts each of them.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import operator
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,9 +91,7 @@ def capture_graph(
     try:
         program = _trace(model, image_shape)
     except Exception as error:
-        message = str(error).strip().splitlines() or [type(error).__name__]
-        why = f"torch.export cannot trace its forward pass ({message[0]})"
-        raise _refuse(name, why) from None
+        raise _refuse(name, _explain_failed_trace(error)) from None
     values, builder, problems = _convert_nodes(program, image_shape)
     if problems:
         refused = _refuse(name, *problems.messages())
@@ -112,8 +115,7 @@ def capture_graph(
 
 def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
     images = torch.zeros(BATCH, *image_shape)
-    with warnings.catch_warnings(), _without_fast_path():
-        warnings.simplefilter("ignore")  # torch.export warns about internals of torch
+    with _without_messages(), _without_fast_path():
         try:
             exported = torch.export.export(model.eval(), (images,), strict=False)
         except Exception:
@@ -127,6 +129,33 @@ def _trace(model: nn.Module, image_shape: tuple[int, int, int]) -> torch.export.
             exported = torch.export.export(warm, (images,), strict=False)
         program: torch.export.ExportedProgram = exported.run_decompositions({})
         return program
+
+
+def _explain_failed_trace(error: Exception) -> str:
+    """Return why torch.export fails, with the line of the forward pass if its error names it."""
+    text = str(error).strip()
+    if "data-dependent" not in text:
+        first = text.splitlines() or [type(error).__name__]
+        return f"torch.export cannot trace its forward pass ({first[0]})"
+    lines = re.findall(r'File "([^"\n]+)", line (\d+)', text)
+    where = f" ({Path(lines[-1][0]).name}, line {lines[-1][1]})" if lines else ""
+    return (
+        "its forward pass takes another path for other images, as an `if` or `.item()` of a "
+        f"tensor does{where}; an export always computes the same operations"
+    )
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Hide what torch.export prints about internals of torch; its errors are raised."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 @contextmanager
@@ -247,8 +276,20 @@ def _fold(node: Node, values: dict[Node, Any], folded: dict[str, Any]) -> Any:
     return folded[key]
 
 
+def _draws_random_numbers(node: Node) -> bool:
+    """Whether an operator draws random numbers with these arguments: dropout in training does."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    positional, named = complete_arguments(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    names = [each.name for each in schema if not each.kwarg_only]
+    given = {**dict(zip(names, positional, strict=False)), **named}
+    is_training = given.get("training", given.get("train"))
+    return is_training is not False and given.get("dropout_p", given.get("p")) != 0
+
+
 def _require_deterministic(node: Node) -> None:
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+    if _draws_random_numbers(node):
         raise UnsupportedOp(
             f"the operator {operator_name(node)} draws random numbers in evaluation mode, so no "
             "export can equal the model"
@@ -288,7 +329,12 @@ def _convert_for_any_target(
 
 def _convert(node: Node, values: dict[Node, Any], builder: GraphBuilder) -> Any:
     if node.target is operator.getitem:
-        return values[node.args[0]][node.args[1]]  # type: ignore[index]
+        source, index = node.args
+        value = values[source][index]  # type: ignore[index]
+        if value is None:
+            text = overload_name(source)  # type: ignore[arg-type]
+            raise UnsupportedOp(f"output {index} of the operator {text} is not supported")
+        return value
     text, name = overload_name(node), operator_name(node)
     converter = OP_CONVERTERS.get(text) or OP_CONVERTERS.get(name)
     if converter is None:

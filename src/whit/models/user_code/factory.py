@@ -28,7 +28,10 @@ def find_factory(
         raise SourceError(f"{source.path}: running it did not define {source.name!r}.")
     value: object = vars(module)[source.name]
     if package := missing_package_of(value):
-        raise SourceError(f"{source.target} {MissingPackage(package).sentence}.")
+        raise SourceError(
+            f"{source.target} {MissingPackage(package).sentence}. Install it, or name a class that "
+            "does not need it."
+        )
     if isinstance(value, nn.Module):
         is_local = type(value).__module__ == module.__name__
         instead = (

@@ -72,7 +72,7 @@ def resolve_target(target: str, *, run_whole_file: bool = False) -> str:
 def _read_file(path: Path, name: str, run_whole_file: bool) -> Source:
     file = PythonFile.read(path)
     folder = path.absolute().parent
-    finder = NeighbourFinder(folder, searched=search_paths(file.text, folder))
+    finder = NeighbourFinder(folder, file.written, search_paths(file.text, folder))
     finder.join_package(file.tree)
     return slice_file(file, name, finder, run_whole_file)
 
@@ -98,6 +98,7 @@ def slice_file(
         neighbours=neighbours,
         package=finder.package,
         run_whole_file=run_whole_file,
+        lines=file.origins,
         is_copy=is_copy,
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from whit.models.user_code.reading.notebook import Notebook
 from whit.models.user_code.reading.python_file import EVERYTHING, PythonFile
 from whit.models.user_code.reading.slicing import StarNames, loaded_star_names
 from whit.models.user_code.reading.source import Neighbour, parse_quietly
@@ -86,6 +87,8 @@ class NeighbourFinder:
         path, is_package, content = located
         if content is not None:
             return PythonFile(path, content, content.encode(), is_package)
+        if path.suffix == ".ipynb":
+            return Notebook.read(path).to_file()
         return PythonFile.read(path, is_package)
 
     def _locate(self, module: str) -> tuple[Path, bool, str | None] | None:
@@ -96,17 +99,20 @@ class NeighbourFinder:
             return None
         stem = "/".join(parts)
         for relative in (f"{stem}.py", f"{stem}/__init__.py"):
-            if relative in self.written:
-                is_package = relative.endswith("__init__.py")
-                return self.folder / relative, is_package, self.written[relative]
+            for base in [self.folder, *self.searched]:
+                path = os.path.relpath(base / relative, self.folder)
+                if path in self.written:
+                    is_package = relative.endswith("__init__.py")
+                    return self.folder / path, is_package, self.written[path]
         for number, base in enumerate(self._bases(parts)):
             if number and not self._is_nearer(parts[0]):
                 break
             if (base / "__init__.py").is_file():
                 return base / "__init__.py", True, None
-            file = base.with_name(f"{base.name}.py")
-            if file.is_file():
-                return file, False, None
+            for suffix in (".py", ".ipynb"):  # `%run blocks.ipynb`
+                file = base.with_name(f"{base.name}{suffix}")
+                if file.is_file():
+                    return file, False, None
         return None
 
     def _bases(self, parts: list[str]) -> Iterator[Path]:
@@ -154,8 +160,9 @@ class NeighbourFinder:
         for module in sorted(texts):
             file = self.find(module)
             assert file is not None
+            text, content = texts[module], file.content
             neighbours.append(
-                Neighbour(module, file.path, texts[module], file.content, file.is_package)
+                Neighbour(module, file.path, text, content, file.is_package, file.origins)
             )
         return tuple(neighbours)
 

@@ -9,7 +9,12 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
-from whit.models.user_code.reading.source import Source, describe_syntax_error, summarize_exception
+from whit.models.user_code.reading.source import (
+    Source,
+    describe_syntax_error,
+    format_origin,
+    summarize_exception,
+)
 from whit.models.user_code.stand_ins import find_missing_package
 
 
@@ -75,8 +80,10 @@ def user_location(source: Source, filename: str, line: int) -> str:
     """Return the location of a line in the user's file or a neighbour of it; "" for other files."""
     if filename == source.filename:
         return source.format_location(line)
-    if any(filename == neighbour.filename for neighbour in source.neighbours):
-        return f"{_display_path(source, filename)}, line {line}"
+    for neighbour in source.neighbours:
+        if filename == neighbour.filename:
+            path = Path(_display_path(source, filename))
+            return format_origin(path, neighbour.origins, line)
     path = Path(filename)
     is_installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
     if path.is_relative_to(source.folder) and not is_installed:

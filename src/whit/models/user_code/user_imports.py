@@ -114,7 +114,7 @@ class UserFinder(importlib.abc.MetaPathFinder):
         text = file.text
         if not self._source.run_whole_file:
             text = file.slice(EVERYTHING, self._search.star_names)
-        neighbour = Neighbour(name, file.path, text, file.content, file.is_package)
+        neighbour = Neighbour(name, file.path, text, file.content, file.is_package, file.origins)
         self.files[neighbour.filename] = text
         return neighbour
 
@@ -149,7 +149,7 @@ class _NeighbourLoader(importlib.abc.Loader):
         module.__file__ = neighbour.filename
         if neighbour.is_package:
             module.__path__ = [str(neighbour.path.absolute().parent)]
-        stand_ins.register_file(neighbour.filename, lambda line: f"{neighbour.path}, line {line}")
+        stand_ins.register_file(neighbour.filename, neighbour.format_location)
         execute(neighbour.text, neighbour.filename, module)
 
 

@@ -8,6 +8,7 @@ takes more than the images. Nothing is executed.
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,13 +51,48 @@ def find_only_model(path: Path) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise SourceError(
-            f"{path} defines no model: neither a class derived from torch.nn.Module nor a function "
-            f"that builds and returns one. Another name can be given as {path}:NAME."
-        )
+        raise SourceError(_explain_no_model(path))
     listed = [f"{path}:{name}" for name in names[:_MAX_LISTED]]
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     raise SourceError(f"{path} defines {len(names)} models: name one of {', '.join(listed)}{more}.")
+
+
+def _explain_no_model(path: Path) -> list[str]:
+    """Return why a file defines no model: the cells that cannot be parsed come first."""
+    unparsable = []
+    if path.suffix.lower() == ".ipynb":
+        notebook = Notebook.read(path)
+        nodes = [node for s in notebook.statements for node in parse_quietly(dedent(s.text)).body]
+        unparsable = [cell.describe(path) for cell in notebook.unparsable]
+    else:
+        nodes = PythonFile.read(path).tree.body
+        if _is_notebook_json(nodes):
+            return [f"{path} contains a notebook, not Python code: give it the suffix .ipynb."]
+    if instance := _Definitions.read(nodes).find_instance(nodes):
+        hint = (
+            f"{instance!r} is a model that is built already: write a function that builds and "
+            f"returns it, such as `def build(): return nn.Sequential(...)`."
+        )
+    else:
+        hint = f"Another name can be given as {path}:NAME."
+    return [
+        *unparsable,
+        f"{path} defines no model: neither a class derived from torch.nn.Module nor a function "
+        f"that builds and returns one. {hint}",
+    ]
+
+
+def _is_notebook_json(nodes: Sequence[ast.stmt]) -> bool:
+    """Whether the statements are the JSON of a notebook, which Python can often parse."""
+    expressions = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    keys = [
+        key.value
+        for value in expressions
+        if isinstance(value, ast.Dict)
+        for key in value.keys
+        if isinstance(key, ast.Constant)
+    ]
+    return len(nodes) == 1 and "nbformat" in keys
 
 
 @dataclass(slots=True)
@@ -76,7 +112,9 @@ class _Definitions:
 
     def _add(self, node: ast.stmt) -> None:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            self.classes.pop(node.name, None)
+            earlier = self.classes.pop(node.name, None)
+            if earlier and isinstance(node, ast.ClassDef):
+                node = self._rename_own_base(node, earlier)
             self.functions.pop(node.name, None)
             if isinstance(node, ast.ClassDef):
                 self.classes[node.name] = node
@@ -95,6 +133,17 @@ class _Definitions:
             for child in (child for part in parts for child in getattr(node, part, [])):
                 for statement in child.body if isinstance(child, ast.ExceptHandler) else [child]:
                     self._add(statement)
+
+    def _rename_own_base(self, node: ast.ClassDef, earlier: ast.ClassDef) -> ast.ClassDef:
+        """Keep `earlier` under a name that no file can use if `class Net(Net)` derives from it."""
+        if node.name not in map(_dotted, node.bases):
+            return node
+        name = f"{node.name} {len(self.classes)}"
+        self.classes[name] = earlier
+        bases = [ast.Name(name) if _dotted(base) == node.name else base for base in node.bases]
+        renamed = copy.copy(node)
+        renamed.bases = list[ast.expr](bases)
+        return renamed
 
     def models(self) -> list[str]:
         modules = {name for name in self.classes if self._is_module(name, set())}
@@ -133,6 +182,16 @@ class _Definitions:
         free = {n for n in remaining if n not in self.functions or self._is_free(n)}
         return sorted(free or remaining, key=lambda name: list(named).index(name))
 
+    def find_instance(self, nodes: Iterable[ast.stmt]) -> str | None:
+        """Return the last name that is given a model at the top of the file, or None."""
+        found = None
+        for node in nodes:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+                target = _dotted(node.targets[0])
+                if target.isidentifier() and self._builds(node.value, ()):
+                    found = target
+        return found
+
     def _is_module(self, name: str, seen: set[str]) -> bool:
         """Whether a class is derived from torch.nn.Module, as far as its text shows."""
         if name in seen:
@@ -170,10 +229,11 @@ class _Definitions:
         """Return a method of a class or of its bases in this file."""
         seen, pending = set(), [name]
         while pending:
-            node = self.classes.get(pending.pop(0))
-            if node is None or node.name in seen:
+            current = pending.pop(0)
+            node = self.classes.get(current)
+            if node is None or current in seen:
                 continue
-            seen.add(node.name)
+            seen.add(current)
             for child in node.body:
                 if isinstance(child, ast.FunctionDef) and child.name == method:
                     return child

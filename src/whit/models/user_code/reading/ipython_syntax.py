@@ -6,6 +6,7 @@ IPython's syntax, so a line `% b` inside brackets or `!` in a string does not ch
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ _AUTOMAGICS = """
 """
 AUTOMAGICS = frozenset(_AUTOMAGICS.split())
 
-_SPECIAL_LINE = re.compile(r"\s*[%!?]")
+# `,f a b`, `;f a b` and `/f a b` call f.
+_SPECIAL_LINE = re.compile(r"\s*(?:[%!?]|[,;/]\s*[A-Za-z_])")
 _HELP_LINE = re.compile(r"[^#'\"]*[\w*\])]\s*\?{1,2}\s*$")
 _ASSIGNMENT = re.compile(r"(?P<target>[\w.,()\[\]'\" \t*]+=)\s*(?P<kind>!|%{1,2})(?P<rest>.*)$")
 _BINDING = re.compile(
@@ -41,6 +43,8 @@ _BINDING = re.compile(
     r"|(?:from[ \t]+[\w.]+[ \t]+)?import[ \t]+([\w., \t]+))",
     re.MULTILINE,
 )
+# `%run -i "./blocks.py" 1 2` executes a file in the notebook.
+_RUN_FILE = re.compile(r"(?:-\w+ +)*(?:\./)?([\w/]+?)(?:\.py|\.ipynb)?(?:\s.*)?")
 _WORD = re.compile(r"\s*([A-Za-z_]\w*)(?=\s|$)")
 _PROMPT = re.compile(r"\s*(?:>>>|\.\.\.|In \[\d+\]:|\s+\.\.\.+:)(?: |$)")
 _FIRST_PROMPT = re.compile(r"\s*(?:>>>|In \[\d+\]:)(?: |$)")
@@ -104,6 +108,61 @@ def strip_lines(text: str, names: Set[str] = frozenset()) -> str:
     return "\n".join(lines)
 
 
+def expand_cells(text: str) -> tuple[str, tuple[int, ...], dict[str, str]]:
+    """Return a file that Jupyter or Colab exported with its cells of Python as Python.
+
+    An export has a cell under a magic, such as `%%time`, as a text in a call of
+    `get_ipython().run_cell_magic`. Return also the line in `text` of each line of the result, none
+    if nothing has changed, and the files that the cells write, by their paths.
+    """
+    if "get_ipython().run_" not in text:
+        return text, (), {}
+    try:
+        tree = source.parse_quietly(text)
+    except SyntaxError:
+        return text, (), {}
+    rows = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    replaced: dict[int, tuple[int, list[str]]] = {}  # first line -> last line, rows in its place
+    written: dict[str, str] = {}
+    for node in tree.body:
+        cell = _exported_cell(node)
+        if cell is None or rows[node.lineno - 1].lstrip()[:1] == ";":
+            continue
+        python = strip_cell(cell, frozenset())
+        if isinstance(python, WrittenFile):
+            before = written.get(python.relative_path, "") if python.appends else ""
+            written[python.relative_path] = before + python.text
+        elif python is not None and _parses(python):
+            replaced[node.lineno] = (node.end_lineno or node.lineno, python.split("\n"))
+    lines: list[str] = []
+    numbers: list[int] = []
+    skipped_to = 0
+    for number, row in enumerate(rows, start=1):
+        if number <= skipped_to:
+            continue
+        skipped_to, new = replaced.get(number, (number, [row]))
+        lines += new
+        numbers += [number] * len(new)
+    return ("\n".join(lines), tuple(numbers), written) if replaced else (text, (), written)
+
+
+def _exported_cell(node: ast.stmt) -> str | None:
+    """Return the text of the magic that a statement calls as an exported notebook does."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    if not isinstance(call, ast.Call) or call.keywords:
+        return None
+    constants = [each.value for each in call.args if isinstance(each, ast.Constant)]
+    values = [value for value in constants if isinstance(value, str)]
+    if len(values) != len(call.args):
+        return None
+    match ast.unparse(call.func), values:
+        case "get_ipython().run_cell_magic", [name, line, body]:
+            return f"%%{name} {line}\n{body}"
+        case "get_ipython().run_line_magic", ["run" | "time" as name, line]:
+            return f"%{name} {line}"
+    return None
+
+
 def find_names(texts: Iterable[str]) -> Set[str]:
     """Return the words that some line of the texts binds, whether or not they can be parsed."""
     names: set[str] = set()
@@ -131,9 +190,11 @@ def _replace(line: str, names: Set[str]) -> str | None:
         return None
     magic, _, rest = code.removeprefix("%").partition(" ")
     statement = rest.strip()
+    if magic == "run":
+        statement = re.sub(r"""(["'])(.*?)\1""", r"\2", statement)
     if magic == "time" and _parses(statement):
         return indent + statement  # it runs in the notebook, and may bind names
-    if magic == "run" and (module := re.fullmatch(r"(?:-\w+ +)*(?:\./)?([\w/]+)\.py", statement)):
+    if magic == "run" and (module := _RUN_FILE.fullmatch(statement)):
         return f"{indent}from {module[1].replace('/', '.')} import *"
     return f"{indent}pass  # {code}"
 

@@ -6,10 +6,15 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from whit.errors import SourceError, did_you_mean
 from whit.models.user_code.reading import ipython_syntax, source
-from whit.models.user_code.reading.python_file import has_lazy_annotations, split_statements
+from whit.models.user_code.reading.python_file import (
+    PythonFile,
+    has_lazy_annotations,
+    split_statements,
+)
 from whit.models.user_code.reading.slicing import DependencySlicer, StarNames
 from whit.models.user_code.reading.statements import (
     NameUse,
@@ -78,6 +83,11 @@ class Notebook:
             statements += split_statements(text, number, tree, lazy)
         code = "\n".join(text for _, text in cells)
         return cls(path, statements, unparsable, written, foreign, code)
+
+    def to_file(self) -> PythonFile:
+        """Return all statements as a file, as `%run` executes them in another notebook."""
+        text, origins = self._join("this notebook", list(self.statements))
+        return PythonFile(self.path, text, text.encode(), origins=origins)
 
     def slice(
         self, name: str, star_names: StarNames, *, whole: bool = False
@@ -180,14 +190,14 @@ def _read_code_cells(path: Path) -> list[tuple[int, str]]:
         # Format 3 has one more level, the worksheets, and other keys.
         sheets = [notebook] if "cells" in notebook else notebook["worksheets"]
         cells = [cell for sheet in sheets for cell in sheet["cells"]]
-        metadata = notebook.get("metadata", {})
+        metadata = _find_table(notebook, "metadata")
         language = (
-            metadata.get("kernelspec", {}).get("language")
-            or metadata.get("language_info", {}).get("name")
+            _find_table(metadata, "kernelspec").get("language")
+            or _find_table(metadata, "language_info").get("name")
             or "python"
         )
         code_cells = [
-            (number, _join_lines(cell["source"] if "source" in cell else cell.get("input", "")))
+            (number, _join_lines(cell["source"] if "source" in cell else cell.get("input")))
             for number, cell in enumerate(cells, start=1)
             if cell["cell_type"] == "code" and cell.get("language", "python") == "python"
         ]
@@ -195,14 +205,23 @@ def _read_code_cells(path: Path) -> list[tuple[int, str]]:
         raise SourceError(
             f"{path} is not a notebook: the JSON has no list of cells in a known format."
         ) from error
-    if not str(language).lower().startswith("python"):
+    if not str(language).lower().startswith(("python", "ipython")):
         raise SourceError(f"{path} is a notebook in {language}, not in Python.")
     return code_cells
 
 
+def _find_table(table: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return a table of metadata, an empty one if it is missing or null."""
+    found: dict[str, Any] | None = table.get(key)
+    return {} if found is None else found
+
+
 def _join_lines(lines: object) -> str:
-    """Return a cell's text with "\\n" line ends; it is stored as a string or as a list of lines."""
-    text = "".join(lines) if isinstance(lines, list) else lines
+    """Return a cell's text with "\\n" line ends; it is stored as a text, a list of lines, or null.
+
+    Raises TypeError for anything else.
+    """
+    text = "".join(lines or ()) if isinstance(lines, list | None) else lines
     if not isinstance(text, str):
         raise TypeError(text)
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,12 +21,19 @@ EVERYTHING = frozenset({"*"})
 
 @dataclass(frozen=True)
 class PythonFile:
-    """A file as it was read; `text` is without the magics that an exported notebook may keep."""
+    """A file as it was read; `text` is without the magics that an exported notebook may keep.
+
+    origins: (cell, line) in the file of each line of `text`, none where the lines are the same;
+        cell is 0 in a file that is no notebook
+    written: the files that the cells of an exported notebook write, by their paths
+    """
 
     path: Path
     text: str
     content: bytes
     is_package: bool = False
+    origins: tuple[tuple[int, int], ...] = ()
+    written: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, is_package: bool = False) -> PythonFile:
@@ -36,8 +43,9 @@ class PythonFile:
     @classmethod
     def decode(cls, path: Path, content: bytes, is_package: bool = False) -> PythonFile:
         """Raises SourceError: not text."""
-        text = ipython_syntax.strip_lines(decode_python(path, content))
-        return cls(path, text, content, is_package)
+        stripped = ipython_syntax.strip_lines(decode_python(path, content))
+        text, lines, written = ipython_syntax.expand_cells(stripped)
+        return cls(path, text, content, is_package, tuple((0, line) for line in lines), written)
 
     @cached_property
     def tree(self) -> ast.Module:

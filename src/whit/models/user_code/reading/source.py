@@ -8,6 +8,7 @@ import io
 import os
 import tokenize
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -25,12 +26,17 @@ class Neighbour:
     module: str  # its dotted name
     path: Path
     text: str  # exactly what is executed
-    content: bytes  # of its file
+    content: bytes  # of its file; of a notebook, its code
     is_package: bool = False
+    origins: tuple[tuple[int, int], ...] = ()  # as of PythonFile
 
     @property
     def filename(self) -> str:
         return str(self.path.absolute())
+
+    def format_location(self, line: int) -> str:
+        """Return the location of a line of the executed code in the file."""
+        return format_origin(self.path, self.origins, line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Source:
     neighbours: tuple[Neighbour, ...] = ()
     package: str = ""  # of which the file is a part, for its relative imports
     run_whole_file: bool = False
+    lines: tuple[tuple[int, int], ...] = ()  # of no notebook: the origins of its PythonFile
     is_copy: bool = False  # the copy in a run folder: it imports no files but `neighbours`
 
     @property
@@ -80,9 +87,15 @@ class Source:
         Cells are numbered from 1 at the top of the notebook, Markdown cells included.
         """
         if not self.origins:
-            return f"{self.path}, line {line}"
+            return format_origin(self.path, self.lines, line)
         cell, line = self.origins[min(line, len(self.origins)) - 1]
         return f"{self.path}, cell {cell}, line {line}" if cell else str(self.path)
+
+
+def format_origin(path: Path, origins: Sequence[tuple[int, int]], line: int) -> str:
+    """Return the location of a line of code, of which `origins` are those of a PythonFile."""
+    cell, line = origins[min(line, len(origins)) - 1] if origins else (0, line)
+    return f"{path}, cell {cell}, line {line}" if cell else f"{path}, line {line}"
 
 
 def _without_empty_lines(text: str) -> str:
