@@ -129,7 +129,7 @@ def study(
     recipes: RecipeOrModel | Sequence[RecipeOrModel],
     model: Model | Callable[[], nn.Module] | None = None,
     *,
-    seeds: int = 10,
+    seeds: int | range = 10,
     out: str | Path = "studies",
     jobs: int | None = None,
     threads: int | None = None,
@@ -140,9 +140,9 @@ def study(
     quiet: bool = False,
     run_whole_file: bool = False,
 ) -> Study:
-    """Train recipes over seeds 0 to `seeds` - 1, `jobs` at a time in processes of their own.
+    """Train recipes over seeds, `jobs` at a time in processes of their own.
 
-    Seeds that are in `out` already are not trained again. `threads` are those of each run, by
+    `seeds` is their number, 0 to `seeds` - 1, or a range, such as `range(1000, 1010)`. Seeds that are in `out` already are not trained again. `threads` are those of each run, by
     default 1; `cluster` is the address of a dask scheduler whose workers train.
 
     `model` takes the place of the recipes' own: a file, or a module, whose layers are initialized
@@ -162,6 +162,7 @@ def study(
 
     is_sequence = isinstance(recipes, Sequence) and not isinstance(recipes, str)
     listed: Any = recipes if is_sequence else [recipes]
+    all_seeds = range(seeds) if isinstance(seeds, int) else seeds
     if isinstance(model, str | Path):
         resolved, model = [_resolve(recipe, model, run_whole_file) for recipe in listed], None
     else:
@@ -184,7 +185,7 @@ def study(
         # 0 is as many threads as there are cores.
         return run_study(
             arms,
-            range(seeds),
+            all_seeds,
             executor,
             threads=threads or 0,
             device=device,
@@ -194,11 +195,11 @@ def study(
     num_threads = threads or 1
     with (
         catch_signals("The same call resumes.") as signals,
-        open_executor(cluster, jobs, num_threads, signals, seeds * len(arms)) as workers,
+        open_executor(cluster, jobs, num_threads, signals, len(all_seeds) * len(arms)) as workers,
     ):
         return run_study(
             arms,
-            range(seeds),
+            all_seeds,
             workers,
             threads=num_threads,
             device=device,

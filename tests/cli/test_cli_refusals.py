@@ -191,6 +191,8 @@ WRONG = {
     "compare-other-data": "compare runs more/other-0",
     # study
     "study-everything-wrong": "study sprnt --seeds 0 --jobs none --threads 99999 --device gpu",
+    "study-seeds-that-end-before-they-begin": "study easy.toml --seeds 1009-1000",
+    "study-too-many-seeds": "study easy.toml --seeds 1-99999",
     "study-several-recipes-wrong": "study nope1 keys.toml nope2 --seeds 3 --set train.epoch=3",
     "study-several-plans-wrong": (
         "study easy.toml wider.toml --seeds 2 --set data.name=nowhere.npz --out easy.toml"

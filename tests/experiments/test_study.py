@@ -63,6 +63,9 @@ def test_a_study_makes_the_runs_that_training_one_by_one_makes(
     assert code == 0, said
     assert first.stat().st_mtime_ns == made  # finished seeds are not trained again
     same_as_alone(workplace, alone)
+    code, last_two = whit(workplace, *STUDY[:3], "1-2", *STUDY[4:], "--json")
+    assert code == 0, last_two
+    assert [row["seed"] for row in json.loads(last_two)["recipes"]] == [[1, 2]]
     value = json.loads(said)
     (row,) = value["recipes"]
     results = [

@@ -83,6 +83,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value and n
 
 # Longer numbers take Python long to parse, and no option allows them.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_FIRST_TO_LAST = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_MAX_SEEDS = 10_000  # of a study
 
 
 def load_recipe_with_overrides(
@@ -102,6 +104,20 @@ def parse_seed(text: str) -> int:
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed {seed}: allowed: 0 to {2**63 - 1}.")
     return seed
+
+
+def parse_seeds(text: str) -> range:
+    """Return the seeds of a study: `10` is 0 to 9, `1000-1009` is those ten."""
+    match = _FIRST_TO_LAST.fullmatch(text)
+    if not match:
+        return range(parse_positive_int("--seeds", text, _MAX_SEEDS))
+    first, last = int(match[1]), int(match[2])
+    if not first <= last < 2**63 or last - first >= _MAX_SEEDS:
+        raise InputError(
+            f"--seeds {text}: allowed: the first and the last of at most {_MAX_SEEDS:,} seeds, "
+            f"from 0 to {2**63 - 1}."
+        )
+    return range(first, last + 1)
 
 
 def parse_positive_int(option: str, text: str, maximum: int) -> int:

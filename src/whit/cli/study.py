@@ -24,7 +24,14 @@ def study(
             help="Built-in recipes, .toml files, or models as file.py:Class.",
         ),
     ],
-    seeds: Annotated[str, typer.Option("--seeds", metavar="N", help="Seeds per recipe: 0 to N-1.")],
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="N|FIRST-LAST",
+            help="Seeds per recipe: 0 to N-1, or a range such as 1000-1009.",
+        ),
+    ],
     recipe: options.BaseRecipe = None,
     set_: options.Overrides = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the run folders.")] = Path(
@@ -61,9 +68,9 @@ def study(
         partial(options.load_recipe_with_overrides, name, set_, recipe if name in files else None)
         for name in recipes
     ]
-    loaded, num_seeds, num_threads, num_jobs, _ = options.collect_errors(
+    loaded, seed_range, num_threads, num_jobs, _ = options.collect_errors(
         lambda: options.collect_errors(*load_each),
-        lambda: options.parse_positive_int("--seeds", seeds, 10_000),
+        lambda: options.parse_seeds(seeds),
         lambda: resolve_threads(options.parse_int("--threads", threads)),
         lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),
         lambda: None if device is None else resolve_device(device),
@@ -74,7 +81,7 @@ def study(
         report_stages(quiet or as_json),
     ):
         arms = plan_variants(loaded, out, over_budget=over_budget)
-    num_runs = num_seeds * len(arms)
+    num_runs = len(seed_range) * len(arms)
     with (
         stdout_to_stderr(as_json),
         options.catch_signals() as signals,
@@ -82,7 +89,7 @@ def study(
     ):
         result = run_study(
             arms,
-            range(num_seeds),
+            seed_range,
             executor,
             threads=num_threads,
             device=device or "cpu",
