@@ -142,8 +142,9 @@ def study(
 ) -> Study:
     """Train recipes over seeds, `jobs` at a time in processes of their own.
 
-    `seeds` is their number, 0 to `seeds` - 1, or a range, such as `range(1000, 1010)`. Seeds that are in `out` already are not trained again. `threads` are those of each run, by
-    default 1; `cluster` is the address of a dask scheduler whose workers train.
+    `seeds` is their number, from 0 on, or a range such as `range(1000, 1010)`. Seeds that are in
+    `out` already are not trained again. `threads` are those of each run, by default 1; `cluster`
+    is the address of a dask scheduler whose workers train.
 
     `model` takes the place of the recipes' own: a file, or a module, whose layers are initialized
     again for each seed by their `reset_parameters`, or better its class or a function that builds
