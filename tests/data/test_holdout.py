@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make import make_split
 
-from whit.data.holdout import holdout_split, select_indices
+from whit.data.holdout import holdout_block, holdout_split, select_block, select_indices
 from whit.data.splits import Split
 from whit.errors import DataError
 
@@ -105,3 +105,47 @@ def test_a_rare_class_keeps_its_only_image() -> None:
     rest, val = holdout_split(make_split([0] + [1] * 9 + [2] * 9), 10, "val")
     assert (rest.labels == 0).sum() == 1
     assert len(val) == 10
+
+
+def test_blocks_are_consecutive_and_share_no_image() -> None:
+    split = make_split([0, 1, 2] * 34)  # 102 images: three blocks of 30, and 12 that no block has
+    blocks = [select_block(split, 30, number).tolist() for number in range(3)]
+    assert blocks == [list(range(30)), list(range(30, 60)), list(range(60, 90))]
+    assert select_block(split, 30).tolist() == list(range(72, 102))
+    rest, val = holdout_block(split, 30, 1)
+    assert (rest.name, val.name) == ("train", "val")
+    assert val.digests == split.digests[30:60]
+    assert rest.digests == split.digests[:30] + split.digests[60:]
+    assert rest.labels.tolist() == [*split.labels[:30].tolist(), *split.labels[60:].tolist()]
+
+
+def test_a_block_has_no_copy_of_a_training_image() -> None:
+    split = make_split([0, 1] * 30, copies_of_first=5)
+    rest, val = holdout_block(split, 20, 0)
+    assert val.digests == split.digests[5:25]
+    assert not set(rest.digests) & set(val.digests)
+    assert len(rest) == 40
+
+
+@pytest.mark.parametrize(
+    ("size", "block", "problem"),
+    [
+        (30, 3, "val_block = 3: 90 training images have 3 blocks of 30; allowed: 0 to 2"),
+        (91, None, "choose a smaller size"),
+        (90, None, "choose a smaller size"),
+    ],
+)
+def test_an_impossible_block_is_refused(size: int, block: int | None, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        holdout_block(make_split([0, 1, 2] * 30), size, block)
+
+
+def test_blocks_of_images_in_the_order_of_their_classes_are_refused() -> None:
+    by_class = make_split([0] * 50 + [1] * 50)
+    for block in (0, 1, None):
+        with pytest.raises(DataError, match='in the order of their classes; use val_by = "digest"'):
+            holdout_block(by_class, 50, block)
+    with pytest.raises(DataError, match="has no image of class 1, and 20 were expected"):
+        holdout_block(by_class, 40, 0)
+    rare = make_split([0, 1] * 40 + [2])  # by chance no image of the rare class in a block
+    assert len(holdout_block(rare, 20, 0)[1]) == 20

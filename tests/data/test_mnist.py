@@ -21,6 +21,7 @@ from whit.data.normalization import compute_channel_stats
 from whit.data.readers.mnist import SHA256, read_mnist
 from whit.data.splits import Dataset
 from whit.errors import DataError
+from whit.recipes.recipe_tables import DataSpec
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +51,25 @@ def test_its_first_labels_and_counts(mnist: Dataset) -> None:
     assert torch.bincount(mnist.test.labels).tolist() == counts
 
 
-def test_the_val_cut_is_fixed(mnist: Dataset) -> None:
-    """A changed sum here means that every val result recorded so far is of other images."""
+def test_val_is_the_last_images_so_that_train_has_other_writers(mnist: Dataset) -> None:
+    whole = load_dataset("mnist").train
+    assert mnist.val is not None
+    assert mnist.val.images.equal(whole.images[55_000:])
+    assert mnist.train.labels.equal(whole.labels[:55_000])
+    third = load_dataset(DataSpec(name="mnist", val_size=5000, val_block=3)).val
+    assert third is not None
+    assert third.images.equal(whole.images[15_000:20_000])
+
+
+def test_the_split_by_digest_is_fixed() -> None:
+    """A changed sum here means that val results recorded by digest are of other images."""
+    by_digest = load_dataset(DataSpec(name="mnist", val_size=5000, val_by="digest"))
     chosen = select_indices(load_dataset("mnist").train, 5000, "val")
     digest = hashlib.sha256(chosen.numpy().astype("<i8").tobytes()).hexdigest()
     assert digest == "34bc9db36eeeabc266a2fac04227fffa42d3a8d57622209f27e3e80d5a2b9d38"
-    assert mnist.val is not None
+    assert by_digest.val is not None
     counts = [494, 562, 496, 511, 487, 452, 493, 522, 487, 496]
-    assert torch.bincount(mnist.val.labels).tolist() == counts
+    assert torch.bincount(by_digest.val.labels).tolist() == counts
 
 
 def test_its_normalization_is_the_well_known_one() -> None:

@@ -63,6 +63,33 @@ def test_an_objective_knows_its_direction() -> None:
     assert not dominates({**cheap, "accuracy": 2.0, "params": 2.0}, cheap, list(OBJECTIVES))
 
 
+def over_blocks(number: int, params: int, correct: list[int]) -> Trial:
+    """A trial whose seeds hold out the last block, block 4, ...; `correct` of 1,000 on each."""
+    runs = []
+    for seed, count in enumerate(correct):
+        (run,) = trial(number, params, [count]).seeds.runs
+        changes = ["data.val_size=10000", *([f"data.val_block={5 - seed}"] if seed else [])]
+        recipe = run.recipe.with_overrides(changes)
+        runs.append(replace(run, recipe=recipe, environment={"seed": seed}))
+    seeds = SeedGroup(f"{number:04d}", tuple(runs))
+    return Trial(number, runs[0].path, load_recipe("sprint"), seeds)
+
+
+def test_trials_are_compared_over_the_seeds_that_both_have() -> None:
+    """Blocks 4 and 3 are harder: a trial that was confirmed on them is not worse for that."""
+    confirmed = over_blocks(0, 10, [960, 940, 941])
+    cheaper_looking = over_blocks(1, 10, [955])
+    dearer = over_blocks(2, 20, [961])
+    assert confirmed.values["accuracy"] < cheaper_looking.values["accuracy"]
+    trials = [confirmed, cheaper_looking, dearer]
+    assert [t.number for t in pareto_front(trials, SPACE.objectives)] == [0, 2]
+    assert [t.number for t in needs_confirmation(trials, SPACE)] == [2]
+    dearer = over_blocks(2, 20, [961, 938, 939])  # no better than the cheaper one on any other
+    assert [t.number for t in pareto_front([confirmed, dearer], SPACE.objectives)] == [0]
+    (note,) = confirmed.seeds.notes
+    assert note == "0000: its seeds were evaluated on different blocks of images: 3, 4, the last."
+
+
 def test_trials_on_the_front_with_too_few_seeds_are_confirmed() -> None:
     trials = [trial(0, 10, [950]), trial(1, 20, [960], seeds=2), trial(2, 30, [955])]
     assert [t.number for t in needs_confirmation(trials, SPACE)] == [0]

@@ -17,6 +17,7 @@ from whit.experiments.search.space_schema import (
     space_key_markdown,
     space_key_reference,
 )
+from whit.recipes.recipe import sample_id
 from whit.training.plan import make_plan
 
 GOOD = """\
@@ -72,16 +73,32 @@ def test_trials_are_evaluated_on_val_and_their_recipes_on_test(tmp_path: Path) -
     space = load_space(written(tmp_path, GOOD))
     recipe = space.build_recipe(space.suggest_changes(RandomSuggest(0)))
     assert (recipe.eval.test, recipe.data.val_size) == (True, 0)
-    judged = space.for_validation(recipe)
-    assert (judged.eval.test, judged.eval.each_epoch, judged.data.val_size) == (
-        False,
-        "val",
-        10_000,
-    )
-    assert (
-        judged.with_overrides(["data.val_size=0", "eval.each_epoch='none'", "eval.test=true"])
-        == recipe
-    )
+    space = space.with_val(60_000)
+    assert (space.val, space.num_blocks) == (10_000, 6)
+    judged = [space.for_validation(recipe, seed) for seed in range(7)]
+    assert [one.data.held_out for one in judged] == [
+        (10_000, "block", block) for block in (None, 4, 3, 2, 1, 0, None)
+    ]
+    assert len({sample_id(one) for one in judged}) == 1
+    for one in judged:
+        assert (one.eval.test, one.eval.each_epoch) == (False, "val")
+        assert one.model_copy(update={"data": recipe.data, "eval": recipe.eval}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "held_out"),
+    [
+        (["data.val_block=2"], (6000, "block", 2)),
+        (["data.val_by=digest"], (6000, "digest", None)),
+        (["data.name=photos"], (6000, "digest", None)),
+    ],
+)
+def test_seeds_hold_out_the_same_images_where_no_block_is_free(
+    changes: list[str], held_out: tuple[object, ...], tmp_path: Path
+) -> None:
+    space = load_space(written(tmp_path, GOOD.replace("val = 10000\n", ""))).with_val(36_000)
+    recipe = space.base.with_overrides(changes)
+    assert {space.for_validation(recipe, seed).data.held_out for seed in range(3)} == {held_out}
 
 
 def test_a_python_space_chooses_as_it_likes(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_the_new_spellings_together_are_the_recipe() -> None:
         table, key = path.split(".")
         tables.setdefault(table, {})[key] = tomllib.loads(f"x = {value}")["x"]
     tables.setdefault("train", {})["epochs"] = 3
+    tables["data"]["val_by"] = "digest"  # as the val split was always selected
     assert upgrade_recipe(tomllib.loads(SCHEMA_1)) == {"name": "old", **tables}
 
 

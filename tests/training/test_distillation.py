@@ -135,7 +135,12 @@ def test_invalid_teachers_are_refused(easy_recipe: Path, teacher: Path, tmp_path
     with pytest.raises(InputError, match="the run did not finish"):
         make_plan(student(easy_recipe, unfinished))
     held_out = student(easy_recipe, teacher, "data.val_size=20")
-    with pytest.raises(InputError, match=r"holds out 20 images .* which the teacher may have seen"):
+    seen = (
+        r"trained with data\.name = '.*easy\.npz', data\.val_size = 0; this recipe has "
+        r"data\.name = '.*easy\.npz', data\.val_size = 20, data\.val_by = digest: "
+        r"the teacher may have seen"
+    )
+    with pytest.raises(InputError, match=seen):
         make_plan(held_out)
     with pytest.raises(ModelError, match=r"trained on images \(1, 28, 28\) of 10 classes"):
         make_plan(

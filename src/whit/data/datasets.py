@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from whit.data.holdout import holdout_split
+from whit.data.holdout import holdout_block, holdout_split
 from whit.data.readers import idx, image_folder, npz
 from whit.data.readers.mnist import read_mnist
 from whit.data.splits import Dataset, DatasetShape, RawSplit, SplitName
 from whit.data.validation import build_dataset
 from whit.errors import DataError, did_you_mean
-from whit.recipes.recipe_tables import DataSpec
+from whit.recipes.recipe_tables import DataSpec, default_val_by
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,15 @@ def load_dataset(data: str | DataSpec, *, val: int = 0) -> Dataset:
     """Return a data set, validated; nothing is resized, repaired or downloaded.
 
     `data` is a built-in name, a path, or the `[data]` table of a recipe. `val` training images, or
-    those of the table, are held out as the val split, stratified and fixed (see holdout.py); with
-    0 there is no val split, unless the files have one. Raises DataError with all problems.
+    those of the table, are held out as the val split, which is fixed: the last ones of MNIST, and
+    of other data sets a stratified sample (see holdout.py). With 0 there is no val split, unless
+    the files have one. Raises DataError with all problems.
     """
     if val < 0:
         raise DataError(f"val = {val}: expected 0 or the number of training images to hold out")
-    spec = DataSpec.model_construct(name=data, val_size=val) if isinstance(data, str) else data
+    spec = data
+    if isinstance(spec, str):
+        spec = DataSpec.model_construct(name=spec, val_size=val, val_by=default_val_by(spec))
     dataset = _load(spec.name)
     if spec.val_size and (dataset.val is None or len(dataset.val) != spec.val_size):
         if dataset.val is not None:
@@ -74,7 +77,10 @@ def load_dataset(data: str | DataSpec, *, val: int = 0) -> Dataset:
                 f"{dataset.source}: has {len(dataset.val):,} val images of its own; expected "
                 f"val = 0 or {len(dataset.val)}, found {spec.val_size}"
             )
-        train, held_out = holdout_split(dataset.train, spec.val_size, "val")
+        if spec.val_by == "block":
+            train, held_out = holdout_block(dataset.train, spec.val_size, spec.val_block)
+        else:
+            train, held_out = holdout_split(dataset.train, spec.val_size, "val")
         dataset = replace(dataset, train=train, val=held_out)
     if spec.transpose:  # after the splits are made, which are then the same images
         return dataset.transpose()

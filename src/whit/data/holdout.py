@@ -1,15 +1,20 @@
 """Holding out a validation (or test) split from the training images.
 
-The split is a function of the images' bytes, the labels and the size alone. It uses no random
-numbers, so it is the same in every run, on every machine, and for every order of the files.
+The split is a function of the images' bytes, the labels and the size alone, or also of their order.
+It uses no random numbers, so it is the same in every run and on every machine. An image that occurs
+more than once, byte for byte, is never taken, so train has no copy of a val image.
+
+By digest, for every order of the files:
 
 1. Each class gives its share, size * n_class / n, rounded down. The images still missing come
    from the classes with the largest remainders (the smaller label first among equals).
 2. Within a class the images with the smallest SHA-256(purpose + SHA-256(image)) are taken.
-3. An image that occurs more than once, byte for byte, is never taken, so train has no copy of a
-   val image.
-4. Each class keeps at least one image in train. What a class cannot give comes from the class
+3. Each class keeps at least one image in train. What a class cannot give comes from the class
    with the next largest remainder.
+
+By block: `size` consecutive images. Where images lie in the order of those who made them, as the
+writers of MNIST, train and val have different writers then, as train and test do. Block 0 begins
+with the first image; block 1 follows it. The last block ends with the last image.
 """
 
 from __future__ import annotations
@@ -28,20 +33,73 @@ Purpose = Literal["val", "test"]
 
 # Of a data set without a test split, one image in TEST_DIVISOR is held out for it.
 TEST_DIVISOR = 5
+# A class of which a block should have so many images by its share has some, in a random order.
+_EXPECTED = 20
 
 
 def holdout_split(train: Split, size: int, purpose: Purpose) -> tuple[Split, Split]:
     """Return (the rest of train, the new split of `size` images), both in the order of `train`.
 
-    Raises DataError if there is no such split.
+    The split is by digest. Raises DataError if there is no such split.
     """
-    held_out = select_indices(train, size, purpose)
+    return _split_at(train, select_indices(train, size, purpose), purpose)
+
+
+def holdout_block(train: Split, size: int, block: int | None = None) -> tuple[Split, Split]:
+    """Return (the rest of train, a val split of `size` consecutive images), in the same order.
+
+    `block` is the number of the block, from 0; None is the last one. Raises DataError if there is
+    no such block, or if it and the rest do not both have images of each class.
+    """
+    return _split_at(train, select_block(train, size, block), "val")
+
+
+def _split_at(train: Split, held_out: Tensor, purpose: Purpose) -> tuple[Split, Split]:
     is_kept = torch.ones(len(train), dtype=torch.bool).index_fill(0, held_out, False)
     kept = is_kept.nonzero().flatten()  # index_select is ten times faster than a mask
     return (
         Split("train", train.images.index_select(0, kept), train.labels[kept]),
         Split(purpose, train.images.index_select(0, held_out), train.labels[held_out]),
     )
+
+
+def select_block(train: Split, size: int, block: int | None = None) -> Tensor:
+    """Return the sorted indices of a block, int64 (size,). Raises DataError if impossible."""
+    copies = Counter(train.digests)
+    unique = [index for index, digest in enumerate(train.digests) if copies[digest] == 1]
+    num_blocks = len(unique) // size
+    if not num_blocks or size == len(train):
+        raise DataError(
+            f"val = {size:,}: the training split has {len(unique):,} images that occur once; "
+            "choose a smaller size"
+        )
+    if block is not None and block >= num_blocks:
+        raise DataError(
+            f"val_block = {block}: {len(unique):,} training images have {num_blocks} blocks of "
+            f"{size:,}; allowed: 0 to {num_blocks - 1}"
+        )
+    start = len(unique) - size if block is None else block * size
+    selected = torch.tensor(unique[start : start + size], dtype=torch.int64)
+    _check_classes(train, selected)
+    return selected
+
+
+def _check_classes(train: Split, selected: Tensor) -> None:
+    """Raise DataError where the order of the images is that of their classes."""
+    counts = Counter(train.labels.tolist())
+    held_out = Counter(train.labels[selected].tolist())
+    for label, count in sorted(counts.items()):
+        expected = len(selected) * count / len(train)
+        if held_out[label] == count:
+            problem = f"has all {count:,} images of class {label}"
+        elif expected >= _EXPECTED and not held_out[label]:
+            problem = f"has no image of class {label}, and {expected:,.0f} were expected"
+        else:
+            continue
+        raise DataError(
+            f"val by block: the block of {len(selected):,} consecutive images {problem}: the "
+            'images are in the order of their classes; use val_by = "digest"'
+        )
 
 
 def select_indices(train: Split, size: int, purpose: Purpose) -> Tensor:

@@ -14,7 +14,7 @@ from whit.errors import InputError
 from whit.experiments import seed_group, statistics
 from whit.experiments.seed_group import SAMPLE_KEYS, SeedGroup
 from whit.experiments.statistics import SignificanceTest
-from whit.recipes.recipe import recipe_id
+from whit.recipes.recipe import sample_id
 from whit.runs import layout
 from whit.runs.differences import recipe_differences
 from whit.runs.reader import RunRecord, read_run
@@ -168,7 +168,7 @@ def _group_by_recipe(
     """
     by_recipe: dict[str, list[RunRecord]] = {}
     for run in judged:
-        by_recipe.setdefault(recipe_id(run.recipe), []).append(run)
+        by_recipe.setdefault(sample_id(run.recipe), []).append(run)
     recipe_names = [group[0].recipe.name for group in by_recipe.values()]
     groups: list[SeedGroup] = []
     for digest, same in by_recipe.items():
@@ -177,7 +177,7 @@ def _group_by_recipe(
             unique_name = recipe.name if recipe_names.count(recipe.name) == 1 else digest
             name = f"{prefix}{unique_name}"
         diverged = [
-            run for run in runs if run.state == "diverged" and recipe_id(run.recipe) == digest
+            run for run in runs if run.state == "diverged" and sample_id(run.recipe) == digest
         ]
         unique, duplicates = _split_duplicates(same)
         diverged, diverged_duplicates = _split_duplicates(diverged)

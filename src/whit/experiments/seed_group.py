@@ -123,7 +123,13 @@ class SeedGroup:
             notes.append(f"diverged with seed {seeds}: excluded from the mean, counted as missed.")
         for run in self.duplicates:
             notes.append(f"seed {run.seed} occurs again in {run.path}: counted once.")
+        blocks = _list_blocks(self.runs)
+        if len(blocks) > 1:
+            listed = ", ".join(blocks)
+            notes.append(f"its seeds were evaluated on different blocks of images: {listed}.")
         for key, label in SAMPLE_KEYS.items():
+            if key == "data_sha256" and len(blocks) > 1:
+                continue
             counts = Counter(sorted(_environment(run, key) for run in self.runs))
             if len(counts) > 1:
                 listed = ", ".join(f"{value} ({count})" for value, count in counts.items())
@@ -260,14 +266,28 @@ def _compare(a: SeedGroup, b: SeedGroup, num_comparisons: int) -> SignificanceTe
 
 def require_same_split(groups: Sequence[SeedGroup]) -> None:
     """Raise InputError unless all were evaluated on the same images."""
-    judged = {
-        f"{group.runs[0].recipe.data.name}, {group.split} ({group.last[0].total} images)"
-        for group in groups
-    }
+    judged = {_describe_images(group) for group in groups}
     if len(judged) > 1:
         raise InputError(
             f"the runs were evaluated on different images: {'; '.join(sorted(judged))}."
         )
+
+
+def _describe_images(group: SeedGroup) -> str:
+    """Name the images that the runs of a group were evaluated on."""
+    data, blocks = group.runs[0].recipe.data, ""
+    if group.split == "val" and data.val_by:
+        blocks = f", by {data.val_by}"
+        if data.val_by == "block":
+            blocks += f" {', '.join(_list_blocks(group.runs))}"
+    return f"{data.name}, {group.split} ({group.last[0].total} images{blocks})"
+
+
+def _list_blocks(runs: Iterable[RunRecord]) -> list[str]:
+    """Return the blocks of images that runs held out, each once."""
+    blocks = {run.recipe.data.val_block for run in runs}
+    numbers = sorted(block for block in blocks if block is not None)
+    return [*map(str, numbers), *(["the last"] if None in blocks else [])]
 
 
 def is_judged(run: RunRecord) -> bool:

@@ -140,7 +140,7 @@ def plan_variants(
         problems.append(f"--out {str(root)!r}: {problem}; give another path.")
     elif problem := unwritable_reason(root, to_write=False):  # a finished one is only read again
         problems.append(f"--out {root}: {problem}")
-    evaluated = {(r.data.name, r.eval.test or r.data.val_size) for r in recipes}
+    evaluated = {(r.data.name, r.eval.test or r.data.held_out) for r in recipes}
     if len(evaluated) > 1:
         problems.append("the recipes are evaluated on different images: give them the same data.")
     violations: list[Violation] = []

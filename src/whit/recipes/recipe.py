@@ -383,3 +383,12 @@ def recipe_id(recipe: Recipe) -> str:
     plain = recipe.model_dump(exclude={"description"}, exclude_defaults=True, mode="json")
     text = json.dumps(plain, sort_keys=True)
     return f"{recipe.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def sample_id(recipe: Recipe) -> str:
+    """Return `recipe_id`, but the same for recipes that hold out different blocks.
+
+    The seeds of a search's trial hold out a block each, and are one sample.
+    """
+    data = recipe.data.model_copy(update={"val_block": None})
+    return recipe_id(recipe.model_copy(update={"data": data}))

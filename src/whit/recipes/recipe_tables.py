@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -51,6 +51,16 @@ class ModelSpec(BaseModel):
 
 
 BUILTIN_DATA = frozenset({"mnist"})  # every other data.name is a path
+ValBy = Literal["block", "digest"]
+
+
+def default_val_by(data: str) -> ValBy:
+    """Return how the val split of a data set is selected where a recipe does not say.
+
+    MNIST's training images are in the order of their writers: a block has other writers than the
+    rest. The images of other data sets may be in the order of their classes.
+    """
+    return "block" if data == "mnist" else "digest"
 
 
 class DataSpec(Section):
@@ -61,8 +71,17 @@ class DataSpec(Section):
     )
     val_size: Count = key_field(
         0,
-        "size of the validation split, cut from the training images, stratified by class",
+        "size of the validation split, held out from the training images",
         "images",
+    )
+    val_by: ValBy | None = key_field(
+        None,
+        "how they are selected: `block`, consecutive images; `digest`, a fixed sample, stratified "
+        "by class; default: `block` for `mnist`, whose images are in the order of their writers, "
+        "else `digest`",
+    )
+    val_block: Count | None = key_field(
+        None, "which block of `val_size` consecutive images, from 0; default: the last one"
     )
     transpose: Flag = key_field(
         False, "swap rows and columns of every image, as EMNIST's IDX files need it"
@@ -75,6 +94,25 @@ class DataSpec(Section):
         "standard deviation of each channel, divided by; default: that of the training split",
         "pixel / 255",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_val_by(cls, tables: Any) -> Any:
+        # Part of the recipe of a run: a later default must not select other images.
+        if isinstance(tables, Mapping) and tables.get("val_size") and "val_by" not in tables:
+            return {**tables, "val_by": default_val_by(str(tables.get("name", "mnist")))}
+        return tables
+
+    @model_validator(mode="after")
+    def _check_val(self) -> DataSpec:
+        if self.val_block is not None and self.val_by == "digest":
+            raise ValueError('val_block needs val_by = "block"')
+        return self
+
+    @property
+    def held_out(self) -> tuple[int, str | None, int | None]:
+        """What selects the images of the val split: size, rule and number of the block."""
+        return self.val_size, self.val_by, self.val_block
 
     @model_validator(mode="after")
     def _check_channels(self) -> DataSpec:

@@ -14,7 +14,7 @@ from whit.data.splits import Split
 from whit.errors import InputError
 from whit.experiments.comparison import seed_order
 from whit.experiments.seed_group import SeedGroup, is_judged
-from whit.recipes.recipe import recipe_id
+from whit.recipes.recipe import sample_id
 from whit.reports.run_facts import (
     RunFacts,
     collect_run_facts,
@@ -98,7 +98,7 @@ def collect_study_facts(
 
 
 def _load_cached(run: RunRecord, cache: SplitCache) -> Split | None:
-    key = (run.recipe.data.name, run.recipe.data.val_size, run.recipe.eval.test,
+    key = (run.recipe.data.name, run.recipe.data.held_out, run.recipe.eval.test,
            str(run.environment.get("data_sha256")))  # fmt: skip
     if key not in cache:
         cache[key] = load_run_split(run)
@@ -147,7 +147,7 @@ def _group_by_recipe(folder: str, paths: Sequence[Path]) -> list[RunGroup]:
         except InputError as error:
             damages += error.problems
             continue
-        runs.setdefault(recipe_id(run.recipe), []).append(run)
+        runs.setdefault(sample_id(run.recipe), []).append(run)
     if not runs:
         return [RunGroup(folder, (), tuple(damages))]
     names = Counter(seeds[0].recipe.name for seeds in runs.values())

@@ -8,6 +8,7 @@ from typing import Any
 
 from whit.errors import InputError
 from whit.recipes.recipe import Recipe
+from whit.recipes.recipe_tables import DataSpec
 from whit.runs import layout
 from whit.runs.input_paths import is_same_input
 from whit.runs.reader import RunRecord, read_run, weights_problem
@@ -73,13 +74,19 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
         advice = " Train the teacher again." if run.edited else ""
         raise InputError(f"distill.teacher = {name!r}: {problem}.{advice}")
     data, teacher_data = recipe.data, run.local_recipe.data
-    held_out, teacher_held_out = data.val_size, teacher_data.val_size
-    is_same = held_out == teacher_held_out and is_same_input(teacher_data.name, data.name)
-    if held_out and not is_same:
+    is_same = data.held_out == teacher_data.held_out
+    is_same = is_same and is_same_input(teacher_data.name, data.name)
+    if data.val_size and not is_same:
         raise InputError(
-            f"distill.teacher = {name!r}: it was trained with data.name = {teacher_data.name!r} "
-            f"and data.val_size = {teacher_held_out}; this recipe holds out {held_out} images of "
-            f"{data.name!r}, which the teacher may have seen. Use a teacher trained with the same "
-            "data.val_size."
+            f"distill.teacher = {name!r}: it was trained with {_describe_val(teacher_data)}; this "
+            f"recipe has {_describe_val(data)}: the teacher may have seen images that it holds "
+            "out. Use a teacher trained with the same values."
         )
     return Teacher(name, run)
+
+
+def _describe_val(data: DataSpec) -> str:
+    keys = {"name": repr(data.name), "val_size": data.val_size}
+    if data.val_size:
+        keys |= {"val_by": data.val_by, "val_block": data.val_block}
+    return ", ".join(f"data.{key} = {value}" for key, value in keys.items() if value is not None)

@@ -171,6 +171,13 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | N
             f"data.val_size = {recipe.data.val_size}: the training data has only {num_images} "
             "images."
         )
+    elif recipe.data.val_size and recipe.data.val_block is not None:
+        num_blocks = num_images // recipe.data.val_size
+        if recipe.data.val_block >= num_blocks:
+            problems.append(
+                f"data.val_block = {recipe.data.val_block}: the training data has {num_blocks} "
+                f"blocks of {recipe.data.val_size} images. Allowed: 0 to {num_blocks - 1}."
+            )
     if recipe.data.mean is not None and len(recipe.data.mean) != image_shape[0]:
         problems.append(
             f"data.mean has {len(recipe.data.mean)} numbers, but the images have "

@@ -35,7 +35,7 @@ class InputDigests:
         key = (recipe.model.name, recipe.model.run_whole_file, data, recipe.distill, with_data)
         if key not in self._known:
             is_read = with_data and data.name not in DATASETS
-            dataset = self._load(data.name, val=data.val_size) if is_read else None
+            dataset = self._load(data) if is_read else None
             self._known[key] = current_digests(recipe, dataset)
         return self._known[key]
 

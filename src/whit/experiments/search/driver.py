@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from whit.data.datasets import probe_dataset
 from whit.errors import InputError, RunFailed
 from whit.experiments.execution.job import Executor, Job, Outcome
 from whit.experiments.search import trials
@@ -62,8 +63,7 @@ class SearchDriver:
         callback: SearchCallback | None = None,
         signals: SignalHandler | None = None,
     ):
-        if not space.val:  # a sixth, as of MNIST's 60,000
-            space = replace(space, val=max(1, make_plan(space.base).num_train // 6))
+        space = space.with_val(probe_dataset(space.base.data).num_train)
         self.search = SearchResult(space, root / space.name)
         self.space = space
         self.executor = executor
@@ -196,7 +196,7 @@ class SearchDriver:
     def _job(self, number: int, recipe: Recipe, seed: int) -> Job:
         folder = str(self._folder(number) / f"seed-{seed}")
         self.numbers[folder] = number
-        for_val = self.space.for_validation(recipe)
+        for_val = self.space.for_validation(recipe, seed)
         plan, epochs = make_plan(for_val), recipe.train.epochs
         costs = {"params": float(plan.audit.params.total), "epochs": float(epochs)}
         if "macs" in self.space.objectives:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from whit.errors import InputError, RecipeError
@@ -39,11 +39,12 @@ class Space:
     source: str
     base: Recipe
     objectives: tuple[str, ...]
-    val: int  # images held out for validation; 0 for as many as the base has, or a sixth
+    val: int  # images held out for validation; 0: not decided yet
     seeds: int  # of each confirmation run
     min_accuracy: float  # percent on val; trials below get no confirmation runs
     suggest: Callable[[Suggest], Mapping[str, Any]]  # returns the changes of one trial
     text: str  # source of `suggest`: a Python file, or the lines of [space] as JSON
+    num_blocks: int = 1  # blocks of `val` consecutive images in the training split
 
     @property
     def costs(self) -> list[str]:
@@ -72,12 +73,29 @@ class Space:
             raise RecipeError(f"{self.source}: {error}") from None
         return self.base.with_overrides(texts, self.source)
 
-    def for_validation(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with evaluation on val in place of test, as a search trains it."""
+    def with_val(self, num_images: int) -> Space:
+        """Return the space with the size of val decided: by default a sixth of `num_images`.
+
+        Of MNIST's 60,000 training images that is 10,000.
+        """
+        val = self.val or max(1, num_images // 6)
+        return replace(self, val=val, num_blocks=max(1, num_images // val))
+
+    def for_validation(self, recipe: Recipe, seed: int = 0) -> Recipe:
+        """Return the recipe with evaluation on val in place of test, as a search trains it.
+
+        Where val is a block of the training images, seed 0 holds out the last one, seed 1 that
+        before it: seeds differ in the writers that they are evaluated on, and a seed holds out the
+        same block in all trials. With a teacher every seed holds out what the teacher did.
+        """
         assert self.val, "the number of images held out is not decided yet"
-        return recipe.with_overrides(
-            [f"data.val_size={self.val}", "eval.each_epoch='val'", "eval.test=false"], self.source
-        )
+        changes = [f"data.val_size={self.val}", "eval.each_epoch='val'", "eval.test=false"]
+        recipe = recipe.with_overrides(changes, self.source)
+        is_fixed = recipe.data.val_by != "block" or recipe.data.val_block is not None
+        block = self.num_blocks - 1 - seed % self.num_blocks
+        if is_fixed or recipe.distill or block == self.num_blocks - 1:
+            return recipe
+        return recipe.with_overrides([f"data.val_block={block}"], self.source)
 
 
 class _InfiniteSpace(Exception):

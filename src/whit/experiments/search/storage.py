@@ -314,7 +314,7 @@ def _open_study(space: Space, storage: optuna.storages.BaseStorage, seed: int) -
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = {  # must not change when a search resumes; the rest of the space may
         "objectives": list(space.objectives),
-        "val": space.val,
+        "val": list(space.for_validation(space.base).data.held_out),
         "base": sha256(space.base.to_toml().encode()).hexdigest(),
         "choices": sha256(space.text.encode()).hexdigest(),
     }

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from whit.errors import InputError
@@ -46,6 +47,16 @@ class Trial:
             "seconds": sum(r["seconds"]["train"] for r in results) / len(results),
         }
         return values if self.macs is None else {**values, "macs": self.macs}
+
+    @cached_property
+    def accuracy_by_seed(self) -> dict[int | None, float]:
+        """Percent on val after the last epoch, by seed."""
+        seeds = (run.seed for run in self.seeds.runs)
+        return dict(zip(seeds, self.seeds.accuracy.values, strict=True))
+
+    def values_over(self, seeds: Iterable[int | None]) -> dict[str, float]:
+        """Return `values` with the mean accuracy over these seeds alone."""
+        return {**self.values, "accuracy": fmean(self.accuracy_by_seed[seed] for seed in seeds)}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -102,6 +113,18 @@ def dominates(a: dict[str, float], b: dict[str, float], objectives: Sequence[str
     return min(gains) >= 0 and max(gains) > 0
 
 
+def paired_values(a: Trial, b: Trial) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the values of two trials, their accuracy over the seeds that both have.
+
+    The seeds of a trial may hold out different blocks of images, of which one is harder than
+    another: a mean over one seed does not compare with a mean over three.
+    """
+    common = a.accuracy_by_seed.keys() & b.accuracy_by_seed.keys()
+    if not common:  # the first seed of one of them diverged
+        return a.values, b.values
+    return a.values_over(common), b.values_over(common)
+
+
 def pareto_front(
     trials: Sequence[Trial], objectives: Sequence[str], min_accuracy: float = 0
 ) -> list[Trial]:
@@ -110,18 +133,13 @@ def pareto_front(
     Trials below `min_accuracy`, in percent, are omitted.
     """
 
-    def is_dominated(trial: Trial) -> bool:
-        return any(
-            dominates(other.values, trial.values, objectives)
-            or (
-                other.number < trial.number
-                and all(other.values[name] == trial.values[name] for name in objectives)
-            )
-            for other in trials
-        )
+    def is_dominated_by(other: Trial, trial: Trial) -> bool:
+        ours, theirs = paired_values(other, trial)
+        is_equal = all(ours[name] == theirs[name] for name in objectives)
+        return dominates(ours, theirs, objectives) or (is_equal and other.number < trial.number)
 
     accurate = (trial for trial in trials if trial.values["accuracy"] >= min_accuracy)
-    front = [trial for trial in accurate if not is_dominated(trial)]
+    front = [trial for trial in accurate if not any(is_dominated_by(o, trial) for o in trials)]
     first = next((name for name in objectives if name != "accuracy"), "accuracy")
     return sorted(front, key=lambda trial: trial.values[first])
 
