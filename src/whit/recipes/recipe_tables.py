@@ -114,6 +114,11 @@ class DataSpec(Section):
         """What selects the images of the val split: size, rule and number of the block."""
         return self.val_size, self.val_by, self.val_block
 
+    def describe_val(self) -> str:
+        """Return the val split in words, such as `10,000 images, block 3`."""
+        block = "the last block" if self.val_block is None else f"block {self.val_block}"
+        return f"{self.val_size:,} images, {block if self.val_by == 'block' else 'by digest'}"
+
     @model_validator(mode="after")
     def _check_channels(self) -> DataSpec:
         if (self.mean is None) != (self.std is None):

@@ -182,11 +182,11 @@ def recipe_table(recipe: Recipe) -> Table:
     end = recipe.augment.end
     if transforms and end < 1:
         transforms.append(f"until {format_percent(end)} of training")
-    dropout_end, held_out = train.dropout_end, recipe.data.val_size
+    dropout_end = train.dropout_end
     rows = [
         ("model", truncate(recipe.model.name + (f" ({arguments})" if arguments else ""))),
         ("data", truncate(recipe.data.name)),
-        *([("validation split", f"{held_out:,} images")] if held_out else []),
+        *([("validation split", recipe.data.describe_val())] if recipe.data.val_size else []),
         ("epochs", f"{train.epochs:,}"),
         ("batch size", f"{train.batch_size:,}"),
         ("optimizer", f"{optim.name}, peak learning rate {optim.lr:g}, "

@@ -1,0 +1,177 @@
+"""How well two kinds of validation splits predict the test split.
+
+    python records/validation.py              train what is missing, and write the table
+    python records/validation.py --tables     only write the table again
+
+Each recipe, which has a record of ten seeds on the test split, is trained on 50,000 images and
+evaluated on the other 10,000: by digest, a sample of all writers (`data.val_by = "digest"`), and by
+block, other writers (`data.val_by = "block"`), where each seed holds out another block. The test
+split is not evaluated here. For docs/explanation/statistics.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import correlation, mean, stdev
+
+from reproduce import CLAIMS, results_of
+
+from whit.recipes.recipe import load_recipe, recipe_id
+from whit.runs import layout
+from whit.runs.reader import read_run
+
+ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent / "validation"
+RUNS = HERE / "runs.jsonl"
+# Those whose training takes minutes, not a quarter of an hour.
+RECIPES = {
+    **{name: name for name in ("sprint", "fewest-epochs", "sharpest")},
+    **{recipe: "uplift" for recipe in CLAIMS["uplift"]},
+}
+SEEDS = 3  # for each recipe and kind of split
+SIZE = 10_000
+BLOCKS = (5, 4, 3)  # of six, one for each seed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training: what it has correct of SIZE images of val, and of ten seeds on test."""
+
+    recipe: str
+    recipe_id: str
+    val_by: str
+    block: int | None
+    seed: int
+    correct: int
+    test_correct: tuple[int, ...]  # a seed each, from the record of the recipe
+    processor: str
+
+
+def train(jobs: int, work: Path) -> None:
+    """Train what has no row yet; each study adds its rows when it ends."""
+    test = {recipe: [r["test"]["correct"] for r in results_of(ROOT / "records" / claim, recipe)]
+            for recipe, claim in RECIPES.items()}  # fmt: skip
+    done = {(row.recipe, row.recipe_id, row.val_by, row.seed) for row in read_rows()}
+    for seed in range(SEEDS):
+        for val_by, block in (("digest", None), ("block", BLOCKS[seed])):
+            ids = {recipe: recipe_id(load_recipe(recipe)) for recipe in RECIPES}
+            missing = [r for r in RECIPES if (r, ids[r], val_by, seed) not in done]
+            if not missing:
+                continue
+            keys = [f"data.val_size={SIZE}", f"data.val_by={val_by}", "eval.test=false"]
+            keys += ["eval.each_epoch=val", *([] if block is None else [f"data.val_block={block}"])]
+            out = work / f"{val_by}-{seed}"
+            command = [sys.executable, "-m", "whit", "study", *missing, "--jobs", str(jobs)]
+            command += ["--seeds", f"{seed}-{seed}", "--out", str(out)]
+            command += [word for key in keys for word in ("--set", key)]
+            subprocess.run(command, cwd=ROOT, check=True)
+            runs = [read_run(path) for path in layout.find_runs(sorted(out.iterdir()))]
+            with RUNS.open("a") as file:
+                for recipe in missing:
+                    (run,) = [r for r in runs if r.recipe.name == load_recipe(recipe).name]
+                    assert run.final_evaluation is not None
+                    row = Row(recipe, ids[recipe], val_by, block, seed,
+                              run.final_evaluation.correct, tuple(test[recipe]),
+                              str(run.environment["processor"]))  # fmt: skip
+                    file.write(json.dumps(asdict(row)) + "\n")
+
+
+def read_rows() -> list[Row]:
+    """Return the trainings so far."""
+    if not RUNS.is_file():
+        return []
+    rows = map(json.loads, RUNS.read_text().splitlines())
+    return [Row(**{**row, "test_correct": tuple(row["test_correct"])}) for row in rows]
+
+
+def table(rows: list[Row]) -> str:
+    """Return val beside test for each recipe, then the rank correlation and the shift."""
+    recipes = sorted({row.recipe for row in rows}, key=lambda r: -mean(_test(rows, r)))
+    lines = [
+        "| recipe | test, mean of seeds % | val by digest % | val by block % |",
+        "|---|---|---|---|",
+    ]
+    for recipe in recipes:
+        cells = [f"{mean(_test(rows, recipe)) / 100:.3f}"]
+        for val_by in ("digest", "block"):
+            val = _val(rows, recipe, val_by)
+            cells.append(f"{mean(val) / 100:.3f} ({', '.join(map(str, val))})")
+        lines.append(f"| {Path(recipe).stem} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"| over {len(recipes)} recipes | val by digest | val by block |",
+        "|---|---|---|",
+    ]
+    test = [mean(_test(rows, recipe)) / 100 for recipe in recipes]
+    ranks, shifts = [], []
+    for val_by in ("digest", "block"):
+        val = [mean(_val(rows, recipe, val_by)) / 100 for recipe in recipes]
+        ranks.append(f"{correlation(_ranks(val), _ranks(test)):.2f}")
+        gaps = [t - v for t, v in zip(test, val, strict=True)]
+        shifts.append(f"{mean(gaps):+.3f} ± {stdev(gaps):.3f}")
+    lines.append(f"| rank correlation with test (Spearman) | {' | '.join(ranks)} |")
+    lines.append(f"| test minus val, points, mean ± sd over recipes | {' | '.join(shifts)} |")
+    return "\n".join(lines)
+
+
+def _ranks(values: list[float]) -> list[float]:
+    """Return the rank of each value; equal ones share the mean of theirs."""
+    return [
+        sum(other < value for other in values) + sum(other == value for other in values) / 2
+        for value in values
+    ]
+
+
+def _test(rows: list[Row], recipe: str) -> list[int]:
+    return list(next(row.test_correct for row in rows if row.recipe == recipe))
+
+
+def _val(rows: list[Row], recipe: str, val_by: str) -> list[int]:
+    mine = [row for row in rows if (row.recipe, row.val_by) == (recipe, val_by)]
+    return [row.correct for row in sorted(mine, key=lambda row: row.seed)]
+
+
+def page(rows: list[Row]) -> str:
+    """Return README.md."""
+    blocks = ", ".join(map(str, BLOCKS))
+    machines = ", ".join(sorted({row.processor for row in rows}))
+    return f"""# Which validation split predicts the test split
+
+Command: `python records/validation.py`
+
+Each recipe with a record on the test split was trained on 50,000 images with {SEEDS} seeds and evaluated
+on the other {SIZE:,}: on a sample of all writers (by digest), and on consecutive images by other
+writers (blocks {blocks} of six, a seed each). Correct images of each seed are in brackets. The
+test split was not evaluated for this; its column is that of the records, trained on 60,000 images.
+
+{table(rows)}
+
+Machine: {machines}.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "validation",
+                        help="where runs are kept until their rows are written")  # fmt: skip
+    parser.add_argument("--tables", action="store_true", help="only write the table again")
+    given = parser.parse_args()
+    os.chdir(ROOT)  # from where recipes that are files are named
+    HERE.mkdir(exist_ok=True)
+    if not given.tables:
+        train(given.jobs, given.work)
+    (HERE / "README.md").write_text(page(read_rows()))
+
+
+if __name__ == "__main__":
+    main()
