@@ -33,7 +33,7 @@ RUNS = HERE / "runs.jsonl"
 # Those whose training takes minutes, not a quarter of an hour.
 RECIPES = {
     **{name: name for name in ("sprint", "fewest-epochs", "sharpest")},
-    **{recipe: "uplift" for recipe in CLAIMS["uplift"]},
+    **dict.fromkeys(CLAIMS["uplift"], "uplift"),
 }
 SEEDS = 3  # for each recipe and kind of split
 SIZE = 10_000
@@ -146,8 +146,8 @@ def page(rows: list[Row]) -> str:
 
 Command: `python records/validation.py`
 
-Each recipe with a record on the test split was trained on 50,000 images with {SEEDS} seeds and evaluated
-on the other {SIZE:,}: on a sample of all writers (by digest), and on consecutive images by other
+Each recipe with a record on the test split was trained on 50,000 images with {SEEDS} seeds and
+evaluated on the other {SIZE:,}: on a sample of all writers (by digest), and on consecutive images by other
 writers (blocks {blocks} of six, a seed each). Correct images of each seed are in brackets. The
 test split was not evaluated for this; its column is that of the records, trained on 60,000 images.
 
