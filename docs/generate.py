@@ -49,11 +49,11 @@ def _help(words: list[str]) -> str:
 
 
 def records() -> str:
-    """Return the table of records."""
+    """Return the table of claims."""
     sys.path.insert(0, str(ROOT / "records"))
-    from frontier import recorded, table
+    from pages import table
 
-    return table(recorded())
+    return table("../records/")
 
 
 def recipe_keys() -> str:

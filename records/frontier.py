@@ -3,8 +3,7 @@
     python records/frontier.py
 
 Writes records/frontier.svg from the accuracies that records/reproduce.py left in recorded.json, and
-from the public results in anchors.json. `python docs/generate.py` writes the table into
-docs/records.md.
+from the public results in anchors.json.
 """
 
 from __future__ import annotations
@@ -16,23 +15,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from claims import CLAIMS
 from matplotlib.figure import Figure
 
 from whit.system.atomic_files import atomic_write
 
 ROOT = Path(__file__).parents[1]
-# What each record is for, and the best that others show for the same.
-AIMS = {
-    "smallest": ("fewest parameters at 99.40 %", "4,838 (one run, best epoch)"),
-    "smallest-99": ("fewest parameters at 99.0 %", "697 (up to 2,000 epochs, best of 700 runs)"),
-    "tiniest": (
-        "fewest [bytes of constants](DEVICE.md) at 99.40 %",
-        "9.3 kB (99.44 %, one run)",
-    ),
-    "sharpest": ("highest accuracy", "99.63 % (7,758 parameters, one run)"),
-    "fewest-epochs": ("fewest epochs to 99.40 %", "10 as a full run; first touched in epoch 5"),
-    "sprint": ("shortest time to 99.40 %", "none for two processor cores"),
-}
 _BLUE, _GREY, _ORANGE = "#0072b2", "#777777", "#d55e00"
 
 
@@ -47,27 +35,6 @@ def anchors() -> list[dict[str, Any]]:
     file = resources.files("whit") / "web" / "static" / "anchors.json"
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-def table(records: dict[str, dict[str, Any]]) -> str:
-    """Return the records as Markdown for docs/records.md; means are truncated, not rounded up."""
-    lines = [
-        "| record | aim | parameters | epochs | test accuracy, mean ± sd | worst seed | seeds "
-        "| best by others |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, (aim, public) in AIMS.items():
-        if name not in records:
-            continue
-        row = records[name]
-        correct = row["correct"]
-        thousandths = sum(correct) * 10 // len(correct)
-        lines.append(
-            f"| [`{name}`](../records/{name}/README.md) | {aim} | {row['params']:,} "
-            f"| {row['epochs']} | {thousandths / 1000:.3f} ± {stdev(correct) / 100:.3f} % "
-            f"| {min(correct) / 100:.2f} % | {len(correct)} | {public} |"
-        )
-    return "\n".join(lines)
 
 
 def plot(records: dict[str, dict[str, Any]]) -> bytes:
@@ -86,7 +53,7 @@ def plot(records: dict[str, dict[str, Any]]) -> bytes:
     )
     labelled: list[tuple[int, float]] = []
     for name, row in records.items():
-        ours = name in AIMS
+        ours = name in CLAIMS
         accuracy = mean(row["correct"]) / 100
         spread = stdev(row["correct"]) / 100
         colour = _BLUE if ours else _ORANGE

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import correlation, mean, stdev
 
-from reproduce import CLAIMS, results_of
+from claims import CLAIMS, find_evidence
 
 from whit.recipes.recipe import load_recipe, recipe_id
 from whit.runs import layout
@@ -33,7 +33,7 @@ RUNS = HERE / "runs.jsonl"
 # Those whose training takes minutes, not a quarter of an hour.
 RECIPES = {
     **{name: name for name in ("sprint", "fewest-epochs", "sharpest")},
-    **dict.fromkeys(CLAIMS["uplift"], "uplift"),
+    **dict.fromkeys(CLAIMS["uplift"].recipes, "uplift"),
 }
 SEEDS = 3  # for each recipe and kind of split
 SIZE = 10_000
@@ -56,8 +56,9 @@ class Row:
 
 def train(jobs: int, work: Path) -> None:
     """Train what has no row yet; each study adds its rows when it ends."""
-    test = {recipe: [r["test"]["correct"] for r in results_of(ROOT / "records" / claim, recipe)]
-            for recipe, claim in RECIPES.items()}  # fmt: skip
+    test = {
+        recipe: find_evidence(CLAIMS[claim].folder, recipe) for recipe, claim in RECIPES.items()
+    }
     done = {(row.recipe, row.recipe_id, row.val_by, row.seed) for row in read_rows()}
     for seed in range(SEEDS):
         for val_by, block in (("digest", None), ("block", BLOCKS[seed])):
@@ -76,9 +77,11 @@ def train(jobs: int, work: Path) -> None:
             with RUNS.open("a") as file:
                 for recipe in missing:
                     (run,) = [r for r in runs if r.recipe.name == load_recipe(recipe).name]
+                    record = test[recipe]
                     assert run.final_evaluation is not None
+                    assert record is not None
                     row = Row(recipe, ids[recipe], val_by, block, seed,
-                              run.final_evaluation.correct, tuple(test[recipe]),
+                              run.final_evaluation.correct, record.correct,
                               str(run.environment["processor"]))  # fmt: skip
                     file.write(json.dumps(asdict(row)) + "\n")
 

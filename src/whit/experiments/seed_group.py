@@ -28,6 +28,7 @@ SAMPLE_KEYS = {
     "code": "code",
     "torch": "torch",
     "threads": "threads",
+    "precision": "precision",
     "processor": "processor",
     "device": "device",
 }

@@ -46,6 +46,14 @@ class SampleStats:
         half = t_critical(len(self.values) - 1) * self.sd / math.sqrt(len(self.values))
         return _clip(self.mean, half, 0.0, 100.0)
 
+    @property
+    def lower_end(self) -> float | None:
+        """The lower end of the one-sided 95 % interval of the mean: it lies above with 95 %."""
+        if self.sd is None:
+            return None
+        t = t_critical(len(self.values) - 1, 2 * LEVEL - 1)  # both tails are outside of a level
+        return max(self.mean - t * self.sd / math.sqrt(len(self.values)), 0.0)
+
 
 @dataclass(frozen=True, repr=False)
 class SignificanceTest:

@@ -22,7 +22,7 @@ from whit.runs.input_paths import ENVIRONMENT_KEY, record_paths
 from whit.training.hardware.device import enable_determinism, tune_malloc
 from whit.training.hardware.threads import use_free_cores
 from whit.training.optimization.distillation import build_distillation
-from whit.training.optimization.objective import Objective
+from whit.training.optimization.objective import Objective, resolve_precision
 from whit.training.plan import Plan
 from whit.training.state import TrainingState
 
@@ -48,6 +48,7 @@ class RunSetup:
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "threads_fixed": threads_fixed,
+            "precision": resolve_precision(self.plan.recipe.train.precision, self.state.device.type),
             "data_sha256": self.dataset.fingerprint,
             "model_sha256": source.sha256 if source else None,
             **(describe_copy(source) if source else {}),

@@ -47,8 +47,15 @@ def has_bf16(device: str = "cpu") -> bool:
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
+def resolve_precision(precision: str, device: str) -> str:
+    """Return `fp32` or `bf16`: `auto` is bf16 where the device has it in hardware."""
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return precision
+
+
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     """Return the context of a forward pass in `fp32`, `bf16` or `auto`."""
-    if precision == "fp32" or (precision == "auto" and not has_bf16(device)):
+    if resolve_precision(precision, device) == "fp32":
         return nullcontext()
     return torch.autocast(device, torch.bfloat16)
