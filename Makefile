@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift determinism clean
+.PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift validation check-records determinism clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,29 +44,17 @@ slow: $(VENV)/tested  ## hundreds of kills and faults, and data from outside
 benchmark: $(VENV)/tested  ## ratios against the notebook loop; needs an idle machine, about 20 minutes
 	$(BIN)/python benchmarks/table.py
 
-published: $(VENV)/installed  ## train the five published systems, 3 seeds each; hours
-	$(BIN)/python records/reproduce.py published --seeds 3
+published: $(VENV)/installed  ## train the five published systems, 10 seeds each; hours
+	$(BIN)/python records/reproduce.py published
 
-sprint: $(VENV)/installed  ## the flagship's record: 10 seeds
-	$(BIN)/python records/reproduce.py sprint --seeds 10
+sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift: $(VENV)/installed  ## the claim of that name: 10 seeds; minutes to hours
+	$(BIN)/python records/reproduce.py $@
 
-fewest-epochs: $(VENV)/installed  ## the record of two epochs: 10 seeds
-	$(BIN)/python records/reproduce.py fewest-epochs --seeds 10
+validation: $(VENV)/installed  ## which validation split predicts the test split: 48 trainings
+	$(BIN)/python records/validation.py
 
-sharpest: $(VENV)/installed  ## the record of accuracy: 10 seeds; about twenty minutes
-	$(BIN)/python records/reproduce.py sharpest --seeds 10
-
-smallest: $(VENV)/installed  ## the record of parameters at 99.4 %: 10 seeds; about an hour
-	$(BIN)/python records/reproduce.py smallest --seeds 10
-
-smallest-99: $(VENV)/installed  ## the record of parameters at 99.0 %: 10 seeds; about an hour
-	$(BIN)/python records/reproduce.py smallest-99 --seeds 10
-
-tiniest: $(VENV)/installed  ## the record of bytes: 10 seeds; about an hour
-	$(BIN)/python records/reproduce.py tiniest --seeds 10
-
-uplift: $(VENV)/installed  ## the published networks, trained better: 10 seeds each; hours
-	$(BIN)/python records/reproduce.py uplift --seeds 10
+check-records: $(VENV)/tested  ## every figure of the records against the run folders
+	$(BIN)/python records/check.py
 
 determinism: $(VENV)/installed  ## what is equal to the byte: 25 trainings; needs an idle machine
 	$(BIN)/python records/determinism.py

@@ -16,7 +16,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-EXTRA = ("records/*/README.md", "records/frontier.svg", "benchmarks/*.md", "CHANGELOG.md")
+# records/README.md is not among them: docs/records.md has the same table, and the same address.
+EXTRA = (
+    *("records/*/README.md", "records/frontier.svg", "records/*/*.svg"),
+    *("benchmarks/*.md", "CHANGELOG.md"),
+)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 

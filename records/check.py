@@ -30,35 +30,31 @@ from whit.runs.reader import read_run
 
 def problems() -> list[str]:
     """Return what differs; empty where every figure is that of the run folders."""
-    found = _altered_runs()
-    found += _differing_page(pages.PAGE, pages.page())
-    found += _differing_page(
-        published.FOLDER / "README.md", published.page(published.read_curves())
-    )
-    if validation.RUNS.is_file():
-        found += _differing_page(
-            validation.HERE / "README.md", validation.page(validation.read_rows())
-        )
+    found = altered_runs(published.FOLDER)
+    found += differing_page(pages.PAGE, pages.page())
+    curves, rows = published.read_curves(), validation.read_rows()
+    found += differing_page(published.FOLDER / "README.md", published.page(curves))
+    if rows:
+        found += differing_page(validation.HERE / "README.md", validation.page(rows))
     for claim in CLAIMS.values():
-        found += _differing_page(claim.folder / "README.md", pages.claim_page(claim))
-        found += _claim_problems(claim)
+        found += claim_problems(claim)
     return found + _recorded_problems()
 
 
-def _altered_runs() -> list[str]:
+def altered_runs(folder: Path) -> list[str]:
     """Name the runs that cannot be read, or whose files are not those that the run wrote."""
     found = []
-    for folder in (published.FOLDER, *(claim.folder for claim in CLAIMS.values())):
-        for path in layout.find_runs(sorted(p for p in folder.iterdir() if p.is_dir())):
-            try:
-                read_run(path)
-            except InputError as error:
-                found += error.problems
+    for path in layout.find_runs(sorted(p for p in folder.iterdir() if p.is_dir())):
+        try:
+            read_run(path)
+        except InputError as error:
+            found += error.problems
     return found
 
 
-def _differing_page(file: Path, expected: str) -> list[str]:
-    name = file.relative_to(ROOT)
+def differing_page(file: Path, expected: str) -> list[str]:
+    """Name the lines of a page that are not those of `expected`."""
+    name = os.path.relpath(file, ROOT)
     if not file.is_file():
         return [f"{name}: does not exist"]
     lines = zip_longest(file.read_text().splitlines(), expected.splitlines())
@@ -69,9 +65,10 @@ def _differing_page(file: Path, expected: str) -> list[str]:
     ]
 
 
-def _claim_problems(claim: Claim) -> list[str]:
-    """Check that each study was counted, and each figure of one forward pass is of its weights."""
-    found = []
+def claim_problems(claim: Claim) -> list[str]:
+    """Check the page of a claim, that each study was counted, and figures of one forward pass."""
+    found = altered_runs(claim.folder)
+    found += differing_page(claim.folder / "README.md", pages.claim_page(claim))
     counted = {(one.claim, one.recipe) for one in read_attempts()}
     one_pass = pages.read_one_pass(claim)
     for recipe in claim.recipes:

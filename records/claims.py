@@ -39,10 +39,11 @@ class Claim:
     limit: float  # percent, for the mean
     recipes: tuple[str, ...]
     public: str = ""  # the best that others have published for the same aim
+    root: Path = HERE
 
     @property
     def folder(self) -> Path:
-        return HERE / self.name
+        return self.root / self.name
 
 
 CLAIMS = {

@@ -44,11 +44,11 @@ class RunSetup:
 
         `threads_fixed`: the user chose the number of threads, so that no load changes it.
         """
-        source = self.plan.source
+        source, precision = self.plan.source, self.plan.recipe.train.precision
         return {
             **describe_environment(self.state.device, self.state.seed, threads),
             "threads_fixed": threads_fixed,
-            "precision": resolve_precision(self.plan.recipe.train.precision, self.state.device.type),
+            "precision": resolve_precision(precision, self.state.device.type),
             "data_sha256": self.dataset.fingerprint,
             "model_sha256": source.sha256 if source else None,
             **(describe_copy(source) if source else {}),
