@@ -18,9 +18,9 @@ from whit.export.quantization.reference import int8_logits
 pytestmark = pytest.mark.skipif(not HAS_TOOLS, reason="no ARM compiler or no QEMU for ARM")
 
 
-def measured(program: Program, board: str, count: int, folder: Path) -> Measured:
+def measured(program: Program, board: str, count: int, folder: Path, *options: str) -> Measured:
     files, images = c_files(program, "A network."), read.trained().split.images[:count]
-    found = measure(board, files, program.int8, images, folder)
+    found = measure(board, files, program.int8, images, folder, options=options)
     if program.int8:
         assert np.array_equal(found.logits, int8_logits(program, images))
     expected = found.logits if program.int8 else run_logits(read.trained_graph(), images).numpy()
@@ -35,7 +35,20 @@ def measured(program: Program, board: str, count: int, folder: Path) -> Measured
 def test_a_few_images(board: str, tmp_path: Path) -> None:
     found = measured(read.trained_int8().program, board, 4, tmp_path)
     assert 0 < found.stack < 4096
-    assert found.instructions > 3_085_920
+    assert found.instructions > 3_085_920  # multiply-adds
+
+
+def test_dsp_instructions_give_the_same_bits_in_half_the_instructions(tmp_path: Path) -> None:
+    """`measured` compares both with the reference."""
+    program = read.trained_int8().program
+    with_dsp = measured(program, "Cortex-M4", 3, tmp_path)
+    without = measured(program, "Cortex-M4", 3, tmp_path, "-DNO_DSP")
+    assert with_dsp.instructions < 0.5 * without.instructions
+
+
+@pytest.mark.parametrize("options", [("-O0",), ("-Os",), ("-O3",)])
+def test_dsp_instructions_at_any_optimization(options: tuple[str, ...], tmp_path: Path) -> None:
+    measured(read.trained_int8().program, "Cortex-M4", 2, tmp_path, *options)
 
 
 def test_a_few_images_in_float(tmp_path: Path) -> None:

@@ -59,10 +59,12 @@ def measure(
     images: Tensor,
     folder: Path,
     sources: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Measured:
     """Compile exported C code for a board and run it on uint8 images (N, C, H, W).
 
-    With several `sources`, the first one is called and may call the others.
+    With several `sources`, the first one is called and may call the others. `options` are further
+    ones of the compiler.
     """
     machine, flags = BOARDS[board]
     for name, content in files.items():
@@ -73,7 +75,7 @@ def measure(
     stem = sources[0].removesuffix(".c")
     header = files[f"{stem}.h"].decode()
     (classes,) = re.findall(r"_NUM_CLASSES (\d+)", header)
-    run([CC, *flags, *FLAGS, "-c", *sources], folder)
+    run([CC, *flags, *FLAGS, *options, "-c", *sources], folder)
     objects = [f"{source.removesuffix('.c')}.o" for source in sources]
     defined = (
         f'-DNETWORK_H="{stem}.h"',

@@ -174,7 +174,7 @@ def _needs(program: Program, plan: MemoryPlan) -> list[str]:
 
 def _constants(program: Program) -> list[str]:
     """Return the definition of each constant; weights read in blocks are padded with zeros."""
-    blocks = {step.constants["weight"] for step in program.steps if step.kind == "conv"}
+    blocks = {s.constants["weight"] for s in program.steps if "tile" in s.kernel.helpers}
     definitions = []
     for name, array in program.constants.items():
         size = f"{array.size}{' + BLOCK - 1' if program.int8 and name in blocks else ''}"

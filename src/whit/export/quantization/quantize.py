@@ -22,6 +22,7 @@ from whit.export.quantization.calibration import (
     collect_activations,
 )
 from whit.export.quantization.fixed_point import scalar_multiplier
+from whit.export.quantization.pool_fusion import fuse_max_pools
 
 _LOGITS = Kernel(
     "emit_logits",
@@ -70,7 +71,8 @@ def quantize(graph: Graph, images: Tensor) -> QuantizedProgram:
                 raise ModelError(problems) from None
     if builder.output in builder.qparams:
         _emit_logits(builder)
-    return QuantizedProgram(builder.program(int8=True), builder.rounded, builder.weights)
+    program = fuse_max_pools(builder.program(int8=True))
+    return QuantizedProgram(program, builder.rounded, builder.weights)
 
 
 def _site(op: Operation) -> str:

@@ -265,18 +265,19 @@ _KERNELS = {
     "conv": Kernel("conv", "conv" + _CONV + "{zeros}, {weight}, {bias}, {output_map})"),
     "depthwise": Kernel("depthwise", "depthwise" + _DEPTHWISE + "{weight}, {bias}, {output_map})"),
 }
+CONV_INT8 = Kernel(
+    "conv",
+    "conv{suffix}" + _CONV + "{zero_point}, {weight}, {vectors}, {output_map})",
+    _compute_conv,
+    helpers=("dsp", "requantize", "requantize_per_channel", "tile_dsp", "tile"),
+)
 _INT8_KERNELS = {
-    "conv": Kernel(
-        "conv",
-        "conv{suffix}" + _CONV + "{zero_point}, {weight}, {vectors}, {output_map})",
-        _compute_conv,
-        helpers=("requantize", "requantize_per_channel", "tile"),
-    ),
+    "conv": CONV_INT8,
     "depthwise": Kernel(
         "depthwise",
         "depthwise{suffix}" + _DEPTHWISE + "{zero_point}, {weight}, {vectors}, {output_map})",
         _compute_depthwise,
-        helpers=("requantize", "requantize_per_channel"),
+        helpers=("dsp", "requantize", "requantize_per_channel"),
     ),
 }
 

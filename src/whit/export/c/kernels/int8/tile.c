@@ -4,6 +4,7 @@
  * remainder; weight arrays therefore end with BLOCK - 1 zeros. Processors of 32 bits have no vector
  * units and little memory, so their tiles are small; -DSMALL_TILES selects these elsewhere.
  */
+#ifndef DSP
 #if UINTPTR_MAX > UINT32_MAX && !defined(SMALL_TILES)
 enum { TILE_PIXELS = 4, TILE_DEPTH = 256, TILE_CHANNELS = 32, BLOCK = 32 };
 #else
@@ -13,6 +14,11 @@ enum { TILE_PIXELS = 4, TILE_DEPTH = 32, TILE_CHANNELS = 24, BLOCK = 1 };
 static inline int min_int(int a, int b)
 {
     return a < b ? a : b;
+}
+
+static inline int max_int(int a, int b)
+{
+    return a > b ? a : b;
 }
 
 /*
@@ -78,3 +84,4 @@ static void multiply_accumulate(int16_t x[TILE_PIXELS][TILE_DEPTH], int count,
         sums[3][o] += sum3;
     }
 }
+#endif
