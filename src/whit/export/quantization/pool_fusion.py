@@ -38,7 +38,7 @@ CONV_MAXPOOL = replace(
 
 
 def fuse_max_pools(program: Program) -> Program:
-    """Return the program with each 2x2 max pooling of a convolution's output in one step with it."""
+    """Return the program with each 2x2 max pooling of a convolution within its step."""
     num_uses = Counter(name for step in program.steps for name in step.inputs)
     steps: list[Step] = []
     for step in program.steps:
