@@ -269,7 +269,7 @@ CONV_INT8 = Kernel(
     "conv",
     "conv{suffix}" + _CONV + "{zero_point}, {weight}, {vectors}, {output_map})",
     _compute_conv,
-    helpers=("dsp", "requantize", "requantize_per_channel", "tile_dsp", "tile"),
+    helpers=("dsp", "requantize", "requantize_per_channel", "tile_dsp", "tile", "tile_sums"),
 )
 _INT8_KERNELS = {
     "conv": CONV_INT8,
