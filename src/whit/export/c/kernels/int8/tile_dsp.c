@@ -63,18 +63,68 @@ static void copy_window(const uint8_t *in, struct shape src, struct window windo
 }
 
 /*
+ * Widen the bytes from `in` to `end` to int16. Each block of four is in the order 0, 2, 1, 3, in which
+ * weights are widened, too.
+ */
+static inline uint32_t *widen(const uint8_t *in, const uint8_t *end, uint32_t *pairs)
+{
+    for (; in < end; in += BLOCK, pairs += 2) {
+        const uint32_t word = load_word(in);
+        uint32_t odd;
+        __asm__("uxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(word));
+        pairs[0] = word & 0x00ff00ff;
+        pairs[1] = odd;
+    }
+    return pairs;
+}
+
+static inline uint32_t *fill(int count, int zero_point, uint32_t *pairs)
+{
+    for (; count > 0; count -= BLOCK, pairs += 2)
+        pairs[0] = pairs[1] = (uint32_t)zero_point * 0x00010001;
+    return pairs;
+}
+
+/* `im2col` of a window whose pixels are whole blocks: they are widened where they lie. */
+static void im2col_blocks(const uint8_t *in, struct shape src, struct window window,
+                          int zero_point, int top, int left, int first, int count,
+                          uint32_t *pairs)
+{
+    const int row = window.width * src.channels, pitch = src.width * src.channels;
+    int ky = first / row, offset = first % row;
+    for (int run; count > 0; count -= run, offset = 0, ky++) {
+        const int y = top + ky, x = left * src.channels + offset;
+        run = min_int(row - offset, count);
+        if (y < 0 || y >= src.height) {
+            pairs = fill(run, zero_point, pairs);
+            continue;
+        }
+        const int begin = min_int(max_int(-x, 0), run);
+        const int end = max_int(begin, min_int(run, pitch - x));
+        const uint8_t *values = in + y * pitch + x;
+        pairs = fill(begin, zero_point, pairs);
+        pairs = widen(values + begin, values + end, pairs);
+        pairs = fill(run - end, zero_point, pairs);
+    }
+}
+
+/*
  * Widen `count` inputs of the window whose corner is (top, left), from index `first` on, in the
- * order of the weights. Each block of four is in the order 0, 2, 1, 3, in which weights are
- * widened, too.
+ * order of the weights.
  */
 static void im2col(const uint8_t *in, struct shape src, struct window window, int zero_point,
                    int top, int left, int in_channels, int first, int count,
                    int16_t *restrict out)
 {
+    const int is_contiguous =
+        in_channels == src.channels && window.dilation_x == 1 && window.dilation_y == 1;
+    if (is_contiguous && in_channels % BLOCK == 0) {
+        im2col_blocks(in, src, window, zero_point, top, left, first, count, (uint32_t *)out);
+        return;
+    }
     uint32_t words[TILE_DEPTH / BLOCK + 1];
-    uint8_t *to = (uint8_t *)words;
-    if (in_channels == src.channels && window.dilation_x == 1 && window.dilation_y == 1 &&
-        top >= 0 && left >= 0 && top + window.height <= src.height &&
+    uint8_t *const bytes = (uint8_t *)words, *to = bytes;
+    if (is_contiguous && top >= 0 && left >= 0 && top + window.height <= src.height &&
         left + window.width <= src.width) {
         const int row = window.width * in_channels, pitch = src.width * in_channels;
         const uint8_t *end = in + src.height * pitch;
@@ -92,14 +142,7 @@ static void im2col(const uint8_t *in, struct shape src, struct window window, in
     }
     for (int k = count; k % BLOCK; k++)
         *to++ = 0;
-    uint32_t *pairs = (uint32_t *)out;
-    const uint32_t *word = words, *end = words + (count + BLOCK - 1) / BLOCK;
-    for (; word < end; word++, pairs += 2) {
-        uint32_t odd;
-        __asm__("uxtb16 %0, %1, ror #8" : "=r"(odd) : "r"(*word));
-        pairs[0] = *word & 0x00ff00ff;
-        pairs[1] = odd;
-    }
+    widen(bytes, to, (uint32_t *)out);
 }
 
 /*
