@@ -18,7 +18,7 @@ from pathlib import Path
 import pages
 import published
 import validation
-from claims import CLAIMS, ONE_PASS, ROOT, Claim, find_evidence, read_attempts
+from claims import CLAIMS, ONE_PASS, PUBLISHED, ROOT, Claim, find_evidence, read_attempts
 from reproduce import RECORDED, one_pass_correct
 
 import whit
@@ -43,7 +43,7 @@ def problems() -> list[str]:
 
 def altered_runs(folder: Path) -> list[str]:
     """Name the runs that cannot be read, or whose files are not those that the run wrote."""
-    found = []
+    found: list[str] = []
     for path in layout.find_runs(sorted(p for p in folder.iterdir() if p.is_dir())):
         try:
             read_run(path)
@@ -89,7 +89,7 @@ def _recorded_problems() -> list[str]:
     """Check what `whit recipes` shows."""
     recorded = json.loads(RECORDED.read_text())
     folders = {recipe: claim.folder for claim in CLAIMS.values() for recipe in claim.recipes}
-    folders |= dict.fromkeys(published.PUBLISHED, published.FOLDER)
+    folders |= dict.fromkeys(PUBLISHED, published.FOLDER)
     found = []
     for name, row in recorded.items():
         evidence = find_evidence(folders[name], name) if name in folders else None

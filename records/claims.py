@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from whit.errors import InputError
 from whit.experiments.statistics import SampleStats
@@ -178,7 +179,7 @@ def find_evidence(folder: Path, recipe: str, limit: float = 0.0) -> Evidence | N
     return Evidence(recipe, limit, tuple(found)) if found else None
 
 
-def result(run: RunRecord) -> dict[str, object]:
+def result(run: RunRecord) -> dict[str, Any]:
     """Return the result of a finished run."""
     assert run.result is not None
     return run.result

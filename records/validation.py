@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import correlation, mean, stdev
@@ -115,16 +116,16 @@ def table(rows: list[Row]) -> str:
     test = [mean(_test(rows, recipe)) / 100 for recipe in recipes]
     ranks, shifts = [], []
     for val_by in ("digest", "block"):
-        val = [mean(_val(rows, recipe, val_by)) / 100 for recipe in recipes]
-        ranks.append(f"{correlation(_ranks(val), _ranks(test)):.2f}")
-        gaps = [t - v for t, v in zip(test, val, strict=True)]
+        means = [mean(_val(rows, recipe, val_by)) / 100 for recipe in recipes]
+        ranks.append(f"{correlation(_ranks(means), _ranks(test)):.2f}")
+        gaps = [t - v for t, v in zip(test, means, strict=True)]
         shifts.append(f"{mean(gaps):+.3f} ± {stdev(gaps):.3f}")
     lines.append(f"| rank correlation with test (Spearman) | {' | '.join(ranks)} |")
     lines.append(f"| test minus val, points, mean ± sd over recipes | {' | '.join(shifts)} |")
     return "\n".join(lines)
 
 
-def _ranks(values: list[float]) -> list[float]:
+def _ranks(values: Sequence[float]) -> list[float]:
     """Return the rank of each value; equal ones share the mean of theirs."""
     return [
         sum(other < value for other in values) + sum(other == value for other in values) / 2
@@ -143,13 +144,14 @@ def _val(rows: list[Row], recipe: str, val_by: str) -> list[int]:
 
 def page(rows: list[Row]) -> str:
     """Return README.md."""
-    blocks = ", ".join(map(str, BLOCKS))
+    seeds = sorted({row.seed for row in rows})
+    blocks = ", ".join(str(BLOCKS[seed]) for seed in seeds)
     machines = ", ".join(sorted({row.processor for row in rows}))
     return f"""# Which validation split predicts the test split
 
 Command: `python records/validation.py`
 
-Each recipe with a record on the test split was trained on 50,000 images with {SEEDS} seeds. It was
+Each recipe with a record on the test split was trained on 50,000 images with {len(seeds)} seeds. It was
 evaluated on the other {SIZE:,}: on a sample of all writers (by digest), and on consecutive images
 by other writers (blocks {blocks} of six, a seed each). Correct images of each seed are in
 brackets. The test split was not evaluated for this; its column is that of the records, trained on
