@@ -151,9 +151,9 @@ def page(rows: list[Row]) -> str:
 
 Command: `python records/validation.py`
 
-Each recipe with a record on the test split was trained on 50,000 images with {len(seeds)} seeds. It was
-evaluated on the other {SIZE:,}: on a sample of all writers (by digest), and on consecutive images
-by other writers (blocks {blocks} of six, a seed each). Correct images of each seed are in
+Each recipe with a record on the test split was trained on 50,000 images with {len(seeds)} seeds.
+It was evaluated on the other {SIZE:,}: on a sample of all writers (by digest), and on consecutive
+images by other writers (blocks {blocks} of six, a seed each). Correct images of each seed are in
 brackets. The test split was not evaluated for this; its column is that of the records, trained on
 60,000 images.
 
