@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 .PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift validation check-records determinism clean
 
 help:  ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

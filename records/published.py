@@ -106,7 +106,7 @@ def plot(curves: list[Curves]) -> bytes:
             (-0.15, one.best, _ORANGE, WRITE_UPS[one.recipe][0]),
             (0.15, one.last, _BLUE, WRITE_UPS[one.recipe][1]),
         ):
-            # Equal counts lie side by side, so that every run is seen.
+            # Equal counts are drawn apart, so that every run is seen.
             seen: dict[int, int] = {}
             for count in sorted(counts):
                 number = seen[count] = seen.get(count, 0) + 1

@@ -46,7 +46,7 @@ def study(recipes: tuple[str, ...], seeds: str, jobs: int, folder: Path) -> int:
 
 
 def count_attempts(claim: Claim, seeds: str) -> None:
-    """Count the studies of a claim as they are now: begun, stopped or finished."""
+    """Count the studies of a claim as they are now: started, stopped or finished."""
     for recipe in claim.recipes:
         evidence = find_evidence(claim.folder, recipe)
         runs = evidence.runs if evidence else ()

@@ -112,7 +112,8 @@ class Captured:
             arguments = {**dict(zip(names, positional, strict=True)), **named}
             full = str(target).removeprefix("aten.").removesuffix(".default")
             found = full if full in registry.OP_CONVERTERS else full.partition(".")[0]
-            self.calls.append(Call(found, target, arguments))
+            if found in registry.OP_CONVERTERS:  # others are asked whether they draw numbers
+                self.calls.append(Call(found, target, arguments))
             return positional, named
 
         accepted = Capture(CASES)

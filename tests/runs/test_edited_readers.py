@@ -26,7 +26,6 @@ from whit.reports.study_facts import collect_study_facts, find_groups
 from whit.runs import layout
 from whit.runs.listing import rows_csv, run_rows, run_table
 from whit.runs.reader import read_run, weights_problem
-from whit.verification.verify import audit_run
 from whit.web.run_index import RunIndex
 
 
@@ -193,19 +192,6 @@ def test_a_key_that_is_there_twice_is_refused(place: Path) -> None:
         read_run(run)
     (row,) = run_rows([run])
     assert (row["state"], row["correct"]) == ("damaged", None)
-
-
-def test_a_missing_audit_is_a_note(place: Path) -> None:
-    """It holds nothing that an audit does not compute: the list and the audit agree."""
-    run = place / "runs" / "other"
-    (run / "audit.txt").unlink()
-    (row,) = run_rows([run])
-    audited, _ = audit_run(read_run(run))
-    assert (row["verdict"], audited.verdict) == ("met", "met")
-    assert any("audit.txt is missing" in note for note in audited.notes)
-    (run / "audit.txt").write_text("other")
-    audited, _ = audit_run(read_run(run, allow_edited=True))
-    assert any("audit.txt: altered" in mismatch.message for mismatch in audited.mismatches)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])

@@ -113,8 +113,9 @@ def upgrade_recipe(tables: Mapping[str, Any]) -> dict[str, Any]:
         if key in table:
             raise ValueError(f"both {rename.old} and {rename.new}, the same key in two schemas")
         table[key] = rename.convert(value)
-    if upgraded.get("data", {}).get("val_size"):
-        upgraded["data"]["val_by"] = "digest"  # the only way that there was
+    data = upgraded.get("data")
+    if isinstance(data, dict) and data.get("val_size"):
+        data["val_by"] = "digest"  # the only way that there was
     return upgraded
 
 

@@ -350,8 +350,6 @@ def find_tampering(run: RunRecord) -> Iterator[Violation]:
     for name, recorded, now in verify_manifest(run.stored_result or {}, run.path):
         change = f"its SHA-256 was {recorded[:16]}..., now {now[:16]}..."
         if now == "None":
-            if name == layout.AUDIT and not os.path.lexists(run.path / name):
-                continue  # a note: it has nothing that the audit does not compute
             change = "missing"
         elif now.startswith(NOT_READ):
             change = now.removeprefix(NOT_READ)
@@ -363,8 +361,6 @@ def _notes(run: RunRecord, source: Source | None) -> tuple[str, ...]:
     """Return notes on how the run came about."""
     result, code = run.result or {}, run.environment.get("code")
     notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
-    if not os.path.lexists(run.path / layout.AUDIT):
-        notes.append(f"{run.path / layout.AUDIT} is missing: it has the table of this audit.")
     if source is not None and source.is_copy:
         notes.append(
             f"{run.recipe.model.name} is missing or has changed: the copy of its source, "
