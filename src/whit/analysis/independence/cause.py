@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from whit.analysis.rules.call import get_aten_name
+from whit.analysis.rules.call import OperationMode, get_aten_name
 from whit.analysis.sources.executed_code import CodeLine, find_code_line
 from whit.analysis.tracing.dataflow import sign_operation, tensor_leaves
 from whit.analysis.tracing.trace import Signature
@@ -46,7 +45,7 @@ class _Executed(NamedTuple):
     is_view: bool = False
 
 
-class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PartRecorder(OperationMode):
     """Keeps of every result the part that belongs to the first, or last, of `batch` images."""
 
     def __init__(self, batch: int, paths: dict[int, str], last: bool = False):
@@ -57,10 +56,6 @@ class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._paths = paths
         self._modules: list[nn.Module] = []
         self._thread = threading.get_ident()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     @contextmanager
     def hook_modules(self) -> Iterator[None]:
@@ -116,16 +111,12 @@ class PartRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensor.clone()
 
 
-class SignatureRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class SignatureRecorder(OperationMode):
     """Keeps the name and the shapes of the results of every operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.signature: list[Signature] = []
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

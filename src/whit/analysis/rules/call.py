@@ -9,10 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from whit.analysis.receptive_field import AXES, Dims, ReceptiveField, untracked_dims
 
 MEAN_TOLERANCE = 1e-3  # how far sum * factor may be from a true mean
+
+
+class OperationMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Base of the modes that see every operation of a pass."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Answer torch: no need to shield this mode from dynamo, whose import takes seconds."""
+        return False
 
 
 @dataclass

@@ -7,26 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from whit.analysis.rules.call import get_aten_name
+from whit.analysis.rules.call import OperationMode, get_aten_name
 from whit.analysis.rules.registry import is_batch_norm
 from whit.analysis.tracing.stored_tensors import storage_key
 
 Test = Callable[[Tensor], Tensor]  # (C, numbers) to a flag for each channel
 
 
-class ChannelTester(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ChannelTester(OperationMode):
     """Tests the channels that enter each batch normalization with given statistics."""
 
     def __init__(self, test: Test):
         super().__init__()  # type: ignore[no-untyped-call]
         self.flags: dict[int, Tensor] = {}  # by storage of the statistics
         self._test = test
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

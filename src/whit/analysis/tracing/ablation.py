@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from whit.analysis.rules.call import is_numbered
+from whit.analysis.rules.call import OperationMode, is_numbered
 from whit.analysis.tracing.dataflow import sign_operation, tensor_leaves
 from whit.analysis.tracing.stored_tensors import memory_parts
 from whit.analysis.tracing.trace import Signature, Trace
@@ -22,7 +21,7 @@ class DifferentPass(Exception):
     """A pass executed other operations than the one whose numbers are used, or took no noise."""
 
 
-class NoiseInjector(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class NoiseInjector(OperationMode):
     """Adds noise to the results of the operations with given numbers in the order of execution.
 
     `expected` is the signature of the pass that these numbers are from. The operations before
@@ -40,10 +39,6 @@ class NoiseInjector(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._count = 0
         self._differs = False
         self.injected = False  # whether any result could take noise: integers cannot
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     @property
     def matches(self) -> bool:

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from whit.analysis.rules.call import is_numbered
+from whit.analysis.rules.call import OperationMode, is_numbered
 from whit.analysis.tracing.dataflow import sign_operation, tensor_leaves
 from whit.analysis.tracing.trace import Signature, Trace
 
@@ -33,7 +32,7 @@ _STEPS = (1, -1, 10, 1000)
 Change = Callable[[Any], Any]
 
 
-class _ScalarChanger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _ScalarChanger(OperationMode):
     """Changes the Python number that the operation with a given number returns."""
 
     def __init__(self, target: int | None, change: Change):
@@ -41,10 +40,6 @@ class _ScalarChanger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.signature: list[Signature] = []
         self._target, self._change = target, change
         self._thread = threading.get_ident()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

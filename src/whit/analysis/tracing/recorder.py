@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from whit.analysis.receptive_field import AXES, ReceptiveField, image_field, untracked_dims
-from whit.analysis.rules.call import OpCall, Operand, get_aten_name, is_numbered
+from whit.analysis.rules.call import OpCall, Operand, OperationMode, get_aten_name, is_numbered
 from whit.analysis.rules.composites import (
     ATTENTION_FUNCTIONS,
     LINEAR_FUNCTIONS,
@@ -35,7 +34,7 @@ from whit.analysis.tracing.trace import FunctionCall, ModuleCall, Op, StorageInf
 _WHOLE = {frozenset("h"): "its whole column", frozenset("w"): "its whole row"}
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(OperationMode):
     """Records every aten operation, under the module and function that called it."""
 
     def __init__(
@@ -60,11 +59,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._thread = threading.get_ident()
         self._is_inspecting = False
         self._num_leaving = 0  # calls of functions in LEAVING so far
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Answer torch: no need to shield this mode from dynamo, whose import takes seconds."""
-        return False
 
     # --- what is called ---------------------------------------------------------------
 
