@@ -32,8 +32,9 @@ def _compute(step: Step, inputs: list[Ints], constants: Mapping[str, Ints]) -> I
 CONV_MAXPOOL = replace(
     CONV_INT8,
     name="conv_maxpool",
-    call=CONV_INT8.call.replace("conv{suffix}", "conv_maxpool{suffix}"),
+    call=CONV_INT8.call.replace("{groups}, 0,", "{groups}, 1,"),
     compute=_compute,
+    file="int8/conv.c",
 )
 
 

@@ -267,7 +267,7 @@ _KERNELS = {
 }
 CONV_INT8 = Kernel(
     "conv",
-    "conv{suffix}" + _CONV + "{zero_point}, {weight}, {vectors}, {output_map})",
+    "conv{suffix}" + _CONV + "0, {zero_point}, {weight}, {vectors}, {output_map})",
     _compute_conv,
     helpers=("dsp", "requantize", "requantize_per_channel", "tile_dsp", "tile", "tile_sums"),
 )
