@@ -45,7 +45,7 @@ RECORDS = {
     "tiniest-0": "tiniest/*/seed-0",
     "sharpest-0": "sharpest/*/seed-0",
     "smallest-99-0": "smallest-99/*/seed-0",
-    "published-17098-0": "published/published-17098/seed-0",
+    "published-17098-1000": "published/published-17098-*/seed-1000",
     "uplift-16848-0": "uplift/uplift-16848-*/seed-0",
 }
 FORMATS = {

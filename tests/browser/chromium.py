@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 from torch import Tensor
 
 from waiting import LIMIT
@@ -44,6 +52,12 @@ def chromium() -> Iterator[Browser]:
         expect.set_options(timeout=_LIMIT)
         yield browser
         browser.close()
+
+
+def each(locator: Locator, count: int) -> list[Locator]:
+    """Return the elements of a locator, once there are `count`; its `all` does not wait."""
+    expect(locator).to_have_count(count)
+    return [locator.nth(index) for index in range(count)]
 
 
 @dataclass

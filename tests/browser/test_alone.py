@@ -45,7 +45,7 @@ def test_a_drawing_is_classified_while_it_is_made(page: Watched) -> None:
     draw_a_seven(page.page)
     expect(verdict).to_contain_text("7: ")
     page.page.locator("summary").click()
-    assert page.page.locator(".maps canvas").count() >= 10
+    expect(page.page.locator(".maps canvas").nth(9)).to_be_visible()
     page.page.get_by_role("button", name="Undo").click()
     expect(verdict).to_have_text("Nothing drawn yet")
     assert clean(page)
@@ -84,7 +84,7 @@ def test_all_by_keyboard(page: Watched) -> None:
     maps = page.page.locator("summary").inner_text()
     assert {"Clear", "Undo", "Eraser", "range", "checkbox", maps} <= set(reached)
     page.page.locator("summary").press("Enter")
-    assert page.page.locator("details").evaluate("(details) => details.open")
+    expect(page.page.locator("details")).to_have_attribute("open", "")
     assert clean(page)
 
 

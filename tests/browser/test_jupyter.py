@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 import whit
-from browser.chromium import PROGRAM
+from browser.chromium import PROGRAM, each
 from browser.jupyter_lab import Lab, Notebook, write_notebook
 from waiting import wait_until
 
@@ -151,17 +151,12 @@ def test_the_bar_is_updated_in_place_within_an_epoch(page: Page) -> None:
 
 
 def test_finished_epochs_are_rows_of_one_table(page: Page) -> None:
-    table = output(page, "training").locator("table")
-    assert table.count() == 1
-    rows = table.locator("tbody tr").all()
-    assert [row.locator("td").first.inner_text() for row in rows] == ["1", "2"]
-    heads = [head.inner_text() for head in table.locator("th").all()]
-    assert heads == [
-        *("epoch", "training loss", "training accuracy %", "test loss", "test accuracy %"),
-        *("learning rate", "seconds"),
-    ]
+    (table,) = each(output(page, "training").locator("table"), 1)
+    expect(table.locator("tbody tr td:first-child")).to_have_text(["1", "2"])
+    heads = ["epoch", "training loss", "training accuracy %", "test loss", "test accuracy %"]
+    expect(table.locator("th")).to_have_text([*heads, "learning rate", "seconds"])
     assert "Test set: Average loss: " in text_of(page, "training")
-    assert output(page, "training").locator("[role=progressbar]").count() == 0
+    expect(output(page, "training").locator("[role=progressbar]")).to_have_count(0)
 
 
 def test_an_interrupted_training_says_so_in_one_message(page: Page) -> None:
@@ -169,20 +164,20 @@ def test_an_interrupted_training_says_so_in_one_message(page: Page) -> None:
     assert "Not finished: Interrupted." in text
     assert "Interrupted: stopped by SIGINT in epoch" in text
     assert "Traceback" not in text
-    assert output(page, "interrupted").locator("[role=progressbar]").count() == 0
+    expect(output(page, "interrupted").locator("[role=progressbar]")).to_have_count(0)
 
 
 def test_values_are_shown_with_their_curves(page: Page) -> None:
     for name in CELLS.keys() - {"interrupted"}:
         errors = output(page, name).locator("[data-mime-type='application/vnd.jupyter.stderr']")
-        assert errors.count() == 0, errors.all_inner_texts()
-    plots = {name: output(page, name).locator("svg[role=img]").count() for name in CELLS}
-    expected = {"recipe": 1, "result": 2, "study": 1, "comparison": 1, "many": 1}
-    assert {name: count for name, count in plots.items() if count} == expected
+        expect(errors).to_have_text([])
+    plots = {"recipe": 1, "result": 2, "study": 1, "comparison": 1, "many": 1}
+    for name in CELLS:
+        expect(output(page, name).locator("svg[role=img]")).to_have_count(plots.get(name, 0))
     assert "Verdict: " in text_of(page, "plan")
     assert "Verdict: " in text_of(page, "audit")
     assert "wider" in text_of(page, "study")
-    assert output(page, "frame").locator("table.dataframe tbody tr").count() == 2
+    expect(output(page, "frame").locator("table.dataframe tbody tr")).to_have_count(2)
 
 
 def test_completion_shows_the_public_names_only(page: Page) -> None:
@@ -205,9 +200,7 @@ def test_outputs_fit_the_page_in_both_themes(
         cell.scroll_into_view_if_needed()
         cell.screenshot(path=folder / f"{name}-{theme.lower()}-{width}.png")
     page.set_viewport_size({"width": width, "height": 900})
-    outputs = page.locator(".whit-output").all()
-    assert len(outputs) >= 10
-    for one in outputs:
+    for one in each(page.locator(".whit-output"), 11):
         fits = one.evaluate("(e) => [e.scrollWidth, e.clientWidth, e.textContent.slice(0, 60)]")
         # The list of runs has a column for each value, and may scroll in a narrow window.
         assert fits[0] <= fits[1] or (fits[2].startswith("runrecipe") and width == 1000), fits

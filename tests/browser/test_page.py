@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect
 
-from browser.chromium import PROGRAM, Watched, new_context
+from browser.chromium import PROGRAM, Watched, each, new_context
 from browser.drawing import draw_a_seven, nameless
 from harness.fixtures import RECIPE
 from harness.forging import reseal
@@ -80,7 +80,7 @@ def go(page: Page, view: str) -> None:
 
 
 def test_draw_for_two_networks_side_by_side(page: Watched, server: Server) -> None:
-    first, second = page.page.locator(".networks .card").all()
+    first, second = each(page.page.locator(".networks .card"), 2)
     expect(first.locator(".verdict")).to_have_text("Nothing drawn yet")
     expect(second).to_be_hidden()
     page.page.get_by_role("combobox", name="Compare with").select_option(index=2)
@@ -126,7 +126,7 @@ def test_hostile_names_are_text(page: Watched, server: Server) -> None:
     go(page.page, "Runs")
     shown = page.page.locator("#runs").get_by_text(HOSTILE, exact=False)
     expect(shown.filter(visible=True).first).to_be_visible()
-    assert page.page.locator("img").count() == 0
+    expect(page.page.locator("img")).to_have_count(0)
     assert clean(page, server)
 
 
@@ -256,7 +256,7 @@ def test_what_a_narrow_page_shows_first(browser: Browser, server: Server) -> Non
     go(page, "Runs")
     row = page.locator("#runs .list tbody").first.locator("tr").filter(has_text="runs/seed-1")
     expect(row).to_contain_text("99.4")
-    for cell in row.locator("[data-heading], .name, .open a").all():
+    for cell in each(row.locator("[data-heading], .name, .open a"), 12):
         box = cell.bounding_box()
         assert box is not None
         assert box["x"] >= 0

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from browser.chromium import PROGRAM, Watched
 from browser.drawing import nameless
 from browser.test_page import RECORD
 from harness.forging import reseal
 from harness.processes import whit
+from waiting import wait_until
 from web.asking import Server
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
@@ -90,6 +92,8 @@ def choose_pets(page: Watched) -> None:
     expect(network.locator("option:checked")).to_contain_text("fewest-epochs")  # whose data is here
     option = network.locator('optgroup[label="pets"] option').inner_text()
     network.select_option(label=option)
+    # Its weights are here; an image that comes before belongs to the network before.
+    expect(page.page.get_by_role("heading", name="Draw")).to_have_text("Draw one of: cat, dog")
 
 
 def has_no_script_error(page: Watched) -> bool:
@@ -97,19 +101,23 @@ def has_no_script_error(page: Watched) -> bool:
     return all("409 (Conflict)" in message for message in page.said)
 
 
+def has_shape_of_images(canvas: Locator) -> bool:
+    box = canvas.bounding_box()
+    return box is not None and box["width"] / box["height"] == pytest.approx(
+        COLUMNS / ROWS, rel=0.05
+    )
+
+
 def test_draw_adapts_to_the_data_set(page: Watched) -> None:
     heading = page.page.get_by_role("heading", name="Draw")
     expect(heading).to_have_text("Draw a digit")
     choose_pets(page)
-    expect(heading).to_have_text("Draw one of: cat, dog")
     sheet = page.page.locator("canvas.sheet")
     expect(sheet).to_have_attribute("aria-label", "Draw one of: cat, dog")
     expect(page.page.get_by_role("checkbox", name="Centre and scale")).not_to_be_checked()
     assert "MNIST" not in page.page.locator("#draw .buttons").inner_text()
     for canvas in (sheet, page.page.locator("canvas.input").first):
-        box = canvas.bounding_box()
-        assert box is not None
-        assert box["width"] / box["height"] == pytest.approx(COLUMNS / ROWS, rel=0.05)
+        wait_until(partial(has_shape_of_images, canvas))
     assert nameless(page.page) == []
     assert has_no_script_error(page)
 
