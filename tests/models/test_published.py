@@ -172,11 +172,9 @@ def test_recorded_sizes_are_the_planned_ones() -> None:
         assert row["epochs"] == planned.recipe.train.epochs
 
 
-def test_the_first_records_can_be_read_and_compared() -> None:
-    """They were made before a result said its state."""
+def test_the_records_can_be_read_and_compared() -> None:
     folder = Path(__file__).parents[2] / "records" / "published"
-    compared = compare_runs([folder / name for name in BUILDERS])
-    assert {run.state for seeds in compared.groups for run in seeds.runs} == {"finished"}
+    compared = compare_runs([next(folder.glob(f"{name}-*")) for name in BUILDERS])
     recorded = json.loads(
         (resources.files("whit.recipes") / "builtin" / "recorded.json").read_text()
     )

@@ -33,6 +33,13 @@ def name_of(path: Path) -> str:
     return path.parent.name
 
 
+def test_a_result_that_does_not_say_its_state_is_finished() -> None:
+    """The first runs were made before a result said it."""
+    run = read_run(OLD / "published-17098")
+    assert run.result is not None
+    assert run.state == "finished"
+
+
 @pytest.fixture(params=CORRECT)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return Path(shutil.copytree(OLD / request.param, tmp_path / request.param))
