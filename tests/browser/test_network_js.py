@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from browser.chromium import PROGRAM, Watched, logits_in, module
 from export.zoo import CLASSES, networks, some_images
+from harness.records import first_runs
 from whit.data.datasets import load_dataset
 from whit.export.ir.build import build_graph
 from whit.export.ir.capture import capture_graph
@@ -24,10 +25,7 @@ pytestmark = [
 ]
 EVERY = dict(networks())
 # The first seed of each record that keeps its weights.
-RECORDS = sorted(
-    file.parent
-    for file in (Path(__file__).parents[2] / "records").glob("*/*/seed-0/weights.safetensors")
-)
+RECORDS = [run for run in first_runs() if (run / "weights.safetensors").exists()]
 
 
 def compare(watched: Watched, name: str, model: nn.Module, images: Tensor) -> None:

@@ -92,7 +92,7 @@ def choose_pets(page: Watched) -> None:
     expect(network.locator("option:checked")).to_contain_text("fewest-epochs")  # whose data is here
     option = network.locator('optgroup[label="pets"] option').inner_text()
     network.select_option(label=option)
-    # Its weights are here; an image that comes before belongs to the network before.
+    # An image file that comes before its weights is shown to the former network.
     expect(page.page.get_by_role("heading", name="Draw")).to_have_text("Draw one of: cat, dog")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from harness.records import RECORDS
 from whit.experiments.comparison import compare_runs
 from whit.models.published import (
     published_15938,
@@ -173,8 +173,9 @@ def test_recorded_sizes_are_the_planned_ones() -> None:
 
 
 def test_the_records_can_be_read_and_compared() -> None:
-    folder = Path(__file__).parents[2] / "records" / "published"
+    folder = RECORDS / "published"
     compared = compare_runs([next(folder.glob(f"{name}-*")) for name in BUILDERS])
+    assert {run.state for seeds in compared.groups for run in seeds.runs} == {"finished"}
     recorded = json.loads(
         (resources.files("whit.recipes") / "builtin" / "recorded.json").read_text()
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.records import first_runs
 from whit.errors import RecipeError
 from whit.recipes.recipe import load_recipe, parse_recipe, parse_run_recipe
 from whit.recipes.schema1 import upgrade_recipe, upgrade_result, upgrade_weight_name
@@ -80,7 +81,6 @@ NEW_SPELLINGS = [
     "qat.bits = 4",
     "qat.start = 0.25",
 ]
-RECORDS = Path(__file__).parents[2] / "records"
 
 
 def test_every_key_is_refused_with_its_new_spelling_at_once() -> None:
@@ -157,11 +157,9 @@ def test_a_damaged_recipe_of_a_run_is_refused() -> None:
             )
 
 
-@pytest.mark.parametrize(
-    "path", sorted(RECORDS.glob("*/*/seed-0/recipe.toml")), ids=lambda path: path.parts[-3]
-)
-def test_recipes_of_records_are_read(path: Path) -> None:
-    recipe = load_recipe(path.parent)
+@pytest.mark.parametrize("run", first_runs(), ids=lambda run: run.parent.name)
+def test_recipes_of_records_are_read(run: Path) -> None:
+    recipe = load_recipe(run)
     assert parse_recipe(recipe.to_toml(), "again") == recipe
 
 
