@@ -17,10 +17,12 @@ import pytest
 from harness.processes import Command, evidence, whit
 from training.test_kill_and_resume import RESUME, TRAIN, kill_after
 from waiting import LIMIT, wait_until
-from whit.errors import LockLost, RunLocked
+from whit.errors import LockLost, RunFailed, RunLocked
+from whit.runs.folder import RunFolder
 from whit.runs.listing import run_rows
 from whit.runs.lock import RunLock, read_lock_holder
 from whit.runs.reader import read_run
+from whit.system.atomic_files import atomic_write
 
 LONG = (*TRAIN, "--set", "train.epochs=19")
 
@@ -119,12 +121,29 @@ def test_whoever_lost_the_folder_writes_no_more(workplace: Path) -> None:
 
 def test_a_folder_that_was_removed_is_missed(workplace: Path) -> None:
     command = running(workplace)
-    command.signal(signal.SIGSTOP)  # it writes nothing while its folder is removed
+    command.signal(signal.SIGSTOP)  # it creates nothing while its folder is removed
     shutil.rmtree(workplace / "run")
     command.signal(signal.SIGCONT)
     assert command.wait() == 3
     assert "was removed during training" in command.said
     assert not (workplace / "run").exists()
+
+
+def test_a_folder_removed_during_a_write_is_missed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+
+    def write(*, removed: bool) -> None:
+        with folder.writing("checkpoint"):
+            if removed:
+                shutil.rmtree(folder.path)
+            atomic_write(folder.path / "missing" / "file", b"")
+
+    with RunFolder(tmp_path / "run") as folder:
+        with pytest.raises(RunFailed, match="checkpoint: cannot be written"):
+            write(removed=False)
+        with pytest.raises(LockLost, match="was removed during training"):
+            write(removed=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_owners_in_one_process(tmp_path: Path) -> None:

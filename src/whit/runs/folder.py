@@ -97,7 +97,11 @@ class RunFolder:
         """
         self.lock.check()
         with self._translate_errors(name, size):
-            yield
+            try:
+                yield
+            except FileNotFoundError:
+                self.lock.check()  # the folder may have been removed since
+                raise
 
     @contextmanager
     def _translate_errors(self, name: str, size: int = 0) -> Iterator[None]:
