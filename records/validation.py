@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import correlation, mean, stdev
 
-from claims import CLAIMS, find_evidence
+from claims import CLAIMS
+from evidence import find_evidence
 
 from whit.recipes.recipe import load_recipe, recipe_id
 from whit.runs import layout
