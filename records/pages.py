@@ -27,7 +27,8 @@ RULE = f"""\
 A claim holds when the lower end of the one-sided 95 % interval of its mean test accuracy reaches
 its limit: Student's t over at least {MIN_SEEDS} seeds from {FIRST_SEED} on, which were never used
 while tuning, each evaluated on the test split once, after the last epoch. "Claims tried" are all
-studies that evaluated the test split for the same aim since the beginning, failures included.
+studies that evaluated the test split for the same aim since the beginning, failures included. A
+claim without a limit is the highest mean so far, and says what the mean is at least: the lower end.
 "One forward pass" is the accuracy of the same weights, in float32, without test-time augmentation.
 
 Claims about microcontrollers are judged by the int8 networks that run there, quantized with
@@ -226,7 +227,7 @@ def _uplift_seconds(claim: Claim) -> list[str]:
 
 
 def write_pages(claims: Iterable[Claim]) -> None:
-    """Write the page of each claim that was begun, and the table of all."""
+    """Write the page of each claim that was started, and the table of all."""
     for claim in claims:
         if claim.folder.is_dir():
             atomic_write(claim.folder / "README.md", claim_page(claim).encode())

@@ -33,9 +33,10 @@ from whit.recipes.recipe import builtin_recipes, load_recipe, recipe_id
 from whit.runs import layout
 from whit.runs.reader import RunRecord
 from whit.system.atomic_files import atomic_write
-from whit.web.run_location import DEMO_RUNS
 
+# Of this checkout, whichever one `whit` is imported from.
 RECORDED = ROOT / "src" / "whit" / "recipes" / "builtin" / "recorded.json"
+DEMO_RUNS = ROOT / "src" / "whit" / "web" / "demo_runs"
 DEMOS = "sprint", "tiniest"  # whose weights are in the package
 
 

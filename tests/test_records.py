@@ -116,6 +116,15 @@ def test_a_claim_may_limit_its_worst_seed_and_its_costs(runs: tuple[RunRecord, .
     ]
 
 
+def test_a_claim_without_a_limit_says_what_its_mean_is(runs: tuple[RunRecord, ...]) -> None:
+    claim = Claim("sprint", "highest accuracy after two epochs", None, ("sprint",))
+    verdict = claim.verdict(Evidence("sprint", runs))
+    assert verdict == "no limit; the mean is at least 99.415 %"
+    assert claim.verdict(Evidence("sprint", runs[:1])) == "no: 1 of 10 seeds"
+    one_epoch = replace(claim, at_most={"epochs": 1})
+    assert one_epoch.verdict(Evidence("sprint", runs)) == "no: 2 epochs, above 1"
+
+
 def int8_row(run: RunRecord, correct: int, instructions: float = 1.5e6) -> Int8Row:
     board = BoardCost("Cortex-M4", 100, instructions, 1_600_000, 20_000, 1544, 1972, "gcc; QEMU")
     return Int8Row("sprint", run.seed or 0, weights_sha256(run), correct, 1936, board)
