@@ -16,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pages
+import precision
 import published
 import validation
 from claims import CLAIMS, ONE_PASS, PUBLISHED, ROOT, Claim, read_attempts
@@ -38,6 +39,8 @@ def problems() -> list[str]:
     found += differing_page(published.FOLDER / "README.md", published.page(curves))
     if rows:
         found += differing_page(validation.HERE / "README.md", validation.page(rows))
+    if trained := precision.read_rows():
+        found += differing_page(precision.HERE / "README.md", precision.page(trained))
     for claim in CLAIMS.values():
         found += claim_problems(claim)
     return found + _recorded_problems()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import check
 import claims
 import int8
 import pages
+import precision
 import published
 import pytest
 import reproduce
@@ -267,3 +269,67 @@ def test_a_mean_is_not_rounded_up() -> None:
 
 def test_ranks_share_their_mean() -> None:
     assert validation._ranks([99.4, 99.6, 99.4, 99.5]) == [1.0, 3.5, 1.0, 2.5]
+
+
+def precision_rows(*gaps: int) -> list[precision.Row]:
+    """A pair of trainings for each seed: what bf16 has more correct than fp32."""
+    return [
+        precision.Row("sprint", "sprint-1", name, seed, seed, 9930 + seed + more, seconds, "EPYC")
+        for seed, gap in enumerate(gaps)
+        for name, more, seconds in (("fp32", 0, 20.0), ("bf16", gap, 10.0 + seed))
+    ]
+
+
+def test_what_bf16_costs_is_a_paired_difference() -> None:
+    row = precision.table(precision_rows(-3, -1, 0, -4)).splitlines()[-1]
+    assert row == (
+        "| sprint-1 | 4 | 99.315 ± 0.013 | 99.295 ± 0.021 | -2.00 | -0.020 (-0.049 to +0.009) "
+        "| 0.12 | 0.018 | 0.57 |"
+    )
+    assert "sprint-1 | 4 |" in precision.page(precision_rows(-3, -1, 0, -4))
+
+
+def test_a_seed_without_both_precisions_is_no_pair() -> None:
+    rows = precision_rows(-3, -1, 0)[:-1]
+    assert [fp32.seed for fp32, _ in precision.find_pairs(rows, "sprint-1")] == [0, 1]
+    assert len(precision.table(rows[:3]).splitlines()) == 2  # no spread is known of one pair
+    assert "| -2.00 | -0.020 | - | 0.000 |" in precision.table(precision_rows(-2, -2))
+
+
+def test_seconds_are_compared_on_one_machine_only() -> None:
+    first, second, *others = precision_rows(-2, -2, -1)
+    rows = [first, replace(second, machine="another", seconds=99.0), *others]
+    assert precision.table(rows).endswith("| 0.57 |")  # 11 of 20 and 12 of 20
+
+
+def test_only_what_has_no_row_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "RUNS", tmp_path / "runs.jsonl")
+    studies = []
+
+    def train(
+        recipes: list[str], seed: int, keys: list[str], jobs: int, out: Path
+    ) -> dict[str, RunRecord]:
+        studies.append((seed, keys[-2:]))
+        return dict.fromkeys(recipes, read.trained().run)
+
+    monkeypatch.setattr(precision, "train_on_val", train)
+    precision.train(["sprint"], [7], 1, tmp_path)
+    assert studies == [
+        (7, ["data.val_block=1", "train.precision=fp32"]),
+        (7, ["data.val_block=1", "train.precision=bf16"]),
+    ]
+    precision.train(["sprint"], [7], 1, tmp_path)
+    precision.train(["sprint"], [8], 1, tmp_path)
+    assert [keys[-1] for _, keys in studies[2:]] == ["train.precision=bf16", "train.precision=fp32"]
+    assert [row.seed for row in precision.read_rows()] == [7, 7, 8, 8]
+
+
+def test_precision_needs_bf16_and_seeds_for_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda: False)
+    monkeypatch.setattr("sys.argv", ["precision.py"])
+    with pytest.raises(SystemExit, match="does not multiply bf16"):
+        precision.main()
+    assert precision.parse_seeds("0-19") == range(20)
+    for seeds in ("990-1000", "5", "9-3"):
+        with pytest.raises(argparse.ArgumentTypeError, match="both below 1000"):
+            precision.parse_seeds(seeds)
