@@ -109,6 +109,12 @@ class Evidence:
         return "; ".join(sorted(kinds))
 
 
+@cache
+def plan_recipe(recipe: str) -> Plan:
+    """Return the plan of a recipe: what its network costs."""
+    return make_plan(load_recipe(recipe))
+
+
 def _of_boards(figure: Callable[[BoardCost], float]) -> Callable[[Evidence], float | None]:
     """Return a cost: the largest of all seeds."""
 
@@ -135,12 +141,6 @@ COSTS: dict[str, Callable[[Evidence], float | None]] = {
     "bytes of stack": _of_boards(lambda board: board.stack),
     "bytes of memory": _of_boards(lambda board: board.ram + board.stack),
 }
-
-
-@cache
-def plan_recipe(recipe: str) -> Plan:
-    """Return the plan of a recipe: what its network costs."""
-    return make_plan(load_recipe(recipe))
 
 
 def find_evidence(folder: Path, recipe: str) -> Evidence | None:
