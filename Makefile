@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift validation check-records determinism clean
+.PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs one-epoch sharpest sharpest-plain smallest smallest-99 tiniest quickest quickest-99 uplift validation precision check-records determinism clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,11 +47,14 @@ benchmark: $(VENV)/tested  ## ratios against the notebook loop; needs an idle ma
 published: $(VENV)/installed  ## train the five published systems, 10 seeds each; hours
 	$(BIN)/python records/reproduce.py published
 
-sprint fewest-epochs sharpest smallest smallest-99 tiniest uplift: $(VENV)/installed  ## the claim of that name: 10 seeds; minutes to hours
+sprint fewest-epochs one-epoch sharpest sharpest-plain smallest smallest-99 tiniest quickest quickest-99 uplift: $(VENV)/installed  ## the claim of that name: 10 seeds; minutes to hours
 	$(BIN)/python records/reproduce.py $@
 
 validation: $(VENV)/installed  ## which validation split predicts the test split: 48 trainings
 	$(BIN)/python records/validation.py
+
+precision: $(VENV)/installed  ## what bf16 costs: 80 trainings; needs an idle machine with bf16
+	$(BIN)/python records/precision.py
 
 check-records: $(VENV)/tested  ## every figure of the records against the run folders
 	$(BIN)/python records/check.py

@@ -14,32 +14,21 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 
-import numpy as np
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("tests", "records")]
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from int8 import count_correct, load_int8, run_on_board, tool_versions
 
-from export.device.board import BOARDS, CC, QEMU, Measured, measure
-from whit.export.c.compile import c_logits
+from export.device.board import BOARDS
 from whit.export.c.float_lowering import float_program
-from whit.export.c.source import c_files
-from whit.export.ir.build import build_graph
-from whit.export.ir.graph import Graph
-from whit.export.ir.interpreter import run_logits
-from whit.export.program import Program
-from whit.export.quantization.quantize import quantize
-from whit.export.quantization.reference import int8_logits
 from whit.recipes.recipe import builtin_recipes
 from whit.runs.reader import read_run
 from whit.system.numbers import percent
-from whit.verification.restore import LoadedRun, load_run_model
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "DEVICE.md"
@@ -49,20 +38,6 @@ HEAD = "| network | format | processor | flash | RAM | stack | instructions per 
 PUBLIC = ((9.3, "99.44"), (11.0, "99.55"), (3.2, "98.92"))
 
 
-def run_on_board(
-    board: str, program: Program, graph: Graph, trained: LoadedRun, count: int
-) -> Measured:
-    """Run a program on a board and compare every prediction with this machine's."""
-    images = trained.split.images[:count]
-    with tempfile.TemporaryDirectory(prefix="whit-") as folder:
-        found = measure(board, c_files(program, "."), program.int8, images, Path(folder))
-    if program.int8:
-        assert np.array_equal(found.logits, int8_logits(program, images))
-    else:
-        assert found.labels == run_logits(graph, images).argmax(1).tolist()
-    return found
-
-
 def list_runs(record: str) -> list[Path]:
     """The runs of a record that have weights, by seed."""
     found = (ROOT / "records" / record).glob("*/seed-*/weights.safetensors")
@@ -70,11 +45,8 @@ def list_runs(record: str) -> list[Path]:
 
 
 def table_row(record: str, seed: int, count: int, board: str, int8: bool) -> str:
-    trained = load_run_model(read_run(list_runs(record)[seed]))
-    graph = build_graph(trained)
-    program = (
-        quantize(graph, trained.dataset.train.images).program if int8 else float_program(graph)
-    )
+    trained, graph, quantized = load_int8(read_run(list_runs(record)[seed]))
+    program = quantized if int8 else float_program(graph)
     # Without a floating-point unit, an image takes 15 times as many instructions.
     few = count if int8 or board != "Cortex-M3" else max(1, count // 10)
     found = run_on_board(board, program, graph, trained, few)
@@ -87,20 +59,11 @@ def table_row(record: str, seed: int, count: int, board: str, int8: bool) -> str
     )
 
 
-def count_correct(program: Program, trained: LoadedRun) -> int:
-    """The number of test images that the compiled code classifies correctly."""
-    files = c_files(program, ".")
-    predictions = c_logits(program, files, trained.split.images, ("-O3", "-march=native")).argmax(1)
-    return int((predictions == trained.split.labels).sum())
-
-
 def int8_loss(record: str) -> str:
     """The int8 accuracy of all recorded seeds, and the loss against float32."""
     lost, correct, sizes = [], [], []
     for run in list_runs(record):
-        trained = load_run_model(read_run(run))
-        graph = build_graph(trained)
-        program = quantize(graph, trained.dataset.train.images).program
+        trained, _, program = load_int8(read_run(run))
         correct.append(count_correct(program, trained))
         assert trained.run.result
         lost.append(trained.run.result["test"]["correct"] - correct[-1])
@@ -127,11 +90,6 @@ def existing_results() -> tuple[dict[str, list[str]], dict[str, str]]:
         elif sentence := re.match(r"With int8, the \d+ recorded seeds of (\S+) lose", line):
             sentences[sentence[1]] = line
     return rows, sentences
-
-
-def version(command: str) -> str:
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[0]
 
 
 def main() -> None:
@@ -170,7 +128,7 @@ def main() -> None:
         *public,
         "",
         *(part for name in records if name in sentences for part in (sentences[name], "")),
-        f"{version(CC)}; {version(QEMU)}.",
+        f"{tool_versions()}.",
     ]
     text = "\n".join(lines)
     print(text)

@@ -16,9 +16,12 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pages
+import precision
 import published
 import validation
-from claims import CLAIMS, ONE_PASS, PUBLISHED, ROOT, Claim, find_evidence, read_attempts
+from claims import CLAIMS, ONE_PASS, PUBLISHED, ROOT, Claim, read_attempts
+from evidence import INT8, find_evidence, weights_sha256
+from int8 import differences
 from reproduce import RECORDED, one_pass_correct
 
 import whit
@@ -36,6 +39,8 @@ def problems() -> list[str]:
     found += differing_page(published.FOLDER / "README.md", published.page(curves))
     if rows:
         found += differing_page(validation.HERE / "README.md", validation.page(rows))
+    if trained := precision.read_rows():
+        found += differing_page(precision.HERE / "README.md", precision.page(trained))
     for claim in CLAIMS.values():
         found += claim_problems(claim)
     return found + _recorded_problems()
@@ -66,7 +71,9 @@ def differing_page(file: Path, expected: str) -> list[str]:
 
 
 def claim_problems(claim: Claim) -> list[str]:
-    """Check the page of a claim, that each study was counted, and figures of one forward pass."""
+    """Check the page of a claim, that each study was counted, and figures of the same weights."""
+    if not claim.folder.is_dir():  # nothing was trained for it
+        return []
     found = altered_runs(claim.folder)
     found += differing_page(claim.folder / "README.md", pages.claim_page(claim))
     counted = {(one.claim, one.recipe) for one in read_attempts()}
@@ -79,9 +86,11 @@ def claim_problems(claim: Claim) -> list[str]:
         if (claim.name, load_recipe(recipe).name) not in counted:
             found.append(f"{claim.name}: no attempt of {recipe} in attempts.jsonl")
         for run in evidence.runs:
-            sha256 = str((run.result or {})["weights_sha256"])
+            sha256, missing = weights_sha256(run), f"has no row for {run.path.name} of {recipe}"
             if one_pass and sha256 not in one_pass:
-                found.append(f"{claim.name}/{ONE_PASS}: has no row for {run.path.name} of {recipe}")
+                found.append(f"{claim.name}/{ONE_PASS}: {missing}")
+            if claim.is_int8 and sha256 not in {row.weights_sha256 for row in evidence.int8}:
+                found.append(f"{claim.name}/{INT8}: {missing}")
     return found
 
 
@@ -112,9 +121,12 @@ def evaluate_again() -> list[str]:
             name = os.path.relpath(run.path, ROOT)
             print(f"{name}: evaluating", file=sys.stderr)
             found += [f"{name}: {v.message}" for v in whit.audit(run.path).mismatches]
-            recorded = one_pass.get(str((run.result or {})["weights_sha256"]))
+            recorded = one_pass.get(weights_sha256(run))
             if recorded is not None and recorded != (correct := one_pass_correct(run)):
                 found.append(f"{name}: {correct} correct with one forward pass, not {recorded}")
+            for row in evidence.int8:
+                if row.weights_sha256 == weights_sha256(run):
+                    found += [f"{name}: {each}" for each in differences(row, run)]
     return found
 
 

@@ -5,37 +5,41 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-from claims import (
-    CLAIMS,
+from claims import CLAIMS, HERE, MIN_SEEDS, ONE_PASS, Claim, read_attempts
+from evidence import (
     FIRST_SEED,
-    HERE,
-    MIN_SEEDS,
-    ONE_PASS,
-    Claim,
+    BoardCost,
     Evidence,
+    cut,
     find_evidence,
-    read_attempts,
+    percentages,
+    plan_recipe,
+    weights_sha256,
 )
 
-from whit.recipes.recipe import load_recipe
 from whit.system.atomic_files import atomic_write
-from whit.training.plan import Plan, make_plan
 
 PAGE = HERE / "README.md"
 RULE = f"""\
 A claim holds when the lower end of the one-sided 95 % interval of its mean test accuracy reaches
 its limit: Student's t over at least {MIN_SEEDS} seeds from {FIRST_SEED} on, which were never used
 while tuning, each evaluated on the test split once, after the last epoch. "Claims tried" are all
-studies that evaluated the test split for the same aim since the beginning, failures included.
-"One forward pass" is the accuracy of the same weights without test-time augmentation."""
+studies that evaluated the test split for the same aim since the beginning, failures included. A
+claim without a limit is the highest mean so far, and says what the mean is at least: the lower end.
+"One forward pass" is the accuracy of the same weights, in float32, without test-time augmentation.
+
+Claims about microcontrollers are judged by the int8 networks that run there, quantized with
+training images only: accuracy and bytes of constants are those of the exported C code, the largest
+of all seeds. Instructions are counted on an emulated Cortex-M4, the mean of a decision. Memory is
+static RAM and the stack at its deepest, with that of the test driver."""
 HEAD = (
-    *("claim", "aim", "holds", "parameters", "multiply-adds per decision", "forward passes"),
-    *("epochs", "precision", "seeds", "test, mean ± sd %", "95 % interval", "worst %"),
-    *("one forward pass, mean ± sd %", "claims tried", "seconds", "machine", "best by others"),
+    *("claim", "aim", "judged by", "holds", "parameters", "multiply-adds per decision"),
+    *("forward passes", "epochs", "precision", "seeds", "test, mean ± sd %", "95 % interval"),
+    *("worst %", "one forward pass, mean ± sd %", "claims tried", "seconds", "machine"),
+    "best by others",
 )
 
 
@@ -48,24 +52,22 @@ def read_one_pass(claim: Claim) -> dict[str, int]:
 
 def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
     """Return the row of a recipe in the table of claims, in the columns of HEAD."""
-    plan = plan_of(evidence.recipe)
-    objections = evidence.objections()
-    accuracy, interval = evidence.accuracy, evidence.accuracy.interval
+    plan = plan_recipe(evidence.recipe)
     tried = sum(one.claim == claim.name for one in read_attempts())
     name = Path(evidence.recipe).stem
+    limit = "" if claim.limit is None else f" (limit {claim.limit:.2f} %)"
     return (
         f"[`{name}`]({root}{claim.name}/README.md)",
-        claim.aim if len(claim.recipes) == 1 else f"{claim.aim} (limit {claim.limit:.2f} %)",
-        f"no: {'; '.join(objections)}" if objections else "yes",
+        claim.aim if len(claim.recipes) == 1 else f"{claim.aim}{limit}",
+        cost_text(claim, evidence),
+        claim.verdict(evidence),
         f"{plan.audit.params.total:,}",
         f"{plan.metrics.macs:,}",
         str(plan.metrics.forward_passes),
         str(plan.recipe.train.epochs),
-        evidence.precision,
+        f"trained in {evidence.precision}, judged in int8" if claim.is_int8 else evidence.precision,
         str(len(evidence.runs)),
-        mean_text(accuracy.values),
-        f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
-        f"{min(accuracy.values):.2f}",
+        *accuracy_cells(claim.correct(evidence)),
         one_pass_text(claim, evidence),
         str(tried),
         f"{evidence.seconds:.0f}",
@@ -74,25 +76,38 @@ def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
     )
 
 
-@cache
-def plan_of(recipe: str) -> Plan:
-    """Return the plan of a recipe: what its network costs."""
-    return make_plan(load_recipe(recipe))
+def cost_text(claim: Claim, evidence: Evidence) -> str:
+    """Return what a claim is judged by, such as `1,936 bytes of constants`."""
+    costs = [(unit, evidence.cost(unit)) for unit in claim.costs]
+    known = [f"{cost:,.0f} {unit}" for unit, cost in costs if cost is not None]
+    return ", ".join(known) or ("-" if claim.costs else "accuracy")
+
+
+def accuracy_cells(correct: tuple[int, ...]) -> tuple[str, str, str]:
+    """Return mean ± sd, interval and worst seed; `-` where there is no figure."""
+    if not correct:
+        return "-", "-", "-"
+    accuracy = percentages(correct)
+    interval = accuracy.interval
+    return (
+        mean_text(accuracy.values),
+        f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-",
+        f"{min(accuracy.values):.2f}",
+    )
 
 
 def one_pass_text(claim: Claim, evidence: Evidence) -> str:
     """Return the accuracy of the same weights with one forward pass; `-` where it is not known."""
     known = read_one_pass(claim)
-    correct = [known.get(str((run.result or {})["weights_sha256"])) for run in evidence.runs]
+    correct = [known.get(weights_sha256(run)) for run in evidence.runs]
     values = tuple(count / 100 for count in correct if count is not None)
     return mean_text(values) if len(values) == len(correct) else "-"
 
 
 def mean_text(values: tuple[float, ...]) -> str:
     """Return `mean ± standard deviation`; the mean is cut, not rounded up."""
-    thousandths = int(1000 * fmean(values) + 1e-6)
     spread = (sum((v - fmean(values)) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
-    return f"{thousandths / 1000:.3f} ± {spread:.3f}" if len(values) > 1 else f"{values[0]:.2f}"
+    return f"{cut(fmean(values))} ± {spread:.3f}" if len(values) > 1 else f"{values[0]:.2f}"
 
 
 def table(root: str = "") -> str:
@@ -100,7 +115,7 @@ def table(root: str = "") -> str:
     lines = [f"| {' | '.join(HEAD)} |", "|" + "---|" * len(HEAD)]
     for claim in CLAIMS.values():
         for recipe in claim.recipes:
-            if evidence := find_evidence(claim.folder, recipe, claim.limit):
+            if evidence := find_evidence(claim.folder, recipe):
                 lines.append(f"| {' | '.join(cells(claim, evidence, root))} |")
     return "\n".join(lines)
 
@@ -123,28 +138,27 @@ published: [published](published/README.md).
 
 def claim_page(claim: Claim) -> str:
     """Return README.md of a claim: every seed, the machines, and all attempts."""
+    head = ["recipe", "seed"]
+    head += ["correct of 10,000 in int8", "in float32"] if claim.is_int8 else ["correct of 10,000"]
+    head += ["with one forward pass", *(["bytes of constants"] if claim.is_int8 else [])]
+    head += [*(BOARD_HEAD if claim.needs_board else ()), "seconds"]
     lines = [f"# {claim.name}", "", f"Aim: {claim.aim}.", ""]
-    lines += ["| recipe | seed | correct of 10,000 | with one forward pass | seconds |"]
-    lines += ["|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     machines: list[str] = []
     for recipe in claim.recipes:
-        evidence, one_pass = find_evidence(claim.folder, recipe, claim.limit), read_one_pass(claim)
-        for run in evidence.runs if evidence else ():
-            result = run.result or {}
-            single = one_pass.get(str(result["weights_sha256"]), "-")
-            name, seconds = Path(recipe).stem, result["seconds"]["total"]
-            folder = os.path.relpath(run.path, claim.folder)
-            lines.append(
-                f"| {name} | [{run.seed}]({folder}) | {result['test']['correct']} | {single} "
-                f"| {seconds:.0f} |"
-            )
-            environment = run.environment
+        evidence = find_evidence(claim.folder, recipe)
+        if evidence is None:
+            continue
+        lines += [f"| {' | '.join(row)} |" for row in seed_rows(claim, evidence)]
+        for environment in (run.environment for run in evidence.runs):
             changed = " with changed code" if environment["code"]["dirty"] else ""
             machines.append(
                 f"- {environment['processor']}, {environment['cores']} cores, "
                 f"{environment['threads']} thread(s) a run, torch {environment['torch']}, commit "
                 f"{str(environment['code']['commit'])[:12]}{changed}"
             )
+        boards = [row.board for row in evidence.int8 if row.board]
+        machines += [f"- {each.processor}, emulated: {each.tools}" for each in boards]
     lines += ["", f"Command: `python records/reproduce.py {claim.name}`", "", "Machines:", ""]
     lines += [*dict.fromkeys(machines), "", "All studies that evaluated the test split:", ""]
     lines += ["| date | recipe | seeds | mean % | where |", "|---|---|---|---|---|"]
@@ -154,6 +168,40 @@ def claim_page(claim: Claim) -> str:
             lines.append(f"| {attempt.date} | {attempt.recipe} | {attempt.seeds} | {mean} "
                          f"| {attempt.source} |")  # fmt: skip
     return "\n".join([*lines, *_uplift_seconds(claim)]) + "\n"
+
+
+BOARD_HEAD = (
+    *("instructions: mean (largest)", "of images", "static RAM, bytes", "stack, bytes"),
+    "flash, bytes",
+)
+
+
+def seed_rows(claim: Claim, evidence: Evidence) -> list[list[str]]:
+    """Return the cells of each seed on the page of a claim."""
+    one_pass, rows = read_one_pass(claim), []
+    int8 = {row.weights_sha256: row for row in evidence.int8}
+    for run in evidence.runs:
+        sha256, result = weights_sha256(run), run.result or {}
+        row, cost = int8.get(sha256), []
+        correct = [str(result["test"]["correct"])]
+        if claim.is_int8:
+            correct.insert(0, str(row.correct) if row else "-")
+            cost = [f"{row.constant_bytes:,}" if row else "-"]
+        if claim.needs_board:
+            cost += _board_cells(row.board if row else None)
+        folder = os.path.relpath(run.path, claim.folder)
+        single, seconds = str(one_pass.get(sha256, "-")), f"{result['seconds']['total']:.0f}"
+        name = Path(evidence.recipe).stem
+        rows.append([name, f"[{run.seed}]({folder})", *correct, single, *cost, seconds])
+    return rows
+
+
+def _board_cells(board: BoardCost | None) -> list[str]:
+    if board is None:
+        return ["-"] * len(BOARD_HEAD)
+    instructions = f"{board.instructions:,.0f} ({board.max_instructions:,})"
+    bytes_of = [f"{size:,}" for size in (board.ram, board.stack, board.flash)]
+    return [instructions, str(board.images), *bytes_of]
 
 
 def _uplift_seconds(claim: Claim) -> list[str]:
@@ -179,7 +227,8 @@ def _uplift_seconds(claim: Claim) -> list[str]:
 
 
 def write_pages(claims: Iterable[Claim]) -> None:
-    """Write the page of each claim, and the table of all."""
+    """Write the page of each claim that was started, and the table of all."""
     for claim in claims:
-        atomic_write(claim.folder / "README.md", claim_page(claim).encode())
+        if claim.folder.is_dir():
+            atomic_write(claim.folder / "README.md", claim_page(claim).encode())
     atomic_write(PAGE, page().encode())

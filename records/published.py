@@ -11,7 +11,8 @@ import io
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from claims import HERE, PUBLISHED, Evidence, find_evidence
+from claims import HERE, PUBLISHED
+from evidence import Evidence, find_evidence
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from pages import mean_text

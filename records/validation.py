@@ -22,11 +22,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import correlation, mean, stdev
 
-from claims import CLAIMS, find_evidence
+from claims import CLAIMS
+from evidence import find_evidence
 
 from whit.recipes.recipe import load_recipe, recipe_id
 from whit.runs import layout
-from whit.runs.reader import read_run
+from whit.runs.reader import RunRecord, read_run
 
 ROOT = Path(__file__).parents[1]
 HERE = Path(__file__).parent / "validation"
@@ -67,24 +68,37 @@ def train(jobs: int, work: Path) -> None:
             missing = [r for r in RECIPES if (r, ids[r], val_by, seed) not in done]
             if not missing:
                 continue
-            keys = [f"data.val_size={SIZE}", f"data.val_by={val_by}", "eval.test=false"]
-            keys += ["eval.each_epoch=val", *([] if block is None else [f"data.val_block={block}"])]
             out = work / f"{val_by}-{seed}"
-            command = [sys.executable, "-m", "whit", "study", *missing, "--jobs", str(jobs)]
-            command += ["--seeds", f"{seed}-{seed}", "--out", str(out)]
-            command += [word for key in keys for word in ("--set", key)]
-            subprocess.run(command, cwd=ROOT, check=True)
-            runs = [read_run(path) for path in layout.find_runs(sorted(out.iterdir()))]
+            runs = train_on_val(missing, seed, val_keys(val_by, block), jobs, out)
             with RUNS.open("a") as file:
                 for recipe in missing:
-                    (run,) = [r for r in runs if r.recipe.name == load_recipe(recipe).name]
-                    record = test[recipe]
+                    run, record = runs[recipe], test[recipe]
                     assert run.final_evaluation is not None
                     assert record is not None
                     row = Row(recipe, ids[recipe], val_by, block, seed,
                               run.final_evaluation.correct, record.correct,
                               str(run.environment["processor"]))  # fmt: skip
                     file.write(json.dumps(asdict(row)) + "\n")
+
+
+def val_keys(val_by: str, block: int | None) -> list[str]:
+    """Return the recipe keys that hold out and evaluate SIZE images, and not the test split."""
+    keys = [f"data.val_size={SIZE}", f"data.val_by={val_by}", "eval.test=false"]
+    return [*keys, "eval.each_epoch=val", *([] if block is None else [f"data.val_block={block}"])]
+
+
+def train_on_val(
+    recipes: Sequence[str], seed: int, keys: Sequence[str], jobs: int, out: Path
+) -> dict[str, RunRecord]:
+    """Train recipes, changed by keys, with one seed; return the finished run of each."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    command = [sys.executable, "-m", "whit", "study", *recipes, "--jobs", str(jobs)]
+    command += ["--threads", str(threads), "--seeds", f"{seed}-{seed}", "--out", str(out)]
+    command += [word for key in keys for word in ("--set", key)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    runs = [read_run(path) for path in layout.find_runs(sorted(out.iterdir()))]
+    by_id = {recipe_id(run.recipe): run for run in runs if run.final_evaluation}
+    return {r: by_id[recipe_id(load_recipe(r).with_overrides([*keys]))] for r in recipes}
 
 
 def read_rows() -> list[Row]:

@@ -47,6 +47,7 @@ class Measured:
     labels: list[int]
     logits: np.ndarray
     instructions: float  # mean per image
+    max_instructions: int  # of one image
     flash: int
     ram: int
     stack: int
@@ -96,10 +97,10 @@ def measure(
     numbers = np.array([[int(word, 16) for word in line] for line in lines], np.uint32)
     logits = numbers[:, 2:].view(np.int32 if int8 else np.float32)
     flash, ram = sizes((folder / "network.map").read_text(), f"{stem}.o")
-    ticks = float(numbers[:, 1].mean())
+    counts = numbers[:, 1].astype(np.int64) * INSTRUCTIONS_PER_TICK
     stack = int(last[1], 16)
     labels = numbers[:, 0].tolist()
-    return Measured(labels, logits, ticks * INSTRUCTIONS_PER_TICK, flash, ram, stack)
+    return Measured(labels, logits, float(counts.mean()), int(counts.max()), flash, ram, stack)
 
 
 def run(command: list[str], folder: Path) -> str:
