@@ -45,6 +45,22 @@ def read_mnist(folder: Path | None = None) -> dict[SplitName, RawSplit]:
     return to_splits(arrays, FILE_NAMES)
 
 
+def digest_mnist(folder: Path | None = None) -> str:
+    """Return the SHA-256 of the packed files that `read_mnist` reads, as they are now.
+
+    Raises DataError if one cannot be read.
+    """
+    if folder is None:
+        with as_file(files("whit.data") / "mnist") as packaged:
+            return digest_mnist(packaged)
+    digest = hashlib.sha256()
+    for name in FILE_NAMES.values():
+        path = folder / f"{name}.gz"
+        with open_file(path, folder) as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
     """Return images (N, C, H, W) or labels (N,) whose file has the `expected` SHA-256."""
     try:
