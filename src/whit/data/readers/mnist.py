@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from whit.data.readers.arrays import read_all, to_labels, to_nchw, to_splits
-from whit.data.readers.bounded_io import open_file
+from whit.data.readers.bounded_io import CHUNK_BYTES, open_file
 from whit.data.readers.idx import FILE_NAMES, parse_idx
 from whit.data.splits import RawSplit, SplitName
 from whit.errors import DataError
@@ -56,8 +56,11 @@ def digest_mnist(folder: Path | None = None) -> str:
     digest = hashlib.sha256()
     for name in FILE_NAMES.values():
         path = folder / f"{name}.gz"
+        packed = hashlib.sha256()
         with open_file(path, folder) as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+            while chunk := file.read(CHUNK_BYTES):
+                packed.update(chunk)
+        digest.update(packed.digest())
     return digest.hexdigest()
 
 
