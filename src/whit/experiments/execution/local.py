@@ -50,8 +50,8 @@ class LocalExecutor:
 
         What cannot be started now is started by `run`, which also reports failures.
         """
-        # Not forks of a process that has imported torch: the threads of OpenMP do not survive a fork,
-        # nor does a CUDA context, and forks of forks could be neither waited for nor explained.
+        # Not forks of a process that has imported torch: OpenMP's threads and a CUDA context do not
+        # survive a fork, and forks of forks could be neither waited for nor explained.
         with suppress(OSError):
             while len(self._workers) < self.count:
                 self._start_worker()
