@@ -290,7 +290,7 @@ def test_an_over_budget_model_is_refused_with_every_violation_and_how_to_mend_it
     def no_data(*_: object, **__: object) -> None:
         raise AssertionError("data was read")
 
-    monkeypatch.setattr("whit.training.setup.load_dataset", no_data)
+    monkeypatch.setattr("whit.training.setup.load_kept_dataset", no_data)
     before = sorted(workshop.rglob("*"))
     line = (
         "train easy.toml --set budget.params='< 1000' --set budget.epochs='< 3' "

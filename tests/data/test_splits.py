@@ -80,8 +80,8 @@ def test_a_constant_channel_can_be_divided_by() -> None:
 def test_normalization_counts_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     split = make_split([0, 1] * 20)
     whole = compute_channel_stats(split)
-    monkeypatch.setattr("whit.data.normalization._CHUNK", 50)
-    assert compute_channel_stats(split) == whole
+    monkeypatch.setattr("whit.data.splits._CHUNK", 50)
+    assert compute_channel_stats(make_split([0, 1] * 20)) == whole
 
 
 def test_the_fingerprint_sees_every_pixel_label_name_and_order() -> None:

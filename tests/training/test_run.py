@@ -148,7 +148,7 @@ def test_an_over_budget_model_is_refused_before_data_is_read(
     def no_data(*_: object, **__: object) -> None:
         raise AssertionError("data was read")
 
-    monkeypatch.setattr("whit.training.setup.load_dataset", no_data)
+    monkeypatch.setattr("whit.training.setup.load_kept_dataset", no_data)
     with pytest.raises(BudgetInfeasible) as caught:
         train_run(planned, out=tmp_path / "run")
     rules = [violation.rule for violation in caught.value.violations]

@@ -52,8 +52,8 @@ def search(
     with stdout_to_stderr(as_json), report_stages(quiet or as_json):
         from whit.experiments.search.database import redact, validate_storage_url
         from whit.experiments.search.space_file import load_space
+        from whit.system.processor.cores import resolve_threads
         from whit.training.hardware.device import resolve_device
-        from whit.training.hardware.threads import resolve_threads
 
         loaded, num_jobs, num_threads, num_trials, sampler_seed, _, _ = options.collect_errors(
             lambda: load_space(space),

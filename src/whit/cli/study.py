@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from whit.cli import options
 from whit.errors import RunFailed
 from whit.recipes.model_ref import is_model_path
-from whit.system.console import make_console, report_stages, show, stdout_to_stderr
+from whit.recipes.recipe import recipe_id
+from whit.system.console import make_console, report_stages, show, stdout_to_stderr, warn
+from whit.system.processor.collector import pause_gc
 
 
 def study(
@@ -55,12 +59,8 @@ def study(
 
     Finished seeds are not trained again: run the same command again to resume.
     """
-    with report_stages(quiet or as_json):
-        from whit.experiments.execution.executors import open_executor
-        from whit.experiments.study import plan_variants, run_study
-        from whit.experiments.study_progress import make_study_callback
-        from whit.training.hardware.device import resolve_device
-        from whit.training.hardware.threads import resolve_threads
+    from whit.experiments.execution.executors import open_executor, open_local_executor
+    from whit.system.processor.cores import resolve_threads
 
     # --recipe is for the model files among them; with none, it is refused.
     files = [name for name in recipes if is_model_path(name)] or recipes
@@ -73,19 +73,35 @@ def study(
         lambda: options.parse_seeds(seeds),
         lambda: resolve_threads(options.parse_int("--threads", threads)),
         lambda: None if jobs is None else options.parse_positive_int("--jobs", jobs, 1_000),
-        lambda: None if device is None else resolve_device(device),
+        lambda: None if device is None else _check_device(device),
     )
+    num_runs = len(seed_range) * len(loaded)
+    executor: Any = None
+    notice = ""
     with (
         options.infeasible_as_json(as_json),
         stdout_to_stderr(as_json),
         report_stages(quiet or as_json),
+        ExitStack() as starting,
     ):
+        if cluster is None:
+            executor, notice = open_local_executor(num_jobs, num_threads, num_runs)
+            starting.enter_context(executor)
+            # Its workers import torch while this process does. Those of a study that was started
+            # before may have nothing to do.
+            if not any(os.path.lexists(out / recipe_id(each)) for each in loaded):
+                executor.start()
+        with pause_gc():
+            from whit.experiments.study import plan_variants, run_study
+            from whit.experiments.study_progress import make_study_callback
         arms = plan_variants(loaded, out, over_budget=over_budget)
-    num_runs = len(seed_range) * len(arms)
+        starting.pop_all()  # no error any more: it ends with the study
+    if notice:
+        warn(notice)
     with (
         stdout_to_stderr(as_json),
         options.catch_signals() as signals,
-        open_executor(cluster, num_jobs, num_threads, signals, num_runs) as executor,
+        executor or open_executor(cluster, num_jobs, num_threads, signals, num_runs) as executor,
     ):
         result = run_study(
             arms,
@@ -102,3 +118,10 @@ def study(
     show(result.to_json(), result.table, as_json)
     if result.failures:
         raise typer.Exit(RunFailed.exit_code)
+
+
+def _check_device(device: str) -> None:
+    """Raise InputError for a device that this machine does not have."""
+    from whit.training.hardware.device import resolve_device
+
+    resolve_device(device)

@@ -21,6 +21,7 @@ from whit.system.console import (
     show,
     stdout_to_stderr,
 )
+from whit.system.processor.collector import pause_gc
 from whit.system.text_tables import wrap
 
 
@@ -73,10 +74,10 @@ def train(
     as_json: options.AsJson = False,
 ) -> None:
     """Train or resume a run, check its budget, write a run folder."""
-    with report_stages(quiet or as_json):
+    with report_stages(quiet or as_json), pause_gc():
         from whit.runs.folder import RunFolder
+        from whit.system.processor.cores import resolve_threads
         from whit.training.hardware.device import resolve_device
-        from whit.training.hardware.threads import resolve_threads
         from whit.training.plan import make_plan
         from whit.training.progress import make_callback
         from whit.training.run import resume_run, train_run

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from whit.data.holdout import holdout_block, holdout_split
 from whit.data.readers import idx, image_folder, npz
-from whit.data.readers.mnist import read_mnist
+from whit.data.readers.mnist import digest_mnist, read_mnist
 from whit.data.splits import Dataset, DatasetShape, RawSplit, SplitName
 from whit.data.validation import build_dataset
 from whit.errors import DataError, did_you_mean
@@ -25,6 +25,7 @@ class DatasetInfo:
     shape: DatasetShape
     source: str
     read: Callable[[], dict[SplitName, RawSplit]]
+    digest_files: Callable[[], str]  # SHA-256 of the files as they are now; raises DataError
 
 
 class Format(Protocol):
@@ -48,7 +49,7 @@ class Format(Protocol):
 
 DATASETS = {
     "mnist": DatasetInfo(
-        DatasetShape((1, 28, 28), 10, 60_000), "MNIST, included in whit", read_mnist
+        DatasetShape((1, 28, 28), 10, 60_000), "MNIST, included in whit", read_mnist, digest_mnist
     )
 }
 
@@ -70,7 +71,14 @@ def load_dataset(data: str | DataSpec, *, val: int = 0) -> Dataset:
     spec = data
     if isinstance(spec, str):
         spec = DataSpec.model_construct(name=spec, val_size=val, val_by=default_val_by(spec))
-    dataset = _load(spec.name)
+    return hold_out(_load(spec.name), spec)
+
+
+def hold_out(dataset: Dataset, spec: DataSpec) -> Dataset:
+    """Return the data set with the val split of `spec`, transposed where `spec` says so.
+
+    `dataset` is not changed; images that stay together share its memory. Raises DataError.
+    """
     if spec.val_size and (dataset.val is None or len(dataset.val) != spec.val_size):
         if dataset.val is not None:
             raise DataError(

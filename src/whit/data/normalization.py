@@ -15,10 +15,6 @@ from whit.recipes.recipe_tables import DataSpec
 # has a smaller deviation; dividing by it would amplify noise.
 MIN_STD = 0.1 / 255
 
-# Pixels counted at once: 4096 images of 28x28 fit into the processor's cache, and the count of
-# one grey level cannot overflow.
-_CHUNK = 1 << 22
-
 
 class Normalize:
     """(pixel / 255 - mean) / std per channel, as one multiplication and one addition.
@@ -55,20 +51,10 @@ def compute_channel_stats(split: Split) -> tuple[tuple[float, ...], tuple[float,
     population's (divided by the number of pixels), and at least MIN_STD.
     """
     means, stds = [], []
-    for channel in range(split.images.shape[1]):
-        counts = _count_grey_levels(split.images[:, channel])
+    for counts in split.grey_levels:
         total = sum(counts)
         first = Fraction(sum(level * count for level, count in enumerate(counts)), total)
         second = Fraction(sum(level**2 * count for level, count in enumerate(counts)), total)
         means.append(float(first / 255))
         stds.append(max(sqrt((second - first**2) / 255**2), MIN_STD))
     return tuple(means), tuple(stds)
-
-
-def _count_grey_levels(images: Tensor) -> list[int]:
-    """Count each of the 256 grey levels in `images`, uint8 (N, H, W)."""
-    counts = torch.zeros(256, dtype=torch.int64, device=images.device)
-    step = max(1, _CHUNK // images[0].numel())
-    for start in range(0, len(images), step):  # in chunks, because bincount widens its input
-        counts += torch.bincount(images[start : start + step].flatten(), minlength=256)
-    return [int(count) for count in counts]

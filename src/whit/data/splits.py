@@ -18,6 +18,10 @@ from torch import Tensor
 
 from whit.errors import DataError
 
+# Pixels counted at once: 4096 images of 28x28 fit into the processor's cache, and the count of
+# one grey level cannot overflow.
+_CHUNK = 1 << 22
+
 SplitName = Literal["train", "val", "test"]
 Role = Literal["images", "labels"]
 Pixels = npt.NDArray[np.uint8]
@@ -104,6 +108,12 @@ class Split:
         """The SHA-256 of each image's bytes, so equal images have equal digests."""
         rows = self.images.reshape(len(self), -1).cpu().numpy()
         return tuple(hashlib.sha256(row).digest() for row in rows)
+
+    @cached_property
+    def grey_levels(self) -> tuple[tuple[int, ...], ...]:
+        """How many pixels of each channel have each of the 256 grey levels."""
+        channels = range(self.images.shape[1])
+        return tuple(_count_grey_levels(self.images[:, channel]) for channel in channels)
 
     @cached_property
     def num_duplicates(self) -> int:
@@ -229,3 +239,12 @@ class Dataset:
             f"Dataset({self.name}: {sizes}; {channels}x{height}x{width}, "
             f"{self.num_classes} classes)"
         )
+
+
+def _count_grey_levels(images: Tensor) -> tuple[int, ...]:
+    """Count each of the 256 grey levels in `images`, uint8 (N, H, W)."""
+    counts = torch.zeros(256, dtype=torch.int64, device=images.device)
+    step = max(1, _CHUNK // images[0].numel())
+    for start in range(0, len(images), step):  # in chunks, because bincount widens its input
+        counts += torch.bincount(images[start : start + step].flatten(), minlength=256)
+    return tuple(counts.tolist())

@@ -25,7 +25,7 @@ _MAX_BYTES = 2_000_000  # of environment.json
 _MAX_LENGTH = 4096  # characters of a path; systems allow no longer ones
 
 
-def _input_paths(recipe: Recipe) -> dict[str, str]:
+def input_paths(recipe: Recipe) -> dict[str, str]:
     """Return the paths of a recipe by their keys; built-in names are no paths."""
     paths = {}
     if recipe.data.name not in BUILTIN_DATA:
@@ -44,7 +44,7 @@ def record_paths(recipe: Recipe, run: Path) -> dict[str, dict[str, str]]:
     """
     recorded = {}
     run_folder = os.path.join(os.path.realpath(run.absolute().parent), run.name)
-    for key, path in _input_paths(recipe).items():
+    for key, path in input_paths(recipe).items():
         absolute = os.path.abspath(path)
         folder, name = os.path.split(absolute)
         recorded[key] = {"absolute": absolute}
@@ -65,7 +65,7 @@ def locate_inputs(recipe: Recipe, run: Path, recorded: Any) -> Recipe:
     if not isinstance(recorded, Mapping):
         return recipe
     located = {
-        key: _locate(path, run, recorded.get(key)) for key, path in _input_paths(recipe).items()
+        key: _locate(path, run, recorded.get(key)) for key, path in input_paths(recipe).items()
     }
     return _replace_paths(recipe, located)
 
@@ -130,7 +130,7 @@ def load_local_recipe(name_or_path: str | Path) -> Recipe:
         folder = os.path.dirname(path)
         found = {
             key: os.path.join(folder, given)
-            for key, given in _input_paths(recipe).items()
+            for key, given in input_paths(recipe).items()
             if not _exists(given) and _exists(os.path.join(folder, given))
         }
         return _replace_paths(recipe, found)

@@ -20,6 +20,7 @@ from whit.models.run_source import find_run_source, read_model_source
 from whit.models.user_code import Source
 from whit.recipes.budget import BudgetInfeasible, Metrics, Verdict, Violation
 from whit.recipes.recipe import Recipe
+from whit.runs.input_paths import input_paths
 from whit.runs.reader import RunRecord
 from whit.runs.result import (
     budget_json,
@@ -213,6 +214,27 @@ def make_plan(recipe: Recipe, model: nn.Module | None = None, source: Source | N
         raise ModelError(problems)
     assert audit is not None
     return Plan(recipe, audit, image_shape, num_classes, num_train, teacher, source)
+
+
+_plans: dict[str, Plan] = {}  # by the text of the recipe
+_MAX_PLANS = 16
+
+
+def make_kept_plan(recipe: Recipe) -> Plan:
+    """Return what `make_plan` returns, made once in a process for a recipe that names no file.
+
+    Such a plan depends on the recipe and on whit alone. One whose model, data or teacher is a file
+    is made again each time. Raises as `make_plan`.
+    """
+    if input_paths(recipe):
+        return make_plan(recipe)
+    key = recipe.to_toml()
+    if key not in _plans:
+        plan = make_plan(recipe)
+        if len(_plans) >= _MAX_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return _plans[key]
 
 
 def find_source(run: RunRecord) -> Source | None:

@@ -26,6 +26,7 @@ from whit.runs.folder import RunFolder, encode_json
 from whit.runs.manifest import with_manifest
 from whit.runs.reader import RunRecord, read_run
 from whit.runs.result import RunResult
+from whit.system.processor.cores import resolve_threads
 from whit.system.rng import preserve_rng_state
 from whit.system.signals import SignalHandler, StopRequested, raise_keyboard_interrupt
 from whit.training.callback import RunCallback, RunStatus
@@ -33,7 +34,7 @@ from whit.training.checkpoint import file_name, find_latest_checkpoint
 from whit.training.checkpointer import Checkpointer, ResumableState, reconcile_log
 from whit.training.evaluation import evaluate, find_trained_dependence
 from whit.training.hardware.device import resolve_device
-from whit.training.hardware.threads import SharedCores, ThreadChoice, resolve_threads, use_threads
+from whit.training.hardware.threads import SharedCores, ThreadChoice, use_threads
 from whit.training.loop import train
 from whit.training.outcome import build_result, diverged_result
 from whit.training.plan import Plan, find_source, make_plan

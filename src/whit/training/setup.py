@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from whit.data.datasets import load_dataset
+from whit.data.kept_datasets import load_kept_dataset
 from whit.data.loader import Loader
 from whit.data.normalization import Normalize, build_normalize
 from whit.data.splits import Dataset
@@ -64,7 +64,7 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
     recipe = plan.recipe
     enable_determinism(device)
     tune_malloc()
-    dataset = load_dataset(recipe.data)
+    dataset = load_kept_dataset(recipe.data)
     _check_dataset(dataset, plan)
     if recipe.eval.each_epoch == "val" and dataset.val is None:
         raise InputError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from whit.data.readers.arrays import read_all, to_labels, to_nchw, to_splits
-from whit.data.readers.bounded_io import open_file
+from whit.data.readers.bounded_io import CHUNK_BYTES, open_file
 from whit.data.readers.idx import FILE_NAMES, parse_idx
 from whit.data.splits import RawSplit, SplitName
 from whit.errors import DataError
@@ -43,6 +43,25 @@ def read_mnist(folder: Path | None = None) -> dict[SplitName, RawSplit]:
         }
     )
     return to_splits(arrays, FILE_NAMES)
+
+
+def digest_mnist(folder: Path | None = None) -> str:
+    """Return the SHA-256 of the packed files that `read_mnist` reads, as they are now.
+
+    Raises DataError if one cannot be read.
+    """
+    if folder is None:
+        with as_file(files("whit.data") / "mnist") as packaged:
+            return digest_mnist(packaged)
+    digest = hashlib.sha256()
+    for name in FILE_NAMES.values():
+        path = folder / f"{name}.gz"
+        packed = hashlib.sha256()
+        with open_file(path, folder) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                packed.update(chunk)
+        digest.update(packed.digest())
+    return digest.hexdigest()
 
 
 def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:

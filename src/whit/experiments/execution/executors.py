@@ -25,8 +25,10 @@ def open_executor(
     are in all, where that is known.
     """
     if cluster is None:
-        num_jobs = jobs or _count_free_jobs(threads)
-        return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, warn)
+        executor, notice = open_local_executor(jobs, threads, num_runs)
+        if notice:
+            warn(notice)
+        return executor
     if jobs is not None:
         raise InputError("--jobs: a cluster runs as many as its workers have threads; omit it.")
     require_extra("cluster", "distributed")
@@ -36,14 +38,25 @@ def open_executor(
         return DaskExecutor(cluster, warn)
 
 
-def _count_free_jobs(threads: int) -> int:
-    """Return how many runs of `threads` threads the free cores can hold, at least 1."""
+def open_local_executor(
+    jobs: int | None, threads: int, num_runs: int | None = None
+) -> tuple[LocalExecutor, str]:
+    """Return the executor of `open_executor` without a cluster.
+
+    And a sentence where it has fewer processes because other programs use the cores.
+    """
+    num_jobs, notice = (jobs, "") if jobs else _count_free_jobs(threads)
+    return LocalExecutor(min(num_jobs, num_runs or num_jobs), threads, warn), notice
+
+
+def _count_free_jobs(threads: int) -> tuple[int, str]:
+    """Return how many runs of `threads` threads the free cores can hold, at least 1; a notice."""
     used, cores = LoadMeter().read(), count_cores()
     num_jobs = max(1, count_free_cores(used) // threads)
     most = max(1, cores // threads)
-    if num_jobs < most:
-        warn(
-            f"other programs use {used:.1f} of {cores} cores: training {num_jobs} at a time. "
-            f"--jobs {most} trains {most}."
-        )
-    return num_jobs
+    if num_jobs >= most:
+        return num_jobs, ""
+    return num_jobs, (
+        f"other programs use {used:.1f} of {cores} cores: training {num_jobs} at a time. "
+        f"--jobs {most} trains {most}."
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import selectors
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from whit.errors import RunFailed
 from whit.experiments.execution.job import Job, Outcome, ProgressCallback
@@ -44,9 +45,22 @@ class LocalExecutor:
     def __enter__(self) -> LocalExecutor:
         return self
 
+    def start(self) -> None:
+        """Start the workers, which import torch while this process does something else.
+
+        What cannot be started now is started by `run`, which also reports failures.
+        """
+        # Not forks of a process that has imported torch: OpenMP's threads and a CUDA context do not
+        # survive a fork, and forks of forks could be neither waited for nor explained.
+        with suppress(OSError):
+            while len(self._workers) < self.count:
+                self._start_worker()
+
     def __exit__(self, *error: object) -> None:
-        """Let every worker save its run and end; kill those that take too long."""
+        """Let every worker save its run and end; kill those that take too long or have no run."""
         for worker in self._workers:
+            if worker.job is None:
+                worker.kill()
             worker.disconnect()
         deadline = time.monotonic() + _STOP_SECONDS
         for worker in self._workers:
@@ -79,8 +93,7 @@ class LocalExecutor:
                         break
                     worker.job = job
                     worker.send(job.to_json_line())
-                is_short = len(self._workers) < self.count
-                if not is_exhausted and is_short and time.monotonic() >= self._start_after:
+                while not is_exhausted and self._may_start_worker():
                     try:
                         selector.register(self._start_worker(), selectors.EVENT_READ)
                     except OSError as error:
@@ -125,6 +138,9 @@ class LocalExecutor:
             elif "outcome" in message and worker.job:
                 job, worker.job = worker.job, None
                 yield job, Outcome(*message["outcome"])
+
+    def _may_start_worker(self) -> bool:
+        return len(self._workers) < self.count and time.monotonic() >= self._start_after
 
     def _count_failed_start(self, cause: str) -> None:
         """Count a worker that could not be started; after several in a row, lower `count`.

@@ -17,7 +17,7 @@ from whit.runs import layout
 from whit.runs.reader import read_run
 from whit.runs.result import EpochRecord
 from whit.training.callback import RunCallback, RunStatus
-from whit.training.plan import make_plan
+from whit.training.plan import make_kept_plan
 from whit.training.run import resume_run, train_run
 from whit.verification.provenance import current_digests
 
@@ -41,7 +41,7 @@ def run_job(job: Job, progress: EpochCallback = lambda epochs: None) -> Outcome:
             resume_run(folder, allow_changes=job.allow_changes, callback=callback)
         else:
             train_run(
-                make_plan(recipe),
+                make_kept_plan(recipe),
                 seed=job.seed,
                 out=folder,
                 device=job.device,

@@ -42,6 +42,14 @@ def count_free_cores(used: float) -> int:
     return max(1, int(count_cores() - used + 0.5))
 
 
+def resolve_threads(threads: int) -> int:
+    """Return `threads` if it is allowed. Raises InputError outside 1 to 4 x cores."""
+    maximum = 4 * (os.cpu_count() or 1)
+    if not 1 <= threads <= maximum:
+        raise InputError(f"--threads {threads}: allowed on this machine: 1 to {maximum}.")
+    return threads
+
+
 def read_cgroup_quota(
     membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
 ) -> float | None:

@@ -8,22 +8,13 @@ from contextlib import contextmanager
 
 import torch
 
-from whit.errors import InputError
-from whit.system.processor.cores import LoadMeter, count_cores, count_free_cores
+from whit.system.processor.cores import LoadMeter, count_cores, count_free_cores, resolve_threads
 from whit.system.processor.turns import Turns, list_members, turns_folder
 
 _TOLERANCE = 0.3  # cores in use beyond which programs get into each other's way
 _READ_SECONDS = 1.0  # between two measurements of what else runs
 _BUSY_SECONDS = 2.0  # for which other programs must be busy, before threads are released
 _FREE_SECONDS = 30.0  # for which cores must be free, before they are used again
-
-
-def resolve_threads(threads: int) -> int:
-    """Return `threads` if it is allowed. Raises InputError outside 1 to 4 x cores."""
-    maximum = 4 * (os.cpu_count() or 1)
-    if not 1 <= threads <= maximum:
-        raise InputError(f"--threads {threads}: allowed on this machine: 1 to {maximum}.")
-    return threads
 
 
 class ThreadChoice:
