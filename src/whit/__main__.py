@@ -16,9 +16,14 @@ def main() -> None:
         numbers.append(signal.SIGHUP)
     for number in numbers:
         signal.signal(number, _leave)
-    from whit.cli import app
+    from whit.system.processor import garbage
 
-    app.main()
+    with garbage.import_torch():  # or the modules before it
+        from whit.cli import app
+    try:
+        app.main()
+    finally:
+        garbage.skip_last_collection()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -1,3 +1,3 @@
-"""The processor that programs share: its cores, and turns on them."""
+"""The processor that programs share: its cores, turns on them, and Python's garbage collector."""
 
-__all__ = ["cores", "turns"]
+__all__ = ["cores", "garbage", "turns"]
