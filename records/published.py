@@ -45,6 +45,14 @@ class Curves:
     def last(self) -> list[int]:
         return [curve[-1] for curve in self.by_seed.values()]
 
+    @property
+    def first_reached(self) -> list[int]:
+        """The first epoch of each seed at LIMIT; all its epochs where none is."""
+        return [
+            next((epoch for epoch, count in enumerate(curve, 1) if count >= LIMIT), len(curve))
+            for curve in self.by_seed.values()
+        ]
+
 
 def read_curves() -> list[Curves]:
     """Return the curves of the systems that have been trained, in the order of the write-ups."""

@@ -47,3 +47,15 @@ def test_at_the_end_handlers_run_and_nothing_is_collected(skip: bool, said: str)
     command = [sys.executable, "-c", _PROGRAM.format(skip=skip)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.split() == said.split()
+
+
+@pytest.mark.parametrize("package", ["torch", "decimal"])
+def test_only_the_objects_of_torch_are_excluded_from_collections(package: str) -> None:
+    program = (
+        "import gc\nfrom whit.system.processor.collector import pause_gc\n"
+        f"with pause_gc():\n    import {package}\nprint(gc.isenabled(), gc.get_freeze_count() > 0)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.split() == ["True", str(package == "torch")]

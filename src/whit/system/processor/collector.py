@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import atexit
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
 def pause_gc() -> Iterator[None]:
-    """Import large packages without looking for garbage. The body makes none that matters."""
-    was_enabled = gc.isenabled()
+    """Import large packages without looking for garbage. The body makes none that matters.
+
+    What exists when torch has been imported is excluded from later collections.
+    """
+    was_enabled, had_torch = gc.isenabled(), "torch" in sys.modules
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
+            if not had_torch and "torch" in sys.modules:
+                gc.freeze()
             gc.enable()
 
 
