@@ -16,14 +16,9 @@ def main() -> None:
         numbers.append(signal.SIGHUP)
     for number in numbers:
         signal.signal(number, _leave)
-    from whit.system.processor import garbage
+    from whit.cli import app
 
-    with garbage.import_torch():  # or the modules before it
-        from whit.cli import app
-    try:
-        app.main()
-    finally:
-        garbage.skip_last_collection()
+    app.main()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

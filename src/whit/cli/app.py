@@ -25,6 +25,7 @@ from whit.cli.usage import report_usage_error
 from whit.errors import InputError, RunFailed, WhitError
 from whit.recipes.budget import BudgetInfeasible
 from whit.system.console import echo
+from whit.system.processor.collector import skip_final_collection
 from whit.system.signals import is_hangup, received, stop_signals
 from whit.system.standard_streams import ProtectedWriter, Protection, protect
 
@@ -86,6 +87,7 @@ def _stop_on_signals() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; errors meant for users become one message and an exit code."""
+    skip_final_collection()
     with protect(_describe_loss) as streams:
         try:
             with _stop_on_signals():

@@ -20,7 +20,7 @@ from whit.system.console import (
     stdout_to_stderr,
     write,
 )
-from whit.system.processor.garbage import import_torch
+from whit.system.processor.collector import pause_gc
 from whit.system.text_tables import text_table, wrap
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def plan(
     """Show layers, training steps and predicted verdict; reads no data."""
     loaded = options.load_recipe_with_overrides(target, set_, recipe, run_whole_file)
     with stdout_to_stderr(as_json), report_stages():
-        with import_torch():
+        with pause_gc():
             from whit.training.plan import make_plan
 
         result = make_plan(loaded)
@@ -115,7 +115,7 @@ def audit(
     }
     loaded = None if recipe is None else load_local_recipe(recipe)
     with stdout_to_stderr(as_json), report_stages(as_json=as_json) as on_stage:
-        with import_torch():
+        with pause_gc():
             from whit.verification import audit_batch
             from whit.verification.verify import audit
 

@@ -13,7 +13,6 @@ from whit.cli import options
 from whit.errors import RunFailed
 from whit.recipes.model_ref import is_model_path
 from whit.system.console import make_console, report_stages, show, stdout_to_stderr
-from whit.system.processor.garbage import import_torch
 
 
 def study(
@@ -56,7 +55,7 @@ def study(
 
     Finished seeds are not trained again: run the same command again to resume.
     """
-    with report_stages(quiet or as_json), import_torch():
+    with report_stages(quiet or as_json):
         from whit.experiments.execution.executors import open_executor
         from whit.experiments.study import plan_variants, run_study
         from whit.experiments.study_progress import make_study_callback

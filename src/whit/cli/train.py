@@ -21,7 +21,7 @@ from whit.system.console import (
     show,
     stdout_to_stderr,
 )
-from whit.system.processor.garbage import import_torch
+from whit.system.processor.collector import pause_gc
 from whit.system.text_tables import wrap
 
 
@@ -74,7 +74,7 @@ def train(
     as_json: options.AsJson = False,
 ) -> None:
     """Train or resume a run, check its budget, write a run folder."""
-    with report_stages(quiet or as_json), import_torch():
+    with report_stages(quiet or as_json), pause_gc():
         from whit.runs.folder import RunFolder
         from whit.training.hardware.device import resolve_device
         from whit.training.hardware.threads import resolve_threads

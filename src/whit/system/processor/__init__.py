@@ -1,3 +1,3 @@
-"""The processor that programs share: its cores, turns on them, and Python's garbage collector."""
+"""The processor: the cores that programs share, turns on them, and Python's garbage collector."""
 
-__all__ = ["cores", "garbage", "turns"]
+__all__ = ["collector", "cores", "turns"]

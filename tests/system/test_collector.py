@@ -1,0 +1,65 @@
+"""The garbage collector is off while torch is imported, and on again whatever happens."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from whit.system.processor.collector import pause_gc
+
+_PROGRAM = """\
+import atexit, gc
+from whit.system.processor.collector import skip_final_collection
+
+class Node:
+    def __del__(self):
+        print("collected")
+
+def make_cycle():
+    node = Node()
+    node.itself = node
+
+gc.disable()
+atexit.register(print, "handler")
+if {skip}:
+    skip_final_collection()
+make_cycle()
+"""
+
+
+def test_it_is_off_inside_and_on_afterwards() -> None:
+    with pause_gc():
+        assert not gc.isenabled()
+        with pause_gc():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), pause_gc():
+        raise ImportError
+    assert gc.isenabled()
+
+
+def test_what_was_imported_with_torch_is_not_searched_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = gc.get_freeze_count()
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    with pause_gc():
+        pass
+    assert gc.get_freeze_count() == before  # nothing was imported
+    try:
+        with pause_gc():
+            monkeypatch.setitem(sys.modules, "torch", sys)
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize(("skip", "said"), [(True, "handler"), (False, "handler collected")])
+def test_at_the_end_handlers_run_and_nothing_is_collected(skip: bool, said: str) -> None:
+    command = [sys.executable, "-c", _PROGRAM.format(skip=skip)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.split() == said.split()
