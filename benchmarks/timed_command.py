@@ -80,10 +80,9 @@ class Stages:
 
 def import_all(stages: Stages) -> None:
     """Import what the command imports, in its order."""
-    garbage = importlib.import_module("whit.system.processor.garbage")
-    with garbage.import_torch():
-        importlib.import_module("whit.cli.app")
-        stages.charge("import of the command line")
+    importlib.import_module("whit.cli.app")
+    stages.charge("import of the command line")
+    with importlib.import_module("whit.system.processor.collector").pause_gc():
         importlib.import_module("torch")
         stages.charge("import of torch")
         for name in ("plan", "progress", "run"):

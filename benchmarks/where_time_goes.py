@@ -221,8 +221,8 @@ def main() -> None:
         "operations.",
         *(
             [
-                f'"Lost to waiting" is the time on {threads} threads less a {threads}th of that on '
-                "one thread: waits between threads, work of one thread alone, and memory that both "
+                f'"Lost to waiting" is the time on {threads} threads less that on one thread divided '
+                f"by {threads}: waits between threads, work of one thread alone, and memory that all "
                 f"share. In training and evaluation together: "
                 f"{sum(max(0.0, rows[name] - one[name] / threads) for name in one):.3f} s."
             ]

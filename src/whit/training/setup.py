@@ -76,7 +76,8 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
         model = build_initialized_model(
             recipe, plan.image_shape, plan.num_classes, seed, plan.source
         )
-    materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
+    else:
+        materialize_lazy_layers(model, plan.image_shape, recipe.model.name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(f"{recipe.model.name}: no trainable parameters.")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
