@@ -221,9 +221,9 @@ def main() -> None:
         "operations, and an upper bound: the marks around layers cost more than other events.",
         *(
             [
-                f'"Lost to waiting" is the time on {threads} threads less that on one thread, '
-                f"divided by {threads}: waits between threads, work of one thread alone, and memory "
-                "that all share. In training and evaluation together: "
+                f'"Lost to waiting" is the time on {threads} threads less that on one thread '
+                f"divided by {threads}: waits between threads, work of one thread alone, and "
+                "memory that all share. In training and evaluation together: "
                 f"{sum(max(0.0, rows[name] - one[name] / threads) for name in one):.3f} s."
             ]
             if one
