@@ -122,9 +122,9 @@ def profile_training(rows: dict[str, list[float]]) -> None:
     """Have `rows` filled with seconds and events of each kind of operation in training."""
     import torch
 
-    from whit.training import run
     from whit.training.state import EpochMetrics
 
+    run: Any = importlib.import_module("whit.training.run")
     span = torch.profiler.record_function
     real_train = run.train
 
@@ -159,7 +159,7 @@ def profile_training(rows: dict[str, list[float]]) -> None:
             del module.forward
         rows.update(_sum_rows(profiler.events()))
 
-    run.train = profiled_train  # type: ignore[assignment]
+    run.train = profiled_train
 
 
 def _row_of(module: Any, is_first_conv: bool) -> str:

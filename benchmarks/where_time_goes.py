@@ -218,12 +218,12 @@ def main() -> None:
         "Operations of training are those of another training under torch.profiler. What it costs "
         "is taken off in equal parts for each of its events, and the rest scaled to the unprofiled "
         f'training ({shown.stages[TRAINING]:.3f} s). "{PYTHON}" is time in training outside all '
-        "operations.",
+        "operations, and an upper bound: the marks around layers cost more than other events.",
         *(
             [
                 f'"Lost to waiting" is the time on {threads} threads less that on one thread '
                 f"divided by {threads}: waits between threads, work of one thread alone, and "
-                f"memory that all share. In training and evaluation together: "
+                "memory that all share. In training and evaluation together: "
                 f"{sum(max(0.0, rows[name] - one[name] / threads) for name in one):.3f} s."
             ]
             if one
