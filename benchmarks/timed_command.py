@@ -30,7 +30,7 @@ REST = "command line, locks, printing"
 # What is called by the command, and its row. Of calls inside each other the inner one counts.
 CALLS = (
     ("whit.training.plan", "make_plan", "plan and audit of the network"),
-    ("whit.training.setup", "load_dataset", "data: unpack and verify"),
+    ("whit.data.datasets", "_load", "data: unpack and verify"),
     ("whit.training.setup", "build_normalize", "data: mean and deviation"),
     ("whit.training.run", "setup_run", "set-up of model and optimizer"),
     ("whit.training.setup:RunSetup", "environment", "environment: digests of data and code, git"),
