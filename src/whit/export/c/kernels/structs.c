@@ -7,3 +7,10 @@ struct shape {
 struct window {
     int height, width, stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x;
 };
+
+/* Arrays of a function that is inlined into its caller would lie in memory beside those of others. */
+#ifdef __GNUC__
+#define OWN_FRAME __attribute__((noinline))
+#else
+#define OWN_FRAME
+#endif

@@ -18,10 +18,10 @@ static void pool_sums$suffix(int32_t sums[TILE_PIXELS][TILE_CHANNELS], int chann
  * of 2x2 follows: the tile is the window of one output, and its largest sum is requantized, or the
  * smallest where the factor of a channel is negative.
  */
-static void conv$suffix(const uint8_t *in, struct shape src, struct window window, int groups,
-                 int pool, int zero_point, const int8_t *weight, const $factor *factor,
-                 const $offset *offset, int32_t offset_scale, int shift, uint8_t *out,
-                 struct shape dst)
+static OWN_FRAME void conv$suffix(const uint8_t *in, struct shape src, struct window window, int groups,
+                           int pool, int zero_point, const int8_t *weight, const $factor *factor,
+                           const $offset *offset, int32_t offset_scale, int shift, uint8_t *out,
+                           struct shape dst)
 {
     const int in_channels = src.channels / groups, out_channels = dst.channels / groups;
     const int size = window.height * window.width * in_channels, pixels = dst.height * dst.width;
