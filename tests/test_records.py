@@ -43,10 +43,14 @@ def claim(tmp_path: Path) -> Claim:
 
 def test_a_changed_cell_is_named(claim: Claim) -> None:
     page = claim.folder / "README.md"
-    page.write_text(page.read_text().replace("| 9952 |", "| 9953 |", 1))
+    evidence = find_evidence(claim.folder, "sprint")
+    assert evidence is not None
+    right = evidence.correct[0]
+    wrong = right + 1
+    page.write_text(page.read_text().replace(f"| {right} |", f"| {wrong} |", 1))
     (problem,) = check.claim_problems(claim)
     assert re.match(
-        r".*sprint/README\.md, line \d+: .*9953.*; the run folders give .*9952", problem
+        rf".*sprint/README\.md, line \d+: .*{wrong}.*; the run folders give .*{right}", problem
     )
 
 

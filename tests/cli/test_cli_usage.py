@@ -131,7 +131,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["train", "sp"], ["sprint"]),
         (["plan", "tin"], ["tiniest"]),
-        (["recipes", "sharp"], ["sharpest"]),
+        (["recipes", "sharp"], ["sharpest", "sharpest-plain"]),
         (["audit", "x", "--recipe", "sp"], ["sprint"]),
         (["tr"], ["train"]),
         (["train", "--allow"], ["--allow-changes"]),

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.forging import reseal
+from harness.records import runs_of
 from whit.errors import InputError
 from whit.experiments.comparison import compare, compare_runs
 from whit.experiments.seed_group import SeedGroup
@@ -29,6 +30,7 @@ from whit.experiments.statistics import (
     t_two_sided_p,
     welch_t_test,
 )
+from whit.runs.reader import read_run
 from whit.system.display.line_plot import PERCENT, ticks
 
 
@@ -210,9 +212,7 @@ def test_a_p_value_is_never_printed_as_zero() -> None:
 
 def test_percentages_in_json_are_the_exact_decimals() -> None:
     """96.8625, not 96.86250000000001."""
-    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
-    (folder,) = record.glob("*/seed-0")
-    (group,) = compare_runs([folder, folder.parent / "seed-1"]).groups[:1]
+    (group,) = compare_runs(runs_of("fewest-epochs")[:2]).groups[:1]
     many = SeedGroup("x", group.runs * 3)
     for found in (many, group):
         text = json.dumps(compare([found, group]).to_json())
@@ -224,35 +224,39 @@ def test_percentages_in_json_are_the_exact_decimals() -> None:
 
 def test_compare_counts_seeds_that_diverged_and_says_what_differs(tmp_path: Path) -> None:
     """The same words as a study's: a seed that diverged is counted as missed, other data noted."""
-    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
-    (whole,) = record.glob("*/seed-0")
-    for seed in range(3):
-        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / "some" / f"seed-{seed}")
-    result = json.loads((tmp_path / "some" / "seed-1" / "result.json").read_text())
+    recorded = runs_of("fewest-epochs")[:3]
+    whole = recorded[0]
+    for run in recorded:
+        shutil.copytree(run, tmp_path / "some" / run.name)
+    kept, lost_run, foreign = [tmp_path / "some" / run.name for run in recorded]
+    seeds = [read_run(run).seed for run in recorded]
+    result = json.loads((lost_run / "result.json").read_text())
     lost = {"state": "diverged", "diverged": {"epoch": 1, "step": 3, "loss": None, "lr": 0.1}}
-    reseal(tmp_path / "some" / "seed-1", result | lost)
-    environment = json.loads((tmp_path / "some" / "seed-2" / "environment.json").read_text())
+    reseal(lost_run, result | lost)
+    environment = json.loads((foreign / "environment.json").read_text())
     other = json.dumps(environment | {"data_sha256": "0" * 64})
-    (tmp_path / "some" / "seed-2" / "environment.json").write_text(other)
-    reseal(tmp_path / "some" / "seed-2")
+    (foreign / "environment.json").write_text(other)
+    reseal(foreign)
     some = compare_runs([tmp_path / "some", whole]).groups[0]
-    assert [run.seed for run in some.runs] == [0, 2]
-    assert [run.seed for run in some.diverged] == [1]
+    assert [run.path for run in some.runs] == [kept, foreign]
+    assert [run.path for run in some.diverged] == [lost_run]
     assert (some.num_passed, some.num_judged) == (2, 3)
-    assert any("diverged with seed 1: excluded from the mean" in note for note in some.notes)
+    assert any(
+        f"diverged with seed {seeds[1]}: excluded from the mean" in note for note in some.notes
+    )
     assert any("runs differ in data: 000000000000 (1)" in note for note in some.notes)
 
 
 def test_a_seed_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     """Else the same run, copied, would be two seeds without any spread."""
-    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
-    for seed, name in enumerate(("first", "second")):
-        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / "some" / name)
-    shutil.copytree(tmp_path / "some" / "first", tmp_path / "some" / "third")
-    (whole,) = record.glob("*/seed-2")
+    first, second, whole = runs_of("fewest-epochs")[:3]
+    for run, name in ((first, "first"), (second, "second"), (first, "third")):
+        shutil.copytree(run, tmp_path / "some" / name)
     some = compare_runs([tmp_path / "some", whole]).groups[0]
     assert [run.path.name for run in some.runs] == ["first", "second"]
-    assert some.notes == [f"some: seed 0 occurs again in {tmp_path}/some/third: counted once."]
+    assert some.notes == [
+        f"some: seed {read_run(first).seed} occurs again in {tmp_path}/some/third: counted once."
+    ]
 
 
 def test_one_seed_each_speaks_of_two_networks_only() -> None:
@@ -266,10 +270,9 @@ def test_one_seed_each_speaks_of_two_networks_only() -> None:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """Two runs of one recipe with seeds 0 and 1."""
-    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
-    for seed, name in enumerate(("first", "second")):
-        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / name)
+    """Two runs of one recipe with different seeds."""
+    for run, name in zip(runs_of("fewest-epochs"), ("first", "second"), strict=False):
+        shutil.copytree(run, tmp_path / name)
     return tmp_path / "first", tmp_path / "second"
 
 
@@ -311,9 +314,8 @@ def test_copies_of_a_run_are_said(pair: tuple[Path, Path]) -> None:
 def test_a_folder_of_several_recipes_gives_one_table(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    record = Path(__file__).parents[2] / "records" / "sharpest"
-    for seed in range(2):
-        shutil.copytree(next(record.glob(f"*/seed-{seed}")), tmp_path / f"sharp-{seed}")
+    for number, run in enumerate(runs_of("sharpest")[:2]):
+        shutil.copytree(run, tmp_path / f"sharp-{number}")
     found = compare_runs([tmp_path])
     assert [(group.name, len(group.runs)) for group in found.groups] == [
         ("fewest-epochs", 2),

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from export.zoo import CLASSES, OTHERS, networks
+from harness.records import runs_of
 from whit.export.ir.build import build_graph
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
@@ -18,7 +19,6 @@ from whit.runs.reader import read_run
 from whit.verification.restore import LoadedRun, load_run_model
 
 NAMES = (*builtin_recipes(), *(kind.__name__ for kind in OTHERS))
-RECORD = Path(__file__).parents[2] / "records" / "fewest-epochs"
 
 
 @cache
@@ -35,21 +35,21 @@ def graph(name: str) -> Graph:
     return fuse(capture_graph(network(name), (1, 28, 28), CLASSES, name))
 
 
-def recorded(seed: int) -> Path:
-    (run,) = RECORD.glob(f"*/seed-{seed}")
-    return run
+def recorded(index: int) -> Path:
+    """The run of a recipe with one forward pass: that of the lowest seed is 0."""
+    return runs_of("quickest")[index]
 
 
 @cache
-def trained(seed: int = 0) -> LoadedRun:
-    return load_run_model(read_run(recorded(seed)))
+def trained(index: int = 0) -> LoadedRun:
+    return load_run_model(read_run(recorded(index)))
 
 
 @cache
-def trained_graph(seed: int = 0) -> Graph:
-    return build_graph(trained(seed))
+def trained_graph(index: int = 0) -> Graph:
+    return build_graph(trained(index))
 
 
 @cache
-def trained_int8(seed: int = 0) -> QuantizedProgram:
-    return quantize(trained_graph(seed), trained(seed).dataset.train.images)
+def trained_int8(index: int = 0) -> QuantizedProgram:
+    return quantize(trained_graph(index), trained(index).dataset.train.images)

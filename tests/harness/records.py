@@ -10,7 +10,13 @@ RECORDS = Path(__file__).parents[2] / "records"
 def first_runs() -> list[Path]:
     """Return the run of the lowest seed of each study of a record, sorted by path."""
     studies = {recipe.parents[1] for recipe in RECORDS.glob("*/*/seed-*/recipe.toml")}
-    return [
-        min(study.glob("seed-*"), key=lambda run: int(run.name.removeprefix("seed-")))
-        for study in sorted(studies)
-    ]
+    return [min(study.glob("seed-*"), key=_seed) for study in sorted(studies)]
+
+
+def runs_of(record: str) -> list[Path]:
+    """Return the runs of a record with one recipe, sorted by seed."""
+    return sorted((RECORDS / record).glob("*/seed-*"), key=_seed)
+
+
+def _seed(run: Path) -> int:
+    return int(run.name.removeprefix("seed-"))

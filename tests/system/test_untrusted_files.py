@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.records import runs_of
 from whit.errors import InputError
 from whit.runs.layout import find_runs
 from whit.runs.lock import read_lock_holder
@@ -45,8 +46,7 @@ def test_what_is_no_file_of_its_own_is_none(tmp_path: Path) -> None:
 )
 def test_a_pipe_in_a_run_is_not_waited_for(name: str, tmp_path: Path) -> None:
     """Nobody ever writes into it: a read that waited would hang this test."""
-    record = Path(__file__).parents[2] / "records" / "fewest-epochs"
-    run = shutil.copytree(next(record.glob("*/seed-0")), tmp_path / "run")
+    run = shutil.copytree(runs_of("fewest-epochs")[0], tmp_path / "run")
     if name == "owner.json":
         (run / "checkpoint").mkdir()
         os.mkfifo(run / "checkpoint" / name)
