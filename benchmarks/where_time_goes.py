@@ -143,7 +143,7 @@ def table(
         # The second core gained nothing where both together take as long as one.
         lost = max(0.0, seconds - one[name] / threads) if name in one and threads > 1 else None
         reached = matrix = ""
-        if products.get(name):
+        if products.get(name) and seconds > 0:  # less than what its profile cost
             rate = products[name] / seconds
             limit = best["fp32" if name == "evaluation" else precision]
             reached, matrix = f"{rate:.0f}", f"{100 * rate / limit:.1f} %"

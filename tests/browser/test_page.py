@@ -31,7 +31,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of a record, and one stopped, one damaged, one hostile name, one model file."""
     folder = tmp_path_factory.mktemp("shown")
-    first, second = runs_of("fewest-epochs")[:2]
+    first, second, *others = runs_of("fewest-epochs")[:5]
     shutil.copytree(first, folder / "runs/seed-0")
     shutil.copytree(second, folder / "runs/seed-1")
     shutil.copytree(first, folder / "runs" / "stopped")
@@ -44,8 +44,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe.write_text(text.replace('name = "fewest-epochs"', 'name = "mine"'))
     reseal(recipe.parent)
     study = folder / "studies" / "easy-01234567"
-    for seed in (2, 3, 4):
-        shutil.copytree(first.with_name(f"seed-{seed}"), study / f"seed-{seed}")
+    for run in others:
+        shutil.copytree(run, study / run.name)
     return folder
 
 

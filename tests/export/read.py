@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import nn
 
 from export.zoo import CLASSES, OTHERS, networks
-from harness.records import runs_of
 from whit.export.ir.build import build_graph
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
@@ -19,6 +18,8 @@ from whit.runs.reader import read_run
 from whit.verification.restore import LoadedRun, load_run_model
 
 NAMES = (*builtin_recipes(), *(kind.__name__ for kind in OTHERS))
+# Ten runs of a network with shared weights and residual blocks, one forward pass per decision.
+RECORDED = Path(__file__).parent / "fewest-epochs"
 
 
 @cache
@@ -35,21 +36,20 @@ def graph(name: str) -> Graph:
     return fuse(capture_graph(network(name), (1, 28, 28), CLASSES, name))
 
 
-def recorded(index: int) -> Path:
-    """The run of a recipe with one forward pass: that of the lowest seed is 0."""
-    return runs_of("quickest")[index]
+def recorded(seed: int) -> Path:
+    return RECORDED / f"seed-{seed}"
 
 
 @cache
-def trained(index: int = 0) -> LoadedRun:
-    return load_run_model(read_run(recorded(index)))
+def trained(seed: int = 0) -> LoadedRun:
+    return load_run_model(read_run(recorded(seed)))
 
 
 @cache
-def trained_graph(index: int = 0) -> Graph:
-    return build_graph(trained(index))
+def trained_graph(seed: int = 0) -> Graph:
+    return build_graph(trained(seed))
 
 
 @cache
-def trained_int8(index: int = 0) -> QuantizedProgram:
-    return quantize(trained_graph(index), trained(index).dataset.train.images)
+def trained_int8(seed: int = 0) -> QuantizedProgram:
+    return quantize(trained_graph(seed), trained(seed).dataset.train.images)

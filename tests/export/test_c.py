@@ -182,7 +182,7 @@ def test_the_code_size_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shared_weights_are_stored_once() -> None:
-    source = c_files(float_program(read.trained_graph()), "A network.")["quickest.c"].decode()
+    source = c_files(float_program(read.trained_graph()), "A network.")["fewest_epochs.c"].decode()
     assert source.count("conv3_weight[") == 1
     assert source.count("conv3_weight,") == 3
     assert "malloc" not in source
@@ -190,11 +190,11 @@ def test_shared_weights_are_stored_once() -> None:
 
 def test_the_header_states_the_requirements() -> None:
     program = float_program(read.trained_graph())
-    header = c_files(program, "A network.")["quickest.h"].decode()
+    header = c_files(program, "A network.")["fewest_epochs.h"].decode()
     assert f"{program.constant_bytes:,} bytes of constants" in header
     assert "40,000 bytes for activations (minimal)" in header
     assert "3,085,920 multiply-adds" in header
-    assert "int quickest_classify(const uint8_t pixels[784], float logits[10]);" in header
+    assert "int fewest_epochs_classify(const uint8_t pixels[784], float logits[10]);" in header
     assert "Not thread-safe (uses static buffers)." in header
 
 

@@ -154,19 +154,19 @@ def test_float_and_int8_in_one_program_on_a_cortex(tmp_path: Path) -> None:
     )
     files["both.c"] = b"""
 #include <string.h>
-#include "quickest.h"
-#include "quickest_int8.h"
+#include "fewest_epochs.h"
+#include "fewest_epochs_int8.h"
 #include "both.h"
 int both_classify(const uint8_t *pixels, float *logits)
 {
     int32_t quantized[FEWEST_EPOCHS_INT8_NUM_CLASSES];
-    const int a = quickest_classify(pixels, logits);
-    const int b = quickest_int8_classify(pixels, quantized);
+    const int a = fewest_epochs_classify(pixels, logits);
+    const int b = fewest_epochs_int8_classify(pixels, quantized);
     memcpy(logits + FEWEST_EPOCHS_NUM_CLASSES, quantized, sizeof quantized);
     return 100 * a + b;
 }
 """
-    sources = ("both.c", "quickest.c", "quickest_int8.c")
+    sources = ("both.c", "fewest_epochs.c", "fewest_epochs_int8.c")
     found = measure("Cortex-M4", files, False, images, tmp_path, sources)
     expected = run_logits(graph, images)
     integers = int8_logits(both[1], images)

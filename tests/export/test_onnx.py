@@ -37,7 +37,7 @@ def test_a_file_computes_what_the_model_computes(name: str) -> None:
 def test_a_file_documents_its_input_and_output() -> None:
     model = onnx.load_from_string(onnx_bytes(read.trained_graph()))
     metadata = {each.key: each.value for each in model.metadata_props}
-    assert metadata["name"] == "quickest"
+    assert metadata["name"] == "fewest-epochs"
     assert json.loads(metadata["classes"]) == list("0123456789")
     assert metadata["input"] == "pixels 0..255, float32, NCHW, not normalized"
     assert metadata["precision"] == "float32"
