@@ -12,7 +12,7 @@ from torch import Tensor
 from browser.chromium import PROGRAM, Watched, new_context
 from browser.drawing import draw_a_seven, nameless, one_frame_later, paint
 from harness.processes import whit
-from harness.records import runs_of
+from harness.records import KEPT
 from whit.data.datasets import load_dataset
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not installed")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Chromium is not install
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = runs_of("fewest-epochs")[0]
+    run = KEPT / "seed-0"
     folder = tmp_path_factory.mktemp("html")
     code, output = whit(folder, "export", str(run), "--format", "html", "--out", "page.html")
     assert code == 0, output

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from export.zoo import CLASSES, OTHERS, networks
+from harness.records import KEPT
 from whit.export.ir.build import build_graph
 from whit.export.ir.capture import capture_graph
 from whit.export.ir.fusion import fuse
@@ -18,8 +19,6 @@ from whit.runs.reader import read_run
 from whit.verification.restore import LoadedRun, load_run_model
 
 NAMES = (*builtin_recipes(), *(kind.__name__ for kind in OTHERS))
-# Ten runs of a network with shared weights and residual blocks, one forward pass per decision.
-RECORDED = Path(__file__).parent / "fewest-epochs"
 
 
 @cache
@@ -37,7 +36,7 @@ def graph(name: str) -> Graph:
 
 
 def recorded(seed: int) -> Path:
-    return RECORDED / f"seed-{seed}"
+    return KEPT / f"seed-{seed}"
 
 
 @cache
