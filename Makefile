@@ -50,7 +50,7 @@ published: $(VENV)/installed  ## train the five published systems, 10 seeds each
 sprint fewest-epochs one-epoch sharpest sharpest-plain smallest smallest-99 tiniest quickest quickest-99 uplift: $(VENV)/installed  ## the claim of that name: 10 seeds; minutes to hours
 	$(BIN)/python records/reproduce.py $@
 
-validation: $(VENV)/installed  ## which validation split predicts the test split: 48 trainings
+validation: $(VENV)/installed  ## which validation split predicts the test split: 32 trainings
 	$(BIN)/python records/validation.py
 
 precision: $(VENV)/installed  ## what bf16 costs: 80 trainings; needs an idle machine with bf16

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from statistics import fmean, median, stdev
 
 from evidence import FIRST_SEED
 from pages import mean_text
-from validation import ROOT, SIZE, train_on_val, val_keys
+from validation import ROOT, SIZE, argument_parser, train_on_val, val_keys
 
 from whit.experiments.statistics import format_p, paired_t_test
 from whit.recipes.recipe import load_recipe, recipe_id
@@ -151,15 +150,9 @@ def parse_seeds(text: str) -> range:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser(__doc__, "precision")
     parser.add_argument("recipes", nargs="*", default=RECIPES, metavar="RECIPE")
     parser.add_argument("--seeds", type=parse_seeds, default=range(20), help="such as 0-19")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "precision",
-                        help="where runs are kept until their rows are written")  # fmt: skip
-    parser.add_argument("--tables", action="store_true", help="only write the table again")
     given = parser.parse_args()
     os.chdir(ROOT)  # from where recipes that are files are named
     if not given.tables:
