@@ -33,6 +33,7 @@ from whit.export.quantization.calibration import (
 from whit.export.quantization.fixed_point import MAX_ERROR, quantize_multiplier
 from whit.export.quantization.quantize import quantize
 from whit.export.quantization.reference import int8_logits, run_step
+from whit.training.optimization.qat import qmax
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 # Tiles: 4 pixels, 32 or 256 taps, 24 or 32 output channels; 16 channels in depthwise layers.
@@ -304,7 +305,7 @@ def test_low_bit_weights_have_8_bit_factors_unless_these_vary_widely(bits: int) 
     )
     assert found.factors.dtype == np.uint8
     off = np.abs(found.factors.astype(float) / 2.0**found.shift / factors - 1).max()
-    assert off <= 1 / 128
+    assert off <= max(1 / 128, 0.5 / qmax(bits) / 4)
     assert found.offsets.dtype == np.int16
     # Equal offsets become 1, and small ones are few steps: int8 suffices.
     for offsets in (np.full(20, 117.0), generator.uniform(-10, 10, 20)):
@@ -319,6 +320,30 @@ def test_low_bit_weights_have_8_bit_factors_unless_these_vary_widely(bits: int) 
         assert (
             quantize_multiplier("conv1", factors, offsets, bounds, bits=4).factors.dtype == np.int16
         )
+
+
+@pytest.mark.parametrize("largest", [0.9, 1.1, 1.9, 3.7, 25.0])
+def test_8_bit_factors_above_1_have_few_fractional_bits(largest: float) -> None:
+    # Of a layer that takes bytes to bytes, such as a scale behind a sum.
+    factors, offsets = largest * np.linspace(0.55, 1, 20), np.linspace(-90, 90, 20)
+    bounds = np.zeros(20, int), np.full(20, 255)
+    found = quantize_multiplier("scale1", factors, offsets, bounds, bits=4)
+    assert found.factors.dtype == np.uint8
+    for sums in (0, 1, 100, 255):
+        scaled = sums * found.factors.astype(int) + found.offsets.astype(int) * found.offset_scale
+        off = np.abs(scaled / 2.0**found.shift - 0.5 - factors * sums - offsets)
+        assert (off <= 2 * MAX_ERROR + factors * sums / 56).all()
+
+
+def test_low_bit_weights_have_narrow_factors_of_logits_where_others_have_wide_ones() -> None:
+    # The extremes of these sums stand for logits up to 500: 16 bits are exact to 1/65 of one.
+    highest = np.full(10, 2_000_000)
+    factors = 65536 * 500 / highest * np.linspace(0.501, 1, 10)
+    arguments = ("linear1", factors, np.zeros(10), (-highest, highest))
+    narrow, wide = (
+        quantize_multiplier(*arguments, rounded=False, bits=bits).factors.dtype for bits in (4, 8)
+    )
+    assert (narrow, wide) == (np.int16, np.int32)
 
 
 class _Wide(nn.Module):

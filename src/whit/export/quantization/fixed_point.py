@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whit.errors import ModelError
+from whit.training.optimization.qat import qmax
 
 BYTE_RANGE = (np.zeros(1, np.int64), np.full(1, 255, np.int64))
 _MAX_BITS = 62  # of a sum in int64; one bit of margin
 _MIN_SHIFT = 8  # fractional bits; with fewer, factors would be inaccurate
 MAX_ERROR = 1 / 8  # quantization steps: error of a narrow factor or offset, at worst
-_MAX_LOGIT_ERROR = 256  # in units of 1/65536
-_MAX_LOGIT = 2**31 - 2 * _MAX_LOGIT_ERROR  # factor and offset may each have the error
-_MAX_FACTOR_ERROR = 1 / 128  # relative, of 8-bit factors; as much as that of 7-bit weights
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,7 @@ def quantize_multiplier(
     Raises ModelError naming the operation if a sum, an output or a logit could overflow.
     """
     low, high = (np.broadcast_to(bound, factors.shape) for bound in bounds)
+    max_logit = 2**31 - 2 * _max_logit_error(bits)  # factor and offset may each have the error
     excesses = np.broadcast_to(np.asarray(excess, np.int64), factors.shape)
     real = _RealMultiplier(factors, offsets, low, high, excesses, rounded)
     if max(int(high.max()), -int(low.min())) >= 2**31:
@@ -85,14 +84,14 @@ def quantize_multiplier(
             for end in (*bound, 0)
         ]
         if all(abs(end) < 2**_MAX_BITS for end in [*ends, *numbers[1]]):
-            if not rounded and any(abs(end) >> shift >= _MAX_LOGIT for end in ends):
+            if not rounded and any(abs(end) >> shift >= max_logit for end in ends):
                 raise _overflow(name, "a logit could overflow int32")
             integers = np.array(numbers[0], np.int32), np.array(numbers[1], np.int64)
             wide = FixedPointMultiplier(*integers, shift)
             if bits is None:
                 return wide
-            narrow = _with_8_bits(real, shift) if bits < 8 and rounded else None
-            return narrow or _with_16_bits(real, shift) or wide
+            narrow = _with_8_bits(real, shift, bits) if bits < 8 and rounded else None
+            return narrow or _with_16_bits(real, shift, bits) or wide
         shift -= 1
     raise _overflow(name, "an output could overflow int64")
 
@@ -119,9 +118,10 @@ class _RealMultiplier:
             for offset, factor, excess in zip(self.offsets, factors, self.excesses, strict=True)
         ]
 
-    def up_to(self, max_factor: int, max_shift: int) -> tuple[list[int], list[int], int] | None:
+    def up_to(
+        self, max_factor: int, max_shift: int, min_shift: int
+    ) -> tuple[list[int], list[int], int] | None:
         """Return factors, offsets and shift for the largest shift that keeps factors in range."""
-        min_shift = _MIN_SHIFT if self.rounded else 0
         for shift in range(max_shift, min_shift - 1, -1):
             factors, offsets = self.at(shift)
             if max(map(abs, factors)) <= max_factor:
@@ -129,12 +129,18 @@ class _RealMultiplier:
         return None
 
 
-def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
+def _max_logit_error(bits: int | None) -> int:
+    """Return the error of a logit in units of 1/65536, for the largest sum that weights allow."""
+    return 1024 if bits and bits < 8 else 256  # low-bit weights are less exact themselves
+
+
+def _with_16_bits(real: _RealMultiplier, shift: int, bits: int) -> FixedPointMultiplier | None:
     """Return 16-bit factors and offsets if their error is small for all sums."""
-    if (numbers := real.up_to(2**15 - 1, shift)) is None:
+    min_shift = _MIN_SHIFT if real.rounded else 0
+    if (numbers := real.up_to(2**15 - 1, shift, min_shift)) is None:
         return None
     factors, offsets, shift = numbers
-    max_error = MAX_ERROR if real.rounded else _MAX_LOGIT_ERROR
+    max_error = MAX_ERROR if real.rounded else _max_logit_error(bits)
     low, high = real.low - real.excesses, real.high - real.excesses
     error = np.abs(np.array(factors) / 2.0**shift - real.factors)
     if (error * np.maximum(np.abs(low), np.abs(high))).max() > max_error:
@@ -142,13 +148,17 @@ def _with_16_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | N
     return _with_offsets(np.array(factors, np.int16), offsets, shift, max_error)
 
 
-def _with_8_bits(real: _RealMultiplier, shift: int) -> FixedPointMultiplier | None:
-    """Return 8-bit factors if none is much smaller than the largest."""
-    if real.factors.min() <= 0 or (numbers := real.up_to(255, shift)) is None:
+def _with_8_bits(real: _RealMultiplier, shift: int, bits: int) -> FixedPointMultiplier | None:
+    """Return 8-bit factors if none is much smaller than the largest.
+
+    The relative error of each is at most a quarter of the largest weight's, or 1/128.
+    """
+    # Its error is bounded below, so a shift of one bit is enough: half a step to round.
+    if real.factors.min() <= 0 or (numbers := real.up_to(255, shift, 1)) is None:
         return None
     factors, offsets, shift = numbers
     error = np.abs(np.array(factors) / 2.0**shift / real.factors - 1)
-    if error.max() > _MAX_FACTOR_ERROR:
+    if error.max() > max(1 / 128, 1 / (8 * qmax(bits))):
         return None
     return _with_offsets(np.array(factors, np.uint8), offsets, shift, MAX_ERROR)
 
