@@ -42,6 +42,7 @@ def suggest(trial):
         "model.crop": 0,
         "model.widths": widths,
         "model.kernels": kernels,
+        "model.strides": [1] * len(widths),
         "model.conv_types": kinds,
         "model.weight_groups": shares,
         "model.paddings": paddings,
