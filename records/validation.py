@@ -109,6 +109,12 @@ def read_rows() -> list[Row]:
     return [Row(**{**row, "test_correct": tuple(row["test_correct"])}) for row in rows]
 
 
+def newest(rows: list[Row]) -> list[Row]:
+    """Return the rows of the last trained form of each recipe: recipes change."""
+    last = {row.recipe: row.recipe_id for row in rows}
+    return [row for row in rows if row.recipe_id == last[row.recipe]]
+
+
 def table(rows: list[Row]) -> str:
     """Return val beside test for each recipe, then the rank correlation and the shift."""
     recipes = sorted({row.recipe for row in rows}, key=lambda r: -mean(_test(rows, r)))
@@ -193,7 +199,7 @@ def main() -> None:
     HERE.mkdir(exist_ok=True)
     if not given.tables:
         train(given.jobs, given.work)
-    (HERE / "README.md").write_text(page(read_rows()))
+    (HERE / "README.md").write_text(page(newest(read_rows())))
 
 
 if __name__ == "__main__":

@@ -275,6 +275,14 @@ def test_ranks_share_their_mean() -> None:
     assert validation._ranks([99.4, 99.6, 99.4, 99.5]) == [1.0, 3.5, 1.0, 2.5]
 
 
+def test_rows_of_an_older_recipe_are_not_mixed_with_those_of_a_newer() -> None:
+    old, new, other = (
+        validation.Row(name, f"{name}-{number}", "block", 5, 0, 9930, (9940,), "EPYC")
+        for name, number in (("sprint", 1), ("sprint", 2), ("sharpest", 1))
+    )
+    assert validation.newest([old, other, new]) == [other, new]
+
+
 def precision_rows(*gaps: int) -> list[precision.Row]:
     """A pair of trainings for each seed: what bf16 has more correct than fp32."""
     return [
