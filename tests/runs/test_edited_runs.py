@@ -36,7 +36,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, easy_npz: Path) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     recipe = load_recipe("sprint").with_overrides(
         [
-            *(f"data.name={easy_npz}", "data.val_size=100", "model.widths=[4]", "name=easy"),
+            *(
+                f"data.name={easy_npz}",
+                "data.val_size=100",
+                "model.widths=[4]",
+                "model.strides=[1]",
+                "name=easy",
+            ),
             *("model.kernels=[3]", "model.paddings=[1]", "model.pool_after=[1]", "train.epochs=2"),
             *("train.batch_size=50", "eval.each_epoch=val", "model.crop=0"),
         ]
