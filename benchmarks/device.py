@@ -44,15 +44,16 @@ def list_runs(record: str) -> list[Path]:
     return sorted((file.parent for file in found), key=lambda run: int(run.name[len("seed-") :]))
 
 
-def table_row(record: str, seed: int, count: int, board: str, int8: bool) -> str:
-    trained, graph, quantized = load_int8(read_run(list_runs(record)[seed]))
+def table_row(record: str, index: int, count: int, board: str, int8: bool) -> str:
+    run = list_runs(record)[index]
+    trained, graph, quantized = load_int8(read_run(run))
     program = quantized if int8 else float_program(graph)
     # Without a floating-point unit, an image takes 15 times as many instructions.
     few = count if int8 or board != "Cortex-M3" else max(1, count // 10)
     found = run_on_board(board, program, graph, trained, few)
     print(f"{record}, {board}: {few} of {few} predictions equal", file=sys.stderr)
     return (
-        f"| {record}, seed {seed} | {'int8' if int8 else 'float32'} "
+        f"| {record}, {run.name.replace('-', ' ')} | {'int8' if int8 else 'float32'} "
         f"| {board} | {found.flash:,} B | {found.ram:,} B | {found.stack:,} B "
         f"| {found.instructions / 1e6:.2f} million, of {few:,} images "
         f"| {percent(count_correct(program, trained), len(trained.split))} |"
@@ -95,7 +96,7 @@ def existing_results() -> tuple[dict[str, list[str]], dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000, help="images run on each board")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="index of the seed in each record")
     records = [name for name in builtin_recipes() if list_runs(name)]
     parser.add_argument(
         "--record", choices=records, action="append", help="measure only this record"

@@ -151,9 +151,11 @@ def _with_16_bits(real: _RealMultiplier, shift: int, bits: int) -> FixedPointMul
 def _with_8_bits(real: _RealMultiplier, shift: int, bits: int) -> FixedPointMultiplier | None:
     """Return 8-bit factors if none is much smaller than the largest.
 
-    The relative error of each is at most a quarter of the largest weight's, or 1/128.
+    The relative error of each is at most 1/128, or, if that is more, a quarter of the relative
+    rounding error of the largest weight.
     """
-    # Its error is bounded below, so a shift of one bit is enough: half a step to round.
+    # The error of each factor is checked below, so any number of fractional bits will do; rounding
+    # to the nearest integer needs one.
     if real.factors.min() <= 0 or (numbers := real.up_to(255, shift, 1)) is None:
         return None
     factors, offsets, shift = numbers
