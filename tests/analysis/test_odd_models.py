@@ -1,7 +1,6 @@
 """Unusual models give notes, never crash, and are left unchanged. Run: pytest tests/analysis"""
 
 import random
-import time
 import warnings
 
 import numpy as np
@@ -183,12 +182,19 @@ def test_three_channels_and_other_sizes() -> None:
     assert found.macs == 3 * 8 * 25 * 15 * 22
 
 
-def test_fast_enough() -> None:
-    model = PUBLISHED["published-16848"]()
-    audit_model(model)
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        audit_model(model)
-        times.append(time.process_time() - start)
-    assert min(times) < 0.3
+def test_few_passes() -> None:
+    """What an audit costs, in passes over few images: seconds depend on what else runs."""
+    images: list[int] = []
+
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = PUBLISHED["published-16848"]()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            images.append(len(x))
+            return self.network(x)
+
+    audit_model(Counted())
+    assert len(images) <= 60
+    assert sum(images) <= 600

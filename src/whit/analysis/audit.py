@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from whit.analysis.independence.probe import NUM_IMAGES, SMALL, find_batch_dependence
+from whit.analysis.kinds import TRAINING_KINDS
 from whit.analysis.logits import describe_probabilities
 from whit.analysis.rows import (
     Layer,
@@ -18,8 +19,8 @@ from whit.analysis.rows import (
 from whit.analysis.sources.accounting import account_for_sources
 from whit.analysis.summary import Audit, ParamCounts
 from whit.analysis.tracing.dataflow import tensor_leaves
-from whit.analysis.tracing.sandbox import preserve_model, probe_batch, safe_copy
-from whit.analysis.tracing.session import BATCH, TRAINING_KINDS, TracingSession
+from whit.analysis.tracing.sandbox import BATCH, preserve_model, probe_batch, safe_copy
+from whit.analysis.tracing.session import TracingSession
 from whit.analysis.tracing.stored_tensors import BUFFER, CONSTANT, PARAMETER
 from whit.system.user_lines import describe_error
 

@@ -55,6 +55,9 @@ KINDS: dict[str, str] = {
     "module": "a module whose work could not be traced",
 }
 
+# Those that act in training, or act differently then.
+TRAINING_KINDS = frozenset({"batchnorm", "dropout", "droppath", "noise"})
+
 # The kinds that a budget may require or forbid.
 LAYER_KINDS = {
     kind: KINDS[kind]

@@ -2,6 +2,7 @@
 
 __all__ = [
     "accounting",
+    "changed_constants",
     "constant_channels",
     "executed_code",
     "file_access",
@@ -9,4 +10,5 @@ __all__ = [
     "packed_values",
     "python_numbers",
     "reachable",
+    "stored_statistics",
 ]

@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-def
 
 from whit.analysis.tracing.stored_tensors import memory_parts
 
+BATCH = 2  # images of a pass: more than one, so that a stray squeeze() shows
 SEED = 20_000  # any fixed number: an audit of one model is always the same
 
 

@@ -8,27 +8,26 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from whit.analysis.kinds import LAYER_KINDS
-from whit.analysis.sources.constant_channels import count_constant_channels
+from whit.analysis.kinds import TRAINING_KINDS
+from whit.analysis.layer_effects import find_ineffective_kinds
+from whit.analysis.sources.changed_constants import find_changed, is_comparable
 from whit.analysis.sources.executed_code import CodeLine, ExecutedCode, watch_code
 from whit.analysis.sources.file_access import watch_files
-from whit.analysis.tracing.ablation import Ablation, perturb_zero_weights
+from whit.analysis.sources.stored_statistics import find_stored_statistics
 from whit.analysis.tracing.dataflow import tensor_leaves
 from whit.analysis.tracing.failures import describe_failure
 from whit.analysis.tracing.hooks import record_forward
 from whit.analysis.tracing.patterns import find_recurrent
 from whit.analysis.tracing.read_values import have_effect
 from whit.analysis.tracing.recorder import Recorder
-from whit.analysis.tracing.sandbox import probe_batch, safe_copy, set_mode
-from whit.analysis.tracing.stored_tensors import TensorRegistry, memory_parts, storage_key
-from whit.analysis.tracing.trace import CallSite, Op, StorageInfo, Trace
+from whit.analysis.tracing.sandbox import BATCH, probe_batch, safe_copy, set_mode
+from whit.analysis.tracing.stored_tensors import TensorRegistry, storage_key
+from whit.analysis.tracing.trace import CallSite, StorageInfo, Trace
 from whit.system.user_lines import describe_error
 
-BATCH = 2  # more than one image, so that a stray squeeze() shows
 MAX_TRAINING_PASSES = 6  # more than one only while a random mask has shown no zero yet
 # Operations by which a mask of zeros drops values.
 _MASKING = frozenset({"mul", "div", "where", "masked_fill", "index_put", "copy", "minimum"})
-TRAINING_KINDS = frozenset({"batchnorm", "dropout", "droppath", "noise"})
 
 
 class TracingSession:
@@ -60,7 +59,7 @@ class TracingSession:
         self.failure: str | None = None  # the user's line and why the forward pass fails there
         self.unseen: dict[str, None] = {}  # why it is not known completely what the model does
         self._computed: dict[int, StorageInfo] = {}  # by passes, from the code alone; may be kept
-        self.trace = self._trace(training=False, registry=self.registry)
+        self.trace = self.run_pass(training=False, registry=self.registry)
         self._watch_code()
         self._trace_created_tensors()
         self.output = self.trace.output
@@ -80,15 +79,15 @@ class TracingSession:
         self._count_macs_of_one()
         self._check_single_image()
         # of running statistics, how many belong to channels that no image changes
-        self.stored_statistics = self._find_stored_statistics()
+        self.stored_statistics = find_stored_statistics(self)
         self.recurrent = find_recurrent(self.trace)
         self._note_recurrence()
-        self.ineffective = self._find_ineffective_kinds()
+        self.ineffective = find_ineffective_kinds(self)
         # whether values of the image that Python reads change what inference does
         self.reads_have_effect = self._check_read_values(training=False)
         self._check_read_values(training=True)
         for text in self.trace.unseen | self.training_trace.unseen:
-            self._note_unseen(text)
+            self.note_unseen(text)
 
     def note(self, text: str) -> None:
         """Keep `text` for the audit's notes, once."""
@@ -98,13 +97,13 @@ class TracingSession:
         if not any(nn.parameter.is_lazy(parameter) for parameter in self.copy.parameters()):
             return
         try:
-            images = self._prepare(training=False)
+            images = self.prepare(training=False)
             with torch.no_grad():
                 self.copy(images)
         except Exception as error:
             self.note(f"lazy parameters could not be given a shape: {describe_error(error)}")
 
-    def _trace(
+    def run_pass(
         self,
         training: bool,
         registry: TensorRegistry | None = None,
@@ -151,25 +150,25 @@ class TracingSession:
         """
         if self.copy.state_dict().keys() - {entry.name for entry in self.registry.entries}:
             self.registry = TensorRegistry.build(self.copy, self.models[0])
-            self.trace = self._trace(training=False, registry=self.registry)
+            self.trace = self.run_pass(training=False, registry=self.registry)
 
     def _explain_failure(self, error: BaseException) -> None:
         """Find out whether the model itself fails, or only cannot be traced."""
         try:
-            images = self._prepare(training=False)
+            images = self.prepare(training=False)
             with torch.no_grad():
                 self.output = self.copy(images)
         except (Exception, SystemExit) as plain:
             self.failure = describe_failure(plain, self.trace, self._name)
         else:
-            self._note_unseen(f"the forward pass cannot be traced: {describe_error(error)}")
+            self.note_unseen(f"the forward pass cannot be traced: {describe_error(error)}")
 
     def _trace_training(self) -> None:
         """Run as in training, again while a random mask has shown no zero."""
         updated: set[str] = set()
         for draw in range(MAX_TRAINING_PASSES):
             registry = TensorRegistry.build(self.copy, self.models[0])
-            trace = self._trace(True, registry, draw=draw, planted=True)
+            trace = self.run_pass(True, registry, draw=draw, planted=True)
             self.training_trace = trace
             for op in trace.ops:
                 updated |= {registry.entries[entry].name for entry in op.updates}
@@ -195,7 +194,7 @@ class TracingSession:
         A mask made by numpy is one: whether it is one of dropout is not known.
         """
         if _count_outside(self.training_trace) > _count_outside(self.trace):
-            self._note_unseen(
+            self.note_unseen(
                 "in training mode numbers from outside the pass are combined with the data: "
                 "whether they drop some of it is unknown"
             )
@@ -207,34 +206,34 @@ class TracingSession:
         """
         if not self.trace.constants or self.trace.failure is not None:
             return
-        reference, again = self.trace, self._trace(False, draw=1)
-        if not _is_comparable(reference, again):  # the first pass made what the model keeps
-            reference = self._trace(False)
-        if not _is_comparable(reference, again):
-            self._note_unseen("passes on different images execute different operations")
+        reference, again = self.trace, self.run_pass(False, draw=1)
+        if not is_comparable(reference, again):  # the first pass made what the model keeps
+            reference = self.run_pass(False)
+        if not is_comparable(reference, again):
+            self.note_unseen("passes on different images execute different operations")
             return
-        changed = _find_changed(reference, again)
+        changed = find_changed(reference, again)
         if changed:  # perhaps training in between, which moves averages that the model keeps
-            reference = self._trace(False)
-            if _is_comparable(reference, again):
-                changed = _find_changed(reference, again)
+            reference = self.run_pass(False)
+            if is_comparable(reference, again):
+                changed = find_changed(reference, again)
                 self._note_unsaved(reference, changed)
         if changed:
-            self._note_unseen(
+            self.note_unseen(
                 "values computed from the image leave torch and come back: what happens between "
                 "cannot be seen"
             )
             self.registry = TensorRegistry.build(self.copy, self.models[0])
-            self.trace = self._trace(False, self.registry, image_constants=changed)
+            self.trace = self.run_pass(False, self.registry, image_constants=changed)
             entries = list(self.trace.constants)
             self.image_entries = {entries[number] for number in changed if number < len(entries)}
 
     def _note_unsaved(self, later: Trace, of_image: frozenset[int]) -> None:
         """Note what training changes and the weights do not hold, as averages in attributes."""
-        if not _is_comparable(self.trace, later):
+        if not is_comparable(self.trace, later):
             return
         entries = [*self.trace.constants]
-        moved = sorted(_find_changed(self.trace, later) - of_image)
+        moved = sorted(find_changed(self.trace, later) - of_image)
         names = dict.fromkeys(self.registry.entries[entries[number]].name for number in moved)
         if names:
             self.unsaved = (
@@ -243,65 +242,24 @@ class TracingSession:
                 "Use register_buffer"
             )
 
-    def _find_stored_statistics(self) -> dict[int, int]:
-        """Return by registry entry how many running statistics are storage, not statistics.
-
-        Those of channels that no image changes, and those that a change of the mode writes.
-        """
-        if self.trace.failure is not None:
-            return {}
-        running = {
-            entry.index: tensor
-            for entry in self.registry.entries
-            if (tensor := self.registry.find_tensor(entry.index)) is not None
-            and any(entry.index in op.statistics for op in self.trace.ops)
-        }
-        if not running:
-            return {}
-        stored = self._find_switched(running)
-        images = self._prepare(training=False, batch=2 * BATCH)
-        constant = count_constant_channels(self.copy, images)
-        for index, tensor in running.items():
-            if count := constant.get(storage_key(tensor)):
-                stored.setdefault(index, count)
-        return stored
-
-    def _find_switched(self, running: dict[int, Tensor]) -> dict[int, int]:
-        """Return which of the tensors a change to evaluation mode writes, and their sizes."""
-        before = {index: tensor.clone() for index, tensor in running.items()}
-        set_mode(self.models, training=True)
-        with torch.no_grad():
-            for tensor in running.values():
-                tensor.fill_(1.5)
-        set_mode(self.models, training=False)
-        switched = {
-            index: tensor.numel()
-            for index, tensor in running.items()
-            if not bool((tensor == 1.5).all())
-        }
-        with torch.no_grad():
-            for index, tensor in running.items():
-                tensor.copy_(before[index])
-        return switched
-
     def _check_read_values(self, training: bool) -> bool:
         """Note, and return, whether a pass depends on values of the image that Python reads."""
         trace = self.training_trace if training else self.trace
         if not (trace.scalar_reads or trace.array_reads) or trace.failure is not None:
             return False
         try:  # a new pass: the first may have made what the model keeps
-            now = self._trace(training)
-            effective = have_effect(self.copy, partial(self._prepare, training), now)
+            now = self.run_pass(training)
+            effective = have_effect(self.copy, partial(self.prepare, training), now)
         except (Exception, SystemExit):
             effective = True
         if effective:
-            self._note_unseen(
+            self.note_unseen(
                 "a number computed from the image goes through Python: "
                 "the table holds for one random image"
             )
         return effective
 
-    def _note_unseen(self, text: str) -> None:
+    def note_unseen(self, text: str) -> None:
         """Note why it is not known completely what the model does."""
         self.note(text)
         self.unseen[text] = None
@@ -315,7 +273,7 @@ class TracingSession:
             return
         both = [
             [op for op in trace.ops if op.macs]
-            for trace in (self.trace, self._trace(False, batch=1))
+            for trace in (self.trace, self.run_pass(False, batch=1))
         ]
         # views differ with the batch, and calls do not
         callers = [[(op.module_call, op.function_call) for op in ops] for ops in both]
@@ -334,7 +292,7 @@ class TracingSession:
         """Note if the batch dimension is lost with one image, as a bare `squeeze()` does."""
         if not isinstance(self.trace.output, Tensor):
             return
-        image = self._prepare(training=False, batch=1)
+        image = self.prepare(training=False, batch=1)
         try:
             with torch.no_grad():
                 output = self.copy(image)
@@ -344,77 +302,7 @@ class TracingSession:
         except (Exception, SystemExit) as error:
             self.note(f"the forward pass fails for one image: {describe_error(error)}")
 
-    def _find_ineffective_kinds(self) -> set[str]:
-        """Return the kinds of layers that budgets ask for and whose results the output ignores.
-
-        Data flow alone does not show it: in `x + (d - d)` data flows through d.
-        """
-        if self.updated_statistics is None or self.trace.failure is not None:
-            return set()
-        perturb_zero_weights(self.copy)
-        ineffective = self._find_changing_kinds()
-        for training, trace in ((False, self.trace), (True, self.training_trace)):
-            kinds = [kind for kind in LAYER_KINDS if (kind in TRAINING_KINDS) == training]
-            kinds = [kind for kind in kinds if self._find_numbers(trace, kind)]
-            if not kinds:
-                continue
-            found = self._find_invariant(training, trace, kinds)
-            if found is None:  # perhaps the first pass made what the model keeps
-                found = self._find_invariant(training, self._trace(training), kinds)
-            if found is None:
-                self._note_unseen(
-                    "one pass executes other operations than the next: whether "
-                    f"{', '.join(kinds)} have an effect on the output is unknown"
-                )
-                ineffective |= {*kinds}
-                continue
-            for kind in found:
-                self.note(f"{kind} has no effect on the output and does not count")
-            ineffective |= found
-        return ineffective
-
-    def _find_changing_kinds(self) -> set[str]:
-        """Return the kinds of layers that only some passes have; the table shows the first pass."""
-        first, later = self.trace, self._trace(False)
-        if later.signature == first.signature:
-            return set()
-        kinds = [
-            {op.kind for op in trace.ops if op.live and op.kind in LAYER_KINDS}
-            for trace in (first, later)
-        ]
-        macs = [sum(op.macs for op in trace.ops if op.live) for trace in (first, later)]
-        if kinds[0] == kinds[1] and macs[0] == macs[1]:
-            return set()
-        self._note_unseen(
-            "a later pass executes other layers than the first, which the table shows"
-        )
-        return {kind for kind in kinds[0] ^ kinds[1] if kind}
-
-    def _find_invariant(self, training: bool, trace: Trace, kinds: list[str]) -> set[str] | None:
-        """Return those of `kinds` whose noise leaves the output as it is.
-
-        None if another pass does not execute the operations of `trace`.
-        """
-        try:
-            ablation = Ablation(self.copy, partial(self._prepare, training), trace)
-            numbers = {kind: self._find_numbers(trace, kind) for kind in kinds}
-            return {
-                kind
-                for kind in kinds
-                if numbers[kind] and ablation.is_output_invariant(numbers[kind])
-            }
-        except (Exception, SystemExit):  # DifferentPass, or noise that the model refuses
-            return None
-
-    def _find_numbers(self, trace: Trace, kind: str) -> frozenset[int]:
-        # results in integers take no noise
-        floating = [op for op in trace.ops if not op.name.startswith("quantized")]
-        ops: list[Op] = [op for op in floating if op.live and op.kind == kind]
-        if kind == "rnn" and trace is self.trace:
-            ops += self.recurrent
-        return frozenset(op.number for op in ops)
-
-    def _prepare(self, training: bool, batch: int = BATCH) -> Tensor:
+    def prepare(self, training: bool, batch: int = BATCH) -> Tensor:
         """Set mode and random state; return the first probe images."""
         set_mode(self.models, training)
         return probe_batch(self.copy, self.image_shape, batch, 0)
@@ -439,30 +327,6 @@ def _count_outside(trace: Trace) -> int:
         if entry in used and tensor.numel() > 1
     }
     return len(found)
-
-
-def _is_comparable(one: Trace, other: Trace) -> bool:
-    """Return whether constants of one number are the same constant in two passes."""
-    return one.signature == other.signature and len(one.constants) == len(other.constants)
-
-
-def _find_changed(one: Trace, other: Trace) -> frozenset[int]:
-    """Return by number which constants of two comparable passes differ."""
-    pairs = zip(one.constants.values(), other.constants.values(), strict=True)
-    return frozenset(number for number, pair in enumerate(pairs) if not _is_equal(*pair))
-
-
-def _is_equal(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors of any layout have the same shape and numbers."""
-    if one.shape != other.shape or one.layout != other.layout:
-        return False
-    parts, others = memory_parts(one), memory_parts(other)
-    try:
-        if not parts:
-            parts, others = [one.to_dense()], [other.to_dense()]
-        return all(map(torch.equal, parts, others))
-    except (RuntimeError, NotImplementedError):  # numbers that cannot be read, as inside jvp
-        return False
 
 
 def _name_plain_attributes(model: nn.Module) -> dict[int, str]:
