@@ -28,7 +28,8 @@ from statistics import median
 
 import torch
 
-from whit.system.processor.cores import LoadMeter, count_cores
+from whit.system.processor.cores import count_cores
+from whit.system.processor.load import LoadMeter
 
 HERE = Path(__file__).parent
 

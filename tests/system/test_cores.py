@@ -1,4 +1,4 @@
-"""How many cores there are, by affinity and quota, and how many of them others use."""
+"""How many cores there are, by affinity and quota."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
-from waiting import wait_until
 from whit.errors import InputError
 from whit.system.processor import cores
-from whit.system.processor.cores import LoadMeter, count_cores, count_free_cores, read_cgroup_quota
+from whit.system.processor.cores import count_cores, count_free_cores, read_cgroup_quota
 
 
 @pytest.fixture(autouse=True)
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WHIT_CORES")
-
-
-_BUSY = [sys.executable, "-c", "while True: pass"]
 
 
 def _cgroup(tmp_path: Path, lines: str, **files: str) -> float | None:
@@ -66,7 +61,7 @@ def test_container_that_sees_its_cgroup_as_the_root(tmp_path: Path) -> None:
 def test_cores_are_those_of_affinity_and_quota(
     quota: float | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cores, "_allowed_cores", lambda: [0, 2, 3, 7])
+    monkeypatch.setattr(cores, "allowed_cores", lambda: [0, 2, 3, 7])
     monkeypatch.setattr(cores, "read_cgroup_quota", lambda: quota)
     assert count_cores() == expected
 
@@ -85,58 +80,6 @@ def test_affinity_of_a_real_process() -> None:
 def test_free_cores(used: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "count_cores", lambda: 8)
     assert count_free_cores(used) == expected
-
-
-def test_meter_counts_another_program_and_not_exempt_ones() -> None:
-    with subprocess.Popen(_BUSY) as busy:
-        try:
-            process = psutil.Process(busy.pid)
-            meter, exempting = LoadMeter(), LoadMeter(lambda: [busy.pid])
-            before = process.cpu_times().user
-            wait_until(lambda: process.cpu_times().user > before + 0.5)
-            # In cores: at least what the program used, at any load of the machine.
-            with_it, seconds = meter.read(), meter.seconds
-            without = exempting.read()
-        finally:
-            busy.kill()
-    assert with_it > 0.1
-    assert without < with_it + 0.2  # of other programs alone
-    assert seconds < 0.1  # the next measurement has begun
-
-
-def test_meter_does_not_count_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 102.0, 102.0, 102.0])
-    own, all_cores = iter([10.0, 12.0]), iter([50.0, 53.0])
-
-    class Times:
-        def __init__(self, user: float):
-            self.user, self.system = user, 0.0
-
-    class Process:
-        def __init__(self, number: int):
-            assert number == os.getpid()
-
-        def cpu_times(self) -> Times:
-            return Times(next(own))
-
-    monkeypatch.setattr(cores.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(cores.psutil, "Process", Process)
-    monkeypatch.setattr(cores.psutil, "cpu_times", lambda percpu: [Times(next(all_cores))])
-    monkeypatch.setattr(cores, "_allowed_cores", lambda: [0])
-    # 3 seconds on the core in 2 seconds' time, 2 of them its own.
-    assert LoadMeter().read() == 0.5
-
-
-def test_setting_takes_the_place_of_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHIT_CORES", "3")
-    assert count_cores() == 3
-    with subprocess.Popen(_BUSY) as busy:
-        try:
-            meter = LoadMeter()
-            wait_until(lambda: psutil.Process(busy.pid).cpu_times().user > 0.3)
-            assert meter.read() == 0.0
-        finally:
-            busy.kill()
 
 
 @pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])

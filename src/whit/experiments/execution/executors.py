@@ -8,7 +8,8 @@ from whit.errors import InputError
 from whit.experiments.execution.local import LocalExecutor
 from whit.system.console import warn
 from whit.system.optional_deps import require_extra
-from whit.system.processor.cores import LoadMeter, count_cores, count_free_cores
+from whit.system.processor.cores import count_cores, count_free_cores
+from whit.system.processor.load import LoadMeter
 from whit.system.signals import SignalHandler
 
 

@@ -1,3 +1,3 @@
 """The processor: the cores that programs share, turns on them, and Python's garbage collector."""
 
-__all__ = ["collector", "cores", "turns"]
+__all__ = ["collector", "cores", "load", "turns"]

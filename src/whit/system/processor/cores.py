@@ -1,20 +1,15 @@
-"""The processor cores that this process may use, and how many of them other programs keep busy."""
+"""The processor cores that this process may use."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from whit.errors import InputError
 
-_SETTING = "WHIT_CORES"
-_MIN_SECONDS = 0.1  # of a measurement; the system counts in hundredths of a second
+CORES_SETTING = "WHIT_CORES"
 
 
 def count_cores() -> int:
@@ -24,13 +19,13 @@ def count_cores() -> int:
     cgroup's quota, as set by a container or a batch system. The environment variable WHIT_CORES
     takes their place. Raises InputError when it is not a number from 1 up.
     """
-    setting = os.environ.get(_SETTING)
+    setting = os.environ.get(CORES_SETTING)
     if setting:
         if not setting.isdecimal() or int(setting) < 1:
-            raise InputError(f"{_SETTING}={setting}: expected a number of cores, at least 1.")
+            raise InputError(f"{CORES_SETTING}={setting}: expected a number of cores, at least 1.")
         return int(setting)
     quota = read_cgroup_quota()
-    cores = len(_allowed_cores())
+    cores = len(allowed_cores())
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
@@ -91,65 +86,8 @@ def _quotas(folder: Path) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
-def _allowed_cores() -> list[int]:
+def allowed_cores() -> list[int]:
+    """Return the numbers of the cores on which this process may run."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-@dataclass(frozen=True)
-class _Reading:
-    time: float  # seconds
-    busy: float  # seconds of processor time, of all programs on the allowed cores
-    own: dict[int, float]  # the same of each process that is not to be counted, by its number
-
-
-class LoadMeter:
-    """Measures how many cores other programs use, from one `read` to the next.
-
-    Neither this process counts, nor those whose numbers `exempt` returns. Programs of lower
-    priority do not count: they yield to others. Nothing counts where WHIT_CORES says how many cores
-    to use.
-    """
-
-    def __init__(self, exempt: Callable[[], Iterable[int]] = lambda: ()):
-        self._exempt = exempt
-        self._before = self._take()
-
-    @property
-    def seconds(self) -> float:
-        """The time since the last `read`."""
-        return time.monotonic() - self._before.time
-
-    def read(self) -> float:
-        """Return the cores used by other programs since the last call, 0 to all; fractions count.
-
-        Waits until at least a tenth of a second has passed since then.
-        """
-        if os.environ.get(_SETTING):
-            return 0.0
-        time.sleep(max(0.0, _MIN_SECONDS - self.seconds))
-        before, now = self._before, self._take()
-        self._before = now
-        own = sum(
-            seconds - before.own[number]
-            for number, seconds in now.own.items()
-            if number in before.own
-        )
-        used = (now.busy - before.busy - own) / (now.time - before.time)
-        return min(max(used, 0.0), float(len(_allowed_cores())))
-
-    def _take(self) -> _Reading:
-        times = psutil.cpu_times(percpu=True)
-        allowed = [core for core in _allowed_cores() if core < len(times)]
-        busy = sum(
-            times[core].user + times[core].system
-            + getattr(times[core], "irq", 0.0) + getattr(times[core], "softirq", 0.0)
-            for core in allowed
-        )  # fmt: skip
-        own = {}
-        for number in {os.getpid(), *self._exempt()}:
-            with suppress(psutil.Error):
-                used = psutil.Process(number).cpu_times()
-                own[number] = used.user + used.system
-        return _Reading(time.monotonic(), busy, own)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
-from whit.system.processor.cores import LoadMeter, count_cores, count_free_cores, resolve_threads
+from whit.system.processor.cores import count_cores, count_free_cores, resolve_threads
+from whit.system.processor.load import LoadMeter
 from whit.system.processor.turns import Turns, list_members, turns_folder
 
 _TOLERANCE = 0.3  # cores in use beyond which programs get into each other's way
