@@ -45,6 +45,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         def read(self) -> float:
             return state["used"]
 
+        def restart(self) -> None:
+            pass
+
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for module in (threads, executors):
         monkeypatch.setattr(module, "LoadMeter", Meter)

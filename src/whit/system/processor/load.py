@@ -53,6 +53,10 @@ class LoadMeter:
         """The time since the last `read`."""
         return time.monotonic() - self._before.time
 
+    def restart(self) -> None:
+        """Begin a new measurement without the result of this one."""
+        self._before = self._take()
+
     def read(self) -> float:
         """Return the cores used by other programs since the last call, 0 to all; fractions count.
 

@@ -102,11 +102,14 @@ class SharedCores:
         seconds = self._meter.seconds
         if seconds < _READ_SECONDS:
             return
-        used = self._meter.read()
         others = len(self._turns.others())
         if others:
             runs = "1 other whit run" if others == 1 else f"{others} other whit runs"
             self._notice("turns", f"Sharing the cores in turns with {runs}.")
+        if self._most <= 1:  # nothing to decide
+            self._meter.restart()
+            return
+        used = self._meter.read()
         is_crowded = self.num_threads > 1 and self.num_threads + used > self._num_cores + _TOLERANCE
         is_free = self._most + used < self._num_cores + _TOLERANCE
         self._busy_seconds = self._busy_seconds + seconds if is_crowded else 0.0
