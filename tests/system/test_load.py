@@ -48,50 +48,48 @@ def _then(before: Any, later: Any) -> Iterator[Any]:
     return chain([before], repeat(later))
 
 
-class Machine:
-    """The times of one core and of this process, as psutil gives them: before, and two seconds on.
+def _set_times(
+    monkeypatch: pytest.MonkeyPatch, core: tuple[float, float], own: float, nice: int = 0
+) -> None:
+    """Replace what psutil says of one core and of this process: before, and two seconds later.
 
     `core` has seconds of user and nice, `own` seconds of user, at this process's priority.
     """
+    cores = _then((50.0, 10.0), (50.0 + core[0], 10.0 + core[1]))
+    owns = _then(10.0, 10.0 + own)
+    clock = iter([100.0, *[102.0] * 5])
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, core: tuple[float, float], own: float, nice: int = 0
-    ):
-        cores = _then((50.0, 10.0), (50.0 + core[0], 10.0 + core[1]))
-        owns = _then(10.0, 10.0 + own)
-        clock = iter([100.0, *[102.0] * 5])
+    class Times:
+        system = 0.0
 
-        class Times:
-            system = 0.0
+        def __init__(self, user: float, nice: float = 0.0):
+            self.user, self.nice = user, nice
 
-            def __init__(self, user: float, nice: float = 0.0):
-                self.user, self.nice = user, nice
+    class Process:
+        def __init__(self, number: int):
+            assert number == os.getpid()
 
-        class Process:
-            def __init__(self, number: int):
-                assert number == os.getpid()
+        def cpu_times(self) -> Times:
+            return Times(next(owns))
 
-            def cpu_times(self) -> Times:
-                return Times(next(owns))
+        def nice(self) -> int:
+            return nice
 
-            def nice(self) -> int:
-                return nice
-
-        monkeypatch.setattr(load.time, "monotonic", lambda: next(clock))
-        monkeypatch.setattr(load.psutil, "Process", Process)
-        monkeypatch.setattr(load.psutil, "cpu_times", lambda percpu: [Times(*next(cores))])
-        monkeypatch.setattr(load, "allowed_cores", lambda: [0])
-        monkeypatch.setattr(load, "measure_lost_cores", lambda: pytest.fail("nothing is niced"))
+    monkeypatch.setattr(load.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(load.psutil, "Process", Process)
+    monkeypatch.setattr(load.psutil, "cpu_times", lambda percpu: [Times(*next(cores))])
+    monkeypatch.setattr(load, "allowed_cores", lambda: [0])
+    monkeypatch.setattr(load, "measure_lost_cores", lambda: pytest.fail("nothing is niced"))
 
 
 def test_does_not_count_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    Machine(monkeypatch, core=(3.0, 0.0), own=2.0)
+    _set_times(monkeypatch, core=(3.0, 0.0), own=2.0)
     # 3 seconds on the core in 2 seconds' time, 2 of them its own.
     assert LoadMeter().read() == 0.5
 
 
 def test_does_not_count_its_own_process_of_lower_priority(monkeypatch: pytest.MonkeyPatch) -> None:
-    Machine(monkeypatch, core=(1.0, 1.0), own=1.0, nice=5)
+    _set_times(monkeypatch, core=(1.0, 1.0), own=1.0, nice=5)
     assert LoadMeter().read() == 0.5  # the other program has the normal priority
 
 
@@ -102,7 +100,7 @@ def test_does_not_count_its_own_process_of_lower_priority(monkeypatch: pytest.Mo
 def test_programs_of_lower_priority_count_as_what_they_take(
     lost: float, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Machine(monkeypatch, core=(0.5, 1.5), own=0.5)
+    _set_times(monkeypatch, core=(0.5, 1.5), own=0.5)
     monkeypatch.setattr(load, "measure_lost_cores", lambda: lost)
     assert LoadMeter().read() == expected
 
@@ -111,7 +109,7 @@ def test_programs_of_lower_priority_count_as_what_they_take(
     not _AUTOGROUP.is_file() or _AUTOGROUP.read_text().strip() != "1",
     reason="the system does not share the cores between sessions first",
 )
-def test_nice_protects_from_no_program_of_another_session() -> None:
+def test_a_niced_program_of_another_session_counts() -> None:
     command = ["nice", "-n", "19", *_BUSY]
     programs = [subprocess.Popen(command, start_new_session=True) for _ in range(count_cores())]
     try:

@@ -89,9 +89,8 @@ class LoadMeter:
                 used = process.cpu_times()
                 # Time in the system counts as normal at every priority.
                 is_niced = os.name == "posix" and process.nice() > 0
-                own[number] = _Times(
-                    used.system + (0.0 if is_niced else used.user), used.user if is_niced else 0.0
-                )
+                niced_user = used.user if is_niced else 0.0
+                own[number] = _Times(used.system + used.user - niced_user, niced_user)
         return _Reading(time.monotonic(), _Times(normal, niced), own)
 
 
