@@ -1,18 +1,20 @@
 """What bf16 costs: recipes trained in fp32 and in bf16 with the same seeds.
 
-    python records/precision.py                                  train sprint and fewest-epochs
-    python records/precision.py sprint fewest-epochs quickest    or these recipes
-    python records/precision.py --tables                         only write the table again
+    python records/precision.py                      train sprint, one-epoch and fewest-epochs
+    python records/precision.py sprint quickest      or these recipes
+    python records/precision.py --tables             only write the table again
 
 Each seed is trained in both precisions on 50,000 images, and evaluated on the other 10,000: a block
-of consecutive images, another one for each seed. The test split is not evaluated. Nothing else may
-run on the machine meanwhile, since the seconds are compared as well. Rows that exist are kept, so a
-stopped command resumes. Needs a processor that multiplies bf16.
+of consecutive images, another one for each seed. The test split is not evaluated. With two jobs the
+two trainings of a seed run at the same time. Nothing else may run on the machine meanwhile, since
+the seconds are compared as well. Rows that exist are kept, so a stopped command resumes. Needs a
+processor that multiplies bf16.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -31,7 +33,7 @@ from whit.training.optimization.objective import has_bf16
 
 HERE = Path(__file__).parent / "precision"
 RUNS = HERE / "runs.jsonl"
-RECIPES = ("sprint", "fewest-epochs")
+RECIPES = ("sprint", "one-epoch", "fewest-epochs")
 PRECISIONS = ("fp32", "bf16")
 NUM_BLOCKS = 60_000 // SIZE
 
@@ -51,29 +53,35 @@ class Row:
 
 
 def train(recipes: Sequence[str], seeds: Sequence[int], jobs: int, work: Path) -> None:
-    """Train what has no row yet; each study adds its rows when it ends."""
-    ids = {recipe: recipe_id(load_recipe(recipe)) for recipe in recipes}
+    """Train what has no row yet; the two runs of a pair are one study, which adds their rows."""
     done = {(row.recipe_id, row.precision, row.seed) for row in read_rows()}
-    for seed in seeds:
+    for seed, name in itertools.product(seeds, recipes):
+        recipe = load_recipe(name)
+        id = recipe_id(recipe)
+        folder = work / f"{id}-{seed}"
+        files = {}
+        for precision in PRECISIONS:
+            if (id, precision, seed) not in done:
+                files[precision] = str(folder / f"{precision}.toml")
+                folder.mkdir(parents=True, exist_ok=True)
+                changed = recipe.with_overrides([f"train.precision={precision}"])
+                Path(files[precision]).write_text(changed.to_toml())
+        if not files:
+            continue
         block = seed % NUM_BLOCKS
-        # In turn, so that a machine whose speed drifts favours neither.
-        for precision in PRECISIONS if seed % 2 else PRECISIONS[::-1]:
-            missing = [r for r in recipes if (ids[r], precision, seed) not in done]
-            if not missing:
-                continue
-            keys = [*val_keys("block", block), f"train.precision={precision}"]
-            runs = train_on_val(missing, seed, keys, jobs, work / f"{precision}-{seed}")
-            with RUNS.open("a") as file:
-                for recipe, run in runs.items():
-                    environment, result = run.environment, run.result
-                    assert run.final_evaluation is not None
-                    assert result is not None
-                    machine = f"{environment['processor']}, {environment['cores']} cores"
-                    machine += f", {environment['threads']} thread(s) a run, {jobs} job(s)"
-                    row = Row(recipe, ids[recipe], precision, seed, block,
-                              run.final_evaluation.correct, result["seconds"]["train"],
-                              machine)  # fmt: skip
-                    file.write(json.dumps(asdict(row)) + "\n")
+        keys = val_keys("block", block)
+        runs = train_on_val(list(files.values()), seed, keys, jobs, folder / "runs")
+        with RUNS.open("a") as file:
+            for precision, path in files.items():
+                environment, result = runs[path].environment, runs[path].result
+                evaluation = runs[path].final_evaluation
+                assert evaluation is not None
+                assert result is not None
+                machine = f"{environment['processor']}, {environment['cores']} cores"
+                machine += f", {environment['threads']} thread(s) a run, {jobs} job(s)"
+                row = Row(name, id, precision, seed, block, evaluation.correct,
+                          result["seconds"]["train"], machine)  # fmt: skip
+                file.write(json.dumps(asdict(row)) + "\n")
 
 
 def read_rows() -> list[Row]:

@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import check
@@ -23,6 +23,7 @@ from evidence import BoardCost, Evidence, Int8Row, find_evidence, read_int8, wei
 
 from export import read
 from whit.export.quantization import calibration
+from whit.recipes.recipe import load_recipe
 from whit.runs.reader import RunRecord, read_run
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -321,19 +322,20 @@ def test_only_what_has_no_row_is_trained(tmp_path: Path, monkeypatch: pytest.Mon
     def train(
         recipes: list[str], seed: int, keys: list[str], jobs: int, out: Path
     ) -> dict[str, RunRecord]:
-        studies.append((seed, keys[-2:]))
+        precisions = [load_recipe(path).train.precision for path in recipes]
+        studies.append((seed, keys[-1], precisions))
         return dict.fromkeys(recipes, read.trained().run)
 
     monkeypatch.setattr(precision, "train_on_val", train)
-    precision.train(["sprint"], [7], 1, tmp_path)
-    assert studies == [
-        (7, ["data.val_block=1", "train.precision=fp32"]),
-        (7, ["data.val_block=1", "train.precision=bf16"]),
-    ]
-    precision.train(["sprint"], [7], 1, tmp_path)
-    precision.train(["sprint"], [8], 1, tmp_path)
-    assert [keys[-1] for _, keys in studies[2:]] == ["train.precision=bf16", "train.precision=fp32"]
-    assert [row.seed for row in precision.read_rows()] == [7, 7, 8, 8]
+    precision.train(["sprint"], [7], 2, tmp_path)
+    assert studies == [(7, "data.val_block=1", ["fp32", "bf16"])]
+    rows = precision.read_rows()
+    precision.RUNS.write_text(json.dumps(asdict(rows[0])) + "\n")
+    precision.train(["sprint"], [7, 8], 2, tmp_path)
+    assert [which for *_, which in studies[1:]] == [["bf16"], ["fp32", "bf16"]]
+    assert [(row.seed, row.precision) for row in precision.read_rows()] == [
+        (7, "fp32"), (7, "bf16"), (8, "fp32"), (8, "bf16")
+    ]  # fmt: skip
 
 
 def test_precision_needs_bf16_and_seeds_for_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
