@@ -26,6 +26,8 @@ os.environ["WHIT_TEST_TRIED"] = str(_TRIED)
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [_NO_NETWORK, os.environ.get("PYTHONPATH")])
 )
+# As in an installation: without bytecode, each of a thousand processes compiles whit again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Tests that print what they do, and count workers, do not depend on what else the machine does;
 # those of shared machines unset both.
 os.environ["WHIT_CORES"] = str(os.cpu_count())
