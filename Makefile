@@ -53,7 +53,7 @@ sprint fewest-epochs one-epoch sharpest sharpest-plain smallest smallest-99 tini
 validation: $(VENV)/installed  ## which validation split predicts the test split: 32 trainings
 	$(BIN)/python records/validation.py
 
-precision: $(VENV)/installed  ## what bf16 costs: 80 trainings; needs an idle machine with bf16
+precision: $(VENV)/installed  ## what bf16 costs: 120 trainings; needs an idle machine with bf16
 	$(BIN)/python records/precision.py
 
 check-records: $(VENV)/tested  ## every figure of the records against the run folders
