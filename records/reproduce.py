@@ -66,7 +66,7 @@ def attempt(
     """Return an attempt of today, with what is correct in int8 where that was measured."""
     in_int8 = claim.is_int8 and evidence is not None and evidence.has_int8
     correct = (claim.correct(evidence) or evidence.correct) if evidence else ()
-    mean = sum(correct) / len(correct) / 100 if correct else None
+    mean = round(sum(correct) / len(correct) / 100, 4) if correct else None
     source = f"records/{claim.name}" + (", in int8" if in_int8 else "")
     date = datetime.now(UTC).date().isoformat()
     return Attempt(date, claim.name, recipe, seeds, correct, mean, source, recipe_id)
