@@ -57,17 +57,16 @@ def train(recipes: Sequence[str], seeds: Sequence[int], jobs: int, work: Path) -
     done = {(row.recipe_id, row.precision, row.seed) for row in read_rows()}
     for seed, name in itertools.product(seeds, recipes):
         recipe = load_recipe(name)
-        id = recipe_id(recipe)
-        folder = work / f"{id}-{seed}"
-        files = {}
-        for precision in PRECISIONS:
-            if (id, precision, seed) not in done:
-                files[precision] = str(folder / f"{precision}.toml")
-                folder.mkdir(parents=True, exist_ok=True)
-                changed = recipe.with_overrides([f"train.precision={precision}"])
-                Path(files[precision]).write_text(changed.to_toml())
-        if not files:
+        trained_id = recipe_id(recipe)
+        missing = [p for p in PRECISIONS if (trained_id, p, seed) not in done]
+        if not missing:
             continue
+        folder = work / f"{trained_id}-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {precision: str(folder / f"{precision}.toml") for precision in missing}
+        for precision, path in files.items():
+            changed = recipe.with_overrides([f"train.precision={precision}"])
+            Path(path).write_text(changed.to_toml())
         block = seed % NUM_BLOCKS
         keys = val_keys("block", block)
         runs = train_on_val(list(files.values()), seed, keys, jobs, folder / "runs")
@@ -79,7 +78,7 @@ def train(recipes: Sequence[str], seeds: Sequence[int], jobs: int, work: Path) -
                 assert result is not None
                 machine = f"{environment['processor']}, {environment['cores']} cores"
                 machine += f", {environment['threads']} thread(s) a run, {jobs} job(s)"
-                row = Row(name, id, precision, seed, block, evaluation.correct,
+                row = Row(name, trained_id, precision, seed, block, evaluation.correct,
                           result["seconds"]["train"], machine)  # fmt: skip
                 file.write(json.dumps(asdict(row)) + "\n")
 
