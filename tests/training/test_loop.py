@@ -137,7 +137,7 @@ def test_no_batch_has_one_image(count: int, size: int) -> None:
     batches = list(loader.epoch(2))
     order = torch.randperm(count, generator=loader._generator("shuffle", 2)).tolist()
     plain_batches = split_plainly(order, size)
-    assert len(batches) == len(plain_batches) == len(loader)
+    assert len(batches) == len(plain_batches)
     for (images, labels), indices in zip(batches, plain_batches, strict=True):
         assert torch.equal(labels, split.labels[indices])
         torch.testing.assert_close(images, split.images[indices].float())
@@ -182,7 +182,9 @@ def test_batches_of_one_image_are_refused_for_batchnorm_of_vectors() -> None:
 
 def test_a_loader_that_gives_more_is_counted() -> None:
     class Greedy(Loader):
-        def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        def epoch(
+            self, epoch: int, done: int = 0, order: Tensor | None = None
+        ) -> Iterator[tuple[Tensor, Tensor]]:
             yield from super().epoch(epoch)
             yield from super().epoch(epoch + 1000)
 
@@ -216,7 +218,6 @@ def test_bf16_trains_near_fp32() -> None:
 
 def test_loader_keeps_every_image_once() -> None:
     loader = small_loader()
-    assert len(loader) == 5
     seen = torch.cat([labels for _, labels in loader.epoch(1)])
     assert len(seen) == 200
     assert torch.equal(seen.sort().values, loader.labels.sort().values)

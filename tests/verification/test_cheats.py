@@ -223,7 +223,9 @@ def test_accuracy_rounded_up() -> None:
 class Greedy(Loader):
     """More images than the split holds."""
 
-    def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, epoch: int, done: int = 0, order: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for again in range(10):
             yield from super().epoch(100 * again + epoch)
 
@@ -231,7 +233,9 @@ class Greedy(Loader):
 class Repeating(Loader):
     """The same batch again and again."""
 
-    def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, epoch: int, done: int = 0, order: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in super().epoch(epoch):
             for _ in range(10):
                 yield batch

@@ -27,8 +27,8 @@ def count_batches(num_images: int, batch_size: int) -> int:
 class Loader:
     """Shuffled, augmented, normalized batches of one split, of the sizes of `count_batches`.
 
-    Order and augmentation of an epoch depend on (seed, epoch) and the recipe only. The split is
-    on the device as uint8, so a batch is one gather.
+    Order and augmentation of an epoch depend on (seed, epoch) and the recipe only, unless the order
+    is given. The split is on the device as uint8, so a batch is one gather.
     """
 
     def __init__(
@@ -51,21 +51,22 @@ class Loader:
         self.epochs = epochs
         self.seed = seed
 
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return count_batches(len(self.labels), self.batch_size)
-
-    def epoch(self, epoch: int, done: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, epoch: int, done: int = 0, order: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels): (N, C, H, W) float32 channels-last and (N,) int64.
 
         The first `done` batches are skipped; the others are the same as without skipping.
+        `order` has the indices of the images; by default, all of them, shuffled.
         """
-        order = torch.randperm(len(self.labels), generator=self._generator("shuffle", epoch))
+        if order is None:
+            order = torch.randperm(len(self.labels), generator=self._generator("shuffle", epoch))
+        num_batches = count_batches(len(order), self.batch_size)
         streams = [(a, self._generator(a.rng_stream, epoch)) for a in self.augmentations]
         order = order.to(self.labels.device)
-        for index in range(len(self)):
+        for index in range(num_batches):
             first = index * self.batch_size
-            last = first + self.batch_size if index + 1 < len(self) else len(order)
+            last = first + self.batch_size if index + 1 < num_batches else len(order)
             batch = order[first:last]
             progress = (epoch - 1 + first / len(order)) / self.epochs
             active = streams if progress < self.augment_until else []

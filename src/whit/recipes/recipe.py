@@ -39,6 +39,7 @@ from whit.recipes.recipe_tables import (
     ModelSpec,
     OptimSpec,
     QATSpec,
+    SamplingSpec,
     TrainSpec,
 )
 from whit.recipes.schedule import DEFAULT_SCHEDULE, SCHEDULES, Linear, Schedule, parse_schedule
@@ -68,6 +69,7 @@ class Recipe(Section):
     data: DataSpec = DataSpec()
     augment: AugmentSpec = AugmentSpec()
     train: TrainSpec = TrainSpec()
+    sampling: SamplingSpec | None = None
     optim: OptimSpec = OptimSpec()
     schedule: Annotated[SerializeAsAny[Schedule], BeforeValidator(parse_schedule)] = Linear(
         name="linear"
@@ -92,6 +94,10 @@ class Recipe(Section):
         if self.eval.each_epoch == "val" and self.data.name == "mnist" and not self.data.val_size:
             raise ValueError('eval.each_epoch = "val" needs data.val_size above 0, such as 5000')
         return self
+
+    def images_per_epoch(self, num_train: int) -> int:
+        """Return the images of an epoch, of `num_train` in the training split."""
+        return self.sampling.num_images(num_train) if self.sampling else num_train
 
     def lr_factor(self) -> Callable[[float], float]:
         """Return the schedule: progress in [0, 1] to the factor of `optim.lr`."""

@@ -224,11 +224,33 @@ class QATSpec(Section):
     )
 
 
+class SamplingSpec(Section):
+    """Importance sampling: epochs that draw more of the images whose last loss was high.
+
+    Each epoch draws a fraction of the training images without replacement; those that were never
+    drawn come first. An epoch of a budget still is as many images as the training split has.
+    The losses are not weighted in return, as in arXiv 1511.06343 and 1910.00762.
+    """
+
+    fraction: Annotated[Real, Field(gt=0, le=1)] = key_field(
+        ..., "of the training images in each epoch"
+    )
+    power: Annotated[Real, Field(ge=0, le=10)] = key_field(
+        0.5, "an image's weight is its last loss + 0.003, to this power; 0: all weigh the same"
+    )
+
+    def num_images(self, num_train: int) -> int:
+        """Return the images of an epoch, of `num_train` in the training split."""
+        return max(1, round(self.fraction * num_train))
+
+
 class TrainSpec(Section):
     """Training: duration, batches, loss and precision."""
 
     epochs: Annotated[int, Field(strict=True, ge=1, le=100_000)] = key_field(
-        10, "number of passes over the training split", "epochs"
+        10,
+        "number of passes over the training split, or over what `[sampling]` draws of it",
+        "epochs",
     )
     batch_size: Positive = key_field(
         128,

@@ -110,7 +110,8 @@ class ResumableState:
     def max_bytes(self) -> int:
         """An upper bound of the size of this run's checkpoints."""
         log = _MAX_HEADER_BYTES + _MAX_EPOCH_BYTES * self.epochs
-        return 2 * self.state.num_bytes() + log + 8 * self.num_evaluated
+        state = self.state.num_bytes(len(self.setup.dataset.train))
+        return 2 * state + log + 8 * self.num_evaluated
 
     def _restore_misclassified(self, tensors: dict[str, Tensor]) -> None:
         if self.records:

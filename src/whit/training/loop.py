@@ -35,13 +35,15 @@ def train(
     """
     optimizer, ema, quantizer = state.optimizer, state.ema, state.quantizer
     lr_factor = recipe.lr_factor()
-    total_images = recipe.train.epochs * len(loader.labels)
+    num_train = len(loader.labels)
+    total_images = recipe.train.epochs * recipe.images_per_epoch(num_train)
     callback = callback or RunCallback()
     while state.epoch <= recipe.train.epochs:
-        state.begin_epoch()
+        state.begin_epoch(num_train)
         metrics = state.metrics
         started = time.perf_counter() - state.seconds
-        batches = loader.epoch(state.epoch, state.batches)  # images (N, C, H, W), labels (N,)
+        # images (N, C, H, W), labels (N,)
+        batches = loader.epoch(state.epoch, state.batches, state.order)
         for images, labels in callback.wrap_batches(state.epoch, batches, metrics):
             progress = state.seen / total_images
             set_lr(optimizer, lr_factor(progress))
@@ -54,7 +56,7 @@ def train(
             if not (math.isfinite(loss_value) and state.gradients_are_finite()):
                 raise _diverged(loss_value, state)
             optimizer.step()
-            state.end_step(len(labels))
+            state.end_step(logits, labels)
             ema.update(state.seen / total_images)
             metrics.update(loss_value, logits, labels)
             state.seconds = time.perf_counter() - started

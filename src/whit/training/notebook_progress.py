@@ -39,9 +39,9 @@ class NotebookReporter(RunCallback):
         self, epoch: int, batches: Batches, metrics: EpochMetrics
     ) -> Iterator[tuple[Tensor, Tensor]]:
         started, before = time.perf_counter(), metrics.total
-        total, epochs = self.subject.plan.num_train, self.subject.plan.recipe.train.epochs
-        num_batches = self.subject.plan.steps_per_epoch
-        batch_size = self.subject.plan.recipe.train.batch_size
+        plan = self.subject.plan
+        total, epochs = plan.images_per_epoch, plan.recipe.train.epochs
+        num_batches, batch_size = plan.steps_per_epoch, plan.recipe.train.batch_size
         self._show_progress(0.0, f"epoch {epoch}/{epochs}")
         for batch in batches:
             yield batch

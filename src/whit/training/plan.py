@@ -31,6 +31,7 @@ from whit.runs.result import (
 )
 from whit.runs.teacher import Teacher, load_teacher
 from whit.system.display.html_tables import html_block, html_text
+from whit.system.numbers import exact_decimal
 from whit.system.text_tables import wrap
 from whit.training.hardware.threads import use_free_cores
 
@@ -51,8 +52,12 @@ class Plan:
     source: Source | None = None  # of a user's own model: the code that is trained
 
     @property
+    def images_per_epoch(self) -> int:
+        return self.recipe.images_per_epoch(self.num_train)
+
+    @property
     def steps_per_epoch(self) -> int:
-        return count_batches(self.num_train, self.recipe.train.batch_size)
+        return count_batches(self.images_per_epoch, self.recipe.train.batch_size)
 
     @property
     def num_steps(self) -> int:
@@ -60,7 +65,7 @@ class Plan:
 
     @property
     def num_images(self) -> int:
-        return self.num_train * self.recipe.train.epochs
+        return self.images_per_epoch * self.recipe.train.epochs
 
     @property
     def metrics(self) -> Metrics:
@@ -114,10 +119,15 @@ class Plan:
 
     def _costs(self) -> list[str]:
         train = self.recipe.train
+        images, counted = f"{self.num_train:,} images", ""
+        if self.recipe.sampling:
+            images = f"{self.images_per_epoch:,} of {images}"
+            epochs = exact_decimal(Fraction(self.num_images, self.num_train))
+            counted = f" A budget counts the images seen: {epochs} epochs."
         steps = (
-            f"{train.epochs} epoch{'s' if train.epochs > 1 else ''} of {self.num_train:,} images "
+            f"{train.epochs} epoch{'s' if train.epochs > 1 else ''} of {images} "
             f"in batches of {train.batch_size}: {self.steps_per_epoch:,} steps each, "
-            f"{self.num_steps:,} in total."
+            f"{self.num_steps:,} in total.{counted}"
         )
         return [steps, *([f"Distillation from {self.teacher}."] if self.teacher else [])]
 

@@ -156,7 +156,8 @@ class BarReporter(LineReporter):
             auto_refresh=False,  # no second thread during training
             transient=True,
         )
-        total, epochs = self.subject.plan.num_train, self.subject.plan.recipe.train.epochs
+        plan = self.subject.plan
+        total, epochs = plan.images_per_epoch, plan.recipe.train.epochs
         task = progress.add_task(
             "", total=total, epoch=f"{epoch}/{epochs}", loss="-", rate="", left=""
         )

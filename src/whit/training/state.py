@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from whit.data.sampler import ImportanceSampler
 from whit.recipes.recipe import Recipe
 from whit.system.rng import get_rng_state, seed_all, set_rng_state
 from whit.training.optimization.optim import EMA, build_optimizer
@@ -52,6 +53,7 @@ class TrainingState:
         self.optimizer = build_optimizer(model, recipe.optim)
         self.ema = EMA(model, recipe.ema)
         self.quantizer = FakeQuantizer(model, recipe.qat)
+        self.sampler = ImportanceSampler(recipe.sampling, seed) if recipe.sampling else None
         self.seed = seed
         self.device = device
         self.epoch = 1  # the current one, or about to start
@@ -65,10 +67,17 @@ class TrainingState:
         self._buffers = list(model.buffers())
         self._snapshot = [buffer.clone() for buffer in self._buffers]
 
-    def begin_epoch(self) -> None:
-        """Seed the epoch's random numbers, unless the epoch has already started."""
+    @property
+    def order(self) -> Tensor | None:
+        """Indices of the images of this epoch; None: all of them, shuffled by the loader."""
+        return self.sampler.order if self.sampler else None
+
+    def begin_epoch(self, num_train: int) -> None:
+        """Seed the epoch's random numbers and draw its images, unless it has already started."""
         if not self.batches:
             seed_all(self.seed, "dropout", self.epoch)
+        if self.sampler and not (self.batches and self.sampler.fits(num_train)):
+            self.sampler.draw(self.epoch, num_train)
         self.model.train()
 
     def end_epoch(self) -> None:
@@ -90,9 +99,11 @@ class TrainingState:
             for layer in self._dropouts:
                 layer.eval()
 
-    def end_step(self, num_images: int) -> None:
-        """Count a step that has changed the weights."""
-        self.seen += num_images
+    def end_step(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a step that has changed the weights: logits (N, K), labels (N,) of its batch."""
+        if self.sampler:
+            self.sampler.update(self.metrics.total, logits, labels)
+        self.seen += len(labels)
         self.steps += 1
         self.batches += 1
 
@@ -121,6 +132,8 @@ class TrainingState:
             entries = sorted(self.optimizer.state[parameter].items())
             tensors |= {f"optimizer.{i}.{key}": tensor for key, tensor in entries}
         tensors |= {f"average.{i}": tensor for i, tensor in enumerate(self.ema.mean)}
+        if self.sampler:
+            tensors |= {f"sampler.{key}": tensor for key, tensor in self.sampler.save().items()}
         rng_tensors, rng_metadata = get_rng_state(self.device)
         tensors |= {f"rng.{name}": tensor for name, tensor in rng_tensors.items()}
         metadata = {
@@ -139,7 +152,7 @@ class TrainingState:
     def optimizer_sha256(self) -> str:
         """Return the SHA-256 of the optimizer's tensors and of the averaged weights."""
         tensors = self.save()[0].items()
-        hashed = {n: t for n, t in tensors if not n.startswith(("model.", "rng."))}
+        hashed = {n: t for n, t in tensors if not n.startswith(("model.", "rng.", "sampler."))}
         return sha256(safetensors.torch.save(hashed)).hexdigest()
 
     @torch.no_grad()
@@ -160,8 +173,9 @@ class TrainingState:
             self.optimizer.state[parameter][key] = target
         for i, mean in enumerate(self.ema.mean):
             _copy(tensors[f"average.{i}"], mean)
-        rng = {n.partition(".")[2]: t for n, t in tensors.items() if n.startswith("rng.")}
-        set_rng_state(rng, metadata["rng"], self.device)
+        if self.sampler:
+            self.sampler.restore(_with_prefix("sampler.", tensors))
+        set_rng_state(_with_prefix("rng.", tensors), metadata["rng"], self.device)
         self.ema.steps = metadata["average_steps"]
         for key in _POSITION:
             setattr(self, key, metadata[key])
@@ -169,17 +183,23 @@ class TrainingState:
             group.lr = lr
         self.metrics = EpochMetrics(**metadata["metrics"])
 
-    def num_bytes(self) -> int:
+    def num_bytes(self, num_train: int) -> int:
         """Return an upper bound of the size of `save`, before the first step and after it."""
         model = sum(t.numel() * t.element_size() for t in _named_tensors(self.model).values())
         optimizer = sum(2 * p.numel() * p.element_size() + 64 for p in self.optimizer.parameters())
         ema = sum(t.numel() * t.element_size() for t in self.ema.mean)
-        return model + optimizer + ema + 100_000  # the generators
+        sampler = 16 * num_train if self.sampler else 0  # losses and order
+        return model + optimizer + ema + sampler + 100_000  # the generators
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, each tensor once; non-persistent ones included."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, under the rest of their names."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
 def _copy(saved: Tensor, target: Tensor) -> None:

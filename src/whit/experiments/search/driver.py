@@ -198,7 +198,8 @@ class SearchDriver:
         self.numbers[folder] = number
         for_val = self.space.for_validation(recipe, seed)
         plan, epochs = make_plan(for_val), recipe.train.epochs
-        costs = {"params": float(plan.audit.params.total), "epochs": float(epochs)}
+        metrics = plan.metrics
+        costs = {"params": float(plan.audit.params.total), "epochs": float(metrics.epochs or 0)}
         if "macs" in self.space.objectives:
             costs["macs"] = float(trials.known_macs(plan))
         return replace(
