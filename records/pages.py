@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 
@@ -21,6 +22,7 @@ from evidence import (
 )
 
 from whit.system.atomic_files import atomic_write
+from whit.system.numbers import exact_decimal
 
 PAGE = HERE / "README.md"
 RULE = f"""\
@@ -64,7 +66,7 @@ def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
         f"{plan.audit.params.total:,}",
         f"{plan.metrics.macs:,}",
         str(plan.metrics.forward_passes),
-        str(plan.recipe.train.epochs),
+        exact_decimal(plan.metrics.epochs or Fraction(0)),
         f"trained in {evidence.precision}, judged in int8" if claim.is_int8 else evidence.precision,
         str(len(evidence.runs)),
         *accuracy_cells(claim.correct(evidence)),

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import pages
@@ -33,6 +34,7 @@ from whit.recipes.recipe import builtin_recipes, load_recipe, recipe_id
 from whit.runs import layout
 from whit.runs.reader import RunRecord
 from whit.system.atomic_files import atomic_write
+from whit.system.numbers import json_number
 
 # Of this checkout, whichever one `whit` is imported from.
 RECORDED = ROOT / "src" / "whit" / "recipes" / "builtin" / "recorded.json"
@@ -139,7 +141,7 @@ def write_recorded() -> None:
         plan = whit.plan(name)
         evidence = find_evidence(folders[name], name) if name in folders else None
         correct = list(evidence.correct) if evidence else []
-        recorded[name] = {"params": plan.audit.params.total, "epochs": plan.recipe.train.epochs,
+        recorded[name] = {"params": plan.audit.params.total, "epochs": json_number(plan.metrics.epochs or Fraction(0)),
                           "seeds": len(correct), "correct": correct}  # fmt: skip
     text = json.dumps(recorded, indent=1, sort_keys=True) + "\n"
     atomic_write(RECORDED, text.encode())

@@ -27,7 +27,7 @@ def recipe_rows() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "params": record.get("params"),
-                "epochs": recipe.train.epochs,
+                "epochs": record.get("epochs", recipe.train.epochs),
                 "accuracy": round(mean(correct) / 100, 3) if correct else None,
                 "worst": min(correct) / 100 if correct else None,
                 "seeds": len(correct),

@@ -225,23 +225,27 @@ class QATSpec(Section):
 
 
 class SamplingSpec(Section):
-    """Importance sampling: epochs that draw more of the images whose last loss was high.
+    """Importance sampling: epochs draw images with a high last loss more often.
 
     Each epoch draws a fraction of the training images without replacement; those that were never
-    drawn come first. An epoch of a budget still is as many images as the training split has.
-    The losses are not weighted in return, as in arXiv 1511.06343 and 1910.00762.
+    drawn come first. A budget counts the images seen. The losses are not reweighted, as in
+    arXiv 1511.06343 and 1910.00762.
     """
 
     fraction: Annotated[Real, Field(gt=0, le=1)] = key_field(
         ..., "of the training images in each epoch"
     )
     power: Annotated[Real, Field(ge=0, le=10)] = key_field(
-        0.5, "an image's weight is its last loss + 0.003, to this power; 0: all weigh the same"
+        0.5, "sampling weight of an image: (last loss + 0.003) ** power; 0: uniform"
     )
 
     def num_images(self, num_train: int) -> int:
         """Return the images of an epoch, of `num_train` in the training split."""
         return max(1, round(self.fraction * num_train))
+
+    def describe(self) -> str:
+        """Return the draw of an epoch, for reports."""
+        return f"{self.fraction:.4g} of the training images in each epoch, power {self.power:g}"
 
 
 class TrainSpec(Section):

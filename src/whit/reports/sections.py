@@ -176,7 +176,7 @@ def _code_state(run: RunRecord) -> dict[str, Any]:
 
 def recipe_table(recipe: Recipe) -> Table:
     """Return the main settings of a recipe."""
-    train, optim = recipe.train, recipe.optim
+    train, optim, sampling = recipe.train, recipe.optim, recipe.sampling
     arguments = ", ".join(f"{key} = {value}" for key, value in recipe.model.arguments.items())
     transforms = [augmentation.describe() for augmentation in recipe.augment.active()]
     end = recipe.augment.end
@@ -188,6 +188,7 @@ def recipe_table(recipe: Recipe) -> Table:
         ("data", truncate(recipe.data.name)),
         *([("validation split", recipe.data.describe_val())] if recipe.data.val_size else []),
         ("epochs", f"{train.epochs:,}"),
+        *([("importance sampling", sampling.describe())] if sampling else []),
         ("batch size", f"{train.batch_size:,}"),
         ("optimizer", f"{optim.name}, peak learning rate {optim.lr:g}, "
                       f"weight decay {optim.weight_decay:g}"),

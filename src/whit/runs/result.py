@@ -150,7 +150,8 @@ class RunResult:
     def _details(self, width: int) -> list[str]:
         """Return what is known beside the verdict, as lines of at most `width` columns."""
         lines = []
-        if self.best and self.records and self.best[0] != self.records[-1].epoch:
+        last = self.records[-1].epoch if self.records else self.epochs
+        if self.best and self.best[0] != last:
             epoch, evaluation = self.best
             best = (
                 f"Best epoch on {evaluation.split}: {epoch}, {evaluation.correct}/"
