@@ -141,8 +141,12 @@ def write_recorded() -> None:
         plan = whit.plan(name)
         evidence = find_evidence(folders[name], name) if name in folders else None
         correct = list(evidence.correct) if evidence else []
-        recorded[name] = {"params": plan.audit.params.total, "epochs": json_number(plan.metrics.epochs or Fraction(0)),
-                          "seeds": len(correct), "correct": correct}  # fmt: skip
+        recorded[name] = {
+            "params": plan.audit.params.total,
+            "epochs": json_number(plan.metrics.epochs or Fraction(0)),
+            "seeds": len(correct),
+            "correct": correct,
+        }
     text = json.dumps(recorded, indent=1, sort_keys=True) + "\n"
     atomic_write(RECORDED, text.encode())
 
