@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from evidence import FIRST_SEED, Evidence, cut, percentages, result
+from evidence import FIRST_SEED, Evidence, cost_text, cut, percentages, result
 
 from whit.system.atomic_files import atomic_write
 
@@ -91,7 +91,7 @@ class Claim:
         for unit, limit in self.at_most.items():
             cost = evidence.cost(unit)
             if cost is not None and cost > limit:
-                found.append(f"{cost:,.0f} {unit}, above {limit:,.0f}")
+                found.append(f"{cost_text(cost, unit)}, above {limit:,.0f}")
         return found
 
     def verdict(self, evidence: Evidence) -> str:

@@ -14,6 +14,7 @@ from evidence import (
     FIRST_SEED,
     BoardCost,
     Evidence,
+    cost_text,
     cut,
     find_evidence,
     percentages,
@@ -61,7 +62,7 @@ def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
     return (
         f"[`{name}`]({root}{claim.name}/README.md)",
         claim.aim if len(claim.recipes) == 1 else f"{claim.aim}{limit}",
-        cost_text(claim, evidence),
+        claim_cost_text(claim, evidence),
         claim.verdict(evidence),
         f"{plan.audit.params.total:,}",
         f"{plan.metrics.macs:,}",
@@ -78,10 +79,10 @@ def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
     )
 
 
-def cost_text(claim: Claim, evidence: Evidence) -> str:
+def claim_cost_text(claim: Claim, evidence: Evidence) -> str:
     """Return what a claim is judged by, such as `1,936 bytes of constants`."""
     costs = [(unit, evidence.cost(unit)) for unit in claim.costs]
-    known = [f"{cost:,.0f} {unit}" for unit, cost in costs if cost is not None]
+    known = [cost_text(cost, unit) for unit, cost in costs if cost is not None]
     return ", ".join(known) or ("-" if claim.costs else "accuracy")
 
 
