@@ -48,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     `make test` distributes groups. What all folders share is made by each process.
     """
     for item in items:
-        fixtures = [each[-1] for each in getattr(item, "_fixtureinfo").name2fixturedefs.values()]
+        assert isinstance(item, pytest.Function)
+        fixtures = [each[-1] for each in item._fixtureinfo.name2fixturedefs.values()]
         folders = {f.baseid for f in fixtures if f.scope == "session"} - {"", "tests"}
         if folders:
             item.add_marker(pytest.mark.xdist_group(min(folders)))
