@@ -90,6 +90,29 @@ def test_every_image_is_drawn_before_one_is_drawn_again(fraction: float, power: 
         epoch += 1
 
 
+def test_unseen_images_count_with_the_mean_loss_of_the_last_epoch() -> None:
+    """Half of 400 images were drawn, with losses of 0 and 2: unseen ones weigh between."""
+    spec = SamplingSpec(fraction=0.5, power=1.0, unseen="mean")
+    times = torch.zeros(400)
+    for seed in range(200):
+        sampler = ImportanceSampler(spec, seed)
+        sampler.order = torch.arange(200)
+        sampler.losses = torch.full((400,), torch.inf)
+        sampler.losses[:100], sampler.losses[100:200] = 0.0, 2.0
+        sampler.draw(2, 400)
+        times += torch.bincount(sampler.order, minlength=400)
+    low, high, unseen = times[:100].mean(), times[100:200].mean(), times[200:].mean()
+    assert low < 5 < unseen < high
+    # of 100 weights of 2 and 200 of 1, as far as those of 0 leave room, 200 are drawn
+    twin = ImportanceSampler(SamplingSpec(fraction=0.5, power=1.0), 0)
+    again = torch.zeros(400)
+    for epoch in range(200):
+        twin.losses = torch.cat([torch.zeros(100), torch.full((100,), 2.0), torch.ones(200)])
+        twin.draw(epoch, 400)
+        again += torch.bincount(twin.order, minlength=400)
+    assert abs(again[200:].mean() - unseen) < 5
+
+
 def test_the_losses_are_those_of_the_batches() -> None:
     sampler = ImportanceSampler(SamplingSpec(fraction=0.5), 0)
     sampler.draw(1, 40)
@@ -152,8 +175,10 @@ class StopWithin(RunCallback):
             yield batch
 
 
-def test_it_resumes_to_the_same_bytes(sampled: Recipe, tmp_path: Path) -> None:
-    planned = make_plan(sampled.with_overrides(["train.batch_size=50"]))
+@pytest.mark.parametrize("unseen", ["first", "mean"])
+def test_it_resumes_to_the_same_bytes(sampled: Recipe, tmp_path: Path, unseen: str) -> None:
+    changes = ["train.batch_size=50", f"sampling.unseen={unseen}"]
+    planned = make_plan(sampled.with_overrides(changes))
     whole = train_run(planned, out=tmp_path / "whole", threads=1)
     with pytest.raises(Interrupted, match=r"in epoch 3 of 5, after [12] of 4 batches"):
         train_run(planned, out=tmp_path / "halves", threads=1, callback=StopWithin())
@@ -192,6 +217,7 @@ def test_images_of_high_loss_are_seen_more_often(sampled: Recipe, tmp_path: Path
         ("sampling.power=-1", r"sampling\.power"),
         ("sampling.power=0.5", r"sampling\.fraction"),  # required
         ("sampling.share=0.5", r"sampling\.share"),
+        ("sampling.unseen=last", r"sampling\.unseen"),
     ],
 )
 def test_wrong_values_are_refused(easy_recipe: Path, change: str, said: str) -> None:

@@ -19,8 +19,7 @@ class ImportanceSampler:
 
     The draw is that of Efraimidis and Spirakis (Weighted random sampling with a reservoir, 2006):
     the n largest of log(u) / weight, with u uniform in (0, 1). The weights are the losses of
-    training itself, on augmented images, so they cost no forward pass. Images that no epoch has
-    had yet come before all others.
+    training itself, on augmented images, so they cost no forward pass.
     """
 
     def __init__(self, spec: SamplingSpec, seed: int):
@@ -38,10 +37,13 @@ class ImportanceSampler:
         if not self.fits(num_train):
             self.losses = torch.full((num_train,), torch.inf)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "shuffle", epoch))
-        weights = (self.losses + _LOSS_FLOOR) ** self.spec.power
+        losses, comes_first = self.losses, self.losses.isinf()
+        if self.spec.unseen == "mean" and not comes_first.all():
+            losses = torch.where(comes_first, losses[self.order].mean(), losses)
+            comes_first = losses.isinf()
+        weights = (losses + _LOSS_FLOOR) ** self.spec.power
         uniform = torch.rand(num_train, generator=generator)
-        never_drawn = self.losses.isinf()
-        keys = torch.where(never_drawn, uniform, uniform.log() / weights)  # > 0, and <= 0
+        keys = torch.where(comes_first, uniform, uniform.log() / weights)  # > 0, and <= 0
         count = self.spec.num_images(num_train)
         drawn = keys.topk(count).indices  # the largest first: not yet in random order
         self.order = drawn[torch.randperm(count, generator=generator)]

@@ -227,9 +227,8 @@ class QATSpec(Section):
 class SamplingSpec(Section):
     """Importance sampling: epochs draw images with a high last loss more often.
 
-    Each epoch draws a fraction of the training images without replacement; those that were never
-    drawn come first. A budget counts the images seen. The losses are not reweighted, as in
-    arXiv 1511.06343 and 1910.00762.
+    Each epoch draws a fraction of the training images without replacement. A budget counts the
+    images seen. The losses are not reweighted, as in arXiv 1511.06343 and 1910.00762.
     """
 
     fraction: Annotated[Real, Field(gt=0, le=1)] = key_field(
@@ -238,6 +237,11 @@ class SamplingSpec(Section):
     power: Annotated[Real, Field(ge=0, le=10)] = key_field(
         0.5, "sampling weight of an image: (last loss + 0.003) ** power; 0: uniform"
     )
+    unseen: Literal["first", "mean"] = key_field(
+        "first",
+        "images that were never drawn: `first`, before all others; `mean`, as if their last loss "
+        "were the mean of the last epoch, for trainings of one or two epochs",
+    )
 
     def num_images(self, num_train: int) -> int:
         """Return the images of an epoch, of `num_train` in the training split."""
@@ -245,7 +249,10 @@ class SamplingSpec(Section):
 
     def describe(self) -> str:
         """Return the draw of an epoch, for reports."""
-        return f"{self.fraction:.4g} of the training images in each epoch, power {self.power:g}"
+        return (
+            f"{self.fraction:.4g} of the training images in each epoch, power {self.power:g}, "
+            f"unseen images {'first' if self.unseen == 'first' else 'by the mean loss'}"
+        )
 
 
 class TrainSpec(Section):
