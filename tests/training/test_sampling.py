@@ -77,7 +77,7 @@ def test_the_order_is_random_too() -> None:
 @pytest.mark.parametrize("power", [0.0, 0.5])
 def test_every_image_is_drawn_before_one_is_drawn_again(fraction: float, power: float) -> None:
     sampler = ImportanceSampler(SamplingSpec(fraction=fraction, power=power), 0)
-    size, times = round(fraction * 1000), torch.zeros(1000, dtype=torch.int64)
+    size, times = int(fraction * 1000), torch.zeros(1000, dtype=torch.int64)
     labels = torch.zeros(size, dtype=torch.int64)
     epoch = 1
     while (times == 0).any():
@@ -161,6 +161,13 @@ def test_a_budget_counts_the_images_seen(sampled: Recipe, tmp_path: Path) -> Non
     again = audit(tmp_path / "run")
     assert again.metrics.epochs == 2
     assert not again.mismatches
+
+
+def test_the_images_of_an_epoch_are_rounded_down() -> None:
+    sizes = [
+        SamplingSpec(fraction=f).num_images(n) for f, n in ((0.29, 100), (0.1, 47655), (0.01, 9))
+    ]
+    assert sizes == [29, 4765, 1]
 
 
 class StopWithin(RunCallback):

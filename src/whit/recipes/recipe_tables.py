@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
@@ -244,8 +245,11 @@ class SamplingSpec(Section):
     )
 
     def num_images(self, num_train: int) -> int:
-        """Return the images of an epoch, of `num_train` in the training split."""
-        return max(1, round(self.fraction * num_train))
+        """Return the images of an epoch, of `num_train` in the training split.
+
+        Rounded down, so that ten epochs of 0.1 are never more than one.
+        """
+        return max(1, int(Fraction(str(self.fraction)) * num_train))
 
     def describe(self) -> str:
         """Return the draw of an epoch, for reports."""
