@@ -132,7 +132,7 @@ def _constant_bytes(evidence: Evidence) -> float | None:
 # By unit. Those of the int8 networks differ by seed: the largest.
 COSTS: dict[str, Callable[[Evidence], float | None]] = {
     "parameters": lambda evidence: plan_recipe(evidence.recipe).audit.params.total,
-    "epochs": lambda evidence: float(plan_recipe(evidence.recipe).metrics.epochs or 0),
+    "epochs": lambda evidence: float(plan_recipe(evidence.recipe).epochs),
     "forward passes": lambda evidence: plan_recipe(evidence.recipe).metrics.forward_passes,
     "seconds": lambda evidence: evidence.seconds,
     "bytes of constants": _constant_bytes,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 
@@ -67,7 +66,7 @@ def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
         f"{plan.audit.params.total:,}",
         f"{plan.metrics.macs:,}",
         str(plan.metrics.forward_passes),
-        exact_decimal(plan.metrics.epochs or Fraction(0)),
+        exact_decimal(plan.epochs),
         f"trained in {evidence.precision}, judged in int8" if claim.is_int8 else evidence.precision,
         str(len(evidence.runs)),
         *accuracy_cells(claim.correct(evidence)),

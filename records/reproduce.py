@@ -20,7 +20,6 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
 
 import pages
@@ -143,7 +142,7 @@ def write_recorded() -> None:
         correct = list(evidence.correct) if evidence else []
         recorded[name] = {
             "params": plan.audit.params.total,
-            "epochs": json_number(plan.metrics.epochs or Fraction(0)),
+            "epochs": json_number(plan.epochs),
             "seeds": len(correct),
             "correct": correct,
         }

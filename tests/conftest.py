@@ -42,21 +42,6 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what a fixture made run in one process, so that it is made once.
-
-    `make test` distributes groups. What all folders share is made by each process.
-    """
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        fixtures = [each[-1] for each in item._fixtureinfo.name2fixturedefs.values()]
-        folders = {f.baseid for f in fixtures if f.scope == "session"} - {"", "tests"}
-        if folders:
-            item.add_marker(pytest.mark.xdist_group(min(folders)))
-        elif any(fixture.scope == "module" for fixture in fixtures):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture
 def tried() -> Path:
     """Where connections that were tried are written down; a test that is to try one removes it."""

@@ -29,7 +29,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 MAX_NOT_RUN = 21  # blocks that no test executes; each is checked in part below
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared by the processes of a test run: pytest-xdist gives each a folder beside the others."""
     base = tmp_path_factory.getbasetemp()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from easy_data import easy_split
-from whit.data.loader import Loader
+from whit.data.loader import Loader, count_batches
 from whit.data.normalization import Normalize
 from whit.errors import Diverged, ModelError
 from whit.models.layers import Dropout, GlobalAvgPool, named_sequential
@@ -137,7 +137,7 @@ def test_no_batch_has_one_image(count: int, size: int) -> None:
     batches = list(loader.epoch(2))
     order = torch.randperm(count, generator=loader._generator("shuffle", 2)).tolist()
     plain_batches = split_plainly(order, size)
-    assert len(batches) == len(plain_batches)
+    assert len(batches) == len(plain_batches) == count_batches(count, size)
     for (images, labels), indices in zip(batches, plain_batches, strict=True):
         assert torch.equal(labels, split.labels[indices])
         torch.testing.assert_close(images, split.images[indices].float())
@@ -218,6 +218,7 @@ def test_bf16_trains_near_fp32() -> None:
 
 def test_loader_keeps_every_image_once() -> None:
     loader = small_loader()
+    assert len(list(loader.epoch(1))) == count_batches(200, 48) == 5
     seen = torch.cat([labels for _, labels in loader.epoch(1)])
     assert len(seen) == 200
     assert torch.equal(seen.sort().values, loader.labels.sort().values)

@@ -103,7 +103,7 @@ def test_unseen_images_count_with_the_mean_loss_of_the_last_epoch() -> None:
         times += torch.bincount(sampler.order, minlength=400)
     low, high, unseen = times[:100].mean(), times[100:200].mean(), times[200:].mean()
     assert low < 5 < unseen < high
-    # of 100 weights of 2 and 200 of 1, as far as those of 0 leave room, 200 are drawn
+    # as if the mean of 0 and 2 were their losses
     twin = ImportanceSampler(SamplingSpec(fraction=0.5, power=1.0), 0)
     again = torch.zeros(400)
     for epoch in range(200):
@@ -202,8 +202,8 @@ def test_replaced_data_of_another_size_starts_over() -> None:
     assert int(sampler.order.max()) < 20
 
 
-def test_images_of_high_loss_are_seen_more_often(sampled: Recipe, tmp_path: Path) -> None:
-    """A real training: images whose label is wrong are drawn far more often than others."""
+def test_images_of_high_loss_are_seen_more_often() -> None:
+    """Over 20 epochs, images whose loss stays high are drawn far more often than others."""
     wrong = range(20)
     sampler = ImportanceSampler(SamplingSpec(fraction=0.25), 0)
     seen = torch.zeros(400)

@@ -18,8 +18,8 @@ class ImportanceSampler:
     """Draws the images of each epoch without replacement; a high last loss makes one likely.
 
     The draw is that of Efraimidis and Spirakis (Weighted random sampling with a reservoir, 2006):
-    the n largest of log(u) / weight, with u uniform in (0, 1). The weights are the losses of
-    training itself, on augmented images, so they cost no forward pass.
+    the n largest of log(u) / weight, with u uniform in (0, 1). The losses are those of training
+    itself, on augmented images, so they cost no forward pass.
     """
 
     def __init__(self, spec: SamplingSpec, seed: int):

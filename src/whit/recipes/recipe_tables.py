@@ -241,7 +241,7 @@ class SamplingSpec(Section):
     unseen: Literal["first", "mean"] = key_field(
         "first",
         "images that were never drawn: `first`, before all others; `mean`, as if their last loss "
-        "were the mean of the last epoch, for trainings of one or two epochs",
+        "were the mean of the last epoch, for a training of about one epoch",
     )
 
     def num_images(self, num_train: int) -> int:

@@ -68,11 +68,14 @@ class Plan:
         return self.images_per_epoch * self.recipe.train.epochs
 
     @property
+    def epochs(self) -> Fraction:
+        """Images seen / images in the training split, as a budget counts."""
+        return Fraction(self.num_images, self.num_train)
+
+    @property
     def metrics(self) -> Metrics:
-        epochs = Fraction(self.num_images, self.num_train)
-        return replace(
-            Metrics.from_audit(self.audit, self.recipe.eval.forward_passes), epochs=epochs
-        )
+        metrics = Metrics.from_audit(self.audit, self.recipe.eval.forward_passes)
+        return replace(metrics, epochs=self.epochs)
 
     @property
     def violations(self) -> tuple[Violation, ...]:
@@ -122,8 +125,7 @@ class Plan:
         images, counted = f"{self.num_train:,} images", ""
         if self.recipe.sampling:
             images = f"{self.images_per_epoch:,} of {images}"
-            epochs = exact_decimal(Fraction(self.num_images, self.num_train))
-            counted = f" A budget counts the images seen: {epochs} epochs."
+            counted = f" A budget counts the images seen: {exact_decimal(self.epochs)} epochs."
         steps = (
             f"{train.epochs} epoch{'s' if train.epochs > 1 else ''} of {images} "
             f"in batches of {train.batch_size}: {self.steps_per_epoch:,} steps each, "

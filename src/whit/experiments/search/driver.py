@@ -198,8 +198,7 @@ class SearchDriver:
         self.numbers[folder] = number
         for_val = self.space.for_validation(recipe, seed)
         plan, epochs = make_plan(for_val), recipe.train.epochs
-        metrics = plan.metrics
-        costs = {"params": float(plan.audit.params.total), "epochs": float(metrics.epochs or 0)}
+        costs = {"params": float(plan.audit.params.total), "epochs": float(plan.epochs)}
         if "macs" in self.space.objectives:
             costs["macs"] = float(trials.known_macs(plan))
         return replace(

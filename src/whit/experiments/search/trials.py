@@ -18,7 +18,7 @@ from whit.experiments.search.space import OBJECTIVES, Space
 from whit.experiments.seed_group import SeedGroup, group_runs
 from whit.recipes.recipe import RECIPE_FILE, Recipe, load_recipe
 from whit.runs.reader import read_run
-from whit.system.numbers import round_json
+from whit.system.numbers import json_number, round_json
 from whit.training.plan import Plan, make_plan
 
 
@@ -86,9 +86,13 @@ def read_pruned(folder: Path, space: Space) -> Trial | None:
     if not run.log:
         return None
     seconds = sum(record.seconds for record in run.log)
-    measured = make_plan(run.local_recipe).metrics.network_json()
-    result = {**measured, "epochs": run.recipe.train.epochs, "verdict": "pending",
-              "seconds": {"train": seconds, "total": seconds}}  # fmt: skip
+    plan = make_plan(run.local_recipe)
+    result = {
+        **plan.metrics.network_json(),
+        "epochs": json_number(plan.epochs),
+        "verdict": "pending",
+        "seconds": {"train": seconds, "total": seconds},
+    }
     runs = (replace(run, result=result),)
     return _build_trial(folder, run.recipe, SeedGroup(folder.name, runs), space)
 

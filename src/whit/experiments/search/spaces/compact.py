@@ -54,6 +54,7 @@ def suggest(trial):
         "eval.tta_shifts": 0,
         "model.dropout": 0.02,
         "train.epochs": 6,
+        "sampling.fraction": 1.0,  # all images in each epoch
         "train.batch_size": 128,
         "augment.degrees": 0.0,
         "augment.translate": 0.0,
