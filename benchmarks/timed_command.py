@@ -79,10 +79,14 @@ class Stages:
 
 
 def import_all(stages: Stages) -> None:
-    """Import what the command imports, in its order."""
-    importlib.import_module("whit.cli.app")
+    """Import what the command imports, in its order, while the data are unpacked."""
+    pause_gc = importlib.import_module("whit.system.processor.collector").pause_gc
+    with pause_gc():
+        importlib.import_module("whit.cli.app")
     stages.charge("import of the command line")
-    with importlib.import_module("whit.system.processor.collector").pause_gc():
+    importlib.import_module("whit.system.processor.load").recent_load()
+    importlib.import_module("whit.data.prefetch").prefetch("mnist")
+    with pause_gc():
         importlib.import_module("torch")
         stages.charge("import of torch")
         for name in ("plan", "progress", "run"):

@@ -36,7 +36,7 @@ MAY_IMPORT["web"] = {
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 MAY_IMPORT["api"] = set(MAY_IMPORT) - {"cli"}  # the public functions, which import inside
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # public names, each imported when it is first used
-MAY_IMPORT["__main__"] = {"cli"}
+MAY_IMPORT["__main__"] = {"cli", "system"}
 # Of some packages only a part is open to others, so that they stay without torch.
 ONLY = {
     ("recipes", "analysis"): {"whit.analysis.kinds"},

@@ -16,7 +16,10 @@ def main() -> None:
         numbers.append(signal.SIGHUP)
     for number in numbers:
         signal.signal(number, _leave)
-    from whit.cli import app
+    from whit.system.processor.collector import pause_gc
+
+    with pause_gc():
+        from whit.cli import app
 
     app.main()
 

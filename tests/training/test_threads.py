@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -15,6 +16,7 @@ from whit.errors import InputError
 from whit.experiments.execution import executors
 from whit.recipes.recipe import Recipe, load_recipe
 from whit.runs.result import RunResult
+from whit.system.processor import load
 from whit.system.processor.turns import Turns
 from whit.training.callback import RunCallback, RunStatus
 from whit.training.hardware import threads
@@ -49,11 +51,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
             pass
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for module in (threads, executors):
+    for module in (threads, executors, load):
         monkeypatch.setattr(module, "LoadMeter", Meter)
+    for module in (threads, executors):
         monkeypatch.setattr(module, "count_cores", lambda: 8)
     monkeypatch.setattr("whit.system.processor.cores.count_cores", lambda: 8)
-    monkeypatch.setattr(threads, "_LOAD", threads._Load())
+    monkeypatch.setattr(threads, "recent_load", cache(load.RecentLoad))
     torch.set_num_threads(8)
     return state
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from whit.cli import options
+from whit.data.prefetch import prefetch
 from whit.errors import InputError, RunAlreadyFinished, RunFailed
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe
 from whit.runs import layout
@@ -74,13 +75,6 @@ def train(
     as_json: options.AsJson = False,
 ) -> None:
     """Train or resume a run, check its budget, write a run folder."""
-    with report_stages(quiet or as_json), pause_gc():
-        from whit.runs.folder import RunFolder
-        from whit.system.processor.cores import resolve_threads
-        from whit.training.hardware.device import resolve_device
-        from whit.training.plan import make_plan
-        from whit.training.progress import make_callback
-        from whit.training.run import resume_run, train_run
 
     def load_recipe() -> Recipe | None:
         if resume is None:
@@ -93,10 +87,25 @@ def train(
         _refuse_given(given, "--resume uses the run's own recipe, seed and folder; omit")
         return None
 
+    with report_stages(quiet or as_json), pause_gc():
+        from whit.system.processor.load import recent_load
+
+        # While torch is imported, the load is measured and the data are unpacked.
+        recent_load()
+        loading = options.attempt(load_recipe)
+        if not loading.exception() and (loaded := loading.result()):
+            prefetch(loaded.data.name)
+        from whit.runs.folder import RunFolder
+        from whit.system.processor.cores import resolve_threads
+        from whit.training.hardware.device import resolve_device
+        from whit.training.plan import make_plan
+        from whit.training.progress import make_callback
+        from whit.training.run import resume_run, train_run
+
     only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}
     only_resumed["--trust-model-files"] = trust_model_files
     loaded, run_seed, num_threads, _, _, _ = options.collect_errors(
-        load_recipe,
+        loading.result,
         lambda: 0 if seed is None else options.parse_seed(seed),
         lambda: (
             None if threads is None else resolve_threads(options.parse_int("--threads", threads))

@@ -37,6 +37,7 @@ class RunSetup:
     loader: Loader
     state: TrainingState
     objective: Objective
+    data_sha256: str
     started: float  # seconds, of time.perf_counter
 
     def environment(self, threads: int, threads_fixed: bool, run: Path) -> dict[str, Any]:
@@ -49,7 +50,7 @@ class RunSetup:
             **describe_environment(self.state.device, self.state.seed, threads),
             "threads_fixed": threads_fixed,
             "precision": resolve_precision(precision, self.state.device.type),
-            "data_sha256": self.dataset.fingerprint,
+            "data_sha256": self.data_sha256,
             "model_sha256": source.sha256 if source else None,
             **(describe_copy(source) if source else {}),
             "teacher_sha256": self.plan.teacher.sha256 if self.plan.teacher else None,
@@ -95,7 +96,9 @@ def setup_run(plan: Plan, model: nn.Module | None, seed: int, device: torch.devi
         distillation = build_distillation(plan.teacher, recipe, normalize, device)
     state = TrainingState(model, recipe, seed, device)
     objective = Objective(model, recipe, distillation)
-    return RunSetup(plan, dataset, normalize, loader, state, objective, started)
+    return RunSetup(
+        plan, dataset, normalize, loader, state, objective, dataset.fingerprint, started
+    )
 
 
 def _check_dataset(dataset: Dataset, plan: Plan) -> None:

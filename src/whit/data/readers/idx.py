@@ -6,6 +6,7 @@ dimension as a big-endian 32-bit number, then the values, and nothing else.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -117,6 +118,17 @@ def parse_idx(file: BinaryIO, name: str) -> tuple[IdxHeader, npt.NDArray[Any]]:
     # One byte more than declared detects trailing bytes, and makes gzip verify its checksum.
     _check_length(name, header, length + len(stream.read(1)))
     return header, values
+
+
+def parse_idx_bytes(content: bytearray, name: str) -> npt.NDArray[Any]:
+    """Return the values of a whole IDX file in memory, which they share.
+
+    Raises DataError if it is damaged, too short or too long.
+    """
+    header = _parse_header(io.BytesIO(content), name)
+    _check_length(name, header, len(content) - len(header.raw))
+    values: npt.NDArray[Any] = np.frombuffer(content, header.dtype, offset=len(header.raw))
+    return values.reshape(header.shape)
 
 
 def _find_files(root: Path) -> dict[tuple[SplitName, Role], Path]:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from whit.data.prefetch import take_unpacked
 from whit.data.readers.arrays import read_all, to_labels, to_nchw, to_splits
 from whit.data.readers.bounded_io import CHUNK_BYTES, open_file
-from whit.data.readers.idx import FILE_NAMES, parse_idx
+from whit.data.readers.idx import FILE_NAMES, parse_idx, parse_idx_bytes
 from whit.data.splits import RawSplit, SplitName
 from whit.errors import DataError
 
@@ -66,6 +67,9 @@ def digest_mnist(folder: Path | None = None) -> str:
 
 def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
     """Return images (N, C, H, W) or labels (N,) whose file has the `expected` SHA-256."""
+    unpacked = take_unpacked(path)
+    if unpacked and unpacked.sha256 == expected:
+        return _to_array(parse_idx_bytes(unpacked.content, str(path)), path.name)
     try:
         with open_file(path, path.parent) as file:
             header, values = parse_idx(file, str(path))
@@ -78,4 +82,8 @@ def _read_verified(path: Path, expected: str) -> npt.NDArray[Any]:
     except DataError as error:
         problems = [f"{problem}; reinstall whit to repair it" for problem in error.problems]
         raise DataError(problems) from error
-    return to_nchw(values, path.name) if values.ndim > 1 else to_labels(values, path.name)
+    return _to_array(values, path.name)
+
+
+def _to_array(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    return to_nchw(values, name) if values.ndim > 1 else to_labels(values, name)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 import psutil
 
@@ -17,6 +18,7 @@ from whit.system.processor.cores import CORES_SETTING, allowed_cores, count_core
 _MIN_SECONDS = 0.1  # of a measurement; the system counts in hundredths of a second
 _MIN_NICED = 0.3  # cores used by programs of lower priority, below which they are ignored
 _PROBE_SECONDS = 0.06  # many time slices of the scheduler, which are about 3 ms
+_VALID_SECONDS = 1.0  # of a measurement of RecentLoad
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,25 @@ class LoadMeter:
                 niced_user = used.user if is_niced else 0.0
                 own[number] = _Times(used.system + used.user - niced_user, niced_user)
         return _Reading(time.monotonic(), _Times(normal, niced), own)
+
+
+class RecentLoad:
+    """The cores that other programs use, measured at most once a second, from when it is made."""
+
+    def __init__(self) -> None:
+        self._meter = LoadMeter()
+        self._used: float | None = None
+
+    def read(self) -> float:
+        if self._used is None or self._meter.seconds >= _VALID_SECONDS:
+            self._used = self._meter.read()
+        return self._used
+
+
+@cache
+def recent_load() -> RecentLoad:
+    """Return that of this process. A first call, well before it is read, saves waiting."""
+    return RecentLoad()
 
 
 def _cores_of_others(before: _Reading, now: _Reading) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from whit.system.processor.cores import count_cores, count_free_cores, resolve_threads
-from whit.system.processor.load import LoadMeter
+from whit.system.processor.load import LoadMeter, recent_load
 from whit.system.processor.turns import Turns, list_members, turns_folder
 
 _TOLERANCE = 0.3  # cores in use beyond which programs get into each other's way
@@ -159,22 +159,6 @@ def use_threads(num_threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Load:
-    """How many cores other programs use, measured at most once a second."""
-
-    def __init__(self) -> None:
-        self._meter = LoadMeter()
-        self._used: float | None = None
-
-    def read(self) -> float:
-        if self._used is None or self._meter.seconds >= _READ_SECONDS:
-            self._used = self._meter.read()
-        return self._used
-
-
-_LOAD = _Load()  # from when this module is imported: a first measurement need not wait
-
-
 @contextmanager
 def use_free_cores() -> Iterator[Callable[[], None]]:
     """Compute on the cores that are free: for all that is no training, such as an audit.
@@ -187,7 +171,7 @@ def use_free_cores() -> Iterator[Callable[[], None]]:
     def update() -> None:
         if os.environ.get("OMP_NUM_THREADS"):
             return
-        number = most if most == 1 else min(most, count_free_cores(_LOAD.read()))
+        number = most if most == 1 else min(most, count_free_cores(recent_load().read()))
         if number != torch.get_num_threads():
             torch.set_num_threads(number)
 
