@@ -8,6 +8,7 @@ Only the standard library is imported before the first stage.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import resource
@@ -221,16 +222,15 @@ def main() -> None:
     if mode == "profile":
         profile_training(rows)
     sys.argv = ["whit", *arguments]
-    code: Any = 0
-    try:
-        importlib.import_module("whit.__main__").main()
-    except SystemExit as ended:
-        code = ended.code
-    stages.charge(REST)
-    with open(file, "w") as stream:
-        written = {"started": STARTED, "stages": stages.seconds, "rows": rows}
-        json.dump({**written, "ended": read_clocks()}, stream)
-    sys.exit(code)
+
+    def write() -> None:
+        stages.charge(REST)
+        with open(file, "w") as stream:
+            written = {"started": STARTED, "stages": stages.seconds, "rows": rows}
+            json.dump({**written, "ended": read_clocks()}, stream)
+
+    atexit.register(write)  # runs last of those that the command runs when it ends
+    importlib.import_module("whit.__main__").main()
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     # Windows has no SIGHUP; under nohup it is ignored.
@@ -20,8 +22,12 @@ def main() -> None:
 
     with pause_gc():
         from whit.cli import app
+        from whit.system.process_exit import exit_quickly
 
-    app.main()
+    code = app.main()
+    if app.has_run_user_code():
+        sys.exit(code)
+    exit_quickly(code)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

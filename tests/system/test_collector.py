@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
 
 import pytest
 
 from whit.system.processor.collector import pause_gc
-
-_PROGRAM = """\
-import atexit, gc
-from whit.system.processor.collector import skip_final_collection
-
-class Node:
-    def __del__(self):
-        print("collected")
-
-def make_cycle():
-    node = Node()
-    node.itself = node
-
-gc.disable()
-atexit.register(print, "handler")
-if {skip}:
-    skip_final_collection()
-make_cycle()
-"""
 
 
 def test_it_is_off_inside_and_on_afterwards() -> None:
@@ -56,10 +36,3 @@ def test_what_was_imported_is_not_searched_later(
         assert gc.get_freeze_count() > before
     finally:
         gc.unfreeze()
-
-
-@pytest.mark.parametrize(("skip", "said"), [(True, "handler"), (False, "handler collected")])
-def test_at_the_end_handlers_run_and_nothing_is_collected(skip: bool, said: str) -> None:
-    command = [sys.executable, "-c", _PROGRAM.format(skip=skip)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert output.split() == said.split()

@@ -24,8 +24,8 @@ from whit.cli.train import train
 from whit.cli.usage import report_usage_error
 from whit.errors import InputError, RunFailed, WhitError
 from whit.recipes.budget import BudgetInfeasible
+from whit.recipes.model_ref import USER_MODULE
 from whit.system.console import echo
-from whit.system.processor.collector import skip_final_collection
 from whit.system.signals import is_hangup, received, stop_signals
 from whit.system.standard_streams import ProtectedWriter, Protection, protect
 
@@ -85,9 +85,8 @@ def _stop_on_signals() -> Iterator[None]:
         received.clear()
 
 
-def main() -> None:
+def main() -> int:
     """Run the command line; errors meant for users become one message and an exit code."""
-    skip_final_collection()
     with protect(_describe_loss) as streams:
         try:
             with _stop_on_signals():
@@ -97,8 +96,12 @@ def main() -> None:
             echo(f"whit: stopped by {signal.Signals(number).name}.", sys.stderr)
             code = 128 + number
         sys.stdout.flush()
-        code = _code_of_output(code, streams)
-    sys.exit(code)
+        return _code_of_output(code, streams)
+
+
+def has_run_user_code() -> bool:
+    """Whether a user's model was executed: its file may leave work to the end of Python."""
+    return any(name.startswith(USER_MODULE) for name in sys.modules)
 
 
 def _is_working() -> bool:

@@ -15,6 +15,7 @@ SUFFIXES = (".py", ".ipynb")
 # The copy of a user's own model in a run folder: its file, and the modules that it imports.
 COPY_FILE, COPY_FOLDER = "model.py", "model"
 MAX_COPY_MODULES = 1000
+USER_MODULE = "_whit_user_"  # begins the name of the module that a user's file is executed as
 IN_MEMORY = "python:"  # before the class name of a model that was passed as an object
 
 

@@ -42,7 +42,7 @@ from whit.models.user_code.reading.statements import list_classes, unknown_name_
 from whit.models.user_code.stand_ins import MissingPackage, missing_package_of, register_file
 from whit.models.user_code.tracebacks import describe_failure
 from whit.models.user_code.user_imports import execute, user_imports
-from whit.recipes.model_ref import SUFFIXES, is_model_path, split_model_path
+from whit.recipes.model_ref import SUFFIXES, USER_MODULE, is_model_path, split_model_path
 from whit.system.user_lines import LOCATE
 
 
@@ -182,7 +182,7 @@ def load_model_class(target: str | Source) -> factory.ModelFactory:
     """
     source = target if isinstance(target, Source) else read_source(target)
     digest = hashlib.sha256(f"{source.filename}\n{source.text}".encode()).hexdigest()[:16]
-    module = types.ModuleType(f"_whit_user_{digest}")
+    module = types.ModuleType(f"{USER_MODULE}{digest}")
     module.__file__ = source.filename
     module.__package__ = source.package
     module.__dict__[LOCATE] = source.format_location

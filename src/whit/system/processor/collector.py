@@ -1,13 +1,11 @@
-"""Python's garbage collector where it finds nothing: while packages are imported, and at the end.
+"""Python's garbage collector, paused where it finds nothing: while packages are imported.
 
 torch makes two hundred thousand objects that live as long as the process. To look for cycles among
-them takes a fifth of the import, and as long again when the process ends. For the command line
-alone it is a quarter.
+them takes a fifth of the import; of the import of the command line alone, a quarter.
 """
 
 from __future__ import annotations
 
-import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -30,8 +28,3 @@ def pause_gc() -> Iterator[None]:
             gc.freeze()
         if was_enabled:
             gc.enable()
-
-
-def skip_final_collection() -> None:
-    """Let the process end without a last search for cycles; `atexit` handlers run as ever."""
-    atexit.register(gc.freeze)
