@@ -355,15 +355,10 @@ def call_whit(words: list[str], folder: Path) -> tuple[int, str]:
     sys.argv = words
     try:
         with _in_folder(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            try:
-                main()
-            except SystemExit as stop:
-                return (stop.code if isinstance(stop.code, int) else 1), _strip(
-                    out.getvalue()
-                ) + "\n"
+            code = main()
     finally:
         sys.argv = before
-    return 0, _strip(out.getvalue()) + "\n"
+    return code, _strip(out.getvalue()) + "\n"
 
 
 def is_slow(page: Path) -> bool:

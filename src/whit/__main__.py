@@ -22,7 +22,7 @@ def main() -> NoReturn:
 
     with pause_gc():
         from whit.cli import app
-        from whit.system.process_exit import exit_quickly
+        from whit.system.processor.process_exit import exit_quickly
 
     code = app.main()
     if app.has_run_user_code():

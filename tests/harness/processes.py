@@ -54,7 +54,7 @@ def _command_line(
         stopping._PATIENCE = patience
     if fault:
         inject(fault)
-    main()
+    sys.exit(main())
 
 
 @dataclass

@@ -137,10 +137,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     def called(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["whit", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main()
+        code = main()
         said = capsys.readouterr()
-        return int(stop.value.code or 0), said.out, said.err
+        return code, said.out, said.err
 
     return called
 

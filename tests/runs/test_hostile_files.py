@@ -66,12 +66,8 @@ def _command(folder: str, arguments: list[str]) -> tuple[int, str]:
     os.chdir(folder)
     sys.argv = ["whit", *arguments]
     said = io.StringIO()
-    code = 0
     with contextlib.redirect_stderr(said):
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
+        code = main()
     return code, said.getvalue()
 
 

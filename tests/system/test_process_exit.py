@@ -10,7 +10,7 @@ import pytest
 
 _PROGRAM = """\
 import atexit, sys, threading, time
-from whit.system.process_exit import exit_quickly
+from whit.system.processor.process_exit import exit_quickly
 
 class Node:
     def __del__(self):

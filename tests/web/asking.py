@@ -16,7 +16,7 @@ from typing import Any
 
 from waiting import LIMIT
 
-_START = "import sys; {before}; from whit.cli.app import main; main()"
+_START = "import sys; {before}; from whit.cli.app import main; sys.exit(main())"
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,3 @@
-"""The processor: the cores that programs share, turns on them, and Python's garbage collector."""
+"""The processor: the cores that programs share, turns on them, and the time to start and end."""
 
-__all__ = ["collector", "cores", "load", "turns"]
+__all__ = ["collector", "cores", "load", "process_exit", "turns"]
