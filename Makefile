@@ -25,7 +25,7 @@ train: $(VENV)/installed  ## install, and train the flagship recipe on MNIST
 	$(BIN)/whit train
 
 test: $(VENV)/tested  ## install with test parts, and run all fast tests
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 --durations 15
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 --dist worksteal --durations 15
 
 lint: $(VENV)/tested  ## ruff: rules and format
 	$(BIN)/ruff check .
