@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs one-epoch sharpest sharpest-plain smallest smallest-99 tiniest quickest quickest-99 uplift validation precision check-records determinism clean
+.PHONY: help train test lint types docs slow benchmark published sprint fewest-epochs sharpest sharpest-plain smallest smallest-99 tiniest quickest quickest-99 uplift validation precision check-records determinism clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,7 +47,7 @@ benchmark: $(VENV)/tested  ## ratios against the notebook loop; needs an idle ma
 published: $(VENV)/installed  ## train the five published systems, 10 seeds each; hours
 	$(BIN)/python records/reproduce.py published
 
-sprint fewest-epochs one-epoch sharpest sharpest-plain smallest smallest-99 tiniest quickest quickest-99 uplift: $(VENV)/installed  ## the claim of that name: 10 seeds; minutes to hours
+sprint fewest-epochs sharpest sharpest-plain smallest smallest-99 tiniest quickest quickest-99 uplift: $(VENV)/installed  ## the claim of that name: 10 seeds; minutes to hours
 	$(BIN)/python records/reproduce.py $@
 
 validation: $(VENV)/installed  ## which validation split predicts the test split: 32 trainings

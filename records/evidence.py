@@ -145,7 +145,9 @@ COSTS: dict[str, Callable[[Evidence], float | None]] = {
 
 def cost_text(cost: float, unit: str) -> str:
     """Return a cost, such as `1,761 parameters`; epochs may be a fraction."""
-    return f"{cost:g} {unit}" if unit == "epochs" else f"{cost:,.0f} {unit}"
+    if unit == "epochs":
+        return f"{cost:g} {'epoch' if cost == 1 else unit}"
+    return f"{cost:,.0f} {unit}"
 
 
 def find_evidence(folder: Path, recipe: str) -> Evidence | None:

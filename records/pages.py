@@ -29,8 +29,7 @@ RULE = f"""\
 A claim holds when the lower end of the one-sided 95 % interval of its mean test accuracy reaches
 its limit: Student's t over at least {MIN_SEEDS} seeds from {FIRST_SEED} on, which were never used
 while tuning, each evaluated on the test split once, after the last epoch. "Claims tried" are all
-studies that evaluated the test split for the same aim since the beginning, failures included. A
-claim without a limit is the highest mean so far, and says what the mean is at least: the lower end.
+studies that evaluated the test split for the same aim since the beginning, failures included.
 "One forward pass" is the accuracy of the same weights, in float32, without test-time augmentation.
 
 Claims about microcontrollers are judged by the int8 networks that run there, quantized with
@@ -57,7 +56,7 @@ def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
     plan = plan_recipe(evidence.recipe)
     tried = sum(one.claim == claim.name for one in read_attempts())
     name = Path(evidence.recipe).stem
-    limit = "" if claim.limit is None else f" (limit {claim.limit:.2f} %)"
+    limit = f" (limit {claim.limit:.2f} %)"
     return (
         f"[`{name}`]({root}{claim.name}/README.md)",
         claim.aim if len(claim.recipes) == 1 else f"{claim.aim}{limit}",
