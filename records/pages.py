@@ -56,10 +56,9 @@ def cells(claim: Claim, evidence: Evidence, root: str) -> tuple[str, ...]:
     plan = plan_recipe(evidence.recipe)
     tried = sum(one.claim == claim.name for one in read_attempts())
     name = Path(evidence.recipe).stem
-    limit = f" (limit {claim.limit:.2f} %)"
     return (
         f"[`{name}`]({root}{claim.name}/README.md)",
-        claim.aim if len(claim.recipes) == 1 else f"{claim.aim}{limit}",
+        claim.aim if len(claim.recipes) == 1 else f"{claim.aim} (limit {claim.limit:.2f} %)",
         claim_cost_text(claim, evidence),
         claim.verdict(evidence),
         f"{plan.audit.params.total:,}",

@@ -40,6 +40,7 @@ def whit(
         capsys.readouterr()
         code = main()
         said = capsys.readouterr()
+        assert isinstance(code, int)
         return Done(code, said.out, said.err)
 
     return call

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +16,6 @@ from whit.recipes.recipe import DEFAULT_RECIPE, Recipe, builtin_recipes
 from whit.system import signals
 from whit.system.console import exit_immediately, show
 from whit.system.signals import SignalHandler
-
-T = TypeVar("T")
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -135,16 +132,6 @@ def parse_int(option: str, text: str) -> int:
         start = text if len(text) <= 30 else f"{text[:27]}..."
         raise InputError(f"{option} {start}: expected an integer of at most 20 digits.")
     return int(text)
-
-
-def attempt(check: Callable[[], T]) -> Future[T]:
-    """Call `check` now, for its value or its InputError later."""
-    outcome: Future[T] = Future()
-    try:
-        outcome.set_result(check())
-    except InputError as error:
-        outcome.set_exception(error)
-    return outcome
 
 
 def collect_errors(*checks: Callable[[], Any]) -> list[Any]:

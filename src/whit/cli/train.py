@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from whit.cli import options
-from whit.data.prefetch import prefetch
 from whit.errors import InputError, RunAlreadyFinished, RunFailed
 from whit.recipes.recipe import DEFAULT_RECIPE, Recipe
 from whit.runs import layout
@@ -76,6 +76,7 @@ def train(
 ) -> None:
     """Train or resume a run, check its budget, write a run folder."""
 
+    @cache
     def load_recipe() -> Recipe | None:
         if resume is None:
             return options.load_recipe_with_overrides(
@@ -88,13 +89,14 @@ def train(
         return None
 
     with report_stages(quiet or as_json), pause_gc():
+        from whit.data.prefetch import prefetch
         from whit.system.processor.load import recent_load
 
         # While torch is imported, the load is measured and the data are unpacked.
         recent_load()
-        loading = options.attempt(load_recipe)
-        if not loading.exception() and (loaded := loading.result()):
-            prefetch(loaded.data.name)
+        with suppress(InputError):  # reported below, together with the other problems
+            if known := load_recipe():
+                prefetch(known.data.name)
         from whit.runs.folder import RunFolder
         from whit.system.processor.cores import resolve_threads
         from whit.training.hardware.device import resolve_device
@@ -105,7 +107,7 @@ def train(
     only_resumed = {"--allow-changes": allow_changes, "--steal-lock": steal_lock}
     only_resumed["--trust-model-files"] = trust_model_files
     loaded, run_seed, num_threads, _, _, _ = options.collect_errors(
-        loading.result,
+        load_recipe,
         lambda: 0 if seed is None else options.parse_seed(seed),
         lambda: (
             None if threads is None else resolve_threads(options.parse_int("--threads", threads))
