@@ -7,7 +7,7 @@ from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from whit.errors import InputError, ModelError
@@ -56,6 +56,7 @@ def test_numbers_and_their_headings_are_aligned_alike() -> None:
 
 
 @given(st.floats(-1e4, 1e4), st.just(0.0) | st.floats(1e-4, 1e4), st.integers(2, 8))
+@example(-1e-05, 5001.0, 2)  # the step is larger than all values
 def test_ticks_are_few_round_and_around_all_values(low: float, span: float, count: int) -> None:
     high = low + span
     found = ticks(low, high, count)

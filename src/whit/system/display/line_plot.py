@@ -126,7 +126,8 @@ def ticks(low: float, high: float, count: int, bounds: Bounds = UNBOUNDED) -> li
     raw = (high - low) / max(count - 1, 1)
     power: float = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    tolerance = 1e-9 * min(1.0, max(abs(low), abs(high)) / step)  # of rounding, in steps
+    first, last = math.floor(low / step + tolerance), math.ceil(high / step - tolerance)
     return [min(max(step * i, bounds[0]), bounds[1]) for i in range(first, last + 1)]
 
 
